@@ -1,0 +1,47 @@
+# make demo   install and run the quickstart
+# make test   install and run every check
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: demo test lint types rooms unit wheel docs clean
+
+demo: $(VENV)/demo
+	$(BIN)/pem build examples/quickstart/quickstart.pem
+	$(BIN)/python examples/quickstart/table.py
+
+test: lint types rooms unit wheel
+
+lint: $(VENV)/dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/dev
+	$(BIN)/mypy
+
+rooms: $(VENV)/dev
+	$(BIN)/lint-imports
+
+unit: $(VENV)/dev
+	$(BIN)/pytest
+
+# The wheel and the sdist, each in an environment of its own, must build the quickstart recipe.
+wheel: $(VENV)/dev
+	PYTHON=$(PYTHON) sh tests/wheel.sh $(BIN)/python
+
+docs: $(VENV)/dev
+	$(BIN)/python docs/make.py
+
+$(VENV)/demo: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[demo]"
+	touch $@
+
+$(VENV)/dev: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $@ $(VENV)/demo
+
+clean:
+	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -1,0 +1,32 @@
+"""pemlang: a language and a compiler for arithmetic on parameter-efficient modules.
+
+>>> import pemlang
+>>> recipe = pemlang.load("merge.pem")
+>>> recipe.check()
+>>> recipe.build()
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pemlang.version import __version__
+
+__all__ = ["Diagnostic", "PemError", "Recipe", "__version__", "apply", "load"]
+
+if TYPE_CHECKING:
+    from pemlang.api import Recipe, apply, load
+    from pemlang.diagnostics import Diagnostic, PemError
+
+
+def __getattr__(name: str) -> Any:
+    # Importing the package is free; its parts are imported when first asked for.
+    if name in ("Diagnostic", "PemError"):
+        from pemlang import diagnostics
+
+        return getattr(diagnostics, name)
+    if name in __all__:
+        from pemlang import api
+
+        return getattr(api, name)
+    raise AttributeError(f"module 'pemlang' has no attribute {name!r}")

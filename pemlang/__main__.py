@@ -1,0 +1,5 @@
+"""`python -m pemlang` is `pem`."""
+
+from pemlang.cli.main import main
+
+main()

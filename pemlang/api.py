@@ -1,0 +1,186 @@
+"""The Python interface: recipes loaded, checked, built, evaluated, and applied to live models."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pemlang.build.evaluate import Evaluator
+from pemlang.build.peft import PeftAdapter, as_peft
+from pemlang.build.run import Result, Tick, build, identified, placed, refuse_models, verify
+from pemlang.check.check import Checked, check
+from pemlang.check.load import loaders
+from pemlang.check.options import Output, heads_agree
+from pemlang.diagnostics import Diagnostic, Fault, PemError, nearest, visible
+from pemlang.graph.node import AdapterType, Node
+from pemlang.source import Source, Span
+from pemlang.syntax.files import read_source
+
+if TYPE_CHECKING:
+    import torch
+    from peft import PeftModel
+
+Params = Mapping[str, str | float | bool]
+
+
+class Recipe:
+    """A recipe file. Its adapters are read when it is checked, built or evaluated."""
+
+    def __init__(self, path: Path, source: Source, params: Params) -> None:
+        self._path, self._source, self._params = path, source, dict(params)
+
+    def check(self) -> tuple[Diagnostic, ...]:
+        """What is wrong with the recipe and what is worth a warning, from file headers alone.
+
+        Returns:
+            Diagnostics in source order; no `error` among them means that the recipe builds.
+        """
+        return tuple(self._checked().report)
+
+    def build(self, out: str | os.PathLike[str] | None = None, tick: Tick | None = None) -> Result:
+        """Build every `save` of the recipe.
+
+        Args:
+            out: the folder in which its outputs lie; the recipe's own when not given.
+            tick: told of progress: what is being made, the sites done, the sites in all.
+
+        Returns:
+            What was written, and the warnings.
+
+        Raises:
+            PemError: everything wrong; nothing has been written then.
+        """
+        root = None if out is None else Path(out).absolute()
+        told = tick or (lambda what, done, total: None)
+        return build(self._path, self._source, self._params, root, told)
+
+    def evaluate(self, name: str) -> dict[str, torch.Tensor]:
+        """The tensors of a named adapter of the recipe, as PEFT stores them.
+
+        Args:
+            name: a `let` or an `adapter` of the recipe.
+
+        Returns:
+            Key to tensor, on the CPU, in the inputs' dtype: for LoRA
+            `base_model.model.<site>.lora_A.weight` (r, in) and `….lora_B.weight` (out, r), for
+            (IA)³ `….ia3_l` (out, 1) or (1, in), and the heads all inputs share.
+
+        Raises:
+            PemError: the recipe is wrong, or PEM0206 it has no such name, PEM0301 it names
+                something else than an adapter.
+        """
+        return _tensors(self._adapter(name))
+
+    def _checked(self) -> Checked:
+        return check(self._path, self._source, loaders(), self._params)
+
+    def _adapter(self, name: str) -> PeftAdapter:
+        checked = identified(self._path, self._source, self._params)
+        nowhere = Span(self._source, 0, 0)
+        with placed(nowhere):
+            node = _named(checked, name)
+            evaluator = Evaluator(checked.graph)
+            leaves = checked.graph.leaves(node) or checked.graph.all_leaves()[:1]
+            heads = heads_agree(checked.graph, node, None, checked.leaf_name)
+            checked.outputs = [Output(node, name, Path(), None, None, nowhere, name)]
+            refuse_models(checked)
+        verify(checked, evaluator)
+        with placed(nowhere):
+            return as_peft(evaluator, node, leaves, heads, None)
+
+
+def _named(checked: Checked, name: str) -> Node:
+    values = checked.scope.values
+    if name not in values:
+        close = nearest(name, values)
+        raise Fault(
+            "PEM0206",
+            f"the recipe has nothing called `{visible(name)}`",
+            f"did you mean `{visible(close)}`?" if close else None,
+        )
+    node = values[name]
+    if not isinstance(node, Node) or not isinstance(node.type, AdapterType):
+        raise Fault("PEM0301", f"`{visible(name)}` is not an adapter", "name an adapter")
+    return node
+
+
+def load(path: str | os.PathLike[str], params: Params | None = None) -> Recipe:
+    """Open a recipe file.
+
+    Args:
+        path: the .pem file.
+        params: values for its params, by name.
+
+    Raises:
+        PemError: PEM0100 to PEM0104 when the file is not readable recipe text.
+    """
+    found = Path(path).absolute()
+    try:
+        return Recipe(found, read_source(found, os.fspath(path)), params or {})
+    except Fault as fault:
+        raise PemError([fault.at(None)]) from None
+
+
+def apply(
+    peft_model: PeftModel,
+    recipe: Recipe | str | os.PathLike[str],
+    name: str,
+    adapter_name: str | None = None,
+) -> None:
+    """Put a named adapter of a recipe onto a live PEFT model, and make it the active one.
+
+    Args:
+        peft_model: a model made by PEFT, on the recipe's base.
+        recipe: a recipe, or the path of one.
+        name: a `let` or an `adapter` of the recipe.
+        adapter_name: what the model calls it; `name` when not given. An adapter of that name
+            that is already there is replaced.
+
+    Raises:
+        PemError: the recipe is wrong, or PEM0520 the adapter's tensors do not fit the model.
+    """
+    from peft import PeftConfig, PeftType, get_peft_model_state_dict, set_peft_model_state_dict
+    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+
+    recipe = recipe if isinstance(recipe, Recipe) else load(recipe)
+    found = recipe._adapter(name)
+    called = adapter_name or name
+    kind: type[PeftConfig] = PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(found.config["peft_type"])]
+    fields = {key: value for key, value in found.config.items() if key != "peft_type"}
+    config = kind(**fields)
+    if called in peft_model.peft_config:
+        peft_model.delete_adapter(called)
+    try:
+        peft_model.add_adapter(called, config)
+        set_peft_model_state_dict(peft_model, _tensors(found), adapter_name=called)
+    except (ValueError, RuntimeError, KeyError) as error:
+        raise PemError([_unfit(name, str(error)).at(None)]) from error
+    there = get_peft_model_state_dict(peft_model, adapter_name=called)
+    missing = {key for key, *_ in found.tensors} - set(there)
+    if missing:
+        raise PemError([_unfit(name, f"the model has no {min(missing)}").at(None)])
+    peft_model.set_adapter(called)
+
+
+def _unfit(name: str, why: str) -> Fault:
+    return Fault(
+        "PEM0520",
+        f"`{visible(name)}` does not fit the model: {visible(why, 300)}",
+        "load the base model that the recipe's adapters belong to",
+    )
+
+
+def _tensors(adapter: PeftAdapter) -> dict[str, torch.Tensor]:
+    import torch
+
+    dtypes = {
+        "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+        "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8,
+        "U8": torch.uint8, "BOOL": torch.bool,
+    }  # fmt: skip
+    return {
+        key: torch.frombuffer(bytearray(data), dtype=dtypes[dtype]).reshape(shape)
+        for key, dtype, shape, data in adapter.tensors
+    }

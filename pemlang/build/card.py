@@ -1,0 +1,102 @@
+"""The README.md of an output: what it is, where it came from, how to load it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from pemlang.build.place import MARK
+from pemlang.diagnostics import visible
+from pemlang.version import __version__
+
+_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+@dataclass(frozen=True)
+class Input:
+    """An input as the card lists it."""
+
+    name: str
+    path: str
+    digests: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a card tells.
+
+    Attributes:
+        title: the output's directory name.
+        expression: what was saved, as written.
+        method, base: of the adapter.
+        recipe_name, recipe: the file and its text.
+        params: the values of its params.
+        inputs: what it was made from.
+        semantic_hash: equal for outputs of equal meaning.
+        notes: what truncation lost, and the like.
+    """
+
+    title: str
+    expression: str
+    method: str
+    base: str | None
+    recipe_name: str
+    recipe: str
+    params: Mapping[str, str]
+    inputs: Sequence[Input]
+    semantic_hash: str
+    notes: Sequence[str]
+
+
+def write_card(card: Card) -> str:
+    """The card as Markdown. Names are untrusted: nothing in them is markup."""
+    lines = ["---", "library_name: peft"]
+    if card.base and _HUB_NAME.fullmatch(card.base):
+        lines.append(f"base_model: {json.dumps(card.base)}")
+    lines += ["tags:", f"- {card.method}", "- pemlang", "---", MARK, ""]
+    lines += [f"# {_text(card.title)}", ""]
+    base = f" for {_text(card.base)}" if card.base else ""
+    title = {"lora": "LoRA", "ia3": "(IA)³"}[card.method]
+    lines += [f"A {title} adapter{base}, composed without training: {_code(card.expression)}.", ""]
+    lines += [f"- {_text(note)}" for note in card.notes] + [""] * bool(card.notes)
+    lines += ["## Load it", "", *_loading(card), "", "## Made from", ""]
+    for one in card.inputs:
+        lines.append(f"- {_code(one.name)} = {_code(one.path)}")
+        lines += [f"  - {_text(file)}: sha256 `{digest}`" for file, digest in one.digests.items()]
+    lines += ["", f"Semantic hash: `{card.semantic_hash}`", ""]
+    lines += [f"## The recipe, {_text(card.recipe_name)}", ""]
+    if card.params:
+        values = ", ".join(_code(f"{name} = {value}") for name, value in card.params.items())
+        lines += [f"Built by pemlang {__version__} with {values}.", ""]
+    else:
+        lines += [f"Built by pemlang {__version__}.", ""]
+    longest = max((len(run) for run in re.findall(r"`{3,}", card.recipe)), default=2)
+    fence = "`" * (longest + 1)
+    lines += [f"{fence}text", card.recipe.rstrip("\n"), fence, ""]
+    return "\n".join(lines)
+
+
+def _loading(card: Card) -> list[str]:
+    return [
+        "```python",
+        "from peft import PeftModel",
+        "",
+        "model = PeftModel.from_pretrained(base_model, path_of_this_directory)",
+        "```",
+    ]
+
+
+def _text(text: str) -> str:
+    """Untrusted text as plain Markdown."""
+    return re.sub(r"([\\`*_{}\[\]<>()#+!|~&-])", r"\\\1", visible(text))
+
+
+def _code(text: str) -> str:
+    """Untrusted text as inline code, in a fence longer than any in it."""
+    text = visible(text, 400)
+    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
+    fence = "`" * (longest + 1)
+    pad = " " if text.startswith("`") or text.endswith("`") else ""
+    return f"{fence}{pad}{text}{pad}{fence}"

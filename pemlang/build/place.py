@@ -1,0 +1,141 @@
+"""Directories that appear whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pemlang.diagnostics import Fault, listed, visible
+
+OWN_FILES = frozenset({"adapter_config.json", "adapter_model.safetensors", "README.md"})
+MARK = "<!-- made by pemlang -->"
+
+
+@dataclass(frozen=True)
+class Staged:
+    """A finished directory, beside the place it will take."""
+
+    at: Path
+    target: Path
+
+
+def check_target(target: Path, inputs: set[Path]) -> None:
+    """Raise unless a directory may be written: PEM0510 it holds what this tool did not write,
+    PEM0511 it is one of the inputs."""
+    if any(target == path or path.is_relative_to(target) for path in inputs):
+        raise Fault(
+            "PEM0511", f"{visible(target)} is an input of this recipe", "save to another directory"
+        )
+    if not target.exists() and not target.is_symlink():
+        return
+    if target.is_symlink() or not target.is_dir():
+        raise Fault(
+            "PEM0510", f"{visible(target)} is not a directory", "remove it, or save elsewhere"
+        )
+    foreign = sorted(path.name for path in target.iterdir() if path.name not in OWN_FILES)
+    card = target / "README.md"
+    ours = card.is_file() and MARK in card.read_text(encoding="utf-8", errors="replace")
+    if foreign or not ours:
+        what = f"it holds {listed(foreign)}" if foreign else "it has no card of this tool"
+        raise Fault(
+            "PEM0510",
+            f"{visible(target)} was not made by pemlang alone: {what}",
+            "remove it, or save elsewhere",
+        )
+
+
+@dataclass
+class Stage:
+    """Finished directories, and the parents that were made for them."""
+
+    directories: list[Staged] = field(default_factory=list)
+    made: list[Path] = field(default_factory=list)
+
+
+@contextlib.contextmanager
+def staging() -> Iterator[Stage]:
+    """A stage; on any failure, Ctrl-C included, nothing of it stays behind."""
+    stage = Stage()
+    try:
+        yield stage
+    finally:
+        for one in stage.directories:
+            shutil.rmtree(one.at, ignore_errors=True)
+        for folder in stage.made:
+            with contextlib.suppress(OSError):
+                folder.rmdir()  # only where it is empty: nothing took its place
+
+
+def new_stage(target: Path, staged: Stage) -> Path:
+    """An empty directory beside a target, on the same file system."""
+    missing = [folder for folder in target.parents if not folder.exists()]
+    target.parent.mkdir(parents=True, exist_ok=True)
+    staged.made.extend(missing)
+    at = Path(tempfile.mkdtemp(prefix=f".{target.name[:100]}.", dir=target.parent))
+    staged.directories.append(Staged(at, target))
+    at.chmod(0o777 & ~_umask())
+    return at
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
+def flush(directory: Path) -> None:
+    """Bring a directory and its files to disk."""
+    for path in (*directory.iterdir(), directory):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def take_place(stage: Stage, inputs: set[Path]) -> None:
+    """Move every staged directory to its target, replacing an earlier output of this tool.
+
+    Builds into one parent directory wait for each other.
+    """
+    for one in stage.directories:
+        with _locked(one.target.parent):
+            check_target(one.target, inputs)
+            old: Path | None = None
+            if one.target.exists():
+                old = Path(tempfile.mkdtemp(prefix=f".{one.target.name[:100]}.", dir=one.at.parent))
+                one.target.rename(old)
+            try:
+                one.at.rename(one.target)
+            except BaseException:
+                if old is not None:
+                    old.rename(one.target)
+                raise
+            if old is not None:
+                shutil.rmtree(old, ignore_errors=True)
+            flush_entry(one.target.parent)
+
+
+def flush_entry(directory: Path) -> None:
+    """Bring a rename inside a directory to disk."""
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def _locked(directory: Path) -> Iterator[None]:
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)

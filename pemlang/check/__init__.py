@@ -1,0 +1,1 @@
+"""Names, kinds and types: tree to typed graph."""

@@ -1,0 +1,94 @@
+"""Truth of an `assert`: known at once, or once measures are."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass
+from fractions import Fraction
+
+from pemlang.graph.node import Node, Num
+from pemlang.graph.numbers import shown
+
+COMPARE: dict[str, Callable[[Fraction, Fraction], bool]] = {
+    "<": operator.lt,
+    "<=": operator.le,
+    ">": operator.gt,
+    ">=": operator.ge,
+    "==": operator.eq,
+    "!=": operator.ne,
+}
+
+Value = Callable[[Num], Fraction]
+
+
+class Condition:
+    """A truth value of the language."""
+
+    kind = "bool"
+
+    def holds(self, value: Value) -> bool:
+        """Whether it is true, given the values of numbers."""
+        raise AssertionError("every condition says when it holds")
+
+    def measured(self) -> list[Node]:
+        """The numbers it needs that are not known before weights are read."""
+        return []
+
+    def sides(self, value: Value) -> list[str]:
+        """A line for each comparison: both sides as written, with their values."""
+        return []
+
+
+@dataclass(frozen=True)
+class Known(Condition):
+    """A truth that needs no weights."""
+
+    truth: bool
+
+    def holds(self, value: Value) -> bool:
+        return self.truth
+
+
+@dataclass(frozen=True)
+class Comparison(Condition):
+    """left symbol right; `texts` are the two sides as written."""
+
+    symbol: str
+    left: Num
+    right: Num
+    texts: tuple[str, str]
+
+    def holds(self, value: Value) -> bool:
+        return COMPARE[self.symbol](value(self.left), value(self.right))
+
+    def measured(self) -> list[Node]:
+        return [side for side in (self.left, self.right) if isinstance(side, Node)]
+
+    def sides(self, value: Value) -> list[str]:
+        lines = []
+        for text, side in zip(self.texts, (self.left, self.right), strict=True):
+            number = value(side)
+            said = f"{float(number):.6g}" if isinstance(side, Node) else shown(number)
+            lines.append(said if said == text else f"{text} is {said}")
+        return lines
+
+
+@dataclass(frozen=True)
+class Combined(Condition):
+    """`and`, `or`, `not`."""
+
+    word: str
+    parts: tuple[Condition, ...]
+
+    def holds(self, value: Value) -> bool:
+        if self.word == "not":
+            return not self.parts[0].holds(value)
+        joined = all if self.word == "and" else any
+        return joined(part.holds(value) for part in self.parts)
+
+    def measured(self) -> list[Node]:
+        return [node for part in self.parts for node in part.measured()]
+
+    def sides(self, value: Value) -> list[str]:
+        return [line for part in self.parts for line in part.sides(value)]

@@ -1,0 +1,466 @@
+"""Tree to typed graph: every statement evaluated from headers alone, its mistakes collected."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+from pemlang.check.annotations import check_annotation
+from pemlang.check.conditions import Combined, Comparison, Condition, Known
+from pemlang.check.kinds import (
+    KindChecker,
+    Placed,
+    article,
+    bind,
+    choose,
+    fits,
+    kind_of_type,
+    not_prefix,
+    not_selectable,
+)
+from pemlang.check.scope import (
+    POISON,
+    BaseName,
+    Function,
+    Module,
+    Poison,
+    Scope,
+    Stop,
+    resolve_names,
+)
+from pemlang.diagnostics import Diagnostic, Fault, Report, visible
+from pemlang.formats.adapter import Adapter
+from pemlang.formats.sites import Shapes
+from pemlang.graph.node import AdapterType, Graph, ModelType, Node, Num
+from pemlang.graph.normal import adapter_type
+from pemlang.graph.numbers import exact, shown
+from pemlang.ops import FUNCTIONS, INFIX, PREFIX
+from pemlang.ops.exact import restrict
+from pemlang.ops.record import Context, Param, Watch, kind_of
+from pemlang.ops.schedule import PerPattern, layer_of, matching
+from pemlang.source import Span
+from pemlang.syntax import tree as t
+
+MAX_STEPS = 50_000
+MAX_STRING = 4096
+
+LoadAdapter = Callable[[str, Path], tuple[str, Adapter]]
+LoadModel = Callable[[str, Path], tuple[str, Shapes]]
+
+
+@dataclass(frozen=True)
+class Loaders:
+    """How files are reached: each takes a path as written and the directory it is relative to,
+    and gives an identity (equal for equal content, as far as is known) and what is there."""
+
+    adapter: LoadAdapter
+    model: LoadModel
+
+
+@dataclass
+class Elaborator:
+    """Evaluates expressions and declarations into a graph.
+
+    Attributes:
+        graph: what is built.
+        report: what is wrong.
+        loaders: how adapters and models are reached.
+        settings: values for the main file's params, by name.
+        watches: comparisons to make once weights are read, with their places.
+        leaves: the declared name of each adapter leaf, for messages and cards.
+    """
+
+    graph: Graph
+    report: Report
+    loaders: Loaders
+    settings: Mapping[str, Fraction | str | bool]
+    watches: list[tuple[Watch, Span]] = field(default_factory=list)
+    leaves: dict[Node, tuple[str, str]] = field(default_factory=dict)
+    _calls: list[str] = field(default_factory=list)
+    _steps: int = 0
+
+    # --- saying what is wrong --------------------------------------------------------------
+
+    @contextmanager
+    def at(self, span: Span) -> Iterator[None]:
+        """Give a Fault its place, report it, and stop the statement."""
+        try:
+            yield
+        except Fault as fault:
+            found = fault.at(span)
+            if self._calls:
+                notes = (*found.notes, *reversed(self._calls[-3:]))
+                found = Diagnostic(found.code, "error", found.message, span, found.help, notes)
+            self.report.add(found)
+            raise Stop from None
+
+    # --- expressions -----------------------------------------------------------------------
+
+    def value(self, tree: t.Tree, scope: Scope) -> Any:
+        """The value of an expression; raises Stop when something in it is wrong."""
+        if self._calls:
+            self._count(tree)
+        return getattr(self, f"_{type(tree).__name__.lower()}")(tree, scope)
+
+    def of_kind(self, tree: t.Tree, scope: Scope, *kinds: str) -> Any:
+        """The value of an expression of one of some kinds; reports PEM0301 otherwise."""
+        value = self.value(tree, scope)
+        with self.at(tree.span):
+            want_kind(value, kinds)
+        return value
+
+    def _count(self, tree: t.Tree) -> None:
+        self._steps += 1
+        if self._steps > MAX_STEPS:
+            with self.at(tree.span):
+                raise Fault(
+                    "PEM0333",
+                    f"the functions of this recipe expand to more than {MAX_STEPS} steps",
+                    "functions that call others twice grow twofold at each level; use `let`",
+                )
+
+    def _number(self, tree: t.Number, scope: Scope) -> Fraction:
+        return tree.value
+
+    def _bool(self, tree: t.Bool, scope: Scope) -> Condition:
+        return Known(tree.value)
+
+    def _string(self, tree: t.String, scope: Scope) -> str:
+        parts = []
+        for part in tree.parts:
+            if isinstance(part, str):
+                parts.append(part)
+                continue
+            value = self.value(part, scope)
+            with self.at(part.span):
+                if isinstance(value, str):
+                    parts.append(value)
+                elif isinstance(value, Fraction):
+                    parts.append(shown(value))
+                else:
+                    raise Fault(
+                        "PEM0301",
+                        f"`{visible(part.name)}` is {article(kind_of(value))}: only a number or a "
+                        "string that is known before weights are read can stand in text",
+                        "interpolate a param",
+                    )
+        text = "".join(parts)
+        with self.at(tree.span):
+            if len(text) > MAX_STRING:
+                raise Fault("PEM0333", f"this text is longer than {MAX_STRING} characters")
+        return text
+
+    def _name(self, tree: t.Name, scope: Scope) -> Any:
+        with self.at(tree.span):
+            value = scope.look_up(tree)
+        if isinstance(value, Poison):
+            raise Stop
+        if isinstance(value, BaseName):
+            return self._base_weights(value, tree.span)
+        return value
+
+    def _base_weights(self, base: BaseName, span: Span) -> Node:
+        with self.at(span):
+            key, shapes = self.loaders.model(base.names[0], base.span.source.directory)
+        type_ = ModelType(base.names[0], shapes)
+        return self.graph.add("model", (), (key,), type_)
+
+    def _listof(self, tree: t.ListOf, scope: Scope) -> tuple[Any, ...]:
+        values = tuple(self.value(item, scope) for item in tree.items)
+        kinds = {list_kind(value) for value in values}
+        with self.at(tree.span):
+            if len(kinds) > 1:
+                raise Fault(
+                    "PEM0301",
+                    f"the items of a list are of one kind, these are {' and '.join(sorted(kinds))}",
+                )
+        return values
+
+    def _chain(self, tree: t.Chain, scope: Scope) -> Any:
+        total = self.value(tree.operands[0], scope)
+        span = tree.operands[0].span
+        for operator, operand in zip(tree.operators, tree.operands[1:], strict=True):
+            other = self.value(operand, scope)
+            texts = (_written(span), _written(operand.span))
+            span = span.to(operand.span)
+            total = self._apply(operator, INFIX, (total, other), texts, span)
+        return total
+
+    def _unary(self, tree: t.Unary, scope: Scope) -> Any:
+        operand = self.value(tree.operand, scope)
+        with self.at(tree.operator.span):
+            if tree.operator.symbol not in PREFIX:
+                raise not_prefix(tree.operator.symbol)
+        texts = (_written(tree.operand.span),)
+        return self._apply(tree.operator, PREFIX, (operand,), texts, tree.span)
+
+    def _apply(
+        self,
+        operator: t.Operator,
+        table: Mapping[str, Any],
+        values: tuple[Any, ...],
+        texts: tuple[str, ...],
+        span: Span,
+    ) -> Any:
+        ctx = Context(self.graph, texts)
+        with self.at(span):
+            signature = choose(table[operator.symbol], [list_kind(v) for v in values])
+            found = signature.rule(ctx, *values)
+        self.watches += [(watch, span) for watch in ctx.watches]
+        return found
+
+    def _compare(self, tree: t.Compare, scope: Scope) -> Condition:
+        left, right = self.value(tree.left, scope), self.value(tree.right, scope)
+        kinds = {kind_of(left), kind_of(right)}
+        texts = (tree.left.span.text, tree.right.span.text)
+        with self.at(tree.span):
+            if kinds == {"number"}:
+                return Comparison(tree.operator.symbol, left, right, texts)
+            if kinds == {"string"} and tree.operator.symbol in ("==", "!="):
+                return Known((left == right) == (tree.operator.symbol == "=="))
+            raise Fault(
+                "PEM0302",
+                f"`{tree.operator.symbol}` does not compare "
+                f"{' and '.join(article(kind_of(v)) for v in (left, right))}",
+                "compare two numbers, such as cosine(a, b) < 0.9"
+                if "adapter" in kinds
+                else "compare two numbers",
+            )
+
+    def _logic(self, tree: t.Logic, scope: Scope) -> Condition:
+        return Combined(
+            tree.word, tuple(self.of_kind(part, scope, "bool") for part in tree.operands)
+        )
+
+    def _per(self, tree: t.Per, scope: Scope) -> PerPattern:
+        rows: list[tuple[str, Num]] = []
+        otherwise: Num | None = None
+        for item in tree.items:
+            number = self.of_kind(item.value, scope, "number")
+            with self.at(item.span):
+                if otherwise is not None:
+                    raise Fault("PEM0323", "`else` is the last row of `per`", "move it to the end")
+            if item.pattern is None:
+                otherwise = number
+            else:
+                rows.append((self._string(item.pattern, scope), number))
+        return PerPattern(tuple(rows), otherwise)
+
+    def _select(self, tree: t.Select, scope: Scope) -> Node:
+        operand = self.value(tree.operand, scope)
+        with self.at(tree.operand.span):
+            if kind_of(operand) != "adapter":
+                raise not_selectable(kind_of(operand))
+        sites = self._selected(tree.selector, tuple(adapter_type(operand).shapes), scope)
+        return restrict(Context(self.graph), operand, sites)
+
+    def _selected(
+        self, selector: t.Globs | t.Layers | t.Like, sites: Sequence[str], scope: Scope
+    ) -> frozenset[str]:
+        if isinstance(selector, t.Globs):
+            found: set[str] = set()
+            for pattern in selector.patterns:
+                text = self._string(pattern, scope)
+                with self.at(pattern.span):
+                    found.update(matching(text, sites))
+            return frozenset(found)
+        if isinstance(selector, t.Like):
+            other = self.of_kind(selector.other, scope, "adapter")
+            kept = frozenset(sites) & frozenset(adapter_type(other).shapes)
+            with self.at(selector.span):
+                if not kept:
+                    raise Fault("PEM0320", "the two adapters have no site in common", None)
+            return kept
+        first, last = (self._layer(tree, scope) for tree in (selector.first, selector.last))
+        layers = {site: layer_of(site) for site in sites}
+        chosen = {s for s, layer in layers.items() if layer is not None and first <= layer <= last}
+        with self.at(selector.span):
+            if not chosen:
+                known = sorted({layer for layer in layers.values() if layer is not None})
+                has = f"has layers {known[0]} to {known[-1]}" if known else "has no layer numbers"
+                raise Fault("PEM0320", f"no site lies in these layers: the adapter {has}", None)
+        return frozenset(chosen)
+
+    def _layer(self, tree: t.Tree, scope: Scope) -> int:
+        number = self.of_kind(tree, scope, "number")
+        with self.at(tree.span):
+            if isinstance(number, Node) or number.denominator != 1 or number < 0:
+                raise Fault(
+                    "PEM0312", f"a layer is a whole number, not {shown(number)}", "layers 0..15"
+                )
+        return int(number)
+
+    # --- calls -----------------------------------------------------------------------------
+
+    def _call(self, tree: t.Call, scope: Scope) -> Any:
+        name = tree.function
+        own = None
+        if name.module is not None or name.name in scope.values or name.name not in FUNCTIONS:
+            with self.at(name.span):
+                own = scope.look_up(name)
+            if isinstance(own, Poison):
+                raise Stop
+            with self.at(name.span):
+                if not isinstance(own, Function):
+                    raise Fault("PEM0302", f"`{visible(name.span.text)}` is not a function")
+        args = [arg.value if isinstance(arg, t.NamedArg) else arg for arg in tree.args]
+        names = [arg.name if isinstance(arg, t.NamedArg) else None for arg in tree.args]
+        with self.at(tree.span):
+            if any(n is None and before for n, before in zip(names[1:], names[:-1], strict=True)):
+                raise Fault("PEM0318", "an argument by position follows one by name", None)
+        values = [self.value(arg, scope) for arg in args]
+        if isinstance(own, Function):
+            return self._expand(tree, own, args, names, values)
+        return self._builtin(tree, args, names, values)
+
+    def _builtin(
+        self, tree: t.Call, args: Sequence[t.Tree], names: list[str | None], values: list[Any]
+    ) -> Any:
+        operator = FUNCTIONS[tree.function.name]
+        signature = operator.signatures[0]
+        with self.at(tree.span):
+            bound = bind(signature.params, names, operator.name)
+        order = [*bound.positions, *bound.rest]
+        slots = [p for p in signature.params if not p.variadic]
+        slots += [signature.params[-1]] * len(bound.rest)
+        given: list[Any] = []
+        for param, index in zip(slots, order, strict=True):
+            if index is None:
+                given.append(param.default)
+                continue
+            with self.at(args[index].span):
+                want_kind(values[index], param.kinds)
+            given.append(values[index])
+        texts = tuple(_written(args[i].span) for i in order if i is not None)
+        ctx = Context(self.graph, texts)
+        with self.at(tree.span):
+            return signature.rule(ctx, *given)
+
+    def _expand(
+        self,
+        tree: t.Call,
+        function: Function,
+        args: Sequence[t.Tree],
+        names: list[str | None],
+        values: list[Any],
+    ) -> Any:
+        definition = function.tree
+        name = definition.name.name
+        params = [
+            Param(p.name.name, (), ... if p.default is None else None) for p in definition.params
+        ]
+        with self.at(tree.span):
+            bound = bind(params, names, name)
+        inner = function.scope.child()
+        for param, index in zip(definition.params, bound.positions, strict=True):
+            if index is None:
+                assert param.default is not None
+                value, span = self.value(param.default, function.scope), param.default.span
+            else:
+                value, span = values[index], args[index].span
+            self.annotated(value, param.type, span, inner)
+            inner.values[param.name.name] = value
+        line, column = tree.span.source.position(tree.span.start)
+        place = f"{visible(tree.span.source.name)}:{line}:{column}"
+        self._calls.append(f"in the call of `{visible(name)}` at {place}")
+        try:
+            found = self.value(definition.body, inner)
+            if definition.returns is not None:
+                self.annotated(found, definition.returns, definition.body.span, inner)
+        finally:
+            self._calls.pop()
+        return found
+
+    def annotated(self, value: Any, type_: t.Tree, span: Span, scope: Scope) -> None:
+        """Hold a value to an annotation; reports PEM0301, PEM0316, PEM0317, PEM0340."""
+        with self.at(type_.span):
+            kind = kind_of_type(type_)
+        with self.at(span):
+            want_kind(value, (kind,))
+        if isinstance(type_, t.TypeName) and kind == "adapter":
+            refinements = {}
+            for refinement in type_.refinements:
+                item = refinement.value
+                bare = isinstance(item, t.Name) and refinement.name == "dtype"
+                refinements[refinement.name] = item.span.text if bare else self.value(item, scope)
+            with self.at(type_.span):
+                check_annotation(value, type_.name, refinements, _written(span))
+
+    # --- what a def is before anyone calls it ----------------------------------------------
+
+    def check_def(self, tree: t.Def, scope: Scope) -> None:
+        """Names and kinds of a function; raises Stop when they are wrong."""
+        env: dict[str, str | None] = {name: _kind_or_none(v) for name, v in scope.values.items()}
+        own: set[str] = set()
+        for param in tree.params:
+            fault = scope.taken(param.name.name)
+            if param.name.name in own:
+                fault = Fault("PEM0201", f"two parameters are called `{param.name.name}`")
+            own.add(param.name.name)
+            with self.at(param.name.span):
+                if fault is not None:
+                    raise fault
+            with self.at(param.type.span):
+                env[param.name.name] = kind_of_type(param.type)
+            if param.default is not None:
+                resolve_names(param.default, scope, self.report)
+                default = self.value(param.default, scope)
+                with self.at(param.default.span):
+                    want_kind(default, (str(env[param.name.name]),))
+        resolve_names(tree.body, scope, self.report, own.__contains__)
+        try:
+            kind = KindChecker(env).kind(tree.body)
+        except Placed as placed:
+            self.report.add(placed.fault.at(placed.tree.span))
+            raise Stop from None
+        if tree.returns is not None and kind is not None:
+            with self.at(tree.returns.span):
+                wanted = kind_of_type(tree.returns)
+            with self.at(tree.body.span):
+                if not fits(kind, (wanted,)):
+                    raise Fault(
+                        "PEM0301",
+                        f"this is {article(kind)}, the function returns {article(wanted)}",
+                    )
+
+
+def _kind_or_none(value: Any) -> str | None:
+    if isinstance(value, BaseName):
+        return "model"
+    return None if isinstance(value, Poison | Module) else list_kind(value)
+
+
+def list_kind(value: Any) -> str:
+    """The kind of a value, a list's with the kind of its items: [number]."""
+    if isinstance(value, tuple):
+        return f"[{list_kind(value[0])}]" if value else "[]"
+    return kind_of(value)
+
+
+def want_kind(value: Any, kinds: Sequence[str]) -> None:
+    """Raise PEM0301 unless a value is of one of some kinds."""
+    kind = list_kind(value)
+    if not fits(kind, kinds):
+        wanted = " or ".join(article(k) for k in kinds)
+        hint = "call it: name(…)" if kind == "function" else None
+        raise Fault("PEM0301", f"this is {article(kind)}, {wanted} is wanted", hint)
+
+
+def _written(span: Span) -> str:
+    """The text of an operand, short enough for help that can be pasted."""
+    text = " ".join(span.text.split())
+    return text if len(text) <= 60 else text[:57] + "…"
+
+
+def leaf(graph: Graph, key: str, adapter: Adapter, base: str | None) -> Node:
+    """The node of an adapter on disk."""
+    config = adapter.config
+    type_ = AdapterType(config.method, base, adapter.layout.shapes, config.fan_in_fan_out)
+    return graph.add("leaf", (), (key, base), type_, adapter)
+
+
+__all__ = ["POISON", "Elaborator", "Loaders", "exact", "leaf", "list_kind", "want_kind"]

@@ -1,0 +1,211 @@
+"""Kinds: which operator signature fits, and whether a function's body can ever be right."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from pemlang.diagnostics import Fault, nearest, visible
+from pemlang.ops import FUNCTIONS, INFIX, PREFIX
+from pemlang.ops.record import Operator, Param, Signature
+from pemlang.syntax import tree as t
+
+PLAIN = ("number", "string", "bool", "schedule", "model", "adapter")
+METHODS = {"lora": "lora", "ia3": "ia3", "dense": "dense"}
+
+
+def article(kind: str) -> str:
+    """A kind with its article: an adapter, a number, a list."""
+    if kind.startswith("["):
+        inner = kind.strip("[]")
+        return f"a list of {inner}s" if inner else "a list"
+    return f"{'an' if kind[0] in 'aeiou' else 'a'} {kind}"
+
+
+def fits(kind: str, wanted: Sequence[str]) -> bool:
+    """Whether a kind may stand where one of `wanted` is. A number is a constant schedule."""
+    return (
+        kind in wanted
+        or (kind == "number" and "schedule" in wanted)
+        or (kind == "[]" and any(w.startswith("[") for w in wanted))
+    )
+
+
+def kind_of_type(tree: t.Tree) -> str:
+    """The kind a type annotation names; raises Fault PEM0317 when it names none."""
+    if isinstance(tree, t.TypeList):
+        return f"[{kind_of_type(tree.item)}]"
+    assert isinstance(tree, t.TypeName)
+    if tree.name in METHODS:
+        return "adapter"
+    if tree.name in PLAIN:
+        return tree.name
+    close = nearest(tree.name, [*PLAIN, *METHODS])
+    raise Fault(
+        "PEM0317",
+        f"there is no type `{visible(tree.name, 40)}`",
+        f"did you mean `{close}`?" if close else "types are " + ", ".join([*PLAIN, *METHODS]),
+    )
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A call's arguments by parameter: the index of each in the call, or None for a default."""
+
+    signature: Signature
+    positions: tuple[int | None, ...]
+    rest: tuple[int, ...] = ()
+
+
+def bind(params: Sequence[Param], names: Sequence[str | None], what: str) -> Bound:
+    """Which argument each parameter takes.
+
+    Args:
+        params: the parameters.
+        names: for each argument its name, None when it is given by position.
+        what: the function, for messages.
+
+    Raises:
+        Fault: PEM0318 too many, too few, or twice; PEM0319 an unknown name.
+    """
+    found: dict[str, int] = {}
+    rest: list[int] = []
+    order = [p.name for p in params]
+    usage = f"{what}({', '.join(_usage(p) for p in params)})"
+    for index, given in enumerate(names):
+        if given is None:
+            if params and params[-1].variadic and index >= len(params) - 1:
+                rest.append(index)
+                continue
+            if index >= len(params):
+                raise Fault("PEM0318", f"`{what}` takes {len(params)} arguments", usage)
+        elif given not in order:
+            close = nearest(given, order)
+            raise Fault(
+                "PEM0319",
+                f"`{what}` has no parameter `{visible(given, 40)}`",
+                f"did you mean `{close}`?" if close else usage,
+            )
+        name = order[index] if given is None else given
+        if name in found:
+            raise Fault("PEM0318", f"`{what}` is given `{name}` twice", usage)
+        found[name] = index
+    for param in params:
+        if param.required and param.name not in found and not (param.variadic and rest):
+            raise Fault("PEM0318", f"`{what}` is not given `{param.name}`", usage)
+    positions = tuple(found.get(p.name) for p in params if not p.variadic)
+    return Bound(Signature(tuple(params), "", lambda: None), positions, tuple(rest))
+
+
+def _usage(param: Param) -> str:
+    shown = param.name + ("…" if param.variadic else "")
+    return shown if param.required else f"{shown}=…"
+
+
+def choose(operator: Operator, kinds: Sequence[str]) -> Signature:
+    """The signature of an infix or prefix operator that takes these kinds; raises PEM0302."""
+    for signature in operator.signatures:
+        if len(signature.params) == len(kinds) and all(
+            fits(kind, param.kinds) for kind, param in zip(kinds, signature.params, strict=True)
+        ):
+            return signature
+    symbol = operator.symbols[0]
+    given = " and ".join(article(kind) for kind in kinds)
+    raise Fault("PEM0302", f"`{symbol}` does not take {given}", _hint(symbol, kinds))
+
+
+def _hint(symbol: str, kinds: Sequence[str]) -> str | None:
+    if "function" in kinds:
+        return "call the function: name(…)"
+    if set(kinds) == {"number", "adapter"} and symbol in "+-":
+        return "to scale an adapter, write number * adapter"
+    if set(kinds) == {"adapter"} and symbol in "*/⊗":
+        return "adapters are vectors: they add and scale, they do not multiply"
+    if set(kinds) == {"adapter", "model"}:
+        return "write the model first: model + adapter"
+    return None
+
+
+# --- the body of a function, before anyone calls it ----------------------------------------
+
+
+class KindChecker:
+    """The kind of an expression whose values are not known yet.
+
+    `kind` gives None where it depends on something that is wrong already or not known.
+    """
+
+    def __init__(self, env: Mapping[str, str | None]) -> None:
+        self._env = env
+
+    def kind(self, tree: t.Tree) -> str | None:
+        match tree:
+            case t.Number():
+                return "number"
+            case t.String():
+                return "string"
+            case t.Bool() | t.Compare() | t.Logic():
+                self._children(tree)
+                return "bool"
+            case t.Per():
+                return "schedule"
+            case t.Name():
+                return self._env.get(tree.name) if tree.module is None else None
+            case t.Select():
+                return self._selected(tree)
+            case t.Unary():
+                return self._operator(PREFIX, tree.operator, [self.kind(tree.operand)])
+            case t.Chain():
+                kind = self.kind(tree.operands[0])
+                for operator, operand in zip(tree.operators, tree.operands[1:], strict=True):
+                    kind = self._operator(INFIX, operator, [kind, self.kind(operand)])
+                return kind
+            case t.ListOf():
+                kinds = {self.kind(item) for item in tree.items}
+                return f"[{kinds.pop()}]" if len(kinds) == 1 and None not in kinds else None
+            case t.Call() if tree.function.module is None and tree.function.name in FUNCTIONS:
+                self._children(tree)
+                return FUNCTIONS[tree.function.name].signatures[0].returns
+        return None
+
+    def _children(self, tree: t.Tree) -> None:
+        for child in tree.children():
+            self.kind(child.value if isinstance(child, t.NamedArg) else child)
+
+    def _selected(self, tree: t.Select) -> str | None:
+        kind = self.kind(tree.operand)
+        if kind not in (None, "adapter"):
+            raise Placed(not_selectable(str(kind)), tree)
+        return kind
+
+    def _operator(
+        self, table: Mapping[str, Operator], operator: t.Operator, kinds: list[str | None]
+    ) -> str | None:
+        known = [kind for kind in kinds if kind is not None]
+        if len(known) < len(kinds):
+            return None
+        if operator.symbol not in table:
+            raise Placed(not_prefix(operator.symbol), operator)
+        try:
+            return choose(table[operator.symbol], known).returns
+        except Fault as fault:
+            raise Placed(fault, operator) from None
+
+
+class Placed(Exception):
+    """A fault with its place in the tree."""
+
+    def __init__(self, fault: Fault, tree: t.Tree) -> None:
+        self.fault, self.tree = fault, tree
+
+
+def not_selectable(kind: str) -> Fault:
+    """What to say of a selection from something that has no sites."""
+    return Fault(
+        "PEM0302", f"{article(kind)} has no sites to select", "select from an adapter: x[…]"
+    )
+
+
+def not_prefix(symbol: str) -> Fault:
+    """What to say of an operator that needs a value on its left."""
+    return Fault("PEM0302", f"`{symbol}` stands between two values", "write - or ⊖ to negate")

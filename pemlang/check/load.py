@@ -1,0 +1,53 @@
+"""How a recipe's paths become adapters and models."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from pemlang.check.elaborate import Loaders
+from pemlang.diagnostics import Fault, visible
+from pemlang.formats.adapter import Adapter, read_adapter
+from pemlang.formats.hub import SCHEME, read_hub_adapter
+from pemlang.formats.model import read_model
+from pemlang.formats.sites import Shapes
+
+
+def loaders(whole: bool = False, identify: Callable[[Adapter], str] | None = None) -> Loaders:
+    """The usual loaders: directories, and the hub.
+
+    Args:
+        whole: fetch the tensors of hub adapters too.
+        identify: the identity of an adapter; where it is, when not given.
+    """
+    seen: dict[str, Adapter] = {}
+
+    def adapter(path: str, directory: Path) -> tuple[str, Adapter]:
+        remote = path.startswith(SCHEME)
+        place = path if remote else str(_local(path, directory))
+        if place not in seen:
+            seen[place] = read_hub_adapter(path, whole) if remote else read_adapter(Path(place))
+        found = seen[place]
+        return (identify(found) if identify else str(found.directory)), found
+
+    def model(path: str, directory: Path) -> tuple[str, Shapes]:
+        if path.startswith(SCHEME):
+            raise Fault(
+                "PEM0430",
+                f"the weights of {visible(path)} are needed here, and models are read from disk",
+                "download the model and give its directory",
+            )
+        found = _local(path, directory)
+        return str(found), read_model(found)
+
+    return Loaders(adapter, model)
+
+
+def _local(path: str, directory: Path) -> Path:
+    """A path of a recipe, relative to the file that names it."""
+    try:
+        if "\0" in path or not path:
+            raise ValueError
+        return (directory / path).resolve()
+    except (OSError, ValueError, RuntimeError):
+        raise Fault("PEM0410", f"{visible(path)!r} is not a path", "give a directory") from None

@@ -1,0 +1,180 @@
+"""Names of one file and what they mean."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from pemlang.diagnostics import Fault, Report, nearest, visible
+from pemlang.ops import FUNCTIONS
+from pemlang.source import Span
+from pemlang.syntax import tree as t
+
+
+class Poison:
+    """The value of a name whose declaration is wrong: said once, silent from then on."""
+
+
+POISON = Poison()
+
+
+class Stop(Exception):
+    """A statement cannot be evaluated; why has been reported."""
+
+
+@dataclass(frozen=True)
+class Function:
+    """A `def`, with the scope it was written in."""
+
+    tree: t.Def
+    scope: Scope
+    kind = "function"
+
+
+@dataclass(frozen=True)
+class Module:
+    """A file imported under a name."""
+
+    scope: Scope
+    kind = "module"
+
+
+@dataclass(frozen=True)
+class BaseName:
+    """A `base`: the model's identity and other names for the same model."""
+
+    names: tuple[str, ...]
+    span: Span
+    kind = "base"
+
+
+@dataclass
+class Scope:
+    """The names declared so far in a file.
+
+    Attributes:
+        values: what they mean; POISON where the declaration is wrong.
+        places: where they are declared.
+        later: names that are declared further down.
+    """
+
+    values: dict[str, Any] = field(default_factory=dict)
+    places: dict[str, Span] = field(default_factory=dict)
+    later: dict[str, Span] = field(default_factory=dict)
+
+    def declare(self, name: t.Name, value: Any, report: Report) -> None:
+        """Give a name a meaning; reports PEM0201 and PEM0202 and keeps the first meaning."""
+        fault = self.taken(name.name)
+        if fault is not None:
+            report.add(fault.at(name.span))
+            self.values.setdefault(name.name, POISON)
+            return
+        self.values[name.name] = value
+        self.places[name.name] = name.span
+
+    def taken(self, name: str) -> Fault | None:
+        """Why a name cannot be given, if it cannot."""
+        if name in t.KEYWORDS:
+            return Fault("PEM0202", f"`{name}` is a word of the language", "choose another name")
+        if name in FUNCTIONS:
+            return Fault(
+                "PEM0202",
+                f"`{name}` is an operator of the language, this would hide it",
+                f"choose another name, such as `my_{name}`",
+            )
+        if name in self.places:
+            place = self.places[name]
+            line, _ = place.source.position(place.start)
+            return Fault(
+                "PEM0201",
+                f"`{visible(name)}` is already declared at {visible(place.source.name)}:{line}",
+                "choose another name",
+            )
+        return None
+
+    def look_up(self, name: t.Name) -> Any:
+        """What a name means.
+
+        Raises:
+            Fault: PEM0206 unknown, PEM0207 declared only further down.
+        """
+        scope = self
+        if name.module is not None:
+            module = self.look_up(t.Name(name.span, name.module))
+            if isinstance(module, Poison):
+                return module
+            if not isinstance(module, Module):
+                raise Fault(
+                    "PEM0206",
+                    f"`{visible(name.module)}` is not an imported module",
+                    'import one under a name: import "file.pem" as name',
+                )
+            scope = module.scope
+        if name.name in scope.values:
+            return scope.values[name.name]
+        shown = visible(name.name, 60)
+        if name.name in scope.later:
+            place = scope.later[name.name]
+            line, _ = place.source.position(place.start)
+            inside = place.start <= name.span.start and place.source is name.span.source
+            raise Fault(
+                "PEM0207",
+                f"`{shown}` uses itself: functions and names are not recursive"
+                if inside and name.span.start < place.end
+                else f"`{shown}` is declared only on line {line}",
+                "a name is declared above where it is used",
+            )
+        close = nearest(name.name, [*scope.values, *FUNCTIONS])
+        raise Fault(
+            "PEM0206",
+            f"nothing is called `{shown}`",
+            f"did you mean `{visible(close)}`?" if close else "declare it above, or import it",
+        )
+
+    def child(self) -> Scope:
+        """A scope for the body of a function: its params, then this file's names."""
+        return Scope(dict(self.values), dict(self.places), self.later)
+
+
+def names_in(tree: t.Tree) -> Iterator[t.Name]:
+    """Every name an expression uses, in the order written."""
+    stack = [tree]
+    while stack:
+        node = stack.pop()
+        if isinstance(node, t.Name):
+            yield node
+        else:
+            stack.extend(reversed(list(node.children())))
+
+
+def resolve_names(
+    tree: t.Tree, scope: Scope, report: Report, known: Callable[[str], bool] = lambda _: False
+) -> None:
+    """Report every unknown name of an expression; raises Stop when there is one.
+
+    A called function may be an operator; `known` admits further names, such as a def's params.
+    """
+    wrong = False
+    called = {id(call.function) for call in _calls(tree)}
+    for name in names_in(tree):
+        if name.module is None and known(name.name):
+            continue
+        if name.module is None and id(name) in called and name.name in FUNCTIONS:
+            continue
+        try:
+            scope.look_up(name)
+        except Fault as fault:
+            report.add(fault.at(name.span))
+            wrong = True
+    if wrong:
+        raise Stop
+
+
+def _calls(tree: t.Tree) -> Iterator[t.Call]:
+    stack = [tree]
+    while stack:
+        node = stack.pop()
+        if isinstance(node, t.Call):
+            yield node
+        stack.extend(node.children())

@@ -1,0 +1,1 @@
+"""The `pem` command: one file a subcommand."""

@@ -1,0 +1,86 @@
+"""What the commands share: colours, diagnostics on the terminal, params from the command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any, TextIO
+
+import click
+
+from pemlang.diagnostics import Diagnostic, nearest, render
+
+RECIPE_IS_WRONG = 1
+USAGE_IS_WRONG = 2
+INTERRUPTED = 130
+USAGE_CODES = ("PEM0211",)
+
+
+class SuggestingGroup(click.Group):
+    """A group that names the nearest command for one it does not know."""
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and self.get_command(ctx, args[0]) is None:
+            close = nearest(args[0], self.list_commands(ctx))
+            hint = f" Did you mean `pem {close}`?" if close else ""
+            raise click.UsageError(f"There is no command `{args[0]}`.{hint}", ctx)
+        return super().resolve_command(ctx, args)
+
+
+def coloured(stream: TextIO) -> bool:
+    """Whether a stream wants colour: a terminal, and NO_COLOR is not set."""
+    return stream.isatty() and not os.environ.get("NO_COLOR")
+
+
+def say(diagnostics: Iterable[Diagnostic], form: str) -> int:
+    """Show diagnostics, on standard error as text or on standard output as JSON, and give the
+    exit code they call for."""
+    found = list(diagnostics)
+    if form == "json":
+        click.echo(json.dumps([d.as_json() for d in found], ensure_ascii=False, indent=2))
+    else:
+        for diagnostic in found:
+            click.echo(render(diagnostic, coloured(sys.stderr)) + "\n", err=True)
+    if any(d.code in USAGE_CODES for d in found):
+        return USAGE_IS_WRONG
+    return RECIPE_IS_WRONG if any(d.severity == "error" for d in found) else 0
+
+
+def _settings(
+    ctx: click.Context, param: click.Parameter, values: tuple[str, ...]
+) -> dict[str, str]:
+    settings = {}
+    for value in values:
+        name, equals, text = value.partition("=")
+        if not equals or not name:
+            raise click.BadParameter(f"`{value}` is not NAME=VALUE, such as weight=0.4")
+        settings[name.strip()] = text
+    return settings
+
+
+def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The argument and the options of every command that reads a recipe."""
+    for decorate in (
+        click.option(
+            "--format",
+            "form",
+            type=click.Choice(["text", "json"]),
+            default="text",
+            help="Show messages as text, or as JSON on standard output.",
+        ),
+        click.option(
+            "--set",
+            "settings",
+            multiple=True,
+            metavar="NAME=VALUE",
+            callback=_settings,
+            help="Give a param of the recipe a value; may be repeated.",
+        ),
+        click.argument("recipe", type=click.Path()),
+    ):
+        command = decorate(command)
+    return command

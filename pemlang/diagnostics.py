@@ -1,0 +1,186 @@
+"""What can be said about a recipe: one model of a message, for every surface that shows one."""
+
+from __future__ import annotations
+
+import difflib
+import unicodedata
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any, Literal
+
+from pemlang.source import Span
+
+Severity = Literal["error", "warning"]
+
+
+@dataclass(frozen=True)
+class Diagnostic:
+    """One thing said about a recipe.
+
+    Attributes:
+        code: stable, `PEM` and four digits; `pem explain CODE` tells more.
+        severity: an error stops the build, a warning does not.
+        message: what was found, in the reader's words.
+        span: where; None when the place is not in a recipe (an adapter directory, say).
+        help: what to write instead, in words or as text that can be pasted.
+        notes: further facts, a line each.
+    """
+
+    code: str
+    severity: Severity
+    message: str
+    span: Span | None = None
+    help: str | None = None
+    notes: tuple[str, ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        found: dict[str, Any] = {
+            "code": self.code,
+            "severity": self.severity,
+            "message": self.message,
+            "help": self.help,
+            "notes": list(self.notes),
+        }
+        if self.span is not None:
+            source = self.span.source
+            for end, offset in (("start", self.span.start), ("end", self.span.end)):
+                line, column = source.position(offset)
+                found[end] = {"line": line, "column": column, "offset": offset}
+            found["file"] = source.name
+        return found
+
+
+class Fault(Exception):
+    """A mistake found where the place in the recipe is not known yet.
+
+    Rooms below the checker raise it; the checker catches it and adds the place.
+    """
+
+    def __init__(
+        self, code: str, message: str, help: str | None = None, notes: Iterable[str] = ()
+    ) -> None:
+        super().__init__(message)
+        self.code, self.message, self.help, self.notes = code, message, help, tuple(notes)
+
+    def at(self, span: Span | None, severity: Severity = "error") -> Diagnostic:
+        return Diagnostic(self.code, severity, self.message, span, self.help, self.notes)
+
+
+class PemError(Exception):
+    """A recipe that does not check or build.
+
+    Attributes:
+        diagnostics: every error and warning found, in source order.
+    """
+
+    def __init__(self, diagnostics: Iterable[Diagnostic]) -> None:
+        self.diagnostics = tuple(diagnostics)
+        super().__init__("\n".join(render(d) for d in self.diagnostics))
+
+
+class Report:
+    """Collects diagnostics; each place is told a thing once."""
+
+    def __init__(self) -> None:
+        self._found: dict[tuple[object, ...], Diagnostic] = {}
+
+    def add(self, diagnostic: Diagnostic) -> None:
+        span = diagnostic.span
+        place = (span.source.name, span.start, span.end) if span else None
+        key = (diagnostic.code, place, diagnostic.message)
+        self._found.setdefault(key, diagnostic)
+
+    def __iter__(self) -> Iterator[Diagnostic]:
+        def place(d: Diagnostic) -> tuple[object, ...]:
+            if d.span is None:
+                return (1, "", 0, 0, d.code)
+            return (0, d.span.source.name, d.span.start, d.span.end, d.code)
+
+        return iter(sorted(self._found.values(), key=place))
+
+    @property
+    def has_errors(self) -> bool:
+        return any(d.severity == "error" for d in self._found.values())
+
+    def raise_errors(self) -> None:
+        """Raise PemError with everything collected if any of it is an error."""
+        if self.has_errors:
+            raise PemError(self)
+
+
+def visible(text: object, limit: int = 200) -> str:
+    """Untrusted text made safe to print: control and direction-changing characters escaped."""
+    shown = "".join(
+        c if unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Zl", "Zp") else f"\\u{ord(c):04x}"
+        for c in str(text)[: limit + 1]
+    )
+    return shown[:limit] + "…" if len(shown) > limit else shown
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name a misspelt one most likely means, if any is close."""
+    found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    return found[0] if found else None
+
+
+def listed(names: Iterable[str], limit: int = 4) -> str:
+    """Names in a sentence: the first few, then how many more."""
+    names = [visible(n) for n in names]
+    more = len(names) - limit
+    return ", ".join(names[:limit]) + (f" and {more} more" if more > 0 else "")
+
+
+_STYLES = {"error": "31;1", "warning": "33;1", "rule": "34;1", "help": "36"}
+
+
+def render(diagnostic: Diagnostic, colour: bool = False) -> str:
+    """The message with its line of source and a caret under the place."""
+
+    def paint(style: str, text: str) -> str:
+        return f"\x1b[{_STYLES[style]}m{text}\x1b[0m" if colour else text
+
+    d = replace(diagnostic, message=_lines_visible(diagnostic.message))
+    out = [paint(d.severity, f"{d.severity}[{d.code}]") + f": {d.message}"]
+    width = 1
+    if d.span is not None:
+        line, column = d.span.source.position(d.span.start)
+        width = len(str(line))
+        bar = paint("rule", " " * width + " |")
+        out.append(
+            paint("rule", " " * width + "-->") + f" {visible(d.span.source.name)}:{line}:{column}"
+        )
+        before, marked, after, more = _excerpt(d.span, line, column)
+        carets = paint(d.severity, "^" * max(1, _columns(marked)) + more)
+        out += [bar, paint("rule", f"{line} | ") + before + marked + after]
+        out.append(f"{bar} {' ' * _columns(before)}{carets}")
+    for label, texts in (("note", d.notes), ("help", (d.help,) if d.help else ())):
+        for text in texts:
+            first, *rest = _lines_visible(text).split("\n")
+            out.append(paint("rule", " " * width + " = ") + paint("help", f"{label}: ") + first)
+            out += [" " * (width + 3 + len(label) + 2) + line for line in rest]
+    return "\n".join(out)
+
+
+def _lines_visible(text: str) -> str:
+    return "\n".join(visible(line, 2000) for line in text.split("\n"))
+
+
+def _excerpt(span: Span, line: int, column: int) -> tuple[str, str, str, str]:
+    """The source line cut to a window around the place: before, marked, after, what trails."""
+    text = span.source.line(line).replace("\t", " ")
+    start = column - 1
+    end = min(len(text), start + max(1, span.end - span.start))
+    more = "…" if span.end - span.start > end - start > 0 else ""
+    left = max(0, start - 60)
+    end = min(end, left + 140)
+    before = ("…" if left else "") + visible(text[left:start])
+    after = visible(text[end : left + 160]) + ("…" if len(text) > left + 160 else "")
+    return before, visible(text[start:end]), after, more
+
+
+def _columns(text: str) -> int:
+    """Terminal columns of a text: wide characters take two, combining marks none."""
+    return sum(
+        0 if unicodedata.combining(c) else 2 if unicodedata.east_asian_width(c) in "WF" else 1
+        for c in text
+    )

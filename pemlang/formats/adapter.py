@@ -1,0 +1,273 @@
+"""A PEFT adapter directory: its config and the header of its tensors, put together."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from types import MappingProxyType
+
+from pemlang.diagnostics import Fault, listed, visible
+from pemlang.formats.config import UNSUPPORTED, Config, read_config
+from pemlang.formats.patterns import look_up, targets
+from pemlang.formats.pickled import read_pickled_header
+from pemlang.formats.safetensors import Entry, Header, read_header
+from pemlang.formats.sites import Method, Shapes, SiteShape
+
+PREFIX = "base_model.model."
+FLOATS = ("F64", "F32", "F16", "BF16")
+
+_KEY = re.compile(
+    r"(?P<site>.+)\.(?:(?P<lora>lora_[AB])\.weight|(?P<embedding>lora_embedding_[AB])"
+    r"|(?P<gain>ia3_l)|(?P<magnitude>lora_magnitude_vector.*)|(?P<bias>lora_[AB]\.bias))"
+)
+# Pieces of keys that belong to features config.UNSUPPORTED names.
+_FOREIGN = ("lora_", "ia3_", "token_adapter", "trainable_tokens", "kasa_", "vera_", "ada")
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """What the names and shapes of a file's tensors say.
+
+    Attributes:
+        shapes: the sites.
+        ranks: the rank at each site, from the tensors; empty for (IA)³.
+        factors: site to the keys of its factors: (A, B) for LoRA, (l,) for (IA)³.
+        heads: keys of whole tensors saved beside the adapter (`modules_to_save`).
+        dtypes: the dtypes of the factors.
+    """
+
+    shapes: Shapes
+    ranks: Mapping[str, int]
+    factors: Mapping[str, tuple[str, ...]]
+    heads: Mapping[str, Entry]
+    dtypes: frozenset[str]
+
+
+@dataclass(frozen=True, eq=False)
+class Adapter:
+    """An adapter as the checker knows it: everything but the numbers in its tensors.
+
+    Attributes:
+        directory: where it is.
+        weights: the file that holds its tensors.
+        config: its adapter_config.json.
+        header: the places of its tensors.
+        layout: its sites and factors.
+        scales: s at each site; empty for (IA)³.
+    """
+
+    directory: Path
+    weights: Path
+    config: Config
+    header: Header
+    layout: Layout
+    scales: Mapping[str, float]
+
+    @property
+    def method(self) -> Method:
+        return self.config.method
+
+
+def read_adapter(directory: Path) -> Adapter:
+    """The adapter in a directory, from its config and the header of its tensors alone.
+
+    Raises:
+        Fault: what read_config, read_header and read_pickled_header raise; PEM0415 when config
+            and tensors disagree, PEM0416 a tensor that is no part of an adapter, PEM0417 factors
+            that do not fit each other, PEM0418 no factors at all, PEM0419 a dtype that is not a
+            float, PEM0421 a feature the algebra cannot keep.
+    """
+    config = read_config(directory)
+    weights = directory / "adapter_model.safetensors"
+    if weights.exists():
+        header = read_header(weights)
+    elif (directory / "adapter_model.bin").exists():
+        weights = directory / "adapter_model.bin"
+        header = read_pickled_header(weights)
+    else:
+        raise Fault(
+            "PEM0410",
+            f"{visible(directory)} has no adapter_model.safetensors or adapter_model.bin",
+            "give the directory that PEFT's save_pretrained wrote",
+        )
+    return assemble(directory, weights, config, header)
+
+
+def assemble(directory: Path, weights: Path, config: Config, header: Header) -> Adapter:
+    """Config and header put together; raises as read_adapter."""
+    try:
+        layout = _layout(_ByIdentity(header.entries), config.method, config.feedforward)
+        scales = _scales(layout, config)
+    except Fault as fault:
+        message = f"{visible(weights)}: {fault.message}"
+        raise Fault(fault.code, message, fault.help, fault.notes) from None
+    return Adapter(directory, weights, config, header, layout, scales)
+
+
+class _ByIdentity:
+    """A cache key: the same object, whatever it holds. read_header shares equal headers."""
+
+    __slots__ = ("it",)
+
+    def __init__(self, it: object) -> None:
+        self.it = it
+
+    def __hash__(self) -> int:
+        return id(self.it)  # stays its own: the key keeps the object alive
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _ByIdentity) and self.it is other.it
+
+
+@lru_cache(maxsize=64)
+def _layout(key: _ByIdentity, method: Method, feedforward: str | tuple[str, ...]) -> Layout:
+    entries: Mapping[str, Entry] = key.it  # type: ignore[assignment]
+    factors: dict[str, dict[str, str]] = {}
+    heads: dict[str, Entry] = {}
+    for name, entry in entries.items():
+        site, factor = _role(name)
+        if factor is None:
+            heads[name] = entry
+        else:
+            factors.setdefault(site, {})[factor] = name
+    read = _lora_site if method == "lora" else _gain_site
+    shapes, ranks, keys, dtypes = {}, {}, {}, set()
+    for site, parts in factors.items():
+        wanted = ("lora_A", "lora_B") if method == "lora" else ("ia3_l",)
+        if "lora_embedding_A" in parts and method == "lora":
+            wanted = ("lora_embedding_A", "lora_embedding_B")
+        if set(parts) != set(wanted):
+            raise Fault(
+                "PEM0417",
+                f"site {visible(site)} has {listed(sorted(parts))}, it should have "
+                f"{' and '.join(wanted)}",
+                "save the adapter again with PEFT",
+            )
+        keys[site] = tuple(parts[factor] for factor in wanted)
+        found = [entries[name] for name in keys[site]]
+        for name, entry in zip(keys[site], found, strict=True):
+            if entry.dtype not in FLOATS:
+                raise Fault(
+                    "PEM0419",
+                    f"{visible(name)} is of dtype {entry.dtype}",
+                    f"save it as one of {', '.join(FLOATS)}",
+                )
+            dtypes.add(entry.dtype)
+        shapes[site], ranks[site] = read(site, parts, found, feedforward)
+    if not shapes:
+        raise Fault(
+            "PEM0418",
+            f"it holds no {'LoRA' if method == 'lora' else '(IA)³'} tensors",
+            "was the adapter saved with save_pretrained, and is its peft_type right?",
+        )
+    lora_ranks = {site: rank for site, rank in sorted(ranks.items()) if rank}
+    return Layout(
+        Shapes(shapes), MappingProxyType(lora_ranks), keys, dict(sorted(heads.items())),
+        frozenset(dtypes),
+    )  # fmt: skip
+
+
+def _role(name: str) -> tuple[str, str | None]:
+    """The site and factor a key names; no factor for a head."""
+    match = _KEY.fullmatch(name.removeprefix(PREFIX)) if name.startswith(PREFIX) else None
+    if match is not None:
+        site = match["site"]
+        if match["magnitude"]:
+            raise _feature(name, "use_dora")
+        if match["bias"]:
+            raise _feature(name, "lora_bias")
+        if site.endswith(".base_layer"):
+            raise _feature(name, "target_parameters")
+        return site, match["lora"] or match["embedding"] or match["gain"]
+    inner = name.removeprefix(PREFIX)
+    if "token_adapter" in inner or "trainable_tokens" in inner:
+        raise _feature(name, "trainable_token_indices")
+    foreign = any(part.startswith(_FOREIGN) for part in inner.split("."))
+    if foreign or inner == name or not inner.endswith((".weight", ".bias")):
+        raise Fault(
+            "PEM0416",
+            f"{visible(name)} is no tensor of a LoRA or (IA)³ adapter that PEFT saves",
+            f"keys start with {PREFIX} and end in lora_A.weight, lora_B.weight or ia3_l",
+        )
+    return inner, None
+
+
+def _feature(name: str, field: str) -> Fault:
+    return Fault(
+        "PEM0421",
+        f"{visible(name)} belongs to `{field}`: {UNSUPPORTED[field]}",
+        f"use an adapter trained without `{field}`",
+    )
+
+
+_LORA_LAYERS = {2: "linear", 3: "conv1d", 4: "conv2d", 5: "conv3d"}
+
+
+def _lora_site(
+    site: str, parts: Mapping[str, str], found: list[Entry], _: str | tuple[str, ...]
+) -> tuple[SiteShape, int]:
+    a, b = (entry.shape for entry in found)
+    layer = "embedding" if "lora_embedding_A" in parts else _LORA_LAYERS.get(len(a), "")
+    rank = a[0] if a else 0
+    fits = len(a) == len(b) and layer and all(a + b) and all(n == 1 for n in b[2:])
+    if layer == "embedding":
+        fits = fits and len(a) == 2
+    if fits and len(a) > 2 and b[1] != rank and rank % b[1] == 0:
+        raise Fault(
+            "PEM0421",
+            f"site {visible(site)} is a grouped convolution: its B of shape {list(b)} joins "
+            f"only parts of the {rank} rows of A",
+            "leave this site out of the adapter",
+        )
+    if not fits or b[1] != rank:
+        raise Fault(
+            "PEM0417",
+            f"the factors of site {visible(site)} do not fit: A is {list(a)}, B is {list(b)}",
+            "A is (rank, in), B is (out, rank); save the adapter again with PEFT",
+        )
+    return SiteShape(layer, a[1:], (b[0], *b[2:])), rank
+
+
+def _gain_site(
+    site: str, _: Mapping[str, str], found: list[Entry], feedforward: str | tuple[str, ...]
+) -> tuple[SiteShape, int]:
+    shape = found[0].shape
+    inputs = targets(feedforward, site)
+    along = 0 if len(shape) == 2 and not inputs else 1
+    if (
+        len(shape) < 2
+        or any(n != 1 for axis, n in enumerate(shape) if axis != along)
+        or not all(shape)
+    ):
+        where = "is a feed-forward module" if inputs else "is not a feed-forward module"
+        wanted = "(1, in)" if inputs else "(out, 1)"
+        raise Fault(
+            "PEM0415",
+            f"ia3_l of site {visible(site)} has shape {list(shape)}, but the config says it "
+            f"{where}, whose vector is {wanted}",
+            "mend `feedforward_modules` in adapter_config.json",
+        )
+    return SiteShape("gain_in" if inputs else "gain_out", shape), 0
+
+
+def _scales(layout: Layout, config: Config) -> Mapping[str, float]:
+    scales = {}
+    for site, rank in layout.ranks.items():
+        said = (
+            look_up(config.rank_pattern, site, config.rank) if config.rank_pattern else config.rank
+        )
+        if said != rank:
+            raise Fault(
+                "PEM0415",
+                f"site {visible(site)} has rank {rank}, but the config says {said}: α = "
+                f"{config.alpha} cannot be both α/{rank} and α/{said}",
+                "mend `r` or `rank_pattern` in adapter_config.json",
+            )
+        alpha = config.alpha
+        if config.alpha_pattern:
+            alpha = look_up(config.alpha_pattern, site, alpha)
+        scales[site] = config.scale(rank, alpha)
+    return MappingProxyType(scales)

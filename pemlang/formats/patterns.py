@@ -1,0 +1,54 @@
+"""PEFT's ways of naming modules in a config, matched as PEFT matches them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from typing import Any
+
+from pemlang.diagnostics import Fault, visible
+
+# A config comes from anywhere, and some regular expressions take for ever. These do not.
+_SLOW = re.compile(r"\)\s*[*+{]|\\\d|\(\?P")
+MAX_REPEATS = 3
+
+
+@lru_cache(maxsize=4096)
+def _compiled(pattern: str, frame: str) -> re.Pattern[str]:
+    """The pattern inside PEFT's frame around it, where `%` stands for it."""
+    repeats = len(re.findall(r"(?<!\\)[*+{]", pattern))
+    try:
+        if repeats > MAX_REPEATS or _SLOW.search(pattern) or len(pattern) > 10_000:
+            raise re.error("it repeats too much")
+        return re.compile(frame.replace("%", pattern))
+    except (re.error, RecursionError, OverflowError) as error:
+        raise Fault(
+            "PEM0424",
+            f"the pattern `{visible(pattern, 80)}` in adapter_config.json cannot be used: {error}",
+            "write the module names out",
+        ) from None
+
+
+def look_up(pattern: Mapping[str, Any], site: str, default: Any) -> Any:
+    """The entry of a `rank_pattern` or `alpha_pattern`: the first key that matches the name's end.
+
+    Source: PEFT `utils/other.py`, `get_pattern_key`.
+    """
+    for key, value in pattern.items():
+        if key == site or _compiled(key, r"(.*\.)?(%)$").match(site):
+            return value
+    return default
+
+
+def targets(modules: str | Iterable[str] | None, site: str) -> bool:
+    """Whether `target_modules` or `feedforward_modules` names a site.
+
+    Source: PEFT `tuners_utils.py`, `check_target_module_exists`: a string is a full match, a list
+    matches exactly or by `.suffix`.
+    """
+    if modules is None:
+        return False
+    if isinstance(modules, str):
+        return bool(_compiled(modules, "%").fullmatch(site))
+    return any(site == name or site.endswith("." + name) for name in modules)

@@ -1,0 +1,144 @@
+"""The safetensors container: its header read and checked without the tensors, and written.
+
+Layout: eight bytes of little-endian header length, a JSON object of
+`name: {dtype, shape, data_offsets}`, then the tensors' bytes without gaps.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from pemlang.diagnostics import Fault, visible
+
+MAX_HEADER = 100 << 20  # what the format allows
+
+# Bytes of one element.
+ITEM_SIZE = {
+    "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1, "I64": 8, "I32": 4,
+    "I16": 2, "I8": 1, "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1,
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One tensor of a file: its dtype as safetensors spells it, shape, and bytes from the start
+    of the file's data."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Header:
+    """All tensors of a file, and where its data begins."""
+
+    entries: Mapping[str, Entry]
+    data_start: int
+
+
+def read_header(path: Path) -> Header:
+    """The checked header of a safetensors file; no tensor is read.
+
+    Raises:
+        Fault: PEM0411 when the file cannot be read, PEM0412 when it is truncated, its header is
+            not what the format says, or its offsets do not fit its shapes and size.
+    """
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(0)
+            length = int.from_bytes(file.read(8), "little")
+            if size < 8 or length > min(MAX_HEADER, size - 8):
+                raise _broken(path, f"its header says {length} bytes, the file has {size}")
+            raw = file.read(length)
+    except OSError as error:
+        raise Fault(
+            "PEM0411", f"cannot read {visible(path)}: {error.strerror or error}", "check the path"
+        ) from None
+    try:
+        entries, extent = _entries(raw)
+    except _Broken as why:
+        raise _broken(path, str(why)) from None
+    if extent != size - 8 - length:
+        raise _broken(path, f"its tensors take {extent} bytes, it holds {size - 8 - length}")
+    return Header(entries, 8 + length)
+
+
+class _Broken(Exception):
+    """What is wrong with a header."""
+
+
+def _broken(path: Path, why: str) -> Fault:
+    return Fault(
+        "PEM0412",
+        f"{visible(path)} is not a whole safetensors file: {why}",
+        "download or save it again",
+    )
+
+
+@lru_cache(maxsize=64)
+def _entries(raw: bytes) -> tuple[Mapping[str, Entry], int]:
+    """The entries of a header and how many bytes they cover.
+
+    Cached by the bytes: the adapters of one family have the same header.
+    """
+    try:
+        header = json.loads(raw)
+    except (ValueError, RecursionError):
+        raise _Broken("its header is not JSON") from None
+    if not isinstance(header, dict):
+        raise _Broken("its header is not a JSON object")
+    header.pop("__metadata__", None)
+    entries = {name: _entry(name, value) for name, value in header.items()}
+    at = 0
+    for name, entry in sorted(entries.items(), key=lambda item: (item[1].start, item[1].end)):
+        if entry.start != at:
+            raise _Broken(f"{visible(name)} starts at byte {entry.start} where {at} is next")
+        at = entry.end
+    return entries, at
+
+
+def _entry(name: str, value: Any) -> Entry:
+    try:
+        dtype, shape, (start, end) = value["dtype"], value["shape"], value["data_offsets"]
+        numbers = [*shape, start, end]
+        fine = dtype in ITEM_SIZE and all(type(n) is int and n >= 0 for n in numbers)
+    except (TypeError, KeyError, ValueError):
+        fine = False
+    if not fine:
+        raise _Broken(f"the entry of {visible(name)} is not a dtype, a shape and two offsets")
+    if math.prod(shape) * ITEM_SIZE[dtype] != end - start:
+        raise _Broken(f"{visible(name)} has shape {shape} of {dtype} in {end - start} bytes")
+    return Entry(dtype, tuple(shape), start, end)
+
+
+def write(
+    file: BinaryIO,
+    tensors: Iterable[tuple[str, str, tuple[int, ...], bytes | memoryview]],
+    metadata: Mapping[str, str],
+) -> None:
+    """Write a safetensors file; tensors are (name, dtype, shape, bytes), kept in their order.
+
+    The same tensors and metadata always give the same bytes.
+    """
+    tensors = list(tensors)
+    header: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))}
+    at = 0
+    for name, dtype, shape, data in tensors:
+        size = len(data)
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [at, at + size]}
+        at += size
+    raw = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    raw += b" " * (-len(raw) % 8)
+    file.write(len(raw).to_bytes(8, "little"))
+    file.write(raw)
+    for _, _, _, data in tensors:
+        file.write(data)

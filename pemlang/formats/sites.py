@@ -1,0 +1,79 @@
+"""What an adapter changes: its sites and their shapes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping
+from functools import cached_property
+from typing import Literal, NamedTuple
+
+Method = Literal["lora", "ia3", "dense"]
+
+
+class SiteShape(NamedTuple):
+    """The shape of one site, with the rank left out.
+
+    layer: `linear`, `embedding`, `conv1d`, `conv2d`, `conv3d` for LoRA; `gain_out`, `gain_in` for
+        (IA)³ (a vector over a module's outputs, or over its inputs); `dense` for a task vector.
+    a: LoRA: the shape of A without its rank axis, (in,) or (in, k, k). (IA)³: the shape of l.
+        Dense: the shape of the weight.
+    b: LoRA: the shape of B without its rank axis, (out,) or (out, 1, 1). Otherwise ().
+    """
+
+    layer: str
+    a: tuple[int, ...]
+    b: tuple[int, ...] = ()
+
+    @property
+    def full_rank(self) -> int:
+        """min(out, in): no LoRA of this site needs a larger rank."""
+        return min(math.prod(self.a), math.prod(self.b))
+
+    def __str__(self) -> str:
+        if self.b:
+            return f"{self.layer} {math.prod(self.b)}×{math.prod(self.a)}"
+        return f"{self.layer} {'×'.join(map(str, self.a))}"
+
+
+class Shapes(Mapping[str, SiteShape]):
+    """The sites of an adapter in name order, with their shapes. Immutable, compared by content."""
+
+    def __init__(self, sites: Mapping[str, SiteShape]) -> None:
+        self._sites = dict(sorted(sites.items()))
+        self._hash: int | None = None
+
+    def __getitem__(self, site: str) -> SiteShape:
+        return self._sites[site]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._sites)
+
+    def __len__(self) -> int:
+        return len(self._sites)
+
+    def __contains__(self, site: object) -> bool:
+        return site in self._sites
+
+    def __hash__(self) -> int:
+        if self._hash is None:
+            self._hash = hash(frozenset(self._sites.items()))
+        return self._hash
+
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        return isinstance(other, Shapes) and self._sites == other._sites
+
+    @cached_property
+    def digest(self) -> str:
+        """The same for equal shapes."""
+        said = json.dumps(self._sites, ensure_ascii=False)
+        return hashlib.sha256(said.encode()).hexdigest()
+
+    def only(self, sites: frozenset[str]) -> Shapes:
+        """These sites alone."""
+        if all(site in sites for site in self._sites):
+            return self
+        return Shapes({site: shape for site, shape in self._sites.items() if site in sites})

@@ -1,0 +1,1 @@
+"""The typed DAG of a recipe, exact numbers, coefficients, and normal forms."""

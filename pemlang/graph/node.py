@@ -1,0 +1,165 @@
+"""The typed DAG of a recipe: interned nodes in a networkx graph.
+
+Two expressions that are written alike, or that the rewrites make alike, are one node.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
+
+import networkx as nx
+
+from pemlang.diagnostics import Fault
+from pemlang.formats.adapter import Adapter
+from pemlang.formats.sites import Method, Shapes
+
+MAX_DEPTH = 200
+
+
+@dataclass(frozen=True, slots=True)
+class NumberType:
+    """A number that is known only once weights are read."""
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterType:
+    """The type of an adapter expression; ranks and scales follow from its node.
+
+    `fan_in_fan_out` says that the base stores its weights transposed, as GPT-2 does.
+    """
+
+    method: Method
+    base: str | None
+    shapes: Shapes
+    fan_in_fan_out: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ModelType:
+    """The type of whole weights: their base, and their tensors as dense sites."""
+
+    base: str | None
+    shapes: Shapes
+
+
+NodeType = NumberType | AdapterType | ModelType
+
+
+class Node:
+    """One value of the graph.
+
+    Attributes:
+        op: what it is: `leaf`, `sum`, `mix`, a function of operators that are no linear
+            combination (`compress`, …), a measure, or number arithmetic.
+        args: the nodes it is made from.
+        attrs: what else it is made from, hashable and JSON-able.
+        type: its type.
+        adapter: the files of a leaf.
+        key: a digest of everything above: equal keys, equal values. Nodes sort by it, so that an
+            order never depends on how a recipe was written.
+    """
+
+    __slots__ = ("adapter", "args", "attrs", "depth", "key", "op", "type")
+
+    depth: int
+    key: str
+
+    def __init__(
+        self,
+        op: str,
+        args: tuple[Node, ...],
+        attrs: tuple[Any, ...],
+        type: NodeType,
+        adapter: Adapter | None,
+    ) -> None:
+        self.op, self.args, self.attrs, self.type, self.adapter = op, args, attrs, type, adapter
+        self.depth = 1 + max((arg.depth for arg in args), default=0)
+        said = json.dumps([op, [arg.key for arg in args], plain(attrs)], ensure_ascii=False)
+        self.key = hashlib.sha256(said.encode()).hexdigest()
+
+    def __repr__(self) -> str:
+        return f"<{self.op} {self.key[:8]}>"
+
+
+Num = Fraction | Node
+"""A number of the algebra: exact, or a node whose value is measured from weights."""
+
+
+def plain(value: Any) -> Any:
+    """Attributes as JSON, the same for equal values."""
+    if isinstance(value, Fraction):
+        return f"{value.numerator}/{value.denominator}"
+    if isinstance(value, Node):
+        return {"node": value.key}
+    if isinstance(value, tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, Shapes):
+        return value.digest
+    return value
+
+
+class Graph:
+    """Interns nodes and keeps them, with their types, in a networkx graph.
+
+    Attributes:
+        nx: edges run from an argument to what is made from it; every node has `type` and `op`.
+    """
+
+    def __init__(self) -> None:
+        self.nx: nx.DiGraph[Node] = nx.DiGraph()
+        self._interned: dict[str, Node] = {}
+
+    def add(
+        self,
+        op: str,
+        args: Iterable[Node],
+        attrs: tuple[Any, ...],
+        type: NodeType,
+        adapter: Adapter | None = None,
+    ) -> Node:
+        """The node of these parts: the one already there, or a new one."""
+        node = Node(op, tuple(args), attrs, type, adapter)
+        if node.depth > MAX_DEPTH:
+            raise Fault(
+                "PEM0332",
+                f"this value is built up in more than {MAX_DEPTH} steps, each on the one before",
+                "save a part of it and go on from there",
+            )
+        known = self._interned.get(node.key)
+        if known is not None:
+            return known
+        self._interned[node.key] = node
+        self.nx.add_node(node, op=op, type=type)
+        for source in (*node.args, *_nodes_in(attrs)):
+            self.nx.add_edge(source, node)
+        return node
+
+    def order(self, roots: Iterable[Node]) -> list[Node]:
+        """Everything the roots are made from and the roots, arguments first."""
+        wanted: set[Node] = set()
+        for root in roots:
+            wanted |= {root} | nx.ancestors(self.nx, root)
+        return list(
+            nx.lexicographical_topological_sort(self.nx.subgraph(wanted), key=lambda n: n.key)
+        )
+
+    def leaves(self, root: Node) -> list[Node]:
+        """The adapters a value is made from, in canonical order."""
+        return [node for node in self.order([root]) if node.op == "leaf"]
+
+    def all_leaves(self) -> list[Node]:
+        """Every adapter of the graph, in canonical order."""
+        return sorted((n for n in self.nx.nodes if n.op == "leaf"), key=lambda n: n.key)
+
+
+def _nodes_in(attrs: Any) -> Iterator[Node]:
+    if isinstance(attrs, Node):
+        yield attrs
+    elif isinstance(attrs, tuple):
+        for item in attrs:
+            yield from _nodes_in(item)

@@ -1,0 +1,140 @@
+"""When adapters may be combined: same method, same base, same sites, same shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from pemlang.diagnostics import Fault, listed, visible
+from pemlang.formats.sites import Method, Shapes
+from pemlang.graph.node import AdapterType, Node
+from pemlang.graph.normal import adapter_type
+from pemlang.ops.record import Context, ranks, scales
+
+TITLES = {"lora": "LoRA", "ia3": "(IA)³", "dense": "dense"}
+
+
+def same_space(ctx: Context, left: Node, right: Node) -> AdapterType:
+    """The common type of two adapters that change the same sites of the same base.
+
+    Raises:
+        Fault: PEM0304 methods, PEM0305 bases, PEM0306 sites, PEM0307 shapes.
+    """
+    found = same_base(ctx, left, right)
+    one, two = adapter_type(left).shapes, adapter_type(right).shapes
+    if one != two:
+        _same_shapes(ctx, one, two)
+        lack = [
+            f"{ctx.text(i)} changes {len(extra)} that {ctx.text(1 - i)} does not: {listed(extra)}"
+            for i, extra in enumerate(
+                ([s for s in one if s not in two], [s for s in two if s not in one])
+            )
+            if extra
+        ]
+        a, b = ctx.text(0), ctx.text(1)
+        raise Fault(
+            "PEM0306",
+            f"`{a}` and `{b}` change different modules",
+            f"join({a}, {b})" if lack else None,
+            (*lack, f"join adds, absent sites counting as zero; {b}[like {a}] leaves sites out"),
+        )
+    return found
+
+
+def same_base(ctx: Context, left: Node, right: Node) -> AdapterType:
+    """The common type of two adapters of one method on one base, whatever their sites."""
+    one, two = adapter_type(left), adapter_type(right)
+    if one.method != two.method:
+        raise Fault(
+            "PEM0304",
+            f"`{ctx.text(0)}` is {TITLES[one.method]} and `{ctx.text(1)}` is "
+            f"{TITLES[two.method]}: their parameters mean different things",
+            "combine adapters of one method",
+        )
+    if one.base is not None and two.base is not None and one.base != two.base:
+        raise Fault(
+            "PEM0305",
+            f"`{ctx.text(0)}` belongs to the base {visible(one.base)!r}, "
+            f"`{ctx.text(1)}` to {visible(two.base)!r}",
+            "if the two names mean one model, declare it with both: "
+            f'base b = ["{visible(one.base)}", "{visible(two.base)}"], and say `on b`',
+        )
+    if one.fan_in_fan_out != two.fan_in_fan_out:
+        raise Fault(
+            "PEM0307",
+            f"only one of `{ctx.text(0)}` and `{ctx.text(1)}` has fan_in_fan_out: "
+            "they cannot belong to the same modules",
+            "check the adapters' configs",
+        )
+    return replace(one, base=one.base if one.base is not None else two.base)
+
+
+def union(ctx: Context, left: Node, right: Node) -> Shapes:
+    """The sites of both; raises PEM0307 where a site of both has two shapes."""
+    one, two = adapter_type(left).shapes, adapter_type(right).shapes
+    if one == two:
+        return one
+    _same_shapes(ctx, one, two)
+    return Shapes({**one, **two})
+
+
+def _same_shapes(ctx: Context, one: Shapes, two: Shapes) -> None:
+    clash = [site for site in one if site in two and one[site] != two[site]]
+    if clash:
+        site = clash[0]
+        raise Fault(
+            "PEM0307",
+            f"site {visible(site)} is {one[site]} in `{ctx.text(0)}` and {two[site]} in "
+            f"`{ctx.text(1)}`",
+            "the two do not belong to the same model; check their paths",
+            (f"{len(clash)} sites differ so",) if len(clash) > 1 else (),
+        )
+
+
+def same_parameters(ctx: Context, left: Node, right: Node) -> AdapterType:
+    """What ⊕ needs of two LoRAs beyond the same space: equal rank and scale at every site.
+
+    Raises:
+        Fault: as same_space; PEM0308 ranks, PEM0309 scales.
+    """
+    found = same_space(ctx, left, right)
+    a, b = ctx.text(0), ctx.text(1)
+    site = _first_difference(ranks(left), ranks(right))
+    if site is not None:
+        one, two = ranks(left)[site], ranks(right)[site]
+        low, high = (a, two) if one < two else (b, one)
+        raise Fault(
+            "PEM0308",
+            f"⊕ adds factors of equal rank; at {visible(site)} `{a}` has rank {one}, "
+            f"`{b}` has rank {two}",
+            f"pad({low}, rank={high})",
+            (f"or add what they do, exactly, at any rank: {a} + {b}",),
+        )
+    site = _first_difference(scales(left), scales(right))
+    if site is not None:
+        one_s, two_s = scales(left)[site], scales(right)[site]
+        raise Fault(
+            "PEM0309",
+            f"⊕ adds factors of equal scale; at {visible(site)} `{a}` has scale {one_s:g}, "
+            f"`{b}` has {two_s:g}",
+            f"rescale({b}, like={a})",
+            (f"or add what they do, exactly, at any scale: {a} + {b}",),
+        )
+    return found
+
+
+def _first_difference(one: Mapping[str, float], two: Mapping[str, float]) -> str | None:
+    if one == two:
+        return None
+    return next(site for site in one if one[site] != two.get(site))
+
+
+def need_method(node: Node, method: Method, what: str, text: str) -> None:
+    """Raise PEM0311 unless an adapter is of the method an operator is defined for."""
+    found = adapter_type(node).method
+    if found != method:
+        raise Fault(
+            "PEM0311",
+            f"{what} is defined for {TITLES[method]}; `{text}` is {TITLES[found]}",
+            f"use it on a {TITLES[method]} adapter",
+        )

@@ -1,0 +1,166 @@
+"""The parameter-wise family, `⊕ ⊖ ⊗`: the paper's operators on the parameters of a module.
+
+Source: Zhang, Chen, Liu, He, *Composing Parameter-Efficient Modules with Arithmetic Operations*,
+NeurIPS 2023, section 3. For (IA)³ and dense adapters the two families are the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from pemlang.diagnostics import Fault
+from pemlang.graph import coef as coefs
+from pemlang.graph.node import Node, Num
+from pemlang.graph.normal import MINUS_ONE, Pair, adapter_type, factorwise, linear
+from pemlang.kernels.factors import Factors, weighted
+from pemlang.ops.agree import same_parameters, same_space
+from pemlang.ops.exact import resolve
+from pemlang.ops.record import (
+    Context,
+    NodeKind,
+    Operator,
+    Param,
+    Run,
+    Signature,
+    Watch,
+    node_kind,
+    ranks,
+    scales,
+)
+from pemlang.ops.schedule import Schedule
+
+_PLUS: Pair = (coefs.ONE, coefs.ONE)
+_MINUS: Pair = (coefs.ONE, MINUS_ONE)
+
+
+def _is_lora(x: Node) -> bool:
+    return adapter_type(x).method == "lora"
+
+
+def _add(ctx: Context, x: Node, y: Node, second: Pair = _PLUS) -> Node:
+    if not (_is_lora(x) and _is_lora(y)):
+        return linear(ctx.graph, same_space(ctx, x, y), [(coefs.ONE, x), (second[1], y)])
+    found = same_parameters(ctx, x, y)
+    if x is not y:
+        ctx.watches.append(Watch(x, y, (ctx.text(0), ctx.text(1))))
+    return factorwise(ctx.graph, found, [(_PLUS, x), (second, y)])
+
+
+def _subtract(ctx: Context, x: Node, y: Node) -> Node:
+    return _add(ctx, x, y, _MINUS)
+
+
+def _negate(ctx: Context, x: Node) -> Node:
+    if not _is_lora(x):
+        return linear(ctx.graph, adapter_type(x), [(MINUS_ONE, x)])
+    return factorwise(ctx.graph, adapter_type(x), [(_MINUS, x)])
+
+
+def _scale(ctx: Context, by: Num | Schedule, x: Node) -> Node:
+    number = resolve(ctx, by, x)
+    if not _is_lora(x):
+        return linear(ctx.graph, adapter_type(x), [(number, x)])
+    return factorwise(ctx.graph, adapter_type(x), [((number, number), x)])
+
+
+def _scale_right(ctx: Context, x: Node, by: Num | Schedule) -> Node:
+    return _scale(ctx, by, x)
+
+
+def _not_numbers(ctx: Context, x: Num | Schedule, y: Num | Schedule) -> Num | Schedule:
+    raise Fault(
+        "PEM0302",
+        "⊕, ⊖ and ⊗ act on the parameters of adapters, not on two numbers",
+        "write + - * between numbers",
+    )
+
+
+_ADAPTERS = (Param("x", ("adapter",)), Param("y", ("adapter",)))
+_NUMBERS = tuple(Param(name, ("number", "schedule")) for name in "xy")
+_FACTOR = Param("by", ("number", "schedule"))
+_REFUSED = Signature(_NUMBERS, "number", _not_numbers)
+
+ADD = Operator(
+    name="parameter_add",
+    symbols=("⊕",),
+    signatures=(Signature(_ADAPTERS, "adapter", _add), _REFUSED),
+    summary="The paper's addition: adds A to A and B to B. Needs equal rank and scale.",
+    formula="(A₁, B₁) ⊕ (A₂, B₂) = (A₁ + A₂, B₁ + B₂);  l₁ ⊕ l₂ = l₁ + l₂ − 1",
+    laws=("x ⊕ y = y ⊕ x", "(x ⊕ y) ⊕ z = x ⊕ (y ⊕ z)"),
+    source="section 3.2, equation 1",
+    reference=lambda x, y: (x[0] + y[0], x[1] + y[1]),
+    acts_on="factors",
+)
+
+SUBTRACT = Operator(
+    name="parameter_subtract",
+    symbols=("⊖",),
+    signatures=(Signature(_ADAPTERS, "adapter", _subtract), _REFUSED),
+    summary="Adds the paper's negation of the second adapter.",
+    formula="x ⊖ y = x ⊕ (⊖y) = (A₁ + A₂, B₁ − B₂)",
+    laws=("x ⊖ y = x ⊕ (⊖y)",),
+    source="section 3.2",
+    reference=lambda x, y: (x[0] + y[0], x[1] - y[1]),
+    acts_on="factors",
+)
+
+NEGATE = Operator(
+    name="parameter_negate",
+    symbols=("⊖",),
+    signatures=(Signature((Param("x", ("adapter",)),), "adapter", _negate),),
+    summary="The paper's negation: B changes sign, A does not. For (IA)³ this is 2 − l.",
+    formula="⊖(A, B) = (A, −B);  ⊖l = 2 − l",
+    laws=("⊖(⊖x) = x", "⊖(x ⊕ y) = (⊖x) ⊕ (⊖y)"),
+    source="section 3.2, equation 2",
+    reference=lambda x: (x[0], -x[1]),
+    acts_on="factors",
+)
+
+SCALE = Operator(
+    name="parameter_scale",
+    symbols=("⊗",),
+    signatures=(
+        Signature((_FACTOR, Param("x", ("adapter",))), "adapter", _scale),
+        Signature((Param("x", ("adapter",)), _FACTOR), "adapter", _scale_right),
+        _REFUSED,
+    ),
+    summary="Scales A and B alike, so that Δ of a LoRA is scaled by the square.",
+    formula="λ ⊗ (A, B) = (λA, λB);  λ ⊗ l = 1 + λ(l − 1)",
+    laws=("λ ⊗ (μ ⊗ x) = (λμ) ⊗ x", "λ ⊗ (x ⊕ y) = λ ⊗ x ⊕ λ ⊗ y", "1 ⊗ x = x"),
+    source="section 3.3",
+    reference=lambda c, x: (c * x[0], c * x[1]),
+    acts_on="factors",
+)
+
+
+def _mix_ranks(node: Node) -> Mapping[str, int]:
+    shapes = adapter_type(node).shapes
+    found = ranks(node.args[0]) if node.args else dict.fromkeys(shapes, 0)
+    return {site: found[site] for site in shapes}
+
+
+def _mix_scales(node: Node) -> Mapping[str, float]:
+    shapes = adapter_type(node).shapes
+    found = scales(node.args[0]) if node.args else dict.fromkeys(shapes, 1.0)
+    return {site: found[site] for site in shapes}
+
+
+def _lower_mix(
+    run: Run, node: Node, site: str, args: Mapping[Node, Factors | None]
+) -> Factors | None:
+    parts = []
+    for arg, (alpha, beta) in zip(node.args, node.attrs[1], strict=True):
+        factors = args[arg]
+        if factors is not None:
+            numbers = (run.number(coefs.at(alpha, site)), run.number(coefs.at(beta, site)))
+            parts.append((*numbers, factors))
+    if not any(alpha or beta for alpha, beta, _ in parts):
+        return None
+    a = weighted((alpha, factors.a) for alpha, _, factors in parts)
+    b = weighted((beta, factors.out) for _, beta, factors in parts)
+    return Factors(a, b, parts[0][2].scale)
+
+
+MIX = node_kind(NodeKind("mix", _mix_ranks, _mix_scales, _lower_mix))
+
+OPERATORS = (ADD, SUBTRACT, NEGATE, SCALE)

@@ -1,0 +1,154 @@
+"""One operator, one record. Everything that is known about an operator stands in its record: the
+checker, the evaluator, the documentation and the tests read it there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+from functools import lru_cache
+from typing import Any
+
+from pemlang.graph.node import AdapterType, Graph, ModelType, Node, Num, NumberType
+from pemlang.kernels.factors import Factors
+from pemlang.kernels.lowrank import Truncation
+
+
+@dataclass(frozen=True)
+class Watch:
+    """Something to look at once weights are read, and to warn of: how far the A row spaces of
+    the operands of a ⊕ overlap."""
+
+    left: Node
+    right: Node
+    texts: tuple[str, str]
+
+
+class Context:
+    """What a type rule may use: the graph, and how its arguments are written in the recipe."""
+
+    def __init__(self, graph: Graph, texts: tuple[str, ...] = ()) -> None:
+        self.graph = graph
+        self.texts = texts
+        self.watches: list[Watch] = []
+
+    def text(self, index: int) -> str:
+        """The argument as written, for help that can be pasted."""
+        return self.texts[index] if index < len(self.texts) else "x"
+
+
+@dataclass(frozen=True)
+class Param:
+    """A parameter of an operator: its name, its kinds, and its default when it has one."""
+
+    name: str
+    kinds: tuple[str, ...]
+    default: Any = ...
+    variadic: bool = False
+
+    @property
+    def required(self) -> bool:
+        return self.default is ...
+
+
+@dataclass(frozen=True)
+class Signature:
+    """One way to call an operator: what it takes, the kind it gives, and its type rule.
+
+    The rule takes a Context and the arguments, and gives the value; it raises Fault.
+    """
+
+    params: tuple[Param, ...]
+    returns: str
+    rule: Callable[..., Any]
+
+
+@dataclass(frozen=True)
+class Operator:
+    """An operator of the language.
+
+    Attributes:
+        name: what it is called; for an infix operator a word, for a function its name.
+        symbols: how it is written when it is not a function: ("+",), or ("-",) both ways.
+        signatures: its kinds and type rules.
+        summary: one sentence.
+        formula: what it computes.
+        laws: the algebraic laws its rewrites rest on.
+        source: the paper's section, where it has one.
+        reference: what it does to Δ ("delta", dense float64 arrays) or to the pair (A, B)
+            ("factors"), written apart from the kernels; the tests hold the compiler to it.
+    """
+
+    name: str
+    signatures: tuple[Signature, ...]
+    summary: str
+    formula: str
+    symbols: tuple[str, ...] = ()
+    laws: tuple[str, ...] = ()
+    source: str = ""
+    reference: Callable[..., Any] | None = None
+    acts_on: str = ""
+
+
+# --- evaluation ----------------------------------------------------------------------------
+
+
+@dataclass
+class Run:
+    """What lowering needs beside factors: the tensors of leaves, the value of measured numbers,
+    and a place to note what truncation lost."""
+
+    read: Callable[[Node, str], Factors | None]
+    number: Callable[[Num], float]
+    truncations: dict[tuple[Node, str], Truncation] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class NodeKind:
+    """How one kind of node of the normal form behaves.
+
+    Attributes:
+        op: the node's op.
+        ranks: the rank at each site, an upper bound where a number or an energy decides.
+        scales: the scale s at each site.
+        lower: the factors at a site from the factors of the arguments there; None is zero.
+    """
+
+    op: str
+    ranks: Callable[[Node], Mapping[str, int]]
+    scales: Callable[[Node], Mapping[str, float]]
+    lower: Callable[[Run, Node, str, Mapping[Node, Factors | None]], Factors | None]
+
+
+NODE_KINDS: dict[str, NodeKind] = {}
+
+
+def node_kind(kind: NodeKind) -> NodeKind:
+    """Make a kind of node known."""
+    NODE_KINDS[kind.op] = kind
+    return kind
+
+
+@lru_cache(maxsize=1 << 14)
+def ranks(node: Node) -> Mapping[str, int]:
+    """The rank a LoRA node has at each site: what would be written. Zero where it has no term."""
+    return NODE_KINDS[node.op].ranks(node)
+
+
+@lru_cache(maxsize=1 << 14)
+def scales(node: Node) -> Mapping[str, float]:
+    """The scale s a LoRA node has at each site."""
+    return NODE_KINDS[node.op].scales(node)
+
+
+def kind_of(value: Any) -> str:
+    """The kind of a value of the language, as the reader of a message calls it."""
+    if isinstance(value, Node):
+        return {NumberType: "number", AdapterType: "adapter", ModelType: "model"}[type(value.type)]
+    for type_, kind in _KINDS.items():
+        if isinstance(value, type_):
+            return kind
+    return str(value.kind)
+
+
+_KINDS: dict[type, str] = {bool: "bool", Fraction: "number", str: "string", tuple: "list"}

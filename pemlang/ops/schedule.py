@@ -1,0 +1,184 @@
+"""Schedules: numbers that vary by site, `ramp`, `steps` and `per`, and arithmetic on them."""
+
+from __future__ import annotations
+
+import fnmatch
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import lru_cache
+
+from pemlang.diagnostics import Fault, listed, nearest, visible
+from pemlang.graph.node import Graph, Num
+from pemlang.graph.numbers import combine
+from pemlang.ops.record import Context, Operator, Param, Signature
+
+_LAYER = re.compile(r"(?:^|\.)(\d+)(?=\.|$)")
+
+
+def layer_of(site: str) -> int | None:
+    """The number of the layer a site is in: the first whole number in its dotted name."""
+    found = _LAYER.search(site)
+    return int(found[1]) if found and len(found[1]) < 10 else None
+
+
+@lru_cache(maxsize=1024)
+def _glob(pattern: str) -> re.Pattern[str]:
+    return re.compile(fnmatch.translate(pattern))
+
+
+def matching(pattern: str, sites: Sequence[str]) -> list[str]:
+    """The sites a glob names: `*` any characters, `?` one, `[…]` one of some.
+
+    Raises:
+        Fault: PEM0320 when it names none.
+    """
+    found = [site for site in sites if _glob(pattern).match(site)]
+    if found:
+        return found
+    shown = visible(pattern, 80)
+    endings = sorted({site.rsplit(".", 1)[-1] for site in sites})
+    close = nearest(pattern.rsplit(".", 1)[-1], endings)
+    raise Fault(
+        "PEM0320",
+        f'the pattern "{shown}" names no site',
+        f'did you mean "*.{visible(close)}"?' if close else None,
+        (f"the sites end in {listed(endings, 8)}",),
+    )
+
+
+class Schedule:
+    """A number for every site of an adapter."""
+
+    kind = "schedule"
+
+    def over(self, graph: Graph, sites: Sequence[str]) -> dict[str, Num]:
+        """The number at each site.
+
+        Raises:
+            Fault: PEM0320 a pattern that names no site, PEM0321 a site without a number,
+                PEM0330 a division by zero.
+        """
+        raise AssertionError("every schedule says what it is")
+
+
+def _depths(sites: Sequence[str]) -> dict[str, Fraction]:
+    """How deep each site lies in the adapter: 0 in its first layer, 1 in its last."""
+    layers = {site: layer_of(site) for site in sites}
+    outside = [site for site, layer in layers.items() if layer is None]
+    if outside:
+        raise Fault(
+            "PEM0321",
+            f"a schedule by depth has no value for {listed(outside)}: no layer number in the name",
+            'say what they get: per { "*.layers.*": 0.5, else: 1 }',
+        )
+    numbers = [layer for layer in layers.values() if layer is not None]
+    low, high = min(numbers, default=0), max(numbers, default=0)
+    span = max(1, high - low)
+    return {site: Fraction((layer or 0) - low, span) for site, layer in layers.items()}
+
+
+@dataclass(frozen=True)
+class Ramp(Schedule):
+    """Evenly from the first layer's number to the last layer's."""
+
+    first: Num
+    last: Num
+
+    def over(self, graph: Graph, sites: Sequence[str]) -> dict[str, Num]:
+        rise = combine(graph, "-", self.last, self.first)
+        return {
+            site: combine(graph, "+", self.first, combine(graph, "*", depth, rise))
+            for site, depth in _depths(sites).items()
+        }
+
+
+@dataclass(frozen=True)
+class Steps(Schedule):
+    """One number for each of as many equal bands of layers."""
+
+    values: tuple[Num, ...]
+
+    def over(self, graph: Graph, sites: Sequence[str]) -> dict[str, Num]:
+        depths = _depths(sites)
+        layers = sorted(set(depths.values()))
+        band = {depth: i * len(self.values) // len(layers) for i, depth in enumerate(layers)}
+        return {site: self.values[band[depth]] for site, depth in depths.items()}
+
+
+@dataclass(frozen=True)
+class PerPattern(Schedule):
+    """The first pattern that matches decides; `otherwise` where none does."""
+
+    rows: tuple[tuple[str, Num], ...]
+    otherwise: Num | None
+
+    def over(self, graph: Graph, sites: Sequence[str]) -> dict[str, Num]:
+        found: dict[str, Num] = {}
+        for pattern, number in self.rows:
+            for site in matching(pattern, sites):
+                found.setdefault(site, number)
+        missing = [site for site in sites if site not in found]
+        if missing and self.otherwise is None:
+            raise Fault(
+                "PEM0321",
+                f"no pattern of this `per` covers {listed(missing)}",
+                "add a row for the rest: else: 1",
+            )
+        for site in missing:
+            assert self.otherwise is not None
+            found[site] = self.otherwise
+        return found
+
+
+@dataclass(frozen=True)
+class Arithmetic(Schedule):
+    """left symbol right at each site, for numbers and schedules."""
+
+    symbol: str
+    left: Num | Schedule
+    right: Num | Schedule
+
+    def over(self, graph: Graph, sites: Sequence[str]) -> dict[str, Num]:
+        left, right = (
+            side.over(graph, sites) if isinstance(side, Schedule) else dict.fromkeys(sites, side)
+            for side in (self.left, self.right)
+        )
+        return {site: combine(graph, self.symbol, left[site], right[site]) for site in sites}
+
+    def simple(self, graph: Graph) -> Num | Schedule:
+        """A number when both sides are."""
+        if isinstance(self.left, Schedule) or isinstance(self.right, Schedule):
+            return self
+        return combine(graph, self.symbol, self.left, self.right)
+
+
+def _steps(ctx: Context, values: Iterable[Num]) -> Steps:
+    values = tuple(values)
+    if not values:
+        raise Fault("PEM0322", "`steps` needs at least one number", "steps([1, 0.5])")
+    return Steps(values)
+
+
+RAMP = Operator(
+    name="ramp",
+    signatures=(
+        Signature(
+            (Param("first", ("number",)), Param("last", ("number",))),
+            "schedule",
+            lambda ctx, first, last: Ramp(first, last),
+        ),
+    ),
+    summary="From one number in the adapter's first layer to another in its last, evenly.",
+    formula="c(layer) = first + (last − first)·depth, depth from 0 to 1",
+)
+
+STEPS = Operator(
+    name="steps",
+    signatures=(Signature((Param("values", ("[number]",)),), "schedule", _steps),),
+    summary="One number for each of as many equal bands of layers.",
+    formula="c(layer) = values[band of the layer]",
+)
+
+OPERATORS = (RAMP, STEPS)

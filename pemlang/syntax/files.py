@@ -1,0 +1,59 @@
+"""Recipe files: read whole, bounded, and told apart from what only looks like one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pemlang.diagnostics import Fault, visible
+from pemlang.source import Source
+
+MAX_BYTES = 1 << 20
+
+
+def read_source(path: Path, name: str | None = None) -> Source:
+    """The text of a recipe file.
+
+    Args:
+        path: the file.
+        name: what messages call it; its path when not given.
+
+    Raises:
+        Fault: PEM0100 missing or unreadable, PEM0101 too large, PEM0102 not UTF-8, PEM0103 a
+            certificate, PEM0104 empty.
+    """
+    name = str(path) if name is None else name
+    shown = visible(name)
+    try:
+        with path.open("rb") as file:
+            data = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise Fault(
+            "PEM0100", f"cannot read {shown}: {error.strerror or error}", "check the path"
+        ) from None
+    except ValueError:  # a NUL in the path
+        raise Fault("PEM0100", f"cannot read {shown}: not a path", "check the path") from None
+    if len(data) > MAX_BYTES:
+        raise Fault(
+            "PEM0101",
+            f"{shown} is larger than {MAX_BYTES >> 20} MiB, the most a recipe may have",
+            "split it: import the parts from a recipe that saves",
+        )
+    if data.lstrip().startswith(b"-----BEGIN"):
+        raise Fault(
+            "PEM0103",
+            f"{shown} is a certificate or key, not a recipe: the two share the extension .pem",
+            "give the path of a pemlang recipe; to read a certificate, use openssl",
+        )
+    try:
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise Fault(
+            "PEM0102", f"{shown} is not UTF-8 text (byte {error.start})", "save it as UTF-8"
+        ) from None
+    if not text.strip():
+        raise Fault(
+            "PEM0104",
+            f"{shown} is empty",
+            'a recipe declares adapters and saves one: adapter a = "dir", then save a to "out/a"',
+        )
+    return Source(name, text.replace("\r\n", "\n"), path.resolve().parent)
