@@ -102,6 +102,7 @@ def ia3(
 
 def recipe(folder: Path, text: str, name: str = "recipe.pem") -> Path:
     """A recipe file."""
+    folder.mkdir(parents=True, exist_ok=True)
     path = folder / name
     path.write_text(text, encoding="utf-8")
     return path
