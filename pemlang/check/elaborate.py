@@ -181,14 +181,41 @@ class Elaborator:
         return values
 
     def _chain(self, tree: t.Chain, scope: Scope) -> Any:
-        total = self.value(tree.operands[0], scope)
-        span = tree.operands[0].span
-        for operator, operand in zip(tree.operators, tree.operands[1:], strict=True):
-            other = self.value(operand, scope)
-            texts = (_written(span), _written(operand.span))
-            span = span.to(operand.span)
-            total = self._apply(operator, INFIX, (total, other), texts, span)
+        values = [self.value(operand, scope) for operand in tree.operands]
+        spans = [operand.span for operand in tree.operands]
+        total, at = values[0], 1
+        while at < len(values):
+            end = _run_of_terms(tree.operators, values, total, at)
+            here, span = spans[0].to(spans[at - 1]), spans[0].to(spans[end - 1])
+            if end - at > 1:
+                places = [here, *spans[at:end]]
+                total = self._terms(
+                    tree.operators[at - 1 : end - 1], [total, *values[at:end]], places
+                )
+            else:
+                texts = (_written(here), _written(spans[at]))
+                operator = tree.operators[at - 1]
+                total = self._apply(operator, INFIX, (total, values[at]), texts, span)
+            at = end
         return total
+
+    def _terms(
+        self, operators: Sequence[t.Operator], values: Sequence[Node], spans: Sequence[Span]
+    ) -> Node:
+        """A chain of + and −, or of ⊕ and ⊖, over adapters, as one value."""
+        records = [INFIX[operator.symbol] for operator in operators]
+        terms = records[0].terms
+        assert terms is not None
+        known, written = values[0], _written(spans[0])
+        for value, span in zip(values[1:], spans[1:], strict=True):
+            ctx = Context(self.graph, (written, _written(span)))
+            with self.at(spans[0].to(span)):
+                held = terms.agree(ctx, known, value)
+            self.watches += [(watch, spans[0].to(span)) for watch in ctx.watches]
+            if held is not known:
+                known, written = held, _written(span)
+        signs = [1, *(record.sign for record in records)]
+        return terms.total(self.graph, list(zip(signs, values, strict=True)))
 
     def _unary(self, tree: t.Unary, scope: Scope) -> Any:
         operand = self.value(tree.operand, scope)
@@ -426,6 +453,23 @@ class Elaborator:
                         "PEM0301",
                         f"this is {article(kind)}, the function returns {article(wanted)}",
                     )
+
+
+def _run_of_terms(
+    operators: Sequence[t.Operator], values: Sequence[Any], total: Any, at: int
+) -> int:
+    """Where a run of operators of one family over adapters ends that begins with the value of
+    the operands before `at`, and operand `at`."""
+    terms = INFIX[operators[at - 1].symbol].terms
+    end = at
+    if terms is not None and kind_of(total) == "adapter":
+        while (
+            end < len(values)
+            and INFIX[operators[end - 1].symbol].terms is terms
+            and kind_of(values[end]) == "adapter"
+        ):
+            end += 1
+    return max(end, at + 1)
 
 
 def _kind_or_none(value: Any) -> str | None:

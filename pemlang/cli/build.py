@@ -6,12 +6,15 @@ import os
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from pemlang.build.run import Built
 from pemlang.cli.common import coloured, recipe_options, say
 from pemlang.diagnostics import PemError
+
+if TYPE_CHECKING:
+    from pemlang.build.run import Built
 
 _PATIENCE = 0.5  # seconds before a bar appears
 _SITES_SHOWN = 5

@@ -10,25 +10,12 @@ from typing import Any, TextIO
 
 import click
 
-from pemlang.diagnostics import Diagnostic, nearest, render
+from pemlang.diagnostics import Diagnostic, render
 
 RECIPE_IS_WRONG = 1
 USAGE_IS_WRONG = 2
 INTERRUPTED = 130
 USAGE_CODES = ("PEM0211",)
-
-
-class SuggestingGroup(click.Group):
-    """A group that names the nearest command for one it does not know."""
-
-    def resolve_command(
-        self, ctx: click.Context, args: list[str]
-    ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and self.get_command(ctx, args[0]) is None:
-            close = nearest(args[0], self.list_commands(ctx))
-            hint = f" Did you mean `pem {close}`?" if close else ""
-            raise click.UsageError(f"There is no command `{args[0]}`.{hint}", ctx)
-        return super().resolve_command(ctx, args)
 
 
 def coloured(stream: TextIO) -> bool:

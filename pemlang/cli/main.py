@@ -2,21 +2,44 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 
 import click
 
-from pemlang.cli.build import build
-from pemlang.cli.check import check
-from pemlang.cli.common import INTERRUPTED, USAGE_IS_WRONG, SuggestingGroup
-from pemlang.cli.explain import explain
-from pemlang.cli.inspect import inspect
+from pemlang.cli.common import INTERRUPTED, USAGE_IS_WRONG
+from pemlang.diagnostics import nearest
 from pemlang.version import __version__
+
+# Each in a file of its own, imported only when it is called: start-up is part of every command.
+COMMANDS = ("build", "check", "inspect", "explain")
+
+
+class Commands(click.Group):
+    """The commands by name; for a name it does not know, the nearest one."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        found: click.Command = getattr(importlib.import_module(f"pemlang.cli.{cmd_name}"), cmd_name)
+        return found
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and args[0] not in COMMANDS:
+            close = nearest(args[0], COMMANDS)
+            hint = f" Did you mean `pem {close}`?" if close else ""
+            raise click.UsageError(f"There is no command `{args[0]}`.{hint}", ctx)
+        return super().resolve_command(ctx, args)
 
 
 @click.group(
-    cls=SuggestingGroup,
+    cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"]},
     epilog="Exit codes: 0 it worked, 1 the recipe or a file is wrong, 2 the command line is.",
 )
@@ -24,10 +47,6 @@ from pemlang.version import __version__
 def cli() -> None:
     """Compose LoRA and (IA)³ adapters by arithmetic, from recipes that are checked before they
     are built."""
-
-
-for command in (build, check, inspect, explain):
-    cli.add_command(command)
 
 
 def main() -> None:

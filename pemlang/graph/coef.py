@@ -45,7 +45,9 @@ def collapse(numbers: Mapping[str, Num], sites: Mapping[str, object]) -> Coef:
 
 
 def scaled(graph: Graph, coef: Coef, by: Coef) -> Coef:
-    """The product of two coefficients, site by site."""
+    """The product of two coefficients, site by site. Law: 1·c = c."""
+    if coef == 1 or by == 1:
+        return by if coef == 1 else coef
     if not isinstance(coef, tuple) and not isinstance(by, tuple):
         return combine(graph, "*", coef, by)
     if not isinstance(coef, tuple):

@@ -41,6 +41,11 @@ def same_space(ctx: Context, left: Node, right: Node) -> AdapterType:
     return found
 
 
+def with_base(one: Node, other: Node) -> Node:
+    """Of two adapters of one space, one whose base is known if there is one."""
+    return other if adapter_type(one).base is None else one
+
+
 def same_base(ctx: Context, left: Node, right: Node) -> AdapterType:
     """The common type of two adapters of one method on one base, whatever their sites."""
     one, two = adapter_type(left), adapter_type(right)

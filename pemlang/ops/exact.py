@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
+from functools import reduce
 from typing import Any
 
 from pemlang.diagnostics import Fault
 from pemlang.graph import coef as coefs
-from pemlang.graph.node import AdapterType, ModelType, Node, Num
+from pemlang.graph.node import AdapterType, Graph, ModelType, Node, Num
 from pemlang.graph.normal import MINUS_ONE, adapter_type, linear
 from pemlang.graph.numbers import combine
 from pemlang.kernels.factors import Factors, concatenated, weighted
-from pemlang.ops.agree import same_base, same_space, union
+from pemlang.ops.agree import same_base, same_space, union, with_base
 from pemlang.ops.record import (
     Context,
     NodeKind,
@@ -21,6 +22,7 @@ from pemlang.ops.record import (
     Param,
     Run,
     Signature,
+    Terms,
     node_kind,
     ranks,
     scales,
@@ -52,12 +54,28 @@ def _numbers(symbol: str) -> tuple[Signature, ...]:
 # --- adapters ------------------------------------------------------------------------------
 
 
+def _agree(ctx: Context, x: Node, y: Node) -> Node:
+    same_space(ctx, x, y)
+    return with_base(x, y)
+
+
+def signed_sum(graph: Graph, terms: Sequence[tuple[int, Node]]) -> Node:
+    """±x₁ ± x₂ ± … of adapters of one space."""
+    known = reduce(with_base, (x for _, x in terms))
+    return linear(graph, adapter_type(known), [(Fraction(sign), x) for sign, x in terms])
+
+
 def _add(ctx: Context, x: Node, y: Node) -> Node:
-    return linear(ctx.graph, same_space(ctx, x, y), [(coefs.ONE, x), (coefs.ONE, y)])
+    _agree(ctx, x, y)
+    return signed_sum(ctx.graph, [(1, x), (1, y)])
 
 
 def _subtract(ctx: Context, x: Node, y: Node) -> Node:
-    return linear(ctx.graph, same_space(ctx, x, y), [(coefs.ONE, x), (MINUS_ONE, y)])
+    _agree(ctx, x, y)
+    return signed_sum(ctx.graph, [(1, x), (-1, y)])
+
+
+TERMS = Terms(_agree, signed_sum)
 
 
 def _negate(ctx: Context, x: Node) -> Node:
@@ -172,6 +190,7 @@ ADD = Operator(
     laws=("x + y = y + x", "(x + y) + z = x + (y + z)", "a·x + b·x = (a + b)·x", "x + 0 = x"),
     reference=lambda x, y: x + y,
     acts_on="delta",
+    terms=TERMS,
 )
 
 SUBTRACT = Operator(
@@ -188,6 +207,8 @@ SUBTRACT = Operator(
     laws=("x − y = x + (−1)·y", "x − x = 0"),
     reference=lambda x, y: x - y,
     acts_on="delta",
+    terms=TERMS,
+    sign=-1,
 )
 
 NEGATE = Operator(

@@ -6,15 +6,16 @@ NeurIPS 2023, section 3. For (IA)³ and dense adapters the two families are the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from functools import reduce
 
 from pemlang.diagnostics import Fault
 from pemlang.graph import coef as coefs
-from pemlang.graph.node import Node, Num
+from pemlang.graph.node import Graph, Node, Num
 from pemlang.graph.normal import MINUS_ONE, Pair, adapter_type, factorwise, linear
 from pemlang.kernels.factors import Factors, weighted
-from pemlang.ops.agree import same_parameters, same_space
-from pemlang.ops.exact import resolve
+from pemlang.ops.agree import same_parameters, same_space, with_base
+from pemlang.ops.exact import resolve, signed_sum
 from pemlang.ops.record import (
     Context,
     NodeKind,
@@ -22,6 +23,7 @@ from pemlang.ops.record import (
     Param,
     Run,
     Signature,
+    Terms,
     Watch,
     node_kind,
     ranks,
@@ -37,17 +39,35 @@ def _is_lora(x: Node) -> bool:
     return adapter_type(x).method == "lora"
 
 
-def _add(ctx: Context, x: Node, y: Node, second: Pair = _PLUS) -> Node:
+def _agree(ctx: Context, x: Node, y: Node) -> Node:
     if not (_is_lora(x) and _is_lora(y)):
-        return linear(ctx.graph, same_space(ctx, x, y), [(coefs.ONE, x), (second[1], y)])
-    found = same_parameters(ctx, x, y)
-    if x is not y:
+        same_space(ctx, x, y)
+        return with_base(x, y)
+    same_parameters(ctx, x, y)
+    if x is not y and x.args != () != y.args:
         ctx.watches.append(Watch(x, y, (ctx.text(0), ctx.text(1))))
-    return factorwise(ctx.graph, found, [(_PLUS, x), (second, y)])
+    return with_base(x, y)
+
+
+def _total(graph: Graph, terms: Sequence[tuple[int, Node]]) -> Node:
+    if not _is_lora(terms[0][1]):
+        return signed_sum(graph, terms)
+    known = reduce(with_base, (x for _, x in terms))
+    parts = [(_PLUS if sign > 0 else _MINUS, x) for sign, x in terms]
+    return factorwise(graph, adapter_type(known), parts)
+
+
+def _add(ctx: Context, x: Node, y: Node) -> Node:
+    _agree(ctx, x, y)
+    return _total(ctx.graph, [(1, x), (1, y)])
 
 
 def _subtract(ctx: Context, x: Node, y: Node) -> Node:
-    return _add(ctx, x, y, _MINUS)
+    _agree(ctx, x, y)
+    return _total(ctx.graph, [(1, x), (-1, y)])
+
+
+TERMS = Terms(_agree, _total)
 
 
 def _negate(ctx: Context, x: Node) -> Node:
@@ -90,6 +110,7 @@ ADD = Operator(
     source="section 3.2, equation 1",
     reference=lambda x, y: (x[0] + y[0], x[1] + y[1]),
     acts_on="factors",
+    terms=TERMS,
 )
 
 SUBTRACT = Operator(
@@ -102,6 +123,8 @@ SUBTRACT = Operator(
     source="section 3.2",
     reference=lambda x, y: (x[0] + y[0], x[1] - y[1]),
     acts_on="factors",
+    terms=TERMS,
+    sign=-1,
 )
 
 NEGATE = Operator(

@@ -3,7 +3,7 @@ checker, the evaluator, the documentation and the tests read it there."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import lru_cache
@@ -64,6 +64,20 @@ class Signature:
 
 
 @dataclass(frozen=True)
+class Terms:
+    """How a chain x₁ ± x₂ ± … of adapters becomes one value, without a value for each step.
+
+    Attributes:
+        agree: holds a further term to the ones before, of which it is given one; gives the one
+            to hold later terms to. Raises Fault.
+        total: the value of the terms with their signs.
+    """
+
+    agree: Callable[[Context, Node, Node], Node]
+    total: Callable[[Graph, Sequence[tuple[int, Node]]], Node]
+
+
+@dataclass(frozen=True)
 class Operator:
     """An operator of the language.
 
@@ -77,6 +91,7 @@ class Operator:
         source: the paper's section, where it has one.
         reference: what it does to Δ ("delta", dense float64 arrays) or to the pair (A, B)
             ("factors"), written apart from the kernels; the tests hold the compiler to it.
+        terms: for + − ⊕ ⊖, how a chain of them is evaluated; `sign` is the operator's in it.
     """
 
     name: str
@@ -88,6 +103,8 @@ class Operator:
     source: str = ""
     reference: Callable[..., Any] | None = None
     acts_on: str = ""
+    terms: Terms | None = None
+    sign: int = 1
 
 
 # --- evaluation ----------------------------------------------------------------------------
