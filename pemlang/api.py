@@ -7,9 +7,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pemlang.build.evaluate import Evaluator
-from pemlang.build.peft import PeftAdapter, as_peft
-from pemlang.build.run import Result, Tick, build, identified, placed, refuse_models, verify
 from pemlang.check.check import Checked, check
 from pemlang.check.load import loaders
 from pemlang.check.options import Output, heads_agree
@@ -21,6 +18,9 @@ from pemlang.syntax.files import read_source
 if TYPE_CHECKING:
     import torch
     from peft import PeftModel
+
+    from pemlang.build.peft import PeftAdapter
+    from pemlang.build.run import Result, Tick
 
 Params = Mapping[str, str | float | bool]
 
@@ -52,6 +52,8 @@ class Recipe:
         Raises:
             PemError: everything wrong; nothing has been written then.
         """
+        from pemlang.build.run import build
+
         root = None if out is None else Path(out).absolute()
         told = tick or (lambda what, done, total: None)
         return build(self._path, self._source, self._params, root, told)
@@ -77,6 +79,10 @@ class Recipe:
         return check(self._path, self._source, loaders(), self._params)
 
     def _adapter(self, name: str) -> PeftAdapter:
+        from pemlang.build.evaluate import Evaluator
+        from pemlang.build.peft import as_peft
+        from pemlang.build.run import identified, placed, refuse_models, verify
+
         checked = identified(self._path, self._source, self._params)
         nowhere = Span(self._source, 0, 0)
         with placed(nowhere):

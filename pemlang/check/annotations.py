@@ -9,10 +9,10 @@ from typing import Any
 
 from pemlang.diagnostics import Fault, listed, nearest, visible
 from pemlang.formats.patterns import targets
+from pemlang.formats.safetensors import NAMES
 from pemlang.graph.node import Node
 from pemlang.graph.normal import adapter_type
 from pemlang.graph.numbers import shown
-from pemlang.kernels.dtypes import NAMES
 from pemlang.ops.agree import TITLES
 from pemlang.ops.record import ranks
 

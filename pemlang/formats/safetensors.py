@@ -24,6 +24,9 @@ ITEM_SIZE = {
     "I16": 2, "I8": 1, "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1,
 }  # fmt: skip
 
+# What recipes call the dtypes that factors may have.
+NAMES = {"f64": "F64", "f32": "F32", "f16": "F16", "bf16": "BF16"}
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:

@@ -14,7 +14,6 @@ _NUMPY: dict[str, np.dtype[np.floating]] = {
     "F32": np.dtype("<f4"),
     "F16": np.dtype("<f2"),
 }
-NAMES = {"f64": "F64", "f32": "F32", "f16": "F16", "bf16": "BF16"}
 
 
 def work_dtype(dtypes: frozenset[str]) -> np.dtype[np.floating]:

@@ -49,6 +49,15 @@ def singular_values(part: Factors) -> Matrix:
     return np.asarray(np.linalg.svd(core(part), compute_uv=False), dtype=np.float64)
 
 
+def numerical_rank(part: Factors) -> int:
+    """How many singular values of Δ stand above rounding, σᵢ > σ₁·max(out, in)·ε, with ε that of
+    the dtype the factors came in."""
+    values = singular_values(part)
+    size = max(part.out.shape[0], part.a[0].size)
+    floor = values.max(initial=0.0) * size * float(np.finfo(part.a.dtype).eps)
+    return int((values > floor).sum())
+
+
 def norm(part: Factors) -> float:
     """‖Δ‖ (Frobenius); for (IA)³ ‖g‖."""
     if part.b is None:

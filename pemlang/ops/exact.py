@@ -6,14 +6,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
 from functools import reduce
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pemlang.diagnostics import Fault
 from pemlang.graph import coef as coefs
 from pemlang.graph.node import AdapterType, Graph, ModelType, Node, Num
 from pemlang.graph.normal import MINUS_ONE, adapter_type, linear
 from pemlang.graph.numbers import combine
-from pemlang.kernels.factors import Factors, concatenated, weighted
 from pemlang.ops.agree import same_base, same_space, union, with_base
 from pemlang.ops.record import (
     Context,
@@ -28,6 +27,9 @@ from pemlang.ops.record import (
     scales,
 )
 from pemlang.ops.schedule import Arithmetic, Schedule
+
+if TYPE_CHECKING:
+    from pemlang.kernels.factors import Factors
 
 
 def _p(name: str, *kinds: str) -> Param:
@@ -301,6 +303,8 @@ def _sum_scales(node: Node) -> Mapping[str, float]:
 def _lower_sum(
     run: Run, node: Node, site: str, args: Mapping[Node, Factors | None]
 ) -> Factors | None:
+    from pemlang.kernels.factors import Factors, concatenated, weighted
+
     parts = []
     for number, arg in _terms_at(node, site):
         factors, value = args[arg], run.number(number)

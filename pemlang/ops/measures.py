@@ -5,21 +5,20 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
-
-import numpy as np
+from typing import TYPE_CHECKING, Any
 
 from pemlang.diagnostics import Fault
 from pemlang.graph import coef as coefs
 from pemlang.graph.node import Node, Num, NumberType
 from pemlang.graph.normal import MINUS_ONE, linear
-from pemlang.kernels import lowrank
-from pemlang.kernels.factors import Factors
 from pemlang.ops.agree import need_method, same_space
 from pemlang.ops.record import Context, Operator, Param, Signature
 from pemlang.ops.shaping import whole_rank
 
-Site = Sequence[Factors | None]
+if TYPE_CHECKING:
+    from pemlang.kernels.factors import Factors
+
+Site = Sequence["Factors | None"]
 
 
 @dataclass(frozen=True)
@@ -37,52 +36,57 @@ class Measure:
     join: Callable[[float, float], float] = lambda x, y: x + y
 
 
-def _square(part: Factors | None) -> float:
-    return 0.0 if part is None else lowrank.norm(part) ** 2
+# NumPy is imported where it computes, since a check imports this file and measures nothing.
 
 
-def _inner(one: Factors | None, other: Factors | None) -> float:
-    return 0.0 if one is None or other is None else lowrank.inner(one, other)
+def _squares(site: Site, _: Sequence[Any]) -> tuple[float, ...]:
+    from pemlang.kernels.lowrank import norm
+
+    return tuple(0.0 if part is None else norm(part) ** 2 for part in site)
+
+
+def _products(site: Site, attrs: Sequence[Any]) -> tuple[float, ...]:
+    from pemlang.kernels.lowrank import inner
+
+    one, other = site
+    product = 0.0 if one is None or other is None else inner(one, other)
+    return (product, *_squares(site, attrs))
 
 
 def _cosine(totals: tuple[float, ...]) -> float:
     product, one, other = totals
     if one == 0 or other == 0:
         raise Fault("PEM0504", "the cosine of a zero adapter is not defined", "check the adapters")
-    return max(-1.0, min(1.0, product / math.sqrt(one * other)))
+    return max(-1.0, min(1.0, product / (math.sqrt(one) * math.sqrt(other))))
 
 
 def _energy_at(site: Site, attrs: Sequence[Any]) -> tuple[float, float]:
+    from pemlang.kernels.lowrank import singular_values
+
     if site[0] is None:
         return 0.0, 0.0
-    squares = lowrank.singular_values(site[0]) ** 2
+    squares = singular_values(site[0]) ** 2
     return float(squares[: attrs[0]].sum()), float(squares.sum())
 
 
+def _overlap_at(site: Site, _: Sequence[Any]) -> tuple[float, float]:
+    from pemlang.kernels.lowrank import overlap
+
+    one, other = site
+    return (0.0, 0.0) if one is None or other is None else (overlap(one, other), 1.0)
+
+
 def _rank_at(site: Site, _: Sequence[Any]) -> tuple[float]:
-    if site[0] is None:
-        return (0.0,)
-    part = site[0]
-    values = lowrank.singular_values(part)
-    size = max(part.out.shape[0], math.prod(part.a.shape[1:]))
-    floor = values.max(initial=0.0) * size * float(np.finfo(part.a.dtype).eps)
-    return (float((values > floor).sum()),)
+    from pemlang.kernels.lowrank import numerical_rank
+
+    return (0.0 if site[0] is None else float(numerical_rank(site[0])),)
 
 
 MEASURES: dict[str, Measure] = {
-    "norm": Measure(lambda site, _: (_square(site[0]),), lambda t: math.sqrt(t[0])),
-    "cosine": Measure(
-        lambda site, _: (_inner(site[0], site[1]), _square(site[0]), _square(site[1])), _cosine
-    ),
+    "norm": Measure(_squares, lambda t: math.sqrt(t[0])),
+    "cosine": Measure(_products, _cosine),
     "energy": Measure(_energy_at, lambda t: t[0] / t[1] if t[1] else 1.0),
-    "init_overlap": Measure(
-        lambda site, _: (
-            (0.0, 0.0)
-            if site[0] is None or site[1] is None
-            else (lowrank.overlap(site[0], site[1]), 1.0)
-        ),
-        lambda t: t[0] / t[1] if t[1] else 0.0,
-    ),
+    "init_overlap": Measure(_overlap_at, lambda t: t[0] / t[1] if t[1] else 0.0),
     "rank": Measure(_rank_at, lambda t: t[0], max),
 }
 

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from functools import reduce
+from typing import TYPE_CHECKING
 
 from pemlang.diagnostics import Fault
 from pemlang.graph import coef as coefs
 from pemlang.graph.node import Graph, Node, Num
 from pemlang.graph.normal import MINUS_ONE, Pair, adapter_type, factorwise, linear
-from pemlang.kernels.factors import Factors, weighted
 from pemlang.ops.agree import same_parameters, same_space, with_base
 from pemlang.ops.exact import resolve, signed_sum
 from pemlang.ops.record import (
@@ -30,6 +30,9 @@ from pemlang.ops.record import (
     scales,
 )
 from pemlang.ops.schedule import Schedule
+
+if TYPE_CHECKING:
+    from pemlang.kernels.factors import Factors
 
 _PLUS: Pair = (coefs.ONE, coefs.ONE)
 _MINUS: Pair = (coefs.ONE, MINUS_ONE)
@@ -171,6 +174,8 @@ def _mix_scales(node: Node) -> Mapping[str, float]:
 def _lower_mix(
     run: Run, node: Node, site: str, args: Mapping[Node, Factors | None]
 ) -> Factors | None:
+    from pemlang.kernels.factors import Factors, weighted
+
     parts = []
     for arg, (alpha, beta) in zip(node.args, node.attrs[1], strict=True):
         factors = args[arg]

@@ -7,11 +7,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pemlang.graph.node import AdapterType, Graph, ModelType, Node, Num, NumberType
-from pemlang.kernels.factors import Factors
-from pemlang.kernels.lowrank import Truncation
+
+if TYPE_CHECKING:
+    # A check reads these records and never a tensor: what computes is imported where it runs.
+    from pemlang.kernels.factors import Factors
+    from pemlang.kernels.lowrank import Truncation
 
 
 @dataclass(frozen=True)

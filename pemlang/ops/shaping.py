@@ -5,14 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from pemlang.diagnostics import Fault, listed, visible
 from pemlang.formats.sites import Shapes, SiteShape
 from pemlang.graph.node import AdapterType, Node, Num
 from pemlang.graph.normal import adapter_type
 from pemlang.graph.numbers import shown
-from pemlang.kernels.factors import Factors, padded, rescaled, zeros
-from pemlang.kernels.lowrank import truncate
 from pemlang.ops.agree import need_method, same_space
 from pemlang.ops.record import (
     Context,
@@ -25,6 +24,9 @@ from pemlang.ops.record import (
     ranks,
     scales,
 )
+
+if TYPE_CHECKING:
+    from pemlang.kernels.factors import Factors
 
 MAX_RANK = 1 << 20
 
@@ -124,6 +126,8 @@ def _compress_scales(node: Node) -> Mapping[str, float]:
 def _lower_compress(
     run: Run, node: Node, site: str, args: Mapping[Node, Factors | None]
 ) -> Factors | None:
+    from pemlang.kernels.lowrank import truncate
+
     part = args[node.args[0]]
     limit, energy = node.attrs
     if part is None or (limit is not None and part.a.shape[0] <= limit):
@@ -181,6 +185,8 @@ def _pad_ranks(node: Node) -> Mapping[str, int]:
 
 
 def _lower_pad(run: Run, node: Node, site: str, args: Mapping[Node, Factors | None]) -> Factors:
+    from pemlang.kernels.factors import padded, zeros
+
     part, rank = args[node.args[0]], node.attrs[0]
     if part is None:
         shape = adapter_type(node).shapes[site]
@@ -227,6 +233,8 @@ def _rescale(ctx: Context, x: Node, like: Node) -> Node:
 def _lower_rescale(
     run: Run, node: Node, site: str, args: Mapping[Node, Factors | None]
 ) -> Factors | None:
+    from pemlang.kernels.factors import rescaled
+
     part = args[node.args[0]]
     return None if part is None else rescaled(part, scales(node)[site])
 
