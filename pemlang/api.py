@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 from pemlang.check.check import Checked, check
 from pemlang.check.load import loaders
 from pemlang.check.options import Output, heads_agree
-from pemlang.diagnostics import Diagnostic, Fault, PemError, nearest, visible
-from pemlang.graph.node import AdapterType, Node
-from pemlang.source import Source, Span
+from pemlang.diagnostics import Diagnostic, Fault, PemError, listed, nearest, visible
+from pemlang.graph.node import Node
+from pemlang.ops.record import kind_of
+from pemlang.source import Source
 from pemlang.syntax.files import read_source
 
 if TYPE_CHECKING:
@@ -84,32 +85,31 @@ class Recipe:
         from pemlang.build.run import identified, placed, refuse_models, verify
 
         checked = identified(self._path, self._source, self._params)
-        nowhere = Span(self._source, 0, 0)
-        with placed(nowhere):
+        with placed(None):
             node = _named(checked, name)
+        place = checked.scope.places[name]
+        with placed(place):
             evaluator = Evaluator(checked.graph)
-            leaves = checked.graph.leaves(node) or checked.graph.all_leaves()[:1]
+            leaves = checked.graph.leaves(node)
             heads = heads_agree(checked.graph, node, None, checked.leaf_name)
-            checked.outputs = [Output(node, name, Path(), None, None, nowhere, name)]
+            checked.outputs = [Output(node, name, Path(), None, None, place, name)]
             refuse_models(checked)
         verify(checked, evaluator)
-        with placed(nowhere):
+        with placed(place):
             return as_peft(evaluator, node, leaves, heads, None)
 
 
 def _named(checked: Checked, name: str) -> Node:
     values = checked.scope.values
-    if name not in values:
-        close = nearest(name, values)
-        raise Fault(
-            "PEM0206",
-            f"the recipe has nothing called `{visible(name)}`",
-            f"did you mean `{visible(close)}`?" if close else None,
-        )
-    node = values[name]
-    if not isinstance(node, Node) or not isinstance(node.type, AdapterType):
-        raise Fault("PEM0301", f"`{visible(name)}` is not an adapter", "name an adapter")
-    return node
+    adapters = [known for known, value in values.items() if kind_of(value) == "adapter"]
+    if name in adapters:
+        return values[name]  # type: ignore[no-any-return]
+    close = nearest(name, adapters)
+    has = f"its adapters are {listed(adapters, 8)}" if adapters else "it has no adapters"
+    hint = f"did you mean `{visible(close)}`?" if close else has
+    if name in values:
+        raise Fault("PEM0301", f"`{visible(name)}` is not an adapter", hint)
+    raise Fault("PEM0206", f"the recipe has nothing called `{visible(name)}`", hint)
 
 
 def load(path: str | os.PathLike[str], params: Params | None = None) -> Recipe:
@@ -147,27 +147,36 @@ def apply(
     Raises:
         PemError: the recipe is wrong, or PEM0520 the adapter's tensors do not fit the model.
     """
-    from peft import PeftConfig, PeftType, get_peft_model_state_dict, set_peft_model_state_dict
-    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
-
     recipe = recipe if isinstance(recipe, Recipe) else load(recipe)
     found = recipe._adapter(name)
     called = adapter_name or name
+    if called in peft_model.peft_config:
+        # What is there stays until the new one is known to fit.
+        _attach(peft_model, found, f"{called}_new", name)
+        peft_model.delete_adapter(f"{called}_new")
+        peft_model.delete_adapter(called)
+    _attach(peft_model, found, called, name)
+    peft_model.set_adapter(called)
+
+
+def _attach(peft_model: PeftModel, found: PeftAdapter, called: str, name: str) -> None:
+    """Add an adapter to a model; on PEM0520 the model is as it was."""
+    from peft import PeftConfig, PeftType, get_peft_model_state_dict, set_peft_model_state_dict
+    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+
     kind: type[PeftConfig] = PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(found.config["peft_type"])]
     fields = {key: value for key, value in found.config.items() if key != "peft_type"}
-    config = kind(**fields)
-    if called in peft_model.peft_config:
-        peft_model.delete_adapter(called)
     try:
-        peft_model.add_adapter(called, config)
+        peft_model.add_adapter(called, kind(**fields))
         set_peft_model_state_dict(peft_model, _tensors(found), adapter_name=called)
+        there = get_peft_model_state_dict(peft_model, adapter_name=called)
+        missing = {key for key, *_ in found.tensors} - set(there)
+        if missing:
+            raise ValueError(f"the model has no {min(missing)}")
     except (ValueError, RuntimeError, KeyError) as error:
+        if called in peft_model.peft_config:
+            peft_model.delete_adapter(called)
         raise PemError([_unfit(name, str(error)).at(None)]) from error
-    there = get_peft_model_state_dict(peft_model, adapter_name=called)
-    missing = {key for key, *_ in found.tensors} - set(there)
-    if missing:
-        raise PemError([_unfit(name, f"the model has no {min(missing)}").at(None)])
-    peft_model.set_adapter(called)
 
 
 def _unfit(name: str, why: str) -> Fault:

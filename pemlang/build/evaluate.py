@@ -7,6 +7,8 @@ from fractions import Fraction
 from functools import reduce
 from itertools import starmap
 
+import numpy as np
+
 from pemlang.build.tensors import Tensors
 from pemlang.diagnostics import Fault
 from pemlang.graph.node import AdapterType, Graph, Node, Num
@@ -30,9 +32,7 @@ class Evaluator:
     def __init__(self, graph: Graph, progress: Progress = lambda: None) -> None:
         self._graph = graph
         self._progress = progress
-        leaves = [node.adapter for node in graph.nx.nodes if node.adapter is not None]
-        dtypes = frozenset[str]().union(*(leaf.layout.dtypes for leaf in leaves))
-        self.tensors = Tensors(work_dtype(dtypes))
+        self.tensors = Tensors(work_dtype(frozenset()))
         self.run = Run(self.tensors.factors, self._float)
         self._numbers: dict[Node, Fraction] = {}
         self._orders: dict[Node, list[Node]] = {}
@@ -41,14 +41,24 @@ class Evaluator:
         """The parameters of some nodes at a site; None where one is zero or does not have it."""
         found: dict[Node, Factors | None] = {}
         roots = list(roots)
+        # A number may be measured on the way: its own precision lasts as long as it does.
+        outer, self.tensors.work = self.tensors.work, self._work(roots)
         for root in roots:
             for node in self._order(root):
                 if node not in found:
                     here = site in adapter_type(node).shapes
                     lower = NODE_KINDS[node.op].lower
                     found[node] = lower(self.run, node, site, found) if here else None
+        self.tensors.work = outer
         self._progress()
         return [found[root] for root in roots]
+
+    def _work(self, roots: Iterable[Node]) -> np.dtype[np.floating]:
+        """What to compute roots in: it depends on what they are made from, and on nothing else
+        that the recipe declares."""
+        made_from = (node.adapter for root in roots for node in self._order(root))
+        leaves = (adapter.layout.dtypes for adapter in made_from if adapter is not None)
+        return work_dtype(frozenset[str]().union(*leaves))
 
     def _order(self, root: Node) -> list[Node]:
         if root not in self._orders:
@@ -62,7 +72,11 @@ class Evaluator:
             return number
         if number not in self._numbers:
             if number.op == "measure":
-                value = Fraction(self._measure(number))
+                try:
+                    with np.errstate(over="ignore", invalid="ignore"):
+                        value = Fraction(self._measure(number))
+                except (OverflowError, ValueError):  # infinite, or not a number
+                    raise Fault("PEM0331", "a measure is too large for any float") from None
             else:
                 left, right = (self.number(side) for side in operands(number))
                 value = exact(number.attrs[0], left, right)
@@ -70,10 +84,7 @@ class Evaluator:
         return self._numbers[number]
 
     def _float(self, number: Num) -> float:
-        try:
-            return float(self.number(number))
-        except OverflowError:
-            raise Fault("PEM0331", "a measured weight is too large for any float") from None
+        return float(self.number(number))
 
     def _measure(self, node: Node) -> float:
         record = MEASURES[node.attrs[0]]

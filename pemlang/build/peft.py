@@ -5,18 +5,18 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from pemlang.build.evaluate import Evaluator
-from pemlang.diagnostics import Fault
-from pemlang.formats.adapter import PREFIX, Adapter
-from pemlang.formats.patterns import look_up
+from pemlang.diagnostics import Fault, visible
+from pemlang.formats.adapter import FLOATS, PREFIX, Adapter
+from pemlang.formats.patterns import look_up, module_of
 from pemlang.formats.sites import SiteShape
-from pemlang.graph.node import Node
+from pemlang.graph.node import AdapterType, Node
 from pemlang.graph.normal import adapter_type
 from pemlang.kernels.dtypes import encode
 from pemlang.kernels.factors import Factors, zeros
@@ -37,7 +37,7 @@ class PeftAdapter:
         config: the adapter_config.json.
         tensors: sorted by key.
         ranks: the rank at each site written; 0 for (IA)³.
-        is_zero: nothing is left of it: every coefficient is zero.
+        is_zero: it does nothing: every coefficient is zero, or every B.
     """
 
     config: Mapping[str, Any]
@@ -52,7 +52,10 @@ def adapters_of(leaves: Sequence[Node]) -> list[Adapter]:
 
 
 def default_dtype(adapters: Sequence[Adapter]) -> str:
-    """The inputs' dtype where they share one; else the widest, at least F32."""
+    """The inputs' dtype where they share one; else the widest, at least F32.
+
+    A zero made from nothing is F32.
+    """
     found = frozenset[str]().union(*(adapter.layout.dtypes for adapter in adapters))
     if len(found) == 1:
         return next(iter(found))
@@ -77,32 +80,35 @@ def as_peft(
 
     Raises:
         Fault: PEM0502 a number that is not finite, PEM0503 one too large for the dtype, PEM0505
-            heads that differ.
+            heads that differ, PEM0421 two layers of one nn.MultiheadAttention that differ.
     """
     type_ = adapter_type(node)
     adapters = adapters_of(leaves)
     dtype = dtype or default_dtype(adapters)
     ranks: dict[str, int] = {}
     tensors: list[Tensor] = []
+    alive = False
     for site, shape in type_.shapes.items():
         [part] = evaluator.factors([node], site)
         if part is not None:
             ranks[site] = 0 if part.b is None else part.a.shape[0]
+            alive = alive or bool((part.a if part.b is None else part.b).any())
             tensors += _tensors(site, shape, part, dtype)
     is_zero = not ranks
     if is_zero:  # an adapter without tensors would not load
         ranks = dict.fromkeys(type_.shapes, 1 if type_.method == "lora" else 0)
         for site, shape in type_.shapes.items():
             tensors += _tensors(site, shape, _nothing(shape, type_.method), dtype)
-    tensors += _heads(evaluator, heads)
-    config = _common(type_.base, adapters, heads)
+    tensors += _heads(evaluator, heads, ranks)
+    config = _common(type_, adapters, heads)
     config |= _targeting(adapters, list(ranks)) | {"fan_in_fan_out": type_.fan_in_fan_out}
     if type_.method == "lora":
         config |= _lora(ranks, {site: 1.0 if is_zero else scales(node)[site] for site in ranks})
     else:
         inputs = [site for site in ranks if type_.shapes[site].layer == "gain_in"]
-        config |= {"feedforward_modules": _feedforward(adapters, config, inputs)}
-    return PeftAdapter(dict(sorted(config.items())), sorted(tensors), ranks, is_zero)
+        outputs = [site for site in ranks if site not in inputs]
+        config |= {"feedforward_modules": _feedforward(adapters, config, inputs, outputs)}
+    return PeftAdapter(dict(sorted(config.items())), sorted(tensors), ranks, not alive)
 
 
 def _nothing(shape: SiteShape, method: str) -> Factors:
@@ -124,7 +130,7 @@ def _tensors(site: str, shape: SiteShape, part: Factors, dtype: str) -> list[Ten
     ]
 
 
-def _heads(evaluator: Evaluator, heads: Sequence[Node]) -> list[Tensor]:
+def _heads(evaluator: Evaluator, heads: Sequence[Node], sites: Collection[str]) -> list[Tensor]:
     adapters = adapters_of(heads)
     if not adapters:
         return []
@@ -136,11 +142,21 @@ def _heads(evaluator: Evaluator, heads: Sequence[Node]) -> list[Tensor]:
             if evaluator.tensors.raw(other, key) != raw:
                 raise Fault(
                     "PEM0505",
-                    f"the adapters' heads differ in {key}: a sum has no meaning there",
+                    f"the adapters' heads differ in {visible(key)}: a sum has no meaning there",
                     "choose whose to keep: with heads=NAME",
                 )
-        found.append((key, entry.dtype, entry.shape, bytes(raw)))
+        if entry.dtype in FLOATS:
+            evaluator.tensors.array(first, key)  # raises where a number is not finite
+        found.append((_head_key(key, sites), entry.dtype, entry.shape, bytes(raw)))
     return found
+
+
+def _head_key(key: str, sites: Collection[str]) -> str:
+    """The key of a whole tensor: PEFT moves the weight of a module that it adapts into its
+    `base_layer`."""
+    name, _, end = key.removeprefix(PREFIX).rpartition(".")
+    module = name.removesuffix(".base_layer")
+    return f"{PREFIX}{module}{'.base_layer' * (module in sites)}.{end}"
 
 
 # --- configs -------------------------------------------------------------------------------
@@ -152,15 +168,16 @@ def _shared(adapters: Sequence[Adapter], field: str) -> Any:
     return values[0] if values and all(value == values[0] for value in values) else None
 
 
-def _common(base: str | None, adapters: Sequence[Adapter], heads: Sequence[Node]) -> dict[str, Any]:
-    method = adapters[0].config.raw["peft_type"]
+def _common(
+    type_: AdapterType, adapters: Sequence[Adapter], heads: Sequence[Node]
+) -> dict[str, Any]:
     chosen = adapters_of(heads)
     names = sorted(chosen[0].config.modules_to_save) if chosen else None
     return {
-        "peft_type": method,
+        "peft_type": {"lora": "LORA", "ia3": "IA3"}[type_.method],
         "task_type": _shared(adapters, "task_type"),
         "auto_mapping": _shared(adapters, "auto_mapping"),
-        "base_model_name_or_path": base,
+        "base_model_name_or_path": type_.base,
         "revision": _shared(adapters, "revision"),
         "inference_mode": True,
         "modules_to_save": names,
@@ -169,15 +186,27 @@ def _common(base: str | None, adapters: Sequence[Adapter], heads: Sequence[Node]
 
 def _targeting(adapters: Sequence[Adapter], sites: Sequence[str]) -> dict[str, Any]:
     """The inputs' own target_modules when they say the same and every site is kept; else the
-    full names of the sites, which name nothing else."""
+    full names of the sites."""
     specs = [
         {field: _unordered(adapter.config.raw.get(field)) for field in _TARGETING}
         for adapter in adapters
     ]
     same = all(spec == specs[0] for spec in specs)
-    if same and all(set(adapter.layout.shapes) == set(sites) for adapter in adapters):
+    whole = all(set(adapter.layout.shapes) == set(sites) for adapter in adapters)
+    if specs and same and whole:
         return {field: value for field, value in specs[0].items() if value is not None}
-    return {"target_modules": sorted(sites)}
+    kept = {module_of(site) for site in sites}
+    known = {module_of(site) for adapter in adapters for site in adapter.layout.shapes}
+    return {"target_modules": _names(kept, ".", known - kept)}
+
+
+def _names(sites: Collection[str], before: str, others: Collection[str]) -> list[str] | str:
+    """Names of sites that name none of the others: a list, of which PEFT takes every module
+    whose name ends in an entry after `before`; a pattern where another name ends so."""
+    ends = tuple(before + site for site in sites)
+    if any(other.endswith(ends) for other in others):
+        return "|".join(re.escape(site) for site in sorted(sites))
+    return sorted(sites)
 
 
 def _unordered(value: Any) -> Any:
@@ -185,26 +214,47 @@ def _unordered(value: Any) -> Any:
 
 
 def _feedforward(
-    adapters: Sequence[Adapter], config: Mapping[str, Any], inputs: Sequence[str]
+    adapters: Sequence[Adapter],
+    config: Mapping[str, Any],
+    inputs: Sequence[str],
+    outputs: Sequence[str],
 ) -> Any:
     """Which targets are feed-forward modules: named as target_modules are."""
-    own = [_unordered(adapter.config.raw.get("feedforward_modules")) for adapter in adapters]
-    kept = _unordered(adapters[0].config.raw.get("target_modules")) == config["target_modules"]
-    if kept and all(value == own[0] for value in own):
+    raws = [adapter.config.raw for adapter in adapters]
+    chosen = config.get("target_modules")
+    kept = all(_unordered(raw.get("target_modules")) == chosen for raw in raws)
+    own = [_unordered(raw.get("feedforward_modules")) for raw in raws]
+    if own and kept and all(value == own[0] for value in own):
         return own[0]
-    return sorted(inputs)
+    return _names(inputs, "", outputs)
+
+
+def _by_module(values: Mapping[str, float]) -> dict[str, Any]:
+    """Ranks or scales by the name a config has for a site; raises PEM0421 where two sites of one
+    name differ."""
+    found: dict[str, Any] = {}
+    for site, value in values.items():
+        name = module_of(site)
+        if found.setdefault(name, value) != value:
+            raise Fault(
+                "PEM0421",
+                f"{visible(name)} is an nn.MultiheadAttention: PEFT has one rank and one α for "
+                "both its layers, and here they differ",
+                "give both layers the same weight",
+            )
+    return found
 
 
 def _lora(ranks: Mapping[str, int], scales: Mapping[str, float]) -> dict[str, Any]:
     """r, lora_alpha and their patterns, so that PEFT finds each site's rank and scale."""
+    ranks, scales = _by_module(ranks), _by_module(scales)
     alphas = {site: _alpha(scales[site], rank) for site, rank in ranks.items()}
     r = Counter(ranks.values()).most_common(1)[0][0]
     alpha = Counter(alphas.values()).most_common(1)[0][0]
-    # The longest name first: PEFT takes the first key that a name ends with.
-    order = sorted(ranks, key=lambda site: (-len(site), site))
     patterns: dict[str, dict[str, Any]] = {}
     for field, values, usual in (("rank_pattern", ranks, r), ("alpha_pattern", alphas, alpha)):
-        pattern: dict[str, Any] = {site: values[site] for site in order if values[site] != usual}
+        # PEFT takes the first key that a name ends with; in a file the keys are sorted.
+        pattern = {site: values[site] for site in sorted(ranks) if values[site] != usual}
         if any(look_up(pattern, site, usual) != values[site] for site in ranks):
             pattern = {f"^{re.escape(site)}": value for site, value in pattern.items()}
         patterns[field] = pattern

@@ -28,10 +28,14 @@ class Staged:
 def check_target(target: Path, inputs: set[Path]) -> None:
     """Raise unless a directory may be written: PEM0510 it holds what this tool did not write,
     PEM0511 it is one of the inputs."""
-    if any(target == path or path.is_relative_to(target) for path in inputs):
-        raise Fault(
-            "PEM0511", f"{visible(target)} is an input of this recipe", "save to another directory"
-        )
+    for path in sorted(inputs):
+        if path.is_relative_to(target):
+            within = "is" if path == target else f"holds {visible(path.name)},"
+            raise Fault(
+                "PEM0511",
+                f"{visible(target)} {within} an input of this recipe",
+                "save to another directory",
+            )
     if not target.exists() and not target.is_symlink():
         return
     if target.is_symlink() or not target.is_dir():
@@ -42,7 +46,7 @@ def check_target(target: Path, inputs: set[Path]) -> None:
     card = target / "README.md"
     ours = card.is_file() and MARK in card.read_text(encoding="utf-8", errors="replace")
     if foreign or not ours:
-        what = f"it holds {listed(foreign)}" if foreign else "it has no card of this tool"
+        what = f"it holds {listed(foreign)}" if foreign else "its README.md does not say so"
         raise Fault(
             "PEM0510",
             f"{visible(target)} was not made by pemlang alone: {what}",

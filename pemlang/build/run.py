@@ -22,6 +22,7 @@ from pemlang.build.peft import PeftAdapter, adapters_of, as_peft
 from pemlang.build.place import check_target, flush, new_stage, staging, take_place
 from pemlang.build.tensors import adapter_digest, file_digest
 from pemlang.check.check import Checked, check, failure
+from pemlang.check.conditions import Known
 from pemlang.check.load import loaders
 from pemlang.check.options import Output, heads_agree
 from pemlang.diagnostics import Diagnostic, Fault, PemError, visible
@@ -30,7 +31,7 @@ from pemlang.graph.node import AdapterType, Node, plain
 from pemlang.graph.normal import adapter_type
 from pemlang.graph.numbers import shown
 from pemlang.ops.measures import init_overlap
-from pemlang.ops.record import Context
+from pemlang.ops.record import Context, Watch
 from pemlang.source import Source, Span
 
 LOSS_WORTH_SAYING = 0.01
@@ -128,8 +129,8 @@ def build(
     inputs = {
         node.adapter.directory.resolve() for node in checked.graph.all_leaves() if node.adapter
     }
-    with placed(checked.outputs[0].span):
-        for output in checked.outputs:
+    for output in checked.outputs:
+        with placed(output.span):
             check_target(output.target, inputs)
     # One thread in the linear algebra: the same bytes whatever the machine.
     with threadpool_limits(1):
@@ -170,7 +171,7 @@ def _whole(source: Source) -> Span:
 
 
 @contextmanager
-def placed(span: Span) -> Iterator[None]:
+def placed(span: Span | None) -> Iterator[None]:
     """Faults and file errors as diagnostics of a place in the recipe."""
     try:
         yield
@@ -188,18 +189,23 @@ def placed(span: Span) -> Iterator[None]:
 
 
 def refuse_models(checked: Checked) -> None:
-    """Raise PEM0601 for outputs that need whole models, which are checked but not built yet."""
+    """Raise PEM0601 for what needs whole models, which are checked but not computed with yet."""
+    wanted = [(f"`{output.label}`", [output.node], output.span) for output in checked.outputs]
+    wanted += [
+        ("this assertion", assertion.condition.measured(), assertion.span)
+        for assertion in checked.assertions
+    ]
     found = []
-    for output in checked.outputs:
-        made_from = {output.node} | nx.ancestors(checked.graph.nx, output.node)
+    for what, nodes, span in wanted:
+        made_from = {*nodes}.union(*(nx.ancestors(checked.graph.nx, node) for node in nodes))
         if any(node.op in WHOLE_MODELS for node in made_from):
             fault = Fault(
                 "PEM0601",
-                f"`{output.label}` needs whole models: this version checks them, it does not "
-                "build them yet",
-                "save an adapter made from adapters",
+                f"{what} needs whole models: this version checks them, it does not compute with "
+                "them yet",
+                "use adapters made from adapters",
             )
-            found.append(fault.at(output.span))
+            found.append(fault.at(span))
     if found:
         raise PemError(found)
 
@@ -224,16 +230,16 @@ def verify(checked: Checked, evaluator: Evaluator) -> list[Diagnostic]:
             node = init_overlap(Context(checked.graph, watch.texts), watch.left, watch.right)
             overlap = float(evaluator.number(node))
         if overlap < OVERLAP_WORTH_SAYING:
-            warnings.append(_apart(watch.texts, overlap, span))
+            warnings.append(_apart(watch, overlap, span))
     return warnings
 
 
-def _apart(texts: tuple[str, str], overlap: float, span: Span) -> Diagnostic:
-    one, two = texts
+def _apart(watch: Watch, overlap: float, span: Span) -> Diagnostic:
+    one, two = watch.texts
     fault = Fault(
         "PEM0701",
         f"`{one}` and `{two}` do not share an initialisation: init_overlap is {overlap:.2f}",
-        f'add what they do instead, exactly, and choose a rank: save {one} + {two} to "…" '
+        f'add what they do instead, exactly, and choose a rank: save {watch.exact} to "…" '
         "with rank=16",
         ("⊕ adds A to A and B to B, which means little where the A factors lie apart: the limit "
          "the paper names in section 5",),
@@ -250,7 +256,7 @@ class _Made:
 
 def _make(checked: Checked, evaluator: Evaluator, output: Output) -> _Made:
     graph = checked.graph
-    leaves = graph.leaves(output.node) or graph.all_leaves()[:1]
+    leaves = graph.leaves(output.node)
     heads = heads_agree(graph, output.node, output.heads, checked.leaf_name)
     adapter = as_peft(evaluator, output.node, leaves, heads, output.dtype)
     losses = {
@@ -272,7 +278,7 @@ def _lossy(output: Output, loss: Loss) -> Diagnostic:
     fault = Fault(
         "PEM0702",
         f"truncation loses {loss.total:.1%} of the norm of `{output.label}`",
-        "a larger rank loses less; energy=0.9999 finds the rank that keeps 99 % of the norm",
+        "a larger rank loses less; energy=0.9999 finds a rank that loses at most 1 % of the norm",
         (f"most at {visible(worst)}: {loss.sites[worst]:.1%}",),
     )
     return fault.at(output.span, "warning")
@@ -349,4 +355,6 @@ def _card(checked: Checked, output: Output, digest: str, loss: Loss | None) -> C
 
 
 def _param(value: object) -> str:
+    if isinstance(value, Known):
+        return str(value.truth).lower()
     return shown(value) if isinstance(value, Fraction) else str(value)

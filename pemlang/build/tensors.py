@@ -20,7 +20,7 @@ class Tensors:
     """The tensors of some adapters."""
 
     def __init__(self, work: np.dtype[np.floating]) -> None:
-        self._work = work
+        self.work = work
         self._maps: dict[Path, memoryview] = {}
 
     def raw(self, adapter: Adapter, key: str) -> memoryview:
@@ -39,7 +39,7 @@ class Tensors:
     def array(self, adapter: Adapter, key: str) -> Array:
         """One tensor as numbers; raises PEM0502 when one of them is NaN or infinite."""
         entry = adapter.header.entries[key]
-        found = decode(self.raw(adapter, key), entry.dtype, entry.shape, self._work)
+        found = decode(self.raw(adapter, key), entry.dtype, entry.shape, self.work)
         if not np.isfinite(found).all():
             what = "NaN" if np.isnan(found).any() else "an infinite number"
             raise Fault(

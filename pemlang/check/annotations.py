@@ -31,7 +31,7 @@ def check_annotation(node: Node, method: str, refinements: Mapping[str, Any], te
         raise Fault(
             "PEM0316",
             f"`{text}` is annotated {method}, it is {TITLES[found]}",
-            f"write : {found}",
+            found,
         )
     for name, value in refinements.items():
         if name not in REFINEMENTS:
@@ -81,12 +81,12 @@ def _hold_targets(node: Node, wanted: Any, text: str) -> None:
 def _hold_dtype(node: Node, wanted: Any, text: str) -> None:
     dtype = dtype_name(wanted)
     found = sorted(dtypes_of(node))
-    if found != [dtype]:
-        shown_as = " and ".join(name for name, spelt in NAMES.items() if spelt in found)
+    if found not in ([dtype], []):  # a zero is of any dtype
+        has = [name for name, spelt in NAMES.items() if spelt in found]
         raise Fault(
             "PEM0316",
-            f"`{text}` is annotated {wanted}, it is {shown_as}",
-            f"write dtype={shown_as}",
+            f"`{text}` is annotated {wanted}, it is {' and '.join(has)}",
+            f"write dtype={has[0]}" if len(has) == 1 else "remove dtype=…: the dtypes differ",
         )
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from pemlang.check.conditions import Condition
+from pemlang.check.conditions import Condition, Known
 from pemlang.check.elaborate import Elaborator, Loaders, leaf, want_kind
-from pemlang.check.kinds import kind_of_type
+from pemlang.check.kinds import article, kind_of_type
 from pemlang.check.options import (
     Output,
     heads_agree,
@@ -31,16 +32,20 @@ from pemlang.check.scope import (
     resolve_names,
 )
 from pemlang.diagnostics import Diagnostic, Fault, Report, nearest, visible
-from pemlang.graph.node import Graph, ModelType, Node
+from pemlang.graph.node import Graph, ModelType, Node, Num
 from pemlang.graph.numbers import shown
-from pemlang.ops.record import Context, Watch
+from pemlang.ops.record import Context, Watch, kind_of
 from pemlang.ops.shaping import compress
 from pemlang.source import Source, Span
 from pemlang.syntax import tree as t
 from pemlang.syntax.builder import number_value
 from pemlang.version import LANGUAGE
 
-Setting = Fraction | str | bool
+Setting = Fraction | str | Condition
+
+# The value of a number that is not measured: itself.
+_EXACT: Callable[[Any], Fraction] = lambda number: number  # noqa: E731
+_NUMBER = re.compile(r"(-?)(\d[\d_]*(?:\.\d[\d_]*)?(?:[eE][+-]?\d+)?)", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -140,7 +145,7 @@ def _settings_known(checked: Checked) -> None:
 
 
 def _elaborate(checked: Checked) -> None:
-    checked.elaborator = Elaborator(Graph(), checked.report, checked.loaders, {})
+    checked.elaborator = Elaborator(Graph(), checked.report, checked.loaders)
     for path in checked.program.order():
         if path not in checked.program.trees:
             continue
@@ -209,20 +214,21 @@ class File:
                     f"language {LANGUAGE}",
                 )
             if index > 0:
-                raise Fault("PEM0113", "`language` is the first statement of a file")
+                raise Fault("PEM0113", "`language` is the first statement of a file", "move it up")
 
     def _import(self, statement: t.Import) -> None:
         found = self._checked.program.imports.get(statement)
         scope = None if found is None else self._checked.scopes.get(found)
+        module = POISON if scope is None else Module(scope)
         if statement.alias is not None:
-            value = Module(scope) if scope is not None else POISON
-            self._scope.declare(statement.alias, value, self._report)
+            self._scope.declare(statement.alias, module, self._report)
         for name in statement.names:
-            value = POISON
-            if scope is not None:
+            value: Any = POISON
+            if found is not None and isinstance(module, Module):
+                std = isinstance(statement.module, tuple)
                 try:
                     with self._elaborator.at(name.span):
-                        value = scope.look_up(name)
+                        value = module.member(name.name, f"std.{found.stem}" if std else found.name)
                 except Stop:
                     pass
             self._scope.declare(name, value, self._report)
@@ -287,16 +293,13 @@ class File:
         return self._elaborator.graph.add("model", (), (key,), type_)
 
     def _param(self, statement: t.Param) -> Setting:
-        low, high, default = (
-            None if tree is None else self._known(tree)
-            for tree in (statement.low, statement.high, statement.default)
-        )
         with self._elaborator.at(statement.type.span):
             kind = kind_of_type(statement.type)
             if kind not in ("number", "string", "bool"):
                 raise Fault(
                     "PEM0212", "a param is a number, a string or a bool", "param weight: number"
                 )
+        default = None if statement.default is None else self._known(statement.default, kind)
         name = statement.name.name
         if self._is_main and name in self._checked.settings:
             with self._elaborator.at(statement.name.span):
@@ -306,39 +309,45 @@ class File:
                 raise Fault(
                     "PEM0213",
                     f"`{visible(name)}` has no value: it has no default",
-                    f"pem build … --set {visible(name)}=…",
+                    f"pem build … --set {visible(name)}=…"
+                    if self._is_main
+                    else "give it a default: --set reaches the params of the main file only",
                 )
         else:
             value = default
-        with self._elaborator.at(statement.span):
-            want_kind(value, (kind,))
-            if low is not None and high is not None:
-                want_kind(low, ("number",))
-                want_kind(high, ("number",))
-                if not low <= value <= high:
-                    raise Fault(
-                        "PEM0214",
-                        f"`{visible(name)}` is {shown(value)}, outside {shown(low)}..{shown(high)}",
-                        f"a value from {shown(low)} to {shown(high)}",
-                    )
+        if statement.low is not None and statement.high is not None:
+            low, high = self._known(statement.low, "number"), self._known(statement.high, "number")
+            with self._elaborator.at(statement.span):
+                _hold_range(name, kind, value, low, high)
         if self._is_main:
             self._checked.params[name] = value
         return value  # type: ignore[no-any-return]
 
-    def _known(self, tree: t.Tree) -> Any:
+    def _known(self, tree: t.Tree, kind: str) -> Any:
         resolve_names(tree, self._scope, self._report)
         value = self._elaborator.value(tree, self._scope)
         with self._elaborator.at(tree.span):
-            if isinstance(value, Node):
-                raise Fault("PEM0212", "a param's values are known before weights are read")
-        return value
+            want_kind(value, (kind,))
+            if isinstance(value, Node) or (isinstance(value, Condition) and value.measured()):
+                raise Fault(
+                    "PEM0212",
+                    "this is measured from weights; a param is known before they are read",
+                    f"write a {kind}, or use `let`",
+                )
+        return Known(value.holds(_EXACT)) if isinstance(value, Condition) else value
 
     def _let(self, statement: t.Let) -> Any:
         resolve_names(statement.value, self._scope, self._report)
         value = self._elaborator.value(statement.value, self._scope)
+        with self._elaborator.at(statement.value.span):
+            if kind_of(value) in ("function", "module"):
+                raise Fault("PEM0301", f"{article(kind_of(value))} is no value", "call it: name(…)")
         if statement.type is not None:
             self._elaborator.annotated(value, statement.type, statement.value.span, self._scope)
         return value
+
+    def _unread(self, statement: t.Unread) -> Any:
+        return POISON
 
     def _def(self, statement: t.Def) -> Function:
         self._elaborator.check_def(statement, self._scope)
@@ -355,7 +364,7 @@ class File:
         if condition.measured():
             self._checked.assertions.append(found)
         else:
-            failed = failure(found, lambda number: number)
+            failed = failure(found, _EXACT)
             if failed is not None:
                 self._report.add(failed)
 
@@ -413,6 +422,11 @@ class File:
         return found
 
 
+def _known(number: Num) -> Fraction:
+    assert isinstance(number, Fraction)  # a condition that is not measured has no other
+    return number
+
+
 def failure(assertion: Assertion, value: Callable[[Any], Fraction]) -> Diagnostic | None:
     """The diagnostic of an assertion that does not hold, with both values; None when it does."""
     if assertion.condition.holds(value):
@@ -428,24 +442,36 @@ def failure(assertion: Assertion, value: Callable[[Any], Fraction]) -> Diagnosti
     )
 
 
+def _hold_range(name: str, kind: str, value: Any, low: Fraction, high: Fraction) -> None:
+    if kind != "number":
+        raise Fault("PEM0212", f"a {kind} has no range", "remove the range: in …")
+    if low > high:
+        raise Fault(
+            "PEM0212",
+            f"no number lies in {shown(low)}..{shown(high)}",
+            f"in {shown(high)}..{shown(low)}",
+        )
+    if not low <= value <= high:
+        raise Fault(
+            "PEM0214",
+            f"`{visible(name)}` is {shown(value)}, outside {shown(low)}..{shown(high)}",
+            f"a value from {shown(low)} to {shown(high)}",
+        )
+
+
 def _setting(value: str | float | bool, kind: str, name: str) -> Setting:
     """A value given from outside as the param's kind; raises PEM0212."""
     if kind == "bool":
-        if isinstance(value, bool):
-            return value
-        if value in ("true", "false"):
-            return value == "true"
+        if isinstance(value, bool) or value in ("true", "false"):
+            return Known(value in (True, "true"))
     elif kind == "string" and isinstance(value, str):
         return value
     elif kind == "number" and not isinstance(value, bool):
-        text = str(value).strip()
-        sign, digits = (-1, text[1:]) if text.startswith("-") else (1, text)
-        try:
-            return sign * number_value(digits)
-        except ValueError:
-            pass
+        found = _NUMBER.fullmatch(str(value).strip())
+        if found is not None:
+            return number_value(found[2]) * (-1 if found[1] else 1)
     raise Fault(
         "PEM0212",
-        f"{visible(value, 40)!r} is not a {kind}, which `{visible(name)}` is",
+        f"{visible(repr(value), 40)} is not a {kind}, which `{visible(name)}` is",
         {"bool": "true or false", "number": "a number such as 0.6"}.get(kind),
     )

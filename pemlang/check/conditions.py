@@ -36,7 +36,7 @@ class Condition:
         return []
 
     def sides(self, value: Value) -> list[str]:
-        """A line for each comparison: both sides as written, with their values."""
+        """A line for each side of a comparison that is not a plain number: its value."""
         return []
 
 
@@ -70,7 +70,8 @@ class Comparison(Condition):
         for text, side in zip(self.texts, (self.left, self.right), strict=True):
             number = value(side)
             said = f"{float(number):.6g}" if isinstance(side, Node) else shown(number)
-            lines.append(said if said == text else f"{text} is {said}")
+            if said != text:
+                lines.append(f"{text} is {said}")
         return lines
 
 

@@ -23,7 +23,6 @@ from pemlang.check.kinds import (
     not_selectable,
 )
 from pemlang.check.scope import (
-    POISON,
     BaseName,
     Function,
     Module,
@@ -37,16 +36,24 @@ from pemlang.formats.adapter import Adapter
 from pemlang.formats.sites import Shapes
 from pemlang.graph.node import AdapterType, Graph, ModelType, Node, Num
 from pemlang.graph.normal import adapter_type
-from pemlang.graph.numbers import exact, shown
+from pemlang.graph.numbers import shown
 from pemlang.ops import FUNCTIONS, INFIX, PREFIX
 from pemlang.ops.exact import restrict
 from pemlang.ops.record import Context, Param, Watch, kind_of
 from pemlang.ops.schedule import PerPattern, layer_of, matching
+from pemlang.ops.shaping import unmeasured
 from pemlang.source import Span
 from pemlang.syntax import tree as t
 
 MAX_STEPS = 50_000
 MAX_STRING = 4096
+
+_COMPARABLE = {
+    frozenset({"adapter"}): "compare two numbers, such as cosine(a, b) < 0.9",
+    frozenset({"adapter", "number"}): "compare two numbers, such as norm(a) < 0.9",
+    frozenset({"string"}): "compare texts with == or !=",
+    frozenset({"bool"}): "a bool is a condition by itself: join two with `and`, `or`, `not`",
+}
 
 LoadAdapter = Callable[[str, Path], tuple[str, Adapter]]
 LoadModel = Callable[[str, Path], tuple[str, Shapes]]
@@ -69,7 +76,6 @@ class Elaborator:
         graph: what is built.
         report: what is wrong.
         loaders: how adapters and models are reached.
-        settings: values for the main file's params, by name.
         watches: comparisons to make once weights are read, with their places.
         leaves: the declared name of each adapter leaf, for messages and cards.
     """
@@ -77,7 +83,6 @@ class Elaborator:
     graph: Graph
     report: Report
     loaders: Loaders
-    settings: Mapping[str, Fraction | str | bool]
     watches: list[tuple[Watch, Span]] = field(default_factory=list)
     leaves: dict[Node, tuple[str, str]] = field(default_factory=dict)
     _calls: list[str] = field(default_factory=list)
@@ -206,14 +211,16 @@ class Elaborator:
         records = [INFIX[operator.symbol] for operator in operators]
         terms = records[0].terms
         assert terms is not None
-        known, written = values[0], _written(spans[0])
-        for value, span in zip(values[1:], spans[1:], strict=True):
-            ctx = Context(self.graph, (written, _written(span)))
+        known, written, left = values[0], _written(spans[0]), spans[0]
+        for operator, value, span in zip(operators, values[1:], spans[1:], strict=True):
+            texts = (written, _written(span))
+            ctx = Context(self.graph, texts, operator.symbol, _written(left))
             with self.at(spans[0].to(span)):
                 held = terms.agree(ctx, known, value)
             self.watches += [(watch, spans[0].to(span)) for watch in ctx.watches]
             if held is not known:
                 known, written = held, _written(span)
+            left = left.to(span)
         signs = [1, *(record.sign for record in records)]
         return terms.total(self.graph, list(zip(signs, values, strict=True)))
 
@@ -233,7 +240,7 @@ class Elaborator:
         texts: tuple[str, ...],
         span: Span,
     ) -> Any:
-        ctx = Context(self.graph, texts)
+        ctx = Context(self.graph, texts, operator.symbol)
         with self.at(span):
             signature = choose(table[operator.symbol], [list_kind(v) for v in values])
             found = signature.rule(ctx, *values)
@@ -253,9 +260,7 @@ class Elaborator:
                 "PEM0302",
                 f"`{tree.operator.symbol}` does not compare "
                 f"{' and '.join(article(kind_of(v)) for v in (left, right))}",
-                "compare two numbers, such as cosine(a, b) < 0.9"
-                if "adapter" in kinds
-                else "compare two numbers",
+                _COMPARABLE.get(frozenset(kinds), "compare two numbers"),
             )
 
     def _logic(self, tree: t.Logic, scope: Scope) -> Condition:
@@ -307,19 +312,18 @@ class Elaborator:
         chosen = {s for s, layer in layers.items() if layer is not None and first <= layer <= last}
         with self.at(selector.span):
             if not chosen:
-                known = sorted({layer for layer in layers.values() if layer is not None})
-                has = f"has layers {known[0]} to {known[-1]}" if known else "has no layer numbers"
-                raise Fault("PEM0320", f"no site lies in these layers: the adapter {has}", None)
+                raise _no_site({layer for layer in layers.values() if layer is not None})
         return frozenset(chosen)
 
     def _layer(self, tree: t.Tree, scope: Scope) -> int:
         number = self.of_kind(tree, scope, "number")
         with self.at(tree.span):
-            if isinstance(number, Node) or number.denominator != 1 or number < 0:
+            layer = unmeasured(number, "the layer")
+            if layer.denominator != 1 or layer < 0:
                 raise Fault(
-                    "PEM0312", f"a layer is a whole number, not {shown(number)}", "layers 0..15"
+                    "PEM0312", f"a layer is a whole number, not {shown(layer)}", "layers 0..15"
                 )
-        return int(number)
+        return int(layer)
 
     # --- calls -----------------------------------------------------------------------------
 
@@ -363,7 +367,7 @@ class Elaborator:
                 want_kind(values[index], param.kinds)
             given.append(values[index])
         texts = tuple(_written(args[i].span) for i in order if i is not None)
-        ctx = Context(self.graph, texts)
+        ctx = Context(self.graph, texts, operator.name)
         with self.at(tree.span):
             return signature.rule(ctx, *given)
 
@@ -383,18 +387,18 @@ class Elaborator:
         with self.at(tree.span):
             bound = bind(params, names, name)
         inner = function.scope.child()
-        for param, index in zip(definition.params, bound.positions, strict=True):
-            if index is None:
-                assert param.default is not None
-                value, span = self.value(param.default, function.scope), param.default.span
-            else:
-                value, span = values[index], args[index].span
-            self.annotated(value, param.type, span, inner)
-            inner.values[param.name.name] = value
         line, column = tree.span.source.position(tree.span.start)
         place = f"{visible(tree.span.source.name)}:{line}:{column}"
         self._calls.append(f"in the call of `{visible(name)}` at {place}")
         try:
+            for param, index in zip(definition.params, bound.positions, strict=True):
+                if index is None:
+                    assert param.default is not None
+                    value, span = self.value(param.default, function.scope), param.default.span
+                else:
+                    value, span = values[index], args[index].span
+                self.annotated(value, param.type, span, inner)
+                inner.values[param.name.name] = value
             found = self.value(definition.body, inner)
             if definition.returns is not None:
                 self.annotated(found, definition.returns, definition.body.span, inner)
@@ -408,9 +412,15 @@ class Elaborator:
             kind = kind_of_type(type_)
         with self.at(span):
             want_kind(value, (kind,))
-        if isinstance(type_, t.TypeName) and kind == "adapter":
+        if isinstance(type_, t.TypeList):
+            for item in value:
+                self.annotated(item, type_.item, span, scope)
+        elif isinstance(type_, t.TypeName) and kind == "adapter":
             refinements = {}
             for refinement in type_.refinements:
+                with self.at(refinement.span):
+                    if refinement.name in refinements:
+                        raise Fault("PEM0318", f"`{visible(refinement.name)}` is given twice")
                 item = refinement.value
                 bare = isinstance(item, t.Name) and refinement.name == "dtype"
                 refinements[refinement.name] = item.span.text if bare else self.value(item, scope)
@@ -455,6 +465,15 @@ class Elaborator:
                     )
 
 
+def _no_site(layers: set[int]) -> Fault:
+    if not layers:
+        message = "the names of this adapter's sites have no layer numbers"
+        return Fault("PEM0320", message, 'select by name: x["*.query"]')
+    low, high = min(layers), max(layers)
+    message = f"no site lies in these layers: the adapter has layers {low} to {high}"
+    return Fault("PEM0320", message, f"layers {low}..{high}")
+
+
 def _run_of_terms(
     operators: Sequence[t.Operator], values: Sequence[Any], total: Any, at: int
 ) -> int:
@@ -496,7 +515,7 @@ def want_kind(value: Any, kinds: Sequence[str]) -> None:
 
 def _written(span: Span) -> str:
     """The text of an operand, short enough for help that can be pasted."""
-    text = " ".join(span.text.split())
+    text = " ".join(span.source.text[span.start : min(span.end, span.start + 600)].split())
     return text if len(text) <= 60 else text[:57] + "…"
 
 
@@ -505,6 +524,3 @@ def leaf(graph: Graph, key: str, adapter: Adapter, base: str | None) -> Node:
     config = adapter.config
     type_ = AdapterType(config.method, base, adapter.layout.shapes, config.fan_in_fan_out)
     return graph.add("leaf", (), (key, base), type_, adapter)
-
-
-__all__ = ["POISON", "Elaborator", "Loaders", "exact", "leaf", "list_kind", "want_kind"]

@@ -32,13 +32,16 @@ def fits(kind: str, wanted: Sequence[str]) -> bool:
 
 
 def kind_of_type(tree: t.Tree) -> str:
-    """The kind a type annotation names; raises Fault PEM0317 when it names none."""
+    """The kind a type annotation names; raises PEM0317 when it names none, PEM0340 when it refines
+    what has no refinements."""
     if isinstance(tree, t.TypeList):
         return f"[{kind_of_type(tree.item)}]"
     assert isinstance(tree, t.TypeName)
     if tree.name in METHODS:
         return "adapter"
     if tree.name in PLAIN:
+        if tree.refinements and tree.name != "adapter":
+            raise Fault("PEM0340", f"the type {tree.name} has no refinements", tree.name)
         return tree.name
     close = nearest(tree.name, [*PLAIN, *METHODS])
     raise Fault(
@@ -70,7 +73,7 @@ def bind(params: Sequence[Param], names: Sequence[str | None], what: str) -> Bou
     """
     found: dict[str, int] = {}
     rest: list[int] = []
-    order = [p.name for p in params]
+    order = [p.name for p in params if not p.variadic]
     usage = f"{what}({', '.join(_usage(p) for p in params)})"
     for index, given in enumerate(names):
         if given is None:
@@ -78,7 +81,7 @@ def bind(params: Sequence[Param], names: Sequence[str | None], what: str) -> Bou
                 rest.append(index)
                 continue
             if index >= len(params):
-                raise Fault("PEM0318", f"`{what}` takes {len(params)} arguments", usage)
+                raise Fault("PEM0318", f"`{what}` takes {_count(params)}", usage)
         elif given not in order:
             close = nearest(given, order)
             raise Fault(
@@ -95,6 +98,13 @@ def bind(params: Sequence[Param], names: Sequence[str | None], what: str) -> Bou
             raise Fault("PEM0318", f"`{what}` is not given `{param.name}`", usage)
     positions = tuple(found.get(p.name) for p in params if not p.variadic)
     return Bound(Signature(tuple(params), "", lambda: None), positions, tuple(rest))
+
+
+def _count(params: Sequence[Param]) -> str:
+    most = "" if all(param.required for param in params) else "at most "
+    if len(params) < 2:
+        return most + ("one argument" if params else "no arguments")
+    return f"{most}{len(params)} arguments"
 
 
 def _usage(param: Param) -> str:
@@ -117,12 +127,14 @@ def choose(operator: Operator, kinds: Sequence[str]) -> Signature:
 def _hint(symbol: str, kinds: Sequence[str]) -> str | None:
     if "function" in kinds:
         return "call the function: name(…)"
-    if set(kinds) == {"number", "adapter"} and symbol in "+-":
-        return "to scale an adapter, write number * adapter"
+    if set(kinds) == {"number", "adapter"} and symbol in "+-⊕⊖":
+        return f"to scale an adapter, write number {'⊗' if symbol in '⊕⊖' else '*'} adapter"
     if set(kinds) == {"adapter"} and symbol in "*/⊗":
         return "adapters are vectors: they add and scale, they do not multiply"
-    if set(kinds) == {"adapter", "model"}:
+    if set(kinds) == {"adapter", "model"} and symbol == "+":
         return "write the model first: model + adapter"
+    if set(kinds) == {"string"}:
+        return 'put texts together by names in braces: "{a}{b}"'
     return None
 
 

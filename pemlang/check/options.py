@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from pemlang.check.annotations import dtype_name
 from pemlang.diagnostics import Fault, listed, nearest, visible
 from pemlang.formats.adapter import Adapter
 from pemlang.graph.node import Graph, Node
+from pemlang.graph.normal import adapter_type
 from pemlang.source import Span
 from pemlang.syntax import tree as t
 
@@ -96,10 +97,32 @@ def heads_agree(
     """The leaves whose heads a save must hold equal, from headers alone.
 
     Raises:
-        Fault: PEM0346 when the adapters have different heads and none is chosen.
+        Fault: PEM0346 when the adapters have different heads and none is chosen, or a site lies
+            inside a head.
     """
-    if heads is not None:
-        return (heads,)
+    chosen = (heads,) if heads is not None else _agreed(graph, node, name)
+    for leaf in chosen[:1]:
+        _outside(leaf, adapter_type(node).shapes)
+    return chosen
+
+
+def _outside(holder: Node, sites: Iterable[str]) -> None:
+    """Hold sites to lie outside the heads: PEFT adapts no module that it saves whole."""
+    adapter = holder.adapter
+    assert adapter is not None
+    for head in adapter.config.modules_to_save:
+        inside = [site for site in sites if f".{head}." in f".{site}."]
+        if inside:
+            raise Fault(
+                "PEM0346",
+                f"{listed(inside)} would be changed, and {visible(head)} is saved whole "
+                "(modules_to_save): PEFT does not adapt what it saves whole",
+                'leave these modules out, as in x["*.q_proj", "*.v_proj"]',
+            )
+
+
+def _agreed(graph: Graph, node: Node, name: Callable[[Node], str]) -> Sequence[Node]:
+    """The leaves, whose heads must be the same; none where no leaf has any."""
     leaves = graph.leaves(node)
     if not any(_heads(leaf) for leaf in leaves):
         return ()

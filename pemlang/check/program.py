@@ -55,7 +55,8 @@ def load_program(path: Path, source: Source, report: Report) -> Program:
                 found, name = _target(statement, text)
                 if found not in program.trees and all(found != other for other, _ in pending):
                     if len(program.trees) + len(pending) >= MAX_FILES:
-                        raise Fault("PEM0205", f"more than {MAX_FILES} files are imported")
+                        message = f"more than {MAX_FILES} files are imported"
+                        raise Fault("PEM0205", message, "put several into one file")
                     pending.append((found, read_source(found, name)))
                 _connect(program, found, here)
                 program.imports[statement] = found
@@ -69,6 +70,8 @@ def _connect(program: Program, imported: Path, importer: Path) -> None:
     if not cycle and program.graph.has_node(imported):
         cycle = nx.has_path(program.graph, importer, imported)
     if cycle:
+        if imported == importer:
+            raise Fault("PEM0204", "this file imports itself", "remove the import")
         raise Fault(
             "PEM0204",
             f"{visible(imported.name)} imports {visible(importer.name)} in turn: a cycle",

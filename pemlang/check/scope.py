@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from pemlang.diagnostics import Fault, Report, nearest, visible
+from pemlang.diagnostics import Fault, Report, listed, nearest, visible
 from pemlang.ops import FUNCTIONS
 from pemlang.source import Span
 from pemlang.syntax import tree as t
@@ -38,6 +38,19 @@ class Module:
 
     scope: Scope
     kind = "module"
+
+    def member(self, name: str, module: str) -> Any:
+        """What a name means in the file; raises PEM0206. `module` is what messages call it."""
+        if name in self.scope.values:
+            return self.scope.values[name]
+        known = [visible(value) for value in self.scope.values]
+        close = nearest(name, known)
+        has = f"it has {listed(known, 8)}" if known else "it declares nothing"
+        raise Fault(
+            "PEM0206",
+            f"`{visible(module, 60)}` has nothing called `{visible(name, 60)}`",
+            f"did you mean `{close}`?" if close else has,
+        )
 
 
 @dataclass(frozen=True)
@@ -97,9 +110,9 @@ class Scope:
         """What a name means.
 
         Raises:
-            Fault: PEM0206 unknown, PEM0207 declared only further down.
+            Fault: PEM0206 unknown, PEM0207 declared only further down, PEM0302 a function of the
+                language.
         """
-        scope = self
         if name.module is not None:
             module = self.look_up(t.Name(name.span, name.module))
             if isinstance(module, Poison):
@@ -110,12 +123,12 @@ class Scope:
                     f"`{visible(name.module)}` is not an imported module",
                     'import one under a name: import "file.pem" as name',
                 )
-            scope = module.scope
-        if name.name in scope.values:
-            return scope.values[name.name]
+            return module.member(name.name, name.module)
+        if name.name in self.values:
+            return self.values[name.name]
         shown = visible(name.name, 60)
-        if name.name in scope.later:
-            place = scope.later[name.name]
+        if name.name in self.later:
+            place = self.later[name.name]
             line, _ = place.source.position(place.start)
             inside = place.start <= name.span.start and place.source is name.span.source
             raise Fault(
@@ -125,7 +138,9 @@ class Scope:
                 else f"`{shown}` is declared only on line {line}",
                 "a name is declared above where it is used",
             )
-        close = nearest(name.name, [*scope.values, *FUNCTIONS])
+        if name.name in FUNCTIONS:
+            raise Fault("PEM0302", f"`{shown}` is a function, not a value", f"call it: {shown}(…)")
+        close = nearest(name.name, [*self.values, *FUNCTIONS])
         raise Fault(
             "PEM0206",
             f"nothing is called `{shown}`",

@@ -16,6 +16,7 @@ RECIPE_IS_WRONG = 1
 USAGE_IS_WRONG = 2
 INTERRUPTED = 130
 USAGE_CODES = ("PEM0211",)
+SHOWN = 100  # messages that anyone reads at once
 
 
 def coloured(stream: TextIO) -> bool:
@@ -30,8 +31,10 @@ def say(diagnostics: Iterable[Diagnostic], form: str) -> int:
     if form == "json":
         click.echo(json.dumps([d.as_json() for d in found], ensure_ascii=False, indent=2))
     else:
-        for diagnostic in found:
+        for diagnostic in found[:SHOWN]:
             click.echo(render(diagnostic, coloured(sys.stderr)) + "\n", err=True)
+        if len(found) > SHOWN:
+            click.echo(f"… and {len(found) - SHOWN} more; --format json shows all.", err=True)
     if any(d.code in USAGE_CODES for d in found):
         return USAGE_IS_WRONG
     return RECIPE_IS_WRONG if any(d.severity == "error" for d in found) else 0

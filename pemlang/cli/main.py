@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+from collections.abc import Sequence
+from typing import NoReturn
 
 import click
 
@@ -49,10 +51,14 @@ def cli() -> None:
     are built."""
 
 
-def main() -> None:
-    """Run the command line; mistakes in it never show a traceback."""
+def main(args: Sequence[str] | None = None) -> NoReturn:
+    """Run the command line; mistakes in it never show a traceback.
+
+    Args:
+        args: the words after `pem`; the process's own when not given.
+    """
     try:
-        code = cli(standalone_mode=False)
+        code = cli(args, standalone_mode=False)
         sys.stdout.flush()
     except click.ClickException as error:
         error.show()

@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 from pemlang.diagnostics import Fault, listed, visible
 from pemlang.formats.config import UNSUPPORTED, Config, read_config
-from pemlang.formats.patterns import look_up, targets
+from pemlang.formats.patterns import feeds_forward, look_up, module_of
 from pemlang.formats.pickled import read_pickled_header
 from pemlang.formats.safetensors import Entry, Header, read_header
 from pemlang.formats.sites import Method, Shapes, SiteShape
@@ -235,7 +235,7 @@ def _gain_site(
     site: str, _: Mapping[str, str], found: list[Entry], feedforward: str | tuple[str, ...]
 ) -> tuple[SiteShape, int]:
     shape = found[0].shape
-    inputs = targets(feedforward, site)
+    inputs = feeds_forward(feedforward, site)
     along = 0 if len(shape) == 2 and not inputs else 1
     if (
         len(shape) < 2
@@ -256,18 +256,18 @@ def _gain_site(
 def _scales(layout: Layout, config: Config) -> Mapping[str, float]:
     scales = {}
     for site, rank in layout.ranks.items():
-        said = (
-            look_up(config.rank_pattern, site, config.rank) if config.rank_pattern else config.rank
-        )
+        name, said = module_of(site), config.rank
+        if config.rank_pattern:
+            said = look_up(config.rank_pattern, name, said)
         if said != rank:
             raise Fault(
                 "PEM0415",
-                f"site {visible(site)} has rank {rank}, but the config says {said}: α = "
-                f"{config.alpha} cannot be both α/{rank} and α/{said}",
+                f"site {visible(site)} has rank {rank}, but the config says {said}: the scale may "
+                f"be α/{rank} or α/{said}",
                 "mend `r` or `rank_pattern` in adapter_config.json",
             )
         alpha = config.alpha
         if config.alpha_pattern:
-            alpha = look_up(config.alpha_pattern, site, alpha)
+            alpha = look_up(config.alpha_pattern, name, alpha)
         scales[site] = config.scale(rank, alpha)
     return MappingProxyType(scales)

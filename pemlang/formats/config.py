@@ -110,8 +110,9 @@ def parse_config(data: bytes, name: str) -> Config:
     read = _Reader(raw, name)
     kind = read("peft_type", str, "")
     if kind not in ("LORA", "IA3"):
+        said = f"is of peft_type {visible(kind, 40)!r}" if kind else "has no peft_type"
         known = "pemlang composes LORA and IA3 adapters"
-        raise Fault("PEM0420", f"{visible(name)} is of peft_type {visible(kind, 40)!r}", known)
+        raise Fault("PEM0420", f"{visible(name)} {said}", known)
     _refuse_features(raw, name)
     feedforward = read.names("feedforward_modules")
     return Config(

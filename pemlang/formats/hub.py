@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +21,7 @@ from pemlang.formats.safetensors import Entry, Header
 SCHEME = "hf://"
 FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
 _REFERENCE = re.compile(r"hf://(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
+_COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 @dataclass(frozen=True)
@@ -57,23 +58,48 @@ def read_hub_adapter(text: str, whole: bool) -> Adapter:
     reference = parse_reference(text)
     hub = _library()
     with _telling(text):
-        cached = _cached(hub, reference)
-        if cached is not None:
-            return read_adapter(cached)
-        names = _names(hub, reference)
-        if whole or FILES[1] not in names:
-            wanted = [FILES[0], FILES[1] if FILES[1] in names else FILES[2]]
-            return read_adapter(_fetch(hub, reference, wanted))
-        directory = _fetch(hub, reference, [FILES[0]])
-        metadata = hub.HfApi().parse_safetensors_file_metadata(
-            reference.repo, FILES[1], revision=reference.revision
-        )
-        entries = {
-            name: Entry(info.dtype, tuple(info.shape), *info.data_offsets)
-            for name, info in metadata.tensors.items()
-        }
-        config = read_config(directory)
-        return assemble(directory, directory / FILES[1], config, Header(entries, 0))
+        directory = _config(hub, reference)
+        # A branch may move between two requests: the rest comes from the commit of the config.
+        commit = directory.name
+        if any((directory / name).exists() for name in FILES[1:]):
+            return read_adapter(directory)
+        try:
+            if not whole:
+                return _from_header(hub, reference, directory, commit)
+            hub.hf_hub_download(reference.repo, FILES[1], revision=commit)
+        except hub.errors.EntryNotFoundError:
+            hub.hf_hub_download(reference.repo, FILES[2], revision=commit)
+        return read_adapter(directory)
+
+
+def _config(hub: Any, reference: HubReference) -> Path:
+    """The snapshot in the cache that holds the config, fetched if need be.
+
+    The library tries a hub that does not answer for most of a minute: ask once before, and go by
+    the cache when there is no answer.
+    """
+    ask = {"repo_id": reference.repo, "filename": FILES[0], "revision": reference.revision}
+    cached = hub.try_to_load_from_cache(**ask)
+    if not (isinstance(cached, str) and _COMMIT.fullmatch(reference.revision or "")):
+        try:
+            hub.get_hf_file_metadata(hub.hf_hub_url(**ask))
+            cached = hub.hf_hub_download(**ask)
+        except hub.errors.HfHubHTTPError:
+            raise
+        except Exception:  # no answer, in the words of the library's HTTP client
+            if not isinstance(cached, str):
+                raise
+    return Path(cached).parent
+
+
+def _from_header(hub: Any, reference: HubReference, directory: Path, commit: str) -> Adapter:
+    """The adapter from its config and the header of its tensors, fetched without them."""
+    found = hub.HfApi().parse_safetensors_file_metadata(reference.repo, FILES[1], revision=commit)
+    entries = {
+        name: Entry(info.dtype, tuple(info.shape), *info.data_offsets)
+        for name, info in found.tensors.items()
+    }
+    return assemble(directory, directory / FILES[1], read_config(directory), Header(entries, 0))
 
 
 def _library() -> Any:
@@ -81,6 +107,7 @@ def _library() -> Any:
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:
         import huggingface_hub
+        import huggingface_hub.errors
     except ImportError:
         raise Fault(
             "PEM0442", "hf:// needs the package huggingface_hub", 'pip install "pemlang[hub]"'
@@ -102,24 +129,3 @@ def _telling(text: str) -> Iterator[None]:
             f"cannot fetch {visible(text, 80)}: {type(error).__name__}: {visible(why)}",
             "check the name, the revision, your access and the network",
         ) from None
-
-
-def _names(hub: Any, reference: HubReference) -> set[str]:
-    info = hub.HfApi().model_info(reference.repo, revision=reference.revision)
-    return {sibling.rfilename for sibling in info.siblings or ()}
-
-
-def _cached(hub: Any, reference: HubReference) -> Path | None:
-    """The snapshot in the cache, when it is pinned to a commit and whole."""
-    if reference.revision is None or not re.fullmatch(r"[0-9a-f]{40}", reference.revision):
-        return None
-    find: Callable[..., Any] = hub.try_to_load_from_cache
-    paths = [find(reference.repo, name, revision=reference.revision) for name in FILES]
-    found = [Path(path) for path in paths if isinstance(path, str)]
-    return found[0].parent if len(found) > 1 and found[0].name == FILES[0] else None
-
-
-def _fetch(hub: Any, reference: HubReference, names: list[str]) -> Path:
-    for name in names:
-        path = hub.hf_hub_download(reference.repo, name, revision=reference.revision)
-    return Path(path).parent

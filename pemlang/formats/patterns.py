@@ -30,6 +30,15 @@ def _compiled(pattern: str, frame: str) -> re.Pattern[str]:
         ) from None
 
 
+def module_of(site: str) -> str:
+    """The module by which a config names a site.
+
+    PEFT adapts an nn.MultiheadAttention as two layers of one rank and α: itself, and the
+    out_proj inside its `base_layer`.
+    """
+    return site.split(".base_layer.", 1)[0]
+
+
 def look_up(pattern: Mapping[str, Any], site: str, default: Any) -> Any:
     """The entry of a `rank_pattern` or `alpha_pattern`: the first key that matches the name's end.
 
@@ -42,7 +51,7 @@ def look_up(pattern: Mapping[str, Any], site: str, default: Any) -> Any:
 
 
 def targets(modules: str | Iterable[str] | None, site: str) -> bool:
-    """Whether `target_modules` or `feedforward_modules` names a site.
+    """Whether `target_modules` names a site.
 
     Source: PEFT `tuners_utils.py`, `check_target_module_exists`: a string is a full match, a list
     matches exactly or by `.suffix`.
@@ -52,3 +61,14 @@ def targets(modules: str | Iterable[str] | None, site: str) -> bool:
     if isinstance(modules, str):
         return bool(_compiled(modules, "%").fullmatch(site))
     return any(site == name or site.endswith("." + name) for name in modules)
+
+
+def feeds_forward(modules: str | Iterable[str] | None, site: str) -> bool:
+    """Whether `feedforward_modules` names a site.
+
+    Source: PEFT `tuners/ia3/model.py`, `_check_target_module_feedforward`: in a list any ending
+    of the name will do, a whole part of it or not.
+    """
+    if modules is None or isinstance(modules, str):
+        return targets(modules, site)
+    return any(site.endswith(name) for name in modules)

@@ -76,6 +76,8 @@ def added(graph: Graph, one: Coef, other: Coef, sites: Mapping[str, object]) -> 
 
 def fitted(coef: Coef, old: Mapping[str, object], new: Mapping[str, object]) -> Coef:
     """A coefficient over the sites `old` as one over `new`: zero where it was not."""
+    if not new:
+        return Fraction(0)
     if not isinstance(coef, tuple) and (old is new or all(site in old for site in new)):
         return coef
     return collapse(expand(coef, old), new)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from fractions import Fraction
 from typing import Any
 
@@ -79,7 +79,8 @@ class Node:
     ) -> None:
         self.op, self.args, self.attrs, self.type, self.adapter = op, args, attrs, type, adapter
         self.depth = 1 + max((arg.depth for arg in args), default=0)
-        said = json.dumps([op, [arg.key for arg in args], plain(attrs)], ensure_ascii=False)
+        parts = [op, [arg.key for arg in args], plain(attrs), plain(type)]
+        said = json.dumps(parts, ensure_ascii=False)
         self.key = hashlib.sha256(said.encode()).hexdigest()
 
     def __repr__(self) -> str:
@@ -100,6 +101,8 @@ def plain(value: Any) -> Any:
         return [plain(item) for item in value]
     if isinstance(value, Shapes):
         return value.digest
+    if isinstance(value, NumberType | AdapterType | ModelType):
+        return [plain(getattr(value, field.name)) for field in fields(value)]
     return value
 
 

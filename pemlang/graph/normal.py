@@ -76,6 +76,9 @@ def pairs(node: Node) -> dict[Node, Pair]:
 def make_mix(graph: Graph, type: AdapterType, found: Mapping[Node, Pair]) -> Node:
     """The canonical node of (Σ αᵢAᵢ, Σ βᵢBᵢ). Laws: as for make_sum, on pairs."""
     kept = {leaf: pair for leaf, pair in found.items() if any(c not in (0, ()) for c in pair)}
+    if not kept:
+        # 0 ⊗ x is (0, 0) at the rank and scale of x: ⊕ still holds it to them.
+        kept = {min(found, key=lambda leaf: leaf.key): (Fraction(0), Fraction(0))}
     args = sorted(kept, key=lambda leaf: leaf.key)
     if len(args) == 1 and kept[args[0]] == (ONE, ONE):
         return make_sum(graph, type, {args[0]: ONE})

@@ -42,6 +42,10 @@ def combine(graph: Graph, symbol: str, left: Num, right: Num) -> Num:
         return left
     if symbol == "+" and left == 0:
         return right
+    # The law x·y = y·x, and so for +: an exact number first, then by key.
+    swap = isinstance(left, Node) and (isinstance(right, Fraction) or right.key < left.key)
+    if symbol in "*+" and swap:
+        left, right = right, left
     args = tuple(n for n in (left, right) if isinstance(n, Node))
     shape = tuple(None if isinstance(n, Node) else n for n in (left, right))
     return graph.add("number", args, (symbol, shape), NumberType())

@@ -52,10 +52,11 @@ def encode(array: Array, dtype: str) -> bytes:
             finite = bool(np.isfinite(narrow).all())
             data = narrow.tobytes()
     if not finite:
+        wider = "f32" if dtype == "F16" else "f64"
         raise Fault(
             "PEM0503",
-            f"a result is too large for {dtype}",
-            "save with dtype=f32, or scale it down",
+            f"a result is too large for {dtype.lower()}",
+            f"save with dtype={wider}, or scale it down",
         )
     return data
 

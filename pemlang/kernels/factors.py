@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 
+from pemlang.diagnostics import Fault
 from pemlang.kernels.dtypes import Array
 
 
@@ -31,11 +33,24 @@ class Factors:
 def weighted(parts: Iterable[tuple[float, Array]]) -> Array:
     """Σ cᵢ·xᵢ in the arrays' own precision, in the order given. Never empty."""
     total: Array | None = None
-    for number, array in parts:
-        term = array if number == 1 else np.multiply(array, array.dtype.type(number))
-        total = term if total is None else total + term
+    with finite():
+        for number, array in parts:
+            term = array if number == 1 else np.multiply(array, array.dtype.type(number))
+            total = term if total is None else total + term
     assert total is not None
     return total
+
+
+@contextmanager
+def finite() -> Iterator[None]:
+    """Numbers stay finite, so that no later step meets infinity or NaN; raises PEM0503."""
+    try:
+        with np.errstate(over="raise"):
+            yield
+    except (FloatingPointError, np.linalg.LinAlgError):
+        raise Fault(
+            "PEM0503", "a result is too large for the precision it is computed in", "scale it down"
+        ) from None
 
 
 def concatenated(parts: Iterable[tuple[float, Factors]], scale: float) -> Factors:
@@ -51,7 +66,11 @@ def concatenated(parts: Iterable[tuple[float, Factors]], scale: float) -> Factor
 
 def _carry(number: float, part: Factors, scale: float) -> Array:
     factor = number if part.scale == scale else number * part.scale / scale
-    return part.out if factor == 1 else part.out * part.out.dtype.type(factor)
+    if factor == 1:
+        return part.out
+    with finite():
+        product: Array = part.out * part.out.dtype.type(factor)
+    return product
 
 
 def padded(part: Factors, rank: int) -> Factors:

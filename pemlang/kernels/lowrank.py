@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pemlang.kernels.factors import Factors
+from pemlang.kernels.factors import Factors, finite
 
 Matrix = NDArray[np.float64]
 
@@ -79,8 +79,8 @@ def overlap(one: Factors, other: Factors) -> float:
     for part in (one, other):
         _, a = matrices(part)
         q, r = np.linalg.qr(a.T)
-        sizes = np.abs(np.diag(r))
-        bases.append(q[:, sizes > 1e-10 * max(1e-300, float(sizes.max(initial=0.0)))])
+        u, sizes, _ = np.linalg.svd(r)  # rows that depend on others add no direction
+        bases.append(q @ u[:, sizes > 1e-10 * max(1e-300, float(sizes.max(initial=0.0)))])
     least = min(q.shape[1] for q in bases)
     if least == 0:
         return 0.0
@@ -97,6 +97,7 @@ def rank_for_energy(values: Matrix, energy: float) -> int:
     return int(np.argmax(kept)) + 1 if kept.any() else len(values)
 
 
+@finite()
 def truncate(part: Factors, rank: int | None, energy: float | None) -> Truncation:
     """The best approximation of Δ of a rank, or of the least rank that keeps an energy.
 

@@ -31,14 +31,32 @@ def same_space(ctx: Context, left: Node, right: Node) -> AdapterType:
             )
             if extra
         ]
-        a, b = ctx.text(0), ctx.text(1)
-        raise Fault(
-            "PEM0306",
-            f"`{a}` and `{b}` change different modules",
-            f"join({a}, {b})" if lack else None,
-            (*lack, f"join adds, absent sites counting as zero; {b}[like {a}] leaves sites out"),
-        )
+        message = f"`{ctx.text(0)}` and `{ctx.text(1)}` change different modules"
+        raise Fault("PEM0306", message, *_with_sites_of_both(ctx, one, two, lack))
     return found
+
+
+def _with_sites_of_both(
+    ctx: Context, one: Shapes, two: Shapes, lack: list[str]
+) -> tuple[str | None, list[str]]:
+    """What to write where two operands change different modules, and what to know about it."""
+    a, b = ctx.left, ctx.text(1)
+    if ctx.what in ("+", "-"):
+        told = [*lack, "join counts a site that one of them does not have as zero there"]
+        return f"join({a}, {'-' * (ctx.what == '-')}{b})", told
+    if not any(site in two for site in one):
+        return None, lack
+    a_kept = a if all(site in two for site in one) else f"{operand(a)}[like {ctx.text(1)}]"
+    b_kept = b if all(site in one for site in two) else f"{operand(b)}[like {ctx.text(0)}]"
+    told = [*lack, "x[like y] keeps the sites of x that y has too"]
+    if ctx.what in ("⊕", "⊖"):
+        return f"{a_kept} {ctx.what} {b_kept}", told
+    return f"{ctx.what}({a_kept}, {b_kept})", told
+
+
+def operand(text: str) -> str:
+    """An expression as written, in brackets where `[…]` would bind to a part of it only."""
+    return text if text.replace(".", "").replace("_", "").isalnum() else f"({text})"
 
 
 def with_base(one: Node, other: Node) -> Node:
@@ -104,28 +122,39 @@ def same_parameters(ctx: Context, left: Node, right: Node) -> AdapterType:
     """
     found = same_space(ctx, left, right)
     a, b = ctx.text(0), ctx.text(1)
+    exact = exactly(ctx)
     site = _first_difference(ranks(left), ranks(right))
     if site is not None:
-        one, two = ranks(left)[site], ranks(right)[site]
-        low, high = (a, two) if one < two else (b, one)
+        high = max(*ranks(left).values(), *ranks(right).values())
+        padded = [
+            text if set(ranks(x).values()) == {high} else f"pad({text}, rank={high})"
+            for x, text in ((left, ctx.left), (right, b))
+        ]
+        if scales(left) != scales(right):
+            padded[1] = f"rescale({padded[1]}, like={a})"
         raise Fault(
             "PEM0308",
-            f"⊕ adds factors of equal rank; at {visible(site)} `{a}` has rank {one}, "
-            f"`{b}` has rank {two}",
-            f"pad({low}, rank={high})",
-            (f"or add what they do, exactly, at any rank: {a} + {b}",),
+            f"{ctx.what} needs equal ranks: at {visible(site)} `{a}` has rank "
+            f"{ranks(left)[site]}, `{b}` has rank {ranks(right)[site]}",
+            f" {ctx.what} ".join(padded),
+            (f"or combine what they do, exactly, at any rank: {exact}",),
         )
     site = _first_difference(scales(left), scales(right))
     if site is not None:
         one_s, two_s = scales(left)[site], scales(right)[site]
         raise Fault(
             "PEM0309",
-            f"⊕ adds factors of equal scale; at {visible(site)} `{a}` has scale {one_s:g}, "
+            f"{ctx.what} needs equal scales: at {visible(site)} `{a}` has scale {one_s:g}, "
             f"`{b}` has {two_s:g}",
-            f"rescale({b}, like={a})",
-            (f"or add what they do, exactly, at any scale: {a} + {b}",),
+            f"{ctx.left} {ctx.what} rescale({b}, like={a})",
+            (f"or combine what they do, exactly, at any scale: {exact}",),
         )
     return found
+
+
+def exactly(ctx: Context) -> str:
+    """The expression with + or − in place of ⊕ or ⊖."""
+    return f"{ctx.left} {'-' if ctx.what == '⊖' else '+'} {ctx.text(1)}"
 
 
 def _first_difference(one: Mapping[str, float], two: Mapping[str, float]) -> str | None:

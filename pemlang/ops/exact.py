@@ -8,7 +8,7 @@ from fractions import Fraction
 from functools import reduce
 from typing import TYPE_CHECKING, Any
 
-from pemlang.diagnostics import Fault
+from pemlang.diagnostics import Fault, visible
 from pemlang.graph import coef as coefs
 from pemlang.graph.node import AdapterType, Graph, ModelType, Node, Num
 from pemlang.graph.normal import MINUS_ONE, adapter_type, linear
@@ -22,6 +22,7 @@ from pemlang.ops.record import (
     Run,
     Signature,
     Terms,
+    kind_of,
     node_kind,
     ranks,
     scales,
@@ -107,7 +108,7 @@ def _divide(ctx: Context, x: Node, by: Num | Schedule) -> Node:
 def _join(ctx: Context, *xs: Node) -> Node:
     total = xs[0]
     for index, x in enumerate(xs[1:], 1):
-        pair = Context(ctx.graph, (ctx.text(0), ctx.text(index)))
+        pair = Context(ctx.graph, (ctx.text(0), ctx.text(index)), "join")
         found = replace(same_base(pair, total, x), shapes=union(pair, total, x))
         total = linear(ctx.graph, found, [(coefs.ONE, total), (coefs.ONE, x)])
     return total
@@ -133,8 +134,8 @@ def _bake(ctx: Context, model: Node, x: Node) -> Node:
     if point.base is not None and vector.base is not None and point.base != vector.base:
         raise Fault(
             "PEM0305",
-            f"`{ctx.text(0)}` is of the base {point.base!r}, `{ctx.text(1)}` belongs to "
-            f"{vector.base!r}",
+            f"`{ctx.text(0)}` is of the base {visible(point.base)!r}, `{ctx.text(1)}` belongs to "
+            f"{visible(vector.base)!r}",
             "add an adapter of this model",
         )
     return ctx.graph.add("bake", (model, x), (), point)
@@ -151,7 +152,7 @@ def _task_vector(ctx: Context, x: Node, y: Node) -> Node:
         raise Fault(
             "PEM0307",
             f"`{ctx.text(0)}` and `{ctx.text(1)}` are not the same architecture: "
-            f"{len(differ)} tensors differ, such as {differ[0]}",
+            f"{len(differ)} tensors differ, such as {visible(differ[0])}",
             "subtract a model and the base it was tuned from",
         )
     return ctx.graph.add("task_vector", (x, y), (), AdapterType("dense", one.base, one.shapes))
@@ -161,16 +162,17 @@ def _points_do_not_add(ctx: Context, x: Node, y: Node) -> Node:
     raise Fault(
         "PEM0303",
         "models are points: they do not add",
-        f"base + 0.5 * ({ctx.text(0)} - base) + 0.5 * ({ctx.text(1)} - base)",
-        ("a difference of models is an adapter, and adapters add",),
+        f"{ctx.left} + 0.5 * ({ctx.text(1)} - {ctx.text(0)})",
+        ("a difference of models is an adapter, and adapters add to models: this is halfway",),
     )
 
 
 def _points_do_not_scale(ctx: Context, x: Any, y: Any) -> Node:
+    model = ctx.text(0 if kind_of(x) == "model" else 1)
     raise Fault(
         "PEM0303",
         "models are points: they do not scale",
-        "base + 0.5 * (model - base)",
+        f"b + 0.5 * ({model} - b), where b is the base it was tuned from",
         ("a difference of models is an adapter, and adapters scale",),
     )
 
@@ -308,7 +310,7 @@ def _lower_sum(
     parts = []
     for number, arg in _terms_at(node, site):
         factors, value = args[arg], run.number(number)
-        if factors is not None and value != 0:
+        if factors is not None:  # a measured 0 stays: its rank was promised
             parts.append((value, factors))
     if not parts:
         return None

@@ -14,7 +14,7 @@ from pemlang.diagnostics import Fault
 from pemlang.graph import coef as coefs
 from pemlang.graph.node import Graph, Node, Num
 from pemlang.graph.normal import MINUS_ONE, Pair, adapter_type, factorwise, linear
-from pemlang.ops.agree import same_parameters, same_space, with_base
+from pemlang.ops.agree import exactly, same_parameters, same_space, with_base
 from pemlang.ops.exact import resolve, signed_sum
 from pemlang.ops.record import (
     Context,
@@ -42,13 +42,17 @@ def _is_lora(x: Node) -> bool:
     return adapter_type(x).method == "lora"
 
 
+def _is_zero(x: Node) -> bool:
+    return x.op in ("sum", "mix") and not x.args
+
+
 def _agree(ctx: Context, x: Node, y: Node) -> Node:
     if not (_is_lora(x) and _is_lora(y)):
         same_space(ctx, x, y)
         return with_base(x, y)
     same_parameters(ctx, x, y)
-    if x is not y and x.args != () != y.args:
-        ctx.watches.append(Watch(x, y, (ctx.text(0), ctx.text(1))))
+    if x is not y and not (_is_zero(x) or _is_zero(y)):
+        ctx.watches.append(Watch(x, y, (ctx.text(0), ctx.text(1)), exactly(ctx)))
     return with_base(x, y)
 
 
@@ -160,28 +164,28 @@ SCALE = Operator(
 
 
 def _mix_ranks(node: Node) -> Mapping[str, int]:
-    shapes = adapter_type(node).shapes
-    found = ranks(node.args[0]) if node.args else dict.fromkeys(shapes, 0)
-    return {site: found[site] for site in shapes}
+    """The terms' common rank; a site that join added to all of them has none."""
+    found = {site: rank for arg in node.args for site, rank in ranks(arg).items()}
+    return {site: found.get(site, 0) for site in adapter_type(node).shapes}
 
 
 def _mix_scales(node: Node) -> Mapping[str, float]:
-    shapes = adapter_type(node).shapes
-    found = scales(node.args[0]) if node.args else dict.fromkeys(shapes, 1.0)
-    return {site: found[site] for site in shapes}
+    found = {site: scale for arg in node.args for site, scale in scales(arg).items()}
+    return {site: found.get(site, 1.0) for site in adapter_type(node).shapes}
 
 
 def _lower_mix(
     run: Run, node: Node, site: str, args: Mapping[Node, Factors | None]
 ) -> Factors | None:
-    from pemlang.kernels.factors import Factors, weighted
+    from pemlang.kernels.factors import Factors, padded, weighted
 
     parts = []
     for arg, (alpha, beta) in zip(node.args, node.attrs[1], strict=True):
         factors = args[arg]
         if factors is not None:
             numbers = (run.number(coefs.at(alpha, site)), run.number(coefs.at(beta, site)))
-            parts.append((*numbers, factors))
+            # An energy may have cut it below the rank that its type says.
+            parts.append((*numbers, padded(factors, ranks(arg)[site])))
     if not any(alpha or beta for alpha, beta, _ in parts):
         return None
     a = weighted((alpha, factors.a) for alpha, _, factors in parts)

@@ -20,19 +20,28 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Watch:
     """Something to look at once weights are read, and to warn of: how far the A row spaces of
-    the operands of a ⊕ overlap."""
+    the operands of a ⊕ overlap. `exact` is the expression that adds what they do instead."""
 
     left: Node
     right: Node
     texts: tuple[str, str]
+    exact: str
 
 
 class Context:
-    """What a type rule may use: the graph, and how its arguments are written in the recipe."""
+    """What a type rule may use: the graph, and how its arguments are written in the recipe.
 
-    def __init__(self, graph: Graph, texts: tuple[str, ...] = ()) -> None:
+    `what` is the operator as written. `left` is all that stands left of it: in a chain more than
+    the one term that a further one is held to.
+    """
+
+    def __init__(
+        self, graph: Graph, texts: tuple[str, ...] = (), what: str = "", left: str | None = None
+    ) -> None:
         self.graph = graph
         self.texts = texts
+        self.what = what
+        self.left = self.text(0) if left is None else left
         self.watches: list[Watch] = []
 
     def text(self, index: int) -> str:

@@ -71,12 +71,19 @@ def _depths(sites: Sequence[str]) -> dict[str, Fraction]:
         raise Fault(
             "PEM0321",
             f"a schedule by depth has no value for {listed(outside)}: no layer number in the name",
-            'say what they get: per { "*.layers.*": 0.5, else: 1 }',
+            f'say what they get: per {{ "{_layers_pattern(sites)}": 0.5, else: 1 }}',
         )
     numbers = [layer for layer in layers.values() if layer is not None]
     low, high = min(numbers, default=0), max(numbers, default=0)
     span = max(1, high - low)
     return {site: Fraction((layer or 0) - low, span) for site, layer in layers.items()}
+
+
+def _layers_pattern(sites: Sequence[str]) -> str:
+    """A pattern of the sites that lie in layers; of all, where none does."""
+    numbered = (site[: match.start(1)] for site in sites if (match := _LAYER.search(site)))
+    name = next(numbered, "").rstrip(".").rpartition(".")[2]
+    return f"*{visible(name)}.*" if name else "*"
 
 
 @dataclass(frozen=True)

@@ -3,8 +3,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from pemlang.diagnostics import Fault, listed, visible
@@ -12,7 +13,7 @@ from pemlang.formats.sites import Shapes, SiteShape
 from pemlang.graph.node import AdapterType, Node, Num
 from pemlang.graph.normal import adapter_type
 from pemlang.graph.numbers import shown
-from pemlang.ops.agree import need_method, same_space
+from pemlang.ops.agree import need_method, operand, same_space
 from pemlang.ops.record import (
     Context,
     NodeKind,
@@ -31,17 +32,24 @@ if TYPE_CHECKING:
 MAX_RANK = 1 << 20
 
 
-def whole_rank(value: Num, what: str) -> int:
-    """A rank as a whole number of at least 1; raises PEM0312, or PEM0314 when it is measured."""
+def unmeasured(value: Num, what: str) -> Fraction:
+    """A number that decides shapes; raises PEM0314 when it is measured."""
     if isinstance(value, Node):
         raise Fault(
             "PEM0314",
             f"{what} is measured from weights, but shapes must be known before they are read",
-            "write the rank as a number or a param",
+            "write a number or a param",
         )
-    if value.denominator != 1 or not 1 <= value <= MAX_RANK:
-        raise Fault("PEM0312", f"{what} is {shown(value)}, not a whole number of at least 1")
-    return int(value)
+    return value
+
+
+def whole_rank(value: Num, what: str) -> int:
+    """A rank as a whole number of at least 1; raises PEM0312, or PEM0314 when it is measured."""
+    rank = unmeasured(value, what)
+    if rank.denominator != 1 or not 1 <= rank <= MAX_RANK:
+        whole = f"a whole number from 1 to {MAX_RANK}"
+        raise Fault("PEM0312", f"{what} is {shown(rank)}, not {whole}", f"{what}=16")
+    return int(rank)
 
 
 # --- compress ------------------------------------------------------------------------------
@@ -65,11 +73,12 @@ def compress(ctx: Context, x: Node, rank: Num | None = None, energy: Num | None 
     else:
         need_method(x, "lora", "compress", ctx.text(0))
     if energy is not None:
-        if isinstance(energy, Node) or not 0 < energy <= 1:
+        if not 0 < unmeasured(energy, "energy") <= 1:
             raise Fault(
                 "PEM0312",
                 f"energy is {shown(energy)}, not a number above 0 and at most 1",
-                "energy=0.99 keeps 99 % of the squared norm",
+                "energy=0.99",
+                ("energy=0.99 keeps 99 % of the squared norm",),
             )
         return ctx.graph.add("compress", (x,), (None, energy), type_)
     assert rank is not None
@@ -99,13 +108,19 @@ def _matrices_only(ctx: Context, type_: AdapterType) -> AdapterType:
         raise Fault(
             "PEM0311",
             f"a LoRA holds matrices only; {listed(others)} of `{ctx.text(0)}` are none",
-            f'select the matrices: {ctx.text(0)}["*_proj.weight"]',
+            _select_matrices(ctx.text(0), [site for site in type_.shapes if site not in others]),
         )
     shapes = {
         site.removesuffix(".weight"): SiteShape("linear", shape.a[1:], shape.a[:1])
         for site, shape in type_.shapes.items()
     }
     return replace(type_, method="lora", shapes=Shapes(shapes))
+
+
+def _select_matrices(text: str, matrices: Sequence[str]) -> str | None:
+    ends = sorted({".".join(site.split(".")[-2:]) for site in matrices})
+    patterns = ", ".join(f'"*{visible(end)}"' for end in ends)
+    return f"select the matrices: {operand(text)}[{patterns}]" if ends else None
 
 
 def _compress_ranks(node: Node) -> Mapping[str, int]:
@@ -227,6 +242,8 @@ def _rescale(ctx: Context, x: Node, like: Node) -> Node:
         )
     # Law: rescale(rescale(x, …), like=y) = rescale(x, like=y).
     inner = x.args[0] if x.op == "rescale" else x
+    if wanted == scales(inner):
+        return inner
     return ctx.graph.add("rescale", (inner,), (tuple(sorted(wanted.items())),), type_)
 
 

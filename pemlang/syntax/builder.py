@@ -21,7 +21,7 @@ ASCII = {".+": "⊕", ".-": "⊖", ".*": "⊗"}
 _HOLE = re.compile(r"\{\{|\}\}|\{([^{}]*)\}|[{}]")
 _ESCAPES = {"n": "\n", "t": "\t", '"': '"', "\\": "\\"}
 MAX_DIGITS = 40
-MAX_EXPONENT = 300
+MAX_EXPONENT = 260  # the largest number, 40 digits at this exponent, is still a float64
 
 
 @v_args(meta=True)

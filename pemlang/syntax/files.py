@@ -7,7 +7,7 @@ from pathlib import Path
 from pemlang.diagnostics import Fault, visible
 from pemlang.source import Source
 
-MAX_BYTES = 1 << 20
+MAX_BYTES = 256 << 10
 
 
 def read_source(path: Path, name: str | None = None) -> Source:
@@ -35,7 +35,7 @@ def read_source(path: Path, name: str | None = None) -> Source:
     if len(data) > MAX_BYTES:
         raise Fault(
             "PEM0101",
-            f"{shown} is larger than {MAX_BYTES >> 20} MiB, the most a recipe may have",
+            f"{shown} is larger than {MAX_BYTES >> 10} KiB, the most a recipe may have",
             "split it: import the parts from a recipe that saves",
         )
     if data.lstrip().startswith(b"-----BEGIN"):

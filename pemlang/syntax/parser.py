@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from functools import cache
 from typing import Any
+from unicodedata import normalize
 
 from lark import Lark
 from lark.exceptions import UnexpectedCharacters, UnexpectedInput, UnexpectedToken, VisitError
@@ -18,13 +19,14 @@ from pemlang.syntax.builder import TreeBuilder
 from pemlang.syntax.split import Chunk, split
 
 MAX_DEPTH = 100
-STATEMENTS = ("language import base model adapter param let def assert save test").split()
+_DECLARED = re.compile(r"(?:base|model|adapter|param|let|def)\s+([^\W\d]\w*)")
+STATEMENTS = "language import base model adapter param let def assert save".split()
 
 
 def parse(source: Source, report: Report) -> t.File:
     """The tree of a whole source.
 
-    Statements that do not parse are reported and left out, so that the rest is still checked.
+    Statements that do not parse are reported, so that the rest is still checked.
     """
     statements: list[t.Statement] = []
     for chunk in split(source, report):
@@ -32,7 +34,17 @@ def parse(source: Source, report: Report) -> t.File:
             statements.append(_statement(source, chunk))
         except _Misread as mistake:
             report.add(mistake.fault.at(mistake.span))
+            statements += _unread(source, chunk)
     return t.File(Span(source, 0, len(source.text)), tuple(statements))
+
+
+def _unread(source: Source, chunk: Chunk) -> list[t.Statement]:
+    """The name that a statement which does not parse would have declared."""
+    found = _DECLARED.match(source.text, chunk.start, chunk.end)
+    if found is None:
+        return []
+    name = t.Name(Span(source, found.start(1), found.end(1)), normalize("NFC", found[1]))
+    return [t.Unread(Span(source, chunk.start, chunk.end), "", name)]
 
 
 class _Misread(Exception):
@@ -93,19 +105,12 @@ _READABLE = {
     "PRODUCT_OP": "an operator",
     "COMPARE": "a comparison",
     "$END": "the end of the line",
-    "EQUAL": "`=`",
-    "LPAR": "`(`",
-    "RPAR": "`)`",
-    "LSQB": "`[`",
-    "RSQB": "`]`",
-    "LBRACE": "`{`",
-    "RBRACE": "`}`",
-    "COMMA": "`,`",
-    "COLON": "`:`",
-    "DOT": "`.`",
 }
+_GOES_ON = "an expression that goes on over several lines stands in brackets: ( … )"
 _WORD = re.compile(r"\w+")
 _VALUE_START = {"NUMBER", "STRING", "NAME", "TRUE", "FALSE", "LPAR"}
+# What may follow a whole value, said in one word.
+_AFTER_VALUE = {"SUM_OP", "PRODUCT_OP", "COMPARE", "_AND", "_OR", "LPAR", "LSQB", "DOT"}
 
 
 def _misread(source: Source, chunk: Chunk, error: UnexpectedInput) -> _Misread:
@@ -117,25 +122,40 @@ def _misread(source: Source, chunk: Chunk, error: UnexpectedInput) -> _Misread:
         if error.token.type != "$END":
             start, end = int(error.token.start_pos or 0), int(error.token.end_pos or 0)
     elif isinstance(error, UnexpectedCharacters):
-        wanted = set(error.allowed or ())
         start = int(error.pos_in_stream or 0)
         word = _WORD.match(source.text, start, chunk.end)
         end = word.end() if word else start + 1
     found = source.text[start:end]
     span = Span(source, start, end)
     if start == chunk.start:
-        return _Misread(_unknown_statement(found), span)
+        return _Misread(_unknown_statement(found, source.text[end : chunk.end]), span)
     expected = _expected(wanted)
     if not found.strip():
         message = f"the line ends where {expected} should follow"
-        hint = "an expression that goes on over several lines stands in brackets: ( … )"
-        return _Misread(Fault("PEM0108", message, hint), span)
-    equals = found == "=" and "COMPARE" in wanted
-    message = f"`{visible(found, 40)}` is out of place: {expected} should stand here"
-    return _Misread(Fault("PEM0108", message, "compare with `==`" if equals else None), span)
+        goes_on = wanted >= _VALUE_START or "SUM_OP" in wanted
+        return _Misread(Fault("PEM0108", message, _GOES_ON if goes_on else None), span)
+    if isinstance(error, UnexpectedCharacters):
+        message = f"`{visible(found, 40)}` means nothing in a recipe"
+    else:
+        message = f"`{visible(found, 40)}` is out of place: {expected} should stand here"
+    return _Misread(Fault("PEM0108", message, _remedy(source, span, wanted)), span)
 
 
-def _unknown_statement(word: str) -> Fault:
+def _remedy(source: Source, span: Span, wanted: set[str]) -> str | None:
+    """What to write instead of the mistakes that other languages teach."""
+    found = span.text
+    if found == "=" and "COMPARE" in wanted:
+        return "compare with `==`"
+    if found in ("<", "<=", ">", ">=", "==", "!=") and "_AND" in wanted:
+        return "join two comparisons with `and`"
+    if found == "'":
+        return 'a string stands in double quotes: "…"'
+    if found == "." and source.text[span.end : span.end + 1].isdigit():
+        return "write a digit before the point: 0.5"
+    return None
+
+
+def _unknown_statement(word: str, rest: str) -> Fault:
     if word == "test":
         return Fault(
             "PEM0112",
@@ -143,21 +163,32 @@ def _unknown_statement(word: str) -> Fault:
             'state what must hold with `assert … else "…"`',
         )
     close = nearest(word, STATEMENTS)
-    return Fault(
-        "PEM0107",
-        f"no statement starts with `{visible(word, 40)}`",
-        f"did you mean `{close}`?"
-        if close
-        else "a line starts with one of: " + ", ".join(STATEMENTS[:-1]),
-    )
+    if re.match(r"\s*=(?!=)", rest):
+        hint = f"to name a value, write: let {visible(word, 40)} = …"
+    elif close:
+        hint = f"did you mean `{close}`?"
+    elif word[0] in "+-*/.⊕⊖⊗<>=!":
+        hint = _GOES_ON
+    else:
+        hint = "a line starts with one of: " + ", ".join(STATEMENTS)
+    return Fault("PEM0107", f"no statement starts with `{visible(word, 40)}`", hint)
+
+
+def _readable(terminal: str) -> str:
+    if terminal in _READABLE:
+        return _READABLE[terminal]
+    pattern = _lark().get_terminal(terminal).pattern
+    return f"`{pattern.value if pattern.type == 'str' else terminal.strip('_').lower()}`"
 
 
 def _expected(wanted: set[str]) -> str:
     if wanted >= _VALUE_START:
         return "a value"
-    words = [_READABLE.get(name, f"`{name.strip('_').lower()}`") for name in sorted(wanted)]
-    words = sorted(set(words), key=lambda word: (word.startswith("an "), word))
-    if not words:
+    if "SUM_OP" in wanted:
+        wanted = wanted - _AFTER_VALUE | {"SUM_OP"}
+    readable = {_readable(name) for name in wanted}
+    words = sorted(readable, key=lambda word: (word.startswith("an "), word))
+    if not words:  # a character that begins no token at all
         return "something else"
     if len(words) > 5:
         words = [*words[:5], "…"]

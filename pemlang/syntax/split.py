@@ -15,10 +15,10 @@ _TOKEN = re.compile(
     r'(?P<doc>\#\#[^\n]*)|(?P<comment>\#[^\n]*)|(?P<string>"(?:\\.|[^"\\\n])*")|(?P<quote>")'
     r"|(?P<open>[(\[{])|(?P<close>[)\]}])|(?P<newline>\n)|(?P<word>[^\s#\"()\[\]{}]+)"
 )
-_PAIRS = {")": "(", "]": "[", "}": "{"}
+_PAIRS = {"(": ")", "[": "]", "{": "}"}
 # Control characters, and those that make text read in another order than it is parsed in.
 _FORBIDDEN = re.compile(
-    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]"
+    "[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]"
 )
 
 
@@ -68,7 +68,9 @@ def split(source: Source, report: Report) -> Iterator[Chunk]:
     if brackets:
         last = brackets[-1]
         fault = Fault(
-            "PEM0106", f"this `{last.group()}` is never closed", "close it after the last item"
+            "PEM0106",
+            f"this `{last.group()}` is never closed",
+            f"close it with `{_PAIRS[last.group()]}`",
         )
         report.add(fault.at(Span(source, last.start(), last.end())))
     elif start is not None:
@@ -91,9 +93,14 @@ def _mismatch(token: re.Match[str], brackets: list[re.Match[str]]) -> Fault | No
                 f"brackets are nested more than {MAX_BRACKETS} deep",
                 "name the inner parts with `let`",
             )
-    closes = token.lastgroup == "close"
-    if closes and (not brackets or brackets.pop().group() != _PAIRS[token.group()]):
-        return Fault(
-            "PEM0106", f"this `{token.group()}` closes nothing", "match it with its opening one"
-        )
+    if token.lastgroup == "close":
+        if not brackets:
+            return Fault("PEM0106", f"this `{token.group()}` closes nothing", "remove it")
+        opening = brackets.pop().group()
+        if _PAIRS[opening] != token.group():
+            return Fault(
+                "PEM0106",
+                f"this `{token.group()}` does not close the `{opening}` before it",
+                f"close that with `{_PAIRS[opening]}`",
+            )
     return None

@@ -243,6 +243,11 @@ class Save(Statement):
 
 
 @dataclass(frozen=True, slots=True)
+class Unread(Declaration):
+    """A declaration that does not parse: its name exists, so that its uses are no mistakes."""
+
+
+@dataclass(frozen=True, slots=True)
 class File(Tree):
     statements: tuple[Statement, ...]
 

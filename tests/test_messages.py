@@ -1,0 +1,395 @@
+"""Every message as a reader sees it.
+
+A case is a recipe, `messages/CODE-what.pem`, and what is said of it, `CODE-what.txt` beside it.
+Lines at its top that start with `#!` say more:
+
+    #! build              the message comes only when the recipe is built
+    #! set weight=3       a value for a param
+    #! paste              the help, put in the place of the marked text, makes the recipe right
+    #! instead let x = 1  this line, put in the place of the marked one, makes the recipe right
+
+What no recipe can show is a function here. `pytest --rewrite` writes the texts anew.
+"""
+
+from __future__ import annotations
+
+import ast
+import errno
+import json
+import re
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from click.testing import CliRunner
+
+import pemlang
+import shelf
+import support
+from pemlang.build import run as build_run
+from pemlang.build.tensors import Tensors, file_digest
+from pemlang.cli.main import cli
+from pemlang.diagnostics import Diagnostic, Fault, render
+from pemlang.formats import hub
+from pemlang.formats.adapter import read_adapter
+
+HERE = Path(__file__).parent / "messages"
+SOURCES = Path(pemlang.__file__).parent
+
+Found = tuple[Diagnostic, ...]
+MADE: dict[str, Callable[[Path, pytest.MonkeyPatch], Iterable[Diagnostic]]] = {}
+
+
+def made(function: Callable[[Path, pytest.MonkeyPatch], Iterable[Diagnostic]]) -> None:
+    """A case in Python; PEM0100_missing is the case PEM0100-missing."""
+    MADE[function.__name__.replace("_", "-")] = function
+
+
+# --- cases that no recipe can show ---------------------------------------------------------
+
+
+def said(path: Path | str, **params: Any) -> Found:
+    """What checking a recipe says."""
+    try:
+        return pemlang.load(path, params).check()
+    except pemlang.PemError as error:
+        return error.diagnostics
+
+
+def raised(action: Callable[[], object]) -> Found:
+    """What an action raises."""
+    try:
+        action()
+    except pemlang.PemError as error:
+        return error.diagnostics
+    except Fault as fault:
+        return (fault.at(None),)
+    raise AssertionError("nothing was raised")
+
+
+def recipe(root: Path, text: str) -> Found:
+    return said(support.recipe(root, text, "made.pem").name)
+
+
+@made
+def PEM0100_missing(root: Path, patch: pytest.MonkeyPatch) -> Found:
+    return said("nowhere.pem")
+
+
+@made
+def PEM0100_folder(root: Path, patch: pytest.MonkeyPatch) -> Found:
+    return said("adapters")
+
+
+@made
+def PEM0100_not_a_path(root: Path, patch: pytest.MonkeyPatch) -> Found:
+    return said("a\0b.pem")
+
+
+@made
+def PEM0101_large(root: Path, patch: pytest.MonkeyPatch) -> Found:
+    return recipe(root, "#" * (1 << 20) + "\n")
+
+
+@made
+def PEM0102_latin(root: Path, patch: pytest.MonkeyPatch) -> Found:
+    (root / "made.pem").write_bytes("# été\n".encode("latin-1"))
+    return said("made.pem")
+
+
+@made
+def PEM0105_turned(root: Path, patch: pytest.MonkeyPatch) -> Found:
+    return recipe(root, "let x = 1  # \u202egnorw\n")
+
+
+@made
+def PEM0109_brackets(root: Path, patch: pytest.MonkeyPatch) -> Found:
+    return recipe(root, f"let x = {'(' * 101}1{')' * 101}\n")
+
+
+@made
+def PEM0109_expression(root: Path, patch: pytest.MonkeyPatch) -> Found:
+    return recipe(root, f"let x = {'-' * 101}1\n")
+
+
+@made
+def PEM0205_many(root: Path, patch: pytest.MonkeyPatch) -> Found:
+    folder = root / "many"
+    for i in range(200):
+        support.recipe(folder, f"let x = {i}\n", f"f{i}.pem")
+    lines = [f'import "many/f{i}.pem" as f{i}' for i in range(200)]
+    return recipe(root, "\n".join(lines))
+
+
+@made
+def PEM0206_evaluate(root: Path, patch: pytest.MonkeyPatch) -> Found:
+    found = pemlang.load(support.recipe(root, 'adapter alpha = "adapters/a"\n', "made.pem"))
+    return (*raised(lambda: found.evaluate("alpah")), *raised(lambda: found.evaluate("\x1b[31m")))
+
+
+@made
+def PEM0206_evaluate_none(root: Path, patch: pytest.MonkeyPatch) -> Found:
+    found = pemlang.load(support.recipe(root, "let x = 1\n", "made.pem"))
+    return raised(lambda: found.evaluate("beta"))
+
+
+@made
+def PEM0212_set_no_string(root: Path, patch: pytest.MonkeyPatch) -> Found:
+    return said(support.recipe(root, 'param name: string = "x"\n', "made.pem").name, name=0.5)
+
+
+@made
+def PEM0301_evaluate(root: Path, patch: pytest.MonkeyPatch) -> Found:
+    text = 'adapter alpha = "adapters/a"\nlet x = norm(alpha)\n'
+    found = pemlang.load(support.recipe(root, text, "made.pem"))
+    return raised(lambda: found.evaluate("x"))
+
+
+@made
+def PEM0411_gone_before_digest(root: Path, patch: pytest.MonkeyPatch) -> Found:
+    return raised(lambda: file_digest(root / "gone.safetensors"))
+
+
+@made
+def PEM0411_gone_before_reading(root: Path, patch: pytest.MonkeyPatch) -> Found:
+    adapter = read_adapter(support.lora(root / "gone"))
+    adapter.weights.unlink()
+    return raised(lambda: read_all(adapter))
+
+
+@made
+def PEM0412_shrank(root: Path, patch: pytest.MonkeyPatch) -> Found:
+    adapter = read_adapter(support.lora(root / "shrank"))
+    adapter.weights.write_bytes(adapter.weights.read_bytes()[:-8])
+    return raised(lambda: read_all(adapter))
+
+
+def read_all(adapter: Any) -> None:
+    tensors = Tensors(shelf.np.dtype("f4"))
+    for key in adapter.header.entries:
+        tensors.array(adapter, key)
+
+
+@made
+def PEM0441_unreachable(root: Path, patch: pytest.MonkeyPatch) -> Found:
+    def download(*_: object, **__: object) -> None:
+        raise ConnectionError("\nno route\x1b[31m to the host\nand more")
+
+    library = SimpleNamespace(hf_hub_download=download)
+    patch.setattr(hub, "_library", lambda: library)
+    return recipe(root, 'adapter a = "hf://org/name@main"\n')
+
+
+@made
+def PEM0442_not_installed(root: Path, patch: pytest.MonkeyPatch) -> Found:
+    patch.setitem(sys.modules, "huggingface_hub", None)
+    return recipe(root, 'adapter a = "hf://org/name@main"\n')
+
+
+@made
+def PEM0512_full(root: Path, patch: pytest.MonkeyPatch) -> Found:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    patch.setattr(build_run, "flush", full)
+    text = 'adapter a = "adapters/a"\nsave a to "out/a"\n'
+    return raised(lambda: support.build(root, text))
+
+
+@made
+def PEM0520_other_model(root: Path, patch: pytest.MonkeyPatch) -> Found:
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    text = 'adapter narrow = "adapters/no_layers"\n'
+    path = support.recipe(root, text, "made.pem")
+    tiny = torch.nn.ModuleDict({"query": torch.nn.Linear(8, 12)})
+    model = get_peft_model(tiny, LoraConfig(target_modules=["query"]))
+    return raised(lambda: pemlang.apply(model, path, "narrow"))
+
+
+@made
+def PEM0520_other_names(root: Path, patch: pytest.MonkeyPatch) -> Found:
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    path = support.recipe(root, 'adapter other = "adapters/a"\n', "made.pem")
+    tiny = torch.nn.ModuleDict({"key": torch.nn.Linear(16, 12)})
+    model = get_peft_model(tiny, LoraConfig(target_modules=["key"]))
+    return raised(lambda: pemlang.apply(model, path, "other"))
+
+
+# --- running them --------------------------------------------------------------------------
+
+
+@dataclass
+class Case:
+    """One message, or a few of one code."""
+
+    name: str
+    text: str = ""
+    options: dict[str, list[str]] = field(default_factory=dict)
+
+    @cached_property
+    def code(self) -> str:
+        return self.name.partition("-")[0]
+
+    def run(self, text: str) -> Found:
+        """What is said of the recipe in the folder it lies in."""
+        support.recipe(Path(), text, f"{self.name}.pem")
+        params = dict(value.split("=", 1) for value in self.options.get("set", ()))
+        try:
+            found = pemlang.load(f"{self.name}.pem", params)
+            return found.build().warnings if "build" in self.options else found.check()
+        except pemlang.PemError as error:
+            return error.diagnostics
+        finally:
+            shelf.clear(Path())
+
+    def mended(self, found: Found) -> str:
+        """The recipe with the help, or what the case names, in the place of the mistake."""
+        text = self.text
+        for one in sorted(found, key=lambda d: -d.span.start if d.span else 0):
+            assert one.span is not None
+            start, end, new = one.span.start, one.span.end, one.help
+            if "instead" in self.options:
+                start, end = text.rfind("\n", 0, start) + 1, text.find("\n", start)
+                [new] = self.options["instead"]
+            assert new is not None
+            text = text[:start] + new + text[end:]
+        return text
+
+
+def read_case(path: Path) -> Case:
+    text = path.read_text(encoding="utf-8")
+    options: dict[str, list[str]] = {}
+    for line in re.findall(r"^#! (.+)$", text, re.MULTILINE):
+        word, _, rest = line.partition(" ")
+        options.setdefault(word, []).append(rest)
+    assert set(options) <= {"build", "set", "paste", "instead"}, path
+    return Case(path.stem, text, options)
+
+
+CASES = {path.stem: read_case(path) for path in sorted(HERE.glob("*.pem"))}
+CASES |= {name: Case(name) for name in MADE}
+
+
+@dataclass
+class Shelf:
+    """The folder of adapters in which all cases run, each once, and what they said."""
+
+    root: Path
+    said: dict[str, Found] = field(default_factory=dict)
+    reached: set[tuple[str, int]] = field(default_factory=set)
+
+    def of(self, case: Case) -> Found:
+        if case.name not in self.said:
+            with pytest.MonkeyPatch.context() as patch, self._noting():
+                patch.chdir(self.root)
+                found = MADE[case.name](self.root, patch) if case.name in MADE else None
+                self.said[case.name] = case.run(case.text) if found is None else tuple(found)
+        return self.said[case.name]
+
+    def again(self, case: Case, text: str) -> Found:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(self.root)
+            return case.run(text)
+
+    @contextmanager
+    def _noting(self) -> Iterator[None]:
+        """Note the lines at which faults are made."""
+        begin = Fault.__init__
+
+        def noted(fault: Fault, *args: Any, **kwargs: Any) -> None:
+            frame = sys._getframe(1)
+            self.reached.add((frame.f_code.co_filename, frame.f_lineno))
+            begin(fault, *args, **kwargs)
+
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Fault, "__init__", noted)
+            yield
+
+    def shown(self, found: Found, colour: bool = False) -> str:
+        text = "\n\n".join(render(one, colour) for one in found) + "\n"
+        return text.replace(str(self.root), "/here")
+
+
+@pytest.fixture(scope="module")
+def stocked(tmp_path_factory: pytest.TempPathFactory) -> Shelf:
+    root = tmp_path_factory.mktemp("messages").resolve()
+    shelf.stock(root)
+    for path in (HERE / "library").glob("*.pem"):
+        support.recipe(root / "library", path.read_text(encoding="utf-8"), path.name)
+    return Shelf(root)
+
+
+def hold(name: str, text: str, request: pytest.FixtureRequest) -> None:
+    """Hold a text to what was written down for it."""
+    golden = HERE / f"{name}.txt"
+    if request.config.getoption("--rewrite"):
+        golden.write_text(text, encoding="utf-8")
+    assert golden.exists(), "no such text yet: write it with pytest --rewrite"
+    assert text == golden.read_text(encoding="utf-8")
+
+
+# --- the tests -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_message(case: Case, stocked: Shelf, request: pytest.FixtureRequest) -> None:
+    found = stocked.of(case)
+    assert {one.code for one in found} == {case.code}
+    text = stocked.shown(found)
+    assert all(char == "\n" or char.isprintable() for char in text)
+    hold(case.name, text, request)
+
+
+MENDED = {n: case for n, case in CASES.items() if {"paste", "instead"} & set(case.options)}
+
+
+@pytest.mark.parametrize("case", MENDED.values(), ids=MENDED)
+def test_help_mends_the_recipe(case: Case, stocked: Shelf) -> None:
+    mended = case.mended(stocked.of(case))
+    assert stocked.shown(stocked.again(case, mended)) == "\n"
+
+
+def test_every_fault_is_shown(stocked: Shelf) -> None:
+    """Each place in the compiler that makes a message is reached by a case."""
+    for case in CASES.values():
+        stocked.of(case)
+    missed = [
+        f"{path.relative_to(SOURCES)}:{call.lineno}"
+        for path in sorted(SOURCES.rglob("*.py"))
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "Fault"
+        if (str(path), call.lineno) not in stocked.reached
+    ]
+    # These two pass on a fault that was made elsewhere.
+    assert missed == []
+
+
+def test_no_text_is_left_over() -> None:
+    texts = {path.stem for path in HERE.glob("*.txt")}
+    assert texts == set(CASES) | {"shown-in-colour", "shown-as-json"}
+
+
+def test_in_colour(stocked: Shelf, request: pytest.FixtureRequest) -> None:
+    found = stocked.of(CASES["PEM0306-add"])
+    hold("shown-in-colour", stocked.shown(found, colour=True).replace("\x1b", "␛"), request)
+
+
+def test_as_json(
+    stocked: Shelf, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(stocked.root)
+    case = CASES["PEM0306-add"]
+    path = support.recipe(stocked.root, case.text, f"{case.name}.pem")
+    result = CliRunner().invoke(cli, ["check", "--format", "json", path.name])
+    assert json.loads(result.stdout)[0]["code"] == case.code
+    hold("shown-as-json", result.stdout, request)
