@@ -27,10 +27,11 @@ class Staged:
 
 def check_target(target: Path, inputs: set[Path]) -> None:
     """Raise unless a directory may be written: PEM0510 it holds what this tool did not write,
-    PEM0511 it is one of the inputs."""
+    PEM0511 it is one of the inputs, or around or inside one."""
     for path in sorted(inputs):
-        if path.is_relative_to(target):
-            within = "is" if path == target else f"holds {visible(path.name)},"
+        if path.is_relative_to(target) or target.is_relative_to(path):
+            holds = "lies around" if path.is_relative_to(target) else "lies inside"
+            within = "is" if path == target else holds
             raise Fault(
                 "PEM0511",
                 f"{visible(target)} {within} an input of this recipe",

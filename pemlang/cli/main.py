@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -57,6 +58,8 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
     Args:
         args: the words after `pem`; the process's own when not given.
     """
+    # Asked to end, as a job runner asks, we leave nothing half-made either.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         code = cli(args, standalone_mode=False)
         sys.stdout.flush()

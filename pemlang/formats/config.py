@@ -15,7 +15,7 @@ from pemlang.formats.sites import Method
 MAX_CONFIG = 4 << 20
 
 # Initialisations that leave the base as it is. Any other makes Δ relative to a changed base.
-PLAIN_INITS = (True, False, None, "gaussian", "eva", "orthogonal")
+PLAIN_INITS = (True, False, None, "gaussian", "eva", "orthogonal", "mica")
 
 # Fields that do not change what a saved adapter does.
 IGNORED = frozenset(

@@ -1,0 +1,247 @@
+"""What a build leaves on disk: whole directories, the same bytes each time, or nothing."""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from safetensors import safe_open
+from support import build, config_of, delta, error, lora, recipe, tensors_of
+
+import pemlang
+
+DECLARED = 'adapter a = "a"\nadapter b = "b"\n'
+SUM = DECLARED + 'save a + b to "out/x"\n'
+FILES = {"adapter_config.json", "adapter_model.safetensors", "README.md"}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    lora(tmp_path / "a", 1)
+    lora(tmp_path / "b", 2)
+    return tmp_path
+
+
+def contents(directory: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in directory.iterdir()}
+
+
+def leftovers(folder: Path) -> list[Path]:
+    return [path for path in folder.rglob(".*") if not path.name.startswith(".pem")]
+
+
+def start(folder: Path, text: str, *args: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "pemlang", "build", str(recipe(folder, text)), *args],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_an_output_is_three_files(folder: Path) -> None:
+    [built] = build(folder, SUM).outputs
+    assert built.path == folder / "out/x"
+    assert set(contents(built.path)) == FILES
+    assert (built.method, built.sites, built.rank, built.loss) == ("lora", 4, 8, None)
+    assert built.size == (built.path / "adapter_model.safetensors").stat().st_size
+    assert leftovers(folder) == []
+
+
+def test_files_have_the_usual_permissions(folder: Path) -> None:
+    [built] = build(folder, SUM).outputs
+    mask = os.umask(0)
+    os.umask(mask)
+    assert stat.S_IMODE(built.path.stat().st_mode) == 0o777 & ~mask
+    for path in built.path.iterdir():
+        assert stat.S_IMODE(path.stat().st_mode) == 0o666 & ~mask
+
+
+def test_a_build_gives_the_same_bytes_each_time_and_everywhere(folder: Path) -> None:
+    text = SUM + 'save a + b to "out/y" with rank=3\n'
+    build(folder, text)
+    first = contents(folder / "out/x"), contents(folder / "out/y")
+    build(folder, text)
+    assert (contents(folder / "out/x"), contents(folder / "out/y")) == first
+    pemlang.load(recipe(folder, text)).build(out=folder / "elsewhere")
+    assert contents(folder / "elsewhere/out/x") == first[0]
+
+
+def test_the_card_says_where_it_came_from_and_how_to_load_it(folder: Path) -> None:
+    [built] = build(folder, SUM).outputs
+    card = (built.path / "README.md").read_text()
+    for wanted in (
+        "library_name: peft", "PeftModel.from_pretrained", "`a + b`", SUM.strip(),
+        built.semantic_hash, "some/base",
+    ):  # fmt: skip
+        assert wanted in card
+    for name in "ab":
+        done = subprocess.run(
+            ["sha256sum", folder / name / "adapter_model.safetensors"],
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        assert done.stdout.split()[0] in card
+
+
+def test_a_card_is_not_written_by_names(folder: Path) -> None:
+    """Names and paths of a recipe are text on its card, never markup."""
+    hostile = "a](javascript:x)<img src=x onerror=y>```"
+    (folder / "a").rename(folder / hostile)
+    [built] = build(folder, f'adapter a = "{hostile}"\nsave a to "out/<b>x"\n').outputs
+    card = (built.path / "README.md").read_text()
+    before, _, recipe_text = card.partition("## The recipe")
+    assert "# \\<b\\>x" in before
+    assert f"```` {hostile} ````" in before
+    assert recipe_text.count("````text") == 1
+
+
+def test_the_tensors_file_is_one_that_safetensors_reads(folder: Path) -> None:
+    [built] = build(folder, SUM).outputs
+    with safe_open(built.path / "adapter_model.safetensors", "pt") as file:
+        assert file.metadata() == {"format": "pt", "pemlang_semantic_hash": built.semantic_hash}
+        assert sorted(file.keys()) == sorted(tensors_of(built.path))
+
+
+def test_nothing_is_written_when_one_output_cannot_be(folder: Path) -> None:
+    lora(folder / "c", 3)
+    tensors = folder / "c" / "adapter_model.safetensors"
+    raw = bytearray(tensors.read_bytes())
+    raw[-4:] = b"\x00\x00\xc0\x7f"  # NaN
+    tensors.write_bytes(raw)
+    text = 'adapter c = "c"\n' + SUM + 'save a + c to "deep/er/y"\n'
+    assert error(folder, text).code == "PEM0502"
+    assert not (folder / "out").exists()
+    assert not (folder / "deep").exists()
+
+
+def test_a_failed_assertion_writes_nothing_and_shows_both_values(folder: Path) -> None:
+    text = SUM + 'assert norm(a) < 2 * 0.25 else "too large"\n'
+    found = error(folder, text)
+    assert found.code == "PEM0501"
+    assert "too large" in found.message
+    size = sum((d**2).sum() for d in delta(folder / "a").values()) ** 0.5
+    assert found.notes == (f"norm(a) is {size:.6g}", "2 * 0.25 is 0.5")
+    assert not (folder / "out").exists()
+
+
+def test_an_earlier_output_is_replaced_whole(folder: Path) -> None:
+    build(folder, SUM)
+    build(folder, DECLARED + 'save a to "out/x"\n')
+    found, one = delta(folder / "out/x"), delta(folder / "a")
+    assert all((found[site] == one[site]).all() for site in one)
+    assert leftovers(folder) == []
+
+
+def foreign_file(folder: Path) -> None:
+    build(folder, SUM)
+    (folder / "out/x/notes.txt").write_text("mine")
+
+
+def foreign_directory(folder: Path) -> None:
+    lora(folder / "out/x", 5)
+
+
+def file_in_the_way(folder: Path) -> None:
+    (folder / "out").mkdir()
+    (folder / "out/x").write_text("mine")
+
+
+def link_in_the_way(folder: Path) -> None:
+    (folder / "out").mkdir()
+    (folder / "mine").mkdir()
+    (folder / "out/x").symlink_to(folder / "mine")
+
+
+@pytest.mark.parametrize(
+    "before", [foreign_file, foreign_directory, file_in_the_way, link_in_the_way]
+)
+def test_what_this_tool_did_not_make_is_left_alone(folder: Path, before: object) -> None:
+    before(folder)  # type: ignore[operator]
+    there = {p: p.is_file() and p.read_bytes() for p in folder.rglob("*")}
+    assert error(folder, SUM).code == "PEM0510"
+    recipe_path = folder / "recipe.pem"
+    after = {p: p.is_file() and p.read_bytes() for p in folder.rglob("*") if p != recipe_path}
+    assert after == {p: data for p, data in there.items() if p != recipe_path}
+
+
+@pytest.mark.parametrize("target", ["a", "a/inside", "."])
+def test_an_input_is_never_overwritten(folder: Path, target: str) -> None:
+    before = contents(folder / "a")
+    assert error(folder, DECLARED + f'save a to "{target}"\n').code in ("PEM0511", "PEM0345")
+    assert contents(folder / "a") == before
+
+
+def test_two_outputs_in_one_place_are_refused(folder: Path) -> None:
+    for one, two in (("x", "x"), ("x", "x/y"), ("x/y", "x"), ("x", "./x")):
+        text = DECLARED + f'save a to "{one}"\nsave b to "{two}"\n'
+        assert error(folder, text).code == "PEM0344"
+
+
+def test_a_link_does_not_lead_out_of_the_folder(folder: Path, tmp_path_factory: object) -> None:
+    outside = folder.parent / f"{folder.name}-outside"
+    outside.mkdir()
+    (folder / "out").symlink_to(outside)
+    assert error(folder, SUM).code == "PEM0345"
+    assert list(outside.iterdir()) == []
+
+
+def test_a_full_disk_is_said_and_nothing_stays(folder: Path) -> None:
+    """A file that may not grow past 1 kB stands in for a disk with no room."""
+    done = subprocess.run(
+        [sys.executable, "-m", "pemlang", "build", str(recipe(folder, SUM))],
+        capture_output=True,
+        text=True,
+        check=False,
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1024, 1024)),
+    )
+    assert done.returncode == 1
+    assert "error[PEM0512]" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (folder / "out").exists()
+
+
+BIG = {f"layers.{i}.q_proj": (512, 512) for i in range(40)}
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_build_leaves_nothing(tmp_path: Path, how: signal.Signals) -> None:
+    lora(tmp_path / "a", 1, BIG, rank=64)
+    lora(tmp_path / "b", 2, BIG, rank=64)
+    run = start(tmp_path, SUM + 'save a - b to "out/y" with rank=32\n')
+    deadline = time.monotonic() + 60
+    while not list(tmp_path.glob("out/.x.*/README.md")) and time.monotonic() < deadline:
+        assert run.poll() is None, run.communicate()
+        time.sleep(0.005)
+    run.send_signal(how)
+    _, said = run.communicate(timeout=60)
+    assert run.returncode == 130
+    assert "Traceback" not in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_builds_at_the_same_time_leave_one_whole_output(folder: Path) -> None:
+    runs = [start(folder, SUM) for _ in range(4)]
+    results = [run.communicate(timeout=120) for run in runs]
+    assert [run.returncode for run in runs] == [0] * 4, results
+    assert set(contents(folder / "out/x")) == FILES
+    assert config_of(folder / "out/x")["r"] == 8
+    assert leftovers(folder) == []
+
+
+def test_models_are_checked_and_not_built_yet(folder: Path) -> None:
+    import torch
+    from safetensors.torch import save_file
+
+    for name in ("base", "chat"):
+        (folder / name).mkdir()
+        save_file({"w": torch.zeros(4, 4)}, folder / name / "model.safetensors")
+    text = 'base m = "base"\nmodel chat on m = "chat"\nlet v = chat - m\nsave m + 0.5 * v to "o"\n'
+    assert not pemlang.load(recipe(folder, text)).check()
+    assert error(folder, text).code == "PEM0601"
