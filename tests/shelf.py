@@ -7,6 +7,7 @@ import json
 import shutil
 import struct
 import zipfile
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,6 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import save_file
-
 from support import PREFIX, SITES, ia3, lora, save
 
 QUERY = "encoder.layer.0.attention.self.query"
@@ -157,7 +157,7 @@ ADAPTERS: dict[str, Callable[[Path], object]] = {
         at, sites=ONE | {"encoder.layer.0.attention.self.key": (12, 16)}
     ),
     "no_site_of_a": lambda at: lora(at, sites={"encoder.layer.0.output.dense": (12, 16)}),
-    "wider": lambda at: lora(at, sites={site: (12, 20) for site in SITES}),
+    "wider": lambda at: lora(at, sites=dict.fromkeys(SITES, (12, 20))),
     "wider_query": lambda at: lora(at, sites={**SITES, QUERY: (12, 20)}),
     "transposed": lambda at: lora(at, fan_in_fan_out=True),
     "other_base": lambda at: lora(at, base_model_name_or_path="another/base"),
@@ -171,6 +171,12 @@ ADAPTERS: dict[str, Callable[[Path], object]] = {
     "other_heads": lambda at: lora(at, seed=1, **_heads(2)),
     "wild_heads": lambda at: lora(at, **_heads(1, f"{PREFIX}\x1b[31m\nhead.weight")),
     "other_wild_heads": lambda at: lora(at, **_heads(2, f"{PREFIX}\x1b[31m\nhead.weight")),
+    "inside_a_head": lambda at: lora(at, sites={"classifier.dense": (12, 16)}),
+    "attention": lambda at: lora(
+        at,
+        sites={"attn": (12, 16), "attn.base_layer.out_proj": (12, 12)},
+        target_modules=["attn"],
+    ),
     # Directories that are none, or not whole.
     "empty": lambda at: at.mkdir(parents=True),
     "no_config": _no_config,
@@ -231,7 +237,7 @@ ADAPTERS: dict[str, Callable[[Path], object]] = {
         (at / "adapter_model.safetensors").mkdir(),
     ),
     "pickle_not_zip": _pickled(lambda file: file.write_bytes(b"not a zip file")),
-    "pickle_of_code": _torch({"w": Path("x")}),
+    "pickle_of_code": _torch({"w": Counter()}),
     "pickle_of_a_list": _torch([torch.ones(2)]),
     "pickle_of_a_number": _torch({"w": 3}),
     "pickle_transposed": _torch({"w": torch.ones(2, 3).T}),

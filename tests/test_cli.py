@@ -1,0 +1,222 @@
+"""The command line, as a process: what it prints where, and its exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support import build, ia3, lora, recipe
+
+TEXT = (
+    'adapter a = "a"\nadapter b = "b"\nparam w: number in 0..1 = 0.5\nsave w * a + b to "out/x"\n'
+)
+WRONG = 'adapter a = "a"\nlet x = b\n'
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    lora(tmp_path / "a", 1)
+    lora(tmp_path / "b", 2)
+    recipe(tmp_path, TEXT)
+    recipe(tmp_path, WRONG, "wrong.pem")
+    return tmp_path
+
+
+def pem(folder: Path, *args: str, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "pemlang", *args],
+        cwd=folder,
+        env=os.environ | env,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+def on_a_terminal(folder: Path, *args: str, **env: str) -> str:
+    """All that a run shows on a terminal."""
+    ours, theirs = pty.openpty()
+    run = subprocess.Popen(
+        [sys.executable, "-m", "pemlang", *args],
+        cwd=folder,
+        env=os.environ | {"TERM": "xterm"} | env,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+    )
+    os.close(theirs)
+    shown = b""
+    try:
+        while data := os.read(ours, 4096):
+            shown += data
+    except OSError:  # the other end has closed
+        pass
+    os.close(ours)
+    run.wait(timeout=60)
+    return shown.decode()
+
+
+@pytest.mark.parametrize(
+    ("args", "code"),
+    [
+        (["--version"], 0),
+        (["--help"], 0),
+        (["build", "--help"], 0),
+        (["check", "recipe.pem"], 0),
+        (["check", "wrong.pem"], 1),
+        (["build", "wrong.pem"], 1),
+        (["check", "nowhere.pem"], 1),
+        (["inspect", "a"], 0),
+        (["inspect", "nowhere"], 1),
+        (["explain"], 0),
+        (["explain", "PEM0306"], 0),
+        (["explain", "306"], 0),
+        (["explain", "PEM9999"], 2),
+        ([], 2),
+        (["buidl", "recipe.pem"], 2),
+        (["build"], 2),
+        (["build", "recipe.pem", "--se", "w=1"], 2),
+        (["build", "recipe.pem", "--set", "w"], 2),
+        (["build", "recipe.pem", "--set", "v=1"], 2),
+        (["build", "recipe.pem", "--set", "w=7"], 1),
+        (["check", "recipe.pem", "--format", "xml"], 2),
+        (["check", "recipe.pem", "extra"], 2),
+    ],
+)
+def test_exit_codes(folder: Path, args: list[str], code: int) -> None:
+    done = pem(folder, *args)
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    assert done.stdout or done.stderr or args[0] == "check"
+
+
+def test_a_check_that_finds_nothing_is_silent_in_a_pipe(folder: Path) -> None:
+    done = pem(folder, "check", "recipe.pem")
+    assert (done.stdout, done.stderr) == ("", "")
+
+
+def test_a_build_says_what_it_made_and_nothing_else(folder: Path) -> None:
+    done = pem(folder, "build", "recipe.pem", "--set", "w=1")
+    assert done.stdout.startswith("out/x  LoRA, rank 8, 4 sites, ")
+    assert done.stdout.count("\n") == 1
+    assert done.stderr == ""
+
+
+def test_out_writes_elsewhere(folder: Path) -> None:
+    assert pem(folder, "build", "recipe.pem", "--out", "there").returncode == 0
+    assert (folder / "there/out/x/adapter_config.json").is_file()
+    assert not (folder / "out").exists()
+
+
+def test_messages_as_json(folder: Path) -> None:
+    done = pem(folder, "check", "wrong.pem", "--format", "json")
+    [found] = json.loads(done.stdout)
+    assert (done.returncode, done.stderr) == (1, "")
+    assert (found["code"], found["severity"], found["file"]) == ("PEM0206", "error", "wrong.pem")
+    assert found["start"] == {"line": 2, "column": 9, "offset": 24}
+    assert found["end"] == {"line": 2, "column": 10, "offset": 25}
+    assert json.loads(pem(folder, "check", "recipe.pem", "--format", "json").stdout) == []
+
+
+def test_colour_is_for_terminals(folder: Path) -> None:
+    assert "\x1b[31;1merror" in on_a_terminal(folder, "check", "wrong.pem")
+    assert "\x1b[" not in on_a_terminal(folder, "check", "wrong.pem", NO_COLOR="1")
+    assert "\x1b[" not in pem(folder, "check", "wrong.pem").stderr
+    assert "recipe.pem is right." in on_a_terminal(folder, "check", "recipe.pem")
+
+
+def test_a_long_build_shows_its_progress_on_a_terminal(folder: Path) -> None:
+    sites = {f"layers.{i}.q_proj": (512, 512) for i in range(40)}
+    lora(folder / "a", 1, sites, rank=64)
+    lora(folder / "b", 2, sites, rank=64)
+    recipe(folder, TEXT.replace('"out/x"', '"out/x" with rank=32'))
+    shown = on_a_terminal(folder, "build", "recipe.pem")
+    assert "/40 sites" in shown
+    assert "█" in shown
+    assert "sites" not in pem(folder, "build", "recipe.pem").stderr.replace("most at", "")
+
+
+def test_a_reader_that_leaves_is_no_mistake(folder: Path) -> None:
+    done = subprocess.run(
+        f"{sys.executable} -m pemlang explain | head -n 1; exit ${{PIPESTATUS[0]}}",
+        shell=True,
+        executable="/bin/bash",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.startswith("PEM0")
+    assert done.stderr == ""
+
+
+def test_a_misspelt_command_is_told_the_nearest(folder: Path) -> None:
+    assert "Did you mean `pem build`?" in pem(folder, "buidl").stderr
+
+
+def test_inspect_shows_what_is_in_an_adapter(folder: Path) -> None:
+    sites = {f"layers.{i}.{name}": (12, 16) for i in range(3) for name in ("q_proj", "v_proj")}
+    lora(folder / "c", 1, sites, rank=4, alpha=8)
+    shown = pem(folder, "inspect", "c").stdout
+    for line in (
+        "method      LoRA",
+        "sites       6",
+        "rank        4",
+        "scale       2",
+        "dtype       f32",
+    ):
+        assert line in shown
+    assert "layers.*.q_proj  3  0–2     linear 12×16  4     2" in shown
+    assert shown.count("█") > 20
+
+
+def test_inspect_of_ia3(folder: Path) -> None:
+    ia3(folder / "i", 1)
+    shown = pem(folder, "inspect", "i").stdout
+    assert "(IA)³" in shown
+    assert "layer.*.down" in shown
+
+
+def test_inspect_measures_what_was_built(folder: Path) -> None:
+    [built] = build(folder, TEXT).outputs
+    shown = pem(folder, "inspect", str(built.path)).stdout
+    assert "rank        8" in shown
+
+
+def test_a_check_of_200_adapters_reads_no_tensor_and_imports_no_torch(tmp_path: Path) -> None:
+    """224 sites each, as a 7B model has; the tensors' bytes are holes in the files."""
+    sites = {f"layers.{i // 7}.proj{i % 7}": (64, 64) for i in range(224)}
+    first = lora(tmp_path / "a0", 0, sites, rank=16)
+    for i in range(1, 200):
+        (tmp_path / f"a{i}").mkdir()
+        for name in ("adapter_config.json", "adapter_model.safetensors"):
+            os.link(first / name, tmp_path / f"a{i}" / name)
+    text = "".join(f'adapter a{i}: lora(rank=16) = "a{i}"\n' for i in range(200))
+    text += "save (" + " + ".join(f"0.{i + 1:03} * a{i}" for i in range(200)) + ') to "x"\n'
+    text += "save (" + " ⊕ ".join(f"0.{i + 1:03} ⊗ a{i}" for i in range(200)) + ') to "y"\n'
+    recipe(tmp_path, text)
+    code = (
+        "import sys, atexit\n"
+        "atexit.register(lambda: print(sorted({'torch', 'numpy', 'peft'} & set(sys.modules))))\n"
+        "from pemlang.cli.main import main\n"
+        "main(['check', 'recipe.pem'])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "[]\n", "")
+
+
+def test_a_recipe_is_checked_from_headers_before_any_tensor_is_read(folder: Path) -> None:
+    """A wrong recipe is refused even when the tensors it names would be refused too."""
+    weights = folder / "a" / "adapter_model.safetensors"
+    raw = bytearray(weights.read_bytes())
+    raw[-4:] = b"\x00\x00\xc0\x7f"  # NaN
+    weights.write_bytes(raw)
+    assert "PEM0206" in pem(folder, "build", "wrong.pem").stderr
+    assert "PEM0502" in pem(folder, "build", "recipe.pem").stderr
