@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -90,7 +91,7 @@ class Recipe:
         place = checked.scope.places[name]
         with placed(place):
             evaluator = Evaluator(checked.graph)
-            leaves = checked.graph.leaves(node)
+            leaves = checked.graph.parts(node)
             heads = heads_agree(checked.graph, node, None, checked.leaf_name)
             checked.outputs = [Output(node, name, Path(), None, None, place, name)]
             refuse_models(checked)
@@ -150,27 +151,48 @@ def apply(
     recipe = recipe if isinstance(recipe, Recipe) else load(recipe)
     found = recipe._adapter(name)
     called = adapter_name or name
-    if called in peft_model.peft_config:
-        # What is there stays until the new one is known to fit.
-        _attach(peft_model, found, f"{called}_new", name)
-        peft_model.delete_adapter(f"{called}_new")
-        peft_model.delete_adapter(called)
+    known = peft_model.peft_config
+    if called not in known:
+        _attach(peft_model, found, called, name)
+        peft_model.set_adapter(called)
+        return
+    # What is there stays until the new one is known to fit; PEFT cannot rename an adapter.
+    fresh = next(f"{called}_{i}" for i in count() if f"{called}_{i}" not in known)
+    _attach(peft_model, found, fresh, name)
+    peft_model.set_adapter(fresh)
+    peft_model.delete_adapter(called)
     _attach(peft_model, found, called, name)
     peft_model.set_adapter(called)
+    peft_model.delete_adapter(fresh)
 
 
 def _attach(peft_model: PeftModel, found: PeftAdapter, called: str, name: str) -> None:
     """Add an adapter to a model; on PEM0520 the model is as it was."""
     from peft import PeftConfig, PeftType, get_peft_model_state_dict, set_peft_model_state_dict
     from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+    from torch.nn import ModuleDict
 
+    if "." in called or hasattr(ModuleDict(), called):
+        fault = Fault(
+            "PEM0520",
+            f"PEFT cannot call an adapter `{visible(called)}`: torch has another use for the name",
+            'choose one: apply(…, adapter_name="merged")',
+        )
+        raise PemError([fault.at(None)])
     kind: type[PeftConfig] = PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(found.config["peft_type"])]
     fields = {key: value for key, value in found.config.items() if key != "peft_type"}
     try:
         peft_model.add_adapter(called, kind(**fields))
-        set_peft_model_state_dict(peft_model, _tensors(found), adapter_name=called)
-        there = get_peft_model_state_dict(peft_model, adapter_name=called)
-        missing = {key for key, *_ in found.tensors} - set(there)
+        tensors, base = _tensors(found), peft_model.state_dict()
+        shared = {key for key in tensors if key in base}
+        for key in sorted(shared):
+            if not tensors[key].to(base[key]).equal(base[key]):
+                raise ValueError(f"it brings its own {key}, which all adapters of a model share")
+        set_peft_model_state_dict(peft_model, tensors, adapter_name=called)
+        there = get_peft_model_state_dict(
+            peft_model, adapter_name=called, save_embedding_layers=False
+        )
+        missing = set(tensors) - shared - set(there)
         if missing:
             raise ValueError(f"the model has no {min(missing)}")
     except (ValueError, RuntimeError, KeyError) as error:
@@ -182,7 +204,7 @@ def _attach(peft_model: PeftModel, found: PeftAdapter, called: str, name: str) -
 def _unfit(name: str, why: str) -> Fault:
     return Fault(
         "PEM0520",
-        f"`{visible(name)}` does not fit the model: {visible(why, 300)}",
+        f"`{visible(name)}` does not fit the model: {visible(' '.join(why.split()), 300)}",
         "load the base model that the recipe's adapters belong to",
     )
 

@@ -76,7 +76,9 @@ class Evaluator:
                     with np.errstate(over="ignore", invalid="ignore"):
                         value = Fraction(self._measure(number))
                 except (OverflowError, ValueError):  # infinite, or not a number
-                    raise Fault("PEM0331", "a measure is too large for any float") from None
+                    raise Fault(
+                        "PEM0331", "a measure is too large for any float", "scale the adapter down"
+                    ) from None
             else:
                 left, right = (self.number(side) for side in operands(number))
                 value = exact(number.attrs[0], left, right)

@@ -240,7 +240,7 @@ def _by_module(values: Mapping[str, float]) -> dict[str, Any]:
                 "PEM0421",
                 f"{visible(name)} is an nn.MultiheadAttention: PEFT has one rank and one α for "
                 "both its layers, and here they differ",
-                "give both layers the same weight",
+                "give both layers the same weight and the same rank",
             )
     return found
 

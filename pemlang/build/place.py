@@ -27,11 +27,10 @@ class Staged:
 
 def check_target(target: Path, inputs: set[Path]) -> None:
     """Raise unless a directory may be written: PEM0510 it holds what this tool did not write,
-    PEM0511 it is one of the inputs, or around or inside one."""
+    PEM0511 it is one of the inputs, or around one."""
     for path in sorted(inputs):
-        if path.is_relative_to(target) or target.is_relative_to(path):
-            holds = "lies around" if path.is_relative_to(target) else "lies inside"
-            within = "is" if path == target else holds
+        if path.is_relative_to(target):
+            within = "is" if path == target else "lies around"
             raise Fault(
                 "PEM0511",
                 f"{visible(target)} {within} an input of this recipe",
@@ -47,7 +46,7 @@ def check_target(target: Path, inputs: set[Path]) -> None:
     card = target / "README.md"
     ours = card.is_file() and MARK in card.read_text(encoding="utf-8", errors="replace")
     if foreign or not ours:
-        what = f"it holds {listed(foreign)}" if foreign else "its README.md does not say so"
+        what = f"it holds {listed(foreign)}" if foreign else "it has no README.md that says so"
         raise Fault(
             "PEM0510",
             f"{visible(target)} was not made by pemlang alone: {what}",

@@ -162,7 +162,7 @@ class _Progress:
         if self._what == "measuring":
             self._tick(self._what, 0, self._total)
             return
-        self._done += 1
+        self._done = min(self._done + 1, self._total)  # a weight may be measured on the way
         self._tick(self._what, self._done, self._total)
 
 
@@ -241,8 +241,8 @@ def _apart(watch: Watch, overlap: float, span: Span) -> Diagnostic:
         f"`{one}` and `{two}` do not share an initialisation: init_overlap is {overlap:.2f}",
         f'add what they do instead, exactly, and choose a rank: save {watch.exact} to "…" '
         "with rank=16",
-        ("⊕ adds A to A and B to B, which means little where the A factors lie apart: the limit "
-         "the paper names in section 5",),
+        ("⊕ and ⊖ combine A with A and B with B, which means little where the A factors lie "
+         "apart: the limit the paper names in section 5",),
     )  # fmt: skip
     return fault.at(span, "warning")
 
@@ -256,7 +256,7 @@ class _Made:
 
 def _make(checked: Checked, evaluator: Evaluator, output: Output) -> _Made:
     graph = checked.graph
-    leaves = graph.leaves(output.node)
+    leaves = graph.parts(output.node)
     heads = heads_agree(graph, output.node, output.heads, checked.leaf_name)
     adapter = as_peft(evaluator, output.node, leaves, heads, output.dtype)
     losses = {
@@ -287,11 +287,11 @@ def _lossy(output: Output, loss: Loss) -> Diagnostic:
 def loss_of(evaluator: Evaluator, node: Node) -> Loss | None:
     """What the truncation at a node took; None where it cut nothing."""
     cuts = {site: cut for (at, site), cut in evaluator.run.truncations.items() if at is node}
-    if not cuts:
+    if not any(cut.by for cut in cuts.values()):
         return None
     norm = math.hypot(*(cut.norm for cut in cuts.values()))
     lost = math.hypot(*(cut.lost for cut in cuts.values()))
-    sites = {site: cut.lost / cut.norm if cut.norm else 0.0 for site, cut in cuts.items()}
+    sites = {s: cut.lost / cut.norm if cut.norm else 0.0 for s, cut in cuts.items() if cut.by}
     return Loss(lost / norm if norm else 0.0, dict(sorted(sites.items())))
 
 

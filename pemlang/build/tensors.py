@@ -67,8 +67,9 @@ class Tensors:
                 with path.open("rb") as file:
                     mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             except (OSError, ValueError) as error:
+                why = getattr(error, "strerror", None) or error
                 raise Fault(
-                    "PEM0411", f"cannot read {visible(path)}: {error}", "check the file"
+                    "PEM0411", f"cannot read {visible(path)}: {why}", "check the file"
                 ) from None
             self._maps[path] = memoryview(mapped)
         return self._maps[path]

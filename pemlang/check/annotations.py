@@ -73,7 +73,7 @@ def _hold_targets(node: Node, wanted: Any, text: str) -> None:
         named = ", ".join(f'"{visible(name)}"' for name in has)
         raise Fault(
             "PEM0316",
-            f"`{text}` is annotated with targets {listed(wanted)}, it {said}",
+            f"`{text}` is annotated with targets {listed(wanted) or 'none'}, it {said}",
             f"write targets=[{named}]",
         )
 

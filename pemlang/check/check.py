@@ -161,11 +161,13 @@ def _outputs_apart(checked: Checked) -> None:
     first: dict[Path, Output] = {}
     for output in checked.outputs:
         for other in first.values():
-            if output.target == other.target or _inside(output.target, other.target):
+            same = output.target == other.target
+            if same or _inside(output.target, other.target):
                 line, _ = other.span.source.position(other.span.start)
+                apart = f"{visible(other.path)!r}: one directory is inside the other"
                 fault = Fault(
                     "PEM0344",
-                    f"line {line} saves to the same directory, or one inside or around it",
+                    f"line {line} saves to {'the same directory' if same else apart}",
                     "save each output to a directory of its own",
                 )
                 checked.report.add(fault.at(output.span))
@@ -340,8 +342,10 @@ class File:
         resolve_names(statement.value, self._scope, self._report)
         value = self._elaborator.value(statement.value, self._scope)
         with self._elaborator.at(statement.value.span):
-            if kind_of(value) in ("function", "module"):
-                raise Fault("PEM0301", f"{article(kind_of(value))} is no value", "call it: name(…)")
+            how = {"function": "call it: name(…)", "module": "name what is in it: module.name"}
+            if kind_of(value) in how:
+                message = f"{article(kind_of(value))} is no value"
+                raise Fault("PEM0301", message, how[kind_of(value)])
         if statement.type is not None:
             self._elaborator.annotated(value, statement.type, statement.value.span, self._scope)
         return value
@@ -374,7 +378,7 @@ class File:
                 raise Fault(
                     "PEM0215",
                     "an imported file saves nothing: only the recipe being built does",
-                    "move the `save` there, or remove it",
+                    "move the `save` into that recipe, or remove it",
                 )
         resolve_names(statement.value, self._scope, self._report)
         resolve_names(statement.path, self._scope, self._report)
@@ -385,7 +389,8 @@ class File:
         with self._elaborator.at(statement.span):
             if rank is not None or energy is not None:
                 want_kind(node, ("adapter",))
-                ctx = Context(self._elaborator.graph, (statement.value.span.text,))
+                text = " ".join(statement.value.span.text.split())
+                ctx = Context(self._elaborator.graph, (text,), "save")
                 node = compress(ctx, node, rank, energy)
         with self._elaborator.at(statement.path.span):
             out = self._checked.root
@@ -444,7 +449,7 @@ def failure(assertion: Assertion, value: Callable[[Any], Fraction]) -> Diagnosti
 
 def _hold_range(name: str, kind: str, value: Any, low: Fraction, high: Fraction) -> None:
     if kind != "number":
-        raise Fault("PEM0212", f"a {kind} has no range", "remove the range: in …")
+        raise Fault("PEM0212", f"a {kind} has no range", "remove `in …`")
     if low > high:
         raise Fault(
             "PEM0212",

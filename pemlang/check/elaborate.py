@@ -124,8 +124,9 @@ class Elaborator:
             with self.at(tree.span):
                 raise Fault(
                     "PEM0333",
-                    f"the functions of this recipe expand to more than {MAX_STEPS} steps",
-                    "functions that call others twice grow twofold at each level; use `let`",
+                    f"the functions of this recipe expand to more than {MAX_STEPS:,} steps",
+                    "a function that calls another twice doubles the work at each level: name a "
+                    "result with `let` and pass it on",
                 )
 
     def _number(self, tree: t.Number, scope: Scope) -> Fraction:
@@ -436,7 +437,8 @@ class Elaborator:
         for param in tree.params:
             fault = scope.taken(param.name.name)
             if param.name.name in own:
-                fault = Fault("PEM0201", f"two parameters are called `{param.name.name}`")
+                message = f"two parameters are called `{param.name.name}`"
+                fault = Fault("PEM0201", message, "choose another name")
             own.add(param.name.name)
             with self.at(param.name.span):
                 if fault is not None:
@@ -468,7 +470,7 @@ class Elaborator:
 def _no_site(layers: set[int]) -> Fault:
     if not layers:
         message = "the names of this adapter's sites have no layer numbers"
-        return Fault("PEM0320", message, 'select by name: x["*.query"]')
+        return Fault("PEM0320", message, 'select by name: x["*query"]')
     low, high = min(layers), max(layers)
     message = f"no site lies in these layers: the adapter has layers {low} to {high}"
     return Fault("PEM0320", message, f"layers {low}..{high}")

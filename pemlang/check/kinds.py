@@ -12,6 +12,8 @@ from pemlang.syntax import tree as t
 
 PLAIN = ("number", "string", "bool", "schedule", "model", "adapter")
 METHODS = {"lora": "lora", "ia3": "ia3", "dense": "dense"}
+# What other languages call our types.
+_ELSEWHERE = {"float": "number", "int": "number", "str": "string", "boolean": "bool"}
 
 
 def article(kind: str) -> str:
@@ -43,7 +45,7 @@ def kind_of_type(tree: t.Tree) -> str:
         if tree.refinements and tree.name != "adapter":
             raise Fault("PEM0340", f"the type {tree.name} has no refinements", tree.name)
         return tree.name
-    close = nearest(tree.name, [*PLAIN, *METHODS])
+    close = _ELSEWHERE.get(tree.name) or nearest(tree.name, [*PLAIN, *METHODS])
     raise Fault(
         "PEM0317",
         f"there is no type `{visible(tree.name, 40)}`",
@@ -129,6 +131,8 @@ def _hint(symbol: str, kinds: Sequence[str]) -> str | None:
         return "call the function: name(…)"
     if set(kinds) == {"number", "adapter"} and symbol in "+-⊕⊖":
         return f"to scale an adapter, write number {'⊗' if symbol in '⊕⊖' else '*'} adapter"
+    if set(kinds) == {"number", "adapter"} and symbol == "/":
+        return "a number divides an adapter: adapter / number"
     if set(kinds) == {"adapter"} and symbol in "*/⊗":
         return "adapters are vectors: they add and scale, they do not multiply"
     if set(kinds) == {"adapter", "model"} and symbol == "+":

@@ -123,18 +123,19 @@ def _outside(holder: Node, sites: Iterable[str]) -> None:
 
 def _agreed(graph: Graph, node: Node, name: Callable[[Node], str]) -> Sequence[Node]:
     """The leaves, whose heads must be the same; none where no leaf has any."""
-    leaves = graph.leaves(node)
+    leaves = graph.parts(node)
     if not any(_heads(leaf) for leaf in leaves):
         return ()
     first = _heads(leaves[0])
     for leaf in leaves[1:]:
         if _signature(_heads(leaf)) != _signature(first):
-            holder = next(leaf for leaf in leaves if _heads(leaf))
+            told = sorted(leaves, key=name)
+            holder = next(leaf for leaf in told if _heads(leaf))
             raise Fault(
                 "PEM0346",
                 "the adapters have different heads (modules_to_save): a sum has no meaning there",
                 f"with heads={name(holder)}",
-                tuple(f"{name(x)} has {listed(_heads(x)) or 'none'}" for x in leaves[:4]),
+                tuple(f"{name(x)} has {listed(_heads(x)) or 'none'}" for x in told[:4]),
             )
     return leaves
 

@@ -136,7 +136,7 @@ class Scope:
                 f"`{shown}` uses itself: functions and names are not recursive"
                 if inside and name.span.start < place.end
                 else f"`{shown}` is declared only on line {line}",
-                "a name is declared above where it is used",
+                "use names that are declared above this line",
             )
         if name.name in FUNCTIONS:
             raise Fault("PEM0302", f"`{shown}` is a function, not a value", f"call it: {shown}(…)")

@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 from pemlang.diagnostics import Fault, listed, visible
 from pemlang.formats.config import UNSUPPORTED, Config, read_config
-from pemlang.formats.patterns import feeds_forward, look_up, module_of
+from pemlang.formats.patterns import feeds_forward, look_up, module_of, targets
 from pemlang.formats.pickled import read_pickled_header
 from pemlang.formats.safetensors import Entry, Header, read_header
 from pemlang.formats.sites import Method, Shapes, SiteShape
@@ -100,6 +100,7 @@ def assemble(directory: Path, weights: Path, config: Config, header: Header) -> 
     """Config and header put together; raises as read_adapter."""
     try:
         layout = _layout(_ByIdentity(header.entries), config.method, config.feedforward)
+        _all_targeted(layout, config)
         scales = _scales(layout, config)
     except Fault as fault:
         message = f"{visible(weights)}: {fault.message}"
@@ -251,6 +252,24 @@ def _gain_site(
             "mend `feedforward_modules` in adapter_config.json",
         )
     return SiteShape("gain_in" if inputs else "gain_out", shape), 0
+
+
+def _all_targeted(layout: Layout, config: Config) -> None:
+    """Hold the tensors to what a list of target_modules names: PEFT ignores any other."""
+    wanted, unwanted = (
+        None if not isinstance(names, list) else frozenset(names)
+        for names in map(config.raw.get, ("target_modules", "exclude_modules"))
+    )
+    for site in layout.shapes:
+        name = module_of(site)
+        missed = wanted is not None and not targets(wanted, name)
+        if missed or targets(unwanted, name):
+            raise Fault(
+                "PEM0415",
+                f"it holds tensors of {visible(site)}, but the config's target_modules leave that "
+                "module out: PEFT would ignore them",
+                "mend `target_modules` or `exclude_modules` in adapter_config.json",
+            )
 
 
 def _scales(layout: Layout, config: Config) -> Mapping[str, float]:

@@ -114,6 +114,10 @@ def parse_config(data: bytes, name: str) -> Config:
         known = "pemlang composes LORA and IA3 adapters"
         raise Fault("PEM0420", f"{visible(name)} {said}", known)
     _refuse_features(raw, name)
+    if kind == "LORA" and raw.get("lora_alpha", ...) is None:
+        raise read.wrong("lora_alpha", None, _WANTED[float])
+    for field in ("target_modules", "exclude_modules"):
+        read.names(field)  # matched as they are, later
     feedforward = read.names("feedforward_modules")
     return Config(
         method="lora" if kind == "LORA" else "ia3",
@@ -200,8 +204,10 @@ def _is(value: Any, type_: type) -> bool:
 def _refuse_features(raw: Mapping[str, Any], name: str) -> None:
     for field, why in UNSUPPORTED.items():
         value = raw.get(field)
-        # An empty list of invocation tokens is still an aLoRA; everything else is off when falsy.
-        if value or (field == "alora_invocation_tokens" and value is not None):
+        # An empty list of invocation tokens is still an aLoRA, and an empty object is a config of
+        # defaults; everything else is off when falsy.
+        on = value == {} or (field == "alora_invocation_tokens" and value is not None)
+        if value or on:
             raise Fault(
                 "PEM0421",
                 f"{visible(name)} has `{field}`: {why}",

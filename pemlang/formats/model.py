@@ -26,9 +26,10 @@ def read_model(directory: Path) -> Shapes:
     elif index.is_file():
         files = [directory / name for name in _shards(index)]
     else:
+        why = "it has no model.safetensors" if directory.is_dir() else "there is none"
         raise Fault(
             "PEM0430",
-            f"{visible(directory)} is not a model directory: it has no model.safetensors",
+            f"{visible(directory)} is not a model directory: {why}",
             "whole weights are needed here: give a directory written by save_pretrained",
         )
     sites: dict[str, SiteShape] = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from functools import lru_cache
 from typing import Any
 
@@ -23,9 +23,10 @@ def _compiled(pattern: str, frame: str) -> re.Pattern[str]:
             raise re.error("it repeats too much")
         return re.compile(frame.replace("%", pattern))
     except (re.error, RecursionError, OverflowError) as error:
+        why = error.msg if isinstance(error, re.error) else "it is too large"
         raise Fault(
             "PEM0424",
-            f"the pattern `{visible(pattern, 80)}` in adapter_config.json cannot be used: {error}",
+            f"the pattern `{visible(pattern, 80)}` in adapter_config.json cannot be used: {why}",
             "write the module names out",
         ) from None
 
@@ -50,7 +51,7 @@ def look_up(pattern: Mapping[str, Any], site: str, default: Any) -> Any:
     return default
 
 
-def targets(modules: str | Iterable[str] | None, site: str) -> bool:
+def targets(modules: str | Collection[str] | None, site: str) -> bool:
     """Whether `target_modules` names a site.
 
     Source: PEFT `tuners_utils.py`, `check_target_module_exists`: a string is a full match, a list
@@ -60,10 +61,11 @@ def targets(modules: str | Iterable[str] | None, site: str) -> bool:
         return False
     if isinstance(modules, str):
         return bool(_compiled(modules, "%").fullmatch(site))
-    return any(site == name or site.endswith("." + name) for name in modules)
+    parts = site.split(".")
+    return any(".".join(parts[start:]) in modules for start in range(len(parts)))
 
 
-def feeds_forward(modules: str | Iterable[str] | None, site: str) -> bool:
+def feeds_forward(modules: str | Collection[str] | None, site: str) -> bool:
     """Whether `feedforward_modules` names a site.
 
     Source: PEFT `tuners/ia3/model.py`, `_check_target_module_feedforward`: in a list any ending

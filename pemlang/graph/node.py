@@ -78,7 +78,7 @@ class Node:
         adapter: Adapter | None,
     ) -> None:
         self.op, self.args, self.attrs, self.type, self.adapter = op, args, attrs, type, adapter
-        self.depth = 1 + max((arg.depth for arg in args), default=0)
+        self.depth = 1 + max((node.depth for node in (*args, *_nodes_in(attrs))), default=0)
         parts = [op, [arg.key for arg in args], plain(attrs), plain(type)]
         said = json.dumps(parts, ensure_ascii=False)
         self.key = hashlib.sha256(said.encode()).hexdigest()
@@ -154,6 +154,16 @@ class Graph:
     def leaves(self, root: Node) -> list[Node]:
         """The adapters a value is made from, in canonical order."""
         return [node for node in self.order([root]) if node.op == "leaf"]
+
+    def parts(self, root: Node) -> list[Node]:
+        """The leaves whose parameters a value combines, in canonical order; not those that only
+        lend it a measured number."""
+        found, pending = {root}, [root]
+        while pending:
+            new = set(pending.pop().args) - found
+            found |= new
+            pending += new
+        return sorted((node for node in found if node.op == "leaf"), key=lambda node: node.key)
 
     def all_leaves(self) -> list[Node]:
         """Every adapter of the graph, in canonical order."""

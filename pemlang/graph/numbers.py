@@ -59,9 +59,12 @@ def exact(symbol: str, left: Fraction, right: Fraction) -> Fraction:
     if value.numerator.bit_length() + value.denominator.bit_length() <= MAX_BITS:
         return value
     try:
-        return Fraction(float(value))
+        rounded = Fraction(float(value))
     except OverflowError:
         raise Fault("PEM0331", "this number is too large for any weight", None) from None
+    if rounded == 0 != value:
+        raise Fault("PEM0331", "this number is too small for any weight", None)
+    return rounded
 
 
 def operands(node: Node) -> tuple[Num, Num]:

@@ -38,7 +38,7 @@ def encode(array: Array, dtype: str) -> bytes:
     """Little-endian bytes of `dtype`.
 
     Raises:
-        Fault: PEM0503 when a finite number is too large for the dtype.
+        Fault: PEM0503 when a finite number is too large for the dtype, or all are too small.
     """
     with np.errstate(over="ignore"):
         if dtype == "BF16":
@@ -50,6 +50,7 @@ def encode(array: Array, dtype: str) -> bytes:
         else:
             narrow = np.ascontiguousarray(array, _NUMPY[dtype])
             finite = bool(np.isfinite(narrow).all())
+            _not_lost(array, narrow, dtype)
             data = narrow.tobytes()
     if not finite:
         wider = "f32" if dtype == "F16" else "f64"
@@ -59,6 +60,17 @@ def encode(array: Array, dtype: str) -> bytes:
             f"save with dtype={wider}, or scale it down",
         )
     return data
+
+
+def _not_lost(array: Array, narrow: Array, dtype: str) -> None:
+    """Raise PEM0503 where a dtype's smallest steps leave next to nothing of the numbers."""
+    step = np.finfo(narrow.dtype).smallest_subnormal
+    if np.abs(narrow).max(initial=0) < 16 * step and array.any():
+        raise Fault(
+            "PEM0503",
+            f"a result is too small for {dtype.lower()}, which would lose most of its digits",
+            f"save with dtype={'bf16' if dtype == 'F16' else 'f64'}, or scale it up",
+        )
 
 
 def _odd_float32(array: Array) -> Array:

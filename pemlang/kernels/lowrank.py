@@ -20,12 +20,14 @@ Matrix = NDArray[np.float64]
 class Truncation:
     """A site cut to a rank, and what that cost.
 
-    lost and norm are Frobenius norms of what was cut off and of the whole Δ.
+    lost and norm are Frobenius norms of what was cut off and of the whole Δ; by is how far the
+    rank came down.
     """
 
     factors: Factors
     lost: float
     norm: float
+    by: int
 
 
 def matrices(part: Factors) -> tuple[Matrix, Matrix]:
@@ -124,5 +126,5 @@ def truncate(part: Factors, rank: int | None, energy: float | None) -> Truncatio
         new_b.reshape(part.out.shape[0], rank, *part.out.shape[2:]),
         part.scale,
     )
-    norm_ = float(np.linalg.norm(values))
-    return Truncation(factors, float(np.linalg.norm(values[rank:])), norm_)
+    lost, whole = (float(np.linalg.norm(part)) for part in (values[rank:], values))
+    return Truncation(factors, lost, whole, a.shape[0] - rank)

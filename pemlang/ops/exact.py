@@ -8,7 +8,7 @@ from fractions import Fraction
 from functools import reduce
 from typing import TYPE_CHECKING, Any
 
-from pemlang.diagnostics import Fault, visible
+from pemlang.diagnostics import Fault, listed, visible
 from pemlang.graph import coef as coefs
 from pemlang.graph.node import AdapterType, Graph, ModelType, Node, Num
 from pemlang.graph.normal import MINUS_ONE, adapter_type, linear
@@ -152,7 +152,7 @@ def _task_vector(ctx: Context, x: Node, y: Node) -> Node:
         raise Fault(
             "PEM0307",
             f"`{ctx.text(0)}` and `{ctx.text(1)}` are not the same architecture: "
-            f"{len(differ)} tensors differ, such as {visible(differ[0])}",
+            f"{listed(differ, 1)} differ",
             "subtract a model and the base it was tuned from",
         )
     return ctx.graph.add("task_vector", (x, y), (), AdapterType("dense", one.base, one.shapes))

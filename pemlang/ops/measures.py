@@ -56,7 +56,11 @@ def _products(site: Site, attrs: Sequence[Any]) -> tuple[float, ...]:
 def _cosine(totals: tuple[float, ...]) -> float:
     product, one, other = totals
     if one == 0 or other == 0:
-        raise Fault("PEM0504", "the cosine of a zero adapter is not defined", "check the adapters")
+        raise Fault(
+            "PEM0504",
+            "the cosine of a zero adapter is not defined",
+            "one of the two does nothing: check what it is made from",
+        )
     return max(-1.0, min(1.0, product / (math.sqrt(one) * math.sqrt(other))))
 
 

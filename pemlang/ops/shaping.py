@@ -64,14 +64,17 @@ def compress(ctx: Context, x: Node, rank: Num | None = None, energy: Num | None 
     if (rank is None) == (energy is None):
         raise Fault(
             "PEM0313",
-            "compress takes either a rank or an energy",
-            f"compress({ctx.text(0)}, rank=16) or compress({ctx.text(0)}, energy=0.99)",
+            f"{ctx.what} takes either a rank or an energy",
+            "with energy=0.99"
+            if ctx.what == "save"
+            else f"compress({ctx.text(0)}, rank=16) or compress({ctx.text(0)}, energy=0.99)",
         )
     type_ = adapter_type(x)
     if type_.method == "dense":
         type_ = _matrices_only(ctx, type_)
     else:
-        need_method(x, "lora", "compress", ctx.text(0))
+        what = "compress" if ctx.what == "compress" else "save … with rank or energy"
+        need_method(x, "lora", what, ctx.text(0))
     if energy is not None:
         if not 0 < unmeasured(energy, "energy") <= 1:
             raise Fault(
@@ -107,7 +110,8 @@ def _matrices_only(ctx: Context, type_: AdapterType) -> AdapterType:
     if others:
         raise Fault(
             "PEM0311",
-            f"a LoRA holds matrices only; {listed(others)} of `{ctx.text(0)}` are none",
+            f"compress makes a LoRA, which changes matrices only; `{ctx.text(0)}` has "
+            f"{listed(others)}",
             _select_matrices(ctx.text(0), [site for site in type_.shapes if site not in others]),
         )
     shapes = {
@@ -141,13 +145,16 @@ def _compress_scales(node: Node) -> Mapping[str, float]:
 def _lower_compress(
     run: Run, node: Node, site: str, args: Mapping[Node, Factors | None]
 ) -> Factors | None:
-    from pemlang.kernels.lowrank import truncate
+    from pemlang.kernels.lowrank import Truncation, norm, truncate
 
     part = args[node.args[0]]
     limit, energy = node.attrs
-    if part is None or (limit is not None and part.a.shape[0] <= limit):
-        return part
-    found = truncate(part, limit, None if energy is None else float(energy))
+    if part is None:
+        return None
+    if limit is not None and part.a.shape[0] <= limit:
+        found = Truncation(part, 0.0, norm(part), 0)
+    else:
+        found = truncate(part, limit, None if energy is None else float(energy))
     run.truncations[node, site] = found
     return found.factors
 

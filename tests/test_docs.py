@@ -1,0 +1,45 @@
+"""What the documents show is so: every recipe in them checks, every command and link exists."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from support import lora, recipe
+
+import pemlang
+from pemlang.cli.main import COMMANDS
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"^```pem\n(.*?)^```", re.DOTALL | re.MULTILINE)
+BLOCKS = [(page, block) for page in PAGES for block in BLOCK.findall(page.read_text())]
+SITES = {f"layers.{i}.{name}": (64, 64) for i in range(16) for name in ("q_proj", "v_proj")}
+
+
+@pytest.mark.parametrize(
+    ("page", "block"), BLOCKS, ids=[f"{page.stem}-{i}" for i, (page, _) in enumerate(BLOCKS)]
+)
+def test_a_recipe_in_the_documents_checks(tmp_path: Path, page: Path, block: str) -> None:
+    declared = re.findall(r'^adapter \w+.*= "(.*)"', block, re.MULTILINE)
+    for seed, path in enumerate(declared or ["adapters/a", "adapters/b"]):
+        lora(tmp_path / path, seed, SITES, rank=16, base_model_name_or_path=...)
+    prelude = "" if declared else 'adapter a = "adapters/a"\nadapter b = "adapters/b"\n'
+    found = pemlang.load(recipe(tmp_path, prelude + block)).check()
+    assert found == (), [pemlang.PemError([d]) for d in found]
+
+
+def test_there_are_recipes_in_the_documents() -> None:
+    assert {"README", "language"} <= {page.stem for page, _ in BLOCKS}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[page.name for page in PAGES])
+def test_links_and_commands_of_a_page_exist(page: Path) -> None:
+    text = page.read_text()
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", text):
+        assert (page.parent / target).exists(), target
+    for command in re.findall(r"^(?:\$ )?pem (\w+)", text, re.MULTILINE):
+        assert command in COMMANDS
+    for target in re.findall(r"^make (\w+)", text, re.MULTILINE):
+        assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE), target
