@@ -24,7 +24,8 @@ ONE = {QUERY: (12, 16)}
 
 
 def stock(root: Path) -> None:
-    """Write everything below `root/adapters` and `root/models`."""
+    """Write everything below `root/adapters` and `root/models`, and what cases import."""
+    shutil.copytree(Path(__file__).parent / "messages" / "library", root / "library")
     for name, make in ADAPTERS.items():
         make(root / "adapters" / name)
     models = root / "models"
@@ -199,6 +200,7 @@ ADAPTERS: dict[str, Callable[[Path], object]] = {
     "says_rank_8": lambda at: lora(at, r=8),
     "wrong_feedforward": lambda at: ia3(at, feedforward_modules=["key"]),
     "no_feedforward": lambda at: ia3(at, feedforward_modules=None),
+    "untargeted": lambda at: lora(at, target_modules=["query"]),
     "slow_pattern": lambda at: lora(at, rank_pattern={"(a+)+": 4}),
     "broken_pattern": lambda at: lora(at, rank_pattern={"(": 4}),
     # Features that arithmetic on the factors cannot keep.

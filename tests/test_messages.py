@@ -201,27 +201,31 @@ def PEM0512_full(root: Path, patch: pytest.MonkeyPatch) -> Found:
     return raised(lambda: support.build(root, text))
 
 
-@made
-def PEM0520_other_model(root: Path, patch: pytest.MonkeyPatch) -> Found:
+def applied(root: Path, sites: dict[str, tuple[int, int]], called: str | None = None) -> Found:
+    """What applying an adapter of one module, query, says for a model of some modules."""
     import torch
     from peft import LoraConfig, get_peft_model
 
-    text = 'adapter narrow = "adapters/no_layers"\n'
-    path = support.recipe(root, text, "made.pem")
-    tiny = torch.nn.ModuleDict({"query": torch.nn.Linear(8, 12)})
-    model = get_peft_model(tiny, LoraConfig(target_modules=["query"]))
-    return raised(lambda: pemlang.apply(model, path, "narrow"))
+    path = support.recipe(root, 'adapter small = "adapters/no_layers"\n', "made.pem")
+    modules = {name: torch.nn.Linear(*shape) for name, shape in sites.items()}
+    config = LoraConfig(target_modules=list(sites))
+    model = get_peft_model(torch.nn.ModuleDict(modules), config)
+    return raised(lambda: pemlang.apply(model, path, "small", called))
 
 
 @made
-def PEM0520_other_names(root: Path, patch: pytest.MonkeyPatch) -> Found:
-    import torch
-    from peft import LoraConfig, get_peft_model
+def PEM0520_other_shape(root: Path, patch: pytest.MonkeyPatch) -> Found:
+    return applied(root, {"query": (8, 12)})
 
-    path = support.recipe(root, 'adapter other = "adapters/no_layers"\n', "made.pem")
-    tiny = torch.nn.ModuleDict({"key": torch.nn.Linear(16, 12)})
-    model = get_peft_model(tiny, LoraConfig(target_modules=["key"]))
-    return raised(lambda: pemlang.apply(model, path, "other"))
+
+@made
+def PEM0520_other_modules(root: Path, patch: pytest.MonkeyPatch) -> Found:
+    return applied(root, {"key": (16, 12)})
+
+
+@made
+def PEM0520_name(root: Path, patch: pytest.MonkeyPatch) -> Found:
+    return applied(root, {"query": (16, 12)}, "a.b")
 
 
 # --- running them --------------------------------------------------------------------------
@@ -280,7 +284,7 @@ CASES |= {name: Case(name) for name in MADE}
 
 
 @dataclass
-class Shelf:
+class Ran:
     """The folder of adapters in which all cases run, each once, and what they said."""
 
     root: Path
@@ -320,12 +324,8 @@ class Shelf:
 
 
 @pytest.fixture(scope="module")
-def stocked(tmp_path_factory: pytest.TempPathFactory) -> Shelf:
-    root = tmp_path_factory.mktemp("messages").resolve()
-    shelf.stock(root)
-    for path in (HERE / "library").glob("*.pem"):
-        support.recipe(root / "library", path.read_text(encoding="utf-8"), path.name)
-    return Shelf(root)
+def ran(stocked: Path) -> Ran:
+    return Ran(stocked)
 
 
 def hold(name: str, text: str, request: pytest.FixtureRequest) -> None:
@@ -341,10 +341,10 @@ def hold(name: str, text: str, request: pytest.FixtureRequest) -> None:
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-def test_message(case: Case, stocked: Shelf, request: pytest.FixtureRequest) -> None:
-    found = stocked.of(case)
+def test_message(case: Case, ran: Ran, request: pytest.FixtureRequest) -> None:
+    found = ran.of(case)
     assert {one.code for one in found} == {case.code}
-    text = stocked.shown(found)
+    text = ran.shown(found)
     assert all(char == "\n" or char.isprintable() for char in text)
     hold(case.name, text, request)
 
@@ -353,21 +353,21 @@ MENDED = {n: case for n, case in CASES.items() if {"paste", "instead"} & set(cas
 
 
 @pytest.mark.parametrize("case", MENDED.values(), ids=MENDED)
-def test_help_mends_the_recipe(case: Case, stocked: Shelf) -> None:
-    mended = case.mended(stocked.of(case))
-    assert stocked.shown(stocked.again(case, mended)) == "\n"
+def test_help_mends_the_recipe(case: Case, ran: Ran) -> None:
+    mended = case.mended(ran.of(case))
+    assert ran.shown(ran.again(case, mended)) == "\n"
 
 
-def test_every_fault_is_shown(stocked: Shelf) -> None:
+def test_every_fault_is_shown(ran: Ran) -> None:
     """Each place in the compiler that makes a message is reached by a case."""
     for case in CASES.values():
-        stocked.of(case)
+        ran.of(case)
     missed = [
         f"{path.relative_to(SOURCES)}:{call.lineno}"
         for path in sorted(SOURCES.rglob("*.py"))
         for call in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "Fault"
-        if (str(path), call.lineno) not in stocked.reached
+        if (str(path), call.lineno) not in ran.reached
     ]
     assert "\n".join(missed) == ""
 
@@ -377,17 +377,15 @@ def test_no_text_is_left_over() -> None:
     assert texts == set(CASES) | {"shown-in-colour", "shown-as-json"}
 
 
-def test_in_colour(stocked: Shelf, request: pytest.FixtureRequest) -> None:
-    found = stocked.of(CASES["PEM0306-add"])
-    hold("shown-in-colour", stocked.shown(found, colour=True).replace("\x1b", "␛"), request)
+def test_in_colour(ran: Ran, request: pytest.FixtureRequest) -> None:
+    found = ran.of(CASES["PEM0306-add"])
+    hold("shown-in-colour", ran.shown(found, colour=True).replace("\x1b", "␛"), request)
 
 
-def test_as_json(
-    stocked: Shelf, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(stocked.root)
+def test_as_json(ran: Ran, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ran.root)
     case = CASES["PEM0306-add"]
-    path = support.recipe(stocked.root, case.text, f"{case.name}.pem")
+    path = support.recipe(ran.root, case.text, f"{case.name}.pem")
     result = CliRunner().invoke(cli, ["check", "--format", "json", path.name])
     assert json.loads(result.stdout)[0]["code"] == case.code
     hold("shown-as-json", result.stdout, request)

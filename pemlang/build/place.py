@@ -30,7 +30,7 @@ def check_target(target: Path, inputs: set[Path]) -> None:
     PEM0511 it is one of the inputs, or around one."""
     for path in sorted(inputs):
         if path.is_relative_to(target):
-            within = "is" if path == target else "lies around"
+            within = "is" if path == target else "holds"
             raise Fault(
                 "PEM0511",
                 f"{visible(target)} {within} an input of this recipe",
@@ -42,7 +42,10 @@ def check_target(target: Path, inputs: set[Path]) -> None:
         raise Fault(
             "PEM0510", f"{visible(target)} is not a directory", "remove it, or save elsewhere"
         )
-    foreign = sorted(path.name for path in target.iterdir() if path.name not in OWN_FILES)
+    there = sorted(path.name for path in target.iterdir())
+    if not there:
+        return
+    foreign = [name for name in there if name not in OWN_FILES]
     card = target / "README.md"
     ours = card.is_file() and MARK in card.read_text(encoding="utf-8", errors="replace")
     if foreign or not ours:

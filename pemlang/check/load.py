@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from pemlang.formats.adapter import Adapter, read_adapter
 from pemlang.formats.hub import SCHEME, read_hub_adapter
 from pemlang.formats.model import read_model
 from pemlang.formats.sites import Shapes
+
+_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def loaders(whole: bool = False, identify: Callable[[Adapter], str] | None = None) -> Loaders:
@@ -26,6 +29,8 @@ def loaders(whole: bool = False, identify: Callable[[Adapter], str] | None = Non
         remote = path.startswith(SCHEME)
         place = path if remote else str(_local(path, directory))
         if place not in seen:
+            if not remote and _HUB_NAME.fullmatch(path) and not Path(place).exists():
+                raise Fault("PEM0410", f"there is no directory {visible(place)}", _on_the_hub(path))
             seen[place] = read_hub_adapter(path, whole) if remote else read_adapter(Path(place))
         found = seen[place]
         return (identify(found) if identify else str(found.directory)), found
@@ -41,6 +46,10 @@ def loaders(whole: bool = False, identify: Callable[[Adapter], str] | None = Non
         return str(found), read_model(found)
 
     return Loaders(adapter, model)
+
+
+def _on_the_hub(path: str) -> str:
+    return f'give the directory that PEFT\'s save_pretrained wrote; on the hub: "{SCHEME}{path}"'
 
 
 def _local(path: str, directory: Path) -> Path:

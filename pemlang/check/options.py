@@ -74,18 +74,18 @@ def option_heads(value: Any, text: str) -> Node:
 def output_path(path: str, directory: Path, root: Path) -> Path:
     """The directory a save writes; raises PEM0345 when it is not inside `root`."""
     parts = Path(path).parts
-    bad = "\0" in path or not parts or Path(path).is_absolute() or ".." in parts
+    bad = not parts or Path(path).is_absolute() or ".." in parts or not path.isprintable()
     target = directory / path
     if not bad:
         try:
-            target = target.resolve()
+            target = target.parent.resolve() / target.name  # a link itself is never followed
             bad = target == root.resolve() or not target.is_relative_to(root.resolve())
         except (OSError, RuntimeError):
             bad = True
     if bad:
         raise Fault(
             "PEM0345",
-            f"{visible(path, 80)!r} does not lie inside the recipe's folder",
+            f"{visible(path, 80)!r} is no path inside the recipe's folder",
             'save to a relative path, "out/name"; `pem build --out DIR` writes elsewhere',
         )
     return target

@@ -24,7 +24,7 @@ _KEY = re.compile(
     r"|(?P<gain>ia3_l)|(?P<magnitude>lora_magnitude_vector.*)|(?P<bias>lora_[AB]\.bias))"
 )
 # Pieces of keys that belong to features config.UNSUPPORTED names.
-_FOREIGN = ("lora_", "ia3_", "token_adapter", "trainable_tokens", "kasa_", "vera_", "ada")
+_FOREIGN = ("lora_", "ia3_", "token_adapter", "trainable_tokens", "kasa_", "vera_")
 
 
 @dataclass(frozen=True, eq=False)

@@ -38,10 +38,15 @@ def combine(graph: Graph, symbol: str, left: Num, right: Num) -> Num:
                 return Fraction(0)
             if one == 1:
                 return other
-    if symbol in "+-" and right == 0:
-        return left
-    if symbol == "+" and left == 0:
-        return right
+    if symbol == "+":
+        for one, other in ((left, right), (right, left)):
+            if one == 0:
+                return other
+    # x − y = x + (−1)·y, and x / c = (1/c)·x.
+    if symbol == "-":
+        return combine(graph, "+", left, combine(graph, "*", Fraction(-1), right))
+    if symbol == "/" and isinstance(right, Fraction):
+        return combine(graph, "*", left, exact("/", Fraction(1), right))
     # The law x·y = y·x, and so for +: an exact number first, then by key.
     swap = isinstance(left, Node) and (isinstance(right, Fraction) or right.key < left.key)
     if symbol in "*+" and swap:

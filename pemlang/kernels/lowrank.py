@@ -68,11 +68,17 @@ def norm(part: Factors) -> float:
 
 
 def inner(one: Factors, other: Factors) -> float:
-    """⟨Δ₁, Δ₂⟩ = Σ (B₁ᵀB₂) ∘ (A₁A₂ᵀ); for (IA)³ ⟨g₁, g₂⟩."""
+    """⟨Δ₁, Δ₂⟩, from the cores of both over common bases; for (IA)³ ⟨g₁, g₂⟩.
+
+    Σ (B₁ᵀB₂) ∘ (A₁A₂ᵀ) is cheaper, and squares what is lost where the terms of a Δ cancel.
+    """
     if one.b is None or other.b is None:
         return float(np.sum(one.a.astype(np.float64) * other.a))
     (b1, a1), (b2, a2) = matrices(one), matrices(other)
-    return float(np.sum((b1.T @ b2) * (a1 @ a2.T)))
+    r_b: Matrix = np.linalg.qr(np.hstack([b1, b2]), mode="r")  # type: ignore[assignment]
+    r_a: Matrix = np.linalg.qr(np.hstack([a1.T, a2.T]), mode="r")  # type: ignore[assignment]
+    cut = b1.shape[1]
+    return float(np.sum((r_b[:, :cut] @ r_a[:, :cut].T) * (r_b[:, cut:] @ r_a[:, cut:].T)))
 
 
 def overlap(one: Factors, other: Factors) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import shutil
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -95,9 +95,10 @@ class Pool:
         raise AssertionError("it built")
 
 
-def declared(names: Iterable[str]) -> str:
-    """Declarations of some adapters of the pool."""
-    return "".join(f'adapter {name} = "{name}"\n' for name in sorted(set(names)))
+def declared(names: Iterable[str], called: Mapping[str, str] | None = None) -> str:
+    """Declarations of some adapters of the pool, under other names where `called` has them."""
+    said = called or {}
+    return "".join(f'adapter {said.get(n, n)} = "{n}"\n' for n in sorted(set(names)))
 
 
 def make(folder: Path) -> Pool:

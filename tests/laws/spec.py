@@ -150,10 +150,13 @@ def _number(node: Node) -> None:
     assert len(shape) == 2
     assert len(known) + len(node.args) == 2
     assert node.args, "an exact number is no node"
-    if symbol in "+*":
-        assert shape[1] is None, "an exact number comes first"
-        assert [arg.key for arg in node.args] == sorted(arg.key for arg in node.args)
-        assert not known or known[0] not in ((0,) if symbol == "+" else (0, 1))
+    if symbol == "/":
+        assert shape[1] is None, "x / c, which is (1/c)·x"
+        return
+    assert shape[1] is None, "an exact number comes first"
+    assert symbol in "+*", "x − y, which is x + (−1)·y"
+    assert [arg.key for arg in node.args] == sorted(arg.key for arg in node.args)
+    assert not known or known[0] not in ((0,) if symbol == "+" else (0, 1))
 
 
 def _model(node: Node) -> None:

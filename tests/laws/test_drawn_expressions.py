@@ -5,12 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-from expressions import IA3, LORA, Tree, Writer, adapters, pairs
+from arrays import Dense, Sized, pairs_in
+from drawing import IA3, LORA, adapters, pairs
+from expressions import Tree, Writer
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pool import ALL, LAWS, Pool, Q, V
 from numpy.typing import NDArray
-from reference import MEASURES, Dense, Reference, Sized, pairs_in
+from pool import ALL, LAWS, Pool, Q, V
+from reference import MEASURES, Reference
 from support import delta, gains, tensors_of
 
 Arrays = dict[str, NDArray[np.float64]]

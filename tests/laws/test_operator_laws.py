@@ -16,13 +16,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from expressions import IA3, LORA, UNARY, Tree, World, Writer, adapters, leaf, numbers, pairs
+from arrays import pairs_in
+from drawing import IA3, LORA, World, adapters, numbers, pairs
+from expressions import UNARY, Tree, Writer, leaf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.strategies import DataObject, SearchStrategy
 from numpy.typing import NDArray
 from pool import ALL, LAWS, LIKE, Pool
-from reference import Reference, pairs_in
+from reference import Reference
 from support import delta, gains
 
 from pemlang.ops import OPERATORS
@@ -91,7 +93,9 @@ LAWS_OF = {
     },
     "pad": {
         "pad(x, rank=rank of x) = x": Law("pad(x, rank=2)", "x", "leaf"),
-        "pad(pad(x, k), m) = pad(x, m)": Law("pad(pad(x, rank=3), rank=5)", "pad(x, rank=5)", "leaf"),
+        "pad(pad(x, k), m) = pad(x, m)": Law(
+            "pad(pad(x, rank=3), rank=5)", "pad(x, rank=5)", "leaf"
+        ),
     },
     "rescale": {"rescale(x, like=x) = x": Law("rescale(x, like=x)", "x")},
 }
@@ -224,9 +228,7 @@ def test_an_operator_is_its_reference(
                 given_.append(rank if param.name == "rank" else data.draw(numbers(zero=False)))
     write = Writer()
     texts = [write.text(tree, UNARY) for tree in given_]
-    path, _ = pool.built(
-        write.recipe() + f'save {spelt(op, texts)} to "out" with dtype=f64'
-    )
+    path, _ = pool.built(write.recipe() + f'save {spelt(op, texts)} to "out" with dtype=f64')
     wanted = referred(op, [values(dense, op, tree) for tree in given_])
     for site, arrays in got(op, path).items():
         for one, two in zip(arrays, wanted[site], strict=True):
@@ -247,7 +249,9 @@ Values = dict[str, tuple[NDArray[np.float64], ...]]
 def values(dense: Reference, op: Operator, tree: Tree) -> Values:
     """An operand at each site as the reference takes it: a number, Δ, or A and B."""
     if tree.op != "leaf":
-        return {s: (np.asarray(x.value),) for s, x in dense.factors(tree, dict.fromkeys(ALL)).items()}
+        return {
+            s: (np.asarray(x.value),) for s, x in dense.factors(tree, dict.fromkeys(ALL)).items()
+        }
     if op.acts_on == "delta":
         return {s: (x.value,) for s, x in dense.dense_of(tree.data).items()}
     return {s: (p.a.value, p.b.value) for s, p in dense.pair_of(tree.data).items()}

@@ -17,8 +17,9 @@ from peft import (
     get_peft_model_state_dict,
 )
 from peft_made import apart, declared, loaded, made, output, together
-from support import PREFIX, recipe, save, tensors_of
+from support import PREFIX, config_of, recipe, save, tensors_of
 from torch import nn
+from transformers import BertConfig, BertForSequenceClassification
 
 import pemlang
 
@@ -150,8 +151,6 @@ def test_another_model(
 
 
 def test_a_model_of_another_width(made_recipe: pemlang.Recipe) -> None:
-    from transformers import BertConfig, BertForSequenceClassification
-
     config = BertConfig(
         vocab_size=40, hidden_size=16, num_hidden_layers=3, num_attention_heads=4,
         intermediate_size=48,
@@ -206,7 +205,7 @@ def test_heads(bert: nn.Module, tmp_path: Path) -> None:
     assert torch.equal(output(model), before)
 
 
-@pytest.mark.parametrize("name", ["half", "layer.0"])
+@pytest.mark.parametrize("name", ["half", "training", "layer.0"])
 def test_a_name_that_torch_does_not_take(
     bert: nn.Module, trio: dict[str, Path], made_recipe: pemlang.Recipe, name: str
 ) -> None:
@@ -224,7 +223,7 @@ def test_rows_that_every_adapter_shares(llama: nn.Module, tmp_path: Path) -> Non
     key = f"{PREFIX}model.embed_tokens.base_layer.weight"
     rows = {"same": llama.model.embed_tokens.weight.data, "other": torch.randn(40, 32)}
     adapters = {
-        name: save(tmp_path / name, tensors_of(a) | {key: tensor}, _config(a))
+        name: save(tmp_path / name, tensors_of(a) | {key: tensor}, config_of(a))
         for name, tensor in rows.items()
     }
     found = pemlang.load(recipe(tmp_path, declared(adapters)))
@@ -232,9 +231,3 @@ def test_rows_that_every_adapter_shares(llama: nn.Module, tmp_path: Path) -> Non
     assert refused(model, found, "other") == "PEM0520"
     pemlang.apply(model, found, "same")
     assert apart(output(model.eval()), output(loaded(llama, a))) < 1e-6
-
-
-def _config(directory: Path) -> dict[str, object]:
-    from support import config_of
-
-    return config_of(directory)

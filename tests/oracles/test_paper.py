@@ -58,6 +58,15 @@ def test_operators_on_lora_bit_for_bit(
     assert (config_of(out)["r"], config_of(out)["lora_alpha"]) == (4, 8)
 
 
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_rounds_once(tmp_path: Path, dtype: torch.dtype) -> None:
+    pair = {name: lora(tmp_path / name, seed, dtype=dtype) for seed, name in enumerate("ab")}
+    a, b = (tensors_of(path) for path in pair.values())
+    for key, tensor in tensors_of(composed(tmp_path, pair, "0.3 ⊗ a ⊕ b")).items():
+        wanted = f32(0.3) * a[key].float() + b[key].float()
+        assert torch.equal(tensor, wanted.to(dtype))
+
+
 # What the paper says of an (IA)³ vector l, in terms of g = l − 1.
 GAINS: dict[str, Formula] = {
     "a ⊕ b": lambda a, b, c: a + b,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from pathlib import Path
 
 import pytest
@@ -305,6 +306,12 @@ def test_a_bin_file_gives_what_its_safetensors_gives(
     ours, theirs = delta(one), delta(other)
     assert all(abs(ours[site] - theirs[site]).max() < 1e-12 for site in theirs)
     same_logits(bert, one, loaded(bert, other))
+
+
+def test_transformers_loads_it_too(bert: nn.Module, trio: dict[str, Path], tmp_path: Path) -> None:
+    model = copy.deepcopy(bert)
+    model.load_adapter(str(composed(tmp_path, trio, "a - 0.3 * b")))
+    assert apart(output(model), output(together(bert, trio, {"a": 1.0, "b": -0.3}))) < TOLERANCE
 
 
 def test_a_llama(llama: nn.Module, tmp_path: Path) -> None:

@@ -1,0 +1,173 @@
+"""Numbers are exact: as written, through arithmetic, and into coefficients."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+import pytest
+from drawing import numbers, schedules
+from expressions import PRODUCT, Tree, Writer
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from pool import ALL, LAWS, Pool, declared
+from reference import Reference
+
+from pemlang.graph.coef import at
+from pemlang.graph.node import Node
+from pemlang.graph.numbers import MAX_BITS, exact
+
+TRUE = [
+    "0.1 + 0.2 == 0.3",
+    "0.1 * 3 == 0.3",
+    "1 / 3 * 3 == 1",
+    "1 / 3 + 1 / 6 == 0.5",
+    "1e-260 * 1e260 == 1",
+    "1e-260 > 0",
+    "1e260 + 1 > 1e260",
+    "1 - 0.9 == 0.1",
+    "-0.5 == 0.5 - 1",
+    "- - 2 == 2",
+    "2 - 3 - 4 == -5",
+    "12 / 3 / 2 == 2",
+    "2 + 3 * 4 == 14",
+    "(2 + 3) * 4 == 20",
+    "-2 * -3 == 6",
+    "1_000.5 == 1000.5",
+    "1e2 == 100 and 1E-2 == 0.01",
+    "0.1 != 0.1 + 1e-30",
+    "0.30000000000000004 != 0.3",
+    "0 * 1e260 == 0",
+]
+FALSE = [
+    "0.1 + 0.2 == 0.30000000000000004",
+    "1 / 3 == 0.3333333333333333",
+    "1e-260 == 0",
+    "1e16 + 1 == 1e16",
+]
+
+
+def codes(pool: Pool, text: str) -> list[str]:
+    return [d.code for d in pool.recipe(text).check()]
+
+
+@pytest.mark.parametrize("said", TRUE)
+def test_it_holds_that(pool: Pool, said: str) -> None:
+    assert codes(pool, f"assert {said}") == []
+
+
+@pytest.mark.parametrize("said", FALSE)
+def test_it_does_not_hold_that(pool: Pool, said: str) -> None:
+    assert codes(pool, f"assert {said}") == ["PEM0501"]
+
+
+@settings(LAWS, max_examples=150)
+@given(numbers(depth=4))
+def test_arithmetic_is_that_of_fractions(pool: Pool, dense: Reference, tree: Tree) -> None:
+    value = dense.number(tree, "", {})
+    text = f"let x = {Writer().text(tree)}"
+    assert pool.checked(text).scope.values["x"] == value
+
+
+@settings(LAWS, max_examples=80)
+@given(schedules(ALL, depth=2), numbers())
+def test_a_coefficient_is_exact_at_every_site(
+    pool: Pool, dense: Reference, schedule: Tree, number: Tree
+) -> None:
+    sites = dict.fromkeys(ALL)
+    wanted = {s: dense.number(schedule, s, sites) * dense.number(number, s, sites) for s in ALL}
+    assume(any(wanted.values()) and set(wanted.values()) != {1})
+    write = Writer()
+    factors = f"{write.text(schedule, PRODUCT + 1)} * ({write.text(number, PRODUCT + 1)} * a)"
+    [coef] = pool.node(f"{declared('a')}let x = {factors}").attrs[1]
+    assert {site: at(coef, site) for site in ALL} == wanted
+
+
+@settings(LAWS, max_examples=200)
+@given(st.sampled_from("+-*/"), st.fractions(), st.fractions())
+def test_small_numbers_stay_fractions(symbol: str, one: Fraction, two: Fraction) -> None:
+    assume(symbol != "/" or two)
+    found = {"+": one + two, "-": one - two, "*": one * two, "/": one / (two or 1)}[symbol]
+    assert exact(symbol, one, two) == found
+
+
+@settings(LAWS, max_examples=50)
+@given(st.integers(1, 4), st.integers(200, 1500))
+def test_numbers_stay_bounded_and_right_to_a_float(pool: Pool, root: int, steps: int) -> None:
+    """(1 + root/2¹⁰)ⁿ needs 10·n bits: past the bound it is a float's, each step right to one."""
+    value, factor, steps = Fraction(1), 1 + Fraction(root, 1024), min(steps, 1000)
+    for _ in range(steps):
+        value = exact("*", value, factor)
+    assert value.numerator.bit_length() + value.denominator.bit_length() <= MAX_BITS + 64
+    assert abs(float(value) / float(factor) ** steps - 1) < 1e-12
+
+
+ZERO_DIVISIONS = {
+    "a number": "let x = 1 / 0 * a",
+    "a number that comes to zero": "let x = 1 / (0.1 + 0.2 - 0.3) * a",
+    "an adapter": "let x = a / 0",
+    "a schedule": 'let x = a / per { "*.q": 0, else: 1 }',
+    "a ramp that crosses zero": "let x = a / ramp(-1, 1)",
+    "a schedule by a number": "let x = (ramp(1, 2) / 0) * a",
+    "a measured number": "let x = a / distance(a, a)",
+    "a measured number, below": "let x = (1 / norm(0 * a)) * a",
+    "a function": "def f(n: number) -> number = 1 / n\nlet x = f(0) * a",
+}
+
+
+@pytest.mark.parametrize("where", ZERO_DIVISIONS)
+def test_division_by_zero_is_an_error(pool: Pool, where: str) -> None:
+    text = ZERO_DIVISIONS[where]
+    assert pool.error(f'{declared("a")}{text}\nsave x to "out"') == "PEM0330"
+
+
+def repeated(first: str, step: str, last: int) -> str:
+    """Definitions that each use the one before: `{0}` is the number, `{1}` the one before."""
+    return first + "".join(step.format(i, i - 1) for i in range(1, last + 1))
+
+
+SQUARES = repeated("let n0 = 2\n", "let n{0} = n{1} * n{1}\n", 11)
+DOUBLE = "def f{0}(y: adapter) -> adapter = f{1}(y) + f{1}(y)\n"
+LONG = "0.1234567890123456789012345678901234567890123"
+BOUNDS = {
+    "too large": ("let x = 1e260 * 1e260 * a", "PEM0331"),
+    "too large by squares": (f"{SQUARES}let x = n11 * a", "PEM0331"),
+    "too small": ("let x = 1e-260 * 1e-260 * a", "PEM0331"),
+    "too large for float32": ("let x = 1e39 * a", "PEM0503"),
+    "too large for float64": ("let x = 1e260 * (1e60 * d)", "PEM0331"),
+    "too many digits": (f"let x = {LONG} * a", "PEM0110"),
+    "too large an exponent": ("let x = 1e301 * a", "PEM0110"),
+    "functions that double": (
+        repeated("def f0(y: adapter) -> adapter = y + y\n", DOUBLE, 20) + "let x = f20(a)",
+        "PEM0333",
+    ),
+    "steps on steps": (
+        repeated("let n0 = cosine(a, b)\n", "let n{0} = n{1} * n{1} + 1\n", 150)
+        + "let x = n150 * a",
+        "PEM0332",
+    ),
+    "measures of measures": (
+        repeated("let y0 = b\n", "let y{0} = cosine(a, y{1}) * b\n", 150) + "let x = y150",
+        "PEM0332",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", BOUNDS)
+def test_what_is_out_of_bounds_is_an_error(pool: Pool, what: str) -> None:
+    text, code = BOUNDS[what]
+    assert pool.error(f'{declared("abd")}{text}\nsave x to "out"') == code
+
+
+def test_a_long_recipe_is_not_out_of_bounds(pool: Pool) -> None:
+    chain = " + ".join(["a", "0.5 * b", "-c"] * 400)
+    lets = repeated("let y0 = a\n", "let y{0} = y{1} + 0.5 * b\n", 300)
+    doubled = repeated("let z0 = a\n", "let z{0} = z{1} + z{1}\n", 300)
+    values = pool.checked(f"{declared('abc')}{lets}{doubled}let x = {chain}\n").scope.values
+    a, b, c = (values[name] for name in "abc")
+    assert coefficients(values["x"]) == {a: 400, b: 200, c: -400}
+    assert coefficients(values["y300"]) == {a: 1, b: 150}
+    assert coefficients(values["z300"]) == {a: 2**300}
+
+
+def coefficients(node: Node) -> dict[Node, Fraction]:
+    return dict(zip(node.args, node.attrs[1], strict=True))
