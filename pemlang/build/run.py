@@ -242,7 +242,7 @@ def _apart(watch: Watch, overlap: float, span: Span) -> Diagnostic:
         f'add what they do instead, exactly, and choose a rank: save {watch.exact} to "…" '
         "with rank=16",
         ("⊕ and ⊖ combine A with A and B with B, which means little where the A factors lie "
-         "apart: the limit the paper names in section 5",),
+         "apart: a limit that the paper names",),
     )  # fmt: skip
     return fault.at(span, "warning")
 

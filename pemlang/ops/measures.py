@@ -166,7 +166,7 @@ OPERATORS = (
         summary="How alike two LoRAs' A row spaces are, the mean over sites: 1 for one "
         "initialisation kept, about r/in for two drawn apart.",
         formula="‖QxᵀQy‖² / min(rx, ry)",
-        source="section 5 of the paper names the limit this shows",
+        source="the limit that Zhang et al. 2023 name, made visible",
     ),
     Operator(
         name="rank",

@@ -1,7 +1,7 @@
 """The parameter-wise family, `⊕ ⊖ ⊗`: the paper's operators on the parameters of a module.
 
 Source: Zhang, Chen, Liu, He, *Composing Parameter-Efficient Modules with Arithmetic Operations*,
-NeurIPS 2023, section 3. For (IA)³ and dense adapters the two families are the same.
+NeurIPS 2023. For (IA)³ and dense adapters the two families are the same.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ ADD = Operator(
     summary="The paper's addition: adds A to A and B to B. Needs equal rank and scale.",
     formula="(A₁, B₁) ⊕ (A₂, B₂) = (A₁ + A₂, B₁ + B₂);  l₁ ⊕ l₂ = l₁ + l₂ − 1",
     laws=("x ⊕ y = y ⊕ x", "(x ⊕ y) ⊕ z = x ⊕ (y ⊕ z)"),
-    source="section 3.2, equation 1",
+    source="Zhang et al. 2023, the addition operator",
     reference=lambda x, y: (x[0] + y[0], x[1] + y[1]),
     acts_on="factors",
     terms=TERMS,
@@ -127,7 +127,7 @@ SUBTRACT = Operator(
     summary="Adds the paper's negation of the second adapter.",
     formula="x ⊖ y = x ⊕ (⊖y) = (A₁ + A₂, B₁ − B₂)",
     laws=("x ⊖ y = x ⊕ (⊖y)",),
-    source="section 3.2",
+    source="Zhang et al. 2023, addition of the negation",
     reference=lambda x, y: (x[0] + y[0], x[1] - y[1]),
     acts_on="factors",
     terms=TERMS,
@@ -141,7 +141,7 @@ NEGATE = Operator(
     summary="The paper's negation: B changes sign, A does not. For (IA)³ this is 2 − l.",
     formula="⊖(A, B) = (A, −B);  ⊖l = 2 − l",
     laws=("⊖(⊖x) = x", "⊖(x ⊕ y) = (⊖x) ⊕ (⊖y)"),
-    source="section 3.2, equation 2",
+    source="Zhang et al. 2023, the negation operator",
     reference=lambda x: (x[0], -x[1]),
     acts_on="factors",
 )
@@ -157,7 +157,7 @@ SCALE = Operator(
     summary="Scales A and B alike, so that Δ of a LoRA is scaled by the square.",
     formula="λ ⊗ (A, B) = (λA, λB);  λ ⊗ l = 1 + λ(l − 1)",
     laws=("λ ⊗ (μ ⊗ x) = (λμ) ⊗ x", "λ ⊗ (x ⊕ y) = λ ⊗ x ⊕ λ ⊗ y", "1 ⊗ x = x"),
-    source="section 3.3",
+    source="Zhang et al. 2023, the weight λ of a composition",
     reference=lambda c, x: (c * x[0], c * x[1]),
     acts_on="factors",
 )

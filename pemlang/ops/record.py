@@ -100,7 +100,7 @@ class Operator:
         summary: one sentence.
         formula: what it computes.
         laws: the algebraic laws its rewrites rest on.
-        source: the paper's section, where it has one.
+        source: the paper it comes from, where it has one.
         reference: what it does to Δ ("delta", dense float64 arrays) or to the pair (A, B)
             ("factors"), written apart from the kernels; the tests hold the compiler to it.
         terms: for + − ⊕ ⊖, how a chain of them is evaluated; `sign` is the operator's in it.

@@ -48,7 +48,7 @@ class Reference:
         if name not in self._dense:
             at = self._folder / name
             if config_of(at)["peft_type"] == "IA3":
-                self._dense[name] = {site: sized(l - 1) for site, l in gains(at).items()}
+                self._dense[name] = {site: sized(x - 1) for site, x in gains(at).items()}
             else:
                 self._dense[name] = {s: pair.dense() for s, pair in self.pair_of(name).items()}
         return self._dense[name]

@@ -182,7 +182,7 @@ def test_both_sides_of_a_law_are_equal_numbers(
 def changes(path: Path) -> dict[str, NDArray[np.float64]]:
     """Δ of a LoRA directory, g of an (IA)³ one."""
     found = gains(path)
-    return {site: l - 1 for site, l in found.items()} if found else delta(path)
+    return {site: gain - 1 for site, gain in found.items()} if found else delta(path)
 
 
 # --- references ----------------------------------------------------------------------------
