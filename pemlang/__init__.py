@@ -12,16 +12,16 @@ from typing import TYPE_CHECKING, Any
 
 from pemlang.version import __version__
 
-__all__ = ["Diagnostic", "PemError", "Recipe", "__version__", "apply", "load"]
+__all__ = ["Diagnostic", "PemError", "PemWarning", "Recipe", "__version__", "apply", "load"]
 
 if TYPE_CHECKING:
     from pemlang.api import Recipe, apply, load
-    from pemlang.diagnostics import Diagnostic, PemError
+    from pemlang.diagnostics import Diagnostic, PemError, PemWarning
 
 
 def __getattr__(name: str) -> Any:
     # Importing the package is free; its parts are imported when first asked for.
-    if name in ("Diagnostic", "PemError"):
+    if name in ("Diagnostic", "PemError", "PemWarning"):
         from pemlang import diagnostics
 
         return getattr(diagnostics, name)

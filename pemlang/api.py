@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping
 from itertools import count
 from pathlib import Path
@@ -11,7 +12,16 @@ from typing import TYPE_CHECKING
 from pemlang.check.check import Checked, check
 from pemlang.check.load import loaders
 from pemlang.check.options import Output, heads_agree
-from pemlang.diagnostics import Diagnostic, Fault, PemError, listed, nearest, visible
+from pemlang.diagnostics import (
+    Diagnostic,
+    Fault,
+    PemError,
+    PemWarning,
+    listed,
+    nearest,
+    render,
+    visible,
+)
 from pemlang.graph.node import Node
 from pemlang.ops.record import kind_of
 from pemlang.source import Source
@@ -69,11 +79,15 @@ class Recipe:
         Returns:
             Key to tensor, on the CPU, in the inputs' dtype: for LoRA
             `base_model.model.<site>.lora_A.weight` (r, in) and `….lora_B.weight` (out, r), for
-            (IA)³ `….ia3_l` (out, 1) or (1, in), and the heads all inputs share.
+            (IA)³ `….ia3_l` (out, 1) or (1, in), and the heads: those all inputs share, or those
+            chosen where the recipe saves this adapter `with heads=…`.
 
         Raises:
             PemError: the recipe is wrong, or PEM0206 it has no such name, PEM0301 it names
                 something else than an adapter.
+
+        Warns:
+            PemWarning: what a build would warn of.
         """
         return _tensors(self._adapter(name))
 
@@ -81,6 +95,8 @@ class Recipe:
         return check(self._path, self._source, loaders(), self._params)
 
     def _adapter(self, name: str) -> PeftAdapter:
+        from threadpoolctl import threadpool_limits
+
         from pemlang.build.evaluate import Evaluator
         from pemlang.build.peft import as_peft
         from pemlang.build.run import identified, placed, refuse_models, verify
@@ -92,12 +108,16 @@ class Recipe:
         with placed(place):
             evaluator = Evaluator(checked.graph)
             leaves = checked.graph.parts(node)
-            heads = heads_agree(checked.graph, node, None, checked.leaf_name)
+            saved = (output.heads for output in checked.outputs if output.node is node)
+            chosen = next(filter(None, saved), None)
+            heads = heads_agree(checked.graph, node, chosen, checked.leaf_name)
             checked.outputs = [Output(node, name, Path(), None, None, place, name)]
             refuse_models(checked)
-        verify(checked, evaluator)
-        with placed(place):
-            return as_peft(evaluator, node, leaves, heads, None)
+        with threadpool_limits(1):  # as in a build: the same numbers on any number of cores
+            for found in (*checked.report, *verify(checked, evaluator)):
+                warnings.warn(render(found), PemWarning, stacklevel=3)
+            with placed(place):
+                return as_peft(evaluator, node, leaves, heads, None)
 
 
 def _named(checked: Checked, name: str) -> Node:
@@ -147,6 +167,9 @@ def apply(
 
     Raises:
         PemError: the recipe is wrong, or PEM0520 the adapter's tensors do not fit the model.
+
+    Warns:
+        PemWarning: what a build would warn of.
     """
     recipe = recipe if isinstance(recipe, Recipe) else load(recipe)
     found = recipe._adapter(name)

@@ -78,6 +78,10 @@ class PemError(Exception):
         super().__init__("\n".join(render(d) for d in self.diagnostics))
 
 
+class PemWarning(UserWarning):
+    """A warning about a recipe, where Python's own warnings are how to give one."""
+
+
 class Report:
     """Collects diagnostics; each place is told a thing once."""
 

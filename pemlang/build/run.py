@@ -220,12 +220,12 @@ def verify(checked: Checked, evaluator: Evaluator) -> list[Diagnostic]:
             failed.append(found)
     if failed:
         raise PemError([*checked.report, *failed])
-    saved = {leaf for output in checked.outputs for leaf in checked.graph.leaves(output.node)}
+    made_from = checked.graph.order(output.node for output in checked.outputs)
+    mixes = [frozenset(node.args) for node in made_from if node.op == "mix"]
     warnings = []
     for watch, span in checked.watches:
-        mine = set(checked.graph.leaves(watch.left)) | set(checked.graph.leaves(watch.right))
-        if not mine <= saved:
-            continue
+        if not any(watch.terms <= mixed for mixed in mixes):
+            continue  # no output holds this ⊕
         with placed(span):
             node = init_overlap(Context(checked.graph, watch.texts), watch.left, watch.right)
             overlap = float(evaluator.number(node))

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from pemlang.diagnostics import Fault
 from pemlang.graph import coef as coefs
 from pemlang.graph.node import Graph, Node, Num
-from pemlang.graph.normal import MINUS_ONE, Pair, adapter_type, factorwise, linear
+from pemlang.graph.normal import MINUS_ONE, Pair, adapter_type, factorwise, linear, pairs
 from pemlang.ops.agree import exactly, same_parameters, same_space, with_base
 from pemlang.ops.exact import resolve, signed_sum
 from pemlang.ops.record import (
@@ -42,8 +42,11 @@ def _is_lora(x: Node) -> bool:
     return adapter_type(x).method == "lora"
 
 
-def _is_zero(x: Node) -> bool:
-    return x.op in ("sum", "mix") and not x.args
+def _summands(x: Node) -> frozenset[Node]:
+    """What a value puts into a ⊕; nothing where it is zero."""
+    if x.op == "sum" and not x.args:
+        return frozenset()
+    return frozenset(y for y, pair in pairs(x).items() if any(c not in (0, ()) for c in pair))
 
 
 def _agree(ctx: Context, x: Node, y: Node) -> Node:
@@ -51,8 +54,10 @@ def _agree(ctx: Context, x: Node, y: Node) -> Node:
         same_space(ctx, x, y)
         return with_base(x, y)
     same_parameters(ctx, x, y)
-    if x is not y and not (_is_zero(x) or _is_zero(y)):
-        ctx.watches.append(Watch(x, y, (ctx.text(0), ctx.text(1)), exactly(ctx)))
+    one, two = _summands(x), _summands(y)
+    if one and two and len(one | two) > 1:
+        texts = (ctx.text(0), ctx.text(1))
+        ctx.watches.append(Watch(x, y, one | two, texts, exactly(ctx)))
     return with_base(x, y)
 
 

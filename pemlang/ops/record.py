@@ -20,10 +20,12 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Watch:
     """Something to look at once weights are read, and to warn of: how far the A row spaces of
-    the operands of a ⊕ overlap. `exact` is the expression that adds what they do instead."""
+    the operands of a ⊕ overlap. `terms` are what the ⊕ combines, `exact` is the expression that
+    adds what they do instead."""
 
     left: Node
     right: Node
+    terms: frozenset[Node]
     texts: tuple[str, str]
     exact: str
 

@@ -37,7 +37,7 @@ def close(got: float, wanted: Sized) -> bool:
     return abs(got - wanted.value) <= 1e-5 * wanted.size + 1e-12
 
 
-@settings(LAWS, max_examples=60)
+@settings(LAWS, max_examples=40)
 @given(st.sampled_from([ALL, Q, V]).flatmap(lambda s: st.tuples(*[adapters(PLAIN, s, 2)] * 2)))
 def test_norm_and_distance_of_expressions(
     pool: Pool, dense: Reference, trees: tuple[Tree, Tree]

@@ -41,7 +41,7 @@ def measures(tree: Tree) -> bool:
     return own or any(measures(arg) for arg in tree.args)
 
 
-@settings(LAWS, max_examples=250)
+@settings(LAWS, max_examples=120)
 @given(adapters(LORA), st.booleans())
 def test_a_lora_expression_is_its_dense_arithmetic(
     pool: Pool, dense: Reference, tree: Tree, ascii: bool
@@ -50,7 +50,7 @@ def test_a_lora_expression_is_its_dense_arithmetic(
     agree(delta(path), dense.delta(tree), path, tree)
 
 
-@settings(LAWS, max_examples=120)
+@settings(LAWS, max_examples=40)
 @given(adapters(IA3), st.booleans())
 def test_an_ia3_expression_is_its_dense_arithmetic(
     pool: Pool, dense: Reference, tree: Tree, ascii: bool
@@ -60,7 +60,7 @@ def test_an_ia3_expression_is_its_dense_arithmetic(
     agree({s: gain - 1 for s, gain in gains(path).items()}, exact, path, tree)
 
 
-@settings(LAWS, max_examples=150)
+@settings(LAWS, max_examples=60)
 @given(
     st.sampled_from([ALL, Q, V]).flatmap(
         lambda sites: st.sampled_from(["like", "pad", "rescale"]).flatmap(
@@ -79,7 +79,7 @@ def test_a_parameter_wise_expression_is_its_arithmetic_on_both_factors(
         agree(found, exact, path, tree)
 
 
-@settings(LAWS, max_examples=100)
+@settings(LAWS, max_examples=25)
 @given(adapters(LORA))
 def test_evaluate_gives_the_tensors_that_build_writes(pool: Pool, tree: Tree) -> None:
     text = Writer().recipe(tree)

@@ -18,7 +18,7 @@ from pemlang.graph.node import AdapterType, Graph, Node
 from pemlang.graph.normal import adapter_type
 
 
-@settings(LAWS, max_examples=60)
+@settings(LAWS, max_examples=40)
 @given(st.lists(adapters(LORA), min_size=1, max_size=3))
 def test_a_checked_recipe_is_in_normal_form(pool: Pool, trees: list[Tree]) -> None:
     checked = pool.checked(Writer().recipe(*trees))

@@ -150,7 +150,7 @@ def both_sides(law: Law, trees: tuple[Tree, ...], m: Tree, n: Tree) -> str:
 
 
 @pytest.mark.parametrize(("law", "world"), ROWS)
-@settings(LAWS, max_examples=12)
+@settings(LAWS, max_examples=6)
 @given(st.data(), numbers(), numbers(zero=False))
 def test_both_sides_of_a_law_are_one_node(
     pool: Pool, law: Law, world: World, data: DataObject, m: Tree, n: Tree
@@ -161,7 +161,7 @@ def test_both_sides_of_a_law_are_one_node(
 
 
 @pytest.mark.parametrize(("law", "world"), ROWS)
-@settings(LAWS, max_examples=4)
+@settings(LAWS, max_examples=2)
 @given(st.data(), numbers(depth=0), numbers(zero=False, depth=0))
 def test_both_sides_of_a_law_are_equal_numbers(
     pool: Pool, dense: Reference, law: Law, world: World, data: DataObject, m: Tree, n: Tree
@@ -211,7 +211,7 @@ def kinds_of(params: Sequence[Param]) -> set[str]:
 
 
 @pytest.mark.parametrize("op", REFERRED, ids=lambda op: op.name)
-@settings(LAWS, max_examples=15)
+@settings(LAWS, max_examples=8)
 @given(st.data())
 def test_an_operator_is_its_reference(
     pool: Pool, dense: Reference, op: Operator, data: DataObject

@@ -87,7 +87,7 @@ def written(tensors: Mapping[str, np.ndarray]) -> dict[str, int]:
     }
 
 
-@settings(LAWS, max_examples=100)
+@settings(LAWS, max_examples=50)
 @given(adapters(LINEAR))
 def test_a_sum_has_the_rank_of_its_distinct_terms(pool: Pool, dense: Reference, tree: Tree) -> None:
     text, wanted = Writer().recipe(tree), needed(dense, tree)
@@ -99,7 +99,7 @@ def test_a_sum_has_the_rank_of_its_distinct_terms(pool: Pool, dense: Reference, 
         assert written(tensors) == dict.fromkeys(wanted, 1)
 
 
-@settings(LAWS, max_examples=40)
+@settings(LAWS, max_examples=25)
 @given(adapters(LINEAR, depth=2), st.integers(1, 9))
 def test_an_annotation_holds_where_every_site_has_its_rank(
     pool: Pool, dense: Reference, tree: Tree, rank: int
@@ -111,7 +111,7 @@ def test_an_annotation_holds_where_every_site_has_its_rank(
         assert errors == ([] if wanted == {said} else ["PEM0316"])
 
 
-@settings(LAWS, max_examples=100)
+@settings(LAWS, max_examples=50)
 @given(adapters(LORA))
 def test_no_rank_is_written_that_a_check_does_not_know(
     pool: Pool, dense: Reference, tree: Tree
@@ -125,7 +125,7 @@ def test_no_rank_is_written_that_a_check_does_not_know(
     assert built.rank == max(found.values())
 
 
-@settings(LAWS, max_examples=40)
+@settings(LAWS, max_examples=25)
 @given(st.sampled_from([ALL, Q]).flatmap(lambda sites: pairs(LORA, sites, 3)))
 def test_parameter_wise_operators_keep_the_rank(pool: Pool, tree: Tree) -> None:
     text = Writer().recipe(tree)
@@ -135,7 +135,7 @@ def test_parameter_wise_operators_keep_the_rank(pool: Pool, tree: Tree) -> None:
     assert set(found.values()) <= {LIKE_RANK} or found == dict.fromkeys(known, 1)
 
 
-@settings(LAWS, max_examples=40)
+@settings(LAWS, max_examples=25)
 @given(adapters(LORA, depth=2), st.integers(1, 4), st.booleans())
 def test_compress_is_the_best_of_its_rank(
     pool: Pool, dense: Reference, tree: Tree, rank: int, option: bool
@@ -155,7 +155,7 @@ def test_compress_is_the_best_of_its_rank(
         assert found.get(site, 0) <= max(1, min(rank, before[site]))
 
 
-@settings(LAWS, max_examples=40)
+@settings(LAWS, max_examples=25)
 @given(adapters(LORA, depth=2), st.sampled_from(["0.3", "0.5", "0.9", "0.999", "1"]))
 def test_an_energy_is_kept_with_the_least_rank(
     pool: Pool, dense: Reference, tree: Tree, energy: str
