@@ -7,8 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 
+from pemlang.diagnostics import Diagnostic, visible
 from pemlang.graph.node import Node, Num
 from pemlang.graph.numbers import shown
+from pemlang.source import Span
 
 COMPARE: dict[str, Callable[[Fraction, Fraction], bool]] = {
     "<": operator.lt,
@@ -93,3 +95,33 @@ class Combined(Condition):
 
     def sides(self, value: Value) -> list[str]:
         return [line for part in self.parts for line in part.sides(value)]
+
+
+@dataclass(frozen=True)
+class Assertion:
+    """An `assert` of the recipe."""
+
+    condition: Condition
+    message: str | None
+    span: Span
+
+
+def known(number: Num) -> Fraction:
+    """The value of a number that is not measured: itself."""
+    assert isinstance(number, Fraction)  # a condition that is not measured has no other
+    return number
+
+
+def failure(assertion: Assertion, value: Value) -> Diagnostic | None:
+    """The diagnostic of an assertion that does not hold, with both values; None when it does."""
+    if assertion.condition.holds(value):
+        return None
+    said = f"{visible(assertion.message)}" if assertion.message else "this does not hold"
+    return Diagnostic(
+        "PEM0501",
+        "error",
+        f"assertion failed: {said}",
+        assertion.span,
+        None,
+        tuple(assertion.condition.sides(value)),
+    )

@@ -12,8 +12,6 @@ from typing import Any
 from pemlang.check.annotations import check_annotation
 from pemlang.check.conditions import Combined, Comparison, Condition, Known
 from pemlang.check.kinds import (
-    KindChecker,
-    Placed,
     article,
     bind,
     choose,
@@ -25,12 +23,11 @@ from pemlang.check.kinds import (
 from pemlang.check.scope import (
     BaseName,
     Function,
-    Module,
     Poison,
     Scope,
     Stop,
-    resolve_names,
 )
+from pemlang.check.selections import selected
 from pemlang.diagnostics import Diagnostic, Fault, Report, visible
 from pemlang.formats.adapter import Adapter
 from pemlang.formats.sites import Shapes
@@ -40,8 +37,7 @@ from pemlang.graph.numbers import shown
 from pemlang.ops import FUNCTIONS, INFIX, PREFIX
 from pemlang.ops.exact import restrict
 from pemlang.ops.record import Context, Param, Watch, kind_of
-from pemlang.ops.schedule import PerPattern, layer_of, matching
-from pemlang.ops.shaping import unmeasured
+from pemlang.ops.schedule import PerPattern
 from pemlang.source import Span
 from pemlang.syntax import tree as t
 
@@ -288,43 +284,8 @@ class Elaborator:
         with self.at(tree.operand.span):
             if kind_of(operand) != "adapter":
                 raise not_selectable(kind_of(operand))
-        sites = self._selected(tree.selector, tuple(adapter_type(operand).shapes), scope)
+        sites = selected(self, tree.selector, tuple(adapter_type(operand).shapes), scope)
         return restrict(Context(self.graph), operand, sites)
-
-    def _selected(
-        self, selector: t.Globs | t.Layers | t.Like, sites: Sequence[str], scope: Scope
-    ) -> frozenset[str]:
-        if isinstance(selector, t.Globs):
-            found: set[str] = set()
-            for pattern in selector.patterns:
-                text = self._string(pattern, scope)
-                with self.at(pattern.span):
-                    found.update(matching(text, sites))
-            return frozenset(found)
-        if isinstance(selector, t.Like):
-            other = self.of_kind(selector.other, scope, "adapter")
-            kept = frozenset(sites) & frozenset(adapter_type(other).shapes)
-            with self.at(selector.span):
-                if not kept:
-                    raise Fault("PEM0320", "the two adapters have no site in common", None)
-            return kept
-        first, last = (self._layer(tree, scope) for tree in (selector.first, selector.last))
-        layers = {site: layer_of(site) for site in sites}
-        chosen = {s for s, layer in layers.items() if layer is not None and first <= layer <= last}
-        with self.at(selector.span):
-            if not chosen:
-                raise _no_site({layer for layer in layers.values() if layer is not None})
-        return frozenset(chosen)
-
-    def _layer(self, tree: t.Tree, scope: Scope) -> int:
-        number = self.of_kind(tree, scope, "number")
-        with self.at(tree.span):
-            layer = unmeasured(number, "the layer")
-            if layer.denominator != 1 or layer < 0:
-                raise Fault(
-                    "PEM0312", f"a layer is a whole number, not {shown(layer)}", "layers 0..15"
-                )
-        return int(layer)
 
     # --- calls -----------------------------------------------------------------------------
 
@@ -428,53 +389,6 @@ class Elaborator:
             with self.at(type_.span):
                 check_annotation(value, type_.name, refinements, _written(span))
 
-    # --- what a def is before anyone calls it ----------------------------------------------
-
-    def check_def(self, tree: t.Def, scope: Scope) -> None:
-        """Names and kinds of a function; raises Stop when they are wrong."""
-        env: dict[str, str | None] = {name: _kind_or_none(v) for name, v in scope.values.items()}
-        own: set[str] = set()
-        for param in tree.params:
-            fault = scope.taken(param.name.name)
-            if param.name.name in own:
-                message = f"two parameters are called `{param.name.name}`"
-                fault = Fault("PEM0201", message, "choose another name")
-            own.add(param.name.name)
-            with self.at(param.name.span):
-                if fault is not None:
-                    raise fault
-            with self.at(param.type.span):
-                env[param.name.name] = kind_of_type(param.type)
-            if param.default is not None:
-                resolve_names(param.default, scope, self.report)
-                default = self.value(param.default, scope)
-                with self.at(param.default.span):
-                    want_kind(default, (str(env[param.name.name]),))
-        resolve_names(tree.body, scope, self.report, own.__contains__)
-        try:
-            kind = KindChecker(env).kind(tree.body)
-        except Placed as placed:
-            self.report.add(placed.fault.at(placed.tree.span))
-            raise Stop from None
-        if tree.returns is not None and kind is not None:
-            with self.at(tree.returns.span):
-                wanted = kind_of_type(tree.returns)
-            with self.at(tree.body.span):
-                if not fits(kind, (wanted,)):
-                    raise Fault(
-                        "PEM0301",
-                        f"this is {article(kind)}, the function returns {article(wanted)}",
-                    )
-
-
-def _no_site(layers: set[int]) -> Fault:
-    if not layers:
-        message = "the names of this adapter's sites have no layer numbers"
-        return Fault("PEM0320", message, 'select by name: x["*query"]')
-    low, high = min(layers), max(layers)
-    message = f"no site lies in these layers: the adapter has layers {low} to {high}"
-    return Fault("PEM0320", message, f"layers {low}..{high}")
-
 
 def _run_of_terms(
     operators: Sequence[t.Operator], values: Sequence[Any], total: Any, at: int
@@ -491,12 +405,6 @@ def _run_of_terms(
         ):
             end += 1
     return max(end, at + 1)
-
-
-def _kind_or_none(value: Any) -> str | None:
-    if isinstance(value, BaseName):
-        return "model"
-    return None if isinstance(value, Poison | Module) else list_kind(value)
 
 
 def list_kind(value: Any) -> str:

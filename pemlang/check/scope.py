@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import ChainMap
+from collections.abc import Callable, Iterator, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -72,8 +73,8 @@ class Scope:
         later: names that are declared further down.
     """
 
-    values: dict[str, Any] = field(default_factory=dict)
-    places: dict[str, Span] = field(default_factory=dict)
+    values: MutableMapping[str, Any] = field(default_factory=dict)
+    places: MutableMapping[str, Span] = field(default_factory=dict)
     later: dict[str, Span] = field(default_factory=dict)
 
     def declare(self, name: t.Name, value: Any, report: Report) -> None:
@@ -149,7 +150,7 @@ class Scope:
 
     def child(self) -> Scope:
         """A scope for the body of a function: its params, then this file's names."""
-        return Scope(dict(self.values), dict(self.places), self.later)
+        return Scope(ChainMap({}, self.values), ChainMap({}, self.places), self.later)
 
 
 def names_in(tree: t.Tree) -> Iterator[t.Name]:

@@ -68,16 +68,6 @@ def signed_sum(graph: Graph, terms: Sequence[tuple[int, Node]]) -> Node:
     return linear(graph, adapter_type(known), [(Fraction(sign), x) for sign, x in terms])
 
 
-def _add(ctx: Context, x: Node, y: Node) -> Node:
-    _agree(ctx, x, y)
-    return signed_sum(ctx.graph, [(1, x), (1, y)])
-
-
-def _subtract(ctx: Context, x: Node, y: Node) -> Node:
-    _agree(ctx, x, y)
-    return signed_sum(ctx.graph, [(1, x), (-1, y)])
-
-
 TERMS = Terms(_agree, signed_sum)
 
 
@@ -185,7 +175,7 @@ ADD = Operator(
     symbols=("+",),
     signatures=(
         *_numbers("+"),
-        Signature(_ADAPTERS, "adapter", _add),
+        Signature(_ADAPTERS, "adapter", TERMS.pair(1)),
         Signature((_p("x", "model"), _p("y", "adapter")), "model", _bake),
         Signature(_MODELS, "model", _points_do_not_add),
     ),
@@ -202,7 +192,7 @@ SUBTRACT = Operator(
     symbols=("-",),
     signatures=(
         *_numbers("-"),
-        Signature(_ADAPTERS, "adapter", _subtract),
+        Signature(_ADAPTERS, "adapter", TERMS.pair(-1)),
         Signature(_MODELS, "adapter", _task_vector),
         Signature((_p("x", "model"), _p("y", "adapter")), "model", _bake_negative),
     ),

@@ -69,16 +69,6 @@ def _total(graph: Graph, terms: Sequence[tuple[int, Node]]) -> Node:
     return factorwise(graph, adapter_type(known), parts)
 
 
-def _add(ctx: Context, x: Node, y: Node) -> Node:
-    _agree(ctx, x, y)
-    return _total(ctx.graph, [(1, x), (1, y)])
-
-
-def _subtract(ctx: Context, x: Node, y: Node) -> Node:
-    _agree(ctx, x, y)
-    return _total(ctx.graph, [(1, x), (-1, y)])
-
-
 TERMS = Terms(_agree, _total)
 
 
@@ -115,7 +105,7 @@ _REFUSED = Signature(_NUMBERS, "number", _not_numbers)
 ADD = Operator(
     name="parameter_add",
     symbols=("⊕",),
-    signatures=(Signature(_ADAPTERS, "adapter", _add), _REFUSED),
+    signatures=(Signature(_ADAPTERS, "adapter", TERMS.pair(1)), _REFUSED),
     summary="The paper's addition: adds A to A and B to B. Needs equal rank and scale.",
     formula="(A₁, B₁) ⊕ (A₂, B₂) = (A₁ + A₂, B₁ + B₂);  l₁ ⊕ l₂ = l₁ + l₂ − 1",
     laws=("x ⊕ y = y ⊕ x", "(x ⊕ y) ⊕ z = x ⊕ (y ⊕ z)"),
@@ -128,7 +118,7 @@ ADD = Operator(
 SUBTRACT = Operator(
     name="parameter_subtract",
     symbols=("⊖",),
-    signatures=(Signature(_ADAPTERS, "adapter", _subtract), _REFUSED),
+    signatures=(Signature(_ADAPTERS, "adapter", TERMS.pair(-1)), _REFUSED),
     summary="Adds the paper's negation of the second adapter.",
     formula="x ⊖ y = x ⊕ (⊖y) = (A₁ + A₂, B₁ − B₂)",
     laws=("x ⊖ y = x ⊕ (⊖y)",),

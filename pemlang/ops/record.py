@@ -90,6 +90,15 @@ class Terms:
     agree: Callable[[Context, Node, Node], Node]
     total: Callable[[Graph, Sequence[tuple[int, Node]]], Node]
 
+    def pair(self, sign: int) -> Callable[[Context, Node, Node], Node]:
+        """The type rule of one operator of the chain: a chain of two."""
+
+        def rule(ctx: Context, x: Node, y: Node) -> Node:
+            self.agree(ctx, x, y)
+            return self.total(ctx.graph, [(1, x), (sign, y)])
+
+        return rule
+
 
 @dataclass(frozen=True)
 class Operator:

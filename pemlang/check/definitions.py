@@ -1,0 +1,54 @@
+"""What a `def` is before anyone calls it: its names, its kinds, its defaults."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pemlang.check.elaborate import Elaborator, list_kind, want_kind
+from pemlang.check.kinds import KindChecker, Placed, article, fits, kind_of_type
+from pemlang.check.scope import BaseName, Module, Poison, Scope, Stop, resolve_names
+from pemlang.diagnostics import Fault
+from pemlang.syntax import tree as t
+
+
+def check_def(elaborator: Elaborator, tree: t.Def, scope: Scope) -> None:
+    """Names and kinds of a function; raises Stop when they are wrong."""
+    env: dict[str, str | None] = {name: _kind_or_none(v) for name, v in scope.values.items()}
+    own: set[str] = set()
+    for param in tree.params:
+        fault = scope.taken(param.name.name)
+        if param.name.name in own:
+            message = f"two parameters are called `{param.name.name}`"
+            fault = Fault("PEM0201", message, "choose another name")
+        own.add(param.name.name)
+        with elaborator.at(param.name.span):
+            if fault is not None:
+                raise fault
+        with elaborator.at(param.type.span):
+            env[param.name.name] = kind_of_type(param.type)
+        if param.default is not None:
+            resolve_names(param.default, scope, elaborator.report)
+            default = elaborator.value(param.default, scope)
+            with elaborator.at(param.default.span):
+                want_kind(default, (str(env[param.name.name]),))
+    resolve_names(tree.body, scope, elaborator.report, own.__contains__)
+    try:
+        kind = KindChecker(env).kind(tree.body)
+    except Placed as placed:
+        elaborator.report.add(placed.fault.at(placed.tree.span))
+        raise Stop from None
+    if tree.returns is not None and kind is not None:
+        with elaborator.at(tree.returns.span):
+            wanted = kind_of_type(tree.returns)
+        with elaborator.at(tree.body.span):
+            if not fits(kind, (wanted,)):
+                raise Fault(
+                    "PEM0301",
+                    f"this is {article(kind)}, the function returns {article(wanted)}",
+                )
+
+
+def _kind_or_none(value: Any) -> str | None:
+    if isinstance(value, BaseName):
+        return "model"
+    return None if isinstance(value, Poison | Module) else list_kind(value)
