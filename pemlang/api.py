@@ -9,7 +9,8 @@ from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pemlang.check.check import Checked, check
+from pemlang.check.check import check
+from pemlang.check.checked import Checked
 from pemlang.check.load import loaders
 from pemlang.check.options import Output, heads_agree
 from pemlang.diagnostics import (

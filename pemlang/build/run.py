@@ -21,7 +21,8 @@ from pemlang.build.evaluate import Evaluator
 from pemlang.build.peft import PeftAdapter, adapters_of, as_peft
 from pemlang.build.place import check_target, flush, new_stage, staging, take_place
 from pemlang.build.tensors import adapter_digest, file_digest
-from pemlang.check.check import Checked, check
+from pemlang.check.check import check
+from pemlang.check.checked import Checked
 from pemlang.check.conditions import Known, failure
 from pemlang.check.load import loaders
 from pemlang.check.options import Output, heads_agree

@@ -27,7 +27,7 @@ from pemlang.check.scope import (
     Scope,
     Stop,
 )
-from pemlang.check.selections import selected
+from pemlang.check.selections import common, in_layers, whole_layer
 from pemlang.diagnostics import Diagnostic, Fault, Report, visible
 from pemlang.formats.adapter import Adapter
 from pemlang.formats.sites import Shapes
@@ -37,7 +37,7 @@ from pemlang.graph.numbers import shown
 from pemlang.ops import FUNCTIONS, INFIX, PREFIX
 from pemlang.ops.exact import restrict
 from pemlang.ops.record import Context, Param, Watch, kind_of
-from pemlang.ops.schedule import PerPattern
+from pemlang.ops.schedule import PerPattern, matching
 from pemlang.source import Span
 from pemlang.syntax import tree as t
 
@@ -284,8 +284,31 @@ class Elaborator:
         with self.at(tree.operand.span):
             if kind_of(operand) != "adapter":
                 raise not_selectable(kind_of(operand))
-        sites = selected(self, tree.selector, tuple(adapter_type(operand).shapes), scope)
+        sites = self._selected(tree.selector, tuple(adapter_type(operand).shapes), scope)
         return restrict(Context(self.graph), operand, sites)
+
+    def _selected(
+        self, selector: t.Globs | t.Layers | t.Like, sites: Sequence[str], scope: Scope
+    ) -> frozenset[str]:
+        if isinstance(selector, t.Globs):
+            found: set[str] = set()
+            for pattern in selector.patterns:
+                text = self._string(pattern, scope)
+                with self.at(pattern.span):
+                    found.update(matching(text, sites))
+            return frozenset(found)
+        if isinstance(selector, t.Like):
+            other = self.of_kind(selector.other, scope, "adapter")
+            with self.at(selector.span):
+                return common(sites, adapter_type(other).shapes)
+        first, last = (self._layer(tree, scope) for tree in (selector.first, selector.last))
+        with self.at(selector.span):
+            return in_layers(first, last, sites)
+
+    def _layer(self, tree: t.Tree, scope: Scope) -> int:
+        number = self.of_kind(tree, scope, "number")
+        with self.at(tree.span):
+            return whole_layer(number)
 
     # --- calls -----------------------------------------------------------------------------
 

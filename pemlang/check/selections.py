@@ -1,65 +1,43 @@
-"""Which sites a selection chooses: by pattern, by layer, or as another adapter has them."""
+"""Which sites a selection chooses: by layer, or as another adapter has them. Patterns are matched
+in ops/schedule.py, where `per` matches them too."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
 
-from pemlang.check.scope import Scope
 from pemlang.diagnostics import Fault
-from pemlang.graph.normal import adapter_type
+from pemlang.graph.node import Num
 from pemlang.graph.numbers import shown
-from pemlang.ops.schedule import layer_of, matching
+from pemlang.ops.schedule import layer_of
 from pemlang.ops.shaping import unmeasured
-from pemlang.syntax import tree as t
-
-if TYPE_CHECKING:
-    from pemlang.check.elaborate import Elaborator
 
 
-def selected(
-    elaborator: Elaborator,
-    selector: t.Globs | t.Layers | t.Like,
-    sites: Sequence[str],
-    scope: Scope,
-) -> frozenset[str]:
-    """The sites, of some, that a selector chooses; reports PEM0320 where there are none."""
-    if isinstance(selector, t.Globs):
-        found: set[str] = set()
-        for pattern in selector.patterns:
-            text = elaborator.value(pattern, scope)
-            with elaborator.at(pattern.span):
-                found.update(matching(text, sites))
-        return frozenset(found)
-    if isinstance(selector, t.Like):
-        other = elaborator.of_kind(selector.other, scope, "adapter")
-        kept = frozenset(sites) & frozenset(adapter_type(other).shapes)
-        with elaborator.at(selector.span):
-            if not kept:
-                raise Fault("PEM0320", "the two adapters have no site in common", None)
-        return kept
-    first, last = (_layer(elaborator, tree, scope) for tree in (selector.first, selector.last))
-    layers = {site: layer_of(site) for site in sites}
-    chosen = {s for s, layer in layers.items() if layer is not None and first <= layer <= last}
-    with elaborator.at(selector.span):
-        if not chosen:
-            raise _no_site({layer for layer in layers.values() if layer is not None})
-    return frozenset(chosen)
-
-
-def _layer(elaborator: Elaborator, tree: t.Tree, scope: Scope) -> int:
-    number = elaborator.of_kind(tree, scope, "number")
-    with elaborator.at(tree.span):
-        layer = unmeasured(number, "the layer")
-        if layer.denominator != 1 or layer < 0:
-            raise Fault("PEM0312", f"a layer is a whole number, not {shown(layer)}", "layers 0..15")
+def whole_layer(number: Num) -> int:
+    """The number of a layer; raises PEM0312 for what is no whole number, PEM0314 a measured one."""
+    layer = unmeasured(number, "the layer")
+    if layer.denominator != 1 or layer < 0:
+        raise Fault("PEM0312", f"a layer is a whole number, not {shown(layer)}", "layers 0..15")
     return int(layer)
 
 
-def _no_site(layers: set[int]) -> Fault:
-    if not layers:
+def in_layers(first: int, last: int, sites: Sequence[str]) -> frozenset[str]:
+    """The sites in a range of layers; raises PEM0320 where there are none."""
+    layers = {site: layer_of(site) for site in sites}
+    chosen = {s for s, layer in layers.items() if layer is not None and first <= layer <= last}
+    if chosen:
+        return frozenset(chosen)
+    known = [layer for layer in layers.values() if layer is not None]
+    if not known:
         message = "the names of this adapter's sites have no layer numbers"
-        return Fault("PEM0320", message, 'select by name: x["*query"]')
-    low, high = min(layers), max(layers)
+        raise Fault("PEM0320", message, 'select by name: x["*query"]')
+    low, high = min(known), max(known)
     message = f"no site lies in these layers: the adapter has layers {low} to {high}"
-    return Fault("PEM0320", message, f"layers {low}..{high}")
+    raise Fault("PEM0320", message, f"layers {low}..{high}")
+
+
+def common(sites: Iterable[str], others: Iterable[str]) -> frozenset[str]:
+    """The sites that two adapters share; raises PEM0320 where there are none."""
+    kept = frozenset(sites) & frozenset(others)
+    if not kept:
+        raise Fault("PEM0320", "the two adapters have no site in common", None)
+    return kept

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from pemlang.check.checked import Checked
 from pemlang.check.conditions import Assertion, Condition, Known, failure, known
 from pemlang.check.definitions import check_def
 from pemlang.check.elaborate import leaf, want_kind
@@ -34,9 +35,6 @@ from pemlang.ops.record import Context, kind_of
 from pemlang.ops.shaping import compress
 from pemlang.syntax import tree as t
 from pemlang.version import LANGUAGE
-
-if TYPE_CHECKING:
-    from pemlang.check.check import Checked
 
 
 class File:

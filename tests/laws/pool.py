@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import shutil
+import warnings
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,8 +17,8 @@ from support import ia3, lora, recipe
 
 import pemlang
 from pemlang.build.run import identified
-from pemlang.check.check import Checked
-from pemlang.diagnostics import PemError
+from pemlang.check.checked import Checked
+from pemlang.diagnostics import PemError, PemWarning
 from pemlang.graph.node import Node
 from pemlang.source import Source
 
@@ -80,6 +81,12 @@ class Pool:
         """The one output of a recipe."""
         [found] = self.recipe(text).build().outputs
         return found.path, found
+
+    def evaluated(self, text: str) -> dict[str, torch.Tensor]:
+        """The tensors of x; a warning, of initialisations that lie apart say, is no matter here."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", PemWarning)
+            return self.recipe(text).evaluate("x")
 
     def hash(self, text: str) -> str:
         """The semantic hash of the one output of a recipe."""
