@@ -7,6 +7,7 @@ import json
 import os
 import pickle
 import struct
+import zipfile
 from collections.abc import Callable
 from contextlib import chdir, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -291,6 +292,37 @@ def test_an_old_pickle_is_never_run(folder: Path) -> None:
 )
 def test_a_pickle_of_something_else(folder: Path, data: object) -> None:
     pickled(folder, data)
+    refused(folder, "PEM0413")
+
+
+# Tuples of tuples, each holding the one before twice: 2^60 to look at, 60 to write.
+DEEP = b")" + b"".join(b"\x94h" + bytes([i]) + b"\x86" for i in range(60)) + b"\x94h\x3c"
+PROGRAMS = {
+    "a key": b"}" + DEEP[:-2] + b"K\x01s",
+    "a name": DEEP + b"\x93)R",
+    "a shape": b"ctorch._utils\n_rebuild_tensor_v2\n" + DEEP + b"\x86R",
+    "a storage": DEEP + b"Q",
+    "a value": b"}X\x01\x00\x00\x00x" + DEEP[:-2] + b"s",
+    "nothing": b"",
+    "one instruction without end": b"(" * 1_000_000,
+    "a number of a megabyte": b"\x8b\xff\xff\x0f\x00" + b"\x7f" * 0xFFFFF,
+}
+
+
+@pytest.mark.parametrize("what", PROGRAMS)
+def test_a_pickle_that_would_take_for_ever(folder: Path, what: str) -> None:
+    (folder / "a" / WEIGHTS).unlink()
+    with zipfile.ZipFile(folder / "a" / "adapter_model.bin", "w") as archive:
+        archive.writestr("archive/data.pkl", b"\x80\x04" + PROGRAMS[what] + b".")
+    refused(folder, "PEM0413")
+
+
+def test_an_index_that_unpacks_to_far_more(folder: Path) -> None:
+    (folder / "a" / WEIGHTS).unlink()
+    path = folder / "a" / "adapter_model.bin"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", bytes(100 << 20))
+    assert path.stat().st_size < 1 << 20
     refused(folder, "PEM0413")
 
 

@@ -12,7 +12,6 @@ from types import MappingProxyType
 from pemlang.diagnostics import Fault, listed, visible
 from pemlang.formats.config import UNSUPPORTED, Config, read_config
 from pemlang.formats.patterns import feeds_forward, look_up, module_of, targets
-from pemlang.formats.pickled import read_pickled_header
 from pemlang.formats.safetensors import Entry, Header, read_header
 from pemlang.formats.sites import Method, Shapes, SiteShape
 
@@ -85,6 +84,8 @@ def read_adapter(directory: Path) -> Adapter:
     if weights.exists():
         header = read_header(weights)
     elif (directory / "adapter_model.bin").exists():
+        from pemlang.formats.pickled import read_pickled_header
+
         weights = directory / "adapter_model.bin"
         header = read_pickled_header(weights)
     else:

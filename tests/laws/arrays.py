@@ -36,8 +36,11 @@ class Sized:
     def __neg__(self) -> Sized:
         return Sized(-self.value, self.size)
 
-    def inverse(self) -> Sized:
-        return Sized(1 / self.value, 1 / abs(self.value))
+    def __sub__(self, other: Sized) -> Sized:
+        return Sized(self.value - other.value, self.size + other.size)
+
+    def __truediv__(self, other: Sized) -> Sized:
+        return self * Sized(1 / other.value, other.size / other.value**2)
 
 
 def sized(value: Any) -> Sized:

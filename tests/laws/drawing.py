@@ -218,13 +218,15 @@ def _measured(draw: DrawFn, world: World, sites: Sites, depth: int) -> Tree:
     inner = draw(adapters(world, sites, depth))
     where = draw(st.sampled_from(world.sets))
     one, two = draw(leaves(world, where)), draw(leaves(world, where))
-    by = draw(
-        st.sampled_from(
-            [call("cosine", one, two), call("distance", one, two), call("norm", one)]
-            + [call("energy", one, rank=1), call("init_overlap", one, two)] * world.lora
-        )
-    )
-    by = draw(st.sampled_from([by, Tree("*", (draw(numbers(depth=1)), by)), Tree("neg", (by,))]))
+    norm = call("norm", one)
+    measures = [call("cosine", one, two), call("distance", one, two), norm]
+    if world.lora:
+        measures += [call("energy", one, rank=1), call("init_overlap", one, two)]
+    m, n = draw(st.sampled_from(measures)), draw(numbers(zero=False, depth=1))
+    how = draw(st.sampled_from(["m", "neg", "*", "+", "-", "/", "n-m", "n/m"]))
+    if how in ("m", "neg"):
+        return Tree("*", (m if how == "m" else Tree("neg", (m,)), inner))
+    by = {"n-m": Tree("-", (n, m)), "n/m": Tree("/", (n, norm))}.get(how) or Tree(how, (m, n))
     return Tree("*", (by, inner))
 
 

@@ -89,7 +89,7 @@ class Reference:
         found = self.delta(x)
         factors = self.factors(by, found)
         if tree.op == "/":
-            factors = {site: factor.inverse() for site, factor in factors.items()}
+            factors = {site: ONE / factor for site, factor in factors.items()}
         return {site: factors[site] * value for site, value in found.items()}
 
     def _select(self, tree: Tree) -> Dense:
@@ -212,9 +212,7 @@ class Reference:
         if tree.op in ("ramp", "call", "steps"):
             return _by_depth(tree, values, site, sites)
         if any(isinstance(value, Sized) for value in values):
-            assert tree.op == "*"
-            one, two = (x if isinstance(x, Sized) else sized(float(x)) for x in values)
-            return one * two
+            values = [x if isinstance(x, Sized) else sized(float(x)) for x in values]
         return _ARITHMETIC[tree.op](*values)
 
     def measure(self, tree: Tree) -> Sized:
@@ -239,7 +237,7 @@ class Reference:
 
 
 _WORDS = {"+": "plus", "-": "plus", "*": "times", "/": "times"}
-_ARITHMETIC: dict[str, Callable[[Any, Any], Fraction]] = {
+_ARITHMETIC: dict[str, Callable[[Any, Any], Any]] = {
     "+": lambda x, y: x + y,
     "-": lambda x, y: x - y,
     "*": lambda x, y: x * y,

@@ -84,7 +84,7 @@ def test_a_parameter_wise_expression_is_its_arithmetic_on_both_factors(
 def test_evaluate_gives_the_tensors_that_build_writes(pool: Pool, tree: Tree) -> None:
     text = Writer().recipe(tree)
     path, _ = pool.built(text + 'save x to "out"')
-    written, given_back = tensors_of(path), pool.recipe(text).evaluate("x")
+    written, given_back = tensors_of(path), pool.evaluated(text)
     assert written.keys() == given_back.keys()
     assert all((written[key] == given_back[key]).all() for key in written)
 

@@ -25,18 +25,18 @@ SAME = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("left", "right"),
-    [
-        pytest.param(
-            left,
-            right,
-            marks=pytest.mark.xfail(reason=why, strict=True, raises=AssertionError),
-            id=left,
-        )
-        for why, left, right in SAME
-    ],
-)
+ROWS = [
+    pytest.param(
+        left,
+        right,
+        id=left,
+        marks=pytest.mark.xfail(reason=why, strict=True, raises=AssertionError),
+    )
+    for why, left, right in SAME
+]
+
+
+@pytest.mark.parametrize(("left", "right"), ROWS)
 def test_both_are_one_node(pool: Pool, left: str, right: str) -> None:
     text = f"{declared('abc')}let left = {left}\nlet right = {right}\n"
     values = pool.checked(text).scope.values

@@ -92,7 +92,7 @@ def written(tensors: Mapping[str, np.ndarray]) -> dict[str, int]:
 def test_a_sum_has_the_rank_of_its_distinct_terms(pool: Pool, dense: Reference, tree: Tree) -> None:
     text, wanted = Writer().recipe(tree), needed(dense, tree)
     assert ranks(pool.node(text)) == wanted
-    tensors = pool.recipe(text).evaluate("x")
+    tensors = pool.evaluated(text)
     if any(wanted.values()):
         assert written(tensors) == {site: rank for site, rank in wanted.items() if rank}
     else:
@@ -131,7 +131,7 @@ def test_parameter_wise_operators_keep_the_rank(pool: Pool, tree: Tree) -> None:
     text = Writer().recipe(tree)
     known = ranks(pool.node(text))
     assert set(known.values()) == {LIKE_RANK}
-    found = written(pool.recipe(text).evaluate("x"))
+    found = written(pool.evaluated(text))
     assert set(found.values()) <= {LIKE_RANK} or found == dict.fromkeys(known, 1)
 
 
