@@ -168,6 +168,7 @@ ADAPTERS: dict[str, Callable[[Path], object]] = {
     "double": lambda at: lora(at, sites=ONE, dtype=torch.float64),
     "half": lambda at: lora(at, dtype=torch.bfloat16),
     "ia3": ia3,
+    "gains_bf16": lambda at: ia3(at, dtype=torch.bfloat16),
     "heads": lambda at: lora(at, **_heads(1)),
     "other_heads": lambda at: lora(at, seed=1, **_heads(2)),
     "wild_heads": lambda at: lora(at, **_heads(1, f"{PREFIX}\x1b[31m\nhead.weight")),

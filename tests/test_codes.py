@@ -23,6 +23,7 @@ MESSAGES = Path(__file__).parent / "messages"
 
 # What stands for a and b in the examples of an entry, where it is not the usual two.
 STAND_INS = {
+    "PEM0704": {"gains_bf16": "gains_bf16"},
     "PEM0304": {"b": "ia3"},
     "PEM0306": {"b": "other_sites"},
     "PEM0307": {"b": "wider"},

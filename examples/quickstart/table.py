@@ -51,6 +51,8 @@ def load(directory: Path) -> PeftModel:
             model = PeftModel.from_pretrained(base_model(), directory)
         except UserWarning as warning:
             sys.exit(f"{directory}: {warning}")
+        except KeyError as missing:  # PEFT's word for a head that is not there
+            sys.exit(f"{directory}: PEFT finds no {missing}")
     with safe_open(directory / "adapter_model.safetensors", "pt") as file:  # PEFT skips strangers
         unread = set(file.keys()) - set(
             get_peft_model_state_dict(model, save_embedding_layers=False)

@@ -13,7 +13,7 @@ from pemlang.build.tensors import Tensors
 from pemlang.diagnostics import Fault
 from pemlang.graph.node import AdapterType, Graph, Node, Num
 from pemlang.graph.normal import adapter_type
-from pemlang.graph.numbers import exact, operands
+from pemlang.graph.numbers import exact
 from pemlang.kernels.dtypes import work_dtype
 from pemlang.kernels.factors import Factors
 from pemlang.ops.measures import MEASURES
@@ -79,11 +79,23 @@ class Evaluator:
                     raise Fault(
                         "PEM0331", "a measure is too large for any float", "scale the adapter down"
                     ) from None
+            elif number.op == "reciprocal":
+                value = exact("/", Fraction(1), self.number(number.args[0]))
             else:
-                left, right = (self.number(side) for side in operands(number))
-                value = exact(number.attrs[0], left, right)
+                value = self._polynomial(number)
             self._numbers[number] = value
         return self._numbers[number]
+
+    def _polynomial(self, node: Node) -> Fraction:
+        values = [self.number(arg) for arg in node.args]
+        total = Fraction(0)
+        for coefficient, powers in node.attrs:
+            term = coefficient
+            for value, power in zip(values, powers, strict=True):
+                for _ in range(power):
+                    term = exact("*", term, value)
+            total = exact("+", total, term)
+        return total
 
     def _float(self, number: Num) -> float:
         return float(self.number(number))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +18,7 @@ from pemlang.formats.patterns import look_up, module_of
 from pemlang.formats.sites import SiteShape
 from pemlang.graph.node import AdapterType, Node
 from pemlang.graph.normal import adapter_type
-from pemlang.kernels.dtypes import encode
+from pemlang.kernels.dtypes import Array, decode, encode
 from pemlang.kernels.factors import Factors, zeros
 from pemlang.ops.record import scales
 
@@ -38,12 +38,15 @@ class PeftAdapter:
         tensors: sorted by key.
         ranks: the rank at each site written; 0 for (IA)³.
         is_zero: it does nothing: every coefficient is zero, or every B.
+        rounding: how much the dtype of the file changes it, relative to its norm: the larger of A
+            and B, or l − 1.
     """
 
     config: Mapping[str, Any]
     tensors: Sequence[Tensor]
     ranks: Mapping[str, int]
     is_zero: bool
+    rounding: float
 
 
 def adapters_of(leaves: Sequence[Node]) -> list[Adapter]:
@@ -87,18 +90,17 @@ def as_peft(
     dtype = dtype or default_dtype(adapters)
     ranks: dict[str, int] = {}
     tensors: list[Tensor] = []
-    alive = False
+    rounded = _Rounding()
     for site, shape in type_.shapes.items():
         [part] = evaluator.factors([node], site)
         if part is not None:
             ranks[site] = 0 if part.b is None else part.a.shape[0]
-            alive = alive or bool((part.a if part.b is None else part.b).any())
-            tensors += _tensors(site, shape, part, dtype)
+            tensors += _tensors(site, shape, part, dtype, rounded)
     is_zero = not ranks
     if is_zero:  # an adapter without tensors would not load
         ranks = dict.fromkeys(type_.shapes, 1 if type_.method == "lora" else 0)
         for site, shape in type_.shapes.items():
-            tensors += _tensors(site, shape, _nothing(shape, type_.method), dtype)
+            tensors += _tensors(site, shape, _nothing(shape, type_.method), dtype, rounded)
     tensors += _heads(evaluator, heads, ranks)
     config = _common(type_, adapters, heads)
     config |= _targeting(adapters, list(ranks)) | {"fan_in_fan_out": type_.fan_in_fan_out}
@@ -108,7 +110,38 @@ def as_peft(
         inputs = [site for site in ranks if type_.shapes[site].layer == "gain_in"]
         outputs = [site for site in ranks if site not in inputs]
         config |= {"feedforward_modules": _feedforward(adapters, config, inputs, outputs)}
-    return PeftAdapter(dict(sorted(config.items())), sorted(tensors), ranks, not alive)
+    idle = type_.method == "lora" and not any(scales(node)[site] for site in ranks)
+    dead = is_zero or idle or rounded.is_zero
+    return PeftAdapter(dict(sorted(config.items())), sorted(tensors), ranks, dead, rounded.worst)
+
+
+class _Rounding:
+    """What encoding changes, kept apart for A, B and l − 1."""
+
+    def __init__(self) -> None:
+        self._lost: defaultdict[str, float] = defaultdict(float)
+        self._norm: defaultdict[str, float] = defaultdict(float)
+        self._kept: Counter[str] = Counter()
+
+    def encode(self, what: str, array: Array, dtype: str, zero: float = 0.0) -> bytes:
+        """The bytes of zero + array."""
+        data = encode(array + zero if zero else array, dtype)
+        exact = array.astype(np.float64)
+        read = decode(memoryview(data), dtype, array.shape, np.dtype(np.float64)) - zero
+        self._lost[what] += float(np.sum((read - exact) ** 2))
+        self._norm[what] += float(np.sum(exact**2))
+        self._kept[what] += int(read.any())
+        return data
+
+    @property
+    def worst(self) -> float:
+        return max(
+            (math.sqrt(self._lost[w] / norm) for w, norm in self._norm.items() if norm), default=0.0
+        )
+
+    @property
+    def is_zero(self) -> bool:
+        return not all(self._kept.values())
 
 
 def _nothing(shape: SiteShape, method: str) -> Factors:
@@ -117,15 +150,17 @@ def _nothing(shape: SiteShape, method: str) -> Factors:
     return zeros(shape.a, shape.b, 1, 1.0)
 
 
-def _tensors(site: str, shape: SiteShape, part: Factors, dtype: str) -> list[Tensor]:
+def _tensors(
+    site: str, shape: SiteShape, part: Factors, dtype: str, rounded: _Rounding
+) -> list[Tensor]:
     if part.b is None:
-        gain = part.a + 1.0
-        return [(f"{PREFIX}{site}.ia3_l", dtype, gain.shape, encode(gain, dtype))]
+        data = rounded.encode("l", part.a, dtype, zero=1.0)
+        return [(f"{PREFIX}{site}.ia3_l", dtype, part.a.shape, data)]
     ends = ("lora_A.weight", "lora_B.weight")
     if shape.layer == "embedding":
         ends = ("lora_embedding_A", "lora_embedding_B")
     return [
-        (f"{PREFIX}{site}.{end}", dtype, array.shape, encode(array, dtype))
+        (f"{PREFIX}{site}.{end}", dtype, array.shape, rounded.encode(end, array, dtype))
         for end, array in zip(ends, (part.a, part.b), strict=True)
     ]
 

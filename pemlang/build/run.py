@@ -266,19 +266,33 @@ def _make(checked: Checked, evaluator: Evaluator, output: Output) -> _Made:
         if node.op == "compress"
     }
     warnings = [
-        _lossy(output, loss) for loss in losses.values() if loss and loss.total > LOSS_WORTH_SAYING
+        _lossy(output, loss, node is output.node)
+        for node, loss in losses.items()
+        if loss and loss.total > LOSS_WORTH_SAYING
     ]
+    if adapter.rounding > LOSS_WORTH_SAYING:
+        warnings.append(_coarse(output, adapter.rounding))
     if adapter.is_zero:
         fault = Fault("PEM0703", f"`{output.label}` is zero: the adapter saved does nothing")
         warnings.append(fault.at(output.span, "warning"))
     return _Made(adapter, losses.get(output.node), warnings)
 
 
-def _lossy(output: Output, loss: Loss) -> Diagnostic:
+def _coarse(output: Output, rounding: float) -> Diagnostic:
+    fault = Fault(
+        "PEM0704",
+        f"rounding `{output.label}` to the numbers of its file changes it by {rounding:.1%}",
+        "with dtype=f32",
+    )
+    return fault.at(output.span, "warning")
+
+
+def _lossy(output: Output, loss: Loss, whole: bool) -> Diagnostic:
     worst = max(loss.sites, key=lambda site: loss.sites[site])
+    of_what = f"`{output.label}`" if whole else f"what `compress` is given in `{output.label}`"
     fault = Fault(
         "PEM0702",
-        f"truncation loses {loss.total:.1%} of the norm of `{output.label}`",
+        f"truncation loses {loss.total:.1%} of the norm of {of_what}",
         "a larger rank loses less; energy=0.9999 finds a rank that loses at most 1 % of the norm",
         (f"most at {visible(worst)}: {loss.sites[worst]:.1%}",),
     )

@@ -1,7 +1,12 @@
 """Exact numbers: 0.1 + 0.2 is 0.3, so that a refactored recipe stays the same recipe.
 
-A number is a Fraction until a measure enters it; then it is a node of the graph, and its value
-is known at build time.
+A number is a Fraction until a measure enters it. Then it is a polynomial over what is measured, a
+node of the graph whose value is known at build time:
+
+`measure`     a number read off adapters;
+`reciprocal`  1/x of one of these. It cancels nothing, since x may turn out to be zero;
+`polynomial`  Σ cᵢ·Π xⱼ^eᵢⱼ over distinct measures and reciprocals, the args in canonical order;
+              attrs hold (cᵢ, (eᵢ₁, …)), none of them zero.
 """
 
 from __future__ import annotations
@@ -14,6 +19,8 @@ from pemlang.diagnostics import Fault
 from pemlang.graph.node import Graph, Node, Num, NumberType
 
 MAX_BITS = 1024
+MAX_TERMS = 200
+MAX_DEGREE = 64
 
 ARITHMETIC: dict[str, Callable[[Fraction, Fraction], Fraction]] = {
     "+": operator.add,
@@ -22,38 +29,91 @@ ARITHMETIC: dict[str, Callable[[Fraction, Fraction], Fraction]] = {
     "/": operator.truediv,
 }
 
+_Monomial = frozenset[tuple[Node, int]]
+_Polynomial = dict[_Monomial, Fraction]
+
+_ONE: _Monomial = frozenset()
+
 
 def combine(graph: Graph, symbol: str, left: Num, right: Num) -> Num:
     """left symbol right, for one of + - * /.
 
     Raises:
-        Fault: PEM0330 division by zero, PEM0331 a result that no float holds.
+        Fault: PEM0330 division by zero, PEM0331 a result that no float holds, PEM0333 a polynomial
+            that is too large.
     """
     if isinstance(left, Fraction) and isinstance(right, Fraction):
         return exact(symbol, left, right)
-    # The laws that keep measured coefficients small: 0·m = 0, 1·m = m, m + 0 = m.
-    if symbol == "*":
-        for one, other in ((left, right), (right, left)):
-            if one == 0:
-                return Fraction(0)
-            if one == 1:
-                return other
-    if symbol == "+":
-        for one, other in ((left, right), (right, left)):
-            if one == 0:
-                return other
-    # x − y = x + (−1)·y, and x / c = (1/c)·x.
-    if symbol == "-":
-        return combine(graph, "+", left, combine(graph, "*", Fraction(-1), right))
-    if symbol == "/" and isinstance(right, Fraction):
-        return combine(graph, "*", left, exact("/", Fraction(1), right))
-    # The law x·y = y·x, and so for +: an exact number first, then by key.
-    swap = isinstance(left, Node) and (isinstance(right, Fraction) or right.key < left.key)
-    if symbol in "*+" and swap:
-        left, right = right, left
-    args = tuple(n for n in (left, right) if isinstance(n, Node))
-    shape = tuple(None if isinstance(n, Node) else n for n in (left, right))
-    return graph.add("number", args, (symbol, shape), NumberType())
+    if symbol == "/":
+        # x / c = (1/c)·x
+        if isinstance(right, Fraction):
+            right = exact("/", Fraction(1), right)
+        else:
+            right = graph.add("reciprocal", (right,), (), NumberType())
+        symbol = "*"
+    one, two = _polynomial(left), _polynomial(right)
+    return _number(graph, _product(one, two) if symbol == "*" else _sum(symbol, one, two))
+
+
+def _polynomial(number: Num) -> _Polynomial:
+    if isinstance(number, Fraction):
+        return {_ONE: number}
+    if number.op != "polynomial":
+        return {frozenset({(number, 1)}): Fraction(1)}
+    return {
+        frozenset((x, e) for x, e in zip(number.args, powers, strict=True) if e): c
+        for c, powers in number.attrs
+    }
+
+
+def _sum(symbol: str, one: _Polynomial, two: _Polynomial) -> _Polynomial:
+    total = dict(one)
+    for monomial, number in two.items():
+        total[monomial] = exact(symbol, total.get(monomial, Fraction(0)), number)
+    return total
+
+
+def _product(one: _Polynomial, two: _Polynomial) -> _Polynomial:
+    total: _Polynomial = {}
+    _bound(len(one) * len(two) <= MAX_TERMS**2)
+    for left, c in one.items():
+        for right, d in two.items():
+            powers = dict(left)
+            for x, e in right:
+                powers[x] = powers.get(x, 0) + e
+            _bound(sum(powers.values()) <= MAX_DEGREE)
+            monomial = frozenset(powers.items())
+            found = exact("*", c, d)
+            total[monomial] = exact("+", total.get(monomial, Fraction(0)), found)
+    return total
+
+
+def _bound(holds: bool) -> None:
+    if not holds:
+        raise Fault(
+            "PEM0333",
+            f"this number has more than {MAX_TERMS} terms, or one of a degree above {MAX_DEGREE}",
+            "combine fewer measures in one number",
+        )
+
+
+def _number(graph: Graph, polynomial: _Polynomial) -> Num:
+    """The one number or node that a polynomial is. Laws: 0·x = 0, 1·x = x, x + 0 = x."""
+    kept = {monomial: number for monomial, number in polynomial.items() if number != 0}
+    _bound(len(kept) <= MAX_TERMS)
+    if not kept:
+        return Fraction(0)
+    if len(kept) == 1:
+        [(monomial, number)] = kept.items()
+        if not monomial:
+            return number
+        [(x, e), *more] = monomial
+        if number == 1 and e == 1 and not more:
+            return x
+    args = sorted({x for monomial in kept for x, _ in monomial}, key=lambda x: x.key)
+    powers = {monomial: dict(monomial) for monomial in kept}
+    terms = sorted((tuple(powers[m].get(x, 0) for x in args), c) for m, c in kept.items())
+    return graph.add("polynomial", args, tuple((c, e) for e, c in terms), NumberType())
 
 
 def exact(symbol: str, left: Fraction, right: Fraction) -> Fraction:
@@ -70,13 +130,6 @@ def exact(symbol: str, left: Fraction, right: Fraction) -> Fraction:
     if rounded == 0 != value:
         raise Fault("PEM0331", "this number is too small for any weight", None)
     return rounded
-
-
-def operands(node: Node) -> tuple[Num, Num]:
-    """The two operands of a `number` node, exact ones in their places."""
-    args = iter(node.args)
-    left, right = (next(args) if n is None else n for n in node.attrs[1])
-    return left, right
 
 
 def shown(value: Num) -> str:

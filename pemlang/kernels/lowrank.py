@@ -18,13 +18,12 @@ Matrix = NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class Truncation:
-    """A site cut to a rank, and what that cost.
+    """What it cost to cut a site to a rank.
 
     lost and norm are Frobenius norms of what was cut off and of the whole Δ; by is how far the
     rank came down.
     """
 
-    factors: Factors
     lost: float
     norm: float
     by: int
@@ -106,7 +105,7 @@ def rank_for_energy(values: Matrix, energy: float) -> int:
 
 
 @finite()
-def truncate(part: Factors, rank: int | None, energy: float | None) -> Truncation:
+def truncate(part: Factors, rank: int | None, energy: float | None) -> tuple[Factors, Truncation]:
     """The best approximation of Δ of a rank, or of the least rank that keeps an energy.
 
     Optimal in the Frobenius norm (Eckart and Young 1936). The factors share the singular values
@@ -124,7 +123,7 @@ def truncate(part: Factors, rank: int | None, energy: float | None) -> Truncatio
     left, right = q_b @ u[:, :rank], vt[:rank] @ q_a.T
     signs = np.sign(left[np.argmax(np.abs(left), axis=0), np.arange(rank)])
     signs[signs == 0] = 1
-    root = np.sqrt(values[:rank]) * 1.0
+    root = np.sqrt(values[:rank])
     new_b = left * (signs * root / part.scale if part.scale else 0.0 * root)
     new_a = right * (signs * root)[:, None]
     factors = Factors(
@@ -133,4 +132,4 @@ def truncate(part: Factors, rank: int | None, energy: float | None) -> Truncatio
         part.scale,
     )
     lost, whole = (float(np.linalg.norm(part)) for part in (values[rank:], values))
-    return Truncation(factors, lost, whole, a.shape[0] - rank)
+    return factors, Truncation(lost, whole, a.shape[0] - rank)

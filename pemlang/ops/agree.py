@@ -153,8 +153,10 @@ def same_parameters(ctx: Context, left: Node, right: Node) -> AdapterType:
 
 
 def exactly(ctx: Context) -> str:
-    """The expression with + or − in place of ⊕ or ⊖."""
-    return f"{ctx.left} {'-' if ctx.what == '⊖' else '+'} {ctx.text(1)}"
+    """The expression that combines what the operands do: + or − for ⊕ or ⊖, and * for ⊗, which
+    would scale Δ by the square."""
+    sign = "-" if ctx.what == "⊖" else "+"
+    return f"{ctx.left} {sign} {ctx.text(1)}".replace("⊗", "*").replace(".*", "*")
 
 
 def _first_difference(one: Mapping[str, float], two: Mapping[str, float]) -> str | None:

@@ -104,14 +104,20 @@ def _norm(ctx: Context, x: Node) -> Node:
     return measure(ctx, "norm", [x])
 
 
+def _in_order(x: Node, y: Node) -> list[Node]:
+    """Two arguments that may change places, in canonical order."""
+    return sorted((x, y), key=lambda node: node.key)
+
+
 def _cosine_of(ctx: Context, x: Node, y: Node) -> Node:
     same_space(ctx, x, y)
-    return measure(ctx, "cosine", [x, y])
+    return measure(ctx, "cosine", _in_order(x, y))
 
 
 def _distance(ctx: Context, x: Node, y: Node) -> Node:
-    parts: list[tuple[coefs.Coef, Node]] = [(coefs.ONE, x), (MINUS_ONE, y)]
-    return measure(ctx, "norm", [linear(ctx.graph, same_space(ctx, x, y), parts)])
+    type_ = same_space(ctx, x, y)
+    one, two = _in_order(x, y)
+    return measure(ctx, "norm", [linear(ctx.graph, type_, [(coefs.ONE, one), (MINUS_ONE, two)])])
 
 
 def _energy_of(ctx: Context, x: Node, rank: Num) -> Node:
@@ -124,7 +130,7 @@ def init_overlap(ctx: Context, x: Node, y: Node) -> Node:
     need_method(x, "lora", "init_overlap", ctx.text(0))
     need_method(y, "lora", "init_overlap", ctx.text(1))
     same_space(ctx, x, y)
-    return measure(ctx, "init_overlap", [x, y])
+    return measure(ctx, "init_overlap", _in_order(x, y))
 
 
 def _rank(ctx: Context, x: Node) -> Node:

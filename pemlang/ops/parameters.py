@@ -6,6 +6,7 @@ NeurIPS 2023. For (IA)³ and dense adapters the two families are the same.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import reduce
 from typing import TYPE_CHECKING
@@ -49,12 +50,37 @@ def _summands(x: Node) -> frozenset[Node]:
     return frozenset(y for y, pair in pairs(x).items() if any(c not in (0, ()) for c in pair))
 
 
+def _unordered(x: Node) -> bool:
+    """Whether the rows of A come from several adapters put side by side. A sum is the same in any
+    order, so which of its rows would meet which of another's is not said by the recipe."""
+    if x.op in ("pad", "rescale"):
+        return _unordered(x.args[0])
+    if x.op != "sum":
+        return False
+    sites = list(adapter_type(x).shapes)
+    terms = Counter(
+        site
+        for arg, coef in zip(x.args, x.attrs[1], strict=True)
+        for site in sites
+        if site in adapter_type(arg).shapes and coefs.at(coef, site) != 0
+    )
+    return max(terms.values(), default=0) > 1 or any(_unordered(arg) for arg in x.args)
+
+
 def _agree(ctx: Context, x: Node, y: Node) -> Node:
     if not (_is_lora(x) and _is_lora(y)):
         same_space(ctx, x, y)
         return with_base(x, y)
     same_parameters(ctx, x, y)
     one, two = _summands(x), _summands(y)
+    if len(one | two) > 1 and any(_unordered(z) for z in one | two):
+        raise Fault(
+            "PEM0324",
+            f"{ctx.what} combines row with row, and the rows of a sum of several adapters have no "
+            "order",
+            f"write {ctx.what} between the adapters, or compress the sum first",
+            (f"or combine what they do, exactly: {exactly(ctx)}",),
+        )
     if one and two and len(one | two) > 1:
         texts = (ctx.text(0), ctx.text(1))
         ctx.watches.append(Watch(x, y, one | two, texts, exactly(ctx)))

@@ -152,11 +152,11 @@ def _lower_compress(
     if part is None:
         return None
     if limit is not None and part.a.shape[0] <= limit:
-        found = Truncation(part, 0.0, norm(part), 0)
+        found, cost = part, Truncation(0.0, norm(part), 0)
     else:
-        found = truncate(part, limit, None if energy is None else float(energy))
-    run.truncations[node, site] = found
-    return found.factors
+        found, cost = truncate(part, limit, None if energy is None else float(energy))
+    run.truncations[node, site] = cost
+    return found
 
 
 COMPRESS = Operator(

@@ -213,9 +213,8 @@ def _def(draw: DrawFn, world: World, sites: Sites, depth: int) -> Tree:
 
 
 @st.composite
-def _measured(draw: DrawFn, world: World, sites: Sites, depth: int) -> Tree:
-    """A coefficient that is measured: of adapters that are not zero, with other sites or not."""
-    inner = draw(adapters(world, sites, depth))
+def measured(draw: DrawFn, world: World) -> Tree:
+    """A number measured from adapters that are not zero, and arithmetic on it."""
     where = draw(st.sampled_from(world.sets))
     one, two = draw(leaves(world, where)), draw(leaves(world, where))
     norm = call("norm", one)
@@ -225,9 +224,13 @@ def _measured(draw: DrawFn, world: World, sites: Sites, depth: int) -> Tree:
     m, n = draw(st.sampled_from(measures)), draw(numbers(zero=False, depth=1))
     how = draw(st.sampled_from(["m", "neg", "*", "+", "-", "/", "n-m", "n/m"]))
     if how in ("m", "neg"):
-        return Tree("*", (m if how == "m" else Tree("neg", (m,)), inner))
-    by = {"n-m": Tree("-", (n, m)), "n/m": Tree("/", (n, norm))}.get(how) or Tree(how, (m, n))
-    return Tree("*", (by, inner))
+        return m if how == "m" else Tree("neg", (m,))
+    return {"n-m": Tree("-", (n, m)), "n/m": Tree("/", (n, norm))}.get(how) or Tree(how, (m, n))
+
+
+@st.composite
+def _measured(draw: DrawFn, world: World, sites: Sites, depth: int) -> Tree:
+    return Tree("*", (draw(measured(world)), draw(adapters(world, sites, depth))))
 
 
 @st.composite

@@ -143,20 +143,22 @@ def _measure(node: Node) -> None:
     assert all(isinstance(arg.type, AdapterType) for arg in node.args)
 
 
-def _number(node: Node) -> None:
+def _reciprocal(node: Node) -> None:
     assert isinstance(node.type, NumberType)
-    symbol, shape = node.attrs
-    known = [n for n in shape if n is not None]
-    assert len(shape) == 2
-    assert len(known) + len(node.args) == 2
+    [arg] = node.args
+    assert arg.op in ("measure", "polynomial", "reciprocal")
+
+
+def _polynomial(node: Node) -> None:
+    assert isinstance(node.type, NumberType)
     assert node.args, "an exact number is no node"
-    if symbol == "/":
-        assert shape[1] is None, "x / c, which is (1/c)·x"
-        return
-    assert shape[1] is None, "an exact number comes first"
-    assert symbol in "+*", "x − y, which is x + (−1)·y"
-    assert [arg.key for arg in node.args] == sorted(arg.key for arg in node.args)
-    assert not known or known[0] not in ((0,) if symbol == "+" else (0, 1))
+    assert all(arg.op in ("measure", "reciprocal") for arg in node.args)
+    assert [arg.key for arg in node.args] == sorted({arg.key for arg in node.args})
+    powers = [e for _, e in node.attrs]
+    assert powers == sorted(set(powers)), "one term for each monomial, in order"
+    assert all(c != 0 and len(e) == len(node.args) for c, e in node.attrs)
+    assert all(any(e[i] for e in powers) for i in range(len(node.args))), "nothing unused"
+    assert node.attrs != ((1, (1,)),), "1·x, which is x"
 
 
 def _model(node: Node) -> None:
@@ -171,7 +173,8 @@ _OF_OP = {
     "rescale": _rescale,
     "compress": _compress,
     "measure": _measure,
-    "number": _number,
+    "reciprocal": _reciprocal,
+    "polynomial": _polynomial,
     "model": _model,
     "bake": _model,
     "task_vector": _model,

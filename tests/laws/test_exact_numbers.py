@@ -5,7 +5,7 @@ from __future__ import annotations
 from fractions import Fraction
 
 import pytest
-from drawing import numbers, schedules
+from drawing import LORA, measured, numbers, schedules
 from expressions import PRODUCT, Tree, Writer
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -101,6 +101,39 @@ def test_numbers_stay_bounded_and_right_to_a_float(pool: Pool, root: int, steps:
     assert abs(float(value) / float(factor) ** steps - 1) < 1e-12
 
 
+# Over measured k, m, n and an exact s: the laws of a ring, and division by what is exact.
+MEASURED = [
+    ("k + m", "m + k"),
+    ("k * m", "m * k"),
+    ("k + (m + n)", "k + m + n"),
+    ("k * (m * n)", "k * m * n"),
+    ("k * (m + n)", "k * m + k * n"),
+    ("k - k", "0"),
+    ("k + k", "2 * k"),
+    ("k - (m - k)", "2 * k - m"),
+    ("k + m - m", "k"),
+    ("0 * k", "0"),
+    ("k / s", "(1 / s) * k"),
+    ("s * (2 * k)", "(2 * s) * k"),
+    ("m / k", "(1 / k) * m"),
+    ("(m + n) / k", "m / k + n / k"),
+]
+
+
+@pytest.mark.parametrize(("left", "right"), MEASURED)
+@settings(LAWS, max_examples=12)
+@given(st.tuples(*[measured(LORA)] * 3), numbers(zero=False))
+def test_measured_numbers_have_one_form(
+    pool: Pool, left: str, right: str, trees: tuple[Tree, ...], s: Tree
+) -> None:
+    write = Writer()
+    named = zip("kmns", (*trees, s), strict=True)
+    lets = "".join(f"let {name} = {write.text(tree)}\n" for name, tree in named)
+    text = f"{write.recipe()}{lets}let left = {left}\nlet right = {right}\n"
+    values = pool.checked(text).scope.values
+    assert values["left"] == values["right"]
+
+
 ZERO_DIVISIONS = {
     "a number": "let x = 1 / 0 * a",
     "a number that comes to zero": "let x = 1 / (0.1 + 0.2 - 0.3) * a",
@@ -109,6 +142,7 @@ ZERO_DIVISIONS = {
     "a ramp that crosses zero": "let x = a / ramp(-1, 1)",
     "a schedule by a number": "let x = (ramp(1, 2) / 0) * a",
     "a measured number": "let x = a / distance(a, a)",
+    "a measured number by itself": "let x = (distance(a, a) / distance(a, a)) * a",
     "a measured number, below": "let x = (1 / norm(0 * a)) * a",
     "a function": "def f(n: number) -> number = 1 / n\nlet x = f(0) * a",
 }
@@ -141,9 +175,17 @@ BOUNDS = {
         "PEM0333",
     ),
     "steps on steps": (
-        repeated("let n0 = cosine(a, b)\n", "let n{0} = n{1} * n{1} + 1\n", 150)
-        + "let x = n150 * a",
+        repeated("let n0 = cosine(a, b)\n", "let n{0} = 1 / (n{1} + 1)\n", 250)
+        + "let x = n250 * a",
         "PEM0332",
+    ),
+    "squares of a measure": (
+        repeated("let n0 = cosine(a, b)\n", "let n{0} = n{1} * n{1} + 1\n", 9) + "let x = n9 * a",
+        "PEM0333",
+    ),
+    "a product of many measures": (
+        "let n = " + " * ".join(f"(norm({x} * a) + 1)" for x in range(1, 12)) + "\nlet x = n * a",
+        "PEM0333",
     ),
     "measures of measures": (
         repeated("let y0 = b\n", "let y{0} = cosine(a, y{1}) * b\n", 150) + "let x = y150",

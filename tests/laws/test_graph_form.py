@@ -47,6 +47,7 @@ TEXT = declared("abrt") + (
     "let sum = a + 2 * b\n"
     "let mix = a ⊕ 2 ⊗ b\n"
     "let measure = norm(a)\n"
+    "let more = norm(a) + 1\n"
     "let padded = pad(a, rank=5)\n"
     "let rescaled = rescale(a, like=r)\n"
 )
@@ -70,6 +71,10 @@ def backwards(graph: Graph, v: Values) -> None:
 def beside(graph: Graph, v: Values) -> None:
     a = v["a"]
     graph.nx.add_node(Node("leaf", (), a.attrs, a.type, a.adapter), op="leaf", type=a.type)
+
+
+def polynomial(graph: Graph, v: Values, *terms: tuple[Fraction, tuple[int, ...]]) -> None:
+    graph.add("polynomial", (v["measure"],), terms, v["measure"].type)
 
 
 def spelt(v: Values, number: Fraction) -> tuple[tuple[str, Fraction], ...]:
@@ -100,11 +105,13 @@ BROKEN: dict[str, Callable[[Graph, Values], Any]] = {
         "rescale", (v["a"],), (tuple(sorted(v["a"].adapter.scales.items())),), v["a"].type
     ),
     "a cut of nothing": lambda g, v: g.add("compress", (v["a"],), (2, None), v["a"].type),
-    "a number out of order": lambda g, v: g.add(
-        "number", (v["measure"],), ("*", (None, TWO)), v["measure"].type
-    ),
-    "a measured 1·m": lambda g, v: g.add(
-        "number", (v["measure"],), ("*", (ONE, None)), v["measure"].type
+    "1·m": lambda g, v: polynomial(g, v, (ONE, (1,))),
+    "0·m": lambda g, v: polynomial(g, v, (ZERO, (1,))),
+    "terms of one power": lambda g, v: polynomial(g, v, (ONE, (2,)), (TWO, (2,))),
+    "powers out of order": lambda g, v: polynomial(g, v, (ONE, (2,)), (TWO, (1,))),
+    "a measure unused": lambda g, v: polynomial(g, v, (TWO, (0,))),
+    "a polynomial in one": lambda g, v: g.add(
+        "polynomial", (v["more"],), ((TWO, (1,)),), v["measure"].type
     ),
     "an edge too many": lambda g, v: g.nx.add_edge(v["b"], v["padded"]),
     "two nodes of one key": beside,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from drawing import IA3, LORA, World, adapters
+from drawing import IA3, LORA, adapters
 from expressions import Tree, Writer
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
@@ -47,11 +47,8 @@ def refactored(draw: DrawFn, tree: Tree) -> Tree:
     return Tree("let", (found,)) if draw(st.booleans()) else found
 
 
-UNMEASURED = [World(w.leaves, w.sets, w.selectors, w.lora, measured=False) for w in (LORA, IA3)]
-
-
 @settings(LAWS, max_examples=30)
-@given(st.sampled_from(UNMEASURED).flatmap(adapters), st.data(), st.booleans())
+@given(st.sampled_from([LORA, IA3]).flatmap(adapters), st.data(), st.booleans())
 def test_a_refactoring_keeps_the_hash_and_the_bytes(
     pool: Pool, tree: Tree, data: st.DataObject, ascii: bool
 ) -> None:
@@ -186,12 +183,13 @@ MACHINES = (
     {"PYTHONHASHSEED": "1", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
     {"PYTHONHASHSEED": "2", "OMP_NUM_THREADS": "2", "OPENBLAS_NUM_THREADS": "2"},
 )
-WIDE = {f"layers.{n}.{name}": (640, 512) for n in range(2) for name in ("query", "value")}
+# Large enough that OpenBLAS would share the work, and round otherwise, on two threads.
+WIDE = {f"layers.{n}.{name}": (512, 512) for n, name in enumerate(["query", "value"])}
 
 
 def test_neither_the_hash_seed_nor_the_threads_are_in_the_bytes(tmp_path: Path) -> None:
     for seed, name in enumerate("abc"):
-        lora(tmp_path / name, seed, WIDE, 32 + seed)
+        lora(tmp_path / name, seed, WIDE, 100 + seed, dtype=torch.float64)
     text = (
         declared("abc") + 'let x = cosine(a, b) * a + ramp(1, 0.3) * b - c["*.query", "*.value"]\n'
     )
