@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import resource
 import signal
@@ -88,6 +89,28 @@ def test_the_card_says_where_it_came_from_and_how_to_load_it(folder: Path) -> No
             capture_output=True, text=True, check=True,
         )  # fmt: skip
         assert done.stdout.split()[0] in card
+
+
+def test_the_card_names_imports_and_the_source_of_heads(folder: Path) -> None:
+    (folder / "lib").mkdir()
+    recipe(folder / "lib", "let half = 0.5\n", "w.pem")
+    head = {"base_model.model.classifier.weight": [[1.0, 2.0]]}
+    lora(folder / "lib/h", 3, extra=head, modules_to_save=["classifier"])
+    text = 'import "lib/w.pem" (half)\nimport std.paper (merge)\nadapter h = "lib/h"\n'
+    text = text + DECLARED + 'save half * a to "out/x" with heads=h\n'
+    [built] = build(folder, text).outputs
+    card = (built.path / "README.md").read_text()
+    digest = hashlib.sha256(b"let half = 0.5\n").hexdigest()
+    assert f"- `lib/w.pem`: sha256 `{digest}`" in card
+    assert "- `std.paper`: sha256" in card
+    assert "- `h` = `lib/h`" in card
+
+
+def test_heads_of_another_base_are_refused(folder: Path) -> None:
+    head = {"base_model.model.classifier.weight": [[1.0, 2.0]]}
+    lora(folder / "h", 3, extra=head, modules_to_save=["classifier"], base_model_name_or_path="z")
+    text = DECLARED + 'adapter h = "h"\nsave a to "out/x" with heads=h\n'
+    assert error(folder, text).code == "PEM0305"
 
 
 def test_a_card_is_not_written_by_names(folder: Path) -> None:

@@ -34,6 +34,7 @@ class Card:
         recipe_name, recipe: the file and its text.
         params: the values of its params.
         inputs: what it was made from.
+        imports: the recipes it imports, and the SHA-256 of their text.
         semantic_hash: equal for outputs of equal meaning.
         notes: what truncation lost, and the like.
     """
@@ -46,6 +47,7 @@ class Card:
     recipe: str
     params: Mapping[str, str]
     inputs: Sequence[Input]
+    imports: Mapping[str, str]
     semantic_hash: str
     notes: Sequence[str]
 
@@ -65,6 +67,7 @@ def write_card(card: Card) -> str:
     for one in card.inputs:
         lines.append(f"- {_code(one.name)} = {_code(one.path)}")
         lines += [f"  - {_text(file)}: sha256 `{digest}`" for file, digest in one.digests.items()]
+    lines += [f"- {_code(name)}: sha256 `{digest}`" for name, digest in card.imports.items()]
     lines += ["", f"Semantic hash: `{card.semantic_hash}`", ""]
     lines += [f"## The recipe, {_text(card.recipe_name)}", ""]
     if card.params:
@@ -79,10 +82,12 @@ def write_card(card: Card) -> str:
 
 
 def _loading(card: Card) -> list[str]:
+    known = card.base if card.base and _HUB_NAME.fullmatch(card.base) else "the model it belongs to"
     return [
         "```python",
         "from peft import PeftModel",
         "",
+        f"base_model = ...  # {known}, as transformers loads it",
         "model = PeftModel.from_pretrained(base_model, path_of_this_directory)",
         "```",
     ]

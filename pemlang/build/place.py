@@ -5,8 +5,8 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import secrets
 import shutil
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -84,16 +84,10 @@ def new_stage(target: Path, staged: Stage) -> Path:
     missing = [folder for folder in target.parents if not folder.exists()]
     target.parent.mkdir(parents=True, exist_ok=True)
     staged.made.extend(missing)
-    at = Path(tempfile.mkdtemp(prefix=f".{target.name[:100]}.", dir=target.parent))
+    at = target.parent / f".{target.name[:100]}.{secrets.token_hex(8)}"
+    at.mkdir()
     staged.directories.append(Staged(at, target))
-    at.chmod(0o777 & ~_umask())
     return at
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
 
 
 def flush(directory: Path) -> None:
@@ -106,27 +100,25 @@ def flush(directory: Path) -> None:
             os.close(handle)
 
 
-def take_place(stage: Stage, inputs: set[Path]) -> None:
-    """Move every staged directory to its target, replacing an earlier output of this tool.
+def take_place(one: Staged, inputs: set[Path]) -> None:
+    """Move a staged directory to its target, replacing an earlier output of this tool.
 
     Builds into one parent directory wait for each other.
     """
-    for one in stage.directories:
-        with _locked(one.target.parent):
-            check_target(one.target, inputs)
-            old: Path | None = None
-            if one.target.exists():
-                old = Path(tempfile.mkdtemp(prefix=f".{one.target.name[:100]}.", dir=one.at.parent))
-                one.target.rename(old)
-            try:
-                one.at.rename(one.target)
-            except BaseException:
-                if old is not None:
-                    old.rename(one.target)
-                raise
-            if old is not None:
-                shutil.rmtree(old, ignore_errors=True)
-            flush_entry(one.target.parent)
+    with _locked(one.target.parent):
+        check_target(one.target, inputs)
+        old = one.at.with_name(f"{one.at.name}.old")
+        replaces = one.target.exists()
+        if replaces:
+            one.target.rename(old)
+        try:
+            one.at.rename(one.target)
+        except BaseException:
+            if replaces:
+                old.rename(one.target)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
+        flush_entry(one.target.parent)
 
 
 def flush_entry(directory: Path) -> None:

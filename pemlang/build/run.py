@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import math
+import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ from pemlang.graph.normal import adapter_type
 from pemlang.graph.numbers import shown
 from pemlang.ops.measures import init_overlap
 from pemlang.ops.record import Context, Watch
+from pemlang.resources import resource
 from pemlang.source import Source, Span
 
 LOSS_WORTH_SAYING = 0.01
@@ -146,8 +148,9 @@ def build(
                     made = _make(checked, evaluator, output)
                     warnings += made.warnings
                     built.append(_write(checked, output, made, new_stage(output.target, stage)))
-            with placed(checked.outputs[0].span):
-                take_place(stage, inputs)
+            for output, one in zip(checked.outputs, stage.directories, strict=True):
+                with placed(output.span):
+                    take_place(one, inputs)
     return Result(tuple(built), tuple(warnings))
 
 
@@ -183,8 +186,8 @@ def placed(span: Span | None) -> Iterator[None]:
         what = "there is no space left on the disk" if full else str(error.strerror or error)
         name = f" ({visible(error.filename)})" if error.filename else ""
         unwritable = Fault(
-            "PEM0512", f"cannot write: {what}{name}", "nothing was written; make room or change "
-            "the path, and build again",
+            "PEM0512", f"cannot write: {what}{name}", "make room or change the path, and build "
+            "again",
         )  # fmt: skip
         raise PemError([unwritable.at(span)]) from None
 
@@ -349,7 +352,8 @@ def _write(checked: Checked, output: Output, made: _Made, at: Path) -> Built:
 def _card(checked: Checked, output: Output, digest: str, loss: Loss | None) -> Card:
     type_ = adapter_type(output.node)
     inputs = []
-    for leaf in checked.graph.leaves(output.node):
+    lenders = () if output.heads is None else (output.heads,)
+    for leaf in dict.fromkeys((*checked.graph.leaves(output.node), *lenders)):
         [adapter] = adapters_of([leaf])
         name, path = checked.elaborator.leaves[leaf]
         files = (adapter.directory / "adapter_config.json", adapter.weights)
@@ -364,9 +368,22 @@ def _card(checked: Checked, output: Output, digest: str, loss: Loss | None) -> C
         recipe=checked.source.text,
         params={name: _param(value) for name, value in checked.params.items()},
         inputs=sorted(inputs, key=lambda one: (one.name, one.path)),
+        imports=_imports(checked),
         semantic_hash=digest,
         notes=notes,
     )
+
+
+def _imports(checked: Checked) -> dict[str, str]:
+    """The files that the recipe imports, seen from its folder, with their digests."""
+    found = {}
+    for path, tree in checked.program.trees.items():
+        if path != checked.path:
+            std = path.parent == resource("stdlib")
+            name = f"std.{path.stem}" if std else os.path.relpath(path, checked.source.directory)
+            text = tree.span.source.text
+            found[name] = hashlib.sha256(text.encode()).hexdigest()
+    return dict(sorted(found.items()))
 
 
 def _param(value: object) -> str:

@@ -57,7 +57,6 @@ def kind_of_type(tree: t.Tree) -> str:
 class Bound:
     """A call's arguments by parameter: the index of each in the call, or None for a default."""
 
-    signature: Signature
     positions: tuple[int | None, ...]
     rest: tuple[int, ...] = ()
 
@@ -99,7 +98,7 @@ def bind(params: Sequence[Param], names: Sequence[str | None], what: str) -> Bou
         if param.required and param.name not in found and not (param.variadic and rest):
             raise Fault("PEM0318", f"`{what}` is not given `{param.name}`", usage)
     positions = tuple(found.get(p.name) for p in params if not p.variadic)
-    return Bound(Signature(tuple(params), "", lambda: None), positions, tuple(rest))
+    return Bound(positions, tuple(rest))
 
 
 def _count(params: Sequence[Param]) -> str:

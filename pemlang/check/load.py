@@ -24,6 +24,7 @@ def loaders(whole: bool = False, identify: Callable[[Adapter], str] | None = Non
         identify: the identity of an adapter; where it is, when not given.
     """
     seen: dict[str, Adapter] = {}
+    copies: dict[str, list[Path]] = {}
 
     def adapter(path: str, directory: Path) -> tuple[str, Adapter]:
         remote = path.startswith(SCHEME)
@@ -33,7 +34,15 @@ def loaders(whole: bool = False, identify: Callable[[Adapter], str] | None = Non
                 raise Fault("PEM0410", f"there is no directory {visible(place)}", _on_the_hub(path))
             seen[place] = read_hub_adapter(path, whole) if remote else read_adapter(Path(place))
         found = seen[place]
-        return (identify(found) if identify else str(found.directory)), found
+        if identify is None:
+            return str(found.directory), found
+        digest = identify(found)
+        places = copies.setdefault(digest, [])
+        if found.directory not in places:
+            places.append(found.directory)
+        # A copy elsewhere stays another adapter, as it is to a check, which reads no tensor.
+        copy = places.index(found.directory)
+        return digest + f" copy {copy}" * bool(copy), found
 
     def model(path: str, directory: Path) -> tuple[str, Shapes]:
         if path.startswith(SCHEME):

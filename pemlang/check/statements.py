@@ -10,6 +10,7 @@ from pemlang.check.definitions import check_def
 from pemlang.check.elaborate import leaf, want_kind
 from pemlang.check.kinds import article, kind_of_type
 from pemlang.check.options import (
+    OPTIONS,
     Output,
     heads_agree,
     option_dtype,
@@ -31,6 +32,7 @@ from pemlang.check.scope import (
 from pemlang.diagnostics import Fault, visible
 from pemlang.graph.node import ModelType, Node
 from pemlang.graph.numbers import shown
+from pemlang.ops.agree import same_base
 from pemlang.ops.record import Context, kind_of
 from pemlang.ops.shaping import compress
 from pemlang.syntax import tree as t
@@ -249,6 +251,9 @@ class File:
             target = output_path(path, out, out)
         heads = options.get("heads")
         with self._elaborator.at(statement.span):
+            if heads is not None and not isinstance(node.type, ModelType):
+                texts = (statement.value.span.text, self._checked.leaf_name(heads))
+                same_base(Context(self._elaborator.graph, texts, "heads"), node, heads)
             if not isinstance(node.type, ModelType):
                 heads_agree(self._elaborator.graph, node, heads, self._checked.leaf_name)
         self._checked.outputs.append(
@@ -264,7 +269,7 @@ class File:
             with self._elaborator.at(option.span):
                 if option.name in found:
                     raise Fault("PEM0318", f"`{option.name}` is given twice")
-                if option.name not in ("rank", "energy", "dtype", "heads"):
+                if option.name not in OPTIONS:
                     raise unknown_option(option.name)
                 if option.name == "dtype":
                     found["dtype"] = option_dtype(option.value)

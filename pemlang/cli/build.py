@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pemlang.cli.common import coloured, recipe_options, say
-from pemlang.diagnostics import PemError
+from pemlang.diagnostics import PemError, visible
 
 if TYPE_CHECKING:
     from pemlang.build.run import Built
@@ -82,7 +82,7 @@ def _line(built: Built) -> str:
     if built.loss is None:
         return line
     worst = sorted(built.loss.sites.items(), key=lambda item: -item[1])
-    rows = [f"    {share:7.3%}  {site}" for site, share in worst[:_SITES_SHOWN]]
+    rows = [f"    {share:7.3%}  {visible(site)}" for site, share in worst[:_SITES_SHOWN]]
     if len(worst) > _SITES_SHOWN:
         rows.append(f"    … {len(worst) - _SITES_SHOWN} sites that lose less")
     head = f"    truncation took {built.loss.total:.3%} of the norm in all; by site:"

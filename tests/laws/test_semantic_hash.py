@@ -75,7 +75,6 @@ def test_another_layout_keeps_the_hash_and_the_bytes(pool: Pool) -> None:
         'import "deep/library.pem" as lib\nlet x = lib.mixed(lib.a, 0.5) - lib.r',
         'import "deep/library.pem" (mixed, a, r)\nlet x = mixed(a, by=0.5) - r',
         'adapter far = "elsewhere/a"\n' + declared("br") + "let x = far / 2 + b - r",
-        'adapter far = "elsewhere/a"\n' + declared("abr") + "let x = far - a / 2 + b - r",
     ]
     first, *others = [outcome(pool, text + "\n", f"out{n}") for n, text in enumerate(texts)]
     assert all(other == first for other in others)
