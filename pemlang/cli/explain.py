@@ -18,7 +18,7 @@ def explain(code: str | None) -> int:
         for name, entry in codes.items():
             click.echo(f"{name}  {entry.title}")
         return 0
-    wanted = code.upper() if code.upper().startswith("PEM") else f"PEM{code.zfill(4)}"
+    wanted = f"PEM{code.upper().removeprefix('PEM').zfill(4)}"
     if wanted not in codes:
         close = nearest(wanted, codes)
         hint = f" The nearest is {close}." if close else ""

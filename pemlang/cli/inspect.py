@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import click
 
 from pemlang.cli.common import say
@@ -13,14 +11,14 @@ from pemlang.diagnostics import Fault
 @click.command()
 @click.argument("directory", type=click.Path())
 def inspect(directory: str) -> int:
-    """Show what is in an adapter directory.
+    """Show what is in an adapter, in a directory or on the hub (hf://org/name@revision).
 
     Its method, base, sites by pattern, rank and scale, and how much it changes in each layer.
     """
     from pemlang.review.summary import as_text, summarise
 
     try:
-        click.echo(as_text(summarise(Path(directory))))
+        click.echo(as_text(summarise(directory)))
     except Fault as fault:
         return say([fault.at(None)], "text")
     return 0

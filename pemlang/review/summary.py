@@ -15,6 +15,7 @@ from pemlang.build.tensors import Tensors, adapter_digest
 from pemlang.check.elaborate import leaf
 from pemlang.diagnostics import visible
 from pemlang.formats.adapter import Adapter, read_adapter
+from pemlang.formats.hub import SCHEME, read_hub_adapter
 from pemlang.graph.node import Graph, Node
 from pemlang.kernels import lowrank
 from pemlang.kernels.dtypes import work_dtype
@@ -51,13 +52,14 @@ class Summary:
     layers: dict[str, float]
 
 
-def summarise(directory: Path) -> Summary:
-    """Read an adapter and measure it.
+def summarise(place: str) -> Summary:
+    """Read an adapter, in a directory or on the hub, and measure it.
 
     Raises:
-        Fault: as read_adapter; PEM0502 when a tensor holds NaN or infinity.
+        Fault: as read_adapter and read_hub_adapter; PEM0502 when a tensor holds NaN or infinity.
     """
-    adapter = read_adapter(directory)
+    remote = place.startswith(SCHEME)
+    adapter = read_hub_adapter(place, whole=True) if remote else read_adapter(Path(place))
     node = leaf(Graph(), "", adapter, adapter.config.base)
     norms = _norms(node)
     groups: dict[tuple[str, str, str, str], list[str]] = {}

@@ -107,6 +107,7 @@ _READABLE = {
     "$END": "the end of the line",
 }
 _GOES_ON = "an expression that goes on over several lines stands in brackets: ( … )"
+_PRODUCT = re.compile(r"(?<![\w.])([0-9][0-9_]*(?:\.[0-9]+)?)([^\W\d]\w*)")
 _WORD = re.compile(r"\w+")
 _VALUE_START = {"NUMBER", "STRING", "NAME", "TRUE", "FALSE", "LPAR"}
 # What may follow a whole value, said in one word.
@@ -150,6 +151,9 @@ def _remedy(source: Source, span: Span, wanted: set[str]) -> str | None:
         return "join two comparisons with `and`"
     if found == "'":
         return 'a string stands in double quotes: "…"'
+    for product in _PRODUCT.finditer(source.text, max(0, span.start - 40), span.end + 40):
+        if product.start() <= span.start < product.end():
+            return f"write the product out: {product[1]} * {product[2]}"
     if found == "." and source.text[span.end : span.end + 1].isdigit():
         return "write a digit before the point: 0.5"
     return None
@@ -168,7 +172,7 @@ def _unknown_statement(word: str, rest: str) -> Fault:
     elif close:
         hint = f"did you mean `{close}`?"
     elif word[0] in "+-*/.⊕⊖⊗<>=!":
-        hint = _GOES_ON
+        hint = "a comment starts with #" if word == rest[:1] == "/" else _GOES_ON
     else:
         hint = "a line starts with one of: " + ", ".join(STATEMENTS)
     return Fault("PEM0107", f"no statement starts with `{visible(word, 40)}`", hint)
