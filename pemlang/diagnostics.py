@@ -12,6 +12,8 @@ from pemlang.source import Span
 
 Severity = Literal["error", "warning"]
 
+MAX_ALIKE = 300  # names to compare a misspelt one with: each comparison is slow
+
 
 @dataclass(frozen=True)
 class Diagnostic:
@@ -123,7 +125,11 @@ def visible(text: object, limit: int = 200) -> str:
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name a misspelt one most likely means, if any is close."""
-    found = difflib.get_close_matches(name, list(known), n=1, cutoff=0.6)
+    # closer than 0.6 means that neither is longer than 7/3 of the other
+    alike = [k for k in known if 3 * max(len(k), len(name)) <= 7 * min(len(k), len(name))]
+    if len(alike) > MAX_ALIKE:
+        return None
+    found = difflib.get_close_matches(name, alike, n=1, cutoff=0.6)
     return found[0] if found else None
 
 

@@ -109,6 +109,55 @@ def test_a_value_that_is_deep_is_refused(folder: Path) -> None:
     assert codes(folder, text) == ["PEM0332"]
 
 
+def doubled(first: str, step: str, times: int, last: str) -> str:
+    """A value, then values made of the one before: `{}` is its name."""
+    lines = [f"let v0 = {first}"]
+    lines += [f"let v{i} = " + step.replace("{}", f"v{i - 1}") for i in range(1, times + 1)]
+    return "\n".join([*lines, last.replace("{}", f"v{times}"), ""])
+
+
+GROWN = [
+    (doubled("norm(a) < 1", "{} and {}", 40, "assert {}"), "PEM0333"),
+    (doubled("norm(a) < 1", "not {}", 3000, "assert {}"), "PEM0333"),
+    (doubled("ramp(0, 1)", "{} + {}", 40, 'save {} * a to "o"'), "PEM0333"),
+    (doubled("ramp(0, 1)", "-{}", 3000, 'save {} * a to "o"'), "PEM0333"),
+    (doubled("[1]", "[{}, {}]", 40, ""), "PEM0301"),
+    (doubled("[1]", "[{}]", 3000, ""), "PEM0301"),
+    (
+        "def f0(x: adapter) = x\n"
+        + "".join(f"def f{i}(x: adapter) = f{i - 1}(x)\n" for i in range(1, 400))
+        + "let y = f399(a)",
+        "PEM0333",
+    ),
+    (
+        f"let l = [{', '.join('1' for _ in range(8_000))}]\ndef f(xs: [number]) = 1\n"
+        + "".join(f"let k{i} = f(l)\n" for i in range(500)),
+        "PEM0333",
+    ),
+    ("".join(f"let u{i} = w{i}\n" for i in range(2000)), "PEM0206"),
+    (
+        "".join(f'save a to "o{i}"\n' for i in range(2000)) + 'save a to "o7/in"',
+        "PEM0344",
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "code"), GROWN, ids=range(len(GROWN)))
+def test_a_recipe_that_asks_for_much_work_is_soon_answered(
+    folder: Path, text: str, code: str
+) -> None:
+    start = time.monotonic()
+    assert set(codes(folder, DECLARED + text)) == {code}
+    assert time.monotonic() - start < 60  # a second or so: without bounds, minutes or for ever
+
+
+def test_a_failed_assert_shows_only_what_decided(folder: Path) -> None:
+    text = DECLARED + 'assert norm(0 * a) > 0 and cosine(a, 0 * a) > 0.5\nsave a to "o"\n'
+    with pytest.raises(pemlang.PemError) as error:
+        pemlang.load(recipe(folder, text)).build()
+    assert [d.code for d in error.value.diagnostics] == ["PEM0501"]
+
+
 def test_a_mistake_inside_a_call_says_where_the_call_is(folder: Path) -> None:
     text = DECLARED + "def f(x: adapter) = compress(x, rank=99)\nlet y = f(a)\n"
     [found] = pemlang.load(recipe(folder, text)).check()

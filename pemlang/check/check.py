@@ -11,7 +11,7 @@ from pemlang.check.options import Output
 from pemlang.check.program import load_program
 from pemlang.check.scope import Scope
 from pemlang.check.statements import File
-from pemlang.diagnostics import Fault, nearest, visible
+from pemlang.diagnostics import Diagnostic, Fault, nearest, visible
 from pemlang.graph.node import Graph
 from pemlang.source import Source
 from pemlang.syntax import tree as t
@@ -73,23 +73,28 @@ def _elaborate(checked: Checked) -> None:
 
 def _outputs_apart(checked: Checked) -> None:
     first: dict[Path, Output] = {}
+    below: dict[Path, Output] = {}
     for output in checked.outputs:
-        for other in first.values():
-            same = output.target == other.target
-            if same or _inside(output.target, other.target):
-                line, _ = other.span.source.position(other.span.start)
-                apart = f"{visible(other.path)!r}: one directory is inside the other"
-                fault = Fault(
-                    "PEM0344",
-                    f"line {line} saves to {'the same directory' if same else apart}",
-                    "save each output to a directory of its own",
-                )
-                checked.report.add(fault.at(output.span))
-        first.setdefault(output.target, output)
+        target = output.target
+        others = [first.get(place) for place in (target, *target.parents)]
+        for other in (*others, below.get(target)):
+            if other is not None:
+                checked.report.add(_not_apart(output, other))
+        first.setdefault(target, output)
+        for parent in target.parents:
+            below.setdefault(parent, output)
 
 
-def _inside(one: Path, two: Path) -> bool:
-    return one.is_relative_to(two) or two.is_relative_to(one)
+def _not_apart(output: Output, other: Output) -> Diagnostic:
+    line, _ = other.span.source.position(other.span.start)
+    apart = f"{visible(other.path)!r}: one directory is inside the other"
+    same = output.target == other.target
+    fault = Fault(
+        "PEM0344",
+        f"line {line} saves to {'the same directory' if same else apart}",
+        "save each output to a directory of its own",
+    )
+    return fault.at(output.span)
 
 
 PASSES: tuple[Callable[[Checked], None], ...] = (

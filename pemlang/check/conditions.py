@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 
 from pemlang.diagnostics import Diagnostic, visible
@@ -28,6 +28,7 @@ class Condition:
     """A truth value of the language."""
 
     kind = "bool"
+    size = depth = 1
 
     def holds(self, value: Value) -> bool:
         """Whether it is true, given the values of numbers."""
@@ -83,6 +84,12 @@ class Combined(Condition):
 
     word: str
     parts: tuple[Condition, ...]
+    size: int = field(init=False, compare=False)
+    depth: int = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "size", 1 + sum(part.size for part in self.parts))
+        object.__setattr__(self, "depth", 1 + max(part.depth for part in self.parts))
 
     def holds(self, value: Value) -> bool:
         if self.word == "not":
@@ -94,7 +101,16 @@ class Combined(Condition):
         return [node for part in self.parts for node in part.measured()]
 
     def sides(self, value: Value) -> list[str]:
-        return [line for part in self.parts for line in part.sides(value)]
+        return [line for part in self._decisive(value) for line in part.sides(value)]
+
+    def _decisive(self, value: Value) -> tuple[Condition, ...]:
+        """The parts that settled it: those after the one that did may have no value."""
+        settles = self.word == "or"
+        if self.word != "not":
+            for part in self.parts:
+                if part.holds(value) == settles:
+                    return (part,)
+        return self.parts
 
 
 @dataclass(frozen=True)

@@ -37,12 +37,15 @@ from pemlang.graph.numbers import shown
 from pemlang.ops import FUNCTIONS, INFIX, PREFIX
 from pemlang.ops.exact import restrict
 from pemlang.ops.record import Context, Param, Watch, kind_of
-from pemlang.ops.schedule import PerPattern, matching
+from pemlang.ops.schedule import PerPattern, Schedule, matching
 from pemlang.source import Span
 from pemlang.syntax import tree as t
 
 MAX_STEPS = 50_000
 MAX_STRING = 4096
+MAX_CALLS = 100
+MAX_SIZE = 5_000
+MAX_DEPTH = 150
 
 _COMPARABLE = {
     frozenset({"adapter"}): "compare two numbers, such as cosine(a, b) < 0.9",
@@ -114,8 +117,8 @@ class Elaborator:
             want_kind(value, kinds)
         return value
 
-    def _count(self, tree: t.Tree) -> None:
-        self._steps += 1
+    def _count(self, tree: t.Tree, steps: int = 1) -> None:
+        self._steps += steps
         if self._steps > MAX_STEPS:
             with self.at(tree.span):
                 raise Fault(
@@ -173,6 +176,9 @@ class Elaborator:
 
     def _listof(self, tree: t.ListOf, scope: Scope) -> tuple[Any, ...]:
         values = tuple(self.value(item, scope) for item in tree.items)
+        with self.at(tree.span):
+            if any(isinstance(value, tuple) for value in values):
+                raise Fault("PEM0301", "an item of a list is no list itself", "write one list")
         kinds = {list_kind(value) for value in values}
         with self.at(tree.span):
             if len(kinds) > 1:
@@ -241,6 +247,8 @@ class Elaborator:
         with self.at(span):
             signature = choose(table[operator.symbol], [list_kind(v) for v in values])
             found = signature.rule(ctx, *values)
+            if isinstance(found, Schedule):
+                hold_size(found)
         self.watches += [(watch, span) for watch in ctx.watches]
         return found
 
@@ -261,9 +269,11 @@ class Elaborator:
             )
 
     def _logic(self, tree: t.Logic, scope: Scope) -> Condition:
-        return Combined(
-            tree.word, tuple(self.of_kind(part, scope, "bool") for part in tree.operands)
-        )
+        parts = tuple(self.of_kind(part, scope, "bool") for part in tree.operands)
+        found = Combined(tree.word, parts)
+        with self.at(tree.span):
+            hold_size(found)
+        return found
 
     def _per(self, tree: t.Per, scope: Scope) -> PerPattern:
         rows: list[tuple[str, Num]] = []
@@ -370,6 +380,8 @@ class Elaborator:
             Param(p.name.name, (), ... if p.default is None else None) for p in definition.params
         ]
         with self.at(tree.span):
+            if len(self._calls) >= MAX_CALLS:
+                raise Fault("PEM0333", f"calls are more than {MAX_CALLS} deep here")
             bound = bind(params, names, name)
         inner = function.scope.child()
         line, column = tree.span.source.position(tree.span.start)
@@ -398,6 +410,8 @@ class Elaborator:
         with self.at(span):
             want_kind(value, (kind,))
         if isinstance(type_, t.TypeList):
+            if self._calls:
+                self._count(type_, len(value))
             for item in value:
                 self.annotated(item, type_.item, span, scope)
         elif isinstance(type_, t.TypeName) and kind == "adapter":
@@ -444,6 +458,15 @@ def want_kind(value: Any, kinds: Sequence[str]) -> None:
         wanted = " or ".join(article(k) for k in kinds)
         hint = "call it: name(…)" if kind == "function" else None
         raise Fault("PEM0301", f"this is {article(kind)}, {wanted} is wanted", hint)
+
+
+def hold_size(value: Condition | Schedule) -> None:
+    """Raise PEM0333 when a value that is walked part by part has too many, or too deep ones."""
+    if value.size > MAX_SIZE or value.depth > MAX_DEPTH:
+        raise Fault(
+            "PEM0333",
+            f"this {value.kind} has more than {MAX_SIZE:,} parts or is more than {MAX_DEPTH} deep",
+        )
 
 
 def _written(span: Span) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import lru_cache
 
@@ -52,6 +52,7 @@ class Schedule:
     """A number for every site of an adapter."""
 
     kind = "schedule"
+    size = depth = 1
 
     def over(self, graph: Graph, sites: Sequence[str]) -> dict[str, Num]:
         """The number at each site.
@@ -120,8 +121,17 @@ class PerPattern(Schedule):
 
     rows: tuple[tuple[str, Num], ...]
     otherwise: Num | None
+    _known: dict[tuple[str, ...], dict[str, Num]] = field(
+        default_factory=dict, init=False, compare=False, repr=False
+    )
 
     def over(self, graph: Graph, sites: Sequence[str]) -> dict[str, Num]:
+        key = tuple(sites)  # a long `per` may scale many adapters of the same sites
+        if key not in self._known:
+            self._known[key] = self._matched(key)
+        return dict(self._known[key])
+
+    def _matched(self, sites: Sequence[str]) -> dict[str, Num]:
         found: dict[str, Num] = {}
         for pattern, number in self.rows:
             for site in matching(pattern, sites):
@@ -146,6 +156,13 @@ class Arithmetic(Schedule):
     symbol: str
     left: Num | Schedule
     right: Num | Schedule
+    size: int = field(init=False, compare=False)
+    depth: int = field(init=False, compare=False)
+
+    def __post_init__(self) -> None:
+        sides = [side for side in (self.left, self.right) if isinstance(side, Schedule)]
+        object.__setattr__(self, "size", 1 + sum(side.size for side in sides))
+        object.__setattr__(self, "depth", 1 + max((side.depth for side in sides), default=0))
 
     def over(self, graph: Graph, sites: Sequence[str]) -> dict[str, Num]:
         left, right = (

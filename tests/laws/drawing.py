@@ -10,7 +10,7 @@ from arrays import chosen
 from expressions import Tree, call, leaf
 from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn, SearchStrategy
-from pool import ALL, GAIN, GAINED, LIKE, LIKE_RANK, LORAS, OUT, ROWS, TWO, Q, V
+from pool import ALL, GAIN, GAINED, LATE, LIKE, LIKE_RANK, LORAS, OUT, ROWS, TWO, Q, V
 
 Sites = frozenset[str]
 
@@ -49,8 +49,9 @@ def schedules(draw: DrawFn, sites: Sites, zero: bool = True, depth: int = 1) -> 
     if kind == "steps":
         return Tree("steps", tuple(draw(st.lists(number, min_size=1, max_size=4))))
     if kind == "per":
-        names = sorted({f"*.{site.rsplit('.', 1)[1]}" for site in sites})
-        globs = tuple(draw(st.lists(st.sampled_from([*names, "m.layers.0.*"]), max_size=2)))
+        layer = "0" if sites - LATE else "2"
+        known = sorted({f"*.{site.rsplit('.', 1)[1]}" for site in sites} | {f"m.layers.{layer}.*"})
+        globs = tuple(draw(st.lists(st.sampled_from(known), max_size=2)))
         return Tree("per", tuple(draw(number) for _ in range(len(globs) + 1)), globs)
     inner = draw(schedules(sites, zero, depth - 1))
     if kind == "scaled" or not zero:
@@ -80,7 +81,7 @@ class World:
 
 LORA = World(
     LORAS,
-    (ALL, Q, V, TWO, Q & TWO),
+    (ALL, Q, V, TWO, Q & TWO, LATE),
     (
         ("globs", *(f"*.{name}" for name in ROWS)),
         ("globs", "*.q"),
@@ -89,14 +90,14 @@ LORA = World(
         ("globs", "m.layers.0.q", "*.1.q"),
         ("layers", 0, 1),
         ("layers", 0, 2),
+        ("layers", 1, 2),
         ("like", leaf("t")),
         ("like", leaf("e")),
         ("like", leaf("u")),
     ),
 )
-IA3 = World(
-    GAINED, (GAIN, OUT), (("globs", "*.k"), ("layers", 0, 9), ("like", leaf("o"))), lora=False
-)
+GAINS = (("globs", "*.k"), ("layers", 0, 9), ("like", leaf("o")))
+IA3 = World(GAINED, (GAIN, OUT), GAINS, lora=False)
 EVERY = {**LORAS, **GAINED}
 LINEAR = World(LORA.leaves, LORA.sets, LORA.selectors, linear=True)
 

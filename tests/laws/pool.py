@@ -31,6 +31,7 @@ ALL = frozenset(SITES)
 Q = frozenset(site for site in SITES if site.endswith(".q"))
 V = ALL - Q
 TWO = frozenset(site for site in SITES if ".2." not in site)
+LATE = frozenset(site for site in SITES if ".0." not in site)
 GAIN = frozenset([*GAINS, *FORWARD])
 OUT = frozenset(GAINS)
 

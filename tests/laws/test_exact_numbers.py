@@ -179,6 +179,10 @@ BOUNDS = {
         + "let x = n250 * a",
         "PEM0332",
     ),
+    "a high power of a measure": (
+        repeated("let n0 = cosine(a, b)\n", "let n{0} = n{1} * n{1}\n", 9) + "let x = n9 * a",
+        "PEM0333",
+    ),
     "squares of a measure": (
         repeated("let n0 = cosine(a, b)\n", "let n{0} = n{1} * n{1} + 1\n", 9) + "let x = n9 * a",
         "PEM0333",
