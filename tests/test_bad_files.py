@@ -240,7 +240,8 @@ def test_a_field_of_the_wrong_type(folder: Path, field: str, value: Any) -> None
 
 
 @pytest.mark.parametrize(
-    "key", ["(a+)+$", "(.*)*x", "[", "a" * 20_000, "(?P<x>a)(?P=x)", "a{9999}{9999}"]
+    "key",
+    ["(a+)+$", "(.*)*x", "[", "a" * 20_000, "(?P<x>a)(?P=x)", "a{9999}{9999}", "a?" * 32 + "b"],
 )
 def test_a_pattern_that_would_run_for_ever(folder: Path, key: str) -> None:
     lora(folder / "a", 1, rank_pattern={key: 4})
@@ -358,6 +359,44 @@ def test_a_directory_that_is_none(folder: Path) -> None:
     for path in ("nowhere", "recipe.pem", "a/adapter_config.json", ""):
         recipe(folder, f'adapter a = "{path}"\nsave a to "out/x"\n')
         assert pem(folder, "build", "recipe.pem").returncode == 1
+
+
+def test_a_name_that_is_too_long_for_any_pattern(folder: Path) -> None:
+    lora(folder / "a", 1, sites={"a" * 3000: (3, 5)}, rank_pattern={".*a.*a.*b": 4})
+    refused(folder, "PEM0416")
+
+
+def test_a_shape_of_enormous_numbers(folder: Path) -> None:
+    with_header(
+        folder / "a" / WEIGHTS,
+        {"x": {"dtype": "F32", "shape": [10**4000] * 500, "data_offsets": [0, 4]}},
+    )
+    refused(folder, "PEM0412")
+
+
+@pytest.mark.parametrize("name", ["adapter_config.json", WEIGHTS, "adapter_model.bin"])
+def test_a_pipe_in_place_of_a_file(folder: Path, name: str) -> None:
+    if name == "adapter_model.bin":
+        (folder / "a" / WEIGHTS).unlink()
+    (folder / "a" / name).unlink(missing_ok=True)
+    os.mkfifo(folder / "a" / name)
+    assert pem(folder, "build", "recipe.pem").returncode == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        'import "{}.pem" as x',
+        'base m = "{}"\nadapter a = "a"\nlet x = m + a',
+        'model q = "{}"',
+        'adapter q = "{}"',
+        'adapter q = "x/{}"',
+        'adapter a = "a"\nsave a to "{}"',
+    ],
+)
+def test_a_name_that_is_too_long_for_the_disk(folder: Path, text: str) -> None:
+    recipe(folder, text.format("y" * 300) + "\n")
+    assert pem(folder, "build", "recipe.pem").returncode == 1
 
 
 def test_an_unreadable_file(folder: Path) -> None:

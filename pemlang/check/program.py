@@ -8,6 +8,7 @@ from pathlib import Path
 import networkx as nx
 
 from pemlang.diagnostics import Fault, Report, nearest, visible
+from pemlang.formats.disk import is_file
 from pemlang.resources import resource
 from pemlang.source import Source
 from pemlang.syntax import tree as t
@@ -99,7 +100,7 @@ def _target(statement: t.Import, source: Source) -> tuple[Path, str]:
         found = (source.directory / path).resolve()
     except (OSError, RuntimeError):
         found = source.directory / path
-    if not found.is_file():
+    if not is_file(found):
         raise Fault(
             "PEM0203",
             f"there is no file {visible(text)}",

@@ -11,11 +11,13 @@ from types import MappingProxyType
 
 from pemlang.diagnostics import Fault, listed, visible
 from pemlang.formats.config import UNSUPPORTED, Config, read_config
+from pemlang.formats.disk import is_dir, is_file
 from pemlang.formats.patterns import feeds_forward, look_up, module_of, targets
 from pemlang.formats.safetensors import Entry, Header, read_header
 from pemlang.formats.sites import Method, Shapes, SiteShape
 
 PREFIX = "base_model.model."
+MAX_NAME = 512  # patterns of a config are matched with names: time grows with both
 FLOATS = ("F64", "F32", "F16", "BF16")
 
 _KEY = re.compile(
@@ -81,12 +83,13 @@ def read_adapter(directory: Path) -> Adapter:
     """
     config = read_config(directory)
     weights = directory / "adapter_model.safetensors"
-    if weights.exists():
+    pickled = directory / "adapter_model.bin"
+    if is_file(weights) or is_dir(weights):
         header = read_header(weights)
-    elif (directory / "adapter_model.bin").exists():
+    elif is_file(pickled) or is_dir(pickled):
         from pemlang.formats.pickled import read_pickled_header
 
-        weights = directory / "adapter_model.bin"
+        weights = pickled
         header = read_pickled_header(weights)
     else:
         raise Fault(
@@ -174,7 +177,8 @@ def _layout(key: _ByIdentity, method: Method, feedforward: str | tuple[str, ...]
 
 def _role(name: str) -> tuple[str, str | None]:
     """The site and factor a key names; no factor for a head."""
-    match = _KEY.fullmatch(name.removeprefix(PREFIX)) if name.startswith(PREFIX) else None
+    own = name.startswith(PREFIX) and len(name) <= MAX_NAME
+    match = _KEY.fullmatch(name.removeprefix(PREFIX)) if own else None
     if match is not None:
         site = match["site"]
         if match["magnitude"]:
@@ -188,7 +192,7 @@ def _role(name: str) -> tuple[str, str | None]:
     if "token_adapter" in inner or "trainable_tokens" in inner:
         raise _feature(name, "trainable_token_indices")
     foreign = any(part.startswith(_FOREIGN) for part in inner.split("."))
-    if foreign or inner == name or not inner.endswith((".weight", ".bias")):
+    if foreign or not own or inner == name or not inner.endswith((".weight", ".bias")):
         raise Fault(
             "PEM0416",
             f"{visible(name)} is no tensor of a LoRA or (IA)³ adapter that PEFT saves",

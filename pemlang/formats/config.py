@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pemlang.diagnostics import Fault, nearest, visible
+from pemlang.formats.disk import is_dir, open_plain
 from pemlang.formats.sites import Method
 
 MAX_CONFIG = 4 << 20
@@ -81,10 +82,10 @@ def read_config(directory: Path) -> Config:
     """
     path = directory / "adapter_config.json"
     try:
-        with path.open("rb") as file:
+        with open_plain(path) as file:
             data = file.read(MAX_CONFIG + 1)
     except FileNotFoundError:
-        what = "has no adapter_config.json" if directory.is_dir() else "does not exist"
+        what = "has no adapter_config.json" if is_dir(directory) else "does not exist"
         raise Fault(
             "PEM0410",
             f"{visible(directory)} {what}",

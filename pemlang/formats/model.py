@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pemlang.diagnostics import Fault, visible
+from pemlang.formats.disk import is_dir, is_file
 from pemlang.formats.safetensors import read_header
 from pemlang.formats.sites import Shapes, SiteShape
 
@@ -21,12 +22,12 @@ def read_model(directory: Path) -> Shapes:
     """
     single = directory / "model.safetensors"
     index = directory / "model.safetensors.index.json"
-    if single.is_file():
+    if is_file(single):
         files = [single]
-    elif index.is_file():
+    elif is_file(index):
         files = [directory / name for name in _shards(index)]
     else:
-        why = "it has no model.safetensors" if directory.is_dir() else "there is none"
+        why = "it has no model.safetensors" if is_dir(directory) else "there is none"
         raise Fault(
             "PEM0430",
             f"{visible(directory)} is not a model directory: {why}",

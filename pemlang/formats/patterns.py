@@ -11,15 +11,19 @@ from pemlang.diagnostics import Fault, visible
 
 # A config comes from anywhere, and some regular expressions take for ever. These do not.
 _SLOW = re.compile(r"\)\s*[*+{]|\\\d|\(\?P")
+_REPEAT = re.compile(r"(?<!\\)[*+{]")
+_OPTION = re.compile(r"(?<![\\(*+}?])\?")  # not of a group, not of a lazy repeat
 MAX_REPEATS = 3
+MAX_OPTIONS = 8
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1 << 14)
 def _compiled(pattern: str, frame: str) -> re.Pattern[str]:
     """The pattern inside PEFT's frame around it, where `%` stands for it."""
-    repeats = len(re.findall(r"(?<!\\)[*+{]", pattern))
+    slow = len(_REPEAT.findall(pattern)) > MAX_REPEATS
+    slow = slow or len(_OPTION.findall(pattern)) > MAX_OPTIONS
     try:
-        if repeats > MAX_REPEATS or _SLOW.search(pattern) or len(pattern) > 10_000:
+        if slow or _SLOW.search(pattern) or len(pattern) > 10_000:
             raise re.error("it repeats too much")
         return re.compile(frame.replace("%", pattern))
     except (re.error, RecursionError, OverflowError) as error:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pemlang.diagnostics import Fault, visible
+from pemlang.formats.disk import open_plain
 from pemlang.formats.safetensors import ITEM_SIZE, Entry, Header
 
 MAX_PICKLE = 8 << 20
@@ -183,7 +184,7 @@ def read_pickled_header(path: Path) -> Header:
             plain tensors.
     """
     try:
-        with path.open("rb") as file, zipfile.ZipFile(file) as archive:
+        with open_plain(path) as file, zipfile.ZipFile(file) as archive:
             return _header(file, archive)
     except OSError as error:
         raise Fault(

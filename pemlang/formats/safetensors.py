@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from pemlang.diagnostics import Fault, visible
+from pemlang.formats.disk import open_plain
 
+MAX_DIMENSIONS = 16
 MAX_HEADER = 100 << 20  # what the format allows
 
 # Bytes of one element.
@@ -55,7 +57,7 @@ def read_header(path: Path) -> Header:
             not what the format says, or its offsets do not fit its shapes and size.
     """
     try:
-        with path.open("rb") as file:
+        with open_plain(path) as file:
             size = file.seek(0, 2)
             file.seek(0)
             length = int.from_bytes(file.read(8), "little")
@@ -113,7 +115,8 @@ def _entry(name: str, value: Any) -> Entry:
     try:
         dtype, shape, (start, end) = value["dtype"], value["shape"], value["data_offsets"]
         numbers = [*shape, start, end]
-        fine = dtype in ITEM_SIZE and all(type(n) is int and n >= 0 for n in numbers)
+        fine = dtype in ITEM_SIZE and len(numbers) <= MAX_DIMENSIONS + 2
+        fine = fine and all(type(n) is int and 0 <= n < 1 << 63 for n in numbers)
     except (TypeError, KeyError, ValueError):
         fine = False
     if not fine:
