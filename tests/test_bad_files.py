@@ -248,6 +248,34 @@ def test_a_pattern_that_would_run_for_ever(folder: Path, key: str) -> None:
     refused(folder, "PEM0424")
 
 
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"target_modules": r".*\.0\..*query|.*value"},
+        {"layers_to_transform": [0]},
+        {"layers_to_transform": 0, "layers_pattern": "layer"},
+        {"exclude_modules": r".*\.1\.attention\.self\.query"},
+    ],
+)
+def test_tensors_that_peft_would_ignore(folder: Path, fields: dict[str, Any]) -> None:
+    lora(folder / "a", 1, **fields)
+    assert "encoder.layer.1.attention.self.query" in refused(folder, "PEM0415")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"target_modules": r"encoder\.layer\.[01]\.attention\.self\.(query|value)"},
+        {"target_modules": "all-linear"},
+        {"layers_to_transform": [0, 1], "layers_pattern": ["layer"]},
+        {"layers_to_transform": []},
+    ],
+)
+def test_tensors_that_peft_takes(folder: Path, fields: dict[str, Any]) -> None:
+    lora(folder / "a", 1, **fields)
+    assert pem(folder, "build", "recipe.pem").returncode == 0
+
+
 def test_rank_and_alpha_that_tensors_cannot_mean(folder: Path) -> None:
     lora(folder / "a", 1, r=8)
     assert "rank 4" in refused(folder, "PEM0415")

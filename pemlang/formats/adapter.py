@@ -12,7 +12,7 @@ from types import MappingProxyType
 from pemlang.diagnostics import Fault, listed, visible
 from pemlang.formats.config import UNSUPPORTED, Config, read_config
 from pemlang.formats.disk import is_dir, is_file
-from pemlang.formats.patterns import feeds_forward, look_up, module_of, targets
+from pemlang.formats.patterns import feeds_forward, in_layers, look_up, module_of, targets
 from pemlang.formats.safetensors import Entry, Header, read_header
 from pemlang.formats.sites import Method, Shapes, SiteShape
 
@@ -260,15 +260,20 @@ def _gain_site(
 
 
 def _all_targeted(layout: Layout, config: Config) -> None:
-    """Hold the tensors to what a list of target_modules names: PEFT ignores any other."""
+    """Hold the tensors to what target_modules names: PEFT ignores any other."""
+    raw = config.raw
     wanted, unwanted = (
-        None if not isinstance(names, list) else frozenset(names)
-        for names in map(config.raw.get, ("target_modules", "exclude_modules"))
+        frozenset(names) if isinstance(names, list) else names
+        for names in map(raw.get, ("target_modules", "exclude_modules"))
     )
+    if wanted is None or wanted == "all-linear":
+        return
     for site in layout.shapes:
         name = module_of(site)
-        missed = wanted is not None and not targets(wanted, name)
-        if missed or targets(unwanted, name):
+        taken = targets(wanted, name)
+        if taken and not isinstance(wanted, str) and name not in wanted:
+            taken = in_layers(raw.get("layers_to_transform"), raw.get("layers_pattern"), name)
+        if not taken or targets(unwanted, name):
             raise Fault(
                 "PEM0415",
                 f"it holds tensors of {visible(site)}, but the config's target_modules leave that "

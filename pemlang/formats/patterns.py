@@ -69,6 +69,20 @@ def targets(modules: str | Collection[str] | None, site: str) -> bool:
     return any(".".join(parts[start:]) in modules for start in range(len(parts)))
 
 
+def in_layers(layers: Any, patterns: Any, site: str) -> bool:
+    """Whether `layers_to_transform` takes a site that a list of targets names by its end.
+
+    Source: PEFT `tuners_utils.py`, `check_target_module_exists`.
+    """
+    if layers is None or layers == []:
+        return True
+    names = [patterns] if isinstance(patterns, str) else (patterns or [r"[^.]*"])
+    frame = r"(?:^|.*?\.)%\.(?P<index>\d+)\." if patterns else r".*?\.%\.(?P<index>\d+)\."
+    found = next(filter(None, (_compiled(str(n), frame).match(site) for n in names)), None)
+    taken = layers if isinstance(layers, list) else [layers]
+    return found is not None and int(found["index"]) in taken
+
+
 def feeds_forward(modules: str | Collection[str] | None, site: str) -> bool:
     """Whether `feedforward_modules` names a site.
 
