@@ -326,7 +326,7 @@ def test_a_param_stands_in_text(folder: Path) -> None:
     assert result.outputs[0].path == folder / "out/x-0.125"
 
 
-@pytest.mark.parametrize("name", ["../out", "/tmp/x", "..", "a/../../b", "x\0y", ""])
+@pytest.mark.parametrize("name", ["../out", "/etc/x", "..", "a/../../b", "x\0y", ""])
 def test_a_param_cannot_lead_an_output_out_of_the_folder(folder: Path, name: str) -> None:
     text = DECLARED + 'param n: string = "m"\nsave a to "{n}"\n'
     assert codes(folder, text, n=name) == ["PEM0345"]
