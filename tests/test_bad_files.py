@@ -241,7 +241,16 @@ def test_a_field_of_the_wrong_type(folder: Path, field: str, value: Any) -> None
 
 @pytest.mark.parametrize(
     "key",
-    ["(a+)+$", "(.*)*x", "[", "a" * 20_000, "(?P<x>a)(?P=x)", "a{9999}{9999}", "a?" * 32 + "b"],
+    [
+        "(a+)+$",
+        "(.*)*x",
+        "[",
+        "a" * 20_000,
+        "(?P<x>a)(?P=x)",
+        "a{9999}{9999}",
+        "a?" * 32 + "b",
+        ".*a.*a.*" + "a?" * 8 + "b",
+    ],
 )
 def test_a_pattern_that_would_run_for_ever(folder: Path, key: str) -> None:
     lora(folder / "a", 1, rank_pattern={key: 4})
@@ -260,6 +269,11 @@ def test_a_pattern_that_would_run_for_ever(folder: Path, key: str) -> None:
 def test_tensors_that_peft_would_ignore(folder: Path, fields: dict[str, Any]) -> None:
     lora(folder / "a", 1, **fields)
     assert "encoder.layer.1.attention.self.query" in refused(folder, "PEM0415")
+
+
+def test_a_layers_pattern_that_is_a_number(folder: Path) -> None:
+    lora(folder / "a", 1, layers_to_transform=0, layers_pattern=5)
+    refused(folder, "PEM0415")
 
 
 @pytest.mark.parametrize(

@@ -69,6 +69,8 @@ def read_hub_adapter(text: str, whole: bool) -> Adapter:
             hub.hf_hub_download(reference.repo, FILES[1], revision=commit)
         except hub.errors.EntryNotFoundError:
             hub.hf_hub_download(reference.repo, FILES[2], revision=commit)
+        except (Fault, hub.errors.HfHubHTTPError):
+            raise
         except Exception:  # no answer: a pickle in the cache will do
             if not (directory / FILES[2]).exists():
                 raise

@@ -20,8 +20,9 @@ MAX_OPTIONS = 8
 @lru_cache(maxsize=1 << 14)
 def _compiled(pattern: str, frame: str) -> re.Pattern[str]:
     """The pattern inside PEFT's frame around it, where `%` stands for it."""
-    slow = len(_REPEAT.findall(pattern)) > MAX_REPEATS
-    slow = slow or len(_OPTION.findall(pattern)) > MAX_OPTIONS
+    repeats, options = len(_REPEAT.findall(pattern)), len(_OPTION.findall(pattern))
+    # Each option doubles the work of the repeats before it.
+    slow = repeats > MAX_REPEATS or options > (MAX_OPTIONS if repeats < MAX_REPEATS else 0)
     try:
         if slow or _SLOW.search(pattern) or len(pattern) > 10_000:
             raise re.error("it repeats too much")
@@ -76,7 +77,8 @@ def in_layers(layers: Any, patterns: Any, site: str) -> bool:
     """
     if layers is None or layers == []:
         return True
-    names = [patterns] if isinstance(patterns, str) else (patterns or [r"[^.]*"])
+    given = patterns if isinstance(patterns, list) else [patterns]
+    names = given if patterns else [r"[^.]*"]
     frame = r"(?:^|.*?\.)%\.(?P<index>\d+)\." if patterns else r".*?\.%\.(?P<index>\d+)\."
     found = next(filter(None, (_compiled(str(n), frame).match(site) for n in names)), None)
     taken = layers if isinstance(layers, list) else [layers]
