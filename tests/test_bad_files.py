@@ -263,6 +263,7 @@ def test_a_pattern_that_would_run_for_ever(folder: Path, key: str) -> None:
         {"target_modules": r".*\.0\..*query|.*value"},
         {"layers_to_transform": [0]},
         {"layers_to_transform": 0, "layers_pattern": "layer"},
+        {"modules_to_save": ["layer.1.attention"]},
         {"exclude_modules": r".*\.1\.attention\.self\.query"},
     ],
 )
@@ -280,7 +281,8 @@ def test_a_layers_pattern_that_is_a_number(folder: Path) -> None:
     "fields",
     [
         {"target_modules": r"encoder\.layer\.[01]\.attention\.self\.(query|value)"},
-        {"target_modules": "all-linear"},
+        {"target_modules": "All-Linear"},
+        {"modules_to_save": ["classifier"]},
         {"layers_to_transform": [0, 1], "layers_pattern": ["layer"]},
         {"layers_to_transform": []},
     ],

@@ -89,6 +89,33 @@ def test_a_pickled_adapter_on_the_hub(world: World) -> None:
     assert all(abs(found[site] - one[site] - two[site]).max() < 1e-5 for site in BIG)
 
 
+def test_a_cached_pickle_does_not_stand_in_for_the_tensors(world: World) -> None:
+    """A repository with both is read as a directory with both is, whatever is in the cache."""
+    both = shutil.copytree(world.source / "a", world.source / "both")
+    torch.save(tensors_of(world.source / "b"), both / "adapter_model.bin")
+    world.hub.repos["org/both"] = {"main": both}
+    fetch = "import huggingface_hub as h\nfor name in ('adapter_config.json', 'adapter_model.bin'):"
+    subprocess.run(
+        [sys.executable, "-c", fetch + "\n    h.hf_hub_download('org/both', name)"],
+        env=os.environ
+        | {"HF_ENDPOINT": world.hub.url, "HF_HOME": str(world.folder / "cache")}
+        | {"HF_HUB_OFFLINE": "0"},
+        check=True,
+        capture_output=True,
+    )
+    text = 'adapter a = "hf://org/both"\nsave a to "out/x"'
+    assert world.pem("build", text).returncode == 0
+    found, wanted = delta(world.folder / "out/x"), delta(world.source / "a")
+    assert all((found[site] == wanted[site]).all() for site in BIG)
+
+
+def test_damaged_tensors_on_the_hub_are_told(world: World) -> None:
+    weights = world.source / "a" / WEIGHTS
+    weights.write_bytes(weights.read_bytes()[:-1])
+    done = world.pem("build", 'adapter a = "hf://org/a"\nsave a to "out/x"')
+    assert (done.returncode, "error[PEM0412]" in done.stderr) == (1, True)
+
+
 def test_a_revision_is_the_one_named(world: World) -> None:
     text = 'adapter a: lora(rank={r}) = "hf://org/a@{revision}"\nsave a to "out/x"'
     commit = world.hub.commit(world.source / "old")

@@ -9,9 +9,8 @@ from dataclasses import dataclass
 
 from pemlang.build.place import MARK
 from pemlang.diagnostics import visible
+from pemlang.formats.hub import HUB_NAME
 from pemlang.version import __version__
-
-_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 @dataclass(frozen=True)
@@ -55,7 +54,7 @@ class Card:
 def write_card(card: Card) -> str:
     """The card as Markdown. Names are untrusted: nothing in them is markup."""
     lines = ["---", "library_name: peft"]
-    if card.base and _HUB_NAME.fullmatch(card.base):
+    if card.base and HUB_NAME.fullmatch(card.base):
         lines.append(f"base_model: {json.dumps(card.base)}")
     lines += ["tags:", f"- {card.method}", "- pemlang", "---", MARK, ""]
     lines += [f"# {_text(card.title)}", ""]
@@ -82,7 +81,7 @@ def write_card(card: Card) -> str:
 
 
 def _loading(card: Card) -> list[str]:
-    known = card.base if card.base and _HUB_NAME.fullmatch(card.base) else "the model it belongs to"
+    known = card.base if card.base and HUB_NAME.fullmatch(card.base) else "the model it belongs to"
     return [
         "```python",
         "from peft import PeftModel",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,11 +9,9 @@ from pemlang.check.elaborate import Loaders
 from pemlang.diagnostics import Fault, visible
 from pemlang.formats.adapter import Adapter, read_adapter
 from pemlang.formats.disk import is_dir
-from pemlang.formats.hub import SCHEME, read_hub_adapter
+from pemlang.formats.hub import HUB_NAME, SCHEME, read_hub_adapter
 from pemlang.formats.model import read_model
 from pemlang.formats.sites import Shapes
-
-_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
 def loaders(whole: bool = False, identify: Callable[[Adapter], str] | None = None) -> Loaders:
@@ -31,7 +28,7 @@ def loaders(whole: bool = False, identify: Callable[[Adapter], str] | None = Non
         remote = path.startswith(SCHEME)
         place = path if remote else str(_local(path, directory))
         if place not in seen:
-            if not remote and _HUB_NAME.fullmatch(path) and not is_dir(Path(place)):
+            if not remote and HUB_NAME.fullmatch(path) and not is_dir(Path(place)):
                 raise Fault("PEM0410", f"there is no directory {visible(place)}", _on_the_hub(path))
             seen[place] = read_hub_adapter(path, whole) if remote else read_adapter(Path(place))
         found = seen[place]

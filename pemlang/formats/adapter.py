@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
+from typing import Any
 
 from pemlang.diagnostics import Fault, listed, visible
 from pemlang.formats.config import UNSUPPORTED, Config, read_config
@@ -104,7 +106,7 @@ def assemble(directory: Path, weights: Path, config: Config, header: Header) -> 
     """Config and header put together; raises as read_adapter."""
     try:
         layout = _layout(_ByIdentity(header.entries), config.method, config.feedforward)
-        _all_targeted(layout, config)
+        _all_targeted(_ByIdentity(layout), json.dumps([config.raw.get(f) for f in _TARGETING]))
         scales = _scales(layout, config)
     except Fault as fault:
         message = f"{visible(weights)}: {fault.message}"
@@ -259,27 +261,44 @@ def _gain_site(
     return SiteShape("gain_in" if inputs else "gain_out", shape), 0
 
 
-def _all_targeted(layout: Layout, config: Config) -> None:
-    """Hold the tensors to what target_modules names: PEFT ignores any other."""
-    raw = config.raw
-    wanted, unwanted = (
-        frozenset(names) if isinstance(names, list) else names
-        for names in map(raw.get, ("target_modules", "exclude_modules"))
-    )
-    if wanted is None or wanted == "all-linear":
-        return
+_TARGETING = (
+    "target_modules", "exclude_modules", "modules_to_save", "layers_to_transform", "layers_pattern",
+)  # fmt: skip
+
+
+@lru_cache(maxsize=64)
+def _all_targeted(key: _ByIdentity, fields: str) -> None:
+    """Hold the tensors to what the config targets: PEFT ignores any other."""
+    layout: Layout = key.it  # type: ignore[assignment]
+    said: list[Any] = json.loads(fields)
+    said[:2] = [frozenset(v) if isinstance(v, list) else v for v in said[:2]]
     for site in layout.shapes:
-        name = module_of(site)
-        taken = targets(wanted, name)
-        if taken and not isinstance(wanted, str) and name not in wanted:
-            taken = in_layers(raw.get("layers_to_transform"), raw.get("layers_pattern"), name)
-        if not taken or targets(unwanted, name):
+        field = _left_out_by(*said, module_of(site))
+        if field is not None:
             raise Fault(
                 "PEM0415",
-                f"it holds tensors of {visible(site)}, but the config's target_modules leave that "
+                f"it holds factors of {visible(site)}, but `{field}` in the config leaves that "
                 "module out: PEFT would ignore them",
-                "mend `target_modules` or `exclude_modules` in adapter_config.json",
+                f"mend `{field}` in adapter_config.json",
             )
+
+
+def _left_out_by(
+    wanted: Any, unwanted: Any, heads: Any, layers: Any, pattern: Any, module: str
+) -> str | None:
+    """The field of a config for which PEFT does not adapt a module, if there is one."""
+    if targets(unwanted, module):
+        return "exclude_modules"
+    saved = [heads] if isinstance(heads, str) else heads or ()
+    if any(f".{head}." in f".{module}." for head in saved):
+        return "modules_to_save"
+    if wanted is None or (isinstance(wanted, str) and wanted.lower() == "all-linear"):
+        return None
+    if not targets(wanted, module):
+        return "target_modules"
+    if isinstance(wanted, str) or module in wanted:
+        return None
+    return None if in_layers(layers, pattern, module) else "layers_to_transform"
 
 
 def _scales(layout: Layout, config: Config) -> Mapping[str, float]:

@@ -19,6 +19,7 @@ from pemlang.formats.config import read_config
 from pemlang.formats.safetensors import Entry, Header
 
 SCHEME = "hf://"
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
 _REFERENCE = re.compile(r"hf://(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
 _COMMIT = re.compile(r"[0-9a-f]{40}")

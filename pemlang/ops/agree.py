@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 
@@ -156,7 +157,12 @@ def exactly(ctx: Context) -> str:
     """The expression that combines what the operands do: + or − for ⊕ or ⊖, and * for ⊗, which
     would scale Δ by the square."""
     sign = "-" if ctx.what == "⊖" else "+"
-    return f"{ctx.left} {sign} {ctx.text(1)}".replace("⊗", "*").replace(".*", "*")
+    # A string may hold the characters of .* in a pattern; it stays as it is.
+    return re.sub(
+        r'"[^"]*"|⊗|\.\*',
+        lambda found: found[0] if found[0].startswith('"') else "*",
+        f"{ctx.left} {sign} {ctx.text(1)}",
+    )
 
 
 def _first_difference(one: Mapping[str, float], two: Mapping[str, float]) -> str | None:
