@@ -273,7 +273,7 @@ def _all_targeted(key: _ByIdentity, fields: str) -> None:
     said: list[Any] = json.loads(fields)
     said[:2] = [frozenset(v) if isinstance(v, list) else v for v in said[:2]]
     for site in layout.shapes:
-        field = _left_out_by(*said, module_of(site))
+        field = _left_out_by(module_of(site), *said)
         if field is not None:
             raise Fault(
                 "PEM0415",
@@ -284,7 +284,7 @@ def _all_targeted(key: _ByIdentity, fields: str) -> None:
 
 
 def _left_out_by(
-    wanted: Any, unwanted: Any, heads: Any, layers: Any, pattern: Any, module: str
+    module: str, wanted: Any, unwanted: Any, heads: Any, layers: Any, pattern: Any
 ) -> str | None:
     """The field of a config for which PEFT does not adapt a module, if there is one."""
     if targets(unwanted, module):
