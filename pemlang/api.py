@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from pemlang.check.check import check
 from pemlang.check.checked import Checked
 from pemlang.check.load import loaders
-from pemlang.check.options import Output, heads_agree
+from pemlang.check.options import Output
 from pemlang.diagnostics import (
     Diagnostic,
     Fault,
@@ -32,8 +32,7 @@ if TYPE_CHECKING:
     import torch
     from peft import PeftModel
 
-    from pemlang.build.peft import PeftAdapter
-    from pemlang.build.run import Result, Tick
+    from pemlang.build.run import How, InMemory, Result, Sweep, Tick
 
 Params = Mapping[str, str | float | bool]
 
@@ -52,12 +51,20 @@ class Recipe:
         """
         return tuple(self._checked().report)
 
-    def build(self, out: str | os.PathLike[str] | None = None, tick: Tick | None = None) -> Result:
+    def build(
+        self,
+        out: str | os.PathLike[str] | None = None,
+        tick: Tick | None = None,
+        sweep: Sweep | None = None,
+        how: How | None = None,
+    ) -> Result:
         """Build every `save` of the recipe.
 
         Args:
             out: the folder in which its outputs lie; the recipe's own when not given.
-            tick: told of progress: what is being made, the sites done, the sites in all.
+            tick: told of progress: what is being made, the steps done, the steps in all.
+            sweep: build it at each of some values of a param, reading the inputs once.
+            how: threads and memory; they change no byte of what is built.
 
         Returns:
             What was written, and the warnings.
@@ -69,7 +76,7 @@ class Recipe:
 
         root = None if out is None else Path(out).absolute()
         told = tick or (lambda what, done, total: None)
-        return build(self._path, self._source, self._params, root, told)
+        return build(self._path, self._source, self._params, root, told, sweep, how)
 
     def evaluate(self, name: str) -> dict[str, torch.Tensor]:
         """The tensors of a named adapter of the recipe, as PEFT stores them.
@@ -95,30 +102,21 @@ class Recipe:
     def _checked(self) -> Checked:
         return check(self._path, self._source, loaders(), self._params)
 
-    def _adapter(self, name: str) -> PeftAdapter:
-        from threadpoolctl import threadpool_limits
+    def _adapter(self, name: str) -> InMemory:
+        from pemlang.build.place import placed
+        from pemlang.build.run import Recipes, in_memory
 
-        from pemlang.build.evaluate import Evaluator
-        from pemlang.build.peft import as_peft
-        from pemlang.build.run import identified, placed, refuse_models, verify
-
-        checked = identified(self._path, self._source, self._params)
+        [checked] = Recipes(self._path, self._source, [self._params]).checked
         with placed(None):
             node = _named(checked, name)
         place = checked.scope.places[name]
-        with placed(place):
-            evaluator = Evaluator(checked.graph)
-            leaves = checked.graph.parts(node)
-            saved = (output.heads for output in checked.outputs if output.node is node)
-            chosen = next(filter(None, saved), None)
-            heads = heads_agree(checked.graph, node, chosen, checked.leaf_name)
-            checked.outputs = [Output(node, name, Path(), None, None, place, name)]
-            refuse_models(checked)
-        with threadpool_limits(1):  # as in a build: the same numbers on any number of cores
-            for found in (*checked.report, *verify(checked, evaluator)):
-                warnings.warn(render(found), PemWarning, stacklevel=3)
-            with placed(place):
-                return as_peft(evaluator, node, leaves, heads, None)
+        saved = (output.heads for output in checked.outputs if output.node is node)
+        chosen = next(filter(None, saved), None)
+        checked.outputs = [Output(node, name, Path(), None, chosen, place, name)]
+        found, told = in_memory(checked)
+        for one in told:
+            warnings.warn(render(one), PemWarning, stacklevel=3)
+        return found
 
 
 def _named(checked: Checked, name: str) -> Node:
@@ -190,7 +188,7 @@ def apply(
     peft_model.delete_adapter(fresh)
 
 
-def _attach(peft_model: PeftModel, found: PeftAdapter, called: str, name: str) -> None:
+def _attach(peft_model: PeftModel, found: InMemory, called: str, name: str) -> None:
     """Add an adapter to a model; on PEM0520 the model is as it was."""
     from peft import PeftConfig, PeftType, get_peft_model_state_dict, set_peft_model_state_dict
     from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
@@ -233,11 +231,12 @@ def _unfit(name: str, why: str) -> Fault:
     )
 
 
-def _tensors(adapter: PeftAdapter) -> dict[str, torch.Tensor]:
+def _tensors(adapter: InMemory) -> dict[str, torch.Tensor]:
     import torch
 
     dtypes = {
         "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+        "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
         "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8,
         "U8": torch.uint8, "BOOL": torch.bool,
     }  # fmt: skip

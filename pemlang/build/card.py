@@ -65,7 +65,7 @@ def write_card(card: Card) -> str:
     lines += ["## Load it", "", *_loading(card), "", "## Made from", ""]
     for one in card.inputs:
         lines.append(f"- {_code(one.name)} = {_code(one.path)}")
-        lines += [f"  - {_text(file)}: sha256 `{digest}`" for file, digest in one.digests.items()]
+        lines += [f"  - {_text(file)}: blake3 `{digest}`" for file, digest in one.digests.items()]
     lines += [f"- {_code(name)}: sha256 `{digest}`" for name, digest in card.imports.items()]
     lines += ["", f"Semantic hash: `{card.semantic_hash}`", ""]
     lines += [f"## The recipe, {_text(card.recipe_name)}", ""]

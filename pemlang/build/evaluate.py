@@ -1,59 +1,119 @@
-"""The values of nodes: factors at a site, and numbers measured over all sites."""
+"""Nodes as programs at a site, and numbers measured over all sites."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import reduce
 from itertools import starmap
 
 import numpy as np
 
-from pemlang.build.tensors import Tensors
+from pemlang.build.tensors import Files, Source, not_finite, source
 from pemlang.diagnostics import Fault
 from pemlang.graph.node import AdapterType, Graph, Node, Num
 from pemlang.graph.normal import adapter_type
 from pemlang.graph.numbers import exact
-from pemlang.kernels.dtypes import work_dtype
+from pemlang.kernels.dtypes import decoded, work_dtype
 from pemlang.kernels.factors import Factors
-from pemlang.ops.measures import MEASURES
-from pemlang.ops.record import NODE_KINDS, Run
+from pemlang.kernels.lowrank import Arrays, rank_for_energy, singular_values
+from pemlang.kernels.matrices import Bits, InputNotFinite, execute
+from pemlang.kernels.program import Builder, Piece, Value
+from pemlang.ops.measures import MEASURES, Measure
+from pemlang.ops.record import NODE_KINDS, Cut, Run
 
 Progress = Callable[[], None]
 
 
-class Evaluator:
-    """Evaluates nodes of one graph, a site at a time.
+@dataclass
+class Known:
+    """What was measured, by the keys of nodes: the same in every graph over the same adapters.
 
     Attributes:
-        run: what lowering saw: the truncations it made.
+        numbers: values of numbers.
+        ranks: the rank that keeps a share of the squared norm of a node at a site.
     """
 
-    def __init__(self, graph: Graph, progress: Progress = lambda: None) -> None:
+    numbers: dict[str, Fraction] = field(default_factory=dict)
+    ranks: dict[tuple[str, str, float], int] = field(default_factory=dict)
+
+
+class Evaluator:
+    """Lowers nodes of one graph, a site at a time, and measures its numbers.
+
+    Attributes:
+        files: where the inputs are read from.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        files: Files | None = None,
+        progress: Progress = lambda: None,
+        known: Known | None = None,
+    ) -> None:
+        self.files = files or Files()
         self._graph = graph
         self._progress = progress
-        self.tensors = Tensors(work_dtype(frozenset()))
-        self.run = Run(self.tensors.factors, self._float)
-        self._numbers: dict[Node, Fraction] = {}
+        self._known = known or Known()
         self._orders: dict[Node, list[Node]] = {}
 
-    def factors(self, roots: Iterable[Node], site: str) -> list[Factors | None]:
-        """The parameters of some nodes at a site; None where one is zero or does not have it."""
+    def lower(
+        self, builder: Builder, roots: Sequence[Node], site: str, cuts: dict[Node, Cut] | None = None
+    ) -> list[Factors | None]:
+        """Write the steps that give the parameters of some nodes at a site.
+
+        Args:
+            builder: takes the steps; one may serve several calls, and reads an input once.
+            roots: adapters of one graph.
+            site: where.
+            cuts: takes the truncations on the way.
+
+        Returns:
+            For each root its parameters; None where it is zero or does not have the site.
+        """
         found: dict[Node, Factors | None] = {}
-        roots = list(roots)
-        # A number may be measured on the way: its own precision lasts as long as it does.
-        outer, self.tensors.work = self.tensors.work, self._work(roots)
+        work = self._work(roots)
+        run = Run(
+            builder,
+            lambda leaf: _leaf(builder, leaf, site, work),
+            self._float,
+            lambda node, energy: self._rank(node, site, energy),
+            {} if cuts is None else cuts,
+        )
         for root in roots:
             for node in self._order(root):
                 if node not in found:
                     here = site in adapter_type(node).shapes
-                    lower = NODE_KINDS[node.op].lower
-                    found[node] = lower(self.run, node, site, found) if here else None
-        self.tensors.work = outer
-        self._progress()
+                    found[node] = NODE_KINDS[node.op].lower(run, node, site, found) if here else None
         return [found[root] for root in roots]
 
-    def _work(self, roots: Iterable[Node]) -> np.dtype[np.floating]:
+    def arrays(self, roots: Sequence[Node], site: str) -> list[Arrays | None]:
+        """The parameters of some nodes at a site as numbers, all in memory.
+
+        Raises:
+            Fault: PEM0502 an input that is not finite, PEM0503 a number too large on the way.
+        """
+        builder = Builder()
+        lowered = self.lower(builder, roots, site)
+        for index, part in enumerate(lowered):
+            if part is not None:
+                builder.report(part.a, (index, "a"))
+                if part.b is not None:
+                    builder.report(part.b, (index, "b"))
+        found: dict[object, np.ndarray[tuple[int, ...], np.dtype[np.floating]]] = {}
+        for piece in builder.pieces(shapes=True):
+            results = run_piece(piece, self.files)
+            found |= {piece.outputs[slot]: array for slot, array in results.items()}
+        self._progress()
+        return [
+            part and Arrays(found[index, "a"], found.get((index, "b")), part.scale)
+            for index, part in enumerate(lowered)
+        ]
+
+    def _work(self, roots: Iterable[Node]) -> str:
         """What to compute roots in: it depends on what they are made from, and on nothing else
         that the recipe declares."""
         made_from = (node.adapter for root in roots for node in self._order(root))
@@ -66,11 +126,22 @@ class Evaluator:
             self._orders[root] = [node for node in order if isinstance(node.type, AdapterType)]
         return self._orders[root]
 
+    def _rank(self, node: Node, site: str, energy: float) -> int:
+        """Shapes are known before anything is written, so this reads the site ahead of time."""
+        key = (node.key, site, energy)
+        if key not in self._known.ranks:
+            [part] = self.arrays([node], site)
+            assert part is not None
+            self._known.ranks[key] = rank_for_energy(singular_values(part), energy)
+        return self._known.ranks[key]
+
+    # --- numbers ----------------------------------------------------------------------------
+
     def number(self, number: Num) -> Fraction:
         """The value of a number, measured if it has to be."""
         if isinstance(number, Fraction):
             return number
-        if number not in self._numbers:
+        if number.key not in self._known.numbers:
             if number.op == "measure":
                 try:
                     with np.errstate(over="ignore", invalid="ignore"):
@@ -83,8 +154,8 @@ class Evaluator:
                 value = exact("/", Fraction(1), self.number(number.args[0]))
             else:
                 value = self._polynomial(number)
-            self._numbers[number] = value
-        return self._numbers[number]
+            self._known.numbers[number.key] = value
+        return self._known.numbers[number.key]
 
     def _polynomial(self, node: Node) -> Fraction:
         values = [self.number(arg) for arg in node.args]
@@ -102,10 +173,71 @@ class Evaluator:
 
     def _measure(self, node: Node) -> float:
         record = MEASURES[node.attrs[0]]
-        sites = sorted({site for arg in node.args for site in adapter_type(arg).shapes})
-        rows = [record.at_site(self.factors(node.args, site), node.attrs[1:]) for site in sites]
+        rows = [self._row(node, site) for site in _sites(node)]
         if not rows:
             return record.finish((0.0, 0.0, 0.0))
-        return record.finish(
-            reduce(lambda x, y: tuple(starmap(record.join, zip(x, y, strict=True))), rows)
-        )
+        return record.finish(_joined(record, rows))
+
+    def sampled(self, node: Node, wanted: int) -> tuple[float, int]:
+        """A measure that is a mean over sites, from a few of them, spread evenly.
+
+        Returns:
+            The mean, and how many sites it is over: all, where there are no more than wanted.
+        """
+        record, sites = MEASURES[node.attrs[0]], _sites(node)
+        apart = max(1, len(sites) // wanted)
+        spread = [site for first in range(apart) for site in sites[first::apart]]
+        rows: list[tuple[float, ...]] = []
+        for site in spread:
+            row = self._row(node, site)
+            rows += [row] if row[-1] else []
+            if len(rows) == wanted:
+                break
+        return (record.finish(_joined(record, rows)) if rows else 0.0), len(rows)
+
+    def _row(self, node: Node, site: str) -> tuple[float, ...]:
+        return MEASURES[node.attrs[0]].at_site(self.arrays(node.args, site), node.attrs[1:])
+
+
+def _sites(node: Node) -> list[str]:
+    return sorted({site for arg in node.args for site in adapter_type(arg).shapes})
+
+
+def _joined(record: Measure, rows: Sequence[tuple[float, ...]]) -> tuple[float, ...]:
+    return reduce(lambda x, y: tuple(starmap(record.join, zip(x, y, strict=True))), rows)
+
+
+def _leaf(builder: Builder, leaf: Node, site: str, work: str) -> Factors:
+    """The parameters of an adapter on disk."""
+    adapter = leaf.adapter
+    assert adapter is not None
+
+    def tensor(key: str, dtype: str) -> Value:
+        entry = adapter.header.entries[key]
+        return builder.cast(builder.load(source(adapter, key), entry.dtype, entry.shape), dtype)
+
+    keys = adapter.layout.factors[site]
+    if adapter.method == "ia3":
+        # g = l − 1 in float64: the subtraction and the way back then round once.
+        gain = tensor(keys[0], "F64")
+        return Factors(builder.binary("add", gain, builder.const(-1.0, "F64", gain.shape)), None)
+    a, b = (tensor(key, work) for key in keys)
+    return Factors(a, b, adapter.scales[site])
+
+
+def run_piece(
+    piece: Piece, files: Files
+) -> Mapping[int, np.ndarray[tuple[int, ...], np.dtype[np.floating]]]:
+    """The exact outputs of a piece by slot, from whole tensors; raises as Evaluator.arrays."""
+    sources = [what for what in piece.inputs if isinstance(what, Source)]
+
+    def read(slot: int, shape: tuple[int, ...], dtype: str) -> Bits:
+        return files.tensor(sources[slot], dtype, shape)
+
+    try:
+        return execute(piece.program, read, piece.consts)
+    except InputNotFinite as error:
+        loads = {i.attrs[0]: i for i in piece.program.instrs if i.op == "load"}
+        load = loads[f"in{error.slot}"]
+        bits = read(error.slot, (math.prod(load.shape),), load.dtype)
+        raise not_finite(sources[error.slot], decoded(bits, load.dtype, "F64")) from None

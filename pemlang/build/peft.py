@@ -1,52 +1,62 @@
-"""A value as PEFT stores it: the tensors with their keys, and the adapter_config.json."""
+"""A value as PEFT stores it: the names, dtypes and shapes of its tensors, and the
+adapter_config.json."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from pemlang.build.evaluate import Evaluator
 from pemlang.diagnostics import Fault, visible
-from pemlang.formats.adapter import FLOATS, PREFIX, Adapter
+from pemlang.formats.adapter import PREFIX, Adapter
 from pemlang.formats.patterns import look_up, module_of
 from pemlang.formats.sites import SiteShape
 from pemlang.graph.node import AdapterType, Node
 from pemlang.graph.normal import adapter_type
-from pemlang.kernels.dtypes import Array, decode, encode
-from pemlang.kernels.factors import Factors, zeros
+from pemlang.kernels.factors import Factors
 from pemlang.ops.record import scales
-
-Tensor = tuple[str, str, tuple[int, ...], bytes]
-"""Key, dtype, shape, little-endian bytes."""
 
 # Fields of the inputs' configs that choose modules; kept when they choose the same ones.
 _TARGETING = ("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern")
 
 
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """A tensor of an output.
+
+    Attributes:
+        key, dtype, shape: as in the file.
+        site: what it belongs to; None for a head.
+        what: the factor it is, `a`, `b` or `l`; for a head its key in the inputs.
+    """
+
+    key: str
+    dtype: str
+    shape: tuple[int, ...]
+    site: str | None
+    what: str
+
+
 @dataclass(frozen=True)
-class PeftAdapter:
-    """What a PEFT directory holds.
+class PeftLayout:
+    """All of a PEFT directory but the numbers in its tensors.
 
     Attributes:
         config: the adapter_config.json.
         tensors: sorted by key.
         ranks: the rank at each site written; 0 for (IA)³.
-        is_zero: it does nothing: every coefficient is zero, or every B.
-        rounding: how much the dtype of the file changes it, relative to its norm: the larger of A
-            and B, or l − 1.
+        heads: adapters whose heads must be equal; the first one's are written.
+        idle: it does nothing whatever its tensors hold: every coefficient or scale is zero.
     """
 
     config: Mapping[str, Any]
     tensors: Sequence[Tensor]
     ranks: Mapping[str, int]
-    is_zero: bool
-    rounding: float
+    heads: Sequence[Adapter]
+    idle: bool
 
 
 def adapters_of(leaves: Sequence[Node]) -> list[Adapter]:
@@ -65,43 +75,44 @@ def default_dtype(adapters: Sequence[Adapter]) -> str:
     return "F64" if "F64" in found else "F32"
 
 
-def as_peft(
-    evaluator: Evaluator,
+def peft_layout(
     node: Node,
     leaves: Sequence[Node],
     heads: Sequence[Node],
     dtype: str | None,
-) -> PeftAdapter:
-    """Evaluate a node into PEFT's form.
+    factors: Mapping[str, Factors],
+) -> PeftLayout:
+    """What the directory of an output holds.
 
     Args:
-        evaluator: of the node's graph.
         node: an adapter.
         leaves: what it is made from.
         heads: leaves with equal heads; the first one's are kept.
         dtype: of the factors; the inputs' own when None.
+        factors: its parameters at each site where it is not zero.
 
     Raises:
-        Fault: PEM0502 a number that is not finite, PEM0503 one too large for the dtype, PEM0505
-            heads that differ, PEM0421 two layers of one nn.MultiheadAttention that differ.
+        Fault: PEM0421 two layers of one nn.MultiheadAttention that differ.
     """
     type_ = adapter_type(node)
     adapters = adapters_of(leaves)
     dtype = dtype or default_dtype(adapters)
-    ranks: dict[str, int] = {}
-    tensors: list[Tensor] = []
-    rounded = _Rounding()
-    for site, shape in type_.shapes.items():
-        [part] = evaluator.factors([node], site)
-        if part is not None:
-            ranks[site] = 0 if part.b is None else part.a.shape[0]
-            tensors += _tensors(site, shape, part, dtype, rounded)
-    is_zero = not ranks
+    is_zero = not factors
     if is_zero:  # an adapter without tensors would not load
         ranks = dict.fromkeys(type_.shapes, 1 if type_.method == "lora" else 0)
-        for site, shape in type_.shapes.items():
-            tensors += _tensors(site, shape, _nothing(shape, type_.method), dtype, rounded)
-    tensors += _heads(evaluator, heads, ranks)
+    else:
+        ranks = {site: part.rank for site, part in factors.items()}
+    tensors = [
+        tensor
+        for site, rank in ranks.items()
+        for tensor in _tensors(site, type_.shapes[site], type_.method, rank, dtype)
+    ]
+    lenders = adapters_of(heads)
+    if lenders:
+        tensors += [
+            Tensor(_head_key(key, ranks), entry.dtype, entry.shape, None, key)
+            for key, entry in lenders[0].layout.heads.items()
+        ]
     config = _common(type_, adapters, heads)
     config |= _targeting(adapters, list(ranks)) | {"fan_in_fan_out": type_.fan_in_fan_out}
     if type_.method == "lora":
@@ -111,79 +122,26 @@ def as_peft(
         outputs = [site for site in ranks if site not in inputs]
         config |= {"feedforward_modules": _feedforward(adapters, config, inputs, outputs)}
     idle = type_.method == "lora" and not any(scales(node)[site] for site in ranks)
-    dead = is_zero or idle or rounded.is_zero
-    return PeftAdapter(dict(sorted(config.items())), sorted(tensors), ranks, dead, rounded.worst)
+    return PeftLayout(
+        dict(sorted(config.items())),
+        sorted(tensors, key=lambda tensor: tensor.key),
+        ranks,
+        lenders,
+        is_zero or idle,
+    )
 
 
-class _Rounding:
-    """What encoding changes, kept apart for A, B and l − 1."""
-
-    def __init__(self) -> None:
-        self._lost: defaultdict[str, float] = defaultdict(float)
-        self._norm: defaultdict[str, float] = defaultdict(float)
-        self._kept: Counter[str] = Counter()
-
-    def encode(self, what: str, array: Array, dtype: str, zero: float = 0.0) -> bytes:
-        """The bytes of zero + array."""
-        data = encode(array + zero if zero else array, dtype)
-        exact = array.astype(np.float64)
-        read = decode(memoryview(data), dtype, array.shape, np.dtype(np.float64)) - zero
-        self._lost[what] += float(np.sum((read - exact) ** 2))
-        self._norm[what] += float(np.sum(exact**2))
-        self._kept[what] += int(read.any())
-        return data
-
-    @property
-    def worst(self) -> float:
-        return max(
-            (math.sqrt(self._lost[w] / norm) for w, norm in self._norm.items() if norm), default=0.0
-        )
-
-    @property
-    def is_zero(self) -> bool:
-        return not all(self._kept.values())
-
-
-def _nothing(shape: SiteShape, method: str) -> Factors:
+def _tensors(site: str, shape: SiteShape, method: str, rank: int, dtype: str) -> list[Tensor]:
     if method == "ia3":
-        return Factors(np.zeros(shape.a), None)
-    return zeros(shape.a, shape.b, 1, 1.0)
-
-
-def _tensors(
-    site: str, shape: SiteShape, part: Factors, dtype: str, rounded: _Rounding
-) -> list[Tensor]:
-    if part.b is None:
-        data = rounded.encode("l", part.a, dtype, zero=1.0)
-        return [(f"{PREFIX}{site}.ia3_l", dtype, part.a.shape, data)]
+        return [Tensor(f"{PREFIX}{site}.ia3_l", dtype, shape.a, site, "l")]
     ends = ("lora_A.weight", "lora_B.weight")
     if shape.layer == "embedding":
         ends = ("lora_embedding_A", "lora_embedding_B")
+    shapes = ((rank, *shape.a), (shape.b[0], rank, *shape.b[1:]))
     return [
-        (f"{PREFIX}{site}.{end}", dtype, array.shape, rounded.encode(end, array, dtype))
-        for end, array in zip(ends, (part.a, part.b), strict=True)
+        Tensor(f"{PREFIX}{site}.{end}", dtype, found, site, what)
+        for end, found, what in zip(ends, shapes, "ab", strict=True)
     ]
-
-
-def _heads(evaluator: Evaluator, heads: Sequence[Node], sites: Collection[str]) -> list[Tensor]:
-    adapters = adapters_of(heads)
-    if not adapters:
-        return []
-    first = adapters[0]
-    found: list[Tensor] = []
-    for key, entry in first.layout.heads.items():
-        raw = evaluator.tensors.raw(first, key)
-        for other in adapters[1:]:
-            if evaluator.tensors.raw(other, key) != raw:
-                raise Fault(
-                    "PEM0505",
-                    f"the adapters' heads differ in {visible(key)}: a sum has no meaning there",
-                    "choose whose to keep: with heads=NAME",
-                )
-        if entry.dtype in FLOATS:
-            evaluator.tensors.array(first, key)  # raises where a number is not finite
-        found.append((_head_key(key, sites), entry.dtype, entry.shape, bytes(raw)))
-    return found
 
 
 def _head_key(key: str, sites: Collection[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import secrets
@@ -11,7 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pemlang.diagnostics import Fault, listed, visible
+from pemlang.diagnostics import Fault, PemError, listed, visible
+from pemlang.source import Span
 
 OWN_FILES = frozenset({"adapter_config.json", "adapter_model.safetensors", "README.md"})
 MARK = "<!-- made by pemlang -->"
@@ -138,3 +140,21 @@ def _locked(directory: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
+
+
+@contextlib.contextmanager
+def placed(span: Span | None) -> Iterator[None]:
+    """Faults and file errors as diagnostics of a place in the recipe."""
+    try:
+        yield
+    except Fault as fault:
+        raise PemError([fault.at(span)]) from None
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        what = "there is no space left on the disk" if full else str(error.strerror or error)
+        name = f" ({visible(error.filename)})" if error.filename else ""
+        unwritable = Fault(
+            "PEM0512", f"cannot write: {what}{name}", "make room or change the path, and build "
+            "again",
+        )  # fmt: skip
+        raise PemError([unwritable.at(span)]) from None

@@ -1,15 +1,14 @@
-"""Build: check, identify by content, assert, evaluate, write; nothing is written before all of it
-is known to be right."""
+"""Build: check, identify by content, assert, plan, stream, write; nothing takes its place before
+all of it is known to be right."""
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import json
-import math
 import os
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -18,39 +17,56 @@ import networkx as nx
 from threadpoolctl import threadpool_limits
 
 from pemlang.build.card import Card, Input, write_card
+from pemlang.build.digests import adapter_digest, file_digest
 from pemlang.build.evaluate import Evaluator
-from pemlang.build.peft import PeftAdapter, adapters_of, as_peft
-from pemlang.build.place import check_target, flush, new_stage, staging, take_place
-from pemlang.build.tensors import adapter_digest, file_digest
+from pemlang.build.evaluate import Known as Measured
+from pemlang.build.machine import default_budget, default_threads
+from pemlang.build.notices import Loss, loss_of, noticed, verify
+from pemlang.build.peft import adapters_of
+from pemlang.build.place import check_target, flush, new_stage, placed, staging, take_place
+from pemlang.build.plan import Failed, OutputPlan, Plan, Wanted, make_plan
+from pemlang.build.stream import FileTarget, MemoryTarget, Report, Target, run
+from pemlang.build.tensors import Files
 from pemlang.check.check import check
 from pemlang.check.checked import Checked
-from pemlang.check.conditions import Known, failure
+from pemlang.check.conditions import Known
+from pemlang.check.elaborate import Loaders
 from pemlang.check.load import loaders
 from pemlang.check.options import Output, heads_agree
 from pemlang.diagnostics import Diagnostic, Fault, PemError, visible
-from pemlang.formats import safetensors
-from pemlang.graph.node import AdapterType, Node, plain
+from pemlang.graph.node import AdapterType, plain
 from pemlang.graph.normal import adapter_type
 from pemlang.graph.numbers import shown
-from pemlang.ops.measures import init_overlap
-from pemlang.ops.record import Context, Watch
 from pemlang.resources import resource
 from pemlang.source import Source, Span
 
-LOSS_WORTH_SAYING = 0.01
-OVERLAP_WORTH_SAYING = 0.5
 WHOLE_MODELS = ("model", "bake", "task_vector")
 
 Tick = Callable[[str, int, int], None]
 """Called with what is being made, the steps done and the steps in all."""
 
+Setting = str | float | bool
+
 
 @dataclass(frozen=True)
-class Loss:
-    """What truncation took from one output: relative Frobenius error, in all and per site."""
+class Sweep:
+    """One param, and the values to build a recipe at."""
 
-    total: float
-    sites: Mapping[str, float]
+    name: str
+    values: tuple[Setting, ...]
+
+
+@dataclass(frozen=True)
+class How:
+    """How to build, none of which changes a byte of what is built.
+
+    Attributes:
+        threads: at most so many at work; the machine's own number when None.
+        memory: bytes of working memory; a part of the machine's when None.
+    """
+
+    threads: int | None = None
+    memory: int | None = None
 
 
 @dataclass(frozen=True)
@@ -80,37 +96,64 @@ class Built:
 
 @dataclass(frozen=True)
 class Result:
-    """What a build made, and the warnings on the way."""
+    """What a build made, and the warnings on the way.
+
+    Attributes:
+        seconds: what took how long: `work` from the first tensor read to the last byte written,
+            `flush` until the bytes were on the disk.
+    """
 
     outputs: tuple[Built, ...]
     warnings: tuple[Diagnostic, ...]
+    seconds: Mapping[str, float]
 
 
-def identified(
-    path: Path,
-    source: Source,
-    settings: Mapping[str, str | float | bool],
-    root: Path | None = None,
-) -> Checked:
-    """A checked recipe whose adapters are known by content.
+@dataclass(frozen=True)
+class _Job:
+    """An output of a recipe, at one value of a sweep."""
 
-    It is checked from headers first, so that no tensor is fetched for a recipe that is wrong.
+    checked: Checked
+    output: Output
+    wanted: Wanted
+    digest: str
 
-    Raises:
-        PemError: everything wrong with it.
-    """
-    check(path, source, loaders(), settings, root).report.raise_errors()
-    checked = check(path, source, loaders(whole=True, identify=adapter_digest), settings, root)
-    checked.report.raise_errors()
-    return checked
+
+class Recipes:
+    """A recipe, checked at one or several settings of its params, with its adapters known by
+    content."""
+
+    def __init__(
+        self,
+        path: Path,
+        source: Source,
+        settings: Sequence[Mapping[str, Setting]],
+        root: Path | None = None,
+    ) -> None:
+        """Check from headers first, so that no tensor is fetched for a recipe that is wrong.
+
+        Raises:
+            PemError: everything wrong with it.
+        """
+
+        def at_all(how: Loaders) -> list[Checked]:
+            found = []
+            for some in settings:
+                found.append(check(path, source, how, some, root))
+                found[-1].report.raise_errors()
+            return found
+
+        at_all(loaders())
+        self.checked = at_all(loaders(whole=True, identify=adapter_digest))
 
 
 def build(
     path: Path,
     source: Source,
-    settings: Mapping[str, str | float | bool],
+    settings: Mapping[str, Setting],
     root: Path | None = None,
     tick: Tick = lambda what, done, total: None,
+    sweep: Sweep | None = None,
+    how: How | None = None,
 ) -> Result:
     """Build every `save` of a recipe.
 
@@ -119,77 +162,195 @@ def build(
         settings: values for its params.
         root: the folder its outputs lie in; the recipe's own when not given.
         tick: told of progress.
+        sweep: build the recipe at each of these values; the inputs are read once for all.
+        how: threads and memory.
 
     Raises:
         PemError: with everything wrong; nothing has been written then.
     """
-    checked = identified(path, source, settings, root)
-    if not checked.outputs:
-        raise PemError(
-            [Fault("PEM0114", "the recipe saves nothing", 'save x to "out/x"').at(_whole(source))]
-        )
-    refuse_models(checked)
-    inputs = {
-        node.adapter.directory.resolve() for node in checked.graph.all_leaves() if node.adapter
-    }
-    for output in checked.outputs:
-        with placed(output.span):
-            check_target(output.target, inputs)
+    how = how or How()
+    swept = [{**settings, sweep.name: value} for value in sweep.values] if sweep else [settings]
+    recipes = Recipes(path, source, swept, root).checked
+    _something_apart(recipes, sweep)
+    inputs = _inputs(recipes)
+    for checked in recipes:
+        refuse_models(checked)
+        for output in checked.outputs:
+            with placed(output.span):
+                check_target(output.target, inputs)
     # One thread in the linear algebra: the same bytes whatever the machine.
-    with threadpool_limits(1):
-        progress = _Progress(checked, tick)
-        evaluator = Evaluator(checked.graph, progress.step)
-        warnings = [*checked.report, *verify(checked, evaluator)]
-        with staging() as stage:
-            built = []
-            for output in checked.outputs:
-                with placed(output.span):
-                    progress.begin(output)
-                    made = _make(checked, evaluator, output)
-                    warnings += made.warnings
-                    built.append(_write(checked, output, made, new_stage(output.target, stage)))
-            for output, one in zip(checked.outputs, stage.directories, strict=True):
-                with placed(output.span):
-                    take_place(one, inputs)
-    return Result(tuple(built), tuple(warnings))
+    with threadpool_limits(1), Files() as files, staging() as stage:
+        began = time.perf_counter()
+        jobs, warnings = _jobs(recipes, files, lambda: tick("measuring", 0, 1))
+        plan = _planned(jobs)
+        places = [new_stage(job.output.target, stage) for job in jobs]
+        reports, seconds = _stream(plan, jobs, files, places, tick, how, began)
+        built = []
+        for job, one, report, at in zip(jobs, plan.outputs, reports, places, strict=True):
+            with placed(job.output.span):
+                warnings += noticed(job.checked, job.output, report, one.layout.idle)
+                built.append(_finish(job, one, report, at))
+        for job, staged in zip(jobs, stage.directories, strict=True):
+            with placed(job.output.span):
+                take_place(staged, inputs)
+    return Result(tuple(built), tuple(_distinct(warnings)), seconds)
 
 
-class _Progress:
-    def __init__(self, checked: Checked, tick: Tick) -> None:
-        self._tick, self._done, self._what = tick, 0, "measuring"
-        self._total = sum(len(adapter_type(o.node).shapes) for o in checked.outputs)
+def _something_apart(recipes: Sequence[Checked], sweep: Sweep | None) -> None:
+    """Hold a recipe to save something, and a sweep to save each value to a place of its own."""
+    first = recipes[0]
+    if not first.outputs:
+        whole = Span(first.source, 0, 0)
+        raise PemError(
+            [Fault("PEM0114", "the recipe saves nothing", 'save x to "out/x"').at(whole)]
+        )
+    seen: set[Path] = set()
+    for checked in recipes:
+        for output in checked.outputs:
+            if output.target in seen:
+                assert sweep is not None
+                name = visible(sweep.name)
+                fault = Fault(
+                    "PEM0347",
+                    f"a sweep over `{name}` saves more than one adapter to {visible(output.path)}",
+                    f'name the value in the path: save {output.label} to "out/{name}-{{{name}}}"',
+                )
+                raise PemError([fault.at(output.span)])
+        seen.update(output.target for output in checked.outputs)
 
-    def begin(self, output: Output) -> None:
-        self._what = output.path
 
-    def step(self) -> None:
-        if self._what == "measuring":
-            self._tick(self._what, 0, self._total)
-            return
-        self._done = min(self._done + 1, self._total)  # a weight may be measured on the way
-        self._tick(self._what, self._done, self._total)
-
-
-def _whole(source: Source) -> Span:
-    return Span(source, 0, 0)
+def _inputs(recipes: Sequence[Checked]) -> set[Path]:
+    return {
+        node.adapter.directory.resolve()
+        for checked in recipes
+        for node in checked.graph.all_leaves()
+        if node.adapter
+    }
 
 
-@contextmanager
-def placed(span: Span | None) -> Iterator[None]:
-    """Faults and file errors as diagnostics of a place in the recipe."""
+def _jobs(
+    recipes: Sequence[Checked], files: Files, progress: Callable[[], None]
+) -> tuple[list[_Job], list[Diagnostic]]:
+    """Everything to make, with the warnings of what it is made from."""
+    known = Measured()
+    jobs, warnings = [], []
+    for checked in recipes:
+        evaluator = Evaluator(checked.graph, files, progress, known)
+        warnings += [*checked.report, *verify(checked, evaluator)]
+        jobs += [_job(checked, evaluator, output) for output in checked.outputs]
+    return jobs, warnings
+
+
+def _job(checked: Checked, evaluator: Evaluator, output: Output) -> _Job:
+    graph = checked.graph
+    with placed(output.span):
+        heads = heads_agree(graph, output.node, output.heads, checked.leaf_name)
+        digest = semantic_hash(output)
+        metadata = {"format": "pt", "pemlang_semantic_hash": digest}
+        leaves = graph.parts(output.node)
+        wanted = Wanted(evaluator, output.node, leaves, heads, output.dtype, metadata)
+    return _Job(checked, output, wanted, digest)
+
+
+def _planned(jobs: Sequence[_Job]) -> Plan:
     try:
-        yield
-    except Fault as fault:
-        raise PemError([fault.at(span)]) from None
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        what = "there is no space left on the disk" if full else str(error.strerror or error)
-        name = f" ({visible(error.filename)})" if error.filename else ""
-        unwritable = Fault(
-            "PEM0512", f"cannot write: {what}{name}", "make room or change the path, and build "
-            "again",
-        )  # fmt: skip
-        raise PemError([unwritable.at(span)]) from None
+        return make_plan([job.wanted for job in jobs])
+    except Failed as failed:
+        raise _told(failed, jobs) from None
+
+
+def _told(failed: Failed, jobs: Sequence[_Job]) -> Exception:
+    """What went wrong with an output, as a diagnostic of its place in the recipe."""
+    try:
+        with placed(jobs[failed.output].output.span):
+            raise failed.error
+    except Exception as error:
+        return error
+
+
+def _stream(
+    plan: Plan,
+    jobs: Sequence[_Job],
+    files: Files,
+    places: Sequence[Path],
+    tick: Tick,
+    how: How,
+    began: float,
+) -> tuple[list[Report], dict[str, float]]:
+    """Write the tensors of all outputs, to disk."""
+    what = jobs[0].output.path + f" and {len(jobs) - 1} more" * (len(jobs) > 1)
+    with ExitStack() as open_files:
+        targets: list[Target] = []
+        for job, one, at in zip(jobs, plan.outputs, places, strict=True):
+            with placed(job.output.span):
+                file = open_files.enter_context((at / WEIGHTS).open("wb"))
+                file.truncate(one.size)
+                targets.append(FileTarget(file.fileno()))
+        reports = _run(plan, jobs, files, targets, lambda done, all: tick(what, done, all), how)
+        written = time.perf_counter()
+        for job, at in zip(jobs, places, strict=True):
+            with placed(job.output.span):
+                flush(at)
+    now = time.perf_counter()
+    return reports, {"work": written - began, "flush": now - written}
+
+
+WEIGHTS = "adapter_model.safetensors"
+
+
+def _run(
+    plan: Plan,
+    jobs: Sequence[_Job],
+    files: Files,
+    targets: Sequence[Target],
+    tick: Callable[[int, int], None],
+    how: How,
+) -> list[Report]:
+    threads = default_threads() if how.threads is None else how.threads
+    budget = default_budget() if how.memory is None else how.memory
+    try:
+        with placed(None):
+            reports = run(plan, files, targets, threads, budget, tick)
+            files.unchanged()
+            return reports
+    except Failed as failed:
+        raise _told(failed, jobs) from None
+
+
+@dataclass(frozen=True)
+class InMemory:
+    """An adapter that was not written to a file.
+
+    Attributes:
+        config: its adapter_config.json.
+        tensors: key, dtype, shape and little-endian bytes of each.
+    """
+
+    config: Mapping[str, object]
+    tensors: Sequence[tuple[str, str, tuple[int, ...], memoryview]]
+
+
+def in_memory(checked: Checked) -> tuple[InMemory, list[Diagnostic]]:
+    """The one output of a recipe, and the warnings on the way; raises PemError."""
+    refuse_models(checked)
+    with threadpool_limits(1), Files() as files:
+        jobs, warnings = _jobs([checked], files, lambda: None)
+        plan = _planned(jobs)
+        [job], [one] = jobs, plan.outputs
+        data = bytearray(one.size)
+        [report] = _run(plan, jobs, files, [MemoryTarget(data)], lambda done, all: None, How())
+    warnings += noticed(checked, job.output, report, one.layout.idle)
+    ends = [*one.starts[1:], one.size]
+    tensors = [
+        (tensor.key, tensor.dtype, tensor.shape, memoryview(data)[start:end])
+        for tensor, start, end in zip(one.layout.tensors, one.starts, ends, strict=True)
+    ]
+    return InMemory(one.layout.config, tensors), warnings
+
+
+def _distinct(warnings: Sequence[Diagnostic]) -> list[Diagnostic]:
+    """Each warning once: a sweep meets most of them at every value."""
+    return list(dict.fromkeys(warnings))
 
 
 def refuse_models(checked: Checked) -> None:
@@ -214,105 +375,6 @@ def refuse_models(checked: Checked) -> None:
         raise PemError(found)
 
 
-def verify(checked: Checked, evaluator: Evaluator) -> list[Diagnostic]:
-    """Hold the assertions, and look at what is worth a warning; raises PemError PEM0501."""
-    failed = []
-    for assertion in checked.assertions:
-        with placed(assertion.span):
-            found = failure(assertion, evaluator.number)
-        if found is not None:
-            failed.append(found)
-    if failed:
-        raise PemError([*checked.report, *failed])
-    made_from = checked.graph.order(output.node for output in checked.outputs)
-    mixes = [frozenset(node.args) for node in made_from if node.op == "mix"]
-    warnings = []
-    for watch, span in checked.watches:
-        if not any(watch.terms <= mixed for mixed in mixes):
-            continue  # no output holds this ⊕
-        with placed(span):
-            node = init_overlap(Context(checked.graph, watch.texts), watch.left, watch.right)
-            overlap = float(evaluator.number(node))
-        if overlap < OVERLAP_WORTH_SAYING:
-            warnings.append(_apart(watch, overlap, span))
-    return warnings
-
-
-def _apart(watch: Watch, overlap: float, span: Span) -> Diagnostic:
-    one, two = watch.texts
-    fault = Fault(
-        "PEM0701",
-        f"`{one}` and `{two}` do not share an initialisation: init_overlap is {overlap:.2f}",
-        f'add what they do instead, exactly, and choose a rank: save {watch.exact} to "…" '
-        "with rank=16",
-        ("⊕ and ⊖ combine A with A and B with B, which means little where the A factors lie "
-         "apart: a limit that the paper names",),
-    )  # fmt: skip
-    return fault.at(span, "warning")
-
-
-@dataclass(frozen=True)
-class _Made:
-    adapter: PeftAdapter
-    loss: Loss | None
-    warnings: list[Diagnostic]
-
-
-def _make(checked: Checked, evaluator: Evaluator, output: Output) -> _Made:
-    graph = checked.graph
-    leaves = graph.parts(output.node)
-    heads = heads_agree(graph, output.node, output.heads, checked.leaf_name)
-    adapter = as_peft(evaluator, output.node, leaves, heads, output.dtype)
-    losses = {
-        node: loss_of(evaluator, node)
-        for node in graph.order([output.node])
-        if node.op == "compress"
-    }
-    warnings = [
-        _lossy(output, loss, node is output.node)
-        for node, loss in losses.items()
-        if loss and loss.total > LOSS_WORTH_SAYING
-    ]
-    if adapter.rounding > LOSS_WORTH_SAYING:
-        warnings.append(_coarse(output, adapter.rounding))
-    if adapter.is_zero:
-        fault = Fault("PEM0703", f"`{output.label}` is zero: the adapter saved does nothing")
-        warnings.append(fault.at(output.span, "warning"))
-    return _Made(adapter, losses.get(output.node), warnings)
-
-
-def _coarse(output: Output, rounding: float) -> Diagnostic:
-    fault = Fault(
-        "PEM0704",
-        f"rounding `{output.label}` to the numbers of its file changes it by {rounding:.1%}",
-        "with dtype=f32",
-    )
-    return fault.at(output.span, "warning")
-
-
-def _lossy(output: Output, loss: Loss, whole: bool) -> Diagnostic:
-    worst = max(loss.sites, key=lambda site: loss.sites[site])
-    of_what = f"`{output.label}`" if whole else f"what `compress` is given in `{output.label}`"
-    fault = Fault(
-        "PEM0702",
-        f"truncation loses {loss.total:.1%} of the norm of {of_what}",
-        "a larger rank loses less; energy=0.9999 finds a rank that loses at most 1 % of the norm",
-        (f"most at {visible(worst)}: {loss.sites[worst]:.1%}",),
-    )
-    return fault.at(output.span, "warning")
-
-
-def loss_of(evaluator: Evaluator, node: Node) -> Loss | None:
-    """What the truncation at a node took; None where it cut nothing."""
-    cuts = {site: cut for (at, site), cut in evaluator.run.truncations.items() if at is node}
-    if not any(cut.by for cut in cuts.values()):
-        return None
-    norm = math.hypot(*(cut.norm for cut in cuts.values()))
-    lost = math.hypot(*(cut.lost for cut in cuts.values()))
-    sites = {s: cut.lost / cut.norm if cut.norm else 0.0 for s, cut in cuts.items() if cut.by}
-    return Loss(lost / norm if norm else 0.0, dict(sorted(sites.items())))
-
-
 def semantic_hash(output: Output) -> str:
     """A digest of the meaning of an output: its normal form, the content of its leaves (their
     keys are digests here), its options."""
@@ -325,27 +387,25 @@ def semantic_hash(output: Output) -> str:
     return hashlib.sha256(json.dumps(plain(tuple(said))).encode()).hexdigest()
 
 
-def _write(checked: Checked, output: Output, made: _Made, at: Path) -> Built:
-    digest = semantic_hash(output)
-    weights = at / "adapter_model.safetensors"
-    with weights.open("wb") as file:
-        metadata = {"format": "pt", "pemlang_semantic_hash": digest}
-        safetensors.write(file, made.adapter.tensors, metadata)
-    config = json.dumps(made.adapter.config, indent=2, sort_keys=True, ensure_ascii=False)
+def _finish(job: _Job, one: OutputPlan, report: Report, at: Path) -> Built:
+    """Write what stands beside the tensors."""
+    checked, output = job.checked, job.output
+    loss = loss_of(report, output.node)
+    config = json.dumps(one.layout.config, indent=2, sort_keys=True, ensure_ascii=False)
     (at / "adapter_config.json").write_text(config + "\n", encoding="utf-8")
-    card = write_card(_card(checked, output, digest, made.loss))
+    card = write_card(_card(checked, output, job.digest, loss))
     (at / "README.md").write_text(card, encoding="utf-8")
     flush(at)
-    ranks = made.adapter.ranks
+    ranks = one.layout.ranks
     return Built(
         path=output.target,
         label=output.label,
         method=adapter_type(output.node).method,
         sites=len(ranks),
         rank=max(ranks.values()) or None,
-        size=weights.stat().st_size,
-        semantic_hash=digest,
-        loss=made.loss,
+        size=one.size,
+        semantic_hash=job.digest,
+        loss=loss,
     )
 
 

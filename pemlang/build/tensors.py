@@ -1,98 +1,147 @@
-"""Tensors of input adapters, read through a memory map and held to be finite; and digests."""
+"""Tensors of input adapters: where they lie, and reading them into buffers that are reused.
+
+Files are read and not mapped: pages of a map count as memory of the process, and each costs a
+fault the first time it is touched.
+"""
 
 from __future__ import annotations
 
-import hashlib
-import mmap
-from functools import lru_cache
+import os
+import resource
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
 
 import numpy as np
+from numpy.typing import NDArray
 
+from pemlang.build.digests import identity
 from pemlang.diagnostics import Fault, visible
 from pemlang.formats.adapter import Adapter
-from pemlang.graph.node import Node
-from pemlang.kernels.dtypes import Array, decode
-from pemlang.kernels.factors import Factors
+from pemlang.formats.disk import open_plain
+from pemlang.kernels.dtypes import stored_dtype
+
+Bits = NDArray[np.generic]
 
 
-class Tensors:
-    """The tensors of some adapters."""
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A tensor of an input.
 
-    def __init__(self, work: np.dtype[np.floating]) -> None:
-        self.work = work
-        self._maps: dict[Path, memoryview] = {}
+    Attributes:
+        file: that holds it.
+        start: its first byte there.
+        name: what a message calls it.
+    """
 
-    def raw(self, adapter: Adapter, key: str) -> memoryview:
-        """The bytes of one tensor; raises PEM0412 when the file has become shorter."""
-        entry = adapter.header.entries[key]
-        start = adapter.header.data_start
-        found = self._map(adapter.weights)[start + entry.start : start + entry.end]
-        if len(found) != entry.end - entry.start:
-            raise Fault(
-                "PEM0412",
-                f"{visible(adapter.weights)} became shorter while it was read",
-                "download or save it again",
-            )
-        return found
+    file: Path
+    start: int
+    name: str
 
-    def array(self, adapter: Adapter, key: str) -> Array:
-        """One tensor as numbers; raises PEM0502 when one of them is NaN or infinite."""
-        entry = adapter.header.entries[key]
-        found = decode(self.raw(adapter, key), entry.dtype, entry.shape, self.work)
-        if not np.isfinite(found).all():
-            what = "NaN" if np.isnan(found).any() else "an infinite number"
-            raise Fault(
-                "PEM0502",
-                f"{visible(key)} of {visible(adapter.directory)} holds {what}",
-                "the adapter is damaged; train or download it again",
-            )
-        return found
 
-    def factors(self, node: Node, site: str) -> Factors:
-        """The parameters of a leaf at a site."""
-        adapter = node.adapter
-        assert adapter is not None
-        keys = adapter.layout.factors[site]
-        if adapter.method == "ia3":
-            # g = l − 1 in float64: the subtraction and the way back then round once.
-            gain = self.array(adapter, keys[0]).astype(np.float64)
-            return Factors(gain - 1.0, None)
-        a, b = (self.array(adapter, key) for key in keys)
-        return Factors(a, b, adapter.scales[site])
+def source(adapter: Adapter, key: str) -> Source:
+    """Where a tensor of an adapter lies."""
+    start = adapter.header.data_start + adapter.header.entries[key].start
+    return Source(adapter.weights, start, f"{visible(key)} of {visible(adapter.directory)}")
 
-    def _map(self, path: Path) -> memoryview:
-        if path not in self._maps:
+
+def not_finite(what: Source, bits: Iterable[float]) -> Fault:
+    """PEM0502 for an input that holds infinity or NaN."""
+    found = "NaN" if any(number != number for number in bits) else "an infinite number"
+    return Fault(
+        "PEM0502",
+        f"{what.name} holds {found}",
+        "the adapter is damaged; train or download it again",
+    )
+
+
+class Files:
+    """Files held open to be read at any place, by any thread, until the end of a build."""
+
+    def __init__(self) -> None:
+        self._open: dict[Path, int] = {}
+        self._known: dict[Path, tuple[int, ...]] = {}
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> Files:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:  # fmt: skip
+        self.close()
+
+    def close(self) -> None:
+        """Let go of all files."""
+        while self._open:
+            os.close(self._open.popitem()[1])
+
+    def read(self, file: Path, start: int, out: Bits) -> None:
+        """Fill an array with the bytes of a file from a place on.
+
+        Raises:
+            Fault: PEM0411 it cannot be read, PEM0412 it has become shorter.
+        """
+        handle = self._open.get(file)
+        if handle is None:
+            handle = self._opened(file)
+        try:
+            rest = memoryview(out).cast("B") if out.size else memoryview(b"")
+            while rest:
+                count = os.preadv(handle, [rest], start)
+                if count == 0:
+                    raise changed(file)
+                start, rest = start + count, rest[count:]
+        except OSError as error:
+            raise _unreadable(file, error) from None
+
+    def tensor(self, what: Source, dtype: str, shape: tuple[int, ...]) -> Bits:
+        """One tensor whole, as it is stored."""
+        out: Bits = np.empty(shape, stored_dtype(dtype))
+        self.read(what.file, what.start, out)
+        return out
+
+    def unchanged(self) -> None:
+        """Raise PEM0412 if a file that was read is no longer what it was when it was opened."""
+        for file, known in self._known.items():
             try:
-                with path.open("rb") as file:
-                    mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-            except (OSError, ValueError) as error:
-                why = getattr(error, "strerror", None) or error
-                raise Fault(
-                    "PEM0411", f"cannot read {visible(path)}: {why}", "check the file"
-                ) from None
-            self._maps[path] = memoryview(mapped)
-        return self._maps[path]
+                if identity(file) != known:
+                    raise changed(file)
+            except OSError as error:
+                raise _unreadable(file, error) from None
+
+    def _opened(self, file: Path) -> int:
+        with self._lock:
+            if file not in self._open:
+                _make_room(len(self._open))
+                try:
+                    self._known[file] = identity(file)
+                    with open_plain(file) as opened:
+                        self._open[file] = os.dup(opened.fileno())
+                except OSError as error:
+                    raise _unreadable(file, error) from None
+            return self._open[file]
 
 
-def file_digest(path: Path) -> str:
-    """SHA-256 of a file, remembered while the file stays as it is."""
-    try:
-        stat = path.stat()
-        return _digest(path, stat.st_ino, stat.st_size, stat.st_mtime_ns)
-    except OSError as error:
-        raise Fault(
-            "PEM0411", f"cannot read {visible(path)}: {error.strerror or error}", "check the file"
-        ) from None
+def changed(file: Path) -> Fault:
+    """PEM0412 for a file that is not what it was when the recipe was checked."""
+    return Fault(
+        "PEM0412",
+        f"{visible(file)} was changed while it was read",
+        "let nothing write to it, and build again",
+    )
 
 
-@lru_cache(maxsize=4096)
-def _digest(path: Path, *_: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _unreadable(file: Path, error: OSError) -> Fault:
+    why = error.strerror or str(error)
+    return Fault("PEM0411", f"cannot read {visible(file)}: {why}", "check the file")
 
 
-def adapter_digest(adapter: Adapter) -> str:
-    """The identity of an adapter's content: its config's and its tensors' digests."""
-    both = [file_digest(adapter.directory / "adapter_config.json"), file_digest(adapter.weights)]
-    return hashlib.sha256("\n".join(both).encode()).hexdigest()
+def _make_room(opened: int) -> None:
+    """Let the process have as many files open as it may: a recipe can read thousands."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if opened + 64 > soft and soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

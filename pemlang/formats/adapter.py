@@ -20,7 +20,7 @@ from pemlang.formats.sites import Method, Shapes, SiteShape
 
 PREFIX = "base_model.model."
 MAX_NAME = 512  # patterns of a config are matched with names: time grows with both
-FLOATS = ("F64", "F32", "F16", "BF16")
+FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
 
 _KEY = re.compile(
     r"(?P<site>.+)\.(?:(?P<lora>lora_[AB])\.weight|(?P<embedding>lora_embedding_[AB])"

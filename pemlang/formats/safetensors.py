@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from pemlang.diagnostics import Fault, visible
 from pemlang.formats.disk import open_plain
@@ -27,7 +27,10 @@ ITEM_SIZE = {
 }  # fmt: skip
 
 # What recipes call the dtypes that factors may have.
-NAMES = {"f64": "F64", "f32": "F32", "f16": "F16", "bf16": "BF16"}
+NAMES = {
+    "f64": "F64", "f32": "F32", "f16": "F16", "bf16": "BF16", "f8_e4m3": "F8_E4M3",
+    "f8_e5m2": "F8_E5M2",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,25 +129,23 @@ def _entry(name: str, value: Any) -> Entry:
     return Entry(dtype, tuple(shape), start, end)
 
 
-def write(
-    file: BinaryIO,
-    tensors: Iterable[tuple[str, str, tuple[int, ...], bytes | memoryview]],
-    metadata: Mapping[str, str],
-) -> None:
-    """Write a safetensors file; tensors are (name, dtype, shape, bytes), kept in their order.
+def new_header(
+    tensors: Iterable[tuple[str, str, tuple[int, ...]]], metadata: Mapping[str, str]
+) -> tuple[bytes, list[int], int]:
+    """The start of a safetensors file whose tensors (name, dtype, shape) follow in their order.
 
-    The same tensors and metadata always give the same bytes.
+    Returns:
+        The bytes up to the first tensor; the place of each tensor in the file; the file's size.
+        The same tensors and metadata always give the same bytes.
     """
-    tensors = list(tensors)
     header: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))}
-    at = 0
-    for name, dtype, shape, data in tensors:
-        size = len(data)
+    starts, at = [], 0
+    for name, dtype, shape in tensors:
+        size = math.prod(shape) * ITEM_SIZE[dtype]
         header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [at, at + size]}
+        starts.append(at)
         at += size
     raw = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     raw += b" " * (-len(raw) % 8)
-    file.write(len(raw).to_bytes(8, "little"))
-    file.write(raw)
-    for _, _, _, data in tensors:
-        file.write(data)
+    start = len(raw).to_bytes(8, "little") + raw
+    return start, [len(start) + place for place in starts], len(start) + at

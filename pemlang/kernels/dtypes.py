@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -9,75 +11,171 @@ from pemlang.diagnostics import Fault
 
 Array = NDArray[np.floating]
 
-_NUMPY: dict[str, np.dtype[np.floating]] = {
-    "F64": np.dtype("<f8"),
-    "F32": np.dtype("<f4"),
-    "F16": np.dtype("<f2"),
+
+@dataclass(frozen=True)
+class Float:
+    """A floating-point dtype of files.
+
+    Attributes:
+        stored: how NumPy holds its bits.
+        bits: of its significand, the hidden one included; a rounding changes a number by at most
+            a share 2⁻ᵇⁱᵗˢ of it.
+        step: its smallest positive number.
+        largest: its largest finite number.
+    """
+
+    stored: np.dtype[np.generic]
+    bits: int
+    step: float
+    largest: float
+
+
+F32, F64 = np.dtype("<f4"), np.dtype("<f8")
+
+DTYPES: dict[str, Float] = {
+    "F64": Float(F64, 53, 2.0**-1074, float(np.finfo("f8").max)),
+    "F32": Float(F32, 24, 2.0**-149, float(np.finfo("f4").max)),
+    "F16": Float(np.dtype("<f2"), 11, 2.0**-24, 65504.0),
+    "BF16": Float(np.dtype("<u2"), 8, 2.0**-133, (2 - 2.0**-7) * 2.0**127),
+    "F8_E5M2": Float(np.dtype("u1"), 3, 2.0**-16, 57344.0),
+    "F8_E4M3": Float(np.dtype("u1"), 4, 2.0**-9, 448.0),
 }
 
 
-def work_dtype(dtypes: frozenset[str]) -> np.dtype[np.floating]:
+def work_dtype(dtypes: frozenset[str]) -> str:
     """What to compute in: float32, and float64 where an input is float64."""
-    return np.dtype(np.float64 if "F64" in dtypes else np.float32)
+    return "F64" if "F64" in dtypes else "F32"
+
+
+def stored_dtype(dtype: str) -> np.dtype[np.generic]:
+    """How NumPy holds the bits of a value of a program."""
+    return np.dtype(bool) if dtype == "BOOL" else DTYPES[dtype].stored
+
+
+def _table(dtype: str) -> Array:
+    """All 256 numbers of an 8-bit dtype, in the order of their bits."""
+    known = DTYPES[dtype]
+    code = np.arange(128, dtype=np.float64)
+    fraction = 2.0 ** (known.bits - 1)
+    # Below the first normal number the steps are even; above, each binade doubles them.
+    binade = np.maximum(np.floor(code / fraction) - 1, 0)
+    half = known.step * (code - binade * fraction) * 2.0**binade
+    half[half > known.largest] = np.nan
+    half[127] = np.nan
+    if dtype == "F8_E5M2":
+        half[124] = np.inf
+    return np.concatenate([half, -half]).astype(F32)
+
+
+_TABLES = {dtype: _table(dtype) for dtype in ("F8_E5M2", "F8_E4M3")}
 
 
 def decode(
-    raw: memoryview, dtype: str, shape: tuple[int, ...], work: np.dtype[np.floating]
-) -> Array:
-    """An array of dtype `work` from little-endian bytes of `dtype`. Exact."""
-    if dtype == "BF16":
-        wide = np.frombuffer(raw, "<u2").astype("<u4")
-        wide <<= 16
-        found: Array = wide.view("<f4").astype(work, copy=False)
-    else:
-        found = np.frombuffer(raw, _NUMPY[dtype]).astype(work)
-    return found.reshape(shape)
+    raw: NDArray[np.generic] | memoryview | bytes, dtype: str, out: Array
+) -> None:
+    """Write numbers of a file dtype into an array of float32 or float64. Exact.
 
-
-def encode(array: Array, dtype: str) -> bytes:
-    """Little-endian bytes of `dtype`.
-
-    Raises:
-        Fault: PEM0503 when a finite number is too large for the dtype, or all are too small.
+    Args:
+        raw: their little-endian bytes, or the array that holds them.
+        dtype: their dtype.
+        out: as many numbers, in one dimension.
     """
-    with np.errstate(over="ignore"):
-        if dtype == "BF16":
-            bits = _odd_float32(array).view("<u4")
-            bits = (bits + (0x7FFF + ((bits >> 16) & 1))) >> 16
-            rounded = bits.astype("<u2")
-            finite = bool(((rounded & 0x7F80) != 0x7F80).all())
-            data: bytes = rounded.tobytes()
-        else:
-            narrow = np.ascontiguousarray(array, _NUMPY[dtype])
-            finite = bool(np.isfinite(narrow).all())
-            _not_lost(array, narrow, dtype)
-            data = narrow.tobytes()
-    if not finite:
-        wider = "f32" if dtype == "F16" else "f64"
-        raise Fault(
-            "PEM0503",
-            f"a result is too large for {dtype.lower()}",
-            f"save with dtype={wider}, or scale it down",
-        )
-    return data
+    bits = np.frombuffer(raw, DTYPES[dtype].stored) if not isinstance(raw, np.ndarray) else raw
+    if dtype == "BF16" and out.dtype == F32:
+        wide = out.view("<u4")
+        wide[...] = bits
+        np.left_shift(wide, 16, out=wide)
+    elif dtype == "BF16":
+        np.copyto(out, np.left_shift(bits, 16, dtype="<u4").view(F32))
+    elif dtype in _TABLES and out.dtype == F32:
+        np.take(_TABLES[dtype], bits, out=out, mode="clip")
+    elif dtype in _TABLES:
+        np.copyto(out, _TABLES[dtype][bits])
+    else:
+        np.copyto(out, bits, casting="unsafe")
 
 
-def _not_lost(array: Array, narrow: Array, dtype: str) -> None:
-    """Raise PEM0503 where a dtype's smallest steps leave next to nothing of the numbers."""
-    step = np.finfo(narrow.dtype).smallest_subnormal
-    if np.abs(narrow).max(initial=0) < 16 * step and array.any():
-        raise Fault(
-            "PEM0503",
-            f"a result is too small for {dtype.lower()}, which would lose most of its digits",
-            f"save with dtype={'bf16' if dtype == 'F16' else 'f64'}, or scale it up",
-        )
+def decoded(raw: NDArray[np.generic] | memoryview | bytes, dtype: str, work: str) -> Array:
+    """The numbers in a new array of a work dtype."""
+    stored = DTYPES[dtype].stored
+    bits = raw if isinstance(raw, np.ndarray) else np.frombuffer(raw, stored)
+    out: Array = np.empty(bits.shape, DTYPES[work].stored)
+    decode(bits, dtype, out)
+    return out
+
+
+def encode(
+    array: Array, dtype: str, out: NDArray[np.generic], scratch: NDArray[np.uint32] | None = None
+) -> None:
+    """Round finite float32 or float64 numbers to a dtype; what is too large becomes infinity, or
+    NaN in a dtype that has none.
+
+    Args:
+        array: the numbers, in one dimension.
+        dtype: to round to.
+        out: takes their bits.
+        scratch: room for as many 32-bit words, for bf16.
+    """
+    if dtype == "BF16":
+        bits = (array if array.dtype == F32 else _odd_float32(array)).view("<u4")
+        work = np.empty(bits.shape, "<u4") if scratch is None else scratch
+        np.right_shift(bits, 16, out=work)
+        np.bitwise_and(work, 1, out=work)
+        np.add(work, 0x7FFF, out=work)
+        np.add(bits, work, out=work)
+        np.right_shift(work, 16, out=work)
+        np.copyto(out, work, casting="unsafe")
+    elif dtype in _TABLES:
+        _encode_byte(array, dtype, out)
+    else:
+        with np.errstate(over="ignore"):
+            np.copyto(out, array, casting="unsafe")
+
+
+def _encode_byte(array: Array, dtype: str, out: NDArray[np.generic]) -> None:
+    known = DTYPES[dtype]
+    size = np.abs(array.astype(F64))
+    _, exponent = np.frexp(size)
+    _, least = np.frexp(known.step * 2.0 ** (known.bits - 1))
+    binade = np.where(size > 0, np.maximum(exponent - least, 0), 0)
+    steps = np.rint(np.ldexp(size / known.step, -binade))
+    code = steps + binade * 2.0 ** (known.bits - 1)
+    last = 126 if dtype == "F8_E4M3" else 123
+    code = np.where(code > last, last + 1, code) + 128 * np.signbit(array)
+    np.copyto(out, code, casting="unsafe")
+
+
+def encoded(array: Array, dtype: str) -> NDArray[np.generic]:
+    """Numbers rounded to a dtype, in a new array of its bits; raises PEM0503 as Rounding does."""
+    flat = np.ascontiguousarray(array).reshape(-1)
+    out = np.empty(flat.shape, DTYPES[dtype].stored)
+    encode(flat, dtype, out)
+    return out
+
+
+def too_large(dtype: str) -> Fault:
+    """PEM0503 for a result that a dtype has no finite number for."""
+    wider = "f32" if dtype in ("F16", *_TABLES) else "f64"
+    return Fault(
+        "PEM0503",
+        f"a result is too large for {dtype.lower()}",
+        f"save with dtype={wider}, or scale it down",
+    )
+
+
+def too_small(dtype: str) -> Fault:
+    """PEM0503 for a result whose digits a dtype's smallest steps would lose."""
+    return Fault(
+        "PEM0503",
+        f"a result is too small for {dtype.lower()}, which would lose most of its digits",
+        f"save with dtype={'bf16' if dtype in ('F16', *_TABLES) else 'f64'}, or scale it up",
+    )
 
 
 def _odd_float32(array: Array) -> Array:
     """float32, and from float64 rounded to odd: a later rounding to fewer bits is then right."""
-    narrow = np.ascontiguousarray(array, "<f4")
-    if array.dtype != np.float64:
-        return narrow
+    with np.errstate(over="ignore"):
+        narrow = np.ascontiguousarray(array, "<f4")
     back = narrow.astype(np.float64)
     bits = narrow.view("<u4")
     bits = np.where(np.abs(back) > np.abs(array), bits - 1, bits)

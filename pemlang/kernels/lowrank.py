@@ -1,35 +1,65 @@
 """Low-rank linear algebra on factors in float64; no dense Δ is ever formed.
 
 Δ = s·B·A with B = Q_B·R_B and Aᵀ = Q_A·R_A has the singular values of the small core
-C = s·R_B·R_Aᵀ, and its singular vectors through Q_B and Q_A.
+C = s·R_B·R_Aᵀ, and its singular vectors through Q_B and Q_A. R comes from the Gram matrix of a
+factor where that is accurate enough, and from a QR decomposition where it is not.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pemlang.kernels.factors import Factors, finite
+from pemlang.diagnostics import Fault
+from pemlang.kernels.dtypes import Array
 
 Matrix = NDArray[np.float64]
 
+MAX_CONDITION = 1e4
+"""Of a factor with columns of norm 1. A Gram matrix squares it, and R, with it the core, has a
+relative error of about ε·κ²: 2·10⁻⁸ here, under float32's rounding."""
+
+
+@contextmanager
+def finite() -> Iterator[None]:
+    """Numbers stay finite, so that no later step meets infinity or NaN; raises PEM0503."""
+    try:
+        with np.errstate(over="raise"):
+            yield
+    except (FloatingPointError, np.linalg.LinAlgError):
+        raise too_large_to_compute() from None
+
+
+def too_large_to_compute() -> Fault:
+    """PEM0503 for a result that is infinite before it is rounded."""
+    return Fault(
+        "PEM0503", "a result is too large for the precision it is computed in", "scale it down"
+    )
+
 
 @dataclass(frozen=True, slots=True)
-class Truncation:
-    """What it cost to cut a site to a rank.
+class Arrays:
+    """The parameters of one site, as numbers.
 
-    lost and norm are Frobenius norms of what was cut off and of the whole Δ; by is how far the
-    rank came down.
+    LoRA: a is (r, in, …), b is (out, r, …), Δ = scale·b·a. (IA)³: a is g = l − 1, b is None.
     """
 
-    lost: float
-    norm: float
-    by: int
+    a: Array
+    b: Array | None
+    scale: float = 1.0
+
+    @property
+    def out(self) -> Array:
+        """B, which a LoRA always has."""
+        assert self.b is not None
+        return self.b
 
 
-def matrices(part: Factors) -> tuple[Matrix, Matrix]:
+def matrices(part: Arrays) -> tuple[Matrix, Matrix]:
     """B (out, r) carrying the scale, and A (r, in), flattened and in float64."""
     rank = part.a.shape[0]
     a = part.a.reshape(rank, -1).astype(np.float64)
@@ -37,20 +67,63 @@ def matrices(part: Factors) -> tuple[Matrix, Matrix]:
     return b * part.scale, a
 
 
-def core(part: Factors) -> Matrix:
+@dataclass(frozen=True, slots=True)
+class Triangle:
+    """x = Q·R of a tall matrix, without Q unless it had to be formed.
+
+    Attributes:
+        x: the matrix.
+        r: R; square where q is None.
+        inverse: R⁻¹ where q is None.
+        q: Q where R comes from a QR decomposition.
+    """
+
+    x: Matrix
+    r: Matrix
+    inverse: Matrix | None
+    q: Matrix | None
+
+    def times(self, y: Matrix) -> Matrix:
+        """Q·y."""
+        if self.q is not None:
+            return self.q @ y
+        assert self.inverse is not None
+        return self.x @ (self.inverse @ y)
+
+
+def triangle(x: Matrix) -> Triangle:
+    """Q and R of an (n, r) matrix.
+
+    From the Cholesky factor of xᵀx (r·n·r operations in one matrix product) where the condition
+    number, which that squares, allows it; else by Householder QR. Columns are brought to norm 1
+    first, which costs nothing and leaves R exact in its scales.
+    """
+    size = np.linalg.norm(x, axis=0)
+    if x.shape[0] >= x.shape[1] and size.all() and np.isfinite(size).all():
+        try:
+            low = np.linalg.cholesky(x.T @ x / np.outer(size, size))
+        except np.linalg.LinAlgError:  # dependent columns
+            pass
+        else:
+            inverse = np.linalg.inv(low)
+            if np.linalg.norm(low) * np.linalg.norm(inverse) <= MAX_CONDITION:
+                return Triangle(x, low.T * size, inverse.T / size[:, None], None)
+    q, r = np.linalg.qr(x)
+    return Triangle(x, r, None, q)
+
+
+def core(part: Arrays) -> Matrix:
     """The core s·R_B·R_Aᵀ: at most r×r, with the singular values and the norm of Δ."""
     b, a = matrices(part)
-    r_b: Matrix = np.linalg.qr(b, mode="r")  # type: ignore[assignment]
-    r_a: Matrix = np.linalg.qr(a.T, mode="r")  # type: ignore[assignment]
-    return r_b @ r_a.T
+    return triangle(b).r @ triangle(a.T).r.T
 
 
-def singular_values(part: Factors) -> Matrix:
+def singular_values(part: Arrays) -> Matrix:
     """The min(r, out, in) largest singular values of Δ, falling."""
     return np.asarray(np.linalg.svd(core(part), compute_uv=False), dtype=np.float64)
 
 
-def numerical_rank(part: Factors) -> int:
+def numerical_rank(part: Arrays) -> int:
     """How many singular values of Δ stand above rounding, σᵢ > σ₁·max(out, in)·ε, with ε that of
     the dtype the factors came in."""
     values = singular_values(part)
@@ -59,14 +132,14 @@ def numerical_rank(part: Factors) -> int:
     return int((values > floor).sum())
 
 
-def norm(part: Factors) -> float:
+def norm(part: Arrays) -> float:
     """‖Δ‖ (Frobenius); for (IA)³ ‖g‖."""
     if part.b is None:
         return float(np.linalg.norm(part.a.astype(np.float64)))
     return float(np.linalg.norm(core(part)))
 
 
-def inner(one: Factors, other: Factors) -> float:
+def inner(one: Arrays, other: Arrays) -> float:
     """⟨Δ₁, Δ₂⟩, from the cores of both over common bases; for (IA)³ ⟨g₁, g₂⟩.
 
     Σ (B₁ᵀB₂) ∘ (A₁A₂ᵀ) is cheaper, and squares what is lost where the terms of a Δ cancel.
@@ -74,20 +147,24 @@ def inner(one: Factors, other: Factors) -> float:
     if one.b is None or other.b is None:
         return float(np.sum(one.a.astype(np.float64) * other.a))
     (b1, a1), (b2, a2) = matrices(one), matrices(other)
-    r_b: Matrix = np.linalg.qr(np.hstack([b1, b2]), mode="r")  # type: ignore[assignment]
-    r_a: Matrix = np.linalg.qr(np.hstack([a1.T, a2.T]), mode="r")  # type: ignore[assignment]
+    r_b = triangle(np.hstack([b1, b2])).r
+    r_a = triangle(np.hstack([a1.T, a2.T])).r
     cut = b1.shape[1]
     return float(np.sum((r_b[:, :cut] @ r_a[:, :cut].T) * (r_b[:, cut:] @ r_a[:, cut:].T)))
 
 
-def overlap(one: Factors, other: Factors) -> float:
+def overlap(one: Arrays, other: Arrays) -> float:
     """How alike two A row spaces are: ‖Q₁ᵀQ₂‖²/min(r₁, r₂), 1 for one inside the other."""
     bases = []
     for part in (one, other):
         _, a = matrices(part)
-        q, r = np.linalg.qr(a.T)
-        u, sizes, _ = np.linalg.svd(r)  # rows that depend on others add no direction
-        bases.append(q @ u[:, sizes > 1e-10 * max(1e-300, float(sizes.max(initial=0.0)))])
+        found = triangle(a.T)
+        if found.q is None:
+            bases.append(found.times(np.eye(a.shape[0])))
+            continue
+        u, sizes, _ = np.linalg.svd(found.r)  # rows that depend on others add no direction
+        largest = max(1e-300, float(sizes.max(initial=0.0)))
+        bases.append(found.q @ u[:, sizes > 1e-10 * largest])
     least = min(q.shape[1] for q in bases)
     if least == 0:
         return 0.0
@@ -105,31 +182,27 @@ def rank_for_energy(values: Matrix, energy: float) -> int:
 
 
 @finite()
-def truncate(part: Factors, rank: int | None, energy: float | None) -> tuple[Factors, Truncation]:
-    """The best approximation of Δ of a rank, or of the least rank that keeps an energy.
+def truncate(part: Arrays, rank: int) -> tuple[Matrix, Matrix, Matrix]:
+    """The best approximation of Δ of a rank: its A and B at the same scale, and what it costs, the
+    Frobenius norms of what is cut off and of Δ.
 
     Optimal in the Frobenius norm (Eckart and Young 1936). The factors share the singular values
     evenly, B' = U√Σ/s and A' = √ΣVᵀ; the sign of each pair makes the largest entry of the
     column of U positive, so that the result does not depend on the solver.
     """
     b, a = matrices(part)
-    q_b, r_b = np.linalg.qr(b)
-    q_a, r_a = np.linalg.qr(a.T)
-    u, values, vt = np.linalg.svd(r_b @ r_a.T)
-    if rank is None:
-        assert energy is not None
-        rank = rank_for_energy(values, energy)
+    left_of, right_of = triangle(b), triangle(a.T)
+    u, values, vt = np.linalg.svd(left_of.r @ right_of.r.T)
     rank = min(rank, len(values))
-    left, right = q_b @ u[:, :rank], vt[:rank] @ q_a.T
+    left, right = left_of.times(u[:, :rank]), right_of.times(vt[:rank].T).T
     signs = np.sign(left[np.argmax(np.abs(left), axis=0), np.arange(rank)])
     signs[signs == 0] = 1
-    root = np.sqrt(values[:rank])
-    new_b = left * (signs * root / part.scale if part.scale else 0.0 * root)
-    new_a = right * (signs * root)[:, None]
-    factors = Factors(
-        new_a.reshape(rank, *part.a.shape[1:]),
-        new_b.reshape(part.out.shape[0], rank, *part.out.shape[2:]),
-        part.scale,
+    root = signs * np.sqrt(values[:rank])
+    left *= root / part.scale if part.scale else 0.0 * root
+    right *= root[:, None]
+    cost = np.array([np.linalg.norm(values[rank:]), np.linalg.norm(values)])
+    return (
+        right.reshape(rank, *part.a.shape[1:]),
+        left.reshape(part.out.shape[0], rank, *part.out.shape[2:]),
+        cost,
     )
-    lost, whole = (float(np.linalg.norm(part)) for part in (values[rank:], values))
-    return factors, Truncation(lost, whole, a.shape[0] - rank)

@@ -305,8 +305,9 @@ def _lower_sum(
     if not parts:
         return None
     if adapter_type(node).method == "ia3":
-        return Factors(weighted((value, factors.a) for value, factors in parts), None)
-    return concatenated(parts, scales(node)[site])
+        terms = [(value, factors.a) for value, factors in parts]
+        return Factors(weighted(run.builder, terms), None)
+    return concatenated(run.builder, parts, scales(node)[site])
 
 
 SUM = node_kind(NodeKind("sum", _sum_ranks, _sum_scales, _lower_sum))

@@ -19,7 +19,7 @@ def _adapter(node: Node) -> Adapter:
 
 
 def _lower(run: Run, node: Node, site: str, _: Mapping[Node, Factors | None]) -> Factors | None:
-    return run.read(node, site)
+    return run.read(node)
 
 
 LEAF = node_kind(

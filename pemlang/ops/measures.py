@@ -16,9 +16,9 @@ from pemlang.ops.record import Context, Operator, Param, Signature
 from pemlang.ops.shaping import whole_rank
 
 if TYPE_CHECKING:
-    from pemlang.kernels.factors import Factors
+    from pemlang.kernels.lowrank import Arrays
 
-Site = Sequence["Factors | None"]
+Site = Sequence["Arrays | None"]
 
 
 @dataclass(frozen=True)

@@ -206,11 +206,11 @@ def _lower_mix(
         if factors is not None:
             numbers = (run.number(coefs.at(alpha, site)), run.number(coefs.at(beta, site)))
             # An energy may have cut it below the rank that its type says.
-            parts.append((*numbers, padded(factors, ranks(arg)[site])))
+            parts.append((*numbers, padded(run.builder, factors, ranks(arg)[site])))
     if not any(alpha or beta for alpha, beta, _ in parts):
         return None
-    a = weighted((alpha, factors.a) for alpha, _, factors in parts)
-    b = weighted((beta, factors.out) for _, beta, factors in parts)
+    a = weighted(run.builder, [(alpha, factors.a) for alpha, _, factors in parts])
+    b = weighted(run.builder, [(beta, factors.out) for _, beta, factors in parts])
     return Factors(a, b, parts[0][2].scale)
 
 

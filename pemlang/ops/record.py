@@ -14,7 +14,7 @@ from pemlang.graph.node import AdapterType, Graph, ModelType, Node, Num, NumberT
 if TYPE_CHECKING:
     # A check reads these records and never a tensor: what computes is imported where it runs.
     from pemlang.kernels.factors import Factors
-    from pemlang.kernels.lowrank import Truncation
+    from pemlang.kernels.program import Builder, Value
 
 
 @dataclass(frozen=True)
@@ -133,14 +133,32 @@ class Operator:
 # --- evaluation ----------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Cut:
+    """A truncation at one site: the value that tells what it costs, and how far the rank came
+    down."""
+
+    cost: Value
+    by: int
+
+
 @dataclass
 class Run:
-    """What lowering needs beside factors: the tensors of leaves, the value of measured numbers,
-    and a place to note what truncation lost."""
+    """What lowering at one site needs beside factors.
 
-    read: Callable[[Node, str], Factors | None]
+    Attributes:
+        builder: takes the steps.
+        read: the factors of a leaf.
+        number: the value of a number, measured if it has to be.
+        rank: the least rank at which a node keeps a share of its squared norm.
+        cuts: a place to note truncations, by node.
+    """
+
+    builder: Builder
+    read: Callable[[Node], Factors]
     number: Callable[[Num], float]
-    truncations: dict[tuple[Node, str], Truncation] = field(default_factory=dict)
+    rank: Callable[[Node, float], int]
+    cuts: dict[Node, Cut] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from pemlang.graph.numbers import shown
 from pemlang.ops.agree import need_method, operand, same_space
 from pemlang.ops.record import (
     Context,
+    Cut,
     NodeKind,
     Operator,
     Param,
@@ -145,17 +146,19 @@ def _compress_scales(node: Node) -> Mapping[str, float]:
 def _lower_compress(
     run: Run, node: Node, site: str, args: Mapping[Node, Factors | None]
 ) -> Factors | None:
-    from pemlang.kernels.lowrank import Truncation, norm, truncate
+    from pemlang.kernels.factors import truncated
 
     part = args[node.args[0]]
     limit, energy = node.attrs
     if part is None:
         return None
-    if limit is not None and part.a.shape[0] <= limit:
-        found, cost = part, Truncation(0.0, norm(part), 0)
-    else:
-        found, cost = truncate(part, limit, None if energy is None else float(energy))
-    run.truncations[node, site] = cost
+    rank = run.rank(node.args[0], float(energy)) if limit is None else limit
+    if part.rank <= rank:
+        cost = run.builder.whole(part.a, part.out, part.scale)
+        run.cuts[node] = Cut(cost, 0)
+        return part
+    found, cost = truncated(run.builder, part, rank)
+    run.cuts[node] = Cut(cost, part.rank - rank)
     return found
 
 
@@ -212,8 +215,8 @@ def _lower_pad(run: Run, node: Node, site: str, args: Mapping[Node, Factors | No
     part, rank = args[node.args[0]], node.attrs[0]
     if part is None:
         shape = adapter_type(node).shapes[site]
-        return zeros(shape.a, shape.b, rank, scales(node)[site])
-    return padded(part, rank)
+        return zeros(run.builder, shape.a, shape.b, rank, scales(node)[site])
+    return padded(run.builder, part, rank)
 
 
 PAD = Operator(
@@ -260,7 +263,7 @@ def _lower_rescale(
     from pemlang.kernels.factors import rescaled
 
     part = args[node.args[0]]
-    return None if part is None else rescaled(part, scales(node)[site])
+    return None if part is None else rescaled(run.builder, part, scales(node)[site])
 
 
 RESCALE = Operator(

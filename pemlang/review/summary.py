@@ -10,15 +10,15 @@ from pathlib import Path
 
 import numpy as np
 
-from pemlang.build.peft import adapters_of
-from pemlang.build.tensors import Tensors, adapter_digest
+from pemlang.build.digests import adapter_digest
+from pemlang.build.evaluate import Evaluator
+from pemlang.build.tensors import Files
 from pemlang.check.elaborate import leaf
 from pemlang.diagnostics import visible
 from pemlang.formats.adapter import Adapter, read_adapter
 from pemlang.formats.hub import SCHEME, read_hub_adapter
-from pemlang.graph.node import Graph, Node
+from pemlang.graph.node import Graph
 from pemlang.kernels import lowrank
-from pemlang.kernels.dtypes import work_dtype
 from pemlang.ops.agree import TITLES
 from pemlang.ops.schedule import layer_of
 
@@ -60,8 +60,7 @@ def summarise(place: str) -> Summary:
     """
     remote = place.startswith(SCHEME)
     adapter = read_hub_adapter(place, whole=True) if remote else read_adapter(Path(place))
-    node = leaf(Graph(), "", adapter, adapter.config.base)
-    norms = _norms(node)
+    norms = _norms(adapter)
     groups: dict[tuple[str, str, str, str], list[str]] = {}
     for site, site_shape in adapter.layout.shapes.items():
         pattern = re.sub(r"(^|\.)\d+(?=\.|$)", r"\1*", site, count=1)
@@ -81,10 +80,16 @@ def summarise(place: str) -> Summary:
     return Summary(_facts(adapter, norms), rows, layers)
 
 
-def _norms(node: Node) -> dict[str, float]:
-    [adapter] = adapters_of([node])
-    tensors = Tensors(work_dtype(adapter.layout.dtypes))
-    return {site: lowrank.norm(tensors.factors(node, site)) for site in adapter.layout.shapes}
+def _norms(adapter: Adapter) -> dict[str, float]:
+    graph = Graph()
+    node = leaf(graph, "", adapter, adapter.config.base)
+    with Files() as files:
+        evaluator = Evaluator(graph, files)
+        found: dict[str, float] = {}
+        for site in adapter.layout.shapes:
+            [part] = evaluator.arrays([node], site)
+            found[site] = 0.0 if part is None else lowrank.norm(part)
+        return found
 
 
 def _total(norms: Mapping[str, float], sites: list[str]) -> float:

@@ -1,0 +1,126 @@
+"""Digests of inputs, and a memory of them: a build should not read its inputs twice.
+
+A file is known by its device, inode, size, and times of the last change to its content and to
+itself. The last one is set by the system alone, so that a file with its old date put back is not
+taken for the one before. Digests of files changed a moment ago are not remembered: a second
+change within one tick of the clock would leave no trace.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+import time
+from pathlib import Path
+from typing import Any
+
+import blake3
+
+from pemlang.diagnostics import Fault, visible
+from pemlang.formats.adapter import Adapter
+from pemlang.formats.disk import open_plain
+
+ALGORITHM = "blake3"
+REMEMBERED = 4096
+WORTH_REMEMBERING = 1 << 20  # bytes
+SETTLED = 2_000_000_000  # nanoseconds
+
+_HERE: dict[str, tuple[tuple[int, ...], str]] = {}
+
+
+def identity(path: Path) -> tuple[int, ...]:
+    """What tells a file from any other, and from itself before a change; raises OSError."""
+    stat = path.stat()
+    return (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+
+
+def file_digest(path: Path) -> str:
+    """BLAKE3 of a file, remembered while the file stays as it is; raises PEM0411."""
+    try:
+        before = identity(path)
+        known = _HERE.get(str(path))
+        if known is not None and known[0] == before:
+            return known[1]
+        large = before[2] >= WORTH_REMEMBERING
+        found = _Memory.get(before) if large else None
+        if found is None:
+            found = _digest(path)
+            if large and identity(path) == before:
+                _Memory.put(before, found)
+    except OSError as error:
+        raise Fault(
+            "PEM0411", f"cannot read {visible(path)}: {error.strerror or error}", "check the file"
+        ) from None
+    _HERE[str(path)] = (before, found)
+    return found
+
+
+def _digest(path: Path) -> str:
+    """Read in pieces of a cache's size: a map would count as memory of the process."""
+    hasher, buffer = blake3.blake3(), memoryview(bytearray(1 << 20))
+    with open_plain(path) as file:
+        while count := file.readinto(buffer):  # type: ignore[attr-defined]
+            hasher.update(buffer[:count])
+    return hasher.hexdigest()
+
+
+def adapter_digest(adapter: Adapter) -> str:
+    """The identity of an adapter's content: its config's and its tensors' digests."""
+    both = [file_digest(adapter.directory / "adapter_config.json"), file_digest(adapter.weights)]
+    return hashlib.sha256("\n".join(both).encode()).hexdigest()
+
+
+def _folder() -> Path:
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home) / "pemlang"
+
+
+class _Memory:
+    """Digests by identity, in one file of the user's cache that is replaced whole. It may be lost
+    or unwritable at any time: then files are read again."""
+
+    _loaded: dict[str, str] | None = None
+
+    @classmethod
+    def get(cls, known: tuple[int, ...]) -> str | None:
+        if cls._loaded is None:
+            cls._loaded = _read()
+        return cls._loaded.get(_name(known))
+
+    @classmethod
+    def put(cls, known: tuple[int, ...], digest: str) -> None:
+        if time.time_ns() - max(known[3:]) < SETTLED:
+            return
+        # What another process wrote meanwhile stays; of two at once, one is forgotten.
+        found = _read()
+        found.pop(_name(known), None)
+        found[_name(known)] = digest
+        cls._loaded = found
+        kept = dict(list(found.items())[-REMEMBERED:])
+        with contextlib.suppress(OSError, RuntimeError):
+            folder = _folder()
+            folder.mkdir(parents=True, exist_ok=True)
+            new = folder / f".{secrets.token_hex(8)}"
+            try:
+                new.write_text(json.dumps(kept), encoding="utf-8")
+                new.replace(folder / "digests.json")
+            finally:
+                new.unlink(missing_ok=True)
+
+
+def _name(known: tuple[int, ...]) -> str:
+    return f"{ALGORITHM} " + " ".join(map(str, known))
+
+
+def _read() -> dict[str, str]:
+    try:
+        with open_plain(_folder() / "digests.json") as file:
+            found: Any = json.loads(file.read(REMEMBERED * 300))
+    except (OSError, ValueError, RecursionError, RuntimeError):
+        return {}
+    if not isinstance(found, dict):
+        return {}
+    return {k: v for k, v in found.items() if isinstance(v, str) and len(v) == 64}

@@ -1,0 +1,126 @@
+"""What is worth a warning once weights are read: assertions, truncation, rounding, zeros."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from pemlang.build.evaluate import Evaluator
+from pemlang.build.place import placed
+from pemlang.build.stream import Report
+from pemlang.check.checked import Checked
+from pemlang.check.conditions import failure
+from pemlang.check.options import Output
+from pemlang.diagnostics import Diagnostic, Fault, PemError, visible
+from pemlang.kernels.rounding import WORTH_SAYING as ROUNDING_WORTH_SAYING
+from pemlang.ops.measures import init_overlap
+from pemlang.ops.record import Context, Watch
+from pemlang.source import Span
+
+LOSS_WORTH_SAYING = 0.01
+OVERLAP_WORTH_SAYING = 0.5
+OVERLAP_SITES = 5
+"""An initialisation is one draw for all sites, so that a few tell as much as all."""
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What truncation took from one output: relative Frobenius error, in all and per site."""
+
+    total: float
+    sites: Mapping[str, float]
+
+
+def verify(checked: Checked, evaluator: Evaluator) -> list[Diagnostic]:
+    """Hold the assertions, and look at what is worth a warning; raises PemError PEM0501."""
+    failed = []
+    for assertion in checked.assertions:
+        with placed(assertion.span):
+            found = failure(assertion, evaluator.number)
+        if found is not None:
+            failed.append(found)
+    if failed:
+        raise PemError([*checked.report, *failed])
+    made_from = checked.graph.order(output.node for output in checked.outputs)
+    mixes = [frozenset(node.args) for node in made_from if node.op == "mix"]
+    warnings = []
+    for watch, span in checked.watches:
+        if not any(watch.terms <= mixed for mixed in mixes):
+            continue  # no output holds this ⊕
+        with placed(span):
+            node = init_overlap(Context(checked.graph, watch.texts), watch.left, watch.right)
+            overlap, sites = evaluator.sampled(node, OVERLAP_SITES)
+        if overlap < OVERLAP_WORTH_SAYING:
+            warnings.append(_apart(watch, overlap, sites, span))
+    return warnings
+
+
+def _apart(watch: Watch, overlap: float, sites: int, span: Span) -> Diagnostic:
+    one, two = watch.texts
+    where = f" over {sites} sites" if sites == OVERLAP_SITES else ""
+    fault = Fault(
+        "PEM0701",
+        f"`{one}` and `{two}` do not share an initialisation: init_overlap is {overlap:.2f}{where}",
+        f'add what they do instead, exactly, and choose a rank: save {watch.exact} to "…" '
+        "with rank=16",
+        ("⊕ and ⊖ combine A with A and B with B, which means little where the A factors lie "
+         "apart: a limit that the paper names",),
+    )  # fmt: skip
+    return fault.at(span, "warning")
+
+
+def noticed(checked: Checked, output: Output, report: Report, idle: bool) -> list[Diagnostic]:
+    """Warnings about one output that was made: PEM0702 what truncation loses, PEM0704 what
+    rounding changes, PEM0703 that it is zero."""
+    losses = {
+        node: loss_of(report, node)
+        for node in checked.graph.order([output.node])
+        if node.op == "compress"
+    }
+    warnings = [
+        _lossy(output, loss, node is output.node)
+        for node, loss in losses.items()
+        if loss and loss.total > LOSS_WORTH_SAYING
+    ]
+    if report.worst_rounding > ROUNDING_WORTH_SAYING:
+        warnings.append(_coarse(output, report.worst_rounding))
+    if idle or report.is_zero:
+        fault = Fault("PEM0703", f"`{output.label}` is zero: the adapter saved does nothing")
+        warnings.append(fault.at(output.span, "warning"))
+    return warnings
+
+
+def _coarse(output: Output, rounding: float) -> Diagnostic:
+    fault = Fault(
+        "PEM0704",
+        f"rounding `{output.label}` to the numbers of its file changes it by {rounding:.1%}",
+        "with dtype=f32",
+    )
+    return fault.at(output.span, "warning")
+
+
+def _lossy(output: Output, loss: Loss, whole: bool) -> Diagnostic:
+    worst = max(loss.sites, key=lambda site: loss.sites[site])
+    of_what = f"`{output.label}`" if whole else f"what `compress` is given in `{output.label}`"
+    fault = Fault(
+        "PEM0702",
+        f"truncation loses {loss.total:.1%} of the norm of {of_what}",
+        "a larger rank loses less; energy=0.9999 finds a rank that loses at most 1 % of the norm",
+        (f"most at {visible(worst)}: {loss.sites[worst]:.1%}",),
+    )
+    return fault.at(output.span, "warning")
+
+
+def loss_of(report: Report, node: object) -> Loss | None:
+    """What the truncation at a node took; None where it cut nothing."""
+    cuts = report.cuts.get(node, {})
+    if not any(by for _, _, by in cuts.values()):
+        return None
+    lost, norm = (_total([cut[i] for cut in cuts.values()]) for i in (0, 1))
+    sites = {s: lost / norm if norm else 0.0 for s, (lost, norm, by) in cuts.items() if by}
+    return Loss(lost / norm if norm else 0.0, dict(sorted(sites.items())))
+
+
+def _total(norms: Sequence[float]) -> float:
+    return math.hypot(*norms)

@@ -1,0 +1,257 @@
+"""What a build is going to do, before it reads a tensor: programs, the spans and sites they run
+over, the files they write, and the most memory that takes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from pemlang.build.evaluate import Evaluator
+from pemlang.build.peft import PeftLayout, Tensor, peft_layout
+from pemlang.build.tensors import Source, source
+from pemlang.diagnostics import Fault
+from pemlang.formats.safetensors import ITEM_SIZE, new_header
+from pemlang.graph.node import Node
+from pemlang.graph.normal import adapter_type
+from pemlang.kernels.factors import Factors, zeros
+from pemlang.kernels.program import Builder, Piece, Program
+from pemlang.ops.record import Cut
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """An adapter to be made.
+
+    Attributes:
+        evaluator: of its graph.
+        node: the adapter.
+        leaves: what it is made from.
+        heads: leaves with equal heads; the first one's are kept.
+        dtype: of the factors; the inputs' own when None.
+        metadata: of its safetensors file.
+    """
+
+    evaluator: Evaluator
+    node: Node
+    leaves: Sequence[Node]
+    heads: Sequence[Node]
+    dtype: str | None
+    metadata: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Sink:
+    """Where a program writes: a tensor of an output."""
+
+    output: int
+    tensor: int
+
+
+@dataclass(frozen=True, slots=True)
+class CutSink:
+    """Where a program says what a truncation of an output costs."""
+
+    output: int
+    node: Node
+    site: str
+    by: int
+
+
+class Failed(Exception):
+    """Something is wrong with one output: a Fault, or an OSError."""
+
+    def __init__(self, output: int, error: Exception) -> None:
+        super().__init__(output)
+        self.output, self.error = output, error
+
+
+@dataclass(frozen=True)
+class OutputPlan:
+    """One file of tensors.
+
+    Attributes:
+        layout: its tensors and its config.
+        header: its first bytes.
+        starts: where each tensor begins.
+        size: of the file.
+    """
+
+    layout: PeftLayout
+    header: bytes
+    starts: Sequence[int]
+    size: int
+
+
+@dataclass
+class Span:
+    """Tensors that lie one after the other in every input and every output and have one program:
+    one loop.
+
+    Attributes:
+        pieces: the tensors with the number of elements in each.
+        program, consts: what to do.
+        inputs: the first tensor's sources.
+        outputs: the first tensor's output and its first byte there.
+        count: elements in all.
+    """
+
+    pieces: list[tuple[Piece, int]]
+    program: Program
+    consts: tuple[float, ...]
+    inputs: tuple[Source, ...]
+    outputs: tuple[tuple[int, int], ...]
+    count: int
+
+
+@dataclass(frozen=True)
+class Copy:
+    """A head: bytes kept as they are, if all adapters of an output agree on them.
+
+    Attributes:
+        output, tensor: where it goes.
+        sources: the same tensor in each adapter.
+    """
+
+    output: int
+    tensor: int
+    sources: tuple[Source, ...]
+
+
+@dataclass
+class Plan:
+    """All of a build.
+
+    Attributes:
+        outputs: the files.
+        spans: loops over elements.
+        sites: programs over the whole tensors of one site.
+        copies: heads.
+    """
+
+    outputs: list[OutputPlan]
+    spans: list[Span] = field(default_factory=list)
+    sites: list[Piece] = field(default_factory=list)
+    copies: list[Copy] = field(default_factory=list)
+
+    def tensor(self, sink: Sink) -> Tensor:
+        """The tensor that a program writes to."""
+        return self.outputs[sink.output].layout.tensors[sink.tensor]
+
+    def start(self, sink: Sink) -> int:
+        """Its first byte."""
+        return self.outputs[sink.output].starts[sink.tensor]
+
+
+def make_plan(wanted: Sequence[Wanted]) -> Plan:
+    """The plan of some outputs. Programs are made a site at a time for all of them together, so
+    that they share what they read.
+
+    Raises:
+        Failed: PEM0421 two layers of one nn.MultiheadAttention that differ; and what is wrong with
+            tensors that measured numbers and energies are read from.
+    """
+    builders: dict[str, Builder] = {}
+    factors: list[dict[str, Factors]] = [{} for _ in wanted]
+    cuts: list[dict[str, dict[Node, Cut]]] = [{} for _ in wanted]
+    outputs = []
+    for index, one in enumerate(wanted):
+        try:
+            for site in adapter_type(one.node).shapes:
+                builder = builders.setdefault(site, Builder())
+                cuts[index][site] = {}
+                [part] = one.evaluator.lower(builder, [one.node], site, cuts[index][site])
+                if part is not None:
+                    factors[index][site] = part
+            outputs.append(_output(one, factors[index]))
+        except Fault as fault:
+            raise Failed(index, fault) from None
+    plan = Plan(outputs)
+    for index, one in enumerate(wanted):
+        _store(plan, index, one, factors[index], builders)
+        for site, found in cuts[index].items():
+            for node, cut in found.items():
+                builders[site].report(cut.cost, CutSink(index, node, site, cut.by))
+    pieces = [piece for builder in builders.values() for piece in builder.pieces()]
+    plan.spans = _spans(plan, [piece for piece in pieces if piece.program.elementwise])
+    plan.sites = [piece for piece in pieces if not piece.program.elementwise]
+    return plan
+
+
+def _output(one: Wanted, factors: Mapping[str, Factors]) -> OutputPlan:
+    layout = peft_layout(one.node, one.leaves, one.heads, one.dtype, factors)
+    said = [(tensor.key, tensor.dtype, tensor.shape) for tensor in layout.tensors]
+    return OutputPlan(layout, *new_header(said, one.metadata))
+
+
+def _store(
+    plan: Plan,
+    index: int,
+    one: Wanted,
+    factors: Mapping[str, Factors],
+    builders: Mapping[str, Builder],
+) -> None:
+    """Write the steps that store each tensor of an output."""
+    layout = plan.outputs[index].layout
+    for number, tensor in enumerate(layout.tensors):
+        if tensor.site is None:
+            sources = tuple(source(adapter, tensor.what) for adapter in layout.heads)
+            plan.copies.append(Copy(index, number, sources))
+            continue
+        builder = builders[tensor.site]
+        part = factors.get(tensor.site) or _nothing(builder, one.node, tensor.site)
+        value = part.out if tensor.what == "b" else part.a
+        around = 1.0 if tensor.what == "l" else 0.0
+        builder.store(value, Sink(index, number), tensor.dtype, around)
+
+
+def _nothing(builder: Builder, node: Node, site: str) -> Factors:
+    """Parameters of an adapter that is zero everywhere."""
+    shape = adapter_type(node).shapes[site]
+    if adapter_type(node).method == "ia3":
+        return Factors(builder.const(0.0, "F64", shape.a), None)
+    return zeros(builder, shape.a, shape.b, 1, 1.0)
+
+
+def _spans(plan: Plan, pieces: Sequence[Piece]) -> list[Span]:
+    """Pieces that follow each other everywhere, joined. Every byte is still written once."""
+    found: list[Span] = []
+    for piece in sorted(pieces, key=lambda piece: _places(plan, piece)):
+        span = _span(plan, piece)
+        if found and _follows(found[-1], span):
+            found[-1].pieces += span.pieces
+            found[-1].count += span.count
+        else:
+            found.append(span)
+    return found
+
+
+def _places(plan: Plan, piece: Piece) -> tuple[tuple[int, int], ...]:
+    sinks = [sink for sink in piece.outputs if isinstance(sink, Sink)]
+    return tuple((sink.output, plan.start(sink)) for sink in sinks)
+
+
+def _span(plan: Plan, piece: Piece) -> Span:
+    count = 1
+    for size in piece.shape:
+        count *= size
+    sources = tuple(what for what in piece.inputs if isinstance(what, Source))
+    places = _places(plan, piece)
+    return Span([(piece, count)], piece.program, piece.consts, sources, places, count)
+
+
+def _follows(before: Span, after: Span) -> bool:
+    """Whether a span goes on where another ends, in every file."""
+    same = before.program == after.program and before.consts == after.consts
+    if not same or after.program.reduces:
+        return False
+    widths = {i.attrs[0]: ITEM_SIZE[i.dtype] for i in after.program.instrs if i.op in _ENDS}
+    return all(
+        one.file == other.file and one.start + before.count * widths[f"in{slot}"] == other.start
+        for slot, (one, other) in enumerate(zip(before.inputs, after.inputs, strict=True))
+    ) and all(
+        one[0] == other[0] and one[1] + before.count * widths[f"out{slot}"] == other[1]
+        for slot, (one, other) in enumerate(zip(before.outputs, after.outputs, strict=True))
+    )
+
+
+_ENDS = ("load", "store")

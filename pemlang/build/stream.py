@@ -1,0 +1,417 @@
+"""Running a plan: inputs are read, and outputs written, a block or a site at a time.
+
+Every part of the work writes to a place of its own, and what is looked at on the way is put
+together in the order of the plan: neither threads nor memory change a byte of the results.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pemlang.build.evaluate import run_piece
+from pemlang.build.plan import Copy, CutSink, Failed, Plan, Sink, Span
+from pemlang.build.tensors import Files, Source, not_finite
+from pemlang.diagnostics import Fault, visible
+from pemlang.formats.adapter import FLOATS
+from pemlang.formats.safetensors import ITEM_SIZE
+from pemlang.kernels.dtypes import Array, decoded, encoded
+from pemlang.kernels.elementwise import BLOCK, Kernel
+from pemlang.kernels.lowrank import too_large_to_compute
+from pemlang.kernels.matrices import bytes_at_work
+from pemlang.kernels.program import Piece, Program, slot
+from pemlang.kernels.rounding import NotFinite, Rounding, Seen, Size, look
+
+Bits = NDArray[np.generic]
+
+RUN = 32
+"""Blocks that a thread takes at a time."""
+
+
+class Target(Protocol):
+    """Takes the bytes of an output at any place, from any thread."""
+
+    def write(self, start: int, data: memoryview) -> None:
+        """Write bytes from a place on."""
+
+
+@dataclass
+class FileTarget:
+    """An open file."""
+
+    handle: int
+
+    def write(self, start: int, data: memoryview) -> None:
+        """Write bytes from a place on; raises OSError."""
+        while data:
+            count = os.pwrite(self.handle, data, start)
+            start, data = start + count, data[count:]
+
+
+@dataclass
+class MemoryTarget:
+    """The bytes of a file, in memory."""
+
+    data: bytearray
+
+    def write(self, start: int, data: memoryview) -> None:
+        """Write bytes from a place on."""
+        self.data[start : start + len(data)] = data
+
+
+@dataclass
+class Report:
+    """What was seen of one output while it was written.
+
+    Attributes:
+        rounding: by factor: `a`, `b`, `l`.
+        cuts: what truncation cost: by node and site what was lost, the norm, and how far the rank
+            came down.
+    """
+
+    rounding: dict[str, Rounding] = field(default_factory=dict)
+    cuts: dict[Any, dict[str, tuple[float, float, int]]] = field(default_factory=dict)
+
+    @property
+    def worst_rounding(self) -> float:
+        """How much the dtype of the file changes it, relative to its norm: the larger of A and B,
+        or l − 1."""
+        return max((found.share for found in self.rounding.values()), default=0.0)
+
+    @property
+    def is_zero(self) -> bool:
+        """Whether one of its factors is zero everywhere."""
+        return not all(found.kept for found in self.rounding.values())
+
+
+@dataclass(frozen=True)
+class _Job:
+    """Work of one thread for a while: a part of a span, a site, or a head."""
+
+    what: Span | Piece | Copy
+    first: int = 0
+    count: int = 0
+
+
+@dataclass
+class _Result:
+    """What a job saw: by tensor, and the costs of truncations."""
+
+    output: int = 0
+    seen: dict[Sink, Seen] = field(default_factory=dict)
+    cuts: list[tuple[CutSink, float, float]] = field(default_factory=list)
+    failed: Failed | None = None
+
+    def see(self, sink: Sink, one: Seen) -> None:
+        known = self.seen.setdefault(sink, Seen())
+        known.rounding.add(one.rounding)
+        known.size.add(one.size)
+
+
+def run(
+    plan: Plan,
+    files: Files,
+    targets: Sequence[Target],
+    threads: int,
+    budget: int,
+    tick: Callable[[int, int], None] = lambda done, total: None,
+) -> list[Report]:
+    """Make all outputs of a plan.
+
+    Args:
+        plan: what to do.
+        files: where inputs are read from.
+        targets: take the outputs' bytes, in the plan's order; the headers are written here too.
+        threads: at most this many at work.
+        budget: bytes of working memory.
+        tick: told of jobs done and jobs in all, from this thread.
+
+    Raises:
+        Failed: of the first output in the order of the plan with something wrong: PEM0502 an
+            input that is not finite, PEM0503 a number too large or too small, PEM0505 heads that
+            differ, PEM0411 or PEM0412 a file that changed; OSError where it cannot be written.
+        Fault: PEM0521 a budget too small.
+    """
+    jobs = list(_jobs(plan))
+    threads = max(1, min(threads, len(jobs), affordable(plan, budget)))
+    for one, target in zip(plan.outputs, targets, strict=True):
+        target.write(0, memoryview(one.header))
+    results: list[_Result | None] = [None] * len(jobs)
+    queue = iter(range(len(jobs)))
+    stop = threading.Event()
+    done = threading.Semaphore(0)
+
+    def work() -> None:
+        worker = _Worker(plan, files, targets)
+        try:
+            with np.errstate(all="ignore"):
+                while not stop.is_set() and (index := next(queue, None)) is not None:
+                    result = results[index] = worker.result(jobs[index])
+                    if result.failed is not None:
+                        stop.set()
+                    done.release()
+        finally:
+            done.release()
+
+    crew = [threading.Thread(target=work, daemon=True) for _ in range(threads)]
+    for member in crew:
+        member.start()
+    try:
+        finished = 0
+        while any(member.is_alive() for member in crew):
+            if done.acquire(timeout=0.05):
+                finished += 1
+                tick(min(finished, len(jobs)), len(jobs))
+    finally:
+        stop.set()
+        for member in crew:
+            member.join()
+    for result in results:
+        if result is not None and result.failed is not None:
+            raise result.failed
+    return _reports(plan, [result for result in results if result is not None])
+
+
+def working_memory(plan: Plan, threads: int) -> int:
+    """The most bytes that running a plan takes at once beside the process itself."""
+    sites = sorted((bytes_at_work(piece.program) for piece in plan.sites), reverse=True)
+    blocks = [_block_bytes(span.program) for span in plan.spans]
+    blocks += [_COPY * 2] * bool(plan.copies)
+    return threads * max([*sites[:1], *blocks, 0])
+
+
+def affordable(plan: Plan, budget: int) -> int:
+    """How many threads a budget has room for; raises PEM0521 where it has room for none."""
+    one = working_memory(plan, 1)
+    if one > budget:
+        raise Fault(
+            "PEM0521",
+            f"the budget of {budget / 1e6:.4g} MB is too small: this build works in "
+            f"{one / 1e6:.4g} MB",
+            f"--memory {-(-one // 1_000_000)}MB",
+        )
+    return budget // max(1, one)
+
+
+def _block_bytes(program: Program) -> int:
+    """At most the bytes of a kernel's registers."""
+    widest = 8 if any(i.dtype == "F64" for i in program.instrs) else 4
+    return BLOCK * widest * (len(program.instrs) + 4)
+
+
+def _jobs(plan: Plan) -> Iterator[_Job]:
+    """The work in parts, the long ones first, so that threads end together."""
+    for piece in sorted(plan.sites, key=lambda piece: -bytes_at_work(piece.program)):
+        yield _Job(piece)
+    for span in plan.spans:
+        step = span.count if span.program.reduces else RUN * BLOCK
+        for first in range(0, span.count, step):
+            yield _Job(span, first, min(step, span.count - first))
+    for copy in plan.copies:
+        yield _Job(copy)
+
+
+def _reports(plan: Plan, results: Sequence[_Result]) -> list[Report]:
+    """What was seen of each output; raises Failed with PEM0503 for a tensor that its dtype cannot
+    hold."""
+    reports = [Report() for _ in plan.outputs]
+    sizes: defaultdict[Sink, Size] = defaultdict(Size)
+    for result in results:
+        for sink, seen in result.seen.items():
+            tensor = plan.tensor(sink)
+            reports[sink.output].rounding.setdefault(tensor.what, Rounding()).add(seen.rounding)
+            sizes[sink].add(seen.size)
+        for at, lost, norm in result.cuts:
+            found = reports[at.output].cuts.setdefault(at.node, {})
+            found[at.site] = (lost, norm, at.by)
+    for sink, size in sizes.items():
+        fault = size.fault(plan.tensor(sink).dtype)
+        if fault is not None:
+            raise Failed(sink.output, fault)
+    return reports
+
+
+class _Worker:
+    """Does jobs in one thread, with buffers of its own."""
+
+    def __init__(self, plan: Plan, files: Files, targets: Sequence[Target]) -> None:
+        self._plan, self._files, self._targets = plan, files, targets
+        self._kernel: Kernel | None = None
+
+    def result(self, job: _Job) -> _Result:
+        """What a job saw, or why it failed."""
+        found = _Result()
+        try:
+            if isinstance(job.what, Span):
+                _SpanPart(self, job.what, job.first, job.count, found).run()
+            elif isinstance(job.what, Piece):
+                self._site(job.what, found)
+            else:
+                found.output = job.what.output
+                self._copy(job.what)
+        except Exception as error:  # a thread has nobody to tell
+            found.failed = Failed(found.output, error)
+        return found
+
+    def kernel(self, program: Program, consts: tuple[float, ...]) -> Kernel:
+        """The kernel of a program; neighbouring jobs have the same one."""
+        if self._kernel is None or self._kernel.program != program:
+            self._kernel = Kernel(program)
+        self._kernel.set(consts)
+        return self._kernel
+
+    @property
+    def files(self) -> Files:
+        return self._files
+
+    @property
+    def plan(self) -> Plan:
+        return self._plan
+
+    def write(self, output: int, start: int, bits: Bits) -> None:
+        """Write an array to an output."""
+        if bits.size:
+            self._targets[output].write(start, memoryview(bits).cast("B"))
+
+    def _site(self, piece: Piece, found: _Result) -> None:
+        found.output = first_output(piece)
+        results = run_piece(piece, self._files)
+        stores = {i.attrs[0]: i for i in piece.program.instrs if i.op == "store"}
+        for index, sink in enumerate(piece.outputs):
+            exact = results[index]
+            if isinstance(sink, CutSink):
+                found.cuts.append((sink, float(exact[0]), float(exact[1])))
+                continue
+            assert isinstance(sink, Sink)
+            found.output = sink.output
+            store = stores[f"out{index}"]
+            around = piece.consts[slot(store.attrs[1])] if len(store.attrs) > 1 else 0.0
+            flat: Array = np.ascontiguousarray(exact).reshape(-1)
+            bits = encoded(flat + around if around else flat, store.dtype)
+            found.see(sink, checked(flat, bits, store.dtype, around))
+            self.write(sink.output, self._plan.start(sink), bits)
+
+    def _copy(self, copy: Copy) -> None:
+        tensor = self._plan.outputs[copy.output].layout.tensors[copy.tensor]
+        size = int(np.prod(tensor.shape, dtype=np.int64)) * ITEM_SIZE[tensor.dtype]
+        start = self._plan.outputs[copy.output].starts[copy.tensor]
+        first, *others = copy.sources
+        for at in range(0, size, _COPY):
+            part = np.empty(min(_COPY, size - at), "u1")
+            self._files.read(first.file, first.start + at, part)
+            other = np.empty_like(part)
+            for source in others:
+                self._files.read(source.file, source.start + at, other)
+                if not np.array_equal(part, other):
+                    raise Fault(
+                        "PEM0505",
+                        f"the adapters' heads differ in {visible(tensor.what)}: a sum has no "
+                        "meaning there",
+                        "choose whose to keep: with heads=NAME",
+                    )
+            if tensor.dtype in FLOATS:
+                numbers = decoded(memoryview(part), tensor.dtype, "F64")
+                if not np.isfinite(numbers).all():
+                    raise not_finite(first, numbers)
+            self.write(copy.output, start + at, part)
+
+
+_COPY = 1 << 20
+"""Bytes of a head that are copied at a time."""
+
+
+class _SpanPart:
+    """Some blocks of a span."""
+
+    def __init__(
+        self, worker: _Worker, span: Span, first: int, count: int, found: _Result
+    ) -> None:
+        self._worker, self._span, self._found = worker, span, found
+        self._first, self._last = first, first + count
+        self._ends = list(accumulate(size for _, size in span.pieces))
+        self._at = first
+        instrs = span.program.instrs
+        self._loads = {slot(i.attrs[0]): i for i in instrs if i.op == "load"}
+        self._stores = {slot(i.attrs[0]): i for i in instrs if i.op == "store"}
+        self._strict = not span.program.linear
+
+    def run(self) -> None:
+        """All passes over all blocks."""
+        kernel = self._worker.kernel(self._span.program, self._span.consts)
+        for turn in range(kernel.passes):
+            kept: list[list[float]] = []
+            for self._at in range(self._first, self._last, BLOCK):
+                size = min(BLOCK, self._last - self._at)
+                kept.append(kernel.run(turn, size, self._read, self._write))
+            for number, index in enumerate(kernel.reduced(turn)):
+                kernel.settle(index, [row[number] for row in kept])
+
+    def _read(self, index: int, out: Bits) -> None:
+        source, load = self._span.inputs[index], self._loads[index]
+        self._found.output = self._span.outputs[0][0]
+        start = source.start + self._at * out.itemsize
+        self._worker.files.read(source.file, start, out)
+        if self._strict and not np.isfinite(decoded(out, load.dtype, "F32")).all():
+            self._blame(self._at, out.size)
+
+    def _write(self, index: int, exact: Array, bits: Bits) -> None:
+        store = self._stores[index]
+        around = self._span.consts[slot(store.attrs[1])] if len(store.attrs) > 1 else 0.0
+        output, start = self._span.outputs[index]
+        self._found.output = output
+        for piece, one, other in self._pieces(exact.size):
+            sink = piece.outputs[index]
+            assert isinstance(sink, Sink)
+            try:
+                seen = look(exact[one:other], bits[one:other], store.dtype, around)
+            except NotFinite:
+                self._blame(self._at + one, other - one)
+                raise too_large_to_compute() from None
+            self._found.see(sink, seen)
+        self._worker.write(output, start + self._at * bits.itemsize, bits)
+
+    def _pieces(self, size: int) -> Iterator[tuple[Piece, int, int]]:
+        """The tensors that the block at hand crosses, with where they begin and end in it."""
+        index = bisect_right(self._ends, self._at)
+        at = 0
+        while at < size:
+            end = min(size, self._ends[index] - self._at)
+            yield self._span.pieces[index][0], at, end
+            at, index = end, index + 1
+
+    def _blame(self, at: int, size: int) -> None:
+        """Raise PEM0502 for the input that is not finite in a part of the span, if one is."""
+        index = bisect_right(self._ends, at)
+        piece, _ = self._span.pieces[index]
+        for number, load in sorted(self._loads.items()):
+            first = self._span.inputs[number]
+            width = ITEM_SIZE[load.dtype]
+            bits: Bits = np.empty(size * width, "u1")
+            self._worker.files.read(first.file, first.start + at * width, bits)
+            numbers = decoded(memoryview(bits), load.dtype, "F64")
+            if not np.isfinite(numbers).all():
+                source = piece.inputs[number]
+                assert isinstance(source, Source)
+                raise not_finite(source, numbers)
+
+
+def checked(exact: Array, bits: Bits, dtype: str, around: float) -> Seen:
+    """Seen, as rounding.look gives it; raises PEM0503 instead of NotFinite."""
+    try:
+        return look(exact, bits, dtype, around)
+    except NotFinite:
+        raise too_large_to_compute() from None
+
+
+def first_output(piece: Piece) -> int:
+    """The first output that a piece writes to."""
+    return min(sink.output for sink in piece.outputs if isinstance(sink, Sink | CutSink))

@@ -1,0 +1,333 @@
+"""Site programs: straight-line code over the tensors of a site, and how it is made and printed.
+
+A program reads input tensors by slot, computes in float32 or float64, and rounds once into output
+tensors by slot. It holds no name, no offset and no constant's value, so sites that do the same
+share one program, and one kernel:
+
+    %0 = load bf16 in0
+    %1 = cast f32 %0
+    %2 = scale f32 %1 c0
+    %3 = load bf16 in1
+    %4 = cast f32 %3
+    %5 = fma f32 %4 %2 c1        c1·%4 + %2
+    store bf16 %5 out0
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Hashable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+Shape = tuple[int, ...]
+
+# What acts on each element alone. Everything else moves or multiplies whole matrices.
+ELEMENTWISE = frozenset(
+    "load cast const scale add sub mul div fma sign abs less equal select reduce store".split()
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Instr:
+    """One step.
+
+    Attributes:
+        op: its name.
+        args: the numbers of the steps whose values it takes.
+        attrs: slots of inputs, constants and outputs, axes, ranks: whole numbers and words.
+        dtype: of its value, as safetensors spells it; `BOOL` for a comparison.
+        shape: of its value; () in a program that does the same for any shape.
+    """
+
+    op: str
+    args: tuple[int, ...]
+    attrs: tuple[Any, ...]
+    dtype: str
+    shape: Shape
+
+    def __str__(self) -> str:
+        words = [self.op, self.dtype.lower()]
+        words += ["×".join(map(str, self.shape))] if self.shape else []
+        words += [f"%{arg}" for arg in self.args]
+        words += [str(attr) for attr in self.attrs]
+        return " ".join(words)
+
+
+@dataclass(frozen=True)
+class Program:
+    """Straight-line code; equal programs are one kernel.
+
+    Attributes:
+        instrs: the steps, arguments first.
+    """
+
+    instrs: tuple[Instr, ...]
+
+    @cached_property
+    def elementwise(self) -> bool:
+        """Whether it treats every element alike, so that it runs over any span of them."""
+        return all(instr.op in ELEMENTWISE for instr in self.instrs)
+
+    @cached_property
+    def reduces(self) -> bool:
+        """Whether it needs a number over the whole tensor before it can finish."""
+        return any(instr.op == "reduce" for instr in self.instrs)
+
+    @cached_property
+    def linear(self) -> bool:
+        """Whether infinity or NaN in an input always shows in the output."""
+        return all(i.op in ("load", "cast", "scale", "add", "sub", "fma", "store", "const")
+                   for i in self.instrs)  # fmt: skip
+
+    @cached_property
+    def key(self) -> str:
+        """A digest of the text."""
+        return hashlib.sha256(str(self).encode()).hexdigest()
+
+    def __str__(self) -> str:
+        return "\n".join(
+            str(instr) if instr.op in ("store", "report") else f"%{index} = {instr}"
+            for index, instr in enumerate(self.instrs)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Value:
+    """The result of a step of a program that is being made."""
+
+    index: int
+    dtype: str
+    shape: Shape
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A program with what stands in its slots.
+
+    Attributes:
+        program: what to compute.
+        inputs, outputs: what the builder was given for them.
+        consts: the numbers.
+        shape: of every tensor where the program is elementwise; () otherwise.
+    """
+
+    program: Program
+    inputs: tuple[Hashable, ...]
+    consts: tuple[float, ...]
+    outputs: tuple[Hashable, ...]
+    shape: Shape
+
+
+class Builder:
+    """Makes the program of one site. Equal steps are one step."""
+
+    def __init__(self) -> None:
+        self._instrs: list[Instr] = []
+        self._known: dict[Instr, Value] = {}
+        self._inputs: dict[Hashable, int] = {}
+        self._consts: dict[float, int] = {}
+        self._outputs: list[Hashable] = []
+
+    def _add(
+        self, op: str, args: Iterable[Value], attrs: tuple[Any, ...], dtype: str, shape: Shape
+    ) -> Value:
+        instr = Instr(op, tuple(arg.index for arg in args), attrs, dtype, shape)
+        if instr not in self._known:
+            self._known[instr] = Value(len(self._instrs), dtype, shape)
+            self._instrs.append(instr)
+        return self._known[instr]
+
+    def _const(self, number: float) -> str:
+        return f"c{self._consts.setdefault(number, len(self._consts))}"
+
+    # --- elements ---------------------------------------------------------------------------
+
+    def load(self, source: Hashable, dtype: str, shape: Shape) -> Value:
+        """A tensor as it is stored."""
+        slot = self._inputs.setdefault(source, len(self._inputs))
+        return self._add("load", (), (f"in{slot}",), dtype, shape)
+
+    def cast(self, x: Value, dtype: str) -> Value:
+        """x in another precision."""
+        return x if x.dtype == dtype else self._add("cast", (x,), (), dtype, x.shape)
+
+    def const(self, number: float, dtype: str, shape: Shape) -> Value:
+        """A tensor of one number."""
+        return self._add("const", (), (self._const(number),), dtype, shape)
+
+    def scale(self, x: Value, number: float) -> Value:
+        """number·x; the number is rounded to x's precision first."""
+        return x if number == 1 else self._add("scale", (x,), (self._const(number),), *_of(x))
+
+    def fma(self, x: Value, number: float, y: Value) -> Value:
+        """number·x + y, rounded after each of the two steps on a CPU."""
+        if number == 1 or x.dtype != y.dtype:
+            return self.binary("add", self.scale(x, number), y)
+        return self._add("fma", (x, y), (self._const(number),), *_of(x))
+
+    def binary(self, op: str, x: Value, y: Value) -> Value:
+        """`add`, `sub`, `mul`, `div`: in the wider precision of the two."""
+        x, y = self.alike((x, y))
+        return self._add(op, (x, y), (), *_of(x))
+
+    def compare(self, op: str, x: Value, y: Value) -> Value:
+        """`less`, `equal`: where x < y, x = y."""
+        x, y = self.alike((x, y))
+        return self._add(op, (x, y), (), "BOOL", x.shape)
+
+    def select(self, where: Value, x: Value, y: Value) -> Value:
+        """x where a comparison holds, else y."""
+        x, y = self.alike((x, y))
+        return self._add("select", (where, x, y), (), *_of(x))
+
+    def unary(self, op: str, x: Value) -> Value:
+        """`sign`, `abs`."""
+        return self._add(op, (x,), (), *_of(x))
+
+    def reduce(self, op: str, x: Value) -> Value:
+        """`sum`, `max` over the whole tensor, in its place everywhere; a sum is in float64."""
+        return self._add("reduce", (x,), (op,), *_of(x))
+
+    def alike(self, values: Sequence[Value]) -> list[Value]:
+        """Values in the widest precision of them."""
+        dtype = "F64" if any(value.dtype == "F64" for value in values) else "F32"
+        return [self.cast(value, dtype) for value in values]
+
+    # --- matrices ---------------------------------------------------------------------------
+
+    def concat(self, values: Sequence[Value], axis: int) -> Value:
+        """Values side by side along an axis."""
+        if len(values) == 1:
+            return values[0]
+        values = self.alike(values)
+        size = sum(value.shape[axis] for value in values)
+        shape = (*values[0].shape[:axis], size, *values[0].shape[axis + 1 :])
+        return self._add("concat", values, (axis,), values[0].dtype, shape)
+
+    def pad(self, x: Value, axis: int, size: int) -> Value:
+        """x with zeros after it along an axis, up to a size."""
+        if x.shape[axis] >= size:
+            return x
+        shape = (*x.shape[:axis], size, *x.shape[axis + 1 :])
+        return self._add("pad", (x,), (axis,), x.dtype, shape)
+
+    def matmul(self, x: Value, y: Value) -> Value:
+        """x·y of two matrices."""
+        x, y = self.alike((x, y))
+        return self._add("matmul", (x, y), (), x.dtype, (x.shape[0], y.shape[1]))
+
+    def core_svd(self, a: Value, b: Value, scale: float, rank: int) -> tuple[Value, Value, Value]:
+        """The factors of the best approximation of scale·B·A of a rank, and what it costs: the
+        norm of what is cut off, and the norm of all. Float64; see lowrank.truncate."""
+        shapes = ((rank, *a.shape[1:]), (b.shape[0], rank, *b.shape[2:]), (2,))
+        args = (self.cast(a, "F64"), self.cast(b, "F64"))
+        attrs = (self._const(scale), f"rank={rank}")
+        core = self._add("core_svd", args, attrs, "F64", ())
+        new_a, new_b, cost = (
+            self._add("item", (core,), (n,), "F64", shape) for n, shape in enumerate(shapes)
+        )
+        return new_a, new_b, cost
+
+    def whole(self, a: Value, b: Value, scale: float) -> Value:
+        """What a cut costs that cuts nothing: 0, and the norm of scale·B·A."""
+        args = (self.cast(a, "F64"), self.cast(b, "F64"))
+        return self._add("whole", args, (self._const(scale),), "F64", (2,))
+
+    # --- results ----------------------------------------------------------------------------
+
+    def store(self, x: Value, sink: Hashable, dtype: str, around: float = 0.0) -> None:
+        """Round around + x to a dtype, once, and write it."""
+        self._sink("store", x, sink, dtype, (self._const(around),) if around else ())
+
+    def report(self, x: Value, sink: Hashable) -> None:
+        """Hand a value to whoever asked."""
+        self._sink("report", x, sink, x.dtype, ())
+
+    def _sink(
+        self, op: str, x: Value, sink: Hashable, dtype: str, attrs: tuple[Any, ...]
+    ) -> None:
+        self._outputs.append(sink)
+        attrs = (f"out{len(self._outputs) - 1}", *attrs)
+        self._instrs.append(Instr(op, (x.index,), attrs, dtype, x.shape))
+
+    def pieces(self, shapes: bool = False) -> list[Piece]:
+        """The program cut into parts that share no input and no step.
+
+        Args:
+            shapes: keep the shapes of parts that treat every element alike and need none.
+        """
+        sinks = [i for i, instr in enumerate(self._instrs) if instr.op in ("store", "report")]
+        groups: list[tuple[set[int], list[int]]] = []
+        for sink in sinks:
+            needed = self._needed(sink)
+            merged, members = needed, [sink]
+            apart = []
+            for group in groups:
+                if self._together(group, needed):
+                    merged, members = merged | group[0], [*group[1], *members]
+                else:
+                    apart.append(group)
+            groups = [*apart, (merged, members)]
+        return [self._piece(sorted(needed), shapes) for needed, _ in groups]
+
+    def _needed(self, sink: int) -> set[int]:
+        found, pending = {sink}, [sink]
+        while pending:
+            for arg in self._instrs[pending.pop()].args:
+                if arg not in found:
+                    found.add(arg)
+                    pending.append(arg)
+        return found
+
+    def _together(self, group: tuple[set[int], list[int]], needed: set[int]) -> bool:
+        """Whether two parts share work, and are both elementwise or both not: a part that runs
+        over spans is not slowed down by one that does not."""
+        shared = group[0] & needed
+        if not shared:
+            return False
+        loads_only = all(self._instrs[i].op in ("load", "cast") for i in shared)
+        return not loads_only or self._plain(group[0]) == self._plain(needed)
+
+    def _plain(self, needed: set[int]) -> bool:
+        return all(self._instrs[i].op in ELEMENTWISE for i in needed)
+
+    def _piece(self, kept: list[int], shapes: bool) -> Piece:
+        """A part with its slots numbered in the order it uses them."""
+        plain = not shapes and self._plain(set(kept))
+        place = {old: new for new, old in enumerate(kept)}
+        slots: dict[str, dict[str, str]] = {"in": {}, "c": {}, "out": {}}
+
+        def renamed(attr: Any) -> Any:
+            kind = attr.rstrip("0123456789") if isinstance(attr, str) else ""
+            if kind not in slots or kind == attr:
+                return attr
+            return slots[kind].setdefault(attr, f"{kind}{len(slots[kind])}")
+
+        instrs = [
+            replace(
+                instr,
+                args=tuple(place[arg] for arg in instr.args),
+                attrs=tuple(renamed(attr) for attr in instr.attrs),
+                shape=() if plain else instr.shape,
+            )
+            for instr in (self._instrs[i] for i in kept)
+        ]
+        inputs, consts = list(self._inputs), list(self._consts)
+        return Piece(
+            Program(tuple(instrs)),
+            tuple(inputs[slot(old)] for old in slots["in"]),
+            tuple(consts[slot(old)] for old in slots["c"]),
+            tuple(self._outputs[slot(old)] for old in slots["out"]),
+            self._instrs[kept[-1]].shape if plain else (),
+        )
+
+
+def slot(name: str) -> int:
+    """The number of a slot: 3 of `in3`, `c3`, `out3`."""
+    return int(name.lstrip("incout"))
+
+
+def _of(x: Value) -> tuple[str, Shape]:
+    return x.dtype, x.shape

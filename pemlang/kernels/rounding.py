@@ -1,0 +1,121 @@
+"""What rounding to the dtype of a file changes, watched block by block as results stream by.
+
+Two promises are kept here: no number that is not finite is written, and a result that its file
+would hold only coarsely is told. Both are settled for nearly every block by one dot product, and
+looked at number by number only where that cannot settle them.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pemlang.diagnostics import Fault
+from pemlang.kernels.dtypes import DTYPES, Array, decoded, too_large, too_small
+
+WORTH_SAYING = 0.01
+"""A relative change by rounding that a reader is told of."""
+
+
+class NotFinite(Exception):
+    """A result is infinite or NaN before it is rounded: an input is, or a step was too large."""
+
+
+@dataclass
+class Rounding:
+    """What is known of some tensors that belong together, or of a part of one.
+
+    Attributes:
+        lost, norm: squared norms of what rounding changed, and of the exact numbers. Where the
+            dtype itself promises a change of less than WORTH_SAYING nothing is added to `lost`.
+        kept: a number other than zero was written.
+    """
+
+    lost: float = 0.0
+    norm: float = 0.0
+    kept: bool = False
+
+    def add(self, other: Rounding) -> None:
+        """Take what another knows."""
+        self.lost += other.lost
+        self.norm += other.norm
+        self.kept |= other.kept
+
+    @property
+    def share(self) -> float:
+        """How much rounding changed, relative to the norm."""
+        return math.sqrt(self.lost / self.norm) if self.norm else 0.0
+
+
+@dataclass
+class Size:
+    """How large the numbers of one tensor are, as far as that is in doubt.
+
+    A dtype's smallest steps would lose most digits of a tensor that has none much larger.
+    """
+
+    fine: bool = False
+    top: float = 0.0
+    some: bool = False
+
+    def add(self, other: Size) -> None:
+        """Take what is known of another part of the tensor."""
+        self.fine |= other.fine
+        self.top = max(self.top, other.top)
+        self.some |= other.some
+
+    def fault(self, dtype: str) -> Fault | None:
+        """PEM0503 for a tensor whose digits would be lost."""
+        lost = not self.fine and self.some and self.top < 16 * DTYPES[dtype].step
+        return too_small(dtype) if lost else None
+
+
+@dataclass
+class Seen:
+    """What one look at a block gave."""
+
+    rounding: Rounding = field(default_factory=Rounding)
+    size: Size = field(default_factory=Size)
+
+
+def look(exact: Array, bits: NDArray[np.generic], dtype: str, around: float = 0.0) -> Seen:
+    """Hold rounded numbers to the exact ones.
+
+    Args:
+        exact: float32 or float64, one dimension.
+        bits: around + exact, rounded.
+        dtype: of the bits.
+        around: what was added before rounding: 1 for the gains of (IA)³, of which l − 1 counts.
+
+    Raises:
+        NotFinite: a number is infinite or NaN.
+        Fault: PEM0503 one is too large for the dtype.
+    """
+    known = DTYPES[dtype]
+    square = float(np.dot(exact, exact))
+    noise = exact.size * known.step**2
+    bound = 2.0 ** (-2 * known.bits) * square + noise / 4
+    certain = (
+        around == 0
+        and max(4096 * noise, 1e-30) <= square <= min(known.largest, 1e150) ** 2
+        and bound <= WORTH_SAYING**2 * square
+    )
+    if certain:
+        return Seen(Rounding(0.0, square, True), Size(fine=True))
+    if not exact.any():
+        return Seen()
+    if not np.isfinite(exact).all():
+        raise NotFinite
+    wide = exact.astype(np.float64)
+    read = decoded(bits, dtype, "F64")
+    if not np.isfinite(read).all():
+        raise too_large(dtype)
+    top, some = float(np.abs(read).max()), True
+    read -= around
+    lost = float(np.sum((read - wide) ** 2))
+    return Seen(
+        Rounding(lost, float(np.sum(wide**2)), bool(read.any())), Size(around != 0, top, some)
+    )
