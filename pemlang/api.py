@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import torch
     from peft import PeftModel
 
+    from pemlang.build.plan import Plan
     from pemlang.build.run import How, InMemory, Result, Sweep, Tick
 
 Params = Mapping[str, str | float | bool]
@@ -78,6 +79,23 @@ class Recipe:
         told = tick or (lambda what, done, total: None)
         return build(self._path, self._source, self._params, root, told, sweep, how)
 
+    def plan(
+        self, out: str | os.PathLike[str] | None = None, sweep: Sweep | None = None
+    ) -> tuple[Plan, list[str]]:
+        """What a build would compute, and the paths of its outputs as written; nothing is
+        written.
+
+        Args:
+            out, sweep: as for `build`.
+
+        Raises:
+            PemError: as `build`.
+        """
+        from pemlang.build.run import plan_of
+
+        root = None if out is None else Path(out).absolute()
+        return plan_of(self._path, self._source, self._params, root, sweep)
+
     def evaluate(self, name: str) -> dict[str, torch.Tensor]:
         """The tensors of a named adapter of the recipe, as PEFT stores them.
 
@@ -104,9 +122,9 @@ class Recipe:
 
     def _adapter(self, name: str) -> InMemory:
         from pemlang.build.place import placed
-        from pemlang.build.run import Recipes, in_memory
+        from pemlang.build.run import identified, in_memory
 
-        [checked] = Recipes(self._path, self._source, [self._params]).checked
+        [checked] = identified(self._path, self._source, [self._params])
         with placed(None):
             node = _named(checked, name)
         place = checked.scope.places[name]

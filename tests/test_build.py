@@ -237,7 +237,10 @@ def test_an_interrupted_build_leaves_nothing(tmp_path: Path, how: signal.Signals
     lora(tmp_path / "b", 2, BIG, rank=64)
     run = start(tmp_path, SUM + 'save a - b to "out/y" with rank=32\n')
     deadline = time.monotonic() + 60
-    while not list(tmp_path.glob("out/.x.*/README.md")) and time.monotonic() < deadline:
+    while (
+        not list(tmp_path.glob("out/.x.*/adapter_model.safetensors"))
+        and time.monotonic() < deadline
+    ):
         assert run.poll() is None, run.communicate()
         time.sleep(0.005)
     run.send_signal(how)

@@ -132,14 +132,14 @@ def test_colour_is_for_terminals(folder: Path) -> None:
 
 
 def test_a_long_build_shows_its_progress_on_a_terminal(folder: Path) -> None:
-    sites = {f"layers.{i}.q_proj": (512, 512) for i in range(150)}
-    lora(folder / "a", 1, sites, rank=64)
-    lora(folder / "b", 2, sites, rank=64)
+    sites = {f"layers.{i}.q_proj": (512, 512) for i in range(30)}
+    lora(folder / "a", 1, sites, rank=256)
+    lora(folder / "b", 2, sites, rank=256)
     recipe(folder, TEXT.replace('"out/x"', '"out/x" with rank=32'))
     shown = on_a_terminal(folder, "build", "recipe.pem")
-    assert "/150 sites" in shown
+    assert "%  out/x" in shown
     assert "█" in shown
-    assert "sites" not in pem(folder, "build", "recipe.pem").stderr.replace("most at", "")
+    assert "█" not in pem(folder, "build", "recipe.pem").stderr
 
 
 def test_a_reader_that_leaves_is_no_mistake(folder: Path) -> None:

@@ -32,7 +32,8 @@ from click.testing import CliRunner
 
 import pemlang
 from pemlang.build import run as build_run
-from pemlang.build.tensors import Tensors, file_digest
+from pemlang.build.digests import file_digest
+from pemlang.build.tensors import Files, source
 from pemlang.cli.main import cli
 from pemlang.diagnostics import Diagnostic, Fault, render
 from pemlang.formats import hub
@@ -170,9 +171,9 @@ def PEM0412_shrank(root: Path, patch: pytest.MonkeyPatch) -> Found:
 
 
 def read_all(adapter: Any) -> None:
-    tensors = Tensors(shelf.np.dtype("f4"))
-    for key in adapter.header.entries:
-        tensors.array(adapter, key)
+    with Files() as files:
+        for key, entry in adapter.header.entries.items():
+            files.tensor(source(adapter, key), entry.dtype, entry.shape)
 
 
 @made
@@ -199,6 +200,23 @@ def PEM0512_full(root: Path, patch: pytest.MonkeyPatch) -> Found:
     patch.setattr(build_run, "flush", full)
     text = 'adapter a = "adapters/a"\nsave a to "out/a"\n'
     return raised(lambda: support.build(root, text))
+
+
+SWEEP = build_run.Sweep("w", ("1", "2"))
+
+
+@made
+def PEM0347_sweep(root: Path, patch: pytest.MonkeyPatch) -> Found:
+    text = 'adapter a = "adapters/a"\nparam w: number = 1\nsave w * a to "out/a"\n'
+    return raised(lambda: pemlang.load(support.recipe(root, text)).build(sweep=SWEEP))
+
+
+@made
+def PEM0521_memory(root: Path, patch: pytest.MonkeyPatch) -> Found:
+    text = 'adapter a = "adapters/a"\nsave a to "out/a"\n'
+    return raised(
+        lambda: pemlang.load(support.recipe(root, text)).build(how=build_run.How(memory=1000))
+    )
 
 
 def applied(root: Path, sites: dict[str, tuple[int, int]], called: str | None = None) -> Found:

@@ -280,6 +280,7 @@ def test_a_chain_of_too_many_files_is_refused(folder: Path) -> None:
 PARAM = "param w: number in 0..1 = 0.5\nlet x = w * a"
 
 
+@pytest.mark.filterwarnings("ignore:.*`x` is zero")
 @pytest.mark.parametrize(
     ("value", "means"), [("0.25", "0.25"), (0.25, "0.25"), (1, "1"), ("1e-1", "0.1"), (" 0 ", "0")]
 )

@@ -61,7 +61,11 @@ class Evaluator:
         self._orders: dict[Node, list[Node]] = {}
 
     def lower(
-        self, builder: Builder, roots: Sequence[Node], site: str, cuts: dict[Node, Cut] | None = None
+        self,
+        builder: Builder,
+        roots: Sequence[Node],
+        site: str,
+        cuts: dict[Node, Cut] | None = None,
     ) -> list[Factors | None]:
         """Write the steps that give the parameters of some nodes at a site.
 
@@ -87,11 +91,16 @@ class Evaluator:
             for node in self._order(root):
                 if node not in found:
                     here = site in adapter_type(node).shapes
-                    found[node] = NODE_KINDS[node.op].lower(run, node, site, found) if here else None
+                    found[node] = (
+                        NODE_KINDS[node.op].lower(run, node, site, found) if here else None
+                    )
         return [found[root] for root in roots]
 
-    def arrays(self, roots: Sequence[Node], site: str) -> list[Arrays | None]:
-        """The parameters of some nodes at a site as numbers, all in memory.
+    def arrays(
+        self, roots: Sequence[Node], site: str, rows_alone: bool = False
+    ) -> list[Arrays | None]:
+        """The parameters of some nodes at a site as numbers, all in memory; without B where the
+        A factors are all that is asked for.
 
         Raises:
             Fault: PEM0502 an input that is not finite, PEM0503 a number too large on the way.
@@ -101,7 +110,7 @@ class Evaluator:
         for index, part in enumerate(lowered):
             if part is not None:
                 builder.report(part.a, (index, "a"))
-                if part.b is not None:
+                if part.b is not None and not rows_alone:
                     builder.report(part.b, (index, "b"))
         found: dict[object, np.ndarray[tuple[int, ...], np.dtype[np.floating]]] = {}
         for piece in builder.pieces(shapes=True):
@@ -109,7 +118,7 @@ class Evaluator:
             found |= {piece.outputs[slot]: array for slot, array in results.items()}
         self._progress()
         return [
-            part and Arrays(found[index, "a"], found.get((index, "b")), part.scale)
+            None if part is None else Arrays(found[index, "a"], found.get((index, "b")), part.scale)
             for index, part in enumerate(lowered)
         ]
 
@@ -196,7 +205,8 @@ class Evaluator:
         return (record.finish(_joined(record, rows)) if rows else 0.0), len(rows)
 
     def _row(self, node: Node, site: str) -> tuple[float, ...]:
-        return MEASURES[node.attrs[0]].at_site(self.arrays(node.args, site), node.attrs[1:])
+        record = MEASURES[node.attrs[0]]
+        return record.at_site(self.arrays(node.args, site, record.rows_alone), node.attrs[1:])
 
 
 def _sites(node: Node) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -16,8 +17,6 @@ def default_threads() -> int:
 def default_budget() -> int:
     """Bytes of working memory a build takes unless told otherwise: half of the machine's."""
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    try:
+    with contextlib.suppress(OSError, ValueError):  # where there is no such limit
         memory = min(memory, int(_CGROUP.read_text()))
-    except (OSError, ValueError):  # no such limit
-        pass
     return memory // 2

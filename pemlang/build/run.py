@@ -12,8 +12,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
-import networkx as nx
 from threadpoolctl import threadpool_limits
 
 from pemlang.build.card import Card, Input, write_card
@@ -118,32 +118,29 @@ class _Job:
     digest: str
 
 
-class Recipes:
-    """A recipe, checked at one or several settings of its params, with its adapters known by
-    content."""
+def identified(
+    path: Path,
+    source: Source,
+    settings: Sequence[Mapping[str, Setting]],
+    root: Path | None = None,
+) -> list[Checked]:
+    """A recipe checked at one or several settings of its params, its adapters known by content.
 
-    def __init__(
-        self,
-        path: Path,
-        source: Source,
-        settings: Sequence[Mapping[str, Setting]],
-        root: Path | None = None,
-    ) -> None:
-        """Check from headers first, so that no tensor is fetched for a recipe that is wrong.
+    It is checked from headers first, so that no tensor is fetched for a recipe that is wrong.
 
-        Raises:
-            PemError: everything wrong with it.
-        """
+    Raises:
+        PemError: everything wrong with it.
+    """
 
-        def at_all(how: Loaders) -> list[Checked]:
-            found = []
-            for some in settings:
-                found.append(check(path, source, how, some, root))
-                found[-1].report.raise_errors()
-            return found
+    def at_all(how: Loaders) -> list[Checked]:
+        found = []
+        for some in settings:
+            found.append(check(path, source, how, some, root))
+            found[-1].report.raise_errors()
+        return found
 
-        at_all(loaders())
-        self.checked = at_all(loaders(whole=True, identify=adapter_digest))
+    at_all(loaders())
+    return at_all(loaders(whole=True, identify=adapter_digest))
 
 
 def build(
@@ -169,12 +166,9 @@ def build(
         PemError: with everything wrong; nothing has been written then.
     """
     how = how or How()
-    swept = [{**settings, sweep.name: value} for value in sweep.values] if sweep else [settings]
-    recipes = Recipes(path, source, swept, root).checked
-    _something_apart(recipes, sweep)
+    recipes = _recipes(path, source, settings, root, sweep)
     inputs = _inputs(recipes)
     for checked in recipes:
-        refuse_models(checked)
         for output in checked.outputs:
             with placed(output.span):
                 check_target(output.target, inputs)
@@ -183,7 +177,10 @@ def build(
         began = time.perf_counter()
         jobs, warnings = _jobs(recipes, files, lambda: tick("measuring", 0, 1))
         plan = _planned(jobs)
-        places = [new_stage(job.output.target, stage) for job in jobs]
+        places = []
+        for job in jobs:
+            with placed(job.output.span):
+                places.append(new_stage(job.output.target, stage))
         reports, seconds = _stream(plan, jobs, files, places, tick, how, began)
         built = []
         for job, one, report, at in zip(jobs, plan.outputs, reports, places, strict=True):
@@ -194,6 +191,39 @@ def build(
             with placed(job.output.span):
                 take_place(staged, inputs)
     return Result(tuple(built), tuple(_distinct(warnings)), seconds)
+
+
+def plan_of(
+    path: Path,
+    source: Source,
+    settings: Mapping[str, Setting],
+    root: Path | None = None,
+    sweep: Sweep | None = None,
+) -> tuple[Plan, list[str]]:
+    """What a build would do, and the paths of its outputs; raises as build does until then.
+
+    Tensors are read where a number or a rank is measured, and nothing is written.
+    """
+    recipes = _recipes(path, source, settings, root, sweep)
+    with threadpool_limits(1), Files() as files:
+        jobs, _ = _jobs(recipes, files, lambda: None)
+        return _planned(jobs), [job.output.path for job in jobs]
+
+
+def _recipes(
+    path: Path,
+    source: Source,
+    settings: Mapping[str, Setting],
+    root: Path | None,
+    sweep: Sweep | None,
+) -> list[Checked]:
+    """The recipe at each value of a sweep, fit to be built."""
+    swept = [{**settings, sweep.name: value} for value in sweep.values] if sweep else [settings]
+    recipes = identified(path, source, swept, root)
+    _something_apart(recipes, sweep)
+    for checked in recipes:
+        refuse_models(checked)
+    return recipes
 
 
 def _something_apart(recipes: Sequence[Checked], sweep: Sweep | None) -> None:
@@ -326,7 +356,7 @@ class InMemory:
         tensors: key, dtype, shape and little-endian bytes of each.
     """
 
-    config: Mapping[str, object]
+    config: Mapping[str, Any]
     tensors: Sequence[tuple[str, str, tuple[int, ...], memoryview]]
 
 
@@ -362,8 +392,7 @@ def refuse_models(checked: Checked) -> None:
     ]
     found = []
     for what, nodes, span in wanted:
-        made_from = {*nodes}.union(*(nx.ancestors(checked.graph.nx, node) for node in nodes))
-        if any(node.op in WHOLE_MODELS for node in made_from):
+        if any(node.op in WHOLE_MODELS for node in checked.graph.order(nodes)):
             fault = Fault(
                 "PEM0601",
                 f"{what} needs whole models: this version checks them, it does not compute with "

@@ -169,8 +169,9 @@ def run(
         finished = 0
         while any(member.is_alive() for member in crew):
             if done.acquire(timeout=0.05):
-                finished += 1
-                tick(min(finished, len(jobs)), len(jobs))
+                finished += 1  # a thread that ends is counted too
+                if finished <= len(jobs):
+                    tick(finished, len(jobs))
     finally:
         stop.set()
         for member in crew:
@@ -280,7 +281,7 @@ class _Worker:
     def write(self, output: int, start: int, bits: Bits) -> None:
         """Write an array to an output."""
         if bits.size:
-            self._targets[output].write(start, memoryview(bits).cast("B"))
+            self._targets[output].write(start, bits.data.cast("B"))
 
     def _site(self, piece: Piece, found: _Result) -> None:
         found.output = first_output(piece)
@@ -319,7 +320,7 @@ class _Worker:
                         "choose whose to keep: with heads=NAME",
                     )
             if tensor.dtype in FLOATS:
-                numbers = decoded(memoryview(part), tensor.dtype, "F64")
+                numbers = decoded(part.data, tensor.dtype, "F64")
                 if not np.isfinite(numbers).all():
                     raise not_finite(first, numbers)
             self.write(copy.output, start + at, part)
@@ -332,9 +333,7 @@ _COPY = 1 << 20
 class _SpanPart:
     """Some blocks of a span."""
 
-    def __init__(
-        self, worker: _Worker, span: Span, first: int, count: int, found: _Result
-    ) -> None:
+    def __init__(self, worker: _Worker, span: Span, first: int, count: int, found: _Result) -> None:
         self._worker, self._span, self._found = worker, span, found
         self._first, self._last = first, first + count
         self._ends = list(accumulate(size for _, size in span.pieces))
@@ -349,8 +348,8 @@ class _SpanPart:
         kernel = self._worker.kernel(self._span.program, self._span.consts)
         for turn in range(kernel.passes):
             kept: list[list[float]] = []
-            for self._at in range(self._first, self._last, BLOCK):
-                size = min(BLOCK, self._last - self._at)
+            for at in range(self._first, self._last, BLOCK):
+                self._at, size = at, min(BLOCK, self._last - at)
                 kept.append(kernel.run(turn, size, self._read, self._write))
             for number, index in enumerate(kernel.reduced(turn)):
                 kernel.settle(index, [row[number] for row in kept])
@@ -397,7 +396,7 @@ class _SpanPart:
             width = ITEM_SIZE[load.dtype]
             bits: Bits = np.empty(size * width, "u1")
             self._worker.files.read(first.file, first.start + at * width, bits)
-            numbers = decoded(memoryview(bits), load.dtype, "F64")
+            numbers = decoded(bits.data, load.dtype, "F64")
             if not np.isfinite(numbers).all():
                 source = piece.inputs[number]
                 assert isinstance(source, Source)

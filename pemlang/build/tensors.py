@@ -6,6 +6,7 @@ fault the first time it is touched.
 
 from __future__ import annotations
 
+import math
 import os
 import resource
 import threading
@@ -33,23 +34,28 @@ class Source:
     Attributes:
         file: that holds it.
         start: its first byte there.
-        name: what a message calls it.
+        key: its name there.
     """
 
     file: Path
     start: int
-    name: str
+    key: str
+
+    @property
+    def name(self) -> str:
+        """What a message calls it."""
+        return f"{visible(self.key)} of {visible(self.file.parent)}"
 
 
 def source(adapter: Adapter, key: str) -> Source:
     """Where a tensor of an adapter lies."""
     start = adapter.header.data_start + adapter.header.entries[key].start
-    return Source(adapter.weights, start, f"{visible(key)} of {visible(adapter.directory)}")
+    return Source(adapter.weights, start, key)
 
 
 def not_finite(what: Source, bits: Iterable[float]) -> Fault:
     """PEM0502 for an input that holds infinity or NaN."""
-    found = "NaN" if any(number != number for number in bits) else "an infinite number"
+    found = "NaN" if any(map(math.isnan, bits)) else "an infinite number"
     return Fault(
         "PEM0502",
         f"{what.name} holds {found}",
@@ -89,7 +95,7 @@ class Files:
         if handle is None:
             handle = self._opened(file)
         try:
-            rest = memoryview(out).cast("B") if out.size else memoryview(b"")
+            rest = out.data.cast("B") if out.size else memoryview(b"")
             while rest:
                 count = os.preadv(handle, [rest], start)
                 if count == 0:

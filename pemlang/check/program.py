@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from graphlib import TopologicalSorter
 from pathlib import Path
-
-import networkx as nx
 
 from pemlang.diagnostics import Fault, Report, nearest, visible
 from pemlang.formats.disk import is_file
@@ -24,17 +23,27 @@ class Program:
     main: the file being built.
     trees: every file by its path.
     imports: each import statement to the path of the file it names.
-    graph: an edge from an imported file to the one that imports it.
+    needs: every file to the files it imports.
     """
 
     main: Path
     trees: dict[Path, t.File] = field(default_factory=dict)
     imports: dict[t.Import, Path] = field(default_factory=dict)
-    graph: nx.DiGraph[Path] = field(default_factory=nx.DiGraph)
+    needs: dict[Path, set[Path]] = field(default_factory=dict)
 
     def order(self) -> list[Path]:
-        """Imported files before those that import them."""
-        return list(nx.lexicographical_topological_sort(self.graph, key=str))
+        """Imported files before those that import them, in an order that depends on paths alone."""
+        ordered = {path: sorted(self.needs[path]) for path in sorted(self.needs)}
+        return list(TopologicalSorter(ordered).static_order())
+
+    def reaches(self, importer: Path, imported: Path) -> bool:
+        """Whether a file imports another, or is it, by any way."""
+        seen, pending = {importer}, [importer]
+        while pending:
+            new = self.needs.get(pending.pop(), set()) - seen
+            seen |= new
+            pending += new
+        return imported in seen
 
 
 def load_program(path: Path, source: Source, report: Report) -> Program:
@@ -44,7 +53,7 @@ def load_program(path: Path, source: Source, report: Report) -> Program:
     imported, and what reading and parsing say.
     """
     program = Program(path)
-    program.graph.add_node(path)
+    program.needs[path] = set()
     pending = [(path, source)]
     while pending:
         here, text = pending.pop()
@@ -67,10 +76,7 @@ def load_program(path: Path, source: Source, report: Report) -> Program:
 
 
 def _connect(program: Program, imported: Path, importer: Path) -> None:
-    cycle = imported == importer
-    if not cycle and program.graph.has_node(imported):
-        cycle = nx.has_path(program.graph, importer, imported)
-    if cycle:
+    if program.reaches(imported, importer):
         if imported == importer:
             raise Fault("PEM0204", "this file imports itself", "remove the import")
         raise Fault(
@@ -78,7 +84,8 @@ def _connect(program: Program, imported: Path, importer: Path) -> None:
             f"{visible(imported.name)} imports {visible(importer.name)} in turn: a cycle",
             "move what both need into a third file",
         )
-    program.graph.add_edge(imported, importer)
+    program.needs.setdefault(imported, set())
+    program.needs[importer].add(imported)
 
 
 def _target(statement: t.Import, source: Source) -> tuple[Path, str]:

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 import click
 
 from pemlang.cli.common import coloured, recipe_options, say
+from pemlang.cli.values import Memory, SweepOf
 from pemlang.diagnostics import PemError, visible
 
 if TYPE_CHECKING:
-    from pemlang.build.run import Built
+    from pemlang.build.run import Built, Sweep
 
 _PATIENCE = 0.5  # seconds before a bar appears
 _SITES_SHOWN = 5
@@ -35,7 +36,8 @@ class _Bar:
         self._last, self._shown = now, True
         filled = 24 * done // max(1, total)
         bar = "█" * filled + "░" * (24 - filled)
-        click.echo(f"\r\x1b[K{bar} {done}/{total} sites  {what[-40:]}", nl=False, err=True)
+        share = 100 * done // max(1, total)
+        click.echo(f"\r\x1b[K{bar} {share:3}%  {what[-40:]}", nl=False, err=True)
 
     def clear(self) -> None:
         if self._shown:
@@ -49,17 +51,62 @@ class _Bar:
     metavar="DIR",
     help="Write the outputs inside this folder instead of the recipe's own.",
 )
+@click.option(
+    "--sweep",
+    type=SweepOf(),
+    metavar="NAME=START:STOP:STEP",
+    help="Build at each value of a param, such as weight=0:1:0.1 or weight=0.2,0.5; the inputs "
+    "are read once for all of them. The paths of the outputs must name it: out/w{weight}.",
+)
+@click.option(
+    "--memory",
+    type=Memory(),
+    metavar="AMOUNT",
+    help="Work in at most so much memory, such as 512MB; half of the machine's by default.",
+)
+@click.option(
+    "--threads",
+    type=click.IntRange(1, 1024),
+    metavar="N",
+    help="Use at most N threads; as many as there are processors by default. Neither this nor "
+    "--memory changes a byte of the outputs.",
+)
+@click.option(
+    "--dump-kernels",
+    is_flag=True,
+    help="Show the programs that would run, and write nothing.",
+)
 @recipe_options
-def build(recipe: str, settings: dict[str, str], form: str, out: str | None) -> int:
+def build(
+    recipe: str,
+    settings: dict[str, str],
+    form: str,
+    out: str | None,
+    sweep: Sweep | None,
+    memory: int | None,
+    threads: int | None,
+    dump_kernels: bool,
+) -> int:
     """Build a recipe: write every adapter it saves.
 
     Each output is a directory that PEFT loads; it appears whole or not at all.
     """
     from pemlang.api import load
+    from pemlang.build.run import How
 
+    if sweep is not None and sweep.name in settings:
+        raise click.UsageError(f"`{sweep.name}` is both in --set and in --sweep.")
+    how = How(threads, memory)
     bar = _Bar()
     try:
-        result = load(recipe, settings).build(out, bar)
+        found = load(recipe, settings)
+        if dump_kernels:
+            from pemlang.build.machine import default_threads
+            from pemlang.review.kernels import kernels_as_text
+
+            click.echo(kernels_as_text(*found.plan(out, sweep), threads or default_threads()))
+            return 0
+        result = found.build(out, bar, sweep, how)
     except PemError as error:
         bar.clear()
         return say(error.diagnostics, form)

@@ -1,4 +1,4 @@
-"""The typed DAG of a recipe: interned nodes in a networkx graph.
+"""The typed DAG of a recipe: interned nodes, and the networkx graph of them.
 
 Two expressions that are written alike, or that the rewrites make alike, are one node.
 """
@@ -10,13 +10,15 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields
 from fractions import Fraction
-from typing import Any
-
-import networkx as nx
+from graphlib import TopologicalSorter
+from typing import TYPE_CHECKING, Any
 
 from pemlang.diagnostics import Fault
 from pemlang.formats.adapter import Adapter
 from pemlang.formats.sites import Method, Shapes
+
+if TYPE_CHECKING:
+    import networkx as nx
 
 MAX_DEPTH = 200
 
@@ -83,6 +85,11 @@ class Node:
         said = json.dumps(parts, ensure_ascii=False)
         self.key = hashlib.sha256(said.encode()).hexdigest()
 
+    @property
+    def sources(self) -> tuple[Node, ...]:
+        """The nodes it is made from, measured numbers included."""
+        return (*self.args, *_nodes_in(self.attrs))
+
     def __repr__(self) -> str:
         return f"<{self.op} {self.key[:8]}>"
 
@@ -107,15 +114,33 @@ def plain(value: Any) -> Any:
 
 
 class Graph:
-    """Interns nodes and keeps them, with their types, in a networkx graph.
-
-    Attributes:
-        nx: edges run from an argument to what is made from it; every node has `type` and `op`.
-    """
+    """Interns nodes and keeps them with what they are made from."""
 
     def __init__(self) -> None:
-        self.nx: nx.DiGraph[Node] = nx.DiGraph()
         self._interned: dict[str, Node] = {}
+        self._nx: nx.DiGraph[Node] | None = None
+
+    @property
+    def nx(self) -> nx.DiGraph[Node]:
+        """The graph: edges run from an argument to what is made from it; every node has `type`
+        and `op`.
+
+        It is made when it is first asked for: importing networkx takes as long as checking a
+        recipe.
+        """
+        if self._nx is None:
+            import networkx
+
+            self._nx = networkx.DiGraph()
+            for node in self._interned.values():
+                self._draw(node)
+        return self._nx
+
+    def _draw(self, node: Node) -> None:
+        assert self._nx is not None
+        self._nx.add_node(node, op=node.op, type=node.type)
+        for source in node.sources:
+            self._nx.add_edge(source, node)
 
     def add(
         self,
@@ -137,19 +162,28 @@ class Graph:
         if known is not None:
             return known
         self._interned[node.key] = node
-        self.nx.add_node(node, op=op, type=type)
-        for source in (*node.args, *_nodes_in(attrs)):
-            self.nx.add_edge(source, node)
+        if self._nx is not None:
+            self._draw(node)
         return node
 
     def order(self, roots: Iterable[Node]) -> list[Node]:
-        """Everything the roots are made from and the roots, arguments first."""
-        wanted: set[Node] = set()
-        for root in roots:
-            wanted |= {root} | nx.ancestors(self.nx, root)
-        return list(
-            nx.lexicographical_topological_sort(self.nx.subgraph(wanted), key=lambda n: n.key)
-        )
+        """Everything the roots are made from and the roots, arguments first; in an order that
+        depends on keys alone."""
+        made_from: dict[Node, tuple[Node, ...]] = {}
+        pending = list(roots)
+        while pending:
+            node = pending.pop()
+            if node not in made_from:
+                made_from[node] = node.sources
+                pending += node.sources
+        sorter = TopologicalSorter(made_from)
+        sorter.prepare()
+        found: list[Node] = []
+        while sorter:
+            ready = sorted(sorter.get_ready(), key=lambda node: node.key)
+            found += ready
+            sorter.done(*ready)
+        return found
 
     def leaves(self, root: Node) -> list[Node]:
         """The adapters a value is made from, in canonical order."""
@@ -167,7 +201,7 @@ class Graph:
 
     def all_leaves(self) -> list[Node]:
         """Every adapter of the graph, in canonical order."""
-        return sorted((n for n in self.nx.nodes if n.op == "leaf"), key=lambda n: n.key)
+        return sorted((n for n in self._interned.values() if n.op == "leaf"), key=lambda n: n.key)
 
 
 def _nodes_in(attrs: Any) -> Iterator[Node]:

@@ -70,9 +70,7 @@ def _table(dtype: str) -> Array:
 _TABLES = {dtype: _table(dtype) for dtype in ("F8_E5M2", "F8_E4M3")}
 
 
-def decode(
-    raw: NDArray[np.generic] | memoryview | bytes, dtype: str, out: Array
-) -> None:
+def decode(raw: NDArray[np.generic] | memoryview | bytes, dtype: str, out: Array) -> None:
     """Write numbers of a file dtype into an array of float32 or float64. Exact.
 
     Args:
@@ -88,7 +86,7 @@ def decode(
     elif dtype == "BF16":
         np.copyto(out, np.left_shift(bits, 16, dtype="<u4").view(F32))
     elif dtype in _TABLES and out.dtype == F32:
-        np.take(_TABLES[dtype], bits, out=out, mode="clip")
+        _TABLES[dtype].take(bits.view("u1"), out=out, mode="clip")
     elif dtype in _TABLES:
         np.copyto(out, _TABLES[dtype][bits])
     else:
@@ -117,7 +115,7 @@ def encode(
         scratch: room for as many 32-bit words, for bf16.
     """
     if dtype == "BF16":
-        bits = (array if array.dtype == F32 else _odd_float32(array)).view("<u4")
+        bits = (array if array.dtype == F32 else _towards_float32(array)).view("<u4")
         work = np.empty(bits.shape, "<u4") if scratch is None else scratch
         np.right_shift(bits, 16, out=work)
         np.bitwise_and(work, 1, out=work)
@@ -172,12 +170,14 @@ def too_small(dtype: str) -> Fault:
     )
 
 
-def _odd_float32(array: Array) -> Array:
-    """float32, and from float64 rounded to odd: a later rounding to fewer bits is then right."""
+def _towards_float32(array: Array) -> Array:
+    """float32, from which a later rounding to bf16 is right: where float64 was rounded to just
+    halfway between two bf16 numbers, it is moved to the side it came from."""
     with np.errstate(over="ignore"):
         narrow = np.ascontiguousarray(array, "<f4")
-    back = narrow.astype(np.float64)
     bits = narrow.view("<u4")
-    bits = np.where(np.abs(back) > np.abs(array), bits - 1, bits)
-    bits = np.where(back != array, bits | 1, bits)
-    return bits.astype("<u4").view("<f4")
+    halfway = np.flatnonzero((bits & 0xFFFF) == 0x8000)
+    if halfway.size:
+        exact, found = np.abs(array[halfway]), np.abs(narrow[halfway].astype(F64))
+        bits[halfway] += (exact > found).astype("<u4") - (exact < found).astype("<u4")
+    return narrow

@@ -41,9 +41,7 @@ def weighted(builder: Builder, parts: Iterable[tuple[float, Value]]) -> Value:
     return total
 
 
-def concatenated(
-    builder: Builder, parts: Iterable[tuple[float, Factors]], scale: float
-) -> Factors:
+def concatenated(builder: Builder, parts: Iterable[tuple[float, Factors]], scale: float) -> Factors:
     """Σ cᵢ·Δᵢ as one pair of factors: A stacked, B side by side and carrying cᵢ·sᵢ/scale.
 
     The sum is exact: its rank is the sum of the ranks.

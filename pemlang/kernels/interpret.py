@@ -33,9 +33,7 @@ MEANING: dict[str, Callable[..., Any]] = {
 }
 
 
-def interpret(
-    program: Program, inputs: Sequence[Dense], consts: Sequence[float]
-) -> list[Dense]:
+def interpret(program: Program, inputs: Sequence[Dense], consts: Sequence[float]) -> list[Dense]:
     """The outputs of a program, one for each slot, not yet rounded to their dtypes.
 
     Args:
@@ -57,7 +55,7 @@ def interpret(
 def _value(
     instr: Instr, args: Sequence[Any], inputs: Sequence[Dense], consts: Sequence[float]
 ) -> Any:
-    attrs = [consts[slot(a)] if _names_const(a) else a for a in instr.attrs]
+    attrs: list[Any] = [consts[slot(a)] if _names_const(a) else a for a in instr.attrs]
     match instr.op:
         case "store" | "report":
             return None
@@ -76,9 +74,9 @@ def _value(
             assert width[axis][1] >= 0
             return np.pad(x, width)
         case "core_svd":
-            return _cut(*args, attrs[0], int(attrs[1].removeprefix("rank=")))
+            return _cut(args[0], args[1], attrs[0], int(attrs[1].removeprefix("rank=")))
         case "whole":
-            return np.array([0.0, np.linalg.norm(_delta(*args, attrs[0]))])
+            return np.array([0.0, np.linalg.norm(_delta(args[0], args[1], attrs[0]))])
     return MEANING[instr.op](*args, *attrs)
 
 
@@ -94,7 +92,7 @@ def _delta(a: Dense, b: Dense, scale: float) -> Dense:
 def _cut(a: Dense, b: Dense, scale: float, rank: int) -> tuple[Dense, Dense, Dense]:
     u, values, vt = np.linalg.svd(_delta(a, b, scale), full_matrices=False)
     left, right, kept = u[:, :rank], vt[:rank], np.sqrt(values[:rank])
-    signs = np.where(left[np.argmax(np.abs(left), axis=0), np.arange(left.shape[1])] < 0, -1, 1)
+    signs = np.where(left.max(axis=0) >= -left.min(axis=0), 1, -1)
     new_a = (signs * kept)[:, None] * right
     new_b = left * (signs * kept / scale if scale else 0 * kept)
     cost = np.array([np.linalg.norm(values[rank:]), np.linalg.norm(values)])

@@ -60,11 +60,11 @@ class Arrays:
 
 
 def matrices(part: Arrays) -> tuple[Matrix, Matrix]:
-    """B (out, r) carrying the scale, and A (r, in), flattened and in float64."""
+    """B (out, r) without the scale, and A (r, in), flattened and in float64."""
     rank = part.a.shape[0]
-    a = part.a.reshape(rank, -1).astype(np.float64)
-    b = part.out.reshape(part.out.shape[0], rank).astype(np.float64)
-    return b * part.scale, a
+    a = part.a.reshape(rank, -1).astype(np.float64, copy=False)
+    b = part.out.reshape(part.out.shape[0], rank).astype(np.float64, copy=False)
+    return b, a
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,10 +98,12 @@ def triangle(x: Matrix) -> Triangle:
     number, which that squares, allows it; else by Householder QR. Columns are brought to norm 1
     first, which costs nothing and leaves R exact in its scales.
     """
-    size = np.linalg.norm(x, axis=0)
-    if x.shape[0] >= x.shape[1] and size.all() and np.isfinite(size).all():
+    gram = x.T @ x if x.shape[0] >= x.shape[1] else np.zeros((1, 1))
+    squares = np.diagonal(gram)
+    if (squares > 1e-280).all() and (squares < 1e280).all():
+        size = np.sqrt(squares)
         try:
-            low = np.linalg.cholesky(x.T @ x / np.outer(size, size))
+            low = np.linalg.cholesky(gram / np.outer(size, size))
         except np.linalg.LinAlgError:  # dependent columns
             pass
         else:
@@ -115,7 +117,8 @@ def triangle(x: Matrix) -> Triangle:
 def core(part: Arrays) -> Matrix:
     """The core s·R_B·R_Aᵀ: at most r×r, with the singular values and the norm of Δ."""
     b, a = matrices(part)
-    return triangle(b).r @ triangle(a.T).r.T
+    found: Matrix = part.scale * (triangle(b).r @ triangle(a.T).r.T)
+    return found
 
 
 def singular_values(part: Arrays) -> Matrix:
@@ -150,25 +153,32 @@ def inner(one: Arrays, other: Arrays) -> float:
     r_b = triangle(np.hstack([b1, b2])).r
     r_a = triangle(np.hstack([a1.T, a2.T])).r
     cut = b1.shape[1]
-    return float(np.sum((r_b[:, :cut] @ r_a[:, :cut].T) * (r_b[:, cut:] @ r_a[:, cut:].T)))
+    found = np.sum((r_b[:, :cut] @ r_a[:, :cut].T) * (r_b[:, cut:] @ r_a[:, cut:].T))
+    return float(one.scale * other.scale * found)
 
 
 def overlap(one: Arrays, other: Arrays) -> float:
-    """How alike two A row spaces are: ‖Q₁ᵀQ₂‖²/min(r₁, r₂), 1 for one inside the other."""
-    bases = []
-    for part in (one, other):
-        _, a = matrices(part)
-        found = triangle(a.T)
-        if found.q is None:
-            bases.append(found.times(np.eye(a.shape[0])))
-            continue
-        u, sizes, _ = np.linalg.svd(found.r)  # rows that depend on others add no direction
-        largest = max(1e-300, float(sizes.max(initial=0.0)))
-        bases.append(found.q @ u[:, sizes > 1e-10 * largest])
+    """How alike two A row spaces are: ‖Q₁ᵀQ₂‖²/min(r₁, r₂), 1 for one inside the other.
+
+    Q₁ᵀQ₂ = R₁⁻ᵀ·(A₁A₂ᵀ)·R₂⁻¹ needs no Q where both R are well conditioned.
+    """
+    rows = [part.a.reshape(part.a.shape[0], -1).astype(np.float64) for part in (one, other)]
+    first, second = (triangle(a.T) for a in rows)
+    if first.inverse is not None and second.inverse is not None:
+        shared = first.inverse.T @ (rows[0] @ rows[1].T) @ second.inverse
+        return float(np.sum(shared**2) / min(len(a) for a in rows))
+    bases = [_basis(found) for found in (first, second)]
     least = min(q.shape[1] for q in bases)
     if least == 0:
         return 0.0
     return float(np.sum((bases[0].T @ bases[1]) ** 2) / least)
+
+
+def _basis(found: Triangle) -> Matrix:
+    """Orthonormal columns that span x: rows that depend on others add no direction."""
+    u, sizes, _ = np.linalg.svd(found.r)
+    largest = max(1e-300, float(sizes.max(initial=0.0)))
+    return found.times(u[:, sizes > 1e-10 * largest])
 
 
 def rank_for_energy(values: Matrix, energy: float) -> int:
@@ -192,11 +202,10 @@ def truncate(part: Arrays, rank: int) -> tuple[Matrix, Matrix, Matrix]:
     """
     b, a = matrices(part)
     left_of, right_of = triangle(b), triangle(a.T)
-    u, values, vt = np.linalg.svd(left_of.r @ right_of.r.T)
+    u, values, vt = np.linalg.svd(part.scale * (left_of.r @ right_of.r.T))
     rank = min(rank, len(values))
     left, right = left_of.times(u[:, :rank]), right_of.times(vt[:rank].T).T
-    signs = np.sign(left[np.argmax(np.abs(left), axis=0), np.arange(rank)])
-    signs[signs == 0] = 1
+    signs = np.where(left.max(axis=0) >= -left.min(axis=0), 1.0, -1.0)
     root = signs * np.sqrt(values[:rank])
     left *= root / part.scale if part.scale else 0.0 * root
     right *= root[:, None]

@@ -106,58 +106,67 @@ def _value(
     consts: Sequence[float],
 ) -> Any:
     numbers = [consts[slot(a)] for a in instr.attrs if isinstance(a, str) and a[1:].isdigit()]
-    match instr.op:
-        case "load":
-            where = slot(instr.attrs[0])
-            return _finite(read(where, instr.shape, instr.dtype), instr.dtype, where)
-        case "cast":
-            [arg] = instr.args
-            if program.instrs[arg].op != "load":
-                return args[0].astype(stored_dtype(instr.dtype))
-            wide = decoded(args[0], program.instrs[arg].dtype, instr.dtype)
-            return _finite(wide, instr.dtype, slot(program.instrs[arg].attrs[0]))
-        case "const":
-            return np.full(instr.shape, numbers[0], stored_dtype(instr.dtype))
-        case "scale":
-            return np.multiply(args[0], args[0].dtype.type(numbers[0]))
-        case "fma":
-            product = np.multiply(args[0], args[0].dtype.type(numbers[0]))
-            return np.add(args[1], product, out=product)
-        case "select":
-            return np.where(*args)
-        case "reduce":
-            what = np.sum(args[0], dtype="f8") if instr.attrs[0] == "sum" else np.max(args[0])
-            return np.full_like(args[0], what)
-        case "concat":
-            return np.concatenate(args, axis=instr.attrs[0])
-        case "pad":
-            return np.pad(
-                args[0], [(0, n - m) for n, m in zip(instr.shape, args[0].shape, strict=True)]
-            )
-        case "matmul":
-            return args[0] @ args[1]
-        case "item":
-            return args[0][instr.attrs[0]]
-        case "core_svd":
-            rank = int(instr.attrs[1].removeprefix("rank="))
-            return truncate(Arrays(args[0], args[1], numbers[0]), rank)
-        case "whole":
-            return np.array([0.0, norm(Arrays(args[0], args[1], numbers[0]))])
-        case "store" | "report":
-            return None
-    return _UFUNCS[instr.op](*args)
+    if instr.op == "load":
+        where = slot(instr.attrs[0])
+        return _finite(read(where, instr.shape, instr.dtype), instr.dtype, where)
+    if instr.op == "cast":
+        source = program.instrs[instr.args[0]]
+        if source.op != "load":
+            return args[0].astype(stored_dtype(instr.dtype))
+        wide = decoded(args[0], source.dtype, instr.dtype)
+        return _finite(wide, instr.dtype, slot(source.attrs[0]))
+    if instr.op in ("store", "report"):
+        return None
+    return _STEPS[instr.op](instr, numbers, *args)
 
 
-_UFUNCS: dict[str, Any] = {
-    "add": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.divide, "less": np.less,
-    "equal": np.equal, "sign": np.sign, "abs": np.abs,
+def _fma(instr: Instr, numbers: Sequence[float], x: Array, y: Array) -> Array:
+    product = np.multiply(x, x.dtype.type(numbers[0]))
+    return np.add(y, product, out=product)
+
+
+def _reduce(instr: Instr, numbers: Sequence[float], x: Array) -> Array:
+    found = np.sum(x, dtype="f8") if instr.attrs[0] == "sum" else np.max(x)
+    return np.full_like(x, found)
+
+
+def _pad(instr: Instr, numbers: Sequence[float], x: Array) -> Array:
+    return np.pad(x, [(0, n - m) for n, m in zip(instr.shape, x.shape, strict=True)])
+
+
+def _core_svd(instr: Instr, numbers: Sequence[float], a: Array, b: Array) -> tuple[Array, ...]:
+    return truncate(Arrays(a, b, numbers[0]), int(instr.attrs[1].removeprefix("rank=")))
+
+
+def _whole(instr: Instr, numbers: Sequence[float], a: Array, b: Array) -> Array:
+    return np.array([0.0, norm(Arrays(a, b, numbers[0]))])
+
+
+_STEPS: dict[str, Callable[..., Any]] = {
+    "const": lambda i, c: np.full(i.shape, c[0], stored_dtype(i.dtype)),
+    "scale": lambda i, c, x: np.multiply(x, x.dtype.type(c[0])),
+    "fma": _fma,
+    "add": lambda i, c, x, y: x + y,
+    "sub": lambda i, c, x, y: x - y,
+    "mul": lambda i, c, x, y: x * y,
+    "div": lambda i, c, x, y: x / y,
+    "sign": lambda i, c, x: np.sign(x),
+    "abs": lambda i, c, x: np.abs(x),
+    "less": lambda i, c, x, y: x < y,
+    "equal": lambda i, c, x, y: x == y,
+    "select": lambda i, c, where, x, y: np.where(where, x, y),
+    "reduce": _reduce,
+    "concat": lambda i, c, *xs: np.concatenate(xs, axis=i.attrs[0]),
+    "pad": _pad,
+    "matmul": lambda i, c, x, y: x @ y,
+    "item": lambda i, c, results: results[i.attrs[0]],
+    "core_svd": _core_svd,
+    "whole": _whole,
 }  # fmt: skip
 
 
 def _finite(x: Bits, dtype: str, where: int) -> Bits:
     """x, if it can be looked at as it is and holds neither infinity nor NaN."""
-    if dtype in ("F32", "F64") and not np.isfinite(x).all():  # type: ignore[arg-type]
+    if dtype in ("F32", "F64") and not np.isfinite(x).all():
         raise InputNotFinite(where)
     return x
-
-

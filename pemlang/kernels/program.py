@@ -17,9 +17,9 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import Any
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from typing import Any, NamedTuple
 
 Shape = tuple[int, ...]
 
@@ -29,8 +29,7 @@ ELEMENTWISE = frozenset(
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Instr:
+class Instr(NamedTuple):
     """One step.
 
     Attributes:
@@ -93,11 +92,10 @@ class Program:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Value:
+class Value(NamedTuple):
     """The result of a step of a program that is being made."""
 
-    index: int
+    step: int
     dtype: str
     shape: Shape
 
@@ -133,7 +131,7 @@ class Builder:
     def _add(
         self, op: str, args: Iterable[Value], attrs: tuple[Any, ...], dtype: str, shape: Shape
     ) -> Value:
-        instr = Instr(op, tuple(arg.index for arg in args), attrs, dtype, shape)
+        instr = Instr(op, tuple(arg.step for arg in args), attrs, dtype, shape)
         if instr not in self._known:
             self._known[instr] = Value(len(self._instrs), dtype, shape)
             self._instrs.append(instr)
@@ -245,12 +243,10 @@ class Builder:
         """Hand a value to whoever asked."""
         self._sink("report", x, sink, x.dtype, ())
 
-    def _sink(
-        self, op: str, x: Value, sink: Hashable, dtype: str, attrs: tuple[Any, ...]
-    ) -> None:
+    def _sink(self, op: str, x: Value, sink: Hashable, dtype: str, attrs: tuple[Any, ...]) -> None:
         self._outputs.append(sink)
         attrs = (f"out{len(self._outputs) - 1}", *attrs)
-        self._instrs.append(Instr(op, (x.index,), attrs, dtype, x.shape))
+        self._instrs.append(Instr(op, (x.step,), attrs, dtype, x.shape))
 
     def pieces(self, shapes: bool = False) -> list[Piece]:
         """The program cut into parts that share no input and no step.
@@ -296,32 +292,51 @@ class Builder:
     def _piece(self, kept: list[int], shapes: bool) -> Piece:
         """A part with its slots numbered in the order it uses them."""
         plain = not shapes and self._plain(set(kept))
-        place = {old: new for new, old in enumerate(kept)}
-        slots: dict[str, dict[str, str]] = {"in": {}, "c": {}, "out": {}}
-
-        def renamed(attr: Any) -> Any:
-            kind = attr.rstrip("0123456789") if isinstance(attr, str) else ""
-            if kind not in slots or kind == attr:
-                return attr
-            return slots[kind].setdefault(attr, f"{kind}{len(slots[kind])}")
-
-        instrs = [
-            replace(
-                instr,
-                args=tuple(place[arg] for arg in instr.args),
-                attrs=tuple(renamed(attr) for attr in instr.attrs),
-                shape=() if plain else instr.shape,
-            )
-            for instr in (self._instrs[i] for i in kept)
-        ]
-        inputs, consts = list(self._inputs), list(self._consts)
+        instrs = tuple(self._instrs[i] for i in kept)
+        program, ins, consts, outs = _renumbered(instrs, tuple(kept), plain)
+        known_ins, known_consts = list(self._inputs), list(self._consts)
         return Piece(
-            Program(tuple(instrs)),
-            tuple(inputs[slot(old)] for old in slots["in"]),
-            tuple(consts[slot(old)] for old in slots["c"]),
-            tuple(self._outputs[slot(old)] for old in slots["out"]),
-            self._instrs[kept[-1]].shape if plain else (),
+            program,
+            tuple(known_ins[n] for n in ins),
+            tuple(known_consts[n] for n in consts),
+            tuple(self._outputs[n] for n in outs),
+            instrs[-1].shape if plain else (),
         )
+
+
+@lru_cache(maxsize=4096)
+def _renumbered(
+    instrs: tuple[Instr, ...], kept: tuple[int, ...], plain: bool
+) -> tuple[Program, tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+    """A part of a program as one of its own, and which slots of the whole its own are.
+
+    Sites alike give the same program: the very same object.
+    """
+    place = {old: new for new, old in enumerate(kept)}
+    slots: dict[str, dict[str, str]] = {"in": {}, "c": {}, "out": {}}
+
+    def renamed(attr: Any) -> Any:
+        kind = attr.rstrip("0123456789") if isinstance(attr, str) else ""
+        if kind not in slots or kind == attr:
+            return attr
+        return slots[kind].setdefault(attr, f"{kind}{len(slots[kind])}")
+
+    found = tuple(
+        instr._replace(
+            args=tuple(place[arg] for arg in instr.args),
+            attrs=tuple(renamed(attr) for attr in instr.attrs),
+            shape=() if plain else instr.shape,
+        )
+        for instr in instrs
+    )
+    ins, consts, outs = (tuple(slot(old) for old in slots[kind]) for kind in ("in", "c", "out"))
+    return _interned(Program(found)), ins, consts, outs
+
+
+@lru_cache(maxsize=4096)
+def _interned(program: Program) -> Program:
+    """The first of equal programs, so that comparing them is quick."""
+    return program
 
 
 def slot(name: str) -> int:

@@ -29,11 +29,13 @@ class Measure:
         at_site: numbers at one site, from the factors of the arguments there; None is zero.
         join: how the numbers of two sites combine.
         finish: the measure from the combined numbers.
+        rows_alone: it looks at the A factors of LoRAs and at nothing else.
     """
 
     at_site: Callable[[Site, Sequence[Any]], tuple[float, ...]]
     finish: Callable[[tuple[float, ...]], float]
     join: Callable[[float, float], float] = lambda x, y: x + y
+    rows_alone: bool = False
 
 
 # NumPy is imported where it computes, since a check imports this file and measures nothing.
@@ -90,7 +92,7 @@ MEASURES: dict[str, Measure] = {
     "norm": Measure(_squares, lambda t: math.sqrt(t[0])),
     "cosine": Measure(_products, _cosine),
     "energy": Measure(_energy_at, lambda t: t[0] / t[1] if t[1] else 1.0),
-    "init_overlap": Measure(_overlap_at, lambda t: t[0] / t[1] if t[1] else 0.0),
+    "init_overlap": Measure(_overlap_at, lambda t: t[0] / t[1] if t[1] else 0.0, rows_alone=True),
     "rank": Measure(_rank_at, lambda t: t[0], max),
 }
 

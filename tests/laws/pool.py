@@ -68,7 +68,7 @@ class Pool:
         """A recipe that has been through every pass, its adapters known by content, its graph
         held to the specification."""
         path = recipe(self.folder, text, f"r{next(self._names)}.pem")
-        found = identified(path, Source(path.name, text, path.parent), {})
+        [found] = identified(path, Source(path.name, text, path.parent), [{}])
         verify(found.graph)
         return found
 

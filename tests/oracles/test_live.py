@@ -45,6 +45,7 @@ def made_recipe(trio: dict[str, Path], tmp_path: Path) -> pemlang.Recipe:
     return pemlang.load(recipe(tmp_path, declared(trio) + LETS))
 
 
+@pytest.mark.filterwarnings("ignore:.*truncation loses")
 @pytest.mark.parametrize("name", ["mixed", "cut", "part"])
 def test_evaluate_gives_the_tensors_of_a_build(
     made_recipe: pemlang.Recipe, tmp_path: Path, name: str
@@ -61,6 +62,7 @@ def test_evaluate_a_declared_adapter(made_recipe: pemlang.Recipe, trio: dict[str
     assert all(torch.equal(found[key], source[key]) for key in source)
 
 
+@pytest.mark.filterwarnings("ignore:.*truncation loses")
 @pytest.mark.parametrize("name", ["mixed", "cut", "part"])
 def test_apply_gives_what_a_load_gives(
     bert: nn.Module,

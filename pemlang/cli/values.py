@@ -1,0 +1,71 @@
+"""Words of the command line that are more than a name: amounts of memory, sweeps."""
+
+from __future__ import annotations
+
+import re
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from pemlang.build.run import Sweep
+
+MAX_SWEEP = 1000
+_UNITS = {"": 1, "B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
+          "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}  # fmt: skip
+_AMOUNT = re.compile(r"(\d{1,12}(?:\.\d{1,6})?)\s*([A-Za-z]*)", re.ASCII)
+_NUMBER = re.compile(r"-?\d{1,15}(?:\.\d{1,15})?", re.ASCII)
+
+
+class Memory(click.ParamType[int]):
+    """Bytes, as 512MB."""
+
+    name = "amount"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        found = _AMOUNT.fullmatch(str(value).strip())
+        units = {unit.lower(): size for unit, size in _UNITS.items()}
+        size = units.get(found[2].lower()) if found else None
+        if found is None or size is None:
+            self.fail(f"`{value}` is not an amount of memory, such as 512MB", param, ctx)
+        return int(Fraction(found[1]) * size)
+
+
+class SweepOf(click.ParamType["Sweep"]):
+    """A param and its values, as weight=0:1:0.1 or weight=0.2,0.5."""
+
+    name = "sweep"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> Sweep:
+        from pemlang.build.run import Sweep
+
+        name, equals, text = str(value).partition("=")
+        if not equals or not name.strip() or not text.strip():
+            self.fail(f"`{value}` is not NAME=START:STOP:STEP, such as weight=0:1:0.1", param, ctx)
+        parts = text.split(":")
+        values = [part.strip() for part in text.split(",")] if len(parts) == 1 else None
+        if values is None:
+            values = self._steps(parts, value, param, ctx)
+        if len(values) > MAX_SWEEP:
+            self.fail(f"`{value}` has {len(values)} values; {MAX_SWEEP} is the most", param, ctx)
+        if len(set(values)) < len(values) or not all(values):
+            self.fail(f"`{value}` has a value twice, or an empty one", param, ctx)
+        return Sweep(name.strip(), tuple(values))
+
+    def _steps(
+        self, parts: list[str], value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> list[str]:
+        from pemlang.graph.numbers import shown
+
+        if len(parts) != 3 or not all(_NUMBER.fullmatch(part.strip()) for part in parts):
+            self.fail(f"`{value}` is not NAME=START:STOP:STEP, such as weight=0:1:0.1", param, ctx)
+        start, stop, step = (Fraction(part.strip()) for part in parts)
+        if step <= 0 or stop < start:
+            self.fail(f"`{value}` goes nowhere: STEP is positive, START below STOP", param, ctx)
+        count = int((stop - start) / step) + 1
+        if count > MAX_SWEEP:
+            self.fail(f"`{value}` has {count} values; {MAX_SWEEP} is the most", param, ctx)
+        return [shown(start + step * index) for index in range(count)]
