@@ -24,10 +24,10 @@ from pemlang.build.tensors import Files, Source, not_finite
 from pemlang.diagnostics import Fault, visible
 from pemlang.formats.adapter import FLOATS
 from pemlang.formats.safetensors import ITEM_SIZE
+from pemlang.kernels import elementwise, matrices
 from pemlang.kernels.dtypes import Array, decoded, encoded
 from pemlang.kernels.elementwise import BLOCK, Kernel
 from pemlang.kernels.lowrank import too_large_to_compute
-from pemlang.kernels.matrices import bytes_at_work
 from pemlang.kernels.program import Piece, Program, slot
 from pemlang.kernels.rounding import NotFinite, Rounding, Seen, Size, look
 
@@ -184,8 +184,9 @@ def run(
 
 def working_memory(plan: Plan, threads: int) -> int:
     """The most bytes that running a plan takes at once beside the process itself."""
-    sites = sorted((bytes_at_work(piece.program) for piece in plan.sites), reverse=True)
-    blocks = [_block_bytes(span.program) for span in plan.spans]
+    sites = sorted((matrices.bytes_at_work(piece.program) for piece in plan.sites), reverse=True)
+    programs = {id(span.program): span.program for span in plan.spans}
+    blocks = [elementwise.bytes_at_work(program) for program in programs.values()]
     blocks += [_COPY * 2] * bool(plan.copies)
     return threads * max([*sites[:1], *blocks, 0])
 
@@ -203,15 +204,9 @@ def affordable(plan: Plan, budget: int) -> int:
     return budget // max(1, one)
 
 
-def _block_bytes(program: Program) -> int:
-    """At most the bytes of a kernel's registers."""
-    widest = 8 if any(i.dtype == "F64" for i in program.instrs) else 4
-    return BLOCK * widest * (len(program.instrs) + 4)
-
-
 def _jobs(plan: Plan) -> Iterator[_Job]:
     """The work in parts, the long ones first, so that threads end together."""
-    for piece in sorted(plan.sites, key=lambda piece: -bytes_at_work(piece.program)):
+    for piece in sorted(plan.sites, key=lambda piece: -matrices.bytes_at_work(piece.program)):
         yield _Job(piece)
     for span in plan.spans:
         step = span.count if span.program.reduces else RUN * BLOCK

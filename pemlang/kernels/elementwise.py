@@ -52,11 +52,6 @@ class Kernel:
                          for i in program.instrs]  # fmt: skip
 
     @property
-    def bytes_at_work(self) -> int:
-        """Bytes of all registers."""
-        return sum(buffer.nbytes for buffer in self._buffers.values())
-
-    @property
     def passes(self) -> int:
         """How often the inputs are read: once more for each statistic that rests on another."""
         return max(_levels(self.program)) + 1
@@ -110,6 +105,19 @@ class Kernel:
         scalar = self._scalars[index]
         assert scalar is not None
         scalar[0] = join(blocks)
+
+
+def bytes_at_work(program: Program, block: int = BLOCK) -> int:
+    """Bytes of the registers that a kernel of a program has for blocks of a size."""
+    kernel = Kernel(program, 0)
+    kernel.set((1.0,) * (1 + max(map(_highest_const, program.instrs))))
+    for turn in range(kernel.passes):
+        _Compiler(kernel, turn, 0)
+    return block * sum(itemsize for itemsize, _ in kernel._buffers)
+
+
+def _highest_const(instr: Instr) -> int:
+    return max((slot(a) for a in instr.attrs if str(a)[0] == "c"), default=0)
 
 
 _Step = tuple[str, Any, Any, Any]

@@ -16,6 +16,7 @@ share one program, and one kernel:
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -304,6 +305,59 @@ class Builder:
         )
 
 
+def _on_demand(instrs: Sequence[Instr]) -> list[int]:
+    """The steps in an order in which each is done just before something needs it: few values are
+    alive at a time where one result is made from many inputs."""
+    order: list[int] = []
+    done: set[int] = set()
+    for sink, instr in enumerate(instrs):
+        pending = [sink] if instr.op in ("store", "report") else []
+        while pending:
+            missing = [arg for arg in instrs[pending[-1]].args if arg not in done]
+            if missing:
+                pending.append(missing[-1])  # what has been summed so far comes last
+                continue
+            step = pending.pop()
+            if step not in done:
+                done.add(step)
+                order.append(step)
+    return order
+
+
+def _eagerly(instrs: Sequence[Instr]) -> list[int]:
+    """The steps in an order in which each is done as soon as it can be: few values are alive at a
+    time where many results are made from few inputs, or in step."""
+    users: list[list[int]] = [[] for _ in instrs]
+    waits = [len(set(instr.args)) for instr in instrs]
+    for index, instr in enumerate(instrs):
+        for arg in set(instr.args):
+            users[arg].append(index)
+    order: list[int] = []
+    for source, instr in enumerate(instrs):
+        pending = [source] if not instr.args else []
+        while pending:
+            step = pending.pop()
+            order.append(step)
+            for user in reversed(users[step]):
+                waits[user] -= 1
+                if waits[user] == 0:
+                    pending.append(user)
+    return order
+
+
+def _most_alive(instrs: Sequence[Instr], order: Sequence[int]) -> int:
+    """The most elements that are alive at once in an order, at one byte each."""
+    last = {arg: step for step in order for arg in instrs[step].args}
+    alive = most = 0
+    for step in order:
+        alive += math.prod(instrs[step].shape)
+        most = max(most, alive)
+        alive -= sum(math.prod(instrs[a].shape) for a in set(instrs[step].args) if last[a] == step)
+        if instrs[step].op in ("store", "report"):
+            alive -= math.prod(instrs[step].shape)
+    return most
+
+
 @lru_cache(maxsize=4096)
 def _renumbered(
     instrs: tuple[Instr, ...], kept: tuple[int, ...], plain: bool
@@ -313,6 +367,9 @@ def _renumbered(
     Sites alike give the same program: the very same object.
     """
     place = {old: new for new, old in enumerate(kept)}
+    local = [instr._replace(args=tuple(place[arg] for arg in instr.args)) for instr in instrs]
+    order = min((_on_demand(local), _eagerly(local)), key=lambda order: _most_alive(local, order))
+    place = {old: new for new, old in enumerate(order)}
     slots: dict[str, dict[str, str]] = {"in": {}, "c": {}, "out": {}}
 
     def renamed(attr: Any) -> Any:
@@ -327,7 +384,7 @@ def _renumbered(
             attrs=tuple(renamed(attr) for attr in instr.attrs),
             shape=() if plain else instr.shape,
         )
-        for instr in instrs
+        for instr in (local[old] for old in order)
     )
     ins, consts, outs = (tuple(slot(old) for old in slots[kind]) for kind in ("in", "c", "out"))
     return _interned(Program(found)), ins, consts, outs
