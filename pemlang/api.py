@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from peft import PeftModel
 
     from pemlang.build.plan import Plan
-    from pemlang.build.run import How, InMemory, Result, Sweep, Tick
+    from pemlang.build.run import How, InMemory, Result, Tick
+    from pemlang.build.sweep import Sweep
 
 Params = Mapping[str, str | float | bool]
 
@@ -123,8 +124,9 @@ class Recipe:
     def _adapter(self, name: str) -> InMemory:
         from pemlang.build.place import placed
         from pemlang.build.run import identified, in_memory
+        from pemlang.build.sweep import Point
 
-        [checked] = identified(self._path, self._source, [self._params])
+        [checked] = identified(self._path, self._source, [Point(self._params)])
         with placed(None):
             node = _named(checked, name)
         place = checked.scope.places[name]

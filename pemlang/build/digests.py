@@ -37,6 +37,12 @@ def identity(path: Path) -> tuple[int, ...]:
     return (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
 
 
+def digested(path: Path) -> tuple[int, ...] | None:
+    """What a file was when its digest was taken in this process, if it was."""
+    known = _HERE.get(str(path))
+    return None if known is None else known[0]
+
+
 def file_digest(path: Path) -> str:
     """BLAKE3 of a file, remembered while the file stays as it is; raises PEM0411."""
     try:

@@ -19,7 +19,7 @@ from pemlang.graph.numbers import exact
 from pemlang.kernels.dtypes import decoded, work_dtype
 from pemlang.kernels.factors import Factors
 from pemlang.kernels.lowrank import Arrays, rank_for_energy, singular_values
-from pemlang.kernels.matrices import Bits, InputNotFinite, execute
+from pemlang.kernels.matrices import Bits, InputNotFinite, bytes_at_work, execute
 from pemlang.kernels.program import Builder, Piece, Value
 from pemlang.ops.measures import MEASURES, Measure
 from pemlang.ops.record import NODE_KINDS, Cut, Run
@@ -51,11 +51,13 @@ class Evaluator:
         self,
         graph: Graph,
         files: Files | None = None,
+        budget: int | None = None,
         progress: Progress = lambda: None,
         known: Known | None = None,
     ) -> None:
         self.files = files or Files()
         self._graph = graph
+        self._budget = budget
         self._progress = progress
         self._known = known or Known()
         self._orders: dict[Node, list[Node]] = {}
@@ -114,6 +116,8 @@ class Evaluator:
                     builder.report(part.b, (index, "b"))
         found: dict[object, np.ndarray[tuple[int, ...], np.dtype[np.floating]]] = {}
         for piece in builder.pieces(shapes=True):
+            if self._budget is not None:
+                hold(bytes_at_work(piece.program), self._budget)
             results = run_piece(piece, self.files)
             found |= {piece.outputs[slot]: array for slot, array in results.items()}
         self._progress()
@@ -215,6 +219,17 @@ def _sites(node: Node) -> list[str]:
 
 def _joined(record: Measure, rows: Sequence[tuple[float, ...]]) -> tuple[float, ...]:
     return reduce(lambda x, y: tuple(starmap(record.join, zip(x, y, strict=True))), rows)
+
+
+def hold(needed: int, budget: int) -> None:
+    """Raise PEM0521 unless a budget of working memory is enough."""
+    if needed > budget:
+        raise Fault(
+            "PEM0521",
+            f"the budget of {budget / 1e6:.4g} MB is too small: this build works in "
+            f"{needed / 1e6:.4g} MB",
+            f"--memory {-(-needed // 1_000_000)}MB",
+        )
 
 
 def _leaf(builder: Builder, leaf: Node, site: str, work: str) -> Factors:

@@ -14,8 +14,10 @@ from pemlang.check.conditions import failure
 from pemlang.check.options import Output
 from pemlang.diagnostics import Diagnostic, Fault, PemError, visible
 from pemlang.graph.node import Node
+from pemlang.graph.normal import adapter_type
 from pemlang.kernels.rounding import WORTH_SAYING as ROUNDING_WORTH_SAYING
-from pemlang.ops.measures import init_overlap
+from pemlang.ops.exact import restrict
+from pemlang.ops.measures import measure
 from pemlang.ops.record import Context, Watch
 from pemlang.source import Span
 
@@ -50,18 +52,21 @@ def verify(checked: Checked, evaluator: Evaluator) -> list[Diagnostic]:
         if not any(watch.terms <= mixed for mixed in mixes):
             continue  # no output holds this ⊕
         with placed(span):
-            ends = _one_term(watch.left), _one_term(watch.right)
-            node = init_overlap(Context(checked.graph, watch.texts), *ends)
+            ctx = Context(checked.graph, watch.texts)
+            ends = [_one_term(ctx, watch.left), _one_term(ctx, watch.right)]
+            node = measure(ctx, "init_overlap", ends)
             overlap, sites = evaluator.sampled(node, OVERLAP_SITES)
         if overlap < OVERLAP_WORTH_SAYING:
             warnings.append(_apart(watch, overlap, sites, span))
     return warnings
 
 
-def _one_term(node: Node) -> Node:
-    """One term of a ⊕. The terms before it were held to each other already, and a chain of many
-    would be read again for each."""
-    return node.args[0] if node.op == "mix" else node
+def _one_term(ctx: Context, node: Node) -> Node:
+    """One term of a ⊕ at its sites. The terms before it were held to each other already, and a
+    chain of many would be read again for each."""
+    if node.op != "mix":
+        return node
+    return restrict(ctx, node.args[0], frozenset(adapter_type(node).shapes))
 
 
 def _apart(watch: Watch, overlap: float, sites: int, span: Span) -> Diagnostic:

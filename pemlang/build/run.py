@@ -7,8 +7,8 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -26,14 +26,15 @@ from pemlang.build.peft import adapters_of
 from pemlang.build.place import check_target, flush, new_stage, placed, staging, take_place
 from pemlang.build.plan import Failed, OutputPlan, Plan, Wanted, make_plan
 from pemlang.build.stream import FileTarget, MemoryTarget, Report, Target, run
-from pemlang.build.tensors import Files
+from pemlang.build.sweep import Point, Setting, Sweep, points, saved_apart
+from pemlang.build.tensors import Files, make_room
 from pemlang.check.check import check
 from pemlang.check.checked import Checked
 from pemlang.check.conditions import Known
 from pemlang.check.elaborate import Loaders
 from pemlang.check.load import loaders
 from pemlang.check.options import Output, heads_agree
-from pemlang.diagnostics import Diagnostic, Fault, PemError, visible
+from pemlang.diagnostics import Diagnostic, Fault, PemError
 from pemlang.graph.node import AdapterType, plain
 from pemlang.graph.normal import adapter_type
 from pemlang.graph.numbers import shown
@@ -44,16 +45,6 @@ WHOLE_MODELS = ("model", "bake", "task_vector")
 
 Tick = Callable[[str, int, int], None]
 """Called with what is being made, the steps done and the steps in all."""
-
-Setting = str | float | bool
-
-
-@dataclass(frozen=True)
-class Sweep:
-    """One param, and the values to build a recipe at."""
-
-    name: str
-    values: tuple[Setting, ...]
 
 
 @dataclass(frozen=True)
@@ -113,16 +104,20 @@ class _Job:
     """An output of a recipe, at one value of a sweep."""
 
     checked: Checked
+    point: Point
     output: Output
     wanted: Wanted
     digest: str
 
+    @contextmanager
+    def placed(self) -> Iterator[None]:
+        """What goes wrong inside is told at the `save`, with the value of the sweep."""
+        with self.point.telling(), placed(self.output.span):
+            yield
+
 
 def identified(
-    path: Path,
-    source: Source,
-    settings: Sequence[Mapping[str, Setting]],
-    root: Path | None = None,
+    path: Path, source: Source, points: Sequence[Point], root: Path | None = None
 ) -> list[Checked]:
     """A recipe checked at one or several settings of its params, its adapters known by content.
 
@@ -134,9 +129,10 @@ def identified(
 
     def at_all(how: Loaders) -> list[Checked]:
         found = []
-        for some in settings:
-            found.append(check(path, source, how, some, root))
-            found[-1].report.raise_errors()
+        for point in points:
+            with point.telling():
+                found.append(check(path, source, how, point.settings, root))
+                found[-1].report.raise_errors()
         return found
 
     at_all(loaders())
@@ -166,7 +162,8 @@ def build(
         PemError: with everything wrong; nothing has been written then.
     """
     how = how or How()
-    recipes = _recipes(path, source, settings, root, sweep)
+    at = points(settings, sweep)
+    recipes = _recipes(path, source, at, root, sweep)
     inputs = _inputs(recipes)
     for checked in recipes:
         for output in checked.outputs:
@@ -175,22 +172,24 @@ def build(
     # One thread in the linear algebra: the same bytes whatever the machine.
     with threadpool_limits(1), Files() as files, staging() as stage:
         began = time.perf_counter()
-        jobs, warnings = _jobs(recipes, files, lambda: tick("measuring", 0, 1))
+        budget = default_budget() if how.memory is None else how.memory
+        jobs, warnings = _jobs(recipes, at, files, budget, lambda: tick("measuring", 0, 1))
         plan = _planned(jobs)
         places = []
         for job in jobs:
-            with placed(job.output.span):
+            with job.placed():
                 places.append(new_stage(job.output.target, stage))
         reports, seconds = _stream(plan, jobs, files, places, tick, how, began)
         built = []
-        for job, one, report, at in zip(jobs, plan.outputs, reports, places, strict=True):
-            with placed(job.output.span):
-                warnings += noticed(job.checked, job.output, report, one.layout.idle)
-                built.append(_finish(job, one, report, at))
+        for job, one, report, at_ in zip(jobs, plan.outputs, reports, places, strict=True):
+            with job.placed():
+                told = noticed(job.checked, job.output, report, one.layout.idle)
+                warnings += job.point.noted(told)
+                built.append(_finish(job, one, report, at_))
         for job, staged in zip(jobs, stage.directories, strict=True):
-            with placed(job.output.span):
+            with job.placed():
                 take_place(staged, inputs)
-    return Result(tuple(built), tuple(_distinct(warnings)), seconds)
+    return Result(tuple(built), tuple(warnings), seconds)
 
 
 def plan_of(
@@ -204,49 +203,26 @@ def plan_of(
 
     Tensors are read where a number or a rank is measured, and nothing is written.
     """
-    recipes = _recipes(path, source, settings, root, sweep)
+    at = points(settings, sweep)
+    recipes = _recipes(path, source, at, root, sweep)
     with threadpool_limits(1), Files() as files:
-        jobs, _ = _jobs(recipes, files, lambda: None)
+        jobs, _ = _jobs(recipes, at, files, default_budget(), lambda: None)
         return _planned(jobs), [job.output.path for job in jobs]
 
 
 def _recipes(
-    path: Path,
-    source: Source,
-    settings: Mapping[str, Setting],
-    root: Path | None,
-    sweep: Sweep | None,
+    path: Path, source: Source, at: Sequence[Point], root: Path | None, sweep: Sweep | None
 ) -> list[Checked]:
     """The recipe at each value of a sweep, fit to be built."""
-    swept = [{**settings, sweep.name: value} for value in sweep.values] if sweep else [settings]
-    recipes = identified(path, source, swept, root)
-    _something_apart(recipes, sweep)
+    recipes = identified(path, source, at, root)
+    first = recipes[0]
+    if not first.outputs:
+        fault = Fault("PEM0114", "the recipe saves nothing", 'save x to "out/x"')
+        raise PemError([fault.at(Span(first.source, 0, 0))])
+    saved_apart(recipes, sweep)
     for checked in recipes:
         refuse_models(checked)
     return recipes
-
-
-def _something_apart(recipes: Sequence[Checked], sweep: Sweep | None) -> None:
-    """Hold a recipe to save something, and a sweep to save each value to a place of its own."""
-    first = recipes[0]
-    if not first.outputs:
-        whole = Span(first.source, 0, 0)
-        raise PemError(
-            [Fault("PEM0114", "the recipe saves nothing", 'save x to "out/x"').at(whole)]
-        )
-    seen: set[Path] = set()
-    for checked in recipes:
-        for output in checked.outputs:
-            if output.target in seen:
-                assert sweep is not None
-                name = visible(sweep.name)
-                fault = Fault(
-                    "PEM0347",
-                    f"a sweep over `{name}` saves more than one adapter to {visible(output.path)}",
-                    f'name the value in the path: save {output.label} to "out/{name}-{{{name}}}"',
-                )
-                raise PemError([fault.at(output.span)])
-        seen.update(output.target for output in checked.outputs)
 
 
 def _inputs(recipes: Sequence[Checked]) -> set[Path]:
@@ -259,27 +235,33 @@ def _inputs(recipes: Sequence[Checked]) -> set[Path]:
 
 
 def _jobs(
-    recipes: Sequence[Checked], files: Files, progress: Callable[[], None]
+    recipes: Sequence[Checked],
+    at: Sequence[Point],
+    files: Files,
+    budget: int,
+    progress: Callable[[], None],
 ) -> tuple[list[_Job], list[Diagnostic]]:
     """Everything to make, with the warnings of what it is made from."""
     known = Measured()
-    jobs, warnings = [], []
-    for checked in recipes:
-        evaluator = Evaluator(checked.graph, files, progress, known)
-        warnings += [*checked.report, *verify(checked, evaluator)]
-        jobs += [_job(checked, evaluator, output) for output in checked.outputs]
+    jobs: list[_Job] = []
+    warnings: list[Diagnostic] = []
+    for checked, point in zip(recipes, at, strict=True):
+        evaluator = Evaluator(checked.graph, files, budget, progress, known)
+        with point.telling():
+            warnings += point.noted([*checked.report, *verify(checked, evaluator)])
+            jobs += [_job(checked, point, evaluator, output) for output in checked.outputs]
     return jobs, warnings
 
 
-def _job(checked: Checked, evaluator: Evaluator, output: Output) -> _Job:
+def _job(checked: Checked, point: Point, evaluator: Evaluator, output: Output) -> _Job:
     graph = checked.graph
     with placed(output.span):
         heads = heads_agree(graph, output.node, output.heads, checked.leaf_name)
-        digest = semantic_hash(output)
-        metadata = {"format": "pt", "pemlang_semantic_hash": digest}
-        leaves = graph.parts(output.node)
-        wanted = Wanted(evaluator, output.node, leaves, heads, output.dtype, metadata)
-    return _Job(checked, output, wanted, digest)
+    digest = semantic_hash(output)
+    metadata = {"format": "pt", "pemlang_semantic_hash": digest}
+    leaves = graph.parts(output.node)
+    wanted = Wanted(evaluator, output.node, leaves, heads, output.dtype, metadata)
+    return _Job(checked, point, output, wanted, digest)
 
 
 def _planned(jobs: Sequence[_Job]) -> Plan:
@@ -292,7 +274,7 @@ def _planned(jobs: Sequence[_Job]) -> Plan:
 def _told(failed: Failed, jobs: Sequence[_Job]) -> Exception:
     """What went wrong with an output, as a diagnostic of its place in the recipe."""
     try:
-        with placed(jobs[failed.output].output.span):
+        with jobs[failed.output].placed():
             raise failed.error
     except Exception as error:
         return error
@@ -309,17 +291,18 @@ def _stream(
 ) -> tuple[list[Report], dict[str, float]]:
     """Write the tensors of all outputs, to disk."""
     what = jobs[0].output.path + f" and {len(jobs) - 1} more" * (len(jobs) > 1)
+    make_room(len(jobs))
     with ExitStack() as open_files:
         targets: list[Target] = []
         for job, one, at in zip(jobs, plan.outputs, places, strict=True):
-            with placed(job.output.span):
+            with job.placed():
                 file = open_files.enter_context((at / WEIGHTS).open("wb"))
                 file.truncate(one.size)
                 targets.append(FileTarget(file.fileno()))
         reports = _run(plan, jobs, files, targets, lambda done, all: tick(what, done, all), how)
         written = time.perf_counter()
         for job, at in zip(jobs, places, strict=True):
-            with placed(job.output.span):
+            with job.placed():
                 flush(at)
     now = time.perf_counter()
     return reports, {"work": written - began, "flush": now - written}
@@ -364,7 +347,7 @@ def in_memory(checked: Checked) -> tuple[InMemory, list[Diagnostic]]:
     """The one output of a recipe, and the warnings on the way; raises PemError."""
     refuse_models(checked)
     with threadpool_limits(1), Files() as files:
-        jobs, warnings = _jobs([checked], files, lambda: None)
+        jobs, warnings = _jobs([checked], [Point({})], files, default_budget(), lambda: None)
         plan = _planned(jobs)
         [job], [one] = jobs, plan.outputs
         data = bytearray(one.size)
@@ -376,11 +359,6 @@ def in_memory(checked: Checked) -> tuple[InMemory, list[Diagnostic]]:
         for tensor, start, end in zip(one.layout.tensors, one.starts, ends, strict=True)
     ]
     return InMemory(one.layout.config, tensors), warnings
-
-
-def _distinct(warnings: Sequence[Diagnostic]) -> list[Diagnostic]:
-    """Each warning once: a sweep meets most of them at every value."""
-    return list(dict.fromkeys(warnings))
 
 
 def refuse_models(checked: Checked) -> None:

@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pemlang.build.evaluate import run_piece
+from pemlang.build.evaluate import hold, run_piece
 from pemlang.build.plan import Copy, CutSink, Failed, Plan, Sink, Span
 from pemlang.build.tensors import Files, Source, not_finite
 from pemlang.diagnostics import Fault, visible
@@ -194,13 +194,7 @@ def working_memory(plan: Plan, threads: int) -> int:
 def affordable(plan: Plan, budget: int) -> int:
     """How many threads a budget has room for; raises PEM0521 where it has room for none."""
     one = working_memory(plan, 1)
-    if one > budget:
-        raise Fault(
-            "PEM0521",
-            f"the budget of {budget / 1e6:.4g} MB is too small: this build works in "
-            f"{one / 1e6:.4g} MB",
-            f"--memory {-(-one // 1_000_000)}MB",
-        )
+    hold(one, budget)
     return budget // max(1, one)
 
 

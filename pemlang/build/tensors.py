@@ -18,7 +18,7 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
-from pemlang.build.digests import identity
+from pemlang.build.digests import digested, identity
 from pemlang.diagnostics import Fault, visible
 from pemlang.formats.adapter import Adapter
 from pemlang.formats.disk import open_plain
@@ -122,9 +122,11 @@ class Files:
     def _opened(self, file: Path) -> int:
         with self._lock:
             if file not in self._open:
-                _make_room(len(self._open))
+                make_room(len(self._open))
                 try:
                     self._known[file] = identity(file)
+                    if digested(file) not in (None, self._known[file]):
+                        raise changed(file)
                     with open_plain(file) as opened:
                         self._open[file] = os.dup(opened.fileno())
                 except OSError as error:
@@ -146,8 +148,8 @@ def _unreadable(file: Path, error: OSError) -> Fault:
     return Fault("PEM0411", f"cannot read {visible(file)}: {why}", "check the file")
 
 
-def _make_room(opened: int) -> None:
-    """Let the process have as many files open as it may: a recipe can read thousands."""
+def make_room(opened: int) -> None:
+    """Let the process have many files open, as far as it may: a recipe can read thousands."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if opened + 64 > soft and soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -15,7 +15,8 @@ from pemlang.cli.values import Memory, SweepOf
 from pemlang.diagnostics import PemError, visible
 
 if TYPE_CHECKING:
-    from pemlang.build.run import Built, Sweep
+    from pemlang.build.run import Built
+    from pemlang.build.sweep import Sweep
 
 _PATIENCE = 0.5  # seconds before a bar appears
 _SITES_SHOWN = 5

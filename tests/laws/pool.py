@@ -17,6 +17,7 @@ from support import ia3, lora, recipe
 
 import pemlang
 from pemlang.build.run import identified
+from pemlang.build.sweep import Point
 from pemlang.check.checked import Checked
 from pemlang.diagnostics import PemError, PemWarning
 from pemlang.graph.node import Node
@@ -68,7 +69,7 @@ class Pool:
         """A recipe that has been through every pass, its adapters known by content, its graph
         held to the specification."""
         path = recipe(self.folder, text, f"r{next(self._names)}.pem")
-        [found] = identified(path, Source(path.name, text, path.parent), [{}])
+        [found] = identified(path, Source(path.name, text, path.parent), [Point({})])
         verify(found.graph)
         return found
 

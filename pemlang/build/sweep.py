@@ -1,0 +1,77 @@
+"""One recipe at many values of a param: each value saves to a place of its own, and what is said
+of one names it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pemlang.check.checked import Checked
+from pemlang.diagnostics import Diagnostic, Fault, PemError, visible
+
+Setting = str | float | bool
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """One param, and the values to build a recipe at."""
+
+    name: str
+    values: tuple[Setting, ...]
+
+
+@dataclass(frozen=True)
+class Point:
+    """One value of a sweep, or a build without one.
+
+    Attributes:
+        settings: values for the recipe's params.
+        note: what is added to messages: which value it is.
+    """
+
+    settings: Mapping[str, Setting]
+    note: tuple[str, ...] = ()
+
+    def noted(self, diagnostics: Sequence[Diagnostic]) -> list[Diagnostic]:
+        """Diagnostics that say which value they are about."""
+        return [replace(one, notes=(*one.notes, *self.note)) for one in diagnostics]
+
+    @contextmanager
+    def telling(self) -> Iterator[None]:
+        """What is raised inside says which value it is about."""
+        try:
+            yield
+        except PemError as error:
+            raise PemError(self.noted(error.diagnostics)) from None
+
+
+def points(settings: Mapping[str, Setting], sweep: Sweep | None) -> list[Point]:
+    """The values of a sweep, with the other settings."""
+    if sweep is None:
+        return [Point(settings)]
+    name = sweep.name
+    return [
+        Point({**settings, name: value}, (f"at {visible(name)} = {visible(value)}",))
+        for value in sweep.values
+    ]
+
+
+def saved_apart(recipes: Sequence[Checked], sweep: Sweep | None) -> None:
+    """Hold each value of a sweep to save to a place of its own; raises PemError PEM0347."""
+    seen: set[Path] = set()
+    around: set[Path] = set()
+    for checked in recipes:
+        for output in checked.outputs:
+            if seen & {output.target, *output.target.parents} or output.target in around:
+                assert sweep is not None
+                name = visible(sweep.name)
+                fault = Fault(
+                    "PEM0347",
+                    f"a sweep over `{name}` saves more than one adapter to {visible(output.path)}",
+                    f'name the value in the path: save {output.label} to "out/{name}-{{{name}}}"',
+                )
+                raise PemError([fault.at(output.span)])
+        seen.update(output.target for output in checked.outputs)
+        around.update(folder for output in checked.outputs for folder in output.target.parents)
