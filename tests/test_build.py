@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import resource
 import signal
@@ -98,9 +97,9 @@ def test_the_card_names_imports_and_the_source_of_heads(folder: Path) -> None:
     text = text + DECLARED + 'save half * a to "out/x" with heads=h\n'
     [built] = build(folder, text).outputs
     card = (built.path / "README.md").read_text()
-    digest = hashlib.sha256(b"let half = 0.5\n").hexdigest()
-    assert f"- `lib/w.pem`: sha256 `{digest}`" in card
-    assert "- `std.paper`: sha256" in card
+    digest = blake3(b"let half = 0.5\n").hexdigest()
+    assert f"- `lib/w.pem`: blake3 `{digest}`" in card
+    assert "- `std.paper`: blake3" in card
     assert "- `h` = `lib/h`" in card
 
 
@@ -269,3 +268,10 @@ def test_models_are_checked_and_not_built_yet(folder: Path) -> None:
     text = 'base m = "base"\nmodel chat on m = "chat"\nlet v = chat - m\nsave m + 0.5 * v to "o"\n'
     assert not pemlang.load(recipe(folder, text)).check()
     assert error(folder, text).code == "PEM0601"
+
+
+def test_a_part_of_a_mix_meets_a_part_of_one_of_its_terms(folder: Path) -> None:
+    """The initialisations of the two are held to each other at the sites they have."""
+    text = DECLARED + 'save a["*.query"] ⊕ ⊖(a["*.query"] ⊕ b["*.query"]) to "out/x"\n'
+    [built] = build(folder, text).outputs
+    assert built.sites == 2

@@ -33,7 +33,7 @@ class Card:
         recipe_name, recipe: the file and its text.
         params: the values of its params.
         inputs: what it was made from.
-        imports: the recipes it imports, and the SHA-256 of their text.
+        imports: the recipes it imports, and the digests of their text.
         semantic_hash: equal for outputs of equal meaning.
         notes: what truncation lost, and the like.
     """
@@ -66,7 +66,7 @@ def write_card(card: Card) -> str:
     for one in card.inputs:
         lines.append(f"- {_code(one.name)} = {_code(one.path)}")
         lines += [f"  - {_text(file)}: blake3 `{digest}`" for file, digest in one.digests.items()]
-    lines += [f"- {_code(name)}: sha256 `{digest}`" for name, digest in card.imports.items()]
+    lines += [f"- {_code(name)}: blake3 `{digest}`" for name, digest in card.imports.items()]
     lines += ["", f"Semantic hash: `{card.semantic_hash}`", ""]
     lines += [f"## The recipe, {_text(card.recipe_name)}", ""]
     if card.params:

@@ -9,7 +9,6 @@ change within one tick of the clock would leave no trace.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import json
 import os
 import secrets
@@ -73,10 +72,15 @@ def _digest(path: Path) -> str:
     return hasher.hexdigest()
 
 
+def text_digest(text: str) -> str:
+    """BLAKE3 of a text as a file would hold it."""
+    return blake3.blake3(text.encode()).hexdigest()
+
+
 def adapter_digest(adapter: Adapter) -> str:
     """The identity of an adapter's content: its config's and its tensors' digests."""
     both = [file_digest(adapter.directory / "adapter_config.json"), file_digest(adapter.weights)]
-    return hashlib.sha256("\n".join(both).encode()).hexdigest()
+    return text_digest("\n".join(both))
 
 
 def _folder() -> Path:

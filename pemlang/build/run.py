@@ -17,7 +17,7 @@ from typing import Any
 from threadpoolctl import threadpool_limits
 
 from pemlang.build.card import Card, Input, write_card
-from pemlang.build.digests import adapter_digest, file_digest
+from pemlang.build.digests import adapter_digest, file_digest, text_digest
 from pemlang.build.evaluate import Evaluator
 from pemlang.build.evaluate import Known as Measured
 from pemlang.build.machine import default_budget, default_threads
@@ -448,8 +448,7 @@ def _imports(checked: Checked) -> dict[str, str]:
         if path != checked.path:
             std = path.parent == resource("stdlib")
             name = f"std.{path.stem}" if std else os.path.relpath(path, checked.source.directory)
-            text = tree.span.source.text
-            found[name] = hashlib.sha256(text.encode()).hexdigest()
+            found[name] = text_digest(tree.span.source.text)
     return dict(sorted(found.items()))
 
 
