@@ -1,11 +1,12 @@
 # make demo   install and run the quickstart
 # make test   install and run every check
+# make bench  install the peers in an environment of their own, and run every benchmark beside them
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test lint types rooms unit wheel docs clean
+.PHONY: demo test bench lint types rooms unit wheel docs clean
 
 demo: $(VENV)/demo
 	$(BIN)/pem build examples/quickstart/quickstart.pem
@@ -30,6 +31,9 @@ unit: $(VENV)/dev
 wheel: $(VENV)/dev
 	PYTHON=$(PYTHON) sh tests/wheel.sh $(BIN)/python
 
+bench: $(VENV)/demo $(VENV)-bench/peers
+	$(BIN)/python benchmarks/run.py --peers $(VENV)-bench/bin/python --write benchmarks/results.md
+
 docs: $(VENV)/dev
 	$(BIN)/python docs/make.py
 
@@ -43,5 +47,10 @@ $(VENV)/dev: pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
 	touch $@ $(VENV)/demo
 
+$(VENV)-bench/peers: constraints.txt
+	test -x $(VENV)-bench/bin/python || $(PYTHON) -m venv $(VENV)-bench
+	$(VENV)-bench/bin/pip install --quiet --constraint constraints.txt torch peft transformers safetensors
+	touch $@
+
 clean:
-	rm -rf $(VENV) dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-bench dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import reduce
@@ -13,6 +13,7 @@ import numpy as np
 
 from pemlang.build.tensors import Files, Source, not_finite, source
 from pemlang.diagnostics import Fault
+from pemlang.formats.adapter import Adapter
 from pemlang.graph.node import AdapterType, Graph, Node, Num
 from pemlang.graph.normal import adapter_type
 from pemlang.graph.numbers import exact
@@ -33,10 +34,12 @@ class Known:
 
     Attributes:
         numbers: values of numbers.
+        samples: means over a few sites, and how many.
         ranks: the rank that keeps a share of the squared norm of a node at a site.
     """
 
     numbers: dict[str, Fraction] = field(default_factory=dict)
+    samples: dict[str, tuple[float, int]] = field(default_factory=dict)
     ranks: dict[tuple[str, str, float], int] = field(default_factory=dict)
 
 
@@ -61,6 +64,7 @@ class Evaluator:
         self._progress = progress
         self._known = known or Known()
         self._orders: dict[Node, list[Node]] = {}
+        self._steady: dict[Node, bool] = {}
 
     def lower(
         self,
@@ -125,6 +129,25 @@ class Evaluator:
             None if part is None else Arrays(found[index, "a"], found.get((index, "b")), part.scale)
             for index, part in enumerate(lowered)
         ]
+
+    def adapters(self, root: Node) -> list[Adapter]:
+        """The adapters that lowering a node reads."""
+        return [node.adapter for node in self._order(root) if node.adapter is not None]
+
+    def alike(self, root: Node, site: str) -> Hashable:
+        """What lowering a node at a site depends on: the same at two sites, the same program."""
+        made_from = self._order(root)
+        if root not in self._steady:
+            shapes = adapter_type(root).shapes
+            self._steady[root] = all(
+                NODE_KINDS[node.op].steady(node)
+                and (node.op == "leaf" or adapter_type(node).shapes == shapes)
+                for node in made_from
+            )
+        if not self._steady[root]:
+            return site
+        stored = (_stored(adapter, site) for adapter in self.adapters(root))
+        return (adapter_type(root).shapes[site], *stored)
 
     def _work(self, roots: Iterable[Node]) -> str:
         """What to compute roots in: it depends on what they are made from, and on nothing else
@@ -197,6 +220,8 @@ class Evaluator:
         Returns:
             The mean, and how many sites it is over: all, where there are no more than wanted.
         """
+        if node.key in self._known.samples:
+            return self._known.samples[node.key]
         record, sites = MEASURES[node.attrs[0]], _sites(node)
         apart = max(1, len(sites) // wanted)
         spread = [site for first in range(apart) for site in sites[first::apart]]
@@ -206,7 +231,9 @@ class Evaluator:
             rows += [row] if row[-1] else []
             if len(rows) == wanted:
                 break
-        return (record.finish(_joined(record, rows)) if rows else 0.0), len(rows)
+        mean = record.finish(_joined(record, rows)) if rows else 0.0
+        self._known.samples[node.key] = (mean, len(rows))
+        return mean, len(rows)
 
     def _row(self, node: Node, site: str) -> tuple[float, ...]:
         record = MEASURES[node.attrs[0]]
@@ -219,6 +246,15 @@ def _sites(node: Node) -> list[str]:
 
 def _joined(record: Measure, rows: Sequence[tuple[float, ...]]) -> tuple[float, ...]:
     return reduce(lambda x, y: tuple(starmap(record.join, zip(x, y, strict=True))), rows)
+
+
+def _stored(adapter: Adapter, site: str) -> Hashable:
+    """How an adapter's factors are stored at a site."""
+    keys = adapter.layout.factors.get(site)
+    if keys is None:
+        return None
+    entries = [adapter.header.entries[key] for key in keys]
+    return (adapter.scales.get(site), *((entry.dtype, entry.shape) for entry in entries))
 
 
 def hold(needed: int, budget: int) -> None:

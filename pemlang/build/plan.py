@@ -3,8 +3,8 @@ over, the files they write, and the most memory that takes."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 from pemlang.build.evaluate import Evaluator
 from pemlang.build.peft import PeftLayout, Tensor, peft_layout
@@ -143,38 +143,53 @@ class Plan:
 
 
 def make_plan(wanted: Sequence[Wanted]) -> Plan:
-    """The plan of some outputs. Programs are made a site at a time for all of them together, so
-    that they share what they read.
+    """The plan of some outputs. One program serves all outputs at a site, so that they share what
+    they read, and all sites whose tensors are alike.
 
     Raises:
         Failed: PEM0421 two layers of one nn.MultiheadAttention that differ; and what is wrong with
             tensors that measured numbers and energies are read from.
     """
-    builders: dict[str, Builder] = {}
-    factors: list[dict[str, Factors]] = [{} for _ in wanted]
-    cuts: list[dict[str, dict[Node, Cut]]] = [{} for _ in wanted]
-    outputs = []
+    groups = [_Group(sites, wanted) for sites in _alike(wanted)]
+    plan = Plan([])
     for index, one in enumerate(wanted):
+        factors = {
+            site: group.factors[index]
+            for group in groups
+            if index in group.factors
+            for site in group.sites
+        }
         try:
-            for site in adapter_type(one.node).shapes:
-                builder = builders.setdefault(site, Builder())
-                cuts[index][site] = {}
-                [part] = one.evaluator.lower(builder, [one.node], site, cuts[index][site])
-                if part is not None:
-                    factors[index][site] = part
-            outputs.append(_output(one, factors[index]))
+            plan.outputs.append(_output(one, dict(sorted(factors.items()))))
         except Fault as fault:
             raise Failed(index, fault) from None
-    plan = Plan(outputs)
-    for index, one in enumerate(wanted):
-        _store(plan, index, one, factors[index], builders)
-        for site, found in cuts[index].items():
-            for node, cut in found.items():
-                builders[site].report(cut.cost, CutSink(index, node, site, cut.by))
-    pieces = [piece for builder in builders.values() for piece in builder.pieces()]
+    places = [_places_of(one) for one in plan.outputs]
+    pieces = [piece for group in groups for piece in group.pieces(plan, places)]
     plan.spans = _spans(plan, [piece for piece in pieces if piece.program.elementwise])
     plan.sites = [piece for piece in pieces if not piece.program.elementwise]
+    for index, output in enumerate(plan.outputs):
+        for number, tensor in enumerate(output.layout.tensors):
+            if tensor.site is None:
+                sources = tuple(source(head, tensor.what) for head in output.layout.heads)
+                plan.copies.append(Copy(index, number, sources))
     return plan
+
+
+def _alike(wanted: Sequence[Wanted]) -> list[list[str]]:
+    """The sites of all outputs, those together that one program will do for."""
+    found: dict[Hashable, list[str]] = {}
+    for site in sorted({site for one in wanted for site in adapter_type(one.node).shapes}):
+        key = tuple(
+            one.evaluator.alike(one.node, site) if site in adapter_type(one.node).shapes else None
+            for one in wanted
+        )
+        found.setdefault(key, []).append(site)
+    return list(found.values())
+
+
+def _places_of(output: OutputPlan) -> dict[tuple[str | None, str], int]:
+    """The number of each factor's tensor."""
+    return {(t.site, t.what): number for number, t in enumerate(output.layout.tensors)}
 
 
 def _output(one: Wanted, factors: Mapping[str, Factors]) -> OutputPlan:
@@ -183,25 +198,74 @@ def _output(one: Wanted, factors: Mapping[str, Factors]) -> OutputPlan:
     return OutputPlan(layout, *new_header(said, one.metadata))
 
 
-def _store(
-    plan: Plan,
-    index: int,
-    one: Wanted,
-    factors: Mapping[str, Factors],
-    builders: Mapping[str, Builder],
-) -> None:
-    """Write the steps that store each tensor of an output."""
-    layout = plan.outputs[index].layout
-    for number, tensor in enumerate(layout.tensors):
-        if tensor.site is None:
-            sources = tuple(source(adapter, tensor.what) for adapter in layout.heads)
-            plan.copies.append(Copy(index, number, sources))
-            continue
-        builder = builders[tensor.site]
-        part = factors.get(tensor.site) or _nothing(builder, one.node, tensor.site)
-        value = part.out if tensor.what == "b" else part.a
-        around = 1.0 if tensor.what == "l" else 0.0
-        builder.store(value, Sink(index, number), tensor.dtype, around)
+class _Group:
+    """Sites that one program will do for; it is made at the first of them.
+
+    Attributes:
+        sites: their names.
+        factors: by output, its parameters there; none where it is zero or has no such site.
+    """
+
+    def __init__(self, sites: Sequence[str], wanted: Sequence[Wanted]) -> None:
+        self.sites, self._wanted = sites, wanted
+        self.factors: dict[int, Factors] = {}
+        self._builder = Builder()
+        for index, one in enumerate(wanted):
+            if sites[0] in adapter_type(one.node).shapes:
+                self._lower(index, one)
+
+    def _lower(self, index: int, one: Wanted) -> None:
+        cuts: dict[Node, Cut] = {}
+        try:
+            [part] = one.evaluator.lower(self._builder, [one.node], self.sites[0], cuts)
+        except Fault as fault:
+            raise Failed(index, fault) from None
+        if part is not None:
+            self.factors[index] = part
+        for node, cut in cuts.items():
+            self._builder.report(cut.cost, CutSink(index, node, self.sites[0], cut.by))
+
+    def pieces(
+        self, plan: Plan, places: Sequence[Mapping[tuple[str | None, str], int]]
+    ) -> Iterator[Piece]:
+        """The program of each site, with its own tensors in the slots."""
+        for index, one in enumerate(self._wanted):
+            for what in "abl":
+                number = places[index].get((self.sites[0], what))
+                if number is not None:
+                    self._store(index, one, what, plan.tensor(Sink(index, number)).dtype)
+        made = self._builder.pieces()
+        first = self._sources(self.sites[0])
+        for site in self.sites:
+            own = dict(zip(first, self._sources(site), strict=True))
+
+            def sink(found: Hashable, site: str = site) -> Hashable:
+                if isinstance(found, CutSink):
+                    return replace(found, site=site)
+                assert isinstance(found, tuple)
+                index, what = found
+                return Sink(index, places[index][site, what])
+
+            for piece in made:
+                yield replace(
+                    piece,
+                    inputs=tuple(own[what] for what in piece.inputs),  # type: ignore[index]
+                    outputs=tuple(map(sink, piece.outputs)),
+                )
+
+    def _store(self, index: int, one: Wanted, what: str, dtype: str) -> None:
+        part = self.factors.get(index) or _nothing(self._builder, one.node, self.sites[0])
+        value = part.out if what == "b" else part.a
+        self._builder.store(value, (index, what), dtype, 1.0 if what == "l" else 0.0)
+
+    def _sources(self, site: str) -> list[Source]:
+        """The tensors of all inputs at a site, in one order at every site of the group."""
+        return [
+            source(adapter, key)
+            for one in self._wanted
+            for adapter in one.evaluator.adapters(one.node)
+            for key in adapter.layout.factors.get(site, ())
+        ]
 
 
 def _nothing(builder: Builder, node: Node, site: str) -> Factors:

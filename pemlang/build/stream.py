@@ -93,6 +93,19 @@ class Report:
         return not all(found.kept for found in self.rounding.values())
 
 
+class Device(Protocol):
+    """Runs elementwise spans elsewhere than on the threads of the processors."""
+
+    def reserve(self, spans: Sequence[Span], room: int) -> int:
+        """Bytes of working memory that it takes for some spans, at most `room`."""
+
+    def takes(self, span: Span) -> bool:
+        """Whether it runs a span."""
+
+    def run(self, part: SpanPart) -> None:
+        """Run all of a span that it takes; raises what `SpanPart.run` does."""
+
+
 @dataclass(frozen=True)
 class _Job:
     """Work of one thread for a while: a part of a span, a site, or a head."""
@@ -124,6 +137,7 @@ def run(
     threads: int,
     budget: int,
     tick: Callable[[int, int], None] = lambda done, total: None,
+    device: Device | None = None,
 ) -> list[Report]:
     """Make all outputs of a plan.
 
@@ -134,6 +148,7 @@ def run(
         threads: at most this many at work.
         budget: bytes of working memory.
         tick: told of jobs done and jobs in all, from this thread.
+        device: runs the spans it takes, driven by a thread of its own.
 
     Raises:
         Failed: of the first output in the order of the plan with something wrong: PEM0502 an
@@ -141,17 +156,22 @@ def run(
             differ, PEM0411 or PEM0412 a file that changed; OSError where it cannot be written.
         Fault: PEM0521 a budget too small.
     """
-    jobs = list(_jobs(plan))
+    if device is not None:
+        room = min(budget // 2, budget - working_memory(plan, 1))
+        budget -= device.reserve(plan.spans, room)
+    jobs = list(_jobs(plan, device))
     threads = max(1, min(threads, len(jobs), affordable(plan, budget)))
     for one, target in zip(plan.outputs, targets, strict=True):
         target.write(0, memoryview(one.header))
     results: list[_Result | None] = [None] * len(jobs)
-    queue = iter(range(len(jobs)))
+    away = [_taken(job.what, device) for job in jobs]
+    queues = [iter([index for index, gone in enumerate(away) if not gone])] * threads
+    queues += [iter([index for index, gone in enumerate(away) if gone])] * any(away)
     stop = threading.Event()
     done = threading.Semaphore(0)
 
-    def work() -> None:
-        worker = _Worker(plan, files, targets)
+    def work(queue: Iterator[int]) -> None:
+        worker = _Worker(plan, files, targets, device)
         try:
             with np.errstate(all="ignore"):
                 while not stop.is_set() and (index := next(queue, None)) is not None:
@@ -162,7 +182,7 @@ def run(
         finally:
             done.release()
 
-    crew = [threading.Thread(target=work, daemon=True) for _ in range(threads)]
+    crew = [threading.Thread(target=work, args=(queue,), daemon=True) for queue in queues]
     for member in crew:
         member.start()
     try:
@@ -198,12 +218,17 @@ def affordable(plan: Plan, budget: int) -> int:
     return budget // max(1, one)
 
 
-def _jobs(plan: Plan) -> Iterator[_Job]:
+def _taken(what: Span | Piece | Copy, device: Device | None) -> bool:
+    return device is not None and isinstance(what, Span) and device.takes(what)
+
+
+def _jobs(plan: Plan, device: Device | None) -> Iterator[_Job]:
     """The work in parts, the long ones first, so that threads end together."""
     for piece in sorted(plan.sites, key=lambda piece: -matrices.bytes_at_work(piece.program)):
         yield _Job(piece)
     for span in plan.spans:
-        step = span.count if span.program.reduces else RUN * BLOCK
+        whole = span.program.reduces or _taken(span, device)
+        step = span.count if whole else RUN * BLOCK
         for first in range(0, span.count, step):
             yield _Job(span, first, min(step, span.count - first))
     for copy in plan.copies:
@@ -233,8 +258,10 @@ def _reports(plan: Plan, results: Sequence[_Result]) -> list[Report]:
 class _Worker:
     """Does jobs in one thread, with buffers of its own."""
 
-    def __init__(self, plan: Plan, files: Files, targets: Sequence[Target]) -> None:
-        self._plan, self._files, self._targets = plan, files, targets
+    def __init__(
+        self, plan: Plan, files: Files, targets: Sequence[Target], device: Device | None
+    ) -> None:
+        self._plan, self._files, self._targets, self._device = plan, files, targets, device
         self._kernel: Kernel | None = None
 
     def result(self, job: _Job) -> _Result:
@@ -242,7 +269,11 @@ class _Worker:
         found = _Result()
         try:
             if isinstance(job.what, Span):
-                _SpanPart(self, job.what, job.first, job.count, found).run()
+                part = SpanPart(self, job.what, job.first, job.count, found)
+                if self._device is not None and self._device.takes(job.what):
+                    self._device.run(part)
+                else:
+                    part.run()
             elif isinstance(job.what, Piece):
                 self._site(job.what, found)
             else:
@@ -319,11 +350,15 @@ _COPY = 1 << 20
 """Bytes of a head that are copied at a time."""
 
 
-class _SpanPart:
-    """Some blocks of a span."""
+class SpanPart:
+    """Some blocks of a span.
+
+    Attributes:
+        span, found: the span, and what was seen of it.
+    """
 
     def __init__(self, worker: _Worker, span: Span, first: int, count: int, found: _Result) -> None:
-        self._worker, self._span, self._found = worker, span, found
+        self._worker, self.span, self.found = worker, span, found
         self._first, self._last = first, first + count
         self._ends = list(accumulate(size for _, size in span.pieces))
         self._at = first
@@ -334,7 +369,7 @@ class _SpanPart:
 
     def run(self) -> None:
         """All passes over all blocks."""
-        kernel = self._worker.kernel(self._span.program, self._span.consts)
+        kernel = self._worker.kernel(self.span.program, self.span.consts)
         for turn in range(kernel.passes):
             kept: list[list[float]] = []
             for at in range(self._first, self._last, BLOCK):
@@ -344,44 +379,57 @@ class _SpanPart:
                 kernel.settle(index, [row[number] for row in kept])
 
     def _read(self, index: int, out: Bits) -> None:
-        source, load = self._span.inputs[index], self._loads[index]
-        self._found.output = self._span.outputs[0][0]
-        start = source.start + self._at * out.itemsize
-        self._worker.files.read(source.file, start, out)
-        if self._strict and not np.isfinite(decoded(out, load.dtype, "F32")).all():
-            self._blame(self._at, out.size)
+        self.found.output = self.span.outputs[0][0]
+        self.fetch(index, self._at, out)
+        dtype = self._loads[index].dtype
+        if self._strict and not np.isfinite(decoded(out, dtype, "F32")).all():
+            self.blame(self._at, out.size)
 
     def _write(self, index: int, exact: Array, bits: Bits) -> None:
+        self.look(index, self._at, exact, bits)
+        self.write(index, self._at, bits)
+
+    def fetch(self, index: int, at: int, out: Bits) -> None:
+        """Read elements of an input slot from a place in the span on."""
+        source = self.span.inputs[index]
+        self._worker.files.read(source.file, source.start + at * out.itemsize, out)
+
+    def write(self, index: int, at: int, bits: Bits) -> None:
+        """Write elements of an output slot from a place in the span on."""
+        self.found.output, start = self.span.outputs[index]
+        self._worker.write(self.found.output, start + at * bits.itemsize, bits)
+
+    def look(self, index: int, at: int, exact: Array, bits: Bits) -> None:
+        """Hold rounded numbers to the exact ones, from a place in the span on; raises PEM0502 and
+        PEM0503."""
         store = self._stores[index]
-        around = self._span.consts[slot(store.attrs[1])] if len(store.attrs) > 1 else 0.0
-        output, start = self._span.outputs[index]
-        self._found.output = output
-        for piece, one, other in self._pieces(exact.size):
+        around = self.span.consts[slot(store.attrs[1])] if len(store.attrs) > 1 else 0.0
+        self.found.output = self.span.outputs[index][0]
+        for piece, one, other in self.pieces(at, exact.size):
             sink = piece.outputs[index]
             assert isinstance(sink, Sink)
             try:
                 seen = look(exact[one:other], bits[one:other], store.dtype, around)
             except NotFinite:
-                self._blame(self._at + one, other - one)
+                self.blame(at + one, other - one)
                 raise too_large_to_compute() from None
-            self._found.see(sink, seen)
-        self._worker.write(output, start + self._at * bits.itemsize, bits)
+            self.found.see(sink, seen)
 
-    def _pieces(self, size: int) -> Iterator[tuple[Piece, int, int]]:
-        """The tensors that the block at hand crosses, with where they begin and end in it."""
-        index = bisect_right(self._ends, self._at)
-        at = 0
-        while at < size:
-            end = min(size, self._ends[index] - self._at)
-            yield self._span.pieces[index][0], at, end
-            at, index = end, index + 1
+    def pieces(self, at: int, size: int) -> Iterator[tuple[Piece, int, int]]:
+        """The tensors that a part of the span crosses, with where they begin and end in it."""
+        index = bisect_right(self._ends, at)
+        first = 0
+        while first < size:
+            end = min(size, self._ends[index] - at)
+            yield self.span.pieces[index][0], first, end
+            first, index = end, index + 1
 
-    def _blame(self, at: int, size: int) -> None:
+    def blame(self, at: int, size: int) -> None:
         """Raise PEM0502 for the input that is not finite in a part of the span, if one is."""
         index = bisect_right(self._ends, at)
-        piece, _ = self._span.pieces[index]
+        piece, _ = self.span.pieces[index]
         for number, load in sorted(self._loads.items()):
-            first = self._span.inputs[number]
+            first = self.span.inputs[number]
             width = ITEM_SIZE[load.dtype]
             bits: Bits = np.empty(size * width, "u1")
             self._worker.files.read(first.file, first.start + at * width, bits)

@@ -310,6 +310,10 @@ def _lower_sum(
     return concatenated(run.builder, parts, scales(node)[site])
 
 
-SUM = node_kind(NodeKind("sum", _sum_ranks, _sum_scales, _lower_sum))
+def _steady_sum(node: Node) -> bool:
+    return not any(isinstance(coef, tuple) for coef in node.attrs[1])
+
+
+SUM = node_kind(NodeKind("sum", _sum_ranks, _sum_scales, _lower_sum, _steady_sum))
 
 OPERATORS = (ADD, SUBTRACT, NEGATE, SCALE, DIVIDE, JOIN)

@@ -28,5 +28,6 @@ LEAF = node_kind(
         lambda node: _adapter(node).layout.ranks,
         lambda node: _adapter(node).scales,
         _lower,
+        lambda node: True,
     )
 )

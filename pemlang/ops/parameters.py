@@ -214,6 +214,10 @@ def _lower_mix(
     return Factors(a, b, parts[0][2].scale)
 
 
-MIX = node_kind(NodeKind("mix", _mix_ranks, _mix_scales, _lower_mix))
+def _steady_mix(node: Node) -> bool:
+    return not any(isinstance(coef, tuple) for pair in node.attrs[1] for coef in pair)
+
+
+MIX = node_kind(NodeKind("mix", _mix_ranks, _mix_scales, _lower_mix, _steady_mix))
 
 OPERATORS = (ADD, SUBTRACT, NEGATE, SCALE)

@@ -170,12 +170,15 @@ class NodeKind:
         ranks: the rank at each site, an upper bound where a number or an energy decides.
         scales: the scale s at each site.
         lower: the factors at a site from the factors of the arguments there; None is zero.
+        steady: whether it does the same at all sites whose tensors are alike, so that lowering
+            one of them will do.
     """
 
     op: str
     ranks: Callable[[Node], Mapping[str, int]]
     scales: Callable[[Node], Mapping[str, float]]
     lower: Callable[[Run, Node, str, Mapping[Node, Factors | None]], Factors | None]
+    steady: Callable[[Node], bool] = lambda node: False
 
 
 NODE_KINDS: dict[str, NodeKind] = {}

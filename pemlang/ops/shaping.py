@@ -181,7 +181,15 @@ COMPRESS = Operator(
     source="Eckart and Young 1936",
 )
 
-node_kind(NodeKind("compress", _compress_ranks, _compress_scales, _lower_compress))
+node_kind(
+    NodeKind(
+        "compress",
+        _compress_ranks,
+        _compress_scales,
+        _lower_compress,
+        lambda node: node.attrs[1] is None,  # an energy decides on a rank site by site
+    )
+)
 
 
 # --- pad -----------------------------------------------------------------------------------
@@ -231,7 +239,9 @@ PAD = Operator(
     acts_on="delta",
 )
 
-node_kind(NodeKind("pad", _pad_ranks, lambda node: scales(node.args[0]), _lower_pad))
+node_kind(
+    NodeKind("pad", _pad_ranks, lambda node: scales(node.args[0]), _lower_pad, lambda node: True)
+)
 
 
 # --- rescale -------------------------------------------------------------------------------
