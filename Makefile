@@ -6,7 +6,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test bench lint types rooms unit wheel docs clean
+.PHONY: demo test bench lint types rooms unit wheel docs grammar clean
 
 demo: $(VENV)/demo
 	$(BIN)/pem build examples/quickstart/quickstart.pem
@@ -36,6 +36,10 @@ bench: $(VENV)/demo $(VENV)-bench/peers
 
 docs: $(VENV)/dev
 	$(BIN)/python docs/make.py
+
+# The parser's tables, after a change of the grammar.
+grammar: $(VENV)/dev
+	$(BIN)/python -m pemlang.syntax.tables
 
 $(VENV)/demo: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)

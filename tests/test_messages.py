@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import ast
 import errno
+import importlib.util
 import json
 import re
 import sys
@@ -33,6 +34,7 @@ from click.testing import CliRunner
 import pemlang
 from pemlang.build import run as build_run
 from pemlang.build.digests import file_digest
+from pemlang.build.gpu import open_gpu
 from pemlang.build.tensors import Files, source
 from pemlang.cli.main import cli
 from pemlang.diagnostics import Diagnostic, Fault, render
@@ -217,6 +219,28 @@ def PEM0521_memory(root: Path, patch: pytest.MonkeyPatch) -> Found:
     return raised(
         lambda: pemlang.load(support.recipe(root, text)).build(how=build_run.How(memory=1000))
     )
+
+
+@made
+def PEM0522_no_triton(root: Path, patch: pytest.MonkeyPatch) -> Found:
+    patch.setattr(importlib.util, "find_spec", lambda name: None if name == "triton" else name)
+    return raised(open_gpu)
+
+
+@made
+def PEM0522_no_gpu(root: Path, patch: pytest.MonkeyPatch) -> Found:
+    import torch
+
+    patch.setattr(importlib.util, "find_spec", lambda name: name)
+    patch.setattr(torch.cuda, "is_available", lambda: False)
+    return raised(open_gpu)
+
+
+@made
+def PEM0522_no_interpreter(root: Path, patch: pytest.MonkeyPatch) -> Found:
+    patch.setattr(importlib.util, "find_spec", lambda name: name)
+    patch.delenv("TRITON_INTERPRET", raising=False)
+    return raised(lambda: open_gpu("cpu"))
 
 
 def applied(root: Path, sites: dict[str, tuple[int, int]], called: str | None = None) -> Found:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from pathlib import Path
 
 import pytest
+from lark import Lark
 
 from pemlang.diagnostics import Report
 from pemlang.source import Source
+from pemlang.syntax import tables
 from pemlang.syntax import tree as t
 from pemlang.syntax.parser import parse
 
@@ -174,3 +177,38 @@ def test_a_long_sum_is_not_a_deep_one() -> None:
     found, codes = read("let x = " + " + ".join(["a"] * 20_000))
     assert codes == []
     assert len(found.statements[0].value.operands) == 20_000  # type: ignore[attr-defined]
+
+
+# --- the parser's tables -------------------------------------------------------------------
+
+
+def trees(parser: Lark) -> list[str]:
+    texts = (
+        'let x = a.b(c, d=[1, 2])["*.q"] ⊕ -0.5 ⊗ y[layers 0..3]',
+        "param w: number in 0..1 = 1",
+    )
+    return [parser.parse(text).pretty() for text in texts]
+
+
+def test_the_tables_belong_to_the_grammar() -> None:
+    """`make grammar` writes them anew."""
+    assert tables.kept_parser() is not None
+
+
+def test_the_tables_parse_as_the_grammar_does() -> None:
+    found = tables.kept_parser()
+    assert found is not None
+    assert trees(found) == trees(tables._made(tables._grammar()))
+
+
+@pytest.mark.parametrize("kept", ["", "{}", "[]", '{"for": ["0.1", "other"], "tables": {}}', None])
+def test_tables_that_are_lost_or_of_another_grammar_are_worked_out(
+    kept: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "pem.lark").write_text(tables._grammar(), encoding="utf-8")
+    if kept is not None:
+        (tmp_path / "pem.tables.json").write_text(kept, encoding="utf-8")
+    wanted = trees(tables.load_parser())
+    monkeypatch.setattr(tables, "resource", lambda _: tmp_path)
+    assert tables.kept_parser() is None
+    assert trees(tables.load_parser()) == wanted

@@ -12,7 +12,9 @@ import contextlib
 import json
 import os
 import secrets
+import threading
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -44,23 +46,70 @@ def digested(path: Path) -> tuple[int, ...] | None:
 
 def file_digest(path: Path) -> str:
     """BLAKE3 of a file, remembered while the file stays as it is; raises PEM0411."""
-    try:
-        before = identity(path)
-        known = _HERE.get(str(path))
-        if known is not None and known[0] == before:
-            return known[1]
-        large = before[2] >= WORTH_REMEMBERING
-        found = _Memory.get(before) if large else None
+    take_digests([path], 1)
+    return _HERE[str(path)][1]
+
+
+def take_digests(paths: Sequence[Path], threads: int) -> None:
+    """Have the digests of some files at hand, those that are not remembered taken side by side;
+    raises PEM0411 for the first that cannot be read."""
+    missing: list[tuple[Path, tuple[int, ...]]] = []
+    for path in dict.fromkeys(paths):
+        known = _identified(path)
+        if digested(path) == known:
+            continue
+        found = _Memory.get(known)
         if found is None:
-            found = _digest(path)
-            if large and identity(path) == before:
-                _Memory.put(before, found)
+            missing.append((path, known))
+        else:
+            _HERE[str(path)] = (known, found)
+    taken: list[str | OSError] = [""] * len(missing)
+    queue = iter(range(len(missing)))
+
+    def work() -> None:
+        while (index := next(queue, None)) is not None:
+            try:
+                taken[index] = _digest(missing[index][0])
+            except OSError as error:
+                taken[index] = error
+
+    crew = [threading.Thread(target=work) for _ in range(min(threads, len(missing)) - 1)]
+    for member in crew:
+        member.start()
+    work()
+    for member in crew:
+        member.join()
+    fresh = {}
+    for (path, known), digest in zip(missing, taken, strict=True):
+        if isinstance(digest, OSError):
+            raise unreadable(path, digest)
+        if _identified(path) != known:
+            raise changed(path)
+        _HERE[str(path)] = (known, digest)
+        fresh[known] = digest
+    _Memory.put(fresh)
+
+
+def _identified(path: Path) -> tuple[int, ...]:
+    try:
+        return identity(path)
     except OSError as error:
-        raise Fault(
-            "PEM0411", f"cannot read {visible(path)}: {error.strerror or error}", "check the file"
-        ) from None
-    _HERE[str(path)] = (before, found)
-    return found
+        raise unreadable(path, error) from None
+
+
+def unreadable(path: Path, error: OSError) -> Fault:
+    """PEM0411 for a file that is not there, or not to be read."""
+    why = error.strerror or str(error)
+    return Fault("PEM0411", f"cannot read {visible(path)}: {why}", "check the file")
+
+
+def changed(path: Path) -> Fault:
+    """PEM0412 for a file that is not what it was when the recipe was checked."""
+    return Fault(
+        "PEM0412",
+        f"{visible(path)} was changed while it was read",
+        "let nothing write to it, and build again",
+    )
 
 
 def _digest(path: Path) -> str:
@@ -96,18 +145,24 @@ class _Memory:
 
     @classmethod
     def get(cls, known: tuple[int, ...]) -> str | None:
+        if known[2] < WORTH_REMEMBERING:
+            return None
         if cls._loaded is None:
             cls._loaded = _read()
         return cls._loaded.get(_name(known))
 
     @classmethod
-    def put(cls, known: tuple[int, ...], digest: str) -> None:
-        if time.time_ns() - max(known[3:]) < SETTLED:
+    def put(cls, digests: Mapping[tuple[int, ...], str]) -> None:
+        now = time.time_ns()
+        fresh = {
+            _name(known): digest
+            for known, digest in digests.items()
+            if known[2] >= WORTH_REMEMBERING and now - max(known[3:]) >= SETTLED
+        }
+        if not fresh:
             return
         # What another process wrote meanwhile stays; of two at once, one is forgotten.
-        found = _read()
-        found.pop(_name(known), None)
-        found[_name(known)] = digest
+        found = {name: digest for name, digest in _read().items() if name not in fresh} | fresh
         cls._loaded = found
         kept = dict(list(found.items())[-REMEMBERED:])
         with contextlib.suppress(OSError, RuntimeError):

@@ -34,12 +34,12 @@ class Known:
 
     Attributes:
         numbers: values of numbers.
-        samples: means over a few sites, and how many.
+        samples: means over a few sites, how many, and of how many.
         ranks: the rank that keeps a share of the squared norm of a node at a site.
     """
 
     numbers: dict[str, Fraction] = field(default_factory=dict)
-    samples: dict[str, tuple[float, int]] = field(default_factory=dict)
+    samples: dict[str, tuple[float, int, int]] = field(default_factory=dict)
     ranks: dict[tuple[str, str, float], int] = field(default_factory=dict)
 
 
@@ -214,11 +214,11 @@ class Evaluator:
             return record.finish((0.0, 0.0, 0.0))
         return record.finish(_joined(record, rows))
 
-    def sampled(self, node: Node, wanted: int) -> tuple[float, int]:
+    def sampled(self, node: Node, wanted: int) -> tuple[float, int, int]:
         """A measure that is a mean over sites, from a few of them, spread evenly.
 
         Returns:
-            The mean, and how many sites it is over: all, where there are no more than wanted.
+            The mean, how many sites it is over, and how many there are.
         """
         if node.key in self._known.samples:
             return self._known.samples[node.key]
@@ -232,8 +232,9 @@ class Evaluator:
             if len(rows) == wanted:
                 break
         mean = record.finish(_joined(record, rows)) if rows else 0.0
-        self._known.samples[node.key] = (mean, len(rows))
-        return mean, len(rows)
+        found = (mean, len(rows), len(sites))
+        self._known.samples[node.key] = found
+        return found
 
     def _row(self, node: Node, site: str) -> tuple[float, ...]:
         record = MEASURES[node.attrs[0]]

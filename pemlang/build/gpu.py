@@ -8,7 +8,6 @@ not depend on how many of them it is.
 
 from __future__ import annotations
 
-import importlib
 import importlib.util
 import os
 from collections import deque
@@ -16,14 +15,13 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
 from functools import cache
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pemlang.build.kernel_files import module_of
-from pemlang.build.plan import Span
+from pemlang.build.plan import Sink, Span
 from pemlang.build.stream import SpanPart
 from pemlang.diagnostics import Fault
 from pemlang.formats.safetensors import ITEM_SIZE
@@ -62,7 +60,8 @@ def open_gpu(device: str = "cuda") -> Gpu:
     missing = [name for name in ("torch", "triton") if importlib.util.find_spec(name) is None]
     if missing:
         raise _no_gpu(f"{missing[0]} is not installed", 'pip install "pemlang[cuda]"')
-    torch = importlib.import_module("torch")
+    import torch
+
     if device == "cpu":
         if os.environ.get("TRITON_INTERPRET") != "1":
             raise _no_gpu("Triton runs on a CPU as its interpreter only", "TRITON_INTERPRET=1")
@@ -72,7 +71,7 @@ def open_gpu(device: str = "cuda") -> Gpu:
             "build on the CPU, which gives the same numbers; or see what nvidia-smi lists, and "
             "install a torch made for CUDA: https://pytorch.org/get-started/locally",
         )
-    return Gpu(torch, device)
+    return Gpu(device)
 
 
 def _no_gpu(why: str, help: str) -> Fault:
@@ -99,8 +98,10 @@ def _power(number: int) -> int:
 class Gpu:
     """A device with Triton, as `stream.run` wants it. It is driven by one thread at a time."""
 
-    def __init__(self, torch_: ModuleType, device: str) -> None:
-        self.torch: Any = torch_
+    def __init__(self, device: str) -> None:
+        import torch
+
+        self.torch = torch
         self.name, self.cuda = device, device != "cpu"
         self.instance = 1024 if self.cuda else 1 << 16  # elements of one run of a kernel
         self._room, self._device_room = 0, 0
@@ -226,9 +227,8 @@ class _Lane:
             self._record(1)
 
     def _squares(self, exact: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
-        torch = self._gpu.torch
-        many = torch.tensor(lengths, device=self._gpu.name)
-        found: torch.Tensor = torch.segment_reduce(
+        many = self._gpu.torch.tensor(lengths, device=self._gpu.name)
+        found: torch.Tensor = self._gpu.torch.segment_reduce(
             exact.double().square_(), "sum", lengths=many, unsafe=True
         )
         return found
@@ -321,13 +321,15 @@ class _Run:
                     self._judge(lane, index, at, one, end, squares[index][number])
 
     def _judge(self, lane: _Lane, index: int, at: int, one: int, end: int, square: float) -> None:
-        """Tell what is seen of a part, from its square if that settles it, else number by number."""
+        """See a part by its square if that settles it, else number by number."""
         if self._exact[index] == "F32":  # a CPU's sum is infinite where float32 is
             square = float(np.float32(square))
         seen = settled(square, end - one, self._stored[index], self._arounds[index])
         if seen is not None:
             [(piece, _, _)] = self._part.pieces(at + one, end - one)
-            self._part.found.see(piece.outputs[index], seen)
+            sink = piece.outputs[index]
+            assert isinstance(sink, Sink)
+            self._part.found.see(sink, seen)
             return
         exact = lane.exact[index][one:end].cpu().numpy()
         if not self._span.program.linear and not np.isfinite(exact).all():

@@ -23,7 +23,7 @@ from pemlang.source import Span
 
 LOSS_WORTH_SAYING = 0.01
 OVERLAP_WORTH_SAYING = 0.5
-OVERLAP_SITES = 5
+OVERLAP_SITES = 4
 """An initialisation is one draw for all sites, so that a few tell as much as all."""
 
 
@@ -55,9 +55,10 @@ def verify(checked: Checked, evaluator: Evaluator) -> list[Diagnostic]:
             ctx = Context(checked.graph, watch.texts)
             ends = [_one_term(ctx, watch.left), _one_term(ctx, watch.right)]
             node = measure(ctx, "init_overlap", ends)
-            overlap, sites = evaluator.sampled(node, OVERLAP_SITES)
+            overlap, seen, there = evaluator.sampled(node, OVERLAP_SITES)
         if overlap < OVERLAP_WORTH_SAYING:
-            warnings.append(_apart(watch, overlap, sites, span))
+            where = f" over {seen} of {there} sites" if OVERLAP_SITES == seen < there else ""
+            warnings.append(_apart(watch, overlap, where, span))
     return warnings
 
 
@@ -69,9 +70,8 @@ def _one_term(ctx: Context, node: Node) -> Node:
     return restrict(ctx, node.args[0], frozenset(adapter_type(node).shapes))
 
 
-def _apart(watch: Watch, overlap: float, sites: int, span: Span) -> Diagnostic:
+def _apart(watch: Watch, overlap: float, where: str, span: Span) -> Diagnostic:
     one, two = watch.texts
-    where = f" over {sites} sites" if sites == OVERLAP_SITES else ""
     fault = Fault(
         "PEM0701",
         f"`{one}` and `{two}` do not share an initialisation: init_overlap is {overlap:.2f}{where}",

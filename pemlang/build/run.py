@@ -17,7 +17,7 @@ from typing import Any
 from threadpoolctl import threadpool_limits
 
 from pemlang.build.card import Card, Input, write_card
-from pemlang.build.digests import adapter_digest, file_digest, text_digest
+from pemlang.build.digests import adapter_digest, file_digest, take_digests, text_digest
 from pemlang.build.evaluate import Evaluator
 from pemlang.build.evaluate import Known as Measured
 from pemlang.build.machine import default_budget, default_threads
@@ -35,6 +35,7 @@ from pemlang.check.elaborate import Loaders
 from pemlang.check.load import loaders
 from pemlang.check.options import Output, heads_agree
 from pemlang.diagnostics import Diagnostic, Fault, PemError
+from pemlang.formats.disk import is_file
 from pemlang.graph.node import AdapterType, plain
 from pemlang.graph.normal import adapter_type
 from pemlang.graph.numbers import shown
@@ -135,8 +136,17 @@ def identified(
                 found[-1].report.raise_errors()
         return found
 
-    at_all(loaders())
+    known = at_all(loaders())
+    with placed(None):
+        take_digests(_on_disk(known), default_threads())
     return at_all(loaders(whole=True, identify=adapter_digest))
+
+
+def _on_disk(recipes: Sequence[Checked]) -> list[Path]:
+    """The tensors' files of the inputs, as far as they have been fetched."""
+    leaves = (leaf for checked in recipes for leaf in checked.graph.all_leaves())
+    files = dict.fromkeys(adapter.weights for adapter in adapters_of(list(leaves)))
+    return [file for file in files if is_file(file)]
 
 
 def build(

@@ -18,7 +18,7 @@ from types import TracebackType
 import numpy as np
 from numpy.typing import NDArray
 
-from pemlang.build.digests import digested, identity
+from pemlang.build.digests import changed, digested, identity, unreadable
 from pemlang.diagnostics import Fault, visible
 from pemlang.formats.adapter import Adapter
 from pemlang.formats.disk import open_plain
@@ -102,7 +102,7 @@ class Files:
                     raise changed(file)
                 start, rest = start + count, rest[count:]
         except OSError as error:
-            raise _unreadable(file, error) from None
+            raise unreadable(file, error) from None
 
     def tensor(self, what: Source, dtype: str, shape: tuple[int, ...]) -> Bits:
         """One tensor whole, as it is stored."""
@@ -117,7 +117,7 @@ class Files:
                 if identity(file) != known:
                     raise changed(file)
             except OSError as error:
-                raise _unreadable(file, error) from None
+                raise unreadable(file, error) from None
 
     def _opened(self, file: Path) -> int:
         with self._lock:
@@ -130,22 +130,8 @@ class Files:
                     with open_plain(file) as opened:
                         self._open[file] = os.dup(opened.fileno())
                 except OSError as error:
-                    raise _unreadable(file, error) from None
+                    raise unreadable(file, error) from None
             return self._open[file]
-
-
-def changed(file: Path) -> Fault:
-    """PEM0412 for a file that is not what it was when the recipe was checked."""
-    return Fault(
-        "PEM0412",
-        f"{visible(file)} was changed while it was read",
-        "let nothing write to it, and build again",
-    )
-
-
-def _unreadable(file: Path, error: OSError) -> Fault:
-    why = error.strerror or str(error)
-    return Fault("PEM0411", f"cannot read {visible(file)}: {why}", "check the file")
 
 
 def make_room(opened: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import os
 import signal
@@ -58,6 +59,9 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
     Args:
         args: the words after `pem`; the process's own when not given.
     """
+    # A command is short, makes few cycles and keeps what it makes: looking for garbage as often as
+    # a server should would take a tenth of its time.
+    gc.set_threshold(200_000, 50, 50)
     # Asked to end, as a job runner asks, we leave nothing half-made either.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

@@ -12,11 +12,11 @@ from lark.exceptions import UnexpectedCharacters, UnexpectedInput, UnexpectedTok
 from lark.utils import TextSlice
 
 from pemlang.diagnostics import Fault, Report, nearest, visible
-from pemlang.resources import resource
 from pemlang.source import Source, Span
 from pemlang.syntax import tree as t
 from pemlang.syntax.builder import TreeBuilder
 from pemlang.syntax.split import Chunk, split
+from pemlang.syntax.tables import load_parser
 
 MAX_DEPTH = 100
 _DECLARED = re.compile(r"(?:base|model|adapter|param|let|def)\s+([^\W\d]\w*)")
@@ -54,14 +54,7 @@ class _Misread(Exception):
 
 @cache
 def _lark() -> Lark:
-    text = (resource("grammar") / "pem.lark").read_text(encoding="utf-8")
-    return Lark(
-        text,
-        parser="lalr",
-        lexer="contextual",
-        propagate_positions=True,
-        maybe_placeholders=True,
-    )
+    return load_parser()
 
 
 def _statement(source: Source, chunk: Chunk) -> t.Statement:
