@@ -23,12 +23,12 @@ from numpy.typing import NDArray
 from pemlang.build.kernel_files import module_of
 from pemlang.build.plan import Sink, Span
 from pemlang.build.stream import SpanPart
-from pemlang.diagnostics import Fault
+from pemlang.diagnostics import Fault, visible
 from pemlang.formats.safetensors import ITEM_SIZE
 from pemlang.kernels.dtypes import DTYPES, stored_dtype
 from pemlang.kernels.elementwise import BLOCK
 from pemlang.kernels.gpu import exact_dtypes, loaded, runs_on_gpu, stored
-from pemlang.kernels.program import Program, slot
+from pemlang.kernels.program import Builder, Program, slot
 from pemlang.kernels.rounding import WORTH_SAYING, Rounding, Seen, Size
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def open_gpu(device: str = "cuda") -> Gpu:
         device: as torch calls it. `cpu` works where Triton interprets its kernels, for tests.
 
     Raises:
-        Fault: PEM0522 torch, Triton or the device is not there.
+        Fault: PEM0522 torch, Triton or the device is not there, or they do not work together.
     """
     missing = [name for name in ("torch", "triton") if importlib.util.find_spec(name) is None]
     if missing:
@@ -68,10 +68,19 @@ def open_gpu(device: str = "cuda") -> Gpu:
     elif not torch.cuda.is_available():
         raise _no_gpu(
             "torch finds no GPU",
-            "build on the CPU, which gives the same numbers; or see what nvidia-smi lists, and "
-            "install a torch made for CUDA: https://pytorch.org/get-started/locally",
+            f"{_INSTEAD}; or see what nvidia-smi lists, and install a torch made for CUDA: "
+            "https://pytorch.org/get-started/locally",
         )
-    return Gpu(device)
+    gpu = Gpu(device)
+    try:
+        gpu.try_out()
+    except Exception as error:  # whatever is wrong with drivers and compilers
+        first = next(iter(str(error).splitlines()), type(error).__name__)
+        raise _no_gpu(f"Triton cannot work there: {visible(first)}", _INSTEAD) from error
+    return gpu
+
+
+_INSTEAD = "build on the CPU, which gives the same numbers"
 
 
 def _no_gpu(why: str, help: str) -> Fault:
@@ -111,7 +120,7 @@ class Gpu:
         """Bytes of host memory that it takes for some spans, at most `room`: what does not fit
         stays on the CPU."""
         free = self.torch.cuda.mem_get_info(self.name)[0] if self.cuda else 1 << 40
-        self._room, self._device_room, self._arena = min(room, ROOM + _STAGED), free // 2, None
+        self._room, self._device_room = min(room, ROOM + _STAGED), free // 2
         needs = [host_bytes(s.program, self.chunk(s)) for s in spans if self.takes(s)]
         self._room = max(needs, default=0)
         return self._room
@@ -135,10 +144,20 @@ class Gpu:
         with self.torch.cuda.device(self.name) if self.cuda else nullcontext():
             _Run(self, part).run()
 
+    def try_out(self) -> None:
+        """Run a kernel; raises whatever torch and Triton do where they cannot."""
+        builder = Builder()
+        builder.store(builder.load("x", "F32", ()), "y", "F32")
+        [piece] = builder.pieces()
+        numbers = [self.numbers([], dtype) for dtype in ("F32", "F32", "F32", "F32", "F64")]
+        _kernel(piece.program)[(1,)](*numbers, 1, BLOCK=self.instance, enable_fp_fusion=False)
+        if self.cuda:
+            self.torch.cuda.synchronize(self.name)
+
     def host(self) -> torch.Tensor:
         """The host memory of the lanes, which outlives a span: pinning memory is slow."""
-        if self._arena is None:
-            size = self._room - _STAGED
+        size = self._room - _STAGED
+        if self._arena is None or self._arena.nbytes != size:
             self._arena = self.torch.empty(size, dtype=self.torch.uint8, pin_memory=self.cuda)
         return self._arena
 
@@ -214,6 +233,8 @@ class _Lane:
         ins = len(self.reading)
         grid = (-(-size // self._gpu.instance),)
         with self._on():
+            # First, while the stream is idle: this copy is waited for.
+            many = self._gpu.torch.tensor(lengths, device=self._gpu.name)
             for to, from_ in zip(self._device[:ins], self._host[:ins], strict=True):
                 to[:size].copy_(from_[:size], non_blocking=True)
             self._record(0)
@@ -221,15 +242,15 @@ class _Lane:
                 *self._device, *self.exact, *self._consts, size,
                 BLOCK=self._gpu.instance, enable_fp_fusion=False,
             )  # fmt: skip
-            self.squares = [self._squares(exact[:size], lengths) for exact in self.exact]
+            self.squares = [self._squares(exact[:size], many) for exact in self.exact]
             for to, from_ in zip(self._host[ins:], self._device[ins:], strict=True):
                 to[:size].copy_(from_[:size], non_blocking=True)
             self._record(1)
 
-    def _squares(self, exact: torch.Tensor, lengths: Sequence[int]) -> torch.Tensor:
-        many = self._gpu.torch.tensor(lengths, device=self._gpu.name)
+    def _squares(self, exact: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        square = exact.to(self._gpu.torch.float64, copy=True).square_()
         found: torch.Tensor = self._gpu.torch.segment_reduce(
-            exact.double().square_(), "sum", lengths=many, unsafe=True
+            square, "sum", lengths=lengths, unsafe=True
         )
         return found
 
@@ -247,7 +268,7 @@ class _Run:
     """One span on its way through the lanes."""
 
     def __init__(self, gpu: Gpu, part: SpanPart) -> None:
-        self._part, self._span = part, part.span
+        self._part, self._span, self._over = part, part.span, False
         self._chunk = gpu.chunk(part.span)
         program = part.span.program
         width = sum(ITEM_SIZE[dtype] for dtype in (*loaded(program), *stored(program)))
@@ -303,13 +324,19 @@ class _Run:
                 yield first, first + one, first + end
 
     def _finish(self, lane: _Lane, at: int) -> None:
-        """Look at a chunk when the device is done with it, and write it."""
+        """Look at a chunk when the device is done with it, and write it; nothing after a chunk
+        with something wrong, which is what is told."""
         lane.wait(1)
-        squares = [found.tolist() for found in lane.squares]
-        with np.errstate(all="ignore"):
-            self._look(lane, at, squares)
-        for index, bits in enumerate(lane.writing):
-            self._part.write(index, at, bits[: self._size(at)])
+        if self._over:
+            return
+        try:
+            with np.errstate(all="ignore"):
+                self._look(lane, at, [found.tolist() for found in lane.squares])
+            for index, bits in enumerate(lane.writing):
+                self._part.write(index, at, bits[: self._size(at)])
+        except Exception:
+            self._over = True
+            raise
 
     def _look(self, lane: _Lane, at: int, squares: Sequence[Sequence[float]]) -> None:
         """What rounding does to each part, in the order in which a CPU comes by."""

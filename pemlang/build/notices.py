@@ -23,7 +23,7 @@ from pemlang.source import Span
 
 LOSS_WORTH_SAYING = 0.01
 OVERLAP_WORTH_SAYING = 0.5
-OVERLAP_SITES = 4
+OVERLAP_SITES = 3
 """An initialisation is one draw for all sites, so that a few tell as much as all."""
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from tempfile import TemporaryDirectory
 
 import pytest
 import torch
@@ -28,7 +29,8 @@ DEVICES = [
 def opened(device: str) -> Iterator[gpu.Gpu]:
     """A device. Whether Triton interprets is settled when the module of a kernel is imported, so
     none is kept from one device to the next."""
-    with pytest.MonkeyPatch.context() as patch:
+    with pytest.MonkeyPatch.context() as patch, TemporaryDirectory() as cache:
+        patch.setenv("XDG_CACHE_HOME", cache)
         patch.setenv("TRITON_INTERPRET", "1" if device == "cpu" else "0")
         gpu._kernel.cache_clear()
         yield gpu.open_gpu(device)
