@@ -90,14 +90,17 @@ def _no_gpu(why: str, help: str) -> Fault:
 def host_bytes(program: Program, chunk: int) -> int:
     """Host memory for a program and chunks of some elements. Torch rounds memory that it pins up
     to a power of two."""
-    width = sum(ITEM_SIZE[dtype] for dtype in (*loaded(program), *stored(program)))
-    return _power(2 * chunk * width) + _STAGED
+    return _power(2 * chunk * _width(program)) + _STAGED
 
 
 def device_bytes(program: Program, chunk: int) -> int:
     """Device memory for the same: exact numbers are kept, and their squares made, in float64."""
-    width = sum(ITEM_SIZE[dtype] for dtype in (*loaded(program), *stored(program)))
-    return 2 * chunk * (width + 24 * len(stored(program)))
+    return 2 * chunk * (_width(program) + 24 * len(stored(program)))
+
+
+def _width(program: Program) -> int:
+    """Bytes that are read and written for each element."""
+    return sum(ITEM_SIZE[dtype] for dtype in (*loaded(program), *stored(program)))
 
 
 def _power(number: int) -> int:
@@ -141,8 +144,15 @@ class Gpu:
 
     def run(self, part: SpanPart) -> None:
         """Run all of a span; raises what `SpanPart.run` does."""
-        with self.torch.cuda.device(self.name) if self.cuda else nullcontext():
+        with self._current():
             _Run(self, part).run()
+
+    def _current(self) -> AbstractContextManager[Any]:
+        """The device as the one that Triton and new streams use."""
+        current: AbstractContextManager[Any] = (
+            self.torch.cuda.device(self.name) if self.cuda else nullcontext()
+        )
+        return current
 
     def try_out(self) -> None:
         """Run a kernel; raises whatever torch and Triton do where they cannot."""
@@ -150,9 +160,10 @@ class Gpu:
         builder.store(builder.load("x", "F32", ()), "y", "F32")
         [piece] = builder.pieces()
         numbers = [self.numbers([], dtype) for dtype in ("F32", "F32", "F32", "F32", "F64")]
-        _kernel(piece.program)[(1,)](*numbers, 1, BLOCK=self.instance, enable_fp_fusion=False)
-        if self.cuda:
-            self.torch.cuda.synchronize(self.name)
+        with self._current():
+            _kernel(piece.program)[(1,)](*numbers, 1, BLOCK=self.instance, enable_fp_fusion=False)
+            if self.cuda:
+                self.torch.cuda.synchronize()
 
     def host(self) -> torch.Tensor:
         """The host memory of the lanes, which outlives a span: pinning memory is slow."""
@@ -271,8 +282,8 @@ class _Run:
         self._part, self._span, self._over = part, part.span, False
         self._chunk = gpu.chunk(part.span)
         program = part.span.program
-        width = sum(ITEM_SIZE[dtype] for dtype in (*loaded(program), *stored(program)))
-        self._lanes = [_Lane(gpu, part.span, self._chunk, n * self._chunk * width) for n in (0, 1)]
+        half = self._chunk * _width(program)
+        self._lanes = [_Lane(gpu, part.span, self._chunk, first) for first in (0, half)]
         self._stored, self._exact = stored(program), exact_dtypes(program)
         self._arounds = [0.0] * len(self._stored)
         for instr in program.instrs:

@@ -98,7 +98,8 @@ def decoded(raw: NDArray[np.generic] | memoryview | bytes, dtype: str, work: str
     stored = DTYPES[dtype].stored
     bits = raw if isinstance(raw, np.ndarray) else np.frombuffer(raw, stored)
     out: Array = np.empty(bits.shape, DTYPES[work].stored)
-    decode(bits, dtype, out)
+    with np.errstate(invalid="ignore"):  # a NaN that signals is NaN like any other
+        decode(bits, dtype, out)
     return out
 
 
@@ -123,10 +124,11 @@ def encode(
         np.add(bits, work, out=work)
         np.right_shift(work, 16, out=work)
         np.copyto(out, work, casting="unsafe")
-    elif dtype in _TABLES:
-        _encode_byte(array, dtype, out)
-    else:
-        with np.errstate(over="ignore"):
+        return
+    with np.errstate(over="ignore"):
+        if dtype in _TABLES:
+            _encode_byte(array, dtype, out)
+        else:
             np.copyto(out, array, casting="unsafe")
 
 

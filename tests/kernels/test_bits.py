@@ -1,0 +1,117 @@
+"""Bits of every dtype against torch, and rounding from float64 against exact fractions."""
+
+from __future__ import annotations
+
+import math
+from fractions import Fraction
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from pemlang.kernels.dtypes import DTYPES, decoded, encode, encoded, stored_dtype
+
+TORCH = {
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
+}  # fmt: skip
+# Casts of NaN, and of what is too large, are what is tested here.
+pytestmark = pytest.mark.filterwarnings("ignore:.* encountered in (cast|multiply):RuntimeWarning")
+NARROW = ("F16", "BF16", "F8_E4M3", "F8_E5M2")
+
+
+def every(dtype: str) -> NDArray[np.generic]:
+    """All bits of a narrow dtype."""
+    bits = 8 * stored_dtype(dtype).itemsize
+    return np.arange(1 << bits).astype(f"u{bits // 8}").view(stored_dtype(dtype))
+
+
+def by_torch(bits: NDArray[np.generic], dtype: str) -> NDArray[np.float64]:
+    raw = torch.from_numpy(bits.view("u1").copy())
+    return raw.view(TORCH[dtype]).double().numpy()
+
+
+@pytest.mark.parametrize("work", ["F32", "F64"])
+@pytest.mark.parametrize("dtype", NARROW)
+def test_all_bits_are_read_as_torch_reads_them(dtype: str, work: str) -> None:
+    found = decoded(every(dtype), dtype, work)
+    np.testing.assert_array_equal(found.astype("f8"), by_torch(every(dtype), dtype))
+
+
+@pytest.mark.parametrize("dtype", NARROW)
+def test_all_numbers_come_back(dtype: str) -> None:
+    numbers = decoded(every(dtype), dtype, "F32")
+    numbers = numbers[np.isfinite(numbers)]
+    again = decoded(encoded(numbers, dtype), dtype, "F32")
+    np.testing.assert_array_equal(again, numbers)
+    np.testing.assert_array_equal(np.signbit(again), np.signbit(numbers))
+
+
+def near(dtype: str) -> NDArray[np.float32]:
+    """Numbers of a dtype, halfway between them, and a float32 step to either side of that."""
+    numbers = decoded(every(dtype), dtype, "F32").astype("f8")
+    numbers = np.unique(numbers[np.isfinite(numbers)])
+    halfway = ((numbers[1:] + numbers[:-1]) / 2).astype("f4")
+    inf = np.float32(np.inf)
+    sides = [halfway, np.nextafter(halfway, inf), np.nextafter(halfway, -inf)]
+    return np.concatenate([numbers.astype("f4"), *sides])
+
+
+@pytest.mark.parametrize("dtype", NARROW)
+def test_float32_is_rounded_as_torch_rounds_it(dtype: str) -> None:
+    numbers = near(dtype)
+    wanted = torch.from_numpy(numbers).to(TORCH[dtype]).double().numpy()
+    found = decoded(encoded(numbers, dtype), dtype, "F64")
+    np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.mark.parametrize("dtype", ["F32", *NARROW])
+@settings(deadline=None, max_examples=300)
+@given(number=st.floats(allow_nan=False, allow_infinity=False, width=64), tie=st.booleans())
+def test_float64_is_rounded_once(dtype: str, number: float, tie: bool) -> None:
+    """To the nearest number of the dtype; of two, to the even one."""
+    known = DTYPES[dtype]
+    if tie:  # next to halfway between two numbers of the dtype, where two roundings would err
+        one = float(decoded(encoded(np.array([number]), dtype), dtype, "F64")[0])
+        if not math.isfinite(one) or one == 0:
+            return
+        _, exponent = math.frexp(one)
+        step = max(math.ldexp(1.0, exponent - known.bits), known.step)
+        number = math.nextafter(one + step / 2, one if number > 0 else math.inf)
+    if abs(number) > known.largest:
+        return
+    with np.errstate(over="ignore"):
+        found = float(decoded(encoded(np.array([number]), dtype), dtype, "F64")[0])
+    _, exponent = math.frexp(number)
+    step = Fraction(max(math.ldexp(1.0, max(exponent - known.bits, -1074)), known.step))
+    wanted = round(Fraction(number) / step) * step  # halves go to the even one
+    assert Fraction(found) == wanted if math.isfinite(found) else abs(wanted) > known.largest
+
+
+@pytest.mark.parametrize("work", ["f4", "f8"])
+@pytest.mark.parametrize("dtype", NARROW)
+def test_what_is_too_large_is_not_finite(dtype: str, work: str) -> None:
+    numbers = np.array([4.0, -4.0]).astype(work) * work_type(work)(DTYPES[dtype].largest / 2)
+    with np.errstate(over="ignore"):
+        found = decoded(encoded(numbers, dtype), dtype, "F64")
+    assert not np.isfinite(found).any()
+
+
+def work_type(work: str) -> type[np.floating]:
+    return np.float32 if work == "f4" else np.float64
+
+
+def test_scratch_changes_nothing() -> None:
+    numbers = near("BF16")
+    one, other = (np.empty(numbers.shape, "<u2") for _ in range(2))
+    encode(numbers, "BF16", one)
+    encode(numbers, "BF16", other, np.full(numbers.shape, 0xFFFFFFFF, "<u4"))
+    np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize("dtype", list(DTYPES))
+def test_no_numbers_at_all(dtype: str) -> None:
+    assert decoded(encoded(np.empty(0, "f4"), dtype), dtype, "F32").shape == (0,)
