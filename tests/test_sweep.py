@@ -168,3 +168,18 @@ def test_kernels_are_shown_and_nothing_is_written(folder: Path) -> None:
     assert "fma f32" in said and "core_svd f64" in said
     assert "on 3 threads" in said
     assert not (folder / "out").exists()
+
+
+def test_kernels_for_a_gpu_are_shown_without_one(folder: Path) -> None:
+    recipe(folder, TEXT)
+    code, said = pem(folder, "--dump-kernels", "--device", "cuda")
+    assert code == 0
+    assert "@triton.jit" in said and "def kernel(" in said
+
+
+def test_a_gpu_that_is_not_there_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    with pytest.raises(pemlang.PemError) as wrong:
+        pemlang.load(recipe(folder, TEXT)).build(how=How(device="cuda"))
+    assert [said.code for said in wrong.value.diagnostics] == ["PEM0522"]
+    assert not (folder / "out").exists()

@@ -25,11 +25,11 @@ from pemlang.build.plan import Sink, Span
 from pemlang.build.stream import SpanPart
 from pemlang.diagnostics import Fault, visible
 from pemlang.formats.safetensors import ITEM_SIZE
-from pemlang.kernels.dtypes import DTYPES, stored_dtype
+from pemlang.kernels.dtypes import stored_dtype
 from pemlang.kernels.elementwise import BLOCK
 from pemlang.kernels.gpu import exact_dtypes, loaded, runs_on_gpu, stored
 from pemlang.kernels.program import Builder, Program, slot
-from pemlang.kernels.rounding import WORTH_SAYING, Rounding, Seen, Size
+from pemlang.kernels.rounding import settled
 
 if TYPE_CHECKING:
     import torch
@@ -374,16 +374,3 @@ class _Run:
             self._part.found.output = self._span.outputs[0][0]
             self._part.blame(at + one, end - one)
         self._part.look(index, at + one, exact, lane.writing[index][one:end])
-
-
-def settled(square: float, count: int, dtype: str, around: float) -> Seen | None:
-    """What `rounding.look` sees of numbers by the sum of their squares alone, where it does."""
-    known = DTYPES[dtype]
-    noise = count * known.step**2
-    bound = 2.0 ** (-2 * known.bits) * square + noise / 4
-    certain = (
-        around == 0
-        and max(4096 * noise, 1e-30) <= square <= min(known.largest, 1e150) ** 2
-        and bound <= WORTH_SAYING**2 * square
-    )
-    return Seen(Rounding(0.0, square, True), Size(fine=True)) if certain else None

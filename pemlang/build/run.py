@@ -25,7 +25,7 @@ from pemlang.build.notices import Loss, loss_of, noticed, verify
 from pemlang.build.peft import adapters_of
 from pemlang.build.place import check_target, flush, new_stage, placed, staging, take_place
 from pemlang.build.plan import Failed, OutputPlan, Plan, Wanted, make_plan
-from pemlang.build.stream import FileTarget, MemoryTarget, Report, Target, run
+from pemlang.build.stream import Device, FileTarget, MemoryTarget, Report, Target, run
 from pemlang.build.sweep import Point, Setting, Sweep, points, saved_apart
 from pemlang.build.tensors import Files, make_room
 from pemlang.check.check import check
@@ -55,10 +55,12 @@ class How:
     Attributes:
         threads: at most so many at work; the machine's own number when None.
         memory: bytes of working memory; a part of the machine's when None.
+        device: `cpu`, or `cuda` where elementwise programs are to run on a GPU.
     """
 
     threads: int | None = None
     memory: int | None = None
+    device: str = "cpu"
 
 
 @dataclass(frozen=True)
@@ -333,11 +335,18 @@ def _run(
     budget = default_budget() if how.memory is None else how.memory
     try:
         with placed(None):
-            reports = run(plan, files, targets, threads, budget, tick)
+            device = None if how.device == "cpu" else _gpu(how.device)
+            reports = run(plan, files, targets, threads, budget, tick, device)
             files.unchanged()
             return reports
     except Failed as failed:
         raise _told(failed, jobs) from None
+
+
+def _gpu(name: str) -> Device:
+    from pemlang.build.gpu import open_gpu  # it knows stream.py, and is seldom wanted
+
+    return open_gpu(name)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
+from queue import SimpleQueue
 from typing import Any, Protocol
 
 import numpy as np
@@ -168,7 +169,7 @@ def run(
     queues = [iter([index for index, gone in enumerate(away) if not gone])] * threads
     queues += [iter([index for index, gone in enumerate(away) if gone])] * any(away)
     stop = threading.Event()
-    done = threading.Semaphore(0)
+    told: SimpleQueue[bool] = SimpleQueue()  # whether a job is done, or a thread
 
     def work(queue: Iterator[int]) -> None:
         worker = _Worker(plan, files, targets, device)
@@ -178,20 +179,21 @@ def run(
                     result = results[index] = worker.result(jobs[index])
                     if result.failed is not None:
                         stop.set()
-                    done.release()
+                    told.put(True)
         finally:
-            done.release()
+            told.put(False)
 
     crew = [threading.Thread(target=work, args=(queue,), daemon=True) for queue in queues]
     for member in crew:
         member.start()
     try:
-        finished = 0
-        while any(member.is_alive() for member in crew):
-            if done.acquire(timeout=0.05):
-                finished += 1  # a thread that ends is counted too
-                if finished <= len(jobs):
-                    tick(finished, len(jobs))
+        finished, working = 0, len(crew)
+        while working:
+            if told.get():
+                finished += 1
+                tick(finished, len(jobs))
+            else:
+                working -= 1
     finally:
         stop.set()
         for member in crew:
@@ -229,7 +231,7 @@ def _jobs(plan: Plan, device: Device | None) -> Iterator[_Job]:
     for span in plan.spans:
         whole = span.program.reduces or _taken(span, device)
         step = span.count if whole else RUN * BLOCK
-        for first in range(0, span.count, step):
+        for first in range(0, span.count, max(1, step)):
             yield _Job(span, first, min(step, span.count - first))
     for copy in plan.copies:
         yield _Job(copy)
@@ -383,7 +385,8 @@ class SpanPart:
         self.fetch(index, self._at, out)
         dtype = self._loads[index].dtype
         if self._strict and not np.isfinite(decoded(out, dtype, "F32")).all():
-            self.blame(self._at, out.size)
+            for _, one, other in self.pieces(self._at, out.size):
+                self.blame(self._at + one, other - one)
 
     def _write(self, index: int, exact: Array, bits: Bits) -> None:
         self.look(index, self._at, exact, bits)

@@ -73,6 +73,12 @@ class _Bar:
     "--memory changes a byte of the outputs.",
 )
 @click.option(
+    "--device",
+    type=click.Choice(["cpu", "cuda"]),
+    default="cpu",
+    help="Run elementwise programs on a GPU, which gives the same bytes; needs pemlang[cuda].",
+)
+@click.option(
     "--dump-kernels",
     is_flag=True,
     help="Show the programs that would run, and write nothing.",
@@ -86,6 +92,7 @@ def build(
     sweep: Sweep | None,
     memory: int | None,
     threads: int | None,
+    device: str,
     dump_kernels: bool,
 ) -> int:
     """Build a recipe: write every adapter it saves.
@@ -97,7 +104,7 @@ def build(
 
     if sweep is not None and sweep.name in settings:
         raise click.UsageError(f"`{sweep.name}` is both in --set and in --sweep.")
-    how = How(threads, memory)
+    how = How(threads, memory, device)
     bar = _Bar()
     try:
         found = load(recipe, settings)
@@ -105,7 +112,9 @@ def build(
             from pemlang.build.machine import default_threads
             from pemlang.review.kernels import kernels_as_text
 
-            click.echo(kernels_as_text(*found.plan(out, sweep), threads or default_threads()))
+            plan, outputs = found.plan(out, sweep)
+            many = threads or default_threads()
+            click.echo(kernels_as_text(plan, outputs, many, triton=device == "cuda"))
             return 0
         result = found.build(out, bar, sweep, how)
     except PemError as error:

@@ -16,7 +16,7 @@ from pemlang.kernels.program import Instr, Program, slot
 Dense = NDArray[np.float64]
 
 MEANING: dict[str, Callable[..., Any]] = {
-    "cast": lambda x: x,
+    "cast": lambda x: np.asarray(x, np.float64),  # a comparison is 1 where it holds
     "scale": lambda x, c: c * x,
     "fma": lambda x, y, c: c * x + y,
     "add": lambda x, y: x + y,

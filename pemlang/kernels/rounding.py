@@ -81,6 +81,20 @@ class Seen:
     size: Size = field(default_factory=Size)
 
 
+def settled(square: float, count: int, dtype: str, around: float) -> Seen | None:
+    """What `look` sees of some numbers by the sum of their squares alone; None where that does
+    not settle it."""
+    known = DTYPES[dtype]
+    noise = count * known.step**2
+    bound = 2.0 ** (-2 * known.bits) * square + noise / 4
+    certain = (
+        around == 0
+        and max(4096 * noise, 1e-30) <= square <= min(known.largest, 1e150) ** 2
+        and bound <= WORTH_SAYING**2 * square
+    )
+    return Seen(Rounding(0.0, square, True), Size(fine=True)) if certain else None
+
+
 def look(exact: Array, bits: NDArray[np.generic], dtype: str, around: float = 0.0) -> Seen:
     """Hold rounded numbers to the exact ones.
 
@@ -94,17 +108,9 @@ def look(exact: Array, bits: NDArray[np.generic], dtype: str, around: float = 0.
         NotFinite: a number is infinite or NaN.
         Fault: PEM0503 one is too large for the dtype.
     """
-    known = DTYPES[dtype]
-    square = float(np.dot(exact, exact))
-    noise = exact.size * known.step**2
-    bound = 2.0 ** (-2 * known.bits) * square + noise / 4
-    certain = (
-        around == 0
-        and max(4096 * noise, 1e-30) <= square <= min(known.largest, 1e150) ** 2
-        and bound <= WORTH_SAYING**2 * square
-    )
-    if certain:
-        return Seen(Rounding(0.0, square, True), Size(fine=True))
+    found = settled(float(np.dot(exact, exact)), exact.size, dtype, around)
+    if found is not None:
+        return found
     if not exact.any():
         return Seen()
     if not np.isfinite(exact).all():

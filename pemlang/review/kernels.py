@@ -11,16 +11,18 @@ from pemlang.build.stream import working_memory
 from pemlang.build.tensors import Source
 from pemlang.diagnostics import visible
 from pemlang.formats.safetensors import ITEM_SIZE
+from pemlang.kernels.gpu import runs_on_gpu, triton_source
 from pemlang.kernels.program import Instr, Piece, Program, slot
 
 
-def kernels_as_text(plan: Plan, outputs: Sequence[str], threads: int) -> str:
+def kernels_as_text(plan: Plan, outputs: Sequence[str], threads: int, triton: bool = False) -> str:
     """Every program of a plan with what stands in its slots, and what running them takes.
 
     Args:
         plan: of a build.
         outputs: what each output is called.
         threads: that would run it.
+        triton: show the source of the kernels for a GPU too.
     """
     blocks, order = [], {id(program): program for program in _programs(plan)}
     for number, program in enumerate(order.values(), 1):
@@ -30,6 +32,8 @@ def kernels_as_text(plan: Plan, outputs: Sequence[str], threads: int) -> str:
         first = spans[0].pieces[0][0] if spans else sites[0]
         lines = [f"kernel {number}: {head}", *_slots(plan, outputs, first, spans, sites), ""]
         lines += [f"  {line}" for line in str(program).splitlines()]
+        if triton and spans and runs_on_gpu(program):
+            lines += ["", *(f"    {line}".rstrip() for line in triton_source(program).splitlines())]
         blocks.append("\n".join(lines))
     for copy in plan.copies:
         tensor = plan.outputs[copy.output].layout.tensors[copy.tensor]

@@ -21,7 +21,7 @@ from gpu_support import DEVICES, opened
 
 from pemlang.build import gpu as gpu_build
 from pemlang.build import kernel_files, plan, stream
-from pemlang.build.gpu import Gpu, settled
+from pemlang.build.gpu import Gpu
 from pemlang.build.plan import Failed, OutputPlan, Plan, Sink
 from pemlang.build.run import plan_of
 from pemlang.build.tensors import Files
@@ -31,7 +31,6 @@ from pemlang.kernels.dtypes import DTYPES, encoded
 from pemlang.kernels.elementwise import BLOCK
 from pemlang.kernels.gpu import triton_source
 from pemlang.kernels.program import Builder, Program, Value
-from pemlang.kernels.rounding import look
 from pemlang.source import Source
 
 BUDGET = 1 << 30
@@ -263,25 +262,6 @@ save g ⊕ h to "out/z" with dtype=bf16
     made, _ = plan_of(path, Source(str(path), text, tmp_path), {}, tmp_path)
     assert made.spans and made.sites
     assert_alike(ran(made, gpu), ran(made, None))
-
-
-@pytest.mark.parametrize("dtype", sorted(DTYPES))
-@pytest.mark.parametrize("work", ["F32", "F64"])
-@pytest.mark.parametrize("around", [0.0, 1.0])
-def test_a_square_settles_what_a_look_does(dtype: str, work: str, around: float) -> None:
-    """It says what `look` does, and knows nothing where `look` has to count."""
-    for exponent in range(-60, 17):
-        exact = np.random.default_rng(1).normal(size=3000) * 2.0**exponent
-        exact = exact.astype(DTYPES[work].stored)
-        square = float(np.dot(exact, exact))
-        known = settled(square, exact.size, dtype, around)
-        try:
-            seen = look(exact, encoded(exact + around, dtype), dtype, around)
-        except Exception:
-            assert known is None
-            continue
-        assert (known is not None) == (seen.size.fine and around == 0)
-        assert known is None or known == seen
 
 
 def test_what_keeps_triton_from_working_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
