@@ -27,14 +27,14 @@ from pemlang.formats.adapter import FLOATS
 from pemlang.formats.safetensors import ITEM_SIZE
 from pemlang.kernels import elementwise, matrices
 from pemlang.kernels.dtypes import Array, decoded, encoded
-from pemlang.kernels.elementwise import BLOCK, Kernel
+from pemlang.kernels.elementwise import BLOCK, Buffers, Kernel
 from pemlang.kernels.lowrank import too_large_to_compute
 from pemlang.kernels.program import Piece, Program, slot
 from pemlang.kernels.rounding import NotFinite, Rounding, Seen, Size, look
 
 Bits = NDArray[np.generic]
 
-RUN = 32
+RUN = 8
 """Blocks that a thread takes at a time."""
 
 
@@ -208,9 +208,10 @@ def working_memory(plan: Plan, threads: int) -> int:
     """The most bytes that running a plan takes at once beside the process itself."""
     sites = sorted((matrices.bytes_at_work(piece.program) for piece in plan.sites), reverse=True)
     programs = {id(span.program): span.program for span in plan.spans}
-    blocks = [elementwise.bytes_at_work(program) for program in programs.values()]
-    blocks += [_COPY * 2] * bool(plan.copies)
-    return threads * max([*sites[:1], *blocks, 0])
+    blocks = elementwise.bytes_at_work(programs.values())
+    copies = 2 * _COPY if plan.copies else 0
+    # A thread keeps its registers while it is at a site.
+    return threads * (blocks + max([*sites[:1], copies]))
 
 
 def affordable(plan: Plan, budget: int) -> int:
@@ -264,7 +265,8 @@ class _Worker:
         self, plan: Plan, files: Files, targets: Sequence[Target], device: Device | None
     ) -> None:
         self._plan, self._files, self._targets, self._device = plan, files, targets, device
-        self._kernel: Kernel | None = None
+        self._buffers: Buffers = {}
+        self._kernels: dict[int, Kernel] = {}
 
     def result(self, job: _Job) -> _Result:
         """What a job saw, or why it failed."""
@@ -286,11 +288,14 @@ class _Worker:
         return found
 
     def kernel(self, program: Program, consts: tuple[float, ...]) -> Kernel:
-        """The kernel of a program; neighbouring jobs have the same one."""
-        if self._kernel is None or self._kernel.program != program:
-            self._kernel = Kernel(program)
-        self._kernel.set(consts)
-        return self._kernel
+        """The kernel of a program, with its constants. All of them share their registers."""
+        if len(self._kernels) == _KERNELS:
+            self._kernels.clear()
+        if id(program) not in self._kernels:
+            self._kernels[id(program)] = Kernel(program, BLOCK, self._buffers)
+        found = self._kernels[id(program)]
+        found.set(consts)
+        return found
 
     @property
     def files(self) -> Files:
@@ -347,6 +352,9 @@ class _Worker:
                     raise not_finite(first, numbers)
             self.write(copy.output, start + at, part)
 
+
+_KERNELS = 256
+"""Kernels that a thread keeps ready."""
 
 _COPY = 1 << 20
 """Bytes of a head that are copied at a time."""

@@ -7,7 +7,7 @@ to block: the cost of such a loop in NumPy is fresh memory and its page faults, 
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from typing import Any
 
@@ -17,14 +17,18 @@ from numpy.typing import NDArray
 from pemlang.kernels.dtypes import DTYPES, F64, Array, decode, encode, stored_dtype
 from pemlang.kernels.program import Instr, Program, slot
 
-BLOCK = 1 << 17
-"""Elements of a block. It is the same on any machine and in any amount of memory, so that sums
-over blocks are too."""
+BLOCK = 1 << 19
+"""Elements of a block: few enough for a cache, and so many that threads seldom wait for each
+other between two steps, in which Python runs one of them at a time. It is the same on any machine
+and in any amount of memory, so that sums over blocks are too."""
 
 READY = 64
 """Sizes of blocks that a kernel keeps ready; all but the last block of a span are of one."""
 
 Bits = NDArray[np.generic]
+Buffers = dict[tuple[int, int], Bits]
+"""Registers by the bytes of an element, and a number."""
+
 Read = Callable[[int, Bits], None]
 Write = Callable[[int, Array, Bits], None]
 
@@ -41,11 +45,20 @@ class Kernel:
     needs it any more.
     """
 
-    def __init__(self, program: Program, block: int = BLOCK) -> None:
+    def __init__(
+        self, program: Program, block: int = BLOCK, buffers: Buffers | None = None
+    ) -> None:
+        """Make it ready.
+
+        Args:
+            program: what to compute.
+            block: the most elements it is given at a time.
+            buffers: the registers of other kernels of the same thread, to be shared.
+        """
         assert program.elementwise
         self.program = program
         self._block = block
-        self._buffers: dict[tuple[int, int], Bits] = {}
+        self._buffers: Buffers = {} if buffers is None else buffers
         self._consts: tuple[float, ...] = ()
         self._ready: dict[tuple[int, int], list[_Step]] = {}
         self._scalars = [np.zeros(1, DTYPES[i.dtype].stored) if i.op == "reduce" else None
@@ -107,13 +120,15 @@ class Kernel:
         scalar[0] = join(blocks)
 
 
-def bytes_at_work(program: Program, block: int = BLOCK) -> int:
-    """Bytes of the registers that a kernel of a program has for blocks of a size."""
-    kernel = Kernel(program, 0)
-    kernel.set((1.0,) * (1 + max(map(_highest_const, program.instrs))))
-    for turn in range(kernel.passes):
-        _Compiler(kernel, turn, 0)
-    return block * sum(itemsize for itemsize, _ in kernel._buffers)
+def bytes_at_work(programs: Iterable[Program], block: int = BLOCK) -> int:
+    """Bytes of the registers that the kernels of some programs share, for blocks of a size."""
+    buffers: Buffers = {}
+    for program in programs:
+        kernel = Kernel(program, 0, buffers)
+        kernel.set((1.0,) * (1 + max(map(_highest_const, program.instrs))))
+        for turn in range(kernel.passes):
+            _Compiler(kernel, turn, 0)
+    return block * sum(itemsize for itemsize, _ in buffers)
 
 
 def _highest_const(instr: Instr) -> int:
@@ -122,7 +137,6 @@ def _highest_const(instr: Instr) -> int:
 
 _Step = tuple[str, Any, Any, Any]
 _Register = tuple[int, int]
-"""Bytes of an element, and a number."""
 
 
 def _levels(program: Program) -> list[int]:

@@ -90,6 +90,13 @@ class Triangle:
         assert self.inverse is not None
         return self.x @ (self.inverse @ y)
 
+    def across(self, y: Matrix) -> Matrix:
+        """y·Qᵀ, its rows one after the other in memory."""
+        if self.q is not None:
+            return y @ self.q.T
+        assert self.inverse is not None
+        return (y @ self.inverse.T) @ self.x.T
+
 
 def triangle(x: Matrix) -> Triangle:
     """Q and R of an (n, r) matrix.
@@ -204,7 +211,7 @@ def truncate(part: Arrays, rank: int) -> tuple[Matrix, Matrix, Matrix]:
     left_of, right_of = triangle(b), triangle(a.T)
     u, values, vt = np.linalg.svd(part.scale * (left_of.r @ right_of.r.T))
     rank = min(rank, len(values))
-    left, right = left_of.times(u[:, :rank]), right_of.times(vt[:rank].T).T
+    left, right = left_of.times(u[:, :rank]), right_of.across(vt[:rank])
     signs = np.where(left.max(axis=0) >= -left.min(axis=0), 1.0, -1.0)
     root = signs * np.sqrt(values[:rank])
     left *= root / part.scale if part.scale else 0.0 * root

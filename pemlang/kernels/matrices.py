@@ -156,7 +156,7 @@ _STEPS: dict[str, Callable[..., Any]] = {
     "equal": lambda i, c, x, y: x == y,
     "select": lambda i, c, where, x, y: np.where(where, x, y),
     "reduce": _reduce,
-    "concat": lambda i, c, *xs: np.concatenate(xs, axis=i.attrs[0]),
+    "concat": lambda i, c, *xs: np.concatenate(xs, i.attrs[0], dtype=stored_dtype(i.dtype)),
     "pad": _pad,
     "matmul": lambda i, c, x, y: x @ y,
     "item": lambda i, c, results: results[i.attrs[0]],

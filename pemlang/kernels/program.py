@@ -132,9 +132,11 @@ class Builder:
     def _add(
         self, op: str, args: Iterable[Value], attrs: tuple[Any, ...], dtype: str, shape: Shape
     ) -> Value:
-        instr = Instr(op, tuple(arg.step for arg in args), attrs, dtype, shape)
+        return self._join(Instr(op, tuple(arg.step for arg in args), attrs, dtype, shape))
+
+    def _join(self, instr: Instr) -> Value:
         if instr not in self._known:
-            self._known[instr] = Value(len(self._instrs), dtype, shape)
+            self._known[instr] = Value(len(self._instrs), instr.dtype, instr.shape)
             self._instrs.append(instr)
         return self._known[instr]
 
@@ -149,8 +151,13 @@ class Builder:
         return self._add("load", (), (f"in{slot}",), dtype, shape)
 
     def cast(self, x: Value, dtype: str) -> Value:
-        """x in another precision."""
-        return x if x.dtype == dtype else self._add("cast", (x,), (), dtype, x.shape)
+        """x in another precision. What is put side by side is put there in it at once."""
+        if x.dtype == dtype:
+            return x
+        made = self._instrs[x.step]
+        if made.op == "concat" and dtype == "F64":
+            return self._join(made._replace(dtype=dtype))
+        return self._add("cast", (x,), (), dtype, x.shape)
 
     def const(self, number: float, dtype: str, shape: Shape) -> Value:
         """A tensor of one number."""
@@ -197,7 +204,7 @@ class Builder:
     # --- matrices ---------------------------------------------------------------------------
 
     def concat(self, values: Sequence[Value], axis: int) -> Value:
-        """Values side by side along an axis."""
+        """Values side by side along an axis, in the widest precision of them."""
         if len(values) == 1:
             return values[0]
         values = self.alike(values)

@@ -172,7 +172,7 @@ def test_the_registers_are_known_beforehand(drawn: Drawn, seed: int) -> None:
     kernel = Kernel(drawn.piece.program, 16)
     run(drawn, tensors(drawn, 40, seed), 16, kernel)
     taken = sum(buffer.nbytes for buffer in kernel._buffers.values())
-    assert taken == bytes_at_work(drawn.piece.program, 16)
+    assert taken == bytes_at_work([drawn.piece.program], 16)
 
 
 @pytest.mark.parametrize("many", [2, 200])
@@ -185,7 +185,7 @@ def test_a_long_sum_needs_no_more_registers(many: int) -> None:
     assert total is not None
     builder.store(total, 0, "BF16")
     [piece] = builder.pieces()
-    assert bytes_at_work(piece.program, 1) <= 16
+    assert bytes_at_work([piece.program], 1) <= 16
 
 
 @pytest.mark.parametrize("many", [2, 200])
@@ -195,7 +195,7 @@ def test_many_sums_of_two_need_no_more_registers(many: int) -> None:
     for number in range(many):
         builder.store(builder.fma(x, number / 7 + 2, y), number, "BF16")
     [piece] = builder.pieces()
-    assert bytes_at_work(piece.program, 1) <= 24
+    assert bytes_at_work([piece.program], 1) <= 24
 
 
 def test_equal_sites_have_one_program() -> None:

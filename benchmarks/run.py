@@ -1,0 +1,308 @@
+"""Every benchmark in one go: ours and the peer's, on the same files, in the same minute.
+
+    python benchmarks/run.py --peers PYTHON [--only merge,svd] [--folder DIR] [--write results.md]
+
+`make bench` calls it. Peers run in an environment of their own; their scripts are in peers/.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from data import LAYERS, recipe
+from report import Row, Table, as_markdown, as_terminal
+from timing import Sample, in_turn, run
+
+HERE = Path(__file__).parent
+TIMES = 7
+WEIGHTS = "adapter_model.safetensors"
+WEIGHTED = "0.4 {x} a0 {plus} 0.35 {x} a1 {plus} 0.25 {x} a2"
+PARAMETERWISE = WEIGHTED.format(x="⊗", plus="⊕")
+EXACT = WEIGHTED.format(x="*", plus="+")
+
+
+@dataclass
+class Bench:
+    """Where the benchmarks run.
+
+    Attributes:
+        folder: for data, recipes and outputs.
+        peers: the Python of the peers' environment.
+    """
+
+    folder: Path
+    peers: str
+
+    @property
+    def out(self) -> Path:
+        return self.folder / "out"
+
+    def adapters(self, name: str, count: int, rank: int, layers: int) -> list[Path]:
+        """Adapters of 7B shapes; made when they are not there yet."""
+        print(f"  data: {count} × {name}", file=sys.stderr, flush=True)
+        folder = self.folder / "data" / name
+        # In a process of its own: the most memory that a child of this one is said to have had
+        # is never less than what this one has.
+        words = (str(folder), str(count), str(rank), str(layers))
+        run([sys.executable, str(HERE / "data.py"), *words])
+        return [folder / f"{number:03}" for number in range(count)]
+
+    def three(self) -> list[Path]:
+        """The three of 160 MB."""
+        return self.adapters("160MB", 3, 32, LAYERS)
+
+    def recipe(self, name: str, adapters: Sequence[Path], *lines: str) -> Path:
+        """A recipe over some adapters: what stands before the save, and the save."""
+        return recipe(self.folder / f"{name}.pem", adapters, "\n".join(lines[:-1]), lines[-1])
+
+    def process(self, recipe: Path, *options: str, out: Path | None = None) -> Sample:
+        """`pem build`, the whole process, with no output there yet."""
+        place = out or self.out
+        shutil.rmtree(place, ignore_errors=True)
+        pem = str(Path(sys.executable).with_name("pem"))
+        return run([pem, "build", str(recipe), "--out", str(place), *options], self.env)
+
+    def phases(self, recipe: Path) -> Sample:
+        """A build in a process of its own that tells its phases."""
+        shutil.rmtree(self.out, ignore_errors=True)
+        return run([sys.executable, str(HERE / "ours.py"), str(recipe), str(self.out)], self.env)
+
+    def peer(self, script: str, *words: str | Path) -> Sample:
+        """A script of a peer."""
+        shutil.rmtree(self.folder / "peer", ignore_errors=True)
+        (self.folder / "peer").mkdir()
+        return run([self.peers, str(HERE / "peers" / script), *map(str, words)])
+
+    @property
+    def env(self) -> dict[str, str]:
+        """Digests are remembered in a place of their own."""
+        return {"XDG_CACHE_HOME": str(self.folder / "cache")}
+
+
+def merge(bench: Bench) -> Iterator[Row]:
+    """⊕ of three adapters of 160 MB, against plain torch and against a copy."""
+    adapters = bench.three()
+    path = bench.recipe("merge", adapters, f'save {PARAMETERWISE} to "merged"')
+    files = [adapter / WEIGHTS for adapter in adapters]
+    peer = bench.folder / "peer"
+    bench.process(path)  # digests and the files' pages are warm on both sides
+    ours, flush, copy, copy_flush, torch = in_turn(
+        "merge",
+        TIMES,
+        lambda: _both(bench.phases(path)),
+        lambda: _both(bench.peer("copy_bytes.py", peer / "copied", *files)),
+        lambda: bench.peer("torch_merge.py", peer / WEIGHTS, *files).said["work"],
+    )
+    shutil.copy(bench.out / "merged" / "adapter_config.json", peer)
+    _same(bench.out / "merged", peer)
+    what = "⊕ of three adapters of 160 MB"
+    yield Row(f"{what}, work", ours, "plain torch", torch, least=6, recipe=path, copied=copy)
+    yield Row(f"{what}, work", ours, "copying the bytes", copy, most=2, recipe=path)
+    yield Row(
+        f"{what}, work, flushed to disk", _sums(ours, flush), "copying the bytes, flushed",
+        _sums(copy, copy_flush), most=2, recipe=path,
+    )  # fmt: skip
+
+
+def process(bench: Bench) -> Iterator[Row]:
+    """The same merge as a whole process, against PEFT and against importing torch."""
+    adapters = bench.three()
+    path = bench.recipe("merge", adapters, f'save {PARAMETERWISE} to "merged"')
+    bench.process(path)
+    import_torch = [bench.peers, "-c", "import torch"]
+    ours, torch = in_turn(
+        "process",
+        TIMES,
+        lambda: bench.process(path).seconds,
+        lambda: run(import_torch).seconds,
+    )
+    again, peft = in_turn(
+        "process, PEFT",
+        5,
+        lambda: bench.process(path).seconds,
+        lambda: bench.peer("peft_linear.py", bench.folder / "peer", *adapters).seconds,
+    )
+    _same(bench.out / "merged", bench.folder / "peer" / "merged")
+    what = "⊕ of three adapters of 160 MB, whole process"
+    yield Row(what, again, "PEFT, add_weighted_adapter linear", peft, least=12, recipe=path)
+    yield Row(what, ours, "import torch", torch, most=0.6, recipe=path)
+
+
+def cold(bench: Bench) -> Iterator[Row]:
+    """The merge when no digest of the inputs is remembered."""
+    adapters = bench.three()
+    path = bench.recipe("merge", adapters, f'save {PARAMETERWISE} to "merged"')
+    files = [adapter / WEIGHTS for adapter in adapters]
+
+    def hashed() -> list[float]:
+        """Work, and what taking the digests adds to the process."""
+        warm = bench.process(path).seconds
+        shutil.rmtree(bench.folder / "cache", ignore_errors=True)
+        fresh = bench.process(path).seconds
+        return [fresh - warm + bench.phases(path).said["work"]]
+
+    bench.process(path)
+    ours, copy = in_turn(
+        "cold",
+        TIMES,
+        hashed,
+        lambda: bench.peer("copy_bytes.py", bench.folder / "peer" / "x", *files).said["work"],
+    )
+    what = "⊕ of three adapters of 160 MB, work and digests, none remembered"
+    yield Row(what, ours, "copying the bytes", copy, most=3, recipe=path)
+
+
+def svd(bench: Bench) -> Iterator[Row]:
+    """`+` of three cut to rank 32 at one site, against PEFT's svd."""
+    adapters = bench.adapters("square", 3, 32, 0)
+    path = bench.recipe("square", adapters, f'save {EXACT} to "cut" with rank=32')
+    bench.process(path)
+    ours, peft = in_turn(
+        "svd",
+        5,
+        lambda: bench.phases(path).said["work"],
+        lambda: bench.peer("peft_svd.py", bench.folder / "peer", *adapters).said["work"],
+    )
+    _same(bench.out / "cut", bench.folder / "peer" / "merged")
+    what = "+ of three at rank 32, one site 4096×4096, work"
+    yield Row(what, ours, "PEFT, add_weighted_adapter svd", peft, least=500, recipe=path)
+
+
+def whole(bench: Bench) -> Iterator[Row]:
+    """`+` cut to rank 32 over all sites, against our own ⊕."""
+    adapters = bench.three()
+    cut = bench.recipe("cut", adapters, f'save {EXACT} to "cut" with rank=32')
+    path = bench.recipe("merge", adapters, f'save {PARAMETERWISE} to "merged"')
+    bench.process(path)
+    ours, merged = in_turn(
+        "whole",
+        TIMES,
+        lambda: bench.phases(cut).said["work"],
+        lambda: bench.phases(path).said["work"],
+    )
+    what = "+ of three at rank 32, 224 sites, work"
+    yield Row(what, ours, "our own ⊕ of them", merged, most=10, recipe=cut)
+
+
+def sweep(bench: Bench) -> Iterator[Row]:
+    """Eleven points, against one build; on the disk, and in memory where there is such a place."""
+    adapters = bench.three()
+    path = bench.recipe(
+        "sweep",
+        adapters,
+        "param w: number in 0..1 = 0.5",
+        'save w ⊗ a0 ⊕ 0.35 ⊗ a1 ⊕ (1 - w) ⊗ a2 to "w{w}"',
+    )
+    places = [("on the disk", bench.out)]
+    if shutil.disk_usage("/dev/shm").free > 4 << 30 if Path("/dev/shm").is_dir() else False:
+        places.append(("in memory", Path("/dev/shm/pemlang-bench")))
+    bench.process(path)
+    for where, out in places:
+        try:
+            many, one = in_turn(
+                f"sweep {where}",
+                5,
+                lambda out=out: bench.process(path, "--sweep", "w=0:1:0.1", out=out).seconds,
+                lambda out=out: bench.process(path, out=out).seconds,
+            )
+        finally:
+            shutil.rmtree(out, ignore_errors=True)
+        yield Row(f"sweep of 11 points, {where}, process", many, "one build", one, most=5,
+                  recipe=path)  # fmt: skip
+
+
+def many(bench: Bench) -> Iterator[Row]:
+    """⊕ of 100 adapters of 8 MB, against ten of them."""
+    adapters = bench.adapters("8MB", 100, 8, 6)
+    paths = [
+        bench.recipe(f"of{n}", adapters[:n],
+                     f'save {" ⊕ ".join(f"{1 / n!r} ⊗ a{i}" for i in range(n))} to "merged"')
+        for n in (100, 10)
+    ]  # fmt: skip
+    for path in paths:
+        bench.process(path)
+    for what, measured in (
+        ("work", lambda path: bench.phases(path).said["work"]),
+        ("process", lambda path: bench.process(path).seconds),
+    ):
+        large, small = in_turn(
+            f"many, {what}", 5, lambda m=measured: m(paths[0]), lambda m=measured: m(paths[1])
+        )
+        yield Row(f"⊕ of 100 adapters of 8 MB, {what}", large, "of ten of them", small, most=11,
+                  recipe=paths[0])  # fmt: skip
+
+
+def memory(bench: Bench) -> Iterator[Table]:
+    """The most memory of a merge, by number and size of the adapters."""
+    found: list[tuple[str, list[float]]] = []
+    for name, rank, layers in (("16MB", 32, 3), ("160MB", 32, LAYERS)):
+        adapters = bench.adapters(name, 30, rank, layers)
+        for count in (3, 30):
+            terms = " ⊕ ".join(f"{1 / count!r} ⊗ a{i}" for i in range(count))
+            path = bench.recipe("memory", adapters[:count], f'save {terms} to "merged"')
+            samples = [bench.process(path).megabytes for _ in range(5)]
+            print(f"  memory: {count} × {name}", file=sys.stderr, flush=True)
+            found.append((f"{count} × {name}", samples))
+    yield Table("most resident memory of ⊕, whole process", found, most=1.15)
+
+
+ROWS: dict[str, Callable[[Bench], Iterator[Row | Table]]] = {
+    "merge": merge, "process": process, "cold": cold, "svd": svd, "whole": whole,
+    "sweep": sweep, "many": many, "memory": memory,
+}  # fmt: skip
+
+
+def _both(sample: Sample) -> list[float]:
+    return [sample.said["work"], sample.said["flush"]]
+
+
+def _sums(one: Sequence[float], other: Sequence[float]) -> list[float]:
+    return [x + y for x, y in zip(one, other, strict=True)]
+
+
+def _same(ours: Path, peer: Path) -> None:
+    """Raise unless our merge is the peer's, up to bf16. A wrong merge is not fast."""
+    run([sys.executable, str(HERE / "same.py"), str(ours), str(peer)])
+
+
+@contextmanager
+def _folder(given: str | None) -> Iterator[Path]:
+    if given:
+        Path(given).mkdir(parents=True, exist_ok=True)
+        yield Path(given).absolute()
+    else:
+        with tempfile.TemporaryDirectory(prefix="pemlang-bench-") as made:
+            yield Path(made)
+
+
+def main() -> None:
+    """Run the rows asked for, show them, and write them down."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
+    parser.add_argument("--peers", default=sys.executable, help="the Python that has the peers")
+    parser.add_argument("--only", default=",".join(ROWS), help=f"some of {', '.join(ROWS)}")
+    parser.add_argument("--folder", help="keep data and outputs here")
+    parser.add_argument("--write", type=Path, help="write the table to this file")
+    args = parser.parse_args()
+    found: list[Row | Table] = []
+    with _folder(args.folder) as folder:
+        bench = Bench(folder, args.peers)
+        for name in args.only.split(","):
+            for row in ROWS[name](bench):
+                found.append(row)
+                print(as_terminal(row), flush=True)
+        text = as_markdown(found, args.peers, bench.env)
+    if args.write:
+        new = args.write.with_suffix(".new")
+        new.write_text(text, encoding="utf-8")
+        new.replace(args.write)
+
+
+if __name__ == "__main__":
+    main()
