@@ -125,7 +125,7 @@ def process(bench: Bench) -> Iterator[Row]:
     )
     again, peft = in_turn(
         "process, PEFT",
-        5,
+        TIMES,
         lambda: bench.process(path).seconds,
         lambda: bench.peer("peft_linear.py", bench.folder / "peer", *adapters).seconds,
     )
@@ -166,7 +166,7 @@ def svd(bench: Bench) -> Iterator[Row]:
     bench.process(path)
     ours, peft = in_turn(
         "svd",
-        5,
+        TIMES,
         lambda: bench.phases(path).said["work"],
         lambda: bench.peer("peft_svd.py", bench.folder / "peer", *adapters).said["work"],
     )
@@ -208,7 +208,7 @@ def sweep(bench: Bench) -> Iterator[Row]:
         try:
             many, one = in_turn(
                 f"sweep {where}",
-                5,
+                TIMES,
                 lambda out=out: bench.process(path, "--sweep", "w=0:1:0.1", out=out).seconds,
                 lambda out=out: bench.process(path, out=out).seconds,
             )
@@ -233,7 +233,7 @@ def many(bench: Bench) -> Iterator[Row]:
         ("process", lambda path: bench.process(path).seconds),
     ):
         large, small = in_turn(
-            f"many, {what}", 5, lambda m=measured: m(paths[0]), lambda m=measured: m(paths[1])
+            f"many, {what}", TIMES, lambda m=measured: m(paths[0]), lambda m=measured: m(paths[1])
         )
         yield Row(f"⊕ of 100 adapters of 8 MB, {what}", large, "of ten of them", small, most=11,
                   recipe=paths[0])  # fmt: skip

@@ -67,6 +67,7 @@ def in_turn(
         print(f"  {name}: {turn + 1} of {times}", file=sys.stderr, flush=True)
         numbers: list[float] = []
         for side in sides:
+            os.sync()  # what was written before does not go to the disk while this is measured
             one = side()
             numbers += [one] if isinstance(one, float) else one
         found = found or [[] for _ in numbers]

@@ -23,8 +23,8 @@ from pemlang.source import Span
 
 LOSS_WORTH_SAYING = 0.01
 OVERLAP_WORTH_SAYING = 0.5
-OVERLAP_SITES = 3
-"""An initialisation is one draw for all sites, so that a few tell as much as all."""
+OVERLAP_SITES = 2
+"""An initialisation is one draw for all sites, so that two tell as much as all."""
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 from pemlang.build.evaluate import Evaluator
 from pemlang.build.peft import PeftLayout, Tensor, peft_layout
@@ -14,7 +15,7 @@ from pemlang.formats.safetensors import ITEM_SIZE, new_header
 from pemlang.graph.node import Node
 from pemlang.graph.normal import adapter_type
 from pemlang.kernels.factors import Factors, zeros
-from pemlang.kernels.program import Builder, Piece, Program
+from pemlang.kernels.program import Builder, Piece, Program, slot
 from pemlang.ops.record import Cut
 
 
@@ -235,9 +236,10 @@ class _Group:
                 if number is not None:
                     self._store(index, one, what, plan.tensor(Sink(index, number)).dtype)
         made = self._builder.pieces()
-        first = self._sources(self.sites[0])
+        order = {what: index for index, what in enumerate(self._sources(self.sites[0]))}
+        slots = [[order[what] for what in piece.inputs] for piece in made]  # type: ignore[index]
         for site in self.sites:
-            own = dict(zip(first, self._sources(site), strict=True))
+            own = self._sources(site)
 
             def sink(found: Hashable, site: str = site) -> Hashable:
                 if isinstance(found, CutSink):
@@ -246,10 +248,10 @@ class _Group:
                 index, what = found
                 return Sink(index, places[index][site, what])
 
-            for piece in made:
+            for piece, inputs in zip(made, slots, strict=True):
                 yield replace(
                     piece,
-                    inputs=tuple(own[what] for what in piece.inputs),  # type: ignore[index]
+                    inputs=tuple(own[index] for index in inputs),
                     outputs=tuple(map(sink, piece.outputs)),
                 )
 
@@ -308,14 +310,20 @@ def _follows(before: Span, after: Span) -> bool:
     same = before.program == after.program and before.consts == after.consts
     if not same or after.program.reduces:
         return False
-    widths = {i.attrs[0]: ITEM_SIZE[i.dtype] for i in after.program.instrs if i.op in _ENDS}
+    ins, outs = _widths(after.program)
     return all(
-        one.file == other.file and one.start + before.count * widths[f"in{slot}"] == other.start
-        for slot, (one, other) in enumerate(zip(before.inputs, after.inputs, strict=True))
+        one.start + before.count * width == other.start and one.file == other.file
+        for one, other, width in zip(before.inputs, after.inputs, ins, strict=True)
     ) and all(
-        one[0] == other[0] and one[1] + before.count * widths[f"out{slot}"] == other[1]
-        for slot, (one, other) in enumerate(zip(before.outputs, after.outputs, strict=True))
+        one[0] == other[0] and one[1] + before.count * width == other[1]
+        for one, other, width in zip(before.outputs, after.outputs, outs, strict=True)
     )
 
 
-_ENDS = ("load", "store")
+@lru_cache(maxsize=64)
+def _widths(program: Program) -> tuple[list[int], list[int]]:
+    """Bytes of an element, for each input and output slot."""
+    found = {i.attrs[0]: ITEM_SIZE[i.dtype] for i in program.instrs if i.op in ("load", "store")}
+    ins = sorted((slot(name), width) for name, width in found.items() if name[0] == "i")
+    outs = sorted((slot(name), width) for name, width in found.items() if name[0] == "o")
+    return [width for _, width in ins], [width for _, width in outs]

@@ -86,6 +86,13 @@ class Program:
         """A digest of the text."""
         return hashlib.sha256(str(self).encode()).hexdigest()
 
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash(self.instrs)
+
     def __str__(self) -> str:
         return "\n".join(
             str(instr) if instr.op in ("store", "report") else f"%{index} = {instr}"
