@@ -5,12 +5,12 @@ python ours.py RECIPE OUT
 
 from __future__ import annotations
 
-import gc
 import json
 import sys
 
 import pemlang
+from pemlang.build.machine import for_one_command
 
-gc.set_threshold(200_000, 50, 50)  # as `pem` does
+for_one_command()  # as `pem` does
 made = pemlang.load(sys.argv[1]).build(sys.argv[2])
 print(json.dumps(dict(made.seconds)))

@@ -215,7 +215,7 @@ class Evaluator:
         return record.finish(_joined(record, rows))
 
     def sampled(self, node: Node, wanted: int) -> tuple[float, int, int]:
-        """A measure that is a mean over sites, from a few of them, spread evenly.
+        """A measure that is a mean over sites, from a few of the smallest of them, spread evenly.
 
         Returns:
             The mean, how many sites it is over, and how many there are.
@@ -223,10 +223,13 @@ class Evaluator:
         if node.key in self._known.samples:
             return self._known.samples[node.key]
         record, sites = MEASURES[node.attrs[0]], _sites(node)
-        apart = max(1, len(sites) // wanted)
-        spread = [site for first in range(apart) for site in sites[first::apart]]
+        shapes = [adapter_type(arg).shapes for arg in node.args]
+        size = {s: sum(math.prod(at[s].a) for at in shapes if s in at) for s in sites}
+        least = [site for site in sites if size[site] == min(size.values())]
+        apart = max(1, len(least) // wanted)
+        spread = [site for first in range(apart) for site in least[first::apart]]
         rows: list[tuple[float, ...]] = []
-        for site in spread:
+        for site in [*spread, *sorted(size.keys() - least)]:
             row = self._row(node, site)
             rows += [row] if row[-1] else []
             if len(rows) == wanted:

@@ -26,7 +26,7 @@ from pemlang.build.stream import SpanPart
 from pemlang.diagnostics import Fault, visible
 from pemlang.formats.safetensors import ITEM_SIZE
 from pemlang.kernels.dtypes import stored_dtype
-from pemlang.kernels.elementwise import BLOCK
+from pemlang.kernels.elementwise import BLOCK, block_of
 from pemlang.kernels.gpu import exact_dtypes, loaded, runs_on_gpu, stored
 from pemlang.kernels.program import Builder, Program, slot
 from pemlang.kernels.rounding import settled
@@ -324,14 +324,14 @@ class _Run:
     def _read(self, lane: _Lane, at: int) -> None:
         lane.wait(0)
         for index, array in enumerate(lane.reading):
-            self._part.fetch(index, at, array[: self._size(at)])
+            self._part.fetch(index, array[: self._size(at)], at)
 
     def _parts(self, at: int) -> Iterator[tuple[int, int, int]]:
         """The parts of a chunk that are looked at one by one, as on a CPU: the tensors in each
         block, with their block, their first element and their last, counted in the chunk."""
-        size = self._size(at)
-        for first in range(0, size, BLOCK):
-            for _, one, end in self._part.pieces(at + first, min(BLOCK, size - first)):
+        size, block = self._size(at), block_of(self._span.program)
+        for first in range(0, size, block):
+            for _, one, end in self._part.pieces(at + first, min(block, size - first)):
                 yield first, first + one, first + end
 
     def _finish(self, lane: _Lane, at: int) -> None:
@@ -351,12 +351,9 @@ class _Run:
 
     def _look(self, lane: _Lane, at: int, squares: Sequence[Sequence[float]]) -> None:
         """What rounding does to each part, in the order in which a CPU comes by."""
-        parts = list(enumerate(self._parts(at)))
-        for block in range(0, self._size(at), BLOCK):
-            here = [(number, one, end) for number, (first, one, end) in parts if first == block]
+        for number, (_, one, end) in enumerate(self._parts(at)):
             for index in range(len(self._stored)):
-                for number, one, end in here:
-                    self._judge(lane, index, at, one, end, squares[index][number])
+                self._judge(lane, index, at, one, end, squares[index][number])
 
     def _judge(self, lane: _Lane, index: int, at: int, one: int, end: int, square: float) -> None:
         """See a part by its square if that settles it, else number by number."""

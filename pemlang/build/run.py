@@ -6,6 +6,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
@@ -39,6 +40,7 @@ from pemlang.formats.disk import is_file
 from pemlang.graph.node import AdapterType, plain
 from pemlang.graph.normal import adapter_type
 from pemlang.graph.numbers import shown
+from pemlang.kernels import elementwise
 from pemlang.resources import resource
 from pemlang.source import Source, Span
 
@@ -174,6 +176,8 @@ def build(
         PemError: with everything wrong; nothing has been written then.
     """
     how = how or How()
+    # Another processor makes LLVM ready while this one reads the recipe and the headers.
+    threading.Thread(target=elementwise.prepare).start()
     at = points(settings, sweep)
     recipes = _recipes(path, source, at, root, sweep)
     inputs = _inputs(recipes)

@@ -12,6 +12,7 @@ from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import accumulate
 from queue import SimpleQueue
 from typing import Any, Protocol
@@ -27,10 +28,10 @@ from pemlang.formats.adapter import FLOATS
 from pemlang.formats.safetensors import ITEM_SIZE
 from pemlang.kernels import elementwise, matrices
 from pemlang.kernels.dtypes import Array, decoded, encoded
-from pemlang.kernels.elementwise import BLOCK, Buffers, Kernel
+from pemlang.kernels.elementwise import LOOKED_AT, Arena, Kernel, block_of
 from pemlang.kernels.lowrank import too_large_to_compute
 from pemlang.kernels.program import Piece, Program, slot
-from pemlang.kernels.rounding import NotFinite, Rounding, Seen, Size, look
+from pemlang.kernels.rounding import NotFinite, Rounding, Seen, Size, look, settled
 
 Bits = NDArray[np.generic]
 
@@ -210,7 +211,7 @@ def working_memory(plan: Plan, threads: int) -> int:
     programs = {id(span.program): span.program for span in plan.spans}
     blocks = elementwise.bytes_at_work(programs.values())
     copies = 2 * _COPY if plan.copies else 0
-    # A thread keeps its registers while it is at a site.
+    # A thread keeps its blocks while it is at a site.
     return threads * (blocks + max([*sites[:1], copies]))
 
 
@@ -231,7 +232,7 @@ def _jobs(plan: Plan, device: Device | None) -> Iterator[_Job]:
         yield _Job(piece)
     for span in plan.spans:
         whole = span.program.reduces or _taken(span, device)
-        step = span.count if whole else RUN * BLOCK
+        step = span.count if whole else RUN * block_of(span.program)
         for first in range(0, span.count, max(1, step)):
             yield _Job(span, first, min(step, span.count - first))
     for copy in plan.copies:
@@ -265,7 +266,7 @@ class _Worker:
         self, plan: Plan, files: Files, targets: Sequence[Target], device: Device | None
     ) -> None:
         self._plan, self._files, self._targets, self._device = plan, files, targets, device
-        self._buffers: Buffers = {}
+        self._arena = Arena()
         self._kernels: dict[int, Kernel] = {}
 
     def result(self, job: _Job) -> _Result:
@@ -288,13 +289,13 @@ class _Worker:
         return found
 
     def kernel(self, program: Program, consts: tuple[float, ...]) -> Kernel:
-        """The kernel of a program, with its constants. All of them share their registers."""
+        """The kernel of a program, with its constants. All of them share their memory."""
         if len(self._kernels) == _KERNELS:
             self._kernels.clear()
         if id(program) not in self._kernels:
-            self._kernels[id(program)] = Kernel(program, BLOCK, self._buffers)
+            self._kernels[id(program)] = Kernel(program, self._arena)
         found = self._kernels[id(program)]
-        found.set(consts)
+        found.start(consts)
         return found
 
     @property
@@ -371,36 +372,67 @@ class SpanPart:
         self._worker, self.span, self.found = worker, span, found
         self._first, self._last = first, first + count
         self._ends = list(accumulate(size for _, size in span.pieces))
-        self._at = first
         instrs = span.program.instrs
         self._loads = {slot(i.attrs[0]): i for i in instrs if i.op == "load"}
         self._stores = {slot(i.attrs[0]): i for i in instrs if i.op == "store"}
-        self._strict = not span.program.linear
 
     def run(self) -> None:
         """All passes over all blocks."""
         kernel = self._worker.kernel(self.span.program, self.span.consts)
         for turn in range(kernel.passes):
             kept: list[list[float]] = []
-            for at in range(self._first, self._last, BLOCK):
-                self._at, size = at, min(BLOCK, self._last - at)
-                kept.append(kernel.run(turn, size, self._read, self._write))
+            for at in range(self._first, self._last, kernel.block):
+                size = min(kernel.block, self._last - at)
+                self.found.output = self.span.outputs[0][0]
+                kernel.read(turn, size, partial(self.fetch, at=at))
+                if turn == kernel.passes - 1:
+                    self._finish(kernel, at, size)
+                else:
+                    kept.append(kernel.run(turn, 0, size))
+                    if kept[-1].pop() != 0:
+                        self._blame_any(at, size)
             for number, index in enumerate(kernel.reduced(turn)):
                 kernel.settle(index, [row[number] for row in kept])
 
-    def _read(self, index: int, out: Bits) -> None:
-        self.found.output = self.span.outputs[0][0]
-        self.fetch(index, self._at, out)
-        dtype = self._loads[index].dtype
-        if self._strict and not np.isfinite(decoded(out, dtype, "F32")).all():
-            for _, one, other in self.pieces(self._at, out.size):
-                self.blame(self._at + one, other - one)
+    def _finish(self, kernel: Kernel, at: int, size: int) -> None:
+        """Make the outputs of a block, tensor by tensor, and write them."""
+        for piece, one, end in self.pieces(at, size):
+            squares = kernel.run(kernel.passes - 1, one, end)
+            for index, square in enumerate(squares):
+                dtype, around = self._store(index)
+                seen = settled(square, end - one, dtype, around)
+                if seen is None:
+                    self._look_closely(kernel, index, at, one, end)
+                else:
+                    self._see(piece, index, seen)
+        for index in self._stores:
+            self.write(index, at, kernel.output(index, 0, size))
 
-    def _write(self, index: int, exact: Array, bits: Bits) -> None:
-        self.look(index, self._at, exact, bits)
-        self.write(index, self._at, bits)
+    def _look_closely(self, kernel: Kernel, index: int, at: int, one: int, end: int) -> None:
+        """Look at the numbers of a part of a block themselves."""
+        for first in range(one, end, LOOKED_AT):
+            last = min(end, first + LOOKED_AT)
+            exact = kernel.exact(first, last)[index]
+            if not self.span.program.linear and not np.isfinite(exact).all():
+                self._blame_any(at + first, last - first)
+            self.look(index, at + first, exact, kernel.output(index, first, last))
 
-    def fetch(self, index: int, at: int, out: Bits) -> None:
+    def _blame_any(self, at: int, size: int) -> None:
+        for _, one, end in self.pieces(at, size):
+            self.blame(at + one, end - one)
+
+    def _store(self, index: int) -> tuple[str, float]:
+        """The dtype of an output slot, and what its numbers are stored around."""
+        store = self._stores[index]
+        around = self.span.consts[slot(store.attrs[1])] if len(store.attrs) > 1 else 0.0
+        return store.dtype, around
+
+    def _see(self, piece: Piece, index: int, seen: Seen) -> None:
+        sink = piece.outputs[index]
+        assert isinstance(sink, Sink)
+        self.found.see(sink, seen)
+
+    def fetch(self, index: int, out: Bits, at: int) -> None:
         """Read elements of an input slot from a place in the span on."""
         source = self.span.inputs[index]
         self._worker.files.read(source.file, source.start + at * out.itemsize, out)
@@ -413,18 +445,15 @@ class SpanPart:
     def look(self, index: int, at: int, exact: Array, bits: Bits) -> None:
         """Hold rounded numbers to the exact ones, from a place in the span on; raises PEM0502 and
         PEM0503."""
-        store = self._stores[index]
-        around = self.span.consts[slot(store.attrs[1])] if len(store.attrs) > 1 else 0.0
+        dtype, around = self._store(index)
         self.found.output = self.span.outputs[index][0]
-        for piece, one, other in self.pieces(at, exact.size):
-            sink = piece.outputs[index]
-            assert isinstance(sink, Sink)
+        for piece, one, end in self.pieces(at, exact.size):
             try:
-                seen = look(exact[one:other], bits[one:other], store.dtype, around)
+                seen = look(exact[one:end], bits[one:end], dtype, around)
             except NotFinite:
-                self.blame(at + one, other - one)
+                self.blame(at + one, end - one)
                 raise too_large_to_compute() from None
-            self.found.see(sink, seen)
+            self._see(piece, index, seen)
 
     def pieces(self, at: int, size: int) -> Iterator[tuple[Piece, int, int]]:
         """The tensors that a part of the span crosses, with where they begin and end in it."""

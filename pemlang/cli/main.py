@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import importlib
 import os
 import signal
@@ -12,6 +11,7 @@ from typing import NoReturn
 
 import click
 
+from pemlang.build.machine import for_one_command
 from pemlang.cli.common import INTERRUPTED, USAGE_IS_WRONG
 from pemlang.diagnostics import nearest
 from pemlang.version import __version__
@@ -59,9 +59,7 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
     Args:
         args: the words after `pem`; the process's own when not given.
     """
-    # A command is short, makes few cycles and keeps what it makes: looking for garbage as often as
-    # a server should would take a tenth of its time.
-    gc.set_threshold(200_000, 50, 50)
+    for_one_command()
     # Asked to end, as a job runner asks, we leave nothing half-made either.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:

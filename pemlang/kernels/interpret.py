@@ -62,7 +62,7 @@ def _value(
         case "load":
             return np.asarray(inputs[slot(instr.attrs[0])], np.float64)
         case "const":
-            return np.full(instr.shape or (1,) * (inputs[0].ndim if inputs else 1), attrs[0])
+            return np.full(instr.shape or (inputs[0].shape if inputs else (1,)), attrs[0])
         case "reduce":
             found = np.sum(args[0]) if attrs[0] == "sum" else np.max(args[0])
             return np.full_like(args[0], found)

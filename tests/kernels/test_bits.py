@@ -1,10 +1,14 @@
-"""Bits of every dtype against torch, and rounding from float64 against exact fractions."""
+"""Bits of every dtype against torch, and rounding from float64 against exact fractions.
+
+There are two ways to read and to round: NumPy's, for whole matrices, and that of native loops."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from fractions import Fraction
 
+import loops
 import numpy as np
 import pytest
 import torch
@@ -21,6 +25,22 @@ TORCH = {
 # Casts of NaN, and of what is too large, are what is tested here.
 pytestmark = pytest.mark.filterwarnings("ignore:.* encountered in (cast|multiply):RuntimeWarning")
 NARROW = ("F16", "BF16", "F8_E4M3", "F8_E5M2")
+Numbers = NDArray[np.floating]
+Read = Callable[[NDArray[np.generic], str, str], Numbers]
+Round = Callable[[Numbers, str], NDArray[np.generic]]
+
+
+def read_by_loop(bits: NDArray[np.generic], dtype: str, work: str) -> Numbers:
+    return loops.cast(bits, dtype, work, work).view(stored_dtype(work))
+
+
+def round_by_loop(numbers: Numbers, dtype: str) -> NDArray[np.generic]:
+    work = "F32" if numbers.dtype == np.float32 else "F64"
+    return loops.cast(numbers, work, dtype, work)
+
+
+reads = pytest.mark.parametrize("read", [decoded, read_by_loop])
+rounds = pytest.mark.parametrize("rounded", [encoded, round_by_loop])
 
 
 def every(dtype: str) -> NDArray[np.generic]:
@@ -34,18 +54,20 @@ def by_torch(bits: NDArray[np.generic], dtype: str) -> NDArray[np.float64]:
     return raw.view(TORCH[dtype]).double().numpy()
 
 
+@reads
 @pytest.mark.parametrize("work", ["F32", "F64"])
 @pytest.mark.parametrize("dtype", NARROW)
-def test_all_bits_are_read_as_torch_reads_them(dtype: str, work: str) -> None:
-    found = decoded(every(dtype), dtype, work)
+def test_all_bits_are_read_as_torch_reads_them(dtype: str, work: str, read: Read) -> None:
+    found = read(every(dtype), dtype, work)
     np.testing.assert_array_equal(found.astype("f8"), by_torch(every(dtype), dtype))
 
 
+@rounds
 @pytest.mark.parametrize("dtype", NARROW)
-def test_all_numbers_come_back(dtype: str) -> None:
+def test_all_numbers_come_back(dtype: str, rounded: Round) -> None:
     numbers = decoded(every(dtype), dtype, "F32")
     numbers = numbers[np.isfinite(numbers)]
-    again = decoded(encoded(numbers, dtype), dtype, "F32")
+    again = decoded(rounded(numbers, dtype), dtype, "F32")
     np.testing.assert_array_equal(again, numbers)
     np.testing.assert_array_equal(np.signbit(again), np.signbit(numbers))
 
@@ -60,18 +82,21 @@ def near(dtype: str) -> NDArray[np.float32]:
     return np.concatenate([numbers.astype("f4"), *sides])
 
 
+@rounds
 @pytest.mark.parametrize("dtype", NARROW)
-def test_float32_is_rounded_as_torch_rounds_it(dtype: str) -> None:
+def test_float32_is_rounded_as_torch_rounds_it(dtype: str, rounded: Round) -> None:
     numbers = near(dtype)
     wanted = torch.from_numpy(numbers).to(TORCH[dtype]).double().numpy()
-    found = decoded(encoded(numbers, dtype), dtype, "F64")
+    found = decoded(rounded(numbers, dtype), dtype, "F64")
     np.testing.assert_array_equal(found, wanted)
+    np.testing.assert_array_equal(np.signbit(found), np.signbit(wanted))
 
 
+@rounds
 @pytest.mark.parametrize("dtype", ["F32", *NARROW])
 @settings(deadline=None, max_examples=300)
 @given(number=st.floats(allow_nan=False, allow_infinity=False, width=64), tie=st.booleans())
-def test_float64_is_rounded_once(dtype: str, number: float, tie: bool) -> None:
+def test_float64_is_rounded_once(dtype: str, rounded: Round, number: float, tie: bool) -> None:
     """To the nearest number of the dtype; of two, to the even one."""
     known = DTYPES[dtype]
     if tie:  # next to halfway between two numbers of the dtype, where two roundings would err
@@ -84,19 +109,20 @@ def test_float64_is_rounded_once(dtype: str, number: float, tie: bool) -> None:
     if abs(number) > known.largest:
         return
     with np.errstate(over="ignore"):
-        found = float(decoded(encoded(np.array([number]), dtype), dtype, "F64")[0])
+        found = float(decoded(rounded(np.array([number]), dtype), dtype, "F64")[0])
     _, exponent = math.frexp(number)
     step = Fraction(max(math.ldexp(1.0, max(exponent - known.bits, -1074)), known.step))
     wanted = round(Fraction(number) / step) * step  # halves go to the even one
     assert Fraction(found) == wanted if math.isfinite(found) else abs(wanted) > known.largest
 
 
+@rounds
 @pytest.mark.parametrize("work", ["f4", "f8"])
 @pytest.mark.parametrize("dtype", NARROW)
-def test_what_is_too_large_is_not_finite(dtype: str, work: str) -> None:
+def test_what_is_too_large_is_not_finite(dtype: str, work: str, rounded: Round) -> None:
     numbers = np.array([4.0, -4.0]).astype(work) * work_type(work)(DTYPES[dtype].largest / 2)
     with np.errstate(over="ignore"):
-        found = decoded(encoded(numbers, dtype), dtype, "F64")
+        found = decoded(rounded(numbers, dtype), dtype, "F64")
     assert not np.isfinite(found).any()
 
 

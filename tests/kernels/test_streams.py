@@ -43,7 +43,6 @@ OPTIONS = ["", " with rank=3", " with energy=0.8", " with dtype=f16", " with dty
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(elementwise, "BLOCK", 64)
-    monkeypatch.setattr("pemlang.build.stream.BLOCK", 64)
     monkeypatch.setattr("pemlang.build.stream.RUN", 2)
     for seed, name in enumerate("abc"):
         lora(tmp_path / name, seed, dtype=torch.bfloat16 if name == "b" else torch.float32)
