@@ -27,8 +27,8 @@ from pemlang.diagnostics import Fault, visible
 from pemlang.formats.adapter import FLOATS
 from pemlang.formats.safetensors import ITEM_SIZE
 from pemlang.kernels import elementwise, matrices
-from pemlang.kernels.dtypes import Array, decoded, encoded
-from pemlang.kernels.elementwise import LOOKED_AT, Arena, Kernel, block_of
+from pemlang.kernels.dtypes import Array, decoded
+from pemlang.kernels.elementwise import LOOKED_AT, Arena, Kernel, block_of, rounded
 from pemlang.kernels.lowrank import too_large_to_compute
 from pemlang.kernels.program import Piece, Program, slot
 from pemlang.kernels.rounding import NotFinite, Rounding, Seen, Size, look, settled
@@ -324,9 +324,9 @@ class _Worker:
             found.output = sink.output
             store = stores[f"out{index}"]
             around = piece.consts[slot(store.attrs[1])] if len(store.attrs) > 1 else 0.0
-            flat: Array = np.ascontiguousarray(exact).reshape(-1)
-            bits = encoded(flat + around if around else flat, store.dtype)
-            found.see(sink, checked(flat, bits, store.dtype, around))
+            bits, square = rounded(exact, store.dtype, around)
+            seen = settled(square, exact.size, store.dtype, around)
+            found.see(sink, seen or checked(exact.reshape(-1), bits, store.dtype, around))
             self.write(sink.output, self._plan.start(sink), bits)
 
     def _copy(self, copy: Copy) -> None:

@@ -1,4 +1,4 @@
-"""Bytes of the file dtypes to arrays and back. Rounding is to nearest, ties to even, once."""
+"""The dtypes of files, and their bytes as arrays of numbers."""
 
 from __future__ import annotations
 
@@ -103,56 +103,6 @@ def decoded(raw: NDArray[np.generic] | memoryview | bytes, dtype: str, work: str
     return out
 
 
-def encode(
-    array: Array, dtype: str, out: NDArray[np.generic], scratch: NDArray[np.uint32] | None = None
-) -> None:
-    """Round finite float32 or float64 numbers to a dtype; what is too large becomes infinity, or
-    NaN in a dtype that has none.
-
-    Args:
-        array: the numbers, in one dimension.
-        dtype: to round to.
-        out: takes their bits.
-        scratch: room for as many 32-bit words, for bf16.
-    """
-    if dtype == "BF16":
-        bits = (array if array.dtype == F32 else _towards_float32(array)).view("<u4")
-        work = np.empty(bits.shape, "<u4") if scratch is None else scratch
-        np.right_shift(bits, 16, out=work)
-        np.bitwise_and(work, 1, out=work)
-        np.add(work, 0x7FFF, out=work)
-        np.add(bits, work, out=work)
-        np.right_shift(work, 16, out=work)
-        np.copyto(out, work, casting="unsafe")
-        return
-    with np.errstate(over="ignore"):
-        if dtype in _TABLES:
-            _encode_byte(array, dtype, out)
-        else:
-            np.copyto(out, array, casting="unsafe")
-
-
-def _encode_byte(array: Array, dtype: str, out: NDArray[np.generic]) -> None:
-    known = DTYPES[dtype]
-    size = np.abs(array.astype(F64))
-    _, exponent = np.frexp(size)
-    _, least = np.frexp(known.step * 2.0 ** (known.bits - 1))
-    binade = np.where(size > 0, np.maximum(exponent - least, 0), 0)
-    steps = np.rint(np.ldexp(size / known.step, -binade))
-    code = steps + binade * 2.0 ** (known.bits - 1)
-    last = 126 if dtype == "F8_E4M3" else 123
-    code = np.where(code > last, last + 1, code) + 128 * np.signbit(array)
-    np.copyto(out, code, casting="unsafe")
-
-
-def encoded(array: Array, dtype: str) -> NDArray[np.generic]:
-    """Numbers rounded to a dtype, in a new array of its bits; raises PEM0503 as Rounding does."""
-    flat = np.ascontiguousarray(array).reshape(-1)
-    out = np.empty(flat.shape, DTYPES[dtype].stored)
-    encode(flat, dtype, out)
-    return out
-
-
 def too_large(dtype: str) -> Fault:
     """PEM0503 for a result that a dtype has no finite number for."""
     wider = "f32" if dtype in ("F16", *_TABLES) else "f64"
@@ -170,16 +120,3 @@ def too_small(dtype: str) -> Fault:
         f"a result is too small for {dtype.lower()}, which would lose most of its digits",
         f"save with dtype={'bf16' if dtype in ('F16', *_TABLES) else 'f64'}, or scale it up",
     )
-
-
-def _towards_float32(array: Array) -> Array:
-    """float32, from which a later rounding to bf16 is right: where float64 was rounded to just
-    halfway between two bf16 numbers, it is moved to the side it came from."""
-    with np.errstate(over="ignore"):
-        narrow = np.ascontiguousarray(array, "<f4")
-    bits = narrow.view("<u4")
-    halfway = np.flatnonzero((bits & 0xFFFF) == 0x8000)
-    if halfway.size:
-        exact, found = np.abs(array[halfway]), np.abs(narrow[halfway].astype(F64))
-        bits[halfway] += (exact > found).astype("<u4") - (exact < found).astype("<u4")
-    return narrow

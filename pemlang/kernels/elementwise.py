@@ -189,6 +189,42 @@ def _exact_dtypes(program: Program) -> list[str]:
     return [dtype if dtype == "F64" else "F32" for dtype in dtypes]
 
 
+def rounded(numbers: Array, dtype: str, around: float = 0.0) -> tuple[Bits, float]:
+    """Numbers rounded to a dtype, to nearest and ties to even, once.
+
+    Args:
+        numbers: float32 or float64, of any shape.
+        dtype: to round to. What is too large for it becomes infinity, or NaN where it has none.
+        around: a number that is added before.
+
+    Returns:
+        The bits, in one dimension, and the sum of the squares of the numbers.
+    """
+    flat = np.ascontiguousarray(numbers).reshape(-1)
+    work = "F32" if flat.dtype == np.float32 else "F64"
+    bits: Bits = np.empty(flat.size, DTYPES[dtype].stored)
+    loop = _compiled(_rounding(work, dtype, around != 0), 0, False)
+    consts, found = (ctypes.c_double * 1)(around), (ctypes.c_double * 2)()
+    whole, square = flat.size - flat.size % WIDTH, 0.0
+    rest = np.zeros(WIDTH, flat.dtype)  # a loop goes on to the end of a vector
+    rest[: flat.size - whole] = flat[whole:]
+    last = np.empty(WIDTH, bits.dtype)
+    for source, target, count in ((flat, bits, whole), (rest, last, flat.size - whole)):
+        pointers = [ctypes.c_void_p(array.ctypes.data) for array in (source, target)]
+        loop(0, count, *map(ctypes.byref, pointers), consts, None, found)
+        square += found[0]
+    bits[whole:] = last[: flat.size - whole]
+    return bits, square
+
+
+@cache
+def _rounding(work: str, dtype: str, around: bool) -> Program:
+    builder = Builder()
+    builder.store(builder.load("x", work, ()), "y", dtype, 1.0 if around else 0.0)
+    [piece] = builder.pieces()
+    return piece.program
+
+
 _LOOP = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, *[ctypes.c_void_p] * 5)
 _lock = threading.Lock()
 _known: dict[tuple[Program, int, bool], Any] = {}

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pemlang.kernels.dtypes import stored_dtype
-from pemlang.kernels.elementwise import Arena, Kernel
+from pemlang.kernels.elementwise import Arena, Kernel, rounded
 from pemlang.kernels.program import Builder, Program, slot
 
 Bits = NDArray[np.generic]
@@ -69,3 +69,8 @@ def cast(bits: Bits, from_: str, to: str, work: str) -> Bits:
     [piece] = builder.pieces()
     [found], _ = run(piece.program, (), [bits])
     return found
+
+
+def encoded(numbers: NDArray[np.floating], dtype: str) -> Bits:
+    """The bits of some numbers rounded to a dtype."""
+    return rounded(numbers, dtype)[0]

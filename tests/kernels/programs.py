@@ -11,9 +11,10 @@ from dataclasses import dataclass
 
 import numpy as np
 from hypothesis import strategies as st
+from loops import encoded
 from numpy.typing import NDArray
 
-from pemlang.kernels.dtypes import DTYPES, decoded, encoded
+from pemlang.kernels.dtypes import DTYPES, decoded
 from pemlang.kernels.program import Builder, Piece, Value
 
 STORED = tuple(DTYPES)

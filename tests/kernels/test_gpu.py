@@ -17,11 +17,12 @@ import torch
 from gpu_support import DEVICES, opened
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from loops import encoded
 from numpy.typing import NDArray
 
 from pemlang.build.gpu import Gpu
 from pemlang.build.kernel_files import module_of
-from pemlang.kernels.dtypes import DTYPES, decoded, encode, encoded, stored_dtype
+from pemlang.kernels.dtypes import DTYPES, decoded, stored_dtype
 from pemlang.kernels.gpu import (
     MOST_TENSORS,
     exact_dtypes,
@@ -210,8 +211,7 @@ def test_drawn_programs_mean_what_the_interpreter_says(device: str) -> None:
         for dtype, bits, meant in zip(
             stored(program), ours.bits, interpret(program, wide, piece.consts), strict=True
         ):
-            said = np.empty(size, stored_dtype(dtype))
-            encode(np.broadcast_to(meant, size) + 0.0, dtype, said)
+            said = encoded(np.broadcast_to(meant, size) + 0.0, dtype)
             # Zeros have one sign only in what is meant.
             assert np.array_equal(*(decoded(x, dtype, "F64") for x in (bits, said)), equal_nan=True)
 

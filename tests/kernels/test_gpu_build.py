@@ -18,6 +18,7 @@ import pytest
 import support
 import torch
 from gpu_support import DEVICES, opened
+from loops import encoded
 
 from pemlang.build import gpu as gpu_build
 from pemlang.build import kernel_files, plan, stream
@@ -27,7 +28,7 @@ from pemlang.build.run import plan_of
 from pemlang.build.tensors import Files
 from pemlang.build.tensors import Source as Tensor
 from pemlang.diagnostics import Fault
-from pemlang.kernels.dtypes import DTYPES, encoded
+from pemlang.kernels.dtypes import DTYPES
 from pemlang.kernels.elementwise import BLOCK
 from pemlang.kernels.gpu import triton_source
 from pemlang.kernels.program import Builder, Program, Value

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from loops import encoded
 from numpy.typing import NDArray
 
 from pemlang.diagnostics import Fault
-from pemlang.kernels.dtypes import DTYPES, decoded, encoded
+from pemlang.kernels.dtypes import DTYPES, decoded
 from pemlang.kernels.rounding import WORTH_SAYING, NotFinite, Seen, look
 
 DRAWN = settings(deadline=None, max_examples=300)

@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from loops import encoded
 from numpy.typing import NDArray
 from programs import Drawn, programs, tensors
 
-from pemlang.kernels.dtypes import DTYPES, decoded, encoded
+from pemlang.kernels.dtypes import DTYPES, decoded
 from pemlang.kernels.elementwise import BLOCK, CACHED, Arena, Kernel, block_of, bytes_at_work
 from pemlang.kernels.interpret import interpret
 from pemlang.kernels.matrices import execute
