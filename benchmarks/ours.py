@@ -10,7 +10,9 @@ import sys
 
 import pemlang
 from pemlang.build.machine import for_one_command
+from pemlang.build.run import get_ready
 
-for_one_command()  # as `pem` does
+for_one_command()  # as `pem build` does
+get_ready()
 made = pemlang.load(sys.argv[1]).build(sys.argv[2])
 print(json.dumps(dict(made.seconds)))

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +122,12 @@ class _Job:
             yield
 
 
+@cache
+def get_ready() -> None:
+    """Have another processor make LLVM ready, while this one reads the recipe and the headers."""
+    threading.Thread(target=elementwise.prepare).start()
+
+
 def identified(
     path: Path, source: Source, points: Sequence[Point], root: Path | None = None
 ) -> list[Checked]:
@@ -176,8 +183,7 @@ def build(
         PemError: with everything wrong; nothing has been written then.
     """
     how = how or How()
-    # Another processor makes LLVM ready while this one reads the recipe and the headers.
-    threading.Thread(target=elementwise.prepare).start()
+    get_ready()
     at = points(settings, sweep)
     recipes = _recipes(path, source, at, root, sweep)
     inputs = _inputs(recipes)

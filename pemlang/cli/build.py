@@ -100,12 +100,13 @@ def build(
     Each output is a directory that PEFT loads; it appears whole or not at all.
     """
     from pemlang.api import load
-    from pemlang.build.run import How
+    from pemlang.build.run import How, get_ready
 
     if sweep is not None and sweep.name in settings:
         raise click.UsageError(f"`{sweep.name}` is both in --set and in --sweep.")
     how = How(threads, memory, device)
     bar = _Bar()
+    get_ready()
     try:
         found = load(recipe, settings)
         if dump_kernels:
