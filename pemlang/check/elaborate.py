@@ -362,9 +362,13 @@ class Elaborator:
                 want_kind(values[index], param.kinds)
             given.append(values[index])
         texts = tuple(_written(args[i].span) for i in order if i is not None)
-        ctx = Context(self.graph, texts, operator.name)
+        lists = [arg for arg in args if isinstance(arg, t.ListOf)]
+        items = tuple(_written(item.span) for item in lists[0].items) if lists else ()
+        ctx = Context(self.graph, texts, operator.name, items=items)
         with self.at(tree.span):
-            return signature.rule(ctx, *given)
+            found = signature.rule(ctx, *given)
+        self.watches += [(watch, tree.span) for watch in ctx.watches]
+        return found
 
     def _expand(
         self,

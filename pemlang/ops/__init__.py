@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from pemlang.ops import exact, leaf, measures, parameters, record, schedule, shaping
+from pemlang.ops import exact, leaf, linear, measures, parameters, record, schedule, shaping
 from pemlang.ops.record import Operator
 
 NODE_KINDS = record.NODE_KINDS
@@ -13,6 +13,7 @@ assert leaf.LEAF.op in NODE_KINDS  # importing the modules above makes their nod
 
 OPERATORS: tuple[Operator, ...] = (
     *exact.OPERATORS,
+    *linear.OPERATORS,
     *parameters.OPERATORS,
     *shaping.OPERATORS,
     *schedule.OPERATORS,

@@ -50,9 +50,7 @@ def _with_sites_of_both(
     a_kept = a if all(site in two for site in one) else f"{operand(a)}[like {ctx.text(1)}]"
     b_kept = b if all(site in one for site in two) else f"{operand(b)}[like {ctx.text(0)}]"
     told = [*lack, "x[like y] keeps the sites of x that y has too"]
-    if ctx.what in ("⊕", "⊖"):
-        return f"{a_kept} {ctx.what} {b_kept}", told
-    return f"{ctx.what}({a_kept}, {b_kept})", told
+    return ctx.combined(a_kept, b_kept), told
 
 
 def operand(text: str) -> str:
@@ -137,7 +135,7 @@ def same_parameters(ctx: Context, left: Node, right: Node) -> AdapterType:
             "PEM0308",
             f"{ctx.what} needs equal ranks: at {visible(site)} `{a}` has rank "
             f"{ranks(left)[site]}, `{b}` has rank {ranks(right)[site]}",
-            f" {ctx.what} ".join(padded),
+            ctx.combined(*padded),
             (f"or combine what they do, exactly, at any rank: {exact}",),
         )
     site = _first_difference(scales(left), scales(right))
@@ -147,7 +145,7 @@ def same_parameters(ctx: Context, left: Node, right: Node) -> AdapterType:
             "PEM0309",
             f"{ctx.what} needs equal scales: at {visible(site)} `{a}` has scale {one_s:g}, "
             f"`{b}` has {two_s:g}",
-            f"{ctx.left} {ctx.what} rescale({b}, like={a})",
+            ctx.combined(ctx.left, f"rescale({b}, like={a})"),
             (f"or combine what they do, exactly, at any scale: {exact}",),
         )
     return found

@@ -6,8 +6,10 @@ NeurIPS 2023. For (IA)³ and dense adapters the two families are the same.
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from fractions import Fraction
 from functools import reduce
 from typing import TYPE_CHECKING
 
@@ -15,8 +17,9 @@ from pemlang.diagnostics import Fault
 from pemlang.graph import coef as coefs
 from pemlang.graph.node import Graph, Node, Num
 from pemlang.graph.normal import MINUS_ONE, Pair, adapter_type, factorwise, linear, pairs
-from pemlang.ops.agree import exactly, same_parameters, same_space, with_base
+from pemlang.ops.agree import exactly, need_method, same_parameters, same_space, with_base
 from pemlang.ops.exact import resolve, signed_sum
+from pemlang.ops.linear import ADAPTERS, alike, weights_for
 from pemlang.ops.record import (
     Context,
     NodeKind,
@@ -31,6 +34,7 @@ from pemlang.ops.record import (
     scales,
 )
 from pemlang.ops.schedule import Schedule
+from pemlang.ops.shaping import unmeasured
 
 if TYPE_CHECKING:
     from pemlang.kernels.factors import Factors
@@ -78,7 +82,7 @@ def _agree(ctx: Context, x: Node, y: Node) -> Node:
             "PEM0324",
             f"{ctx.what} combines row with row, and the rows of a sum of several adapters have no "
             "order",
-            f"write {ctx.what} between the adapters, or compress the sum first",
+            "combine the adapters themselves, or compress the sum first",
             (f"or combine what they do, exactly: {exactly(ctx)}",),
         )
     if one and two and len(one | two) > 1:
@@ -184,6 +188,35 @@ SCALE = Operator(
 )
 
 
+def _peft_linear(ctx: Context, xs: Sequence[Node], weights: Sequence[Num]) -> Node:
+    found = weights_for(ctx, xs, weights)
+    for index, x in enumerate(xs):
+        need_method(x, "lora", "peft_linear", ctx.item(index))
+    known = alike(ctx, xs, _agree)
+    parts = []
+    for weight, x in zip(found, xs, strict=True):
+        number = float(unmeasured(weight, "a weight of peft_linear"))
+        root = Fraction(math.sqrt(abs(number)))
+        parts.append(((root if number > 0 else -root, root), x))
+    return factorwise(ctx.graph, adapter_type(known), parts)
+
+
+PEFT_LINEAR = Operator(
+    name="peft_linear",
+    signatures=(Signature((ADAPTERS, Param("weights", ("[number]",))), "adapter", _peft_linear),),
+    summary="PEFT's `linear`, for those who must reproduce one: A and B each summed for itself, "
+    "with the cross terms that this brings. Needs equal rank and scale.",
+    formula="A = Σ sign(wᵢ)·√|wᵢ|·Aᵢ,  B = Σ √|wᵢ|·Bᵢ",
+    laws=("peft_linear([x, y], weights=[1, 1]) = x ⊕ y",),
+    source='PEFT `add_weighted_adapter(combination_type="linear")`',
+    reference=lambda xs, ws: (
+        sum(math.copysign(abs(w) ** 0.5, w) * x[0] for w, x in zip(ws, xs, strict=True)),
+        sum(abs(w) ** 0.5 * x[1] for w, x in zip(ws, xs, strict=True)),
+    ),
+    acts_on="factors",
+)
+
+
 def _mix_ranks(node: Node) -> Mapping[str, int]:
     """The terms' common rank; a site that join added to all of them has none."""
     found = {site: rank for arg in node.args for site, rank in ranks(arg).items()}
@@ -220,4 +253,4 @@ def _steady_mix(node: Node) -> bool:
 
 MIX = node_kind(NodeKind("mix", _mix_ranks, _mix_scales, _lower_mix, _steady_mix))
 
-OPERATORS = (ADD, SUBTRACT, NEGATE, SCALE)
+OPERATORS = (ADD, SUBTRACT, NEGATE, SCALE, PEFT_LINEAR)

@@ -34,21 +34,40 @@ class Context:
     """What a type rule may use: the graph, and how its arguments are written in the recipe.
 
     `what` is the operator as written. `left` is all that stands left of it: in a chain more than
-    the one term that a further one is held to.
+    the one term that a further one is held to. `items` are the texts of the items of the list
+    that a function is given, where it is written out.
     """
 
     def __init__(
-        self, graph: Graph, texts: tuple[str, ...] = (), what: str = "", left: str | None = None
+        self,
+        graph: Graph,
+        texts: tuple[str, ...] = (),
+        what: str = "",
+        left: str | None = None,
+        items: tuple[str, ...] = (),
     ) -> None:
         self.graph = graph
         self.texts = texts
         self.what = what
         self.left = self.text(0) if left is None else left
+        self.items = items
         self.watches: list[Watch] = []
 
     def text(self, index: int) -> str:
         """The argument as written, for help that can be pasted."""
         return self.texts[index] if index < len(self.texts) else "x"
+
+    def combined(self, *texts: str) -> str:
+        """The operator between operands, or the function of them, as a recipe writes it."""
+        if "…" in self.what:
+            return self.what.replace("…", ", ".join(texts))
+        if self.what.isidentifier():
+            return f"{self.what}({', '.join(texts)})"
+        return f" {self.what} ".join(texts)
+
+    def item(self, index: int) -> str:
+        """An item of the list as written."""
+        return self.items[index] if index < len(self.items) else f"item {index + 1}"
 
 
 @dataclass(frozen=True)

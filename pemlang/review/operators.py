@@ -1,10 +1,10 @@
-"""What there is to know about the operators, from their records: docs/operators.md."""
+"""What there is to know about the operators, from their records: docs/operators.md, `pem ops`."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from pemlang.ops import exact, measures, parameters, schedule, shaping
+from pemlang.ops import exact, linear, measures, parameters, schedule, shaping
 from pemlang.ops.record import Operator, Param
 
 SECTIONS: tuple[tuple[str, str, tuple[Operator, ...]], ...] = (
@@ -13,6 +13,11 @@ SECTIONS: tuple[tuple[str, str, tuple[Operator, ...]], ...] = (
         "These act on Δ, the change of the weights, and are exact: a sum of LoRAs stacks their "
         "factors, and its rank is the sum of the ranks.",
         exact.OPERATORS,
+    ),
+    (
+        "Weighted sums",
+        "`+` and `*` under the names that other tools give them. They take a list of adapters.",
+        linear.OPERATORS,
     ),
     (
         "On their parameters",
@@ -51,7 +56,7 @@ def as_markdown() -> str:
 
 
 def _entry(operator: Operator) -> Iterable[str]:
-    yield f"### `{_use(operator)}`"
+    yield f"### `{use(operator)}`"
     yield ""
     yield operator.summary
     yield ""
@@ -64,7 +69,15 @@ def _entry(operator: Operator) -> Iterable[str]:
         yield f"Source: {operator.source}."
 
 
-def _use(operator: Operator) -> str:
+def as_text(operator: Operator) -> str:
+    """An operator for the terminal."""
+    lines = [use(operator), "", f"  {operator.summary}", "", f"      {operator.formula}"]
+    lines += ["", *(f"  Law: {law}" for law in operator.laws)] if operator.laws else []
+    lines += ["", f"  Source: {operator.source}"] if operator.source else []
+    return "\n".join(lines)
+
+
+def use(operator: Operator) -> str:
     """How an operator is written."""
     if not operator.symbols:
         return f"{operator.name}({', '.join(map(_param, operator.signatures[0].params))})"
@@ -77,4 +90,7 @@ def _use(operator: Operator) -> str:
 def _param(param: Param) -> str:
     if param.variadic:
         return f"{param.name}, …"
+    if param.kinds[0].startswith("["):
+        many = f"[{'x' if 'adapter' in param.kinds[0] else 'c'}, …]"
+        return many if param.name in ("xs", "values") else f"{param.name}={many}"
     return param.name if param.required else f"{param.name}=…"

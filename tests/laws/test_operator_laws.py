@@ -74,6 +74,30 @@ LAWS_OF = {
     },
     "divide": {"x / c = (1/c)·x": Law("x / n", "(1 / n) * x")},
     "join": {"join(x, y) = x + y where the sites agree": Law("join(x, y)", "x + y")},
+    "mean": {
+        "mean([x]) = x": Law("mean([x])", "x"),
+        "mean([x, x]) = x": Law("mean([x, x])", "x"),
+        "mean([x, y]) = (x + y) / 2": Law("mean([x, y])", "(x + y) / 2"),
+    },
+    "linear": {
+        "linear([x, y], weights=[m, n]) = (m·x + n·y) / (m + n)": Law(
+            "linear([x, y], weights=[m * m, n * n])", "(m * m * x + n * n * y) / (m * m + n * n)"
+        ),
+        "linear([x, y], weights=[m, n], normalize=false) = m·x + n·y": Law(
+            "linear([x, y], weights=[m, n], normalize=false)", "m * x + n * y"
+        ),
+    },
+    "task_arithmetic": {
+        "task_arithmetic([x, y]) = x + y": Law("task_arithmetic([x, y])", "x + y"),
+        "task_arithmetic([x, y], weights=[m, n], scale=2) = 2·m·x + 2·n·y": Law(
+            "task_arithmetic([x, y], weights=[m, n], scale=2)", "2 * m * x + 2 * n * y"
+        ),
+    },
+    "lerp": {
+        "lerp(x, y, t=0) = x": Law("lerp(x, y, t=0)", "x"),
+        "lerp(x, y, t=1) = y": Law("lerp(x, y, t=1)", "y"),
+        "lerp(x, y, n) = lerp(y, x, 1 − n)": Law("lerp(x, y, n)", "lerp(y, x, 1 - n)"),
+    },
     "parameter_add": {
         "x ⊕ y = y ⊕ x": Law("x ⊕ y", "y ⊕ x", "like"),
         "(x ⊕ y) ⊕ z = x ⊕ (y ⊕ z)": Law("(x ⊕ y) ⊕ z", "x ⊕ (y ⊕ z)", "like"),
@@ -87,6 +111,11 @@ LAWS_OF = {
         "λ ⊗ (μ ⊗ x) = (λμ) ⊗ x": Law("m ⊗ (n ⊗ x)", "(m * n) ⊗ x", "like"),
         "λ ⊗ (x ⊕ y) = λ ⊗ x ⊕ λ ⊗ y": Law("m ⊗ (x ⊕ y)", "m ⊗ x ⊕ m ⊗ y", "like"),
         "1 ⊗ x = x": Law("1 ⊗ x", "x", "like"),
+    },
+    "peft_linear": {
+        "peft_linear([x, y], weights=[1, 1]) = x ⊕ y": Law(
+            "peft_linear([x, y], weights=[1, 1])", "x ⊕ y", "like"
+        ),
     },
     "compress": {
         "compress(x, rank=k) = x where rank(x) ≤ k": Law("compress(x, rank=3)", "x", "like"),
@@ -122,7 +151,7 @@ ROWS = [
     for name, rows in [*LAWS_OF.items(), ("further", FURTHER)]
     for said, law in rows.items()
     for world in (LORA, IA3)
-    if world is LORA or not re.search("pad|rescale|compress|layers [12]", law.text)
+    if world is LORA or not re.search("peft|pad|rescale|compress|layers [12]", law.text)
 ]
 
 
@@ -193,12 +222,13 @@ ELSEWHERE = {
     "compress": "test_rank_arithmetic",
     **dict.fromkeys(MEASURES, "test_dense_measures"),
 }
+ON_ADAPTERS = {"adapter", "[adapter]"}
 REFERRED = [op for op in OPERATORS if op.reference is not None]
 
 
 def test_every_operator_on_adapters_is_held_to_a_reference() -> None:
     on_adapters = {
-        op.name for op in OPERATORS for s in op.signatures if "adapter" in kinds_of(s.params)
+        op.name for op in OPERATORS for s in op.signatures if ON_ADAPTERS & kinds_of(s.params)
     }
     referred = {op.name for op in REFERRED}
     assert on_adapters == referred | ELSEWHERE.keys()
@@ -217,24 +247,42 @@ def kinds_of(params: Sequence[Param]) -> set[str]:
 def test_an_operator_is_its_reference(
     pool: Pool, dense: Reference, op: Operator, data: DataObject
 ) -> None:
-    params = next(s.params for s in op.signatures if "adapter" in kinds_of(s.params))
+    params = next(s.params for s in op.signatures if ON_ADAPTERS & kinds_of(s.params))
     names = sorted(LIKE_ALL if op.acts_on == "factors" else {"a", "b", "d", "p", "r"})
-    given_: list[Tree] = []
+    given_: list[Tree | list[Tree]] = []
+    many = data.draw(st.integers(1, 3))
     for param in params:
-        for _ in range(data.draw(st.integers(1, 3)) if param.variadic else 1):
-            if "adapter" in param.kinds:
-                given_.append(leaf(data.draw(st.sampled_from(names))))
-            else:
-                rank = Tree("number", data="7")
-                given_.append(rank if param.name == "rank" else data.draw(numbers(zero=False)))
+        if param.kinds == ("bool",):
+            continue
+        drawn = [
+            leaf(data.draw(st.sampled_from(names))) if ON_ADAPTERS & {*param.kinds}
+            else Tree("number", data="7") if param.name == "rank"
+            else data.draw(positive if param.name == "weights" else numbers(zero=False))
+            for _ in range(many if param.variadic or param.kinds[0][0] == "[" else 1)
+        ]  # fmt: skip
+        given_ += [drawn] if param.kinds[0][0] == "[" else drawn
     write = Writer()
-    texts = [write.text(tree, UNARY) for tree in given_]
+    texts = [
+        f"[{', '.join(map(write.text, one))}]" if isinstance(one, list) else write.text(one, UNARY)
+        for one in given_
+    ]
     path, _ = pool.built(write.recipe() + f'save {spelt(op, texts)} to "out" with dtype=f64')
-    wanted = referred(op, [values(dense, op, tree) for tree in given_])
+    wanted = referred(
+        op,
+        [
+            [values(dense, op, tree) for tree in one]
+            if isinstance(one, list)
+            else values(dense, op, one)
+            for one in given_
+        ],
+    )
     for site, arrays in got(op, path).items():
         for one, two in zip(arrays, wanted[site], strict=True):
             assert np.allclose(one, two, rtol=1e-5, atol=1e-5 * np.abs(two).max())
     assert wanted.keys() == got(op, path).keys()
+
+
+positive = st.sampled_from(["1", "0.5", "2", "0.25"]).map(lambda text: Tree("number", data=text))
 
 
 def spelt(op: Operator, texts: Sequence[str]) -> str:
@@ -258,14 +306,19 @@ def values(dense: Reference, op: Operator, tree: Tree) -> Values:
     return {s: (p.a.value, p.b.value) for s, p in dense.pair_of(tree.data).items()}
 
 
-def referred(op: Operator, operands: Sequence[Values]) -> Values:
+def referred(op: Operator, operands: Sequence[Values | list[Values]]) -> Values:
+    def at(site: str, given_: Values | list[Values]) -> object:
+        if isinstance(given_, list):
+            return [at(site, one) for one in given_]
+        return given_[site] if len(given_[site]) > 1 else given_[site][0]
+
     assert op.reference is not None
     params = inspect.signature(op.reference).parameters.values()
     if not any(param.kind is param.VAR_POSITIONAL for param in params):
         operands = operands[: len(params)]
     found = {}
     for site in ALL:
-        said = op.reference(*(x[site] if len(x[site]) > 1 else x[site][0] for x in operands))
+        said = op.reference(*(at(site, x) for x in operands))
         found[site] = said if op.acts_on == "factors" else (said,)
     return found
 

@@ -61,6 +61,17 @@ def test_a_sum_equals_pefts_cat(
     same_logits(bert, composed(tmp_path, trio, expression), wanted)
 
 
+@pytest.mark.parametrize("weights", [(1.0, 1.0), (0.3, 0.7), (1.5, -0.4), (-0.2, -2.0), (0.0, 1.0)])
+def test_peft_linear_is_pefts_linear(
+    bert: nn.Module, tmp_path: Path, weights: tuple[float, float]
+) -> None:
+    config = LoraConfig(r=4, lora_alpha=6, target_modules=["query", "value"])
+    pair = lora_pair(bert, tmp_path, config, copy.deepcopy(config))
+    wanted = merged(bert, pair, dict(zip("ab", weights, strict=True)), combination_type="linear")
+    expression = f"peft_linear([a, b], weights=[{weights[0]}, {weights[1]}])"
+    same_logits(bert, composed(tmp_path, pair, expression), wanted)
+
+
 def test_a_difference_with_itself_is_a_zero_adapter_that_loads(
     bert: nn.Module, trio: dict[str, Path], tmp_path: Path
 ) -> None:

@@ -1,0 +1,186 @@
+"""Weighted sums under the names other tools give them: `mean`, `linear`, `task_arithmetic`,
+`lerp`. All of them join the normal form: they are + and * written shorter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from typing import Any
+
+from pemlang.diagnostics import Fault
+from pemlang.graph.node import Node, Num
+from pemlang.graph.normal import adapter_type
+from pemlang.graph.normal import linear as combination
+from pemlang.graph.numbers import combine
+from pemlang.ops.exact import TERMS, resolve
+from pemlang.ops.record import Context, Operator, Param, Signature
+from pemlang.ops.schedule import Arithmetic, Schedule
+
+ADAPTERS = Param("xs", ("[adapter]",))
+
+
+def alike(
+    ctx: Context,
+    xs: Sequence[Node],
+    agree: Callable[[Context, Node, Node], Node] = TERMS.agree,
+) -> Node:
+    """One of some adapters that the others can be combined with, held to each other two by two.
+
+    Raises:
+        Fault: PEM0325 there is none; what `agree` raises where two differ.
+    """
+    if not xs:
+        raise Fault("PEM0325", f"`{ctx.what}` is given no adapters", f"{ctx.what}([a, b])")
+    known, at = xs[0], 0
+    for index, x in enumerate(xs[1:], 1):
+        pair = Context(ctx.graph, (ctx.item(at), ctx.item(index)), f"{ctx.what}([…])")
+        held = agree(pair, known, x)
+        ctx.watches += pair.watches
+        known, at = (known, at) if held is known else (held, index)
+    return known
+
+
+def weights_for(ctx: Context, xs: Sequence[Node], weights: Sequence[Num] | None) -> list[Num]:
+    """A weight for each adapter, 1 where none are given; raises PEM0325 where their numbers
+    differ."""
+    if weights is None:
+        return [Fraction(1)] * len(xs)
+    if len(weights) != len(xs):
+        raise Fault(
+            "PEM0325",
+            f"`{ctx.what}` is given {len(xs)} adapter{'s' * (len(xs) != 1)} and {len(weights)} "
+            f"weight{'s' * (len(weights) != 1)}",
+            f"weights=[{', '.join(['1'] * len(xs))}]",
+        )
+    return list(weights)
+
+
+def _weighted(ctx: Context, xs: Sequence[Node], weights: Sequence[Num]) -> Node:
+    known = alike(ctx, xs)
+    return combination(ctx.graph, adapter_type(known), list(zip(weights, xs, strict=True)))
+
+
+def _normalised(ctx: Context, weights: Sequence[Num]) -> list[Num]:
+    total: Num = Fraction(0)
+    for weight in weights:
+        total = combine(ctx.graph, "+", total, weight)
+    return [combine(ctx.graph, "/", weight, total) for weight in weights]
+
+
+def _mean(ctx: Context, xs: Sequence[Node]) -> Node:
+    alike(ctx, xs)
+    return _weighted(ctx, xs, [Fraction(1, len(xs))] * len(xs))
+
+
+def _linear(ctx: Context, xs: Sequence[Node], weights: Sequence[Num], normalize: Any) -> Node:
+    found = weights_for(ctx, xs, weights)
+    alike(ctx, xs)
+    truth = getattr(normalize, "truth", None)
+    if truth is None:
+        raise Fault(
+            "PEM0314",
+            "normalize is measured from weights, but it decides what is computed",
+            "write true or false",
+        )
+    return _weighted(ctx, xs, _normalised(ctx, found) if truth else found)
+
+
+def _task_arithmetic(
+    ctx: Context, xs: Sequence[Node], weights: Sequence[Num] | None, scale: Num
+) -> Node:
+    found = weights_for(ctx, xs, weights)
+    return _weighted(ctx, xs, [combine(ctx.graph, "*", scale, weight) for weight in found])
+
+
+def _lerp(ctx: Context, x: Node, y: Node, t: Num | Schedule) -> Node:
+    known = TERMS.agree(ctx, x, y)
+    rest = Arithmetic("-", Fraction(1), t).simple(ctx.graph)
+    terms = [(resolve(ctx, rest, x), x), (resolve(ctx, t, y), y)]
+    return combination(ctx.graph, adapter_type(known), terms)
+
+
+class _Always:
+    """A bool of the language that is known."""
+
+    kind, truth = "bool", True
+
+
+MEAN = Operator(
+    name="mean",
+    signatures=(Signature((ADAPTERS,), "adapter", _mean),),
+    summary="The mean of what adapters do.",
+    formula="Δ = Σ Δᵢ / n",
+    laws=("mean([x]) = x", "mean([x, x]) = x", "mean([x, y]) = (x + y) / 2"),
+    reference=lambda xs: sum(xs) / len(xs),
+    acts_on="delta",
+)
+
+LINEAR = Operator(
+    name="linear",
+    signatures=(
+        Signature(
+            (
+                ADAPTERS,
+                Param("weights", ("[number]",)),
+                Param("normalize", ("bool",), _Always()),
+            ),
+            "adapter",
+            _linear,
+        ),
+    ),
+    summary="A weighted mean of what adapters do; with normalize=false a weighted sum.",
+    formula="Δ = Σ wᵢ·Δᵢ / Σ wᵢ",
+    laws=(
+        "linear([x, y], weights=[m, n]) = (m·x + n·y) / (m + n)",
+        "linear([x, y], weights=[m, n], normalize=false) = m·x + n·y",
+    ),
+    source="mergekit `linear`; PEFT `cat` computes the sum",
+    reference=lambda xs, ws: sum(w * x for w, x in zip(ws, xs, strict=True)) / sum(ws),
+    acts_on="delta",
+)
+
+TASK_ARITHMETIC = Operator(
+    name="task_arithmetic",
+    signatures=(
+        Signature(
+            (
+                ADAPTERS,
+                Param("weights", ("[number]",), None),
+                Param("scale", ("number",), Fraction(1)),
+            ),
+            "adapter",
+            _task_arithmetic,
+        ),
+    ),
+    summary="A weighted sum of what adapters do, as of task vectors.",
+    formula="Δ = λ·Σ wᵢ·Δᵢ",
+    laws=(
+        "task_arithmetic([x, y]) = x + y",
+        "task_arithmetic([x, y], weights=[m, n], scale=2) = 2·m·x + 2·n·y",
+    ),
+    source="Ilharco et al. 2023, *Editing Models with Task Arithmetic*; mergekit `task_arithmetic`",
+    reference=lambda xs, ws, c: c * sum(w * x for w, x in zip(ws, xs, strict=True)),
+    acts_on="delta",
+)
+
+LERP = Operator(
+    name="lerp",
+    signatures=(
+        Signature(
+            (
+                Param("x", ("adapter",)),
+                Param("y", ("adapter",)),
+                Param("t", ("number", "schedule")),
+            ),
+            "adapter",
+            _lerp,
+        ),
+    ),
+    summary="From one adapter to another, evenly: the first at 0, the second at 1.",
+    formula="Δ = (1 − t)·Δx + t·Δy",
+    laws=("lerp(x, y, t=0) = x", "lerp(x, y, t=1) = y", "lerp(x, y, n) = lerp(y, x, 1 − n)"),
+    reference=lambda x, y, t: (1 - t) * x + t * y,
+    acts_on="delta",
+)
+
+OPERATORS = (MEAN, LINEAR, TASK_ARITHMETIC, LERP)
