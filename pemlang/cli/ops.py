@@ -11,7 +11,7 @@ from pemlang.diagnostics import nearest, visible
 @click.command()
 @click.argument("name", required=False)
 def ops(name: str | None) -> int:
-    """Say what an operator such as mean or + does; without one, list them all."""
+    """Say what an operator such as lerp does, or list them all."""
     from pemlang.review.operators import SECTIONS, as_text, use
 
     if name is None:
