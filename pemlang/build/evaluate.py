@@ -225,7 +225,8 @@ class Evaluator:
         record, sites = MEASURES[node.attrs[0]], _sites(node)
         shapes = [adapter_type(arg).shapes for arg in node.args]
         size = {s: sum(math.prod(at[s].a) for at in shapes if s in at) for s in sites}
-        least = [site for site in sites if size[site] == min(size.values())]
+        smallest = min(size.values(), default=0)
+        least = [site for site in sites if size[site] == smallest]
         apart = max(1, len(least) // wanted)
         spread = [site for first in range(apart) for site in least[first::apart]]
         rows: list[tuple[float, ...]] = []

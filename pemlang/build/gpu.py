@@ -27,8 +27,8 @@ from pemlang.diagnostics import Fault, visible
 from pemlang.formats.safetensors import ITEM_SIZE
 from pemlang.kernels.dtypes import stored_dtype
 from pemlang.kernels.elementwise import BLOCK, block_of
-from pemlang.kernels.gpu import exact_dtypes, loaded, runs_on_gpu, stored
-from pemlang.kernels.program import Builder, Program, slot
+from pemlang.kernels.gpu import runs_on_gpu
+from pemlang.kernels.program import Builder, Program, exact_dtypes, loaded, slot, stored
 from pemlang.kernels.rounding import settled
 
 if TYPE_CHECKING:
@@ -284,7 +284,7 @@ class _Run:
         program = part.span.program
         half = self._chunk * _width(program)
         self._lanes = [_Lane(gpu, part.span, self._chunk, first) for first in (0, half)]
-        self._stored, self._exact = stored(program), exact_dtypes(program)
+        self._stored = stored(program)
         self._arounds = [0.0] * len(self._stored)
         for instr in program.instrs:
             if instr.op == "store" and len(instr.attrs) > 1:
@@ -357,8 +357,6 @@ class _Run:
 
     def _judge(self, lane: _Lane, index: int, at: int, one: int, end: int, square: float) -> None:
         """See a part by its square if that settles it, else number by number."""
-        if self._exact[index] == "F32":  # a CPU's sum is infinite where float32 is
-            square = float(np.float32(square))
         seen = settled(square, end - one, self._stored[index], self._arounds[index])
         if seen is not None:
             [(piece, _, _)] = self._part.pieces(at + one, end - one)

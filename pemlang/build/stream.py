@@ -208,11 +208,15 @@ def run(
 def working_memory(plan: Plan, threads: int) -> int:
     """The most bytes that running a plan takes at once beside the process itself."""
     sites = sorted((matrices.bytes_at_work(piece.program) for piece in plan.sites), reverse=True)
-    programs = {id(span.program): span.program for span in plan.spans}
-    blocks = elementwise.bytes_at_work(programs.values())
     copies = 2 * _COPY if plan.copies else 0
     # A thread keeps its blocks while it is at a site.
-    return threads * (blocks + max([*sites[:1], copies]))
+    return threads * (_blocks(plan) + max([*sites[:1], copies]))
+
+
+def _blocks(plan: Plan) -> int:
+    """Bytes of the blocks of a thread."""
+    programs = {id(span.program): span.program for span in plan.spans}
+    return elementwise.bytes_at_work(programs.values())
 
 
 def affordable(plan: Plan, budget: int) -> int:
@@ -266,7 +270,7 @@ class _Worker:
         self, plan: Plan, files: Files, targets: Sequence[Target], device: Device | None
     ) -> None:
         self._plan, self._files, self._targets, self._device = plan, files, targets, device
-        self._arena = Arena()
+        self._arena = Arena(_blocks(plan))
         self._kernels: dict[int, Kernel] = {}
 
     def result(self, job: _Job) -> _Result:
@@ -397,25 +401,29 @@ class SpanPart:
     def _finish(self, kernel: Kernel, at: int, size: int) -> None:
         """Make the outputs of a block, tensor by tensor, and write them."""
         for piece, one, end in self.pieces(at, size):
-            squares = kernel.run(kernel.passes - 1, one, end)
-            for index, square in enumerate(squares):
-                dtype, around = self._store(index)
-                seen = settled(square, end - one, dtype, around)
+            doubtful = []
+            for index, square in enumerate(kernel.run(kernel.passes - 1, one, end)):
+                seen = settled(square, end - one, *self._store(index))
                 if seen is None:
-                    self._look_closely(kernel, index, at, one, end)
+                    doubtful.append(index)
                 else:
                     self._see(piece, index, seen)
+            if doubtful:
+                self._look_closely(kernel, doubtful, at, one, end)
         for index in self._stores:
             self.write(index, at, kernel.output(index, 0, size))
 
-    def _look_closely(self, kernel: Kernel, index: int, at: int, one: int, end: int) -> None:
-        """Look at the numbers of a part of a block themselves."""
+    def _look_closely(
+        self, kernel: Kernel, indices: Sequence[int], at: int, one: int, end: int
+    ) -> None:
+        """Look at the numbers of some output slots in a part of a block themselves."""
         for first in range(one, end, LOOKED_AT):
             last = min(end, first + LOOKED_AT)
-            exact = kernel.exact(first, last)[index]
-            if not self.span.program.linear and not np.isfinite(exact).all():
-                self._blame_any(at + first, last - first)
-            self.look(index, at + first, exact, kernel.output(index, first, last))
+            found = kernel.exact(first, last)
+            for index in indices:
+                if not self.span.program.linear and not np.isfinite(found[index]).all():
+                    self._blame_any(at + first, last - first)
+                self.look(index, at + first, found[index], kernel.output(index, first, last))
 
     def _blame_any(self, at: int, size: int) -> None:
         for _, one, end in self.pieces(at, size):

@@ -109,6 +109,8 @@ def _count(params: Sequence[Param]) -> str:
 
 
 def _usage(param: Param) -> str:
+    if param.required and param.kinds and param.kinds[0].startswith("["):
+        return f"{param.name}=[…]"
     shown = param.name + ("…" if param.variadic else "")
     return shown if param.required else f"{shown}=…"
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from pemlang.kernels.dtypes import DTYPES, Array
 from pemlang.kernels.llvm import WIDTH, llvm_source, passes, statistics, steps_of
-from pemlang.kernels.program import Builder, Program, slot
+from pemlang.kernels.program import Builder, Program, exact_dtypes, loaded, slot, stored
 
 BLOCK = 1 << 19
 """The most elements of a block."""
@@ -59,23 +59,16 @@ def _room(program: Program, block: int) -> int:
 
 def _widths(program: Program) -> list[int]:
     """Bytes of an element of each input and output slot."""
-    return [stored.itemsize for side in _dtypes(program) for stored in side]
-
-
-def _dtypes(program: Program) -> tuple[list[np.dtype[np.generic]], list[np.dtype[np.generic]]]:
-    """How the elements of each input slot, and of each output slot, are stored."""
-    sides = []
-    for op in ("load", "store"):
-        found = {slot(i.attrs[0]): i.dtype for i in program.instrs if i.op == op}
-        sides.append([DTYPES[found[index]].stored for index in sorted(found)])
-    return sides[0], sides[1]
+    return [DTYPES[dtype].stored.itemsize for dtype in (*loaded(program), *stored(program))]
 
 
 class Arena:
     """Memory for the blocks of the kernels of one thread, which take it one after the other."""
 
-    def __init__(self) -> None:
-        self._bytes: NDArray[np.uint8] = np.empty(0, "u1")
+    def __init__(self, size: int = 0) -> None:
+        """Take some bytes: as many as `bytes_at_work` says of all that will share it, since what
+        it grew out of would live as long as the kernels that used it."""
+        self._bytes: NDArray[np.uint8] = np.empty(size, "u1")
 
     def arrays(self, dtypes: Sequence[np.dtype[np.generic]], count: int) -> list[Bits]:
         """Arrays of some elements each and WIDTH more, aligned."""
@@ -111,9 +104,9 @@ class Kernel:
         assert program.elementwise
         self.program, self.block, self.passes = program, block or block_of(program), passes(program)
         self._arena = arena
-        ins, outs = _dtypes(program)
+        ins, outs = loaded(program), stored(program)
         self._ins = len(ins)
-        self._stored = [*ins, *outs]
+        self._stored = [DTYPES[dtype].stored for dtype in (*ins, *outs)]
         self._consts = (ctypes.c_double * 1)()
         self._settled = (ctypes.c_double * len(program.instrs))()
         self._found = (ctypes.c_double * (1 + max(len(outs), len(program.instrs))))()
@@ -122,7 +115,7 @@ class Kernel:
                     if program.instrs[i].op == "load"})
             for turn in range(self.passes)
         ]  # fmt: skip
-        self._exact_dtypes = _exact_dtypes(program)
+        self._exact_dtypes = exact_dtypes(program)
 
     def start(self, consts: Sequence[float]) -> None:
         """Take the blocks' memory, and the numbers of the constant slots."""
@@ -182,13 +175,6 @@ class Kernel:
         loop(first, end, self._pointers, outputs, self._consts, self._settled, self._found)
 
 
-def _exact_dtypes(program: Program) -> list[str]:
-    """F32 or F64 for each output slot: what its numbers are in before they are rounded."""
-    stores = {slot(i.attrs[0]): i.args[0] for i in program.instrs if i.op == "store"}
-    dtypes = [program.instrs[stores[index]].dtype for index in sorted(stores)]
-    return [dtype if dtype == "F64" else "F32" for dtype in dtypes]
-
-
 def rounded(numbers: Array, dtype: str, around: float = 0.0) -> tuple[Bits, float]:
     """Numbers rounded to a dtype, to nearest and ties to even, once.
 
@@ -233,10 +219,10 @@ _engines: list[Any] = []  # they own the loops
 
 def _compiled(program: Program, turn: int, exact: bool) -> Any:
     """A loop of a program, made when it is first asked for."""
-    import llvmlite.binding as llvm  # loading it takes as long as all that a check does
-
     which = (program, turn, exact)
     if which not in _known:
+        import llvmlite.binding as llvm  # loading it takes as long as all that a check does
+
         with _lock:
             if which not in _known:
                 module = llvm.parse_assembly(llvm_source(program, turn, exact))

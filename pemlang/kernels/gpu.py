@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pemlang.kernels.program import Instr, Program, slot
+from pemlang.kernels.program import Instr, Program, loaded, slot, stored
 
 VERSION = 1
 """Of the text that a program gives; part of the name it is kept under."""
@@ -152,27 +152,6 @@ def triton_source(program: Program) -> str:
     text = _KERNEL.format(names=names, body=body)
     used = [helper for name, helper in _HELPERS.items() if f"{name}(" in text]
     return "\n\n".join([_HEAD.format(listing=program), *used, text])
-
-
-def exact_dtypes(program: Program) -> list[str]:
-    """F32 or F64 for each output slot: what its numbers are in before they are rounded."""
-    stores = sorted(_stores(program), key=lambda store: slot(store.attrs[0]))
-    return [_work(program.instrs[store.args[0]].dtype) for store in stores]
-
-
-def loaded(program: Program) -> list[str]:
-    """The dtype of each input slot."""
-    found = {slot(i.attrs[0]): i.dtype for i in program.instrs if i.op == "load"}
-    return [found[index] for index in sorted(found)]
-
-
-def stored(program: Program) -> list[str]:
-    """The dtype of each output slot."""
-    return [i.dtype for i in sorted(_stores(program), key=lambda store: slot(store.attrs[0]))]
-
-
-def _stores(program: Program) -> list[Instr]:
-    return [instr for instr in program.instrs if instr.op == "store"]
 
 
 def _names(program: Program) -> Iterator[str]:

@@ -415,5 +415,27 @@ def slot(name: str) -> int:
     return int(name.lstrip("incout"))
 
 
+def loaded(program: Program) -> list[str]:
+    """The dtype of each input slot."""
+    found = {slot(i.attrs[0]): i.dtype for i in program.instrs if i.op == "load"}
+    return [found[index] for index in sorted(found)]
+
+
+def stored(program: Program) -> list[str]:
+    """The dtype of each output slot."""
+    return [store.dtype for store in _stores(program)]
+
+
+def exact_dtypes(program: Program) -> list[str]:
+    """F32 or F64 for each output slot: what its numbers are in before they are rounded."""
+    found = (program.instrs[store.args[0]].dtype for store in _stores(program))
+    return [dtype if dtype == "F64" else "F32" for dtype in found]
+
+
+def _stores(program: Program) -> list[Instr]:
+    found = [instr for instr in program.instrs if instr.op == "store"]
+    return sorted(found, key=lambda store: slot(store.attrs[0]))
+
+
 def _of(x: Value) -> tuple[str, Shape]:
     return x.dtype, x.shape

@@ -64,18 +64,22 @@ def _normalised(ctx: Context, weights: Sequence[Num]) -> list[Num]:
     total: Num = Fraction(0)
     for weight in weights:
         total = combine(ctx.graph, "+", total, weight)
+    if total == 0 and weights:
+        raise Fault(
+            "PEM0330",
+            f"the weights of `{ctx.what}` sum to zero, and it divides by their sum",
+            "for the weighted sum itself, add normalize=false",
+        )
     return [combine(ctx.graph, "/", weight, total) for weight in weights]
 
 
 def _mean(ctx: Context, xs: Sequence[Node]) -> Node:
-    alike(ctx, xs)
-    return _weighted(ctx, xs, [Fraction(1, len(xs))] * len(xs))
+    return _weighted(ctx, xs, [Fraction(1, len(xs) or 1)] * len(xs))
 
 
 def _linear(ctx: Context, xs: Sequence[Node], weights: Sequence[Num], normalize: Any) -> Node:
     found = weights_for(ctx, xs, weights)
-    alike(ctx, xs)
-    truth = getattr(normalize, "truth", None)
+    truth = True if normalize is None else getattr(normalize, "truth", None)
     if truth is None:
         raise Fault(
             "PEM0314",
@@ -99,12 +103,6 @@ def _lerp(ctx: Context, x: Node, y: Node, t: Num | Schedule) -> Node:
     return combination(ctx.graph, adapter_type(known), terms)
 
 
-class _Always:
-    """A bool of the language that is known."""
-
-    kind, truth = "bool", True
-
-
 MEAN = Operator(
     name="mean",
     signatures=(Signature((ADAPTERS,), "adapter", _mean),),
@@ -122,7 +120,7 @@ LINEAR = Operator(
             (
                 ADAPTERS,
                 Param("weights", ("[number]",)),
-                Param("normalize", ("bool",), _Always()),
+                Param("normalize", ("bool",), None),
             ),
             "adapter",
             _linear,

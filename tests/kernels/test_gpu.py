@@ -23,16 +23,9 @@ from numpy.typing import NDArray
 from pemlang.build.gpu import Gpu
 from pemlang.build.kernel_files import module_of
 from pemlang.kernels.dtypes import DTYPES, decoded, stored_dtype
-from pemlang.kernels.gpu import (
-    MOST_TENSORS,
-    exact_dtypes,
-    loaded,
-    runs_on_gpu,
-    stored,
-    triton_source,
-)
+from pemlang.kernels.gpu import MOST_TENSORS, runs_on_gpu, triton_source
 from pemlang.kernels.interpret import interpret
-from pemlang.kernels.program import Builder, Piece, Program, Value
+from pemlang.kernels.program import Builder, Piece, Program, Value, exact_dtypes, loaded, stored
 
 # Numbers overflow on purpose, in the interpreter's NumPy too.
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")

@@ -16,6 +16,7 @@ from support import build, ia3, lora, recipe, tensors_of
 import pemlang
 from pemlang.build import digests
 from pemlang.build.run import How
+from pemlang.build.stream import _Worker
 from pemlang.build.tensors import Files
 from pemlang.kernels import elementwise
 
@@ -144,6 +145,19 @@ def test_each_byte_is_read_once_for_all_outputs(
     build(folder, 'adapter a = "a"\nadapter c = "c"\n' + text)
     assert {name for name, _ in read} == {"a", "c"}
     assert set(read.values()) == {1}
+
+
+def test_a_thread_takes_its_blocks_memory_once(folder: Path) -> None:
+    """Kernels keep what they were given: memory that grew would be there several times."""
+    plan, _ = pemlang.load(recipe(folder, saved())).plan()
+    worker = _Worker(plan, Files(), [], None)
+    spans = sorted(plan.spans, key=lambda span: elementwise.bytes_at_work([span.program]))
+    needs = {elementwise.bytes_at_work([span.program]) for span in spans}
+    assert len(needs) > 1
+    place = worker._arena._bytes
+    for span in spans:
+        worker.kernel(span.program, span.consts)
+        assert worker._arena._bytes is place
 
 
 def test_a_program_of_its_own_at_each_layer(folder: Path) -> None:
