@@ -46,7 +46,7 @@ def verify(checked: Checked, evaluator: Evaluator) -> list[Diagnostic]:
     if failed:
         raise PemError([*checked.report, *failed])
     made_from = checked.graph.order(output.node for output in checked.outputs)
-    mixes = [frozenset(node.args) for node in made_from if node.op == "mix"]
+    mixes = [frozenset(node.args) for node in made_from if _by_factors(node)]
     warnings = []
     for watch, span in checked.watches:
         if not any(watch.terms <= mixed for mixed in mixes):
@@ -60,6 +60,11 @@ def verify(checked: Checked, evaluator: Evaluator) -> list[Diagnostic]:
             where = f" over {seen} of {there} sites" if OVERLAP_SITES == seen < there else ""
             warnings.append(_apart(watch, overlap, where, span))
     return warnings
+
+
+def _by_factors(node: Node) -> bool:
+    """Whether it combines A with A and B with B."""
+    return node.op == "mix" or (node.op == "merge" and node.attrs[1] == "factors")
 
 
 def _one_term(ctx: Context, node: Node) -> Node:
@@ -89,10 +94,10 @@ def noticed(checked: Checked, output: Output, report: Report, idle: bool) -> lis
     losses = {
         node: loss_of(report, node)
         for node in checked.graph.order([output.node])
-        if node.op == "compress"
+        if node.op in ("compress", "merge")
     }
     warnings = [
-        _lossy(output, loss, node is output.node)
+        _lossy(output, loss, node)
         for node, loss in losses.items()
         if loss and loss.total > LOSS_WORTH_SAYING
     ]
@@ -113,9 +118,11 @@ def _coarse(output: Output, rounding: float) -> Diagnostic:
     return fault.at(output.span, "warning")
 
 
-def _lossy(output: Output, loss: Loss, whole: bool) -> Diagnostic:
+def _lossy(output: Output, loss: Loss, node: Node) -> Diagnostic:
     worst = max(loss.sites, key=lambda site: loss.sites[site])
-    of_what = f"`{output.label}`" if whole else f"what `compress` is given in `{output.label}`"
+    word = "compress" if node.op == "compress" else node.attrs[0]
+    whole = node is output.node
+    of_what = f"`{output.label}`" if whole else f"what `{word}` cuts in `{output.label}`"
     fault = Fault(
         "PEM0702",
         f"truncation loses {loss.total:.1%} of the norm of {of_what}",

@@ -26,9 +26,10 @@ from pemlang.check.scope import (
     Poison,
     Scope,
     Stop,
+    bare_words,
 )
 from pemlang.check.selections import common, in_layers, whole_layer
-from pemlang.diagnostics import Diagnostic, Fault, Report, visible
+from pemlang.diagnostics import Diagnostic, Fault, Report, nearest, visible
 from pemlang.formats.adapter import Adapter
 from pemlang.formats.sites import Shapes
 from pemlang.graph.node import AdapterType, Graph, ModelType, Node, Num
@@ -36,7 +37,7 @@ from pemlang.graph.normal import adapter_type
 from pemlang.graph.numbers import shown
 from pemlang.ops import FUNCTIONS, INFIX, PREFIX
 from pemlang.ops.exact import restrict
-from pemlang.ops.record import Context, Param, Watch, kind_of
+from pemlang.ops.record import Context, Param, Watch, Within, kind_of
 from pemlang.ops.schedule import PerPattern, Schedule, matching
 from pemlang.source import Span
 from pemlang.syntax import tree as t
@@ -338,7 +339,8 @@ class Elaborator:
         with self.at(tree.span):
             if any(n is None and before for n, before in zip(names[1:], names[:-1], strict=True)):
                 raise Fault("PEM0318", "an argument by position follows one by name", None)
-        values = [self.value(arg, scope) for arg in args]
+        words = {id(word) for word in bare_words(tree)}
+        values = [a.span.text if id(a) in words else self.value(a, scope) for a in args]
         if isinstance(own, Function):
             return self._expand(tree, own, args, names, values)
         return self._builtin(tree, args, names, values)
@@ -349,7 +351,7 @@ class Elaborator:
         operator = FUNCTIONS[tree.function.name]
         signature = operator.signatures[0]
         with self.at(tree.span):
-            bound = bind(signature.params, names, operator.name)
+            bound = bind(signature.params, names, tree.function.name)
         order = [*bound.positions, *bound.rest]
         slots = [p for p in signature.params if not p.variadic]
         slots += [signature.params[-1]] * len(bound.rest)
@@ -360,11 +362,12 @@ class Elaborator:
                 continue
             with self.at(args[index].span):
                 want_kind(values[index], param.kinds)
+                want_within(values[index], param)
             given.append(values[index])
         texts = tuple(_written(args[i].span) for i in order if i is not None)
         lists = [arg for arg in args if isinstance(arg, t.ListOf)]
         items = tuple(_written(item.span) for item in lists[0].items) if lists else ()
-        ctx = Context(self.graph, texts, operator.name, items=items)
+        ctx = Context(self.graph, texts, tree.function.name, items=items)
         with self.at(tree.span):
             found = signature.rule(ctx, *given)
         self.watches += [(watch, tree.span) for watch in ctx.watches]
@@ -462,6 +465,32 @@ def want_kind(value: Any, kinds: Sequence[str]) -> None:
         wanted = " or ".join(article(k) for k in kinds)
         hint = "call it: name(…)" if kind == "function" else None
         raise Fault("PEM0301", f"this is {article(kind)}, {wanted} is wanted", hint)
+
+
+def want_within(value: Any, param: Param) -> None:
+    """Raise PEM0326 unless a value is one of the numbers or the words that a parameter takes."""
+    if param.words and value not in param.words:
+        close = nearest(value, param.words)
+        raise Fault(
+            "PEM0326",
+            f"{param.name} is {visible(value, 40)!r}, not {' or '.join(param.words)}",
+            f"{param.name}={close or param.words[0]}",
+        )
+    if param.within and isinstance(value, Fraction) and value not in param.within:
+        raise Fault(
+            "PEM0326",
+            f"{param.name} is {shown(value)}: it takes {param.within}",
+            f"{param.name}={_near(value, param.within)}",
+        )
+
+
+def _near(value: Fraction, within: Within) -> str:
+    """A number that a parameter takes, near one that it does not."""
+    if within.high is not None and value > within.high:
+        return shown(within.high)
+    if value < within.low or within.open:
+        return shown(within.low + (1 if within.high is None else (within.high - within.low) / 2))
+    return shown(Fraction(round(value)))
 
 
 def hold_size(value: Condition | Schedule) -> None:

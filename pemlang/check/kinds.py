@@ -29,6 +29,7 @@ def fits(kind: str, wanted: Sequence[str]) -> bool:
     return (
         kind in wanted
         or (kind == "number" and "schedule" in wanted)
+        or (kind == "string" and "word" in wanted)
         or (kind == "[]" and any(w.startswith("[") for w in wanted))
     )
 

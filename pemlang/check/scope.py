@@ -172,8 +172,12 @@ def resolve_names(
     A called function may be an operator; `known` admits further names, such as a def's params.
     """
     wrong = False
-    called = {id(call.function) for call in _calls(tree)}
+    calls = list(_calls(tree))
+    called = {id(call.function) for call in calls}
+    words = {id(word) for call in calls for word in bare_words(call)}
     for name in names_in(tree):
+        if id(name) in words:
+            continue
         if name.module is None and known(name.name):
             continue
         if name.module is None and id(name) in called and name.name in FUNCTIONS:
@@ -185,6 +189,16 @@ def resolve_names(
             wrong = True
     if wrong:
         raise Stop
+
+
+def bare_words(call: t.Call) -> list[t.Tree]:
+    """The arguments that are words of an operator's own, as over=factors, not names of the recipe."""
+    if call.function.module is not None or call.function.name not in FUNCTIONS:
+        return []
+    params = FUNCTIONS[call.function.name].signatures[0].params
+    takes = {param.name for param in params if param.words}
+    named = (arg for arg in call.args if isinstance(arg, t.NamedArg) and arg.name in takes)
+    return [a.value for a in named if isinstance(a.value, t.Name) and a.value.module is None]
 
 
 def _calls(tree: t.Tree) -> Iterator[t.Call]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pemlang.kernels import merging
 from pemlang.kernels.dtypes import Array, decoded, stored_dtype
 from pemlang.kernels.lowrank import Arrays, finite, norm, truncate
 from pemlang.kernels.program import Instr, Program, slot
@@ -80,6 +81,9 @@ def _last_uses(program: Program) -> dict[int, int]:
 
 
 def _size(program: Program, instr: Instr) -> int:
+    if instr.op == "merge":
+        shapes = [program.instrs[arg].shape for arg in instr.args]
+        return merging.results(instr.attrs[0], shapes) * stored_dtype(instr.dtype).itemsize
     if instr.op == "core_svd":
         a, b = (program.instrs[arg].shape for arg in instr.args)
         rank = int(instr.attrs[1].removeprefix("rank="))
@@ -93,6 +97,8 @@ def _room(program: Program, instr: Instr) -> int:
         a, b = (program.instrs[arg].shape for arg in instr.args)
         # A copy of each factor, and what a QR decomposition takes: a working copy and Q.
         return 8 * (4 * (math.prod(a) + math.prod(b)) + 12 * a[0] ** 2)
+    if instr.op == "merge":
+        return merging.room(instr.attrs[0], [program.instrs[arg].shape for arg in instr.args])
     if instr.op == "store":  # the rounded bits, and a look at them in float64
         return math.prod(instr.shape) * 32
     return math.prod(instr.shape) * 8 if instr.op in ("cast", "fma", "load") else 0
@@ -138,6 +144,11 @@ def _core_svd(instr: Instr, numbers: Sequence[float], a: Array, b: Array) -> tup
     return truncate(Arrays(a, b, numbers[0]), int(instr.attrs[1].removeprefix("rank=")))
 
 
+def _merge(instr: Instr, numbers: Sequence[float], *xs: Array) -> tuple[Array, ...]:
+    found = merging.merged(instr.attrs[0], xs, numbers)
+    return tuple(x.astype(stored_dtype(instr.dtype), copy=False) for x in found)
+
+
 def _whole(instr: Instr, numbers: Sequence[float], a: Array, b: Array) -> Array:
     return np.array([0.0, norm(Arrays(a, b, numbers[0]))])
 
@@ -162,6 +173,7 @@ _STEPS: dict[str, Callable[..., Any]] = {
     "item": lambda i, c, results: results[i.attrs[0]],
     "core_svd": _core_svd,
     "whole": _whole,
+    "merge": _merge,
 }  # fmt: skip
 
 

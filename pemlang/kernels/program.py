@@ -20,7 +20,10 @@ import math
 from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from pemlang.kernels.merging import Request
 
 Shape = tuple[int, ...]
 
@@ -247,6 +250,22 @@ class Builder:
         """What a cut costs that cuts nothing: 0, and the norm of scale·B·A."""
         args = (self.cast(a, "F64"), self.cast(b, "F64"))
         return self._add("whole", args, (self._const(scale),), "F64", (2,))
+
+    def merge(
+        self, ask: Request, parts: Sequence[tuple[Value, Value | None]], numbers: Sequence[float]
+    ) -> tuple[Value, Value | None, Value]:
+        """A, B and the cost of several adapters merged by a method; see merging.merged."""
+        args = [self.cast(x, ask.dtype) for part in parts for x in part if x is not None]
+        attrs = (ask, *(self._const(number) for number in numbers))
+        step = self._add("merge", args, attrs, ask.dtype, ())
+        a, b = parts[0]
+        found = [a.shape if b is None else (ask.rank, *a.shape[1:])]
+        found += [] if b is None else [(b.shape[0], ask.rank, *b.shape[2:])]
+        items = [
+            self._add("item", (step,), (n,), ask.dtype, shape)
+            for n, shape in enumerate([*found, (2,)])
+        ]
+        return items[0], None if b is None else items[1], items[-1]
 
     # --- results ----------------------------------------------------------------------------
 

@@ -71,13 +71,37 @@ class Context:
 
 
 @dataclass(frozen=True)
+class Within:
+    """The numbers that a parameter takes: from `low` to `high`, or above `low` where it is open;
+    whole ones alone where that is said."""
+
+    low: Fraction
+    high: Fraction | None = None
+    open: bool = False
+    whole: bool = False
+
+    def __contains__(self, number: Fraction) -> bool:
+        above = number > self.low if self.open else number >= self.low
+        fits = not self.whole or number.denominator == 1
+        return fits and above and (self.high is None or number <= self.high)
+
+    def __str__(self) -> str:
+        low = f"{'above' if self.open else 'from'} {float(self.low):g}"
+        high = "" if self.high is None else f" to {float(self.high):g}"
+        return ("whole numbers " if self.whole else "") + low + high
+
+
+@dataclass(frozen=True)
 class Param:
-    """A parameter of an operator: its name, its kinds, and its default when it has one."""
+    """A parameter of an operator: its name, its kinds, and its default when it has one; the
+    numbers, or the words, that it takes."""
 
     name: str
     kinds: tuple[str, ...]
     default: Any = ...
     variadic: bool = False
+    within: Within | None = None
+    words: tuple[str, ...] = ()
 
     @property
     def required(self) -> bool:
@@ -130,7 +154,9 @@ class Operator:
         summary: one sentence.
         formula: what it computes.
         laws: the algebraic laws its rewrites rest on.
-        source: the paper it comes from, where it has one.
+        source: the paper it comes from, where it has one, and what other tools call it.
+        aliases: other names it goes by.
+        rank: what rank comes out, where it is not plain from the formula.
         reference: what it does to Δ ("delta", dense float64 arrays) or to the pair (A, B)
             ("factors"), written apart from the kernels; the tests hold the compiler to it.
         terms: for + − ⊕ ⊖, how a chain of them is evaluated; `sign` is the operator's in it.
@@ -143,6 +169,8 @@ class Operator:
     symbols: tuple[str, ...] = ()
     laws: tuple[str, ...] = ()
     source: str = ""
+    aliases: tuple[str, ...] = ()
+    rank: str = ""
     reference: Callable[..., Any] | None = None
     acts_on: str = ""
     terms: Terms | None = None
@@ -191,6 +219,7 @@ class NodeKind:
         lower: the factors at a site from the factors of the arguments there; None is zero.
         steady: whether it does the same at all sites whose tensors are alike, so that lowering
             one of them will do.
+        cut: the node that compress(node, rank=…) is, where that is one of this kind too.
     """
 
     op: str
@@ -198,6 +227,7 @@ class NodeKind:
     scales: Callable[[Node], Mapping[str, float]]
     lower: Callable[[Run, Node, str, Mapping[Node, Factors | None]], Factors | None]
     steady: Callable[[Node], bool] = lambda node: False
+    cut: Callable[[Graph, Node, int], Node | None] = lambda graph, node, rank: None
 
 
 NODE_KINDS: dict[str, NodeKind] = {}

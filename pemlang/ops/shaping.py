@@ -15,6 +15,7 @@ from pemlang.graph.normal import adapter_type
 from pemlang.graph.numbers import shown
 from pemlang.ops.agree import need_method, operand, same_space
 from pemlang.ops.record import (
+    NODE_KINDS,
     Context,
     Cut,
     NodeKind,
@@ -98,7 +99,9 @@ def compress(ctx: Context, x: Node, rank: Num | None = None, energy: Num | None 
         )
     if adapter_type(x).method == "lora" and all(r <= limit for r in ranks(x).values()):
         return x
-    return ctx.graph.add("compress", (x,), (limit, None), type_)
+    return NODE_KINDS[x.op].cut(ctx.graph, x, limit) or ctx.graph.add(
+        "compress", (x,), (limit, None), type_
+    )
 
 
 def _matrices_only(ctx: Context, type_: AdapterType) -> AdapterType:

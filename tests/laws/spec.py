@@ -10,10 +10,11 @@ from pemlang.graph.coef import Coef
 from pemlang.graph.node import MAX_DEPTH, AdapterType, Graph, ModelType, Node, NumberType
 from pemlang.graph.normal import adapter_type, own_sites
 from pemlang.ops.measures import MEASURES
+from pemlang.ops.merge import KINDS
 from pemlang.ops.record import ranks, scales
 
 ONE = Fraction(1)
-ADAPTER_OPS = ("leaf", "sum", "mix", "compress", "pad", "rescale", "task_vector")
+ADAPTER_OPS = ("leaf", "sum", "mix", "compress", "pad", "rescale", "merge", "task_vector")
 
 
 def verify(graph: Graph) -> None:
@@ -28,6 +29,7 @@ def verify(graph: Graph) -> None:
       rank; no arg is a mix on the same sites; all args have one rank and one scale at a site.
     - `pad`, `rescale` and `compress` change something, and no pad is in a pad, no rescale in a
       rescale.
+    - `merge`: a method's adapters with a weight each, in key order where it is symmetric.
     - `number`: an operation with something measured in it, that no law of + and · removes.
     """
     keys = [node.key for node in graph.nx]
@@ -137,6 +139,18 @@ def _compress(node: Node) -> None:
     assert limit is None or any(rank > limit for rank in ranks(arg).values())
 
 
+def _merge(node: Node) -> None:
+    name, over, limit, weights, settings = node.attrs
+    assert len(weights) == len(node.args) > 0
+    assert over in ("delta", "factors")
+    assert limit is None or KINDS[name].rank is None
+    assert [key for key, _ in settings] == sorted(key for key, _ in settings)
+    if KINDS[name].symmetric:
+        assert [arg.key for arg in node.args] == sorted(arg.key for arg in node.args)
+    if over == "factors" and adapter_type(node).method == "lora":
+        assert all(ranks(arg) == ranks(node) for arg in node.args)
+
+
 def _measure(node: Node) -> None:
     assert isinstance(node.type, NumberType)
     assert node.attrs[0] in MEASURES
@@ -172,6 +186,7 @@ _OF_OP = {
     "pad": _pad,
     "rescale": _rescale,
     "compress": _compress,
+    "merge": _merge,
     "measure": _measure,
     "reciprocal": _reciprocal,
     "polynomial": _polynomial,

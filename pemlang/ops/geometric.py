@@ -1,0 +1,298 @@
+"""Geometric methods: linear combinations whose numbers come, at each site, from the angles between
+the adapters. They need inner products alone, so the factors stay and no Δ is formed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+from pemlang.diagnostics import Fault
+from pemlang.ops.merge import WEIGHTS, Kind, many, pair, total_rank
+from pemlang.ops.record import Operator, Param, Within
+
+if TYPE_CHECKING:
+    from pemlang.kernels.lowrank import Matrix
+    from pemlang.kernels.merging import Method, Settings
+
+STAYS = "the sum of the adapters'"
+NEARLY_PARALLEL = 0.9995
+"""The cosine from which on `slerp` goes straight, as in mergekit."""
+
+Coefficients = Callable[["Matrix", Sequence[float], "Settings"], Any]
+
+
+def _by(coefficients: Coefficients, rowwise: bool = False) -> Callable[[], Method]:
+    def made() -> Method:
+        from pemlang.kernels.merging import Combination
+
+        return Combination(coefficients, rowwise)
+
+    return made
+
+
+def _kind(coefficients: Coefficients, divides: bool = False) -> Kind:
+    return Kind(_by(coefficients), rank=total_rank, divides=divides)
+
+
+def _shares(weights: Sequence[float]) -> Any:
+    """Weights over their sum; raises PEM0330 where measured ones sum to zero."""
+    import numpy as np
+
+    total = sum(weights)
+    if total == 0:
+        raise Fault("PEM0330", "the weights, as measured, sum to zero", "check what they are of")
+    return np.array(weights) / total
+
+
+def _norms(gram: Matrix) -> Any:
+    import numpy as np
+
+    return np.sqrt(np.maximum(np.diagonal(gram), 0.0))
+
+
+def _slerp(gram: Matrix, weights: Sequence[float], s: Settings) -> Any:
+    import numpy as np
+
+    one, other = (max(1e-300, size) if size > 1e-8 else 1.0 for size in _norms(gram))
+    return np.array(_arc(gram[0, 1] / (one * other), s["t"], NEARLY_PARALLEL))
+
+
+def _arc(cosine: float, t: float, straight: float) -> tuple[float, float]:
+    """The numbers of two vectors at t on the arc between them."""
+    if abs(cosine) > straight:
+        return 1 - t, t
+    angle = math.acos(max(-1.0, min(1.0, cosine)))
+    return math.sin((1 - t) * angle) / math.sin(angle), math.sin(t * angle) / math.sin(angle)
+
+
+def _nuslerp(gram: Matrix, weights: Sequence[float], s: Settings) -> Any:
+    import numpy as np
+
+    total = sum(weights)
+    t = 0.5 if abs(total) < 1e-6 else weights[1] / total
+    one, other = (max(1e-7, size) for size in _norms(gram))
+    cosine = max(-1.0, min(1.0, gram[0, 1] / (one * other)))
+    if math.sqrt(1 - cosine**2) < 1e-8:
+        return np.array([1 - t, t])
+    return np.array(_arc(cosine, t, 2.0))
+
+
+def _multislerp(gram: Matrix, weights: Sequence[float], s: Settings) -> Any:
+    """Everything lies in the span of the adapters: vectors are their coordinates u over the units,
+    and ⟨u, v⟩ is uᵀ·G·v with G the matrix of cosines."""
+    import numpy as np
+
+    if len(weights) == 1:
+        return np.ones(1)
+    norms = _norms(gram)
+    w = _shares(weights)
+    each = 1 / (norms + 1e-8)
+    cosines = gram * np.outer(each, each)
+    size = math.sqrt(max(0.0, float(w @ cosines @ w)))
+    if size < 1e-8:  # they balance each other out: no direction is the mean
+        return w
+    mean = w / size
+    tangent = w - float(w @ (cosines @ mean)) * mean
+    length = math.sqrt(max(0.0, float(tangent @ cosines @ tangent))) + 1e-8
+    found = mean * math.cos(length) + tangent * math.sin(length) / length
+    return found * float(norms @ w) * each
+
+
+def _karcher(gram: Matrix, weights: Sequence[float], s: Settings) -> Any:
+    """As for `multislerp`, in coordinates over the units."""
+    import numpy as np
+
+    norms, tolerance = _norms(gram), s["tolerance"]
+    shares = _shares(weights)
+    valid = norms > tolerance
+    if len(weights) == 1 or not valid.any():
+        return np.ones(len(weights))
+    each = np.where(valid, 1 / np.where(valid, norms, 1), 0.0)
+    w = np.where(valid, shares, 0.0) / shares[valid].sum()
+    cosines = gram * np.outer(each, each)
+
+    def size(u: Any) -> float:
+        return math.sqrt(max(0.0, float(u @ cosines @ u)))
+
+    u = w / size(w) if size(w) >= tolerance else np.eye(len(w))[int(np.argmax(valid))]
+    for _ in range(int(s["rounds"])):
+        dots = np.clip(cosines @ u, -1, 1)
+        angles = np.where(valid, np.arccos(dots), 0.0)
+        far = angles >= tolerance
+        pulls = np.where(far, w * angles / np.where(far, np.sin(angles), 1), 0.0)
+        tangent = pulls - float(pulls @ dots) * u
+        length = size(tangent)
+        if length < tolerance:
+            break
+        u = math.cos(length) * u + math.sin(length) * tangent / length
+        u = u / size(u)
+    return float(shares @ norms) * u * each
+
+
+def _model_stock(gram: Matrix, weights: Sequence[float], s: Settings) -> Any:
+    import numpy as np
+
+    count, norms = len(weights), _norms(gram)
+    products = np.maximum(np.outer(norms, norms), 1e-6)
+    cosines = np.clip(gram / products, -1, 1)
+    cosine = float(np.mean(cosines[np.triu_indices(count, 1)])) if count > 1 else 1.0
+    divisor = 1 + (count - 1) * cosine
+    if divisor < 1e-9:
+        raise Fault(
+            "PEM0504",
+            "`model_stock` is not defined for adapters that point against each other",
+            "their sum is all but zero: check their signs",
+        )
+    return np.full(count, cosine / divisor)
+
+
+# --- references on dense tensors -----------------------------------------------------------
+
+
+def _angle(x: Any, y: Any) -> float:
+    import numpy as np
+
+    cosine = float(np.sum(x * y) / (np.linalg.norm(x) * np.linalg.norm(y)))
+    return math.acos(max(-1.0, min(1.0, cosine)))
+
+
+def _slerp_reference(x: Any, y: Any, t: float, **_: Any) -> Any:
+    angle = _angle(x, y)
+    if abs(math.cos(angle)) > NEARLY_PARALLEL:
+        return (1 - t) * x + t * y
+    return (math.sin((1 - t) * angle) * x + math.sin(t * angle) * y) / math.sin(angle)
+
+
+def _nuslerp_reference(x: Any, y: Any, weights: Sequence[float], **_: Any) -> Any:
+    t, angle = weights[1] / sum(weights), _angle(x, y)
+    if math.sin(angle) < 1e-7:
+        return (1 - t) * x + t * y
+    return (math.sin((1 - t) * angle) * x + math.sin(t * angle) * y) / math.sin(angle)
+
+
+def _multislerp_reference(xs: Sequence[Any], weights: Sequence[float], **_: Any) -> Any:
+    import numpy as np
+
+    w = [one / sum(weights) for one in weights]
+    units = [x / np.linalg.norm(x) for x in xs]
+    mean = sum(a * u for a, u in zip(w, units, strict=True))
+    if len(xs) == 1 or np.linalg.norm(mean) < 1e-8:
+        return sum(a * x for a, x in zip(w, xs, strict=True))
+    mean = mean / np.linalg.norm(mean)
+    tangent = sum(a * (u - np.sum(u * mean) * mean) for a, u in zip(w, units, strict=True))
+    length = float(np.linalg.norm(tangent)) + 1e-30
+    norm = sum(a * np.linalg.norm(x) for a, x in zip(w, xs, strict=True))
+    return norm * (mean * math.cos(length) + tangent * math.sin(length) / length)
+
+
+def _karcher_reference(
+    xs: Sequence[Any], weights: Sequence[float], rounds: float = 10, tolerance: float = 1e-5, **_: Any
+) -> Any:
+    import numpy as np
+
+    w = [one / sum(weights) for one in weights]
+    units = [x / np.linalg.norm(x) for x in xs]
+    u = sum(a * unit for a, unit in zip(w, units, strict=True))
+    u = u / np.linalg.norm(u) if np.linalg.norm(u) >= tolerance else units[0]
+    for _i in range(int(rounds)):
+        tangent = 0 * u
+        for a, unit in zip(w, units, strict=True):
+            dot = max(-1.0, min(1.0, float(np.sum(u * unit))))
+            if math.acos(dot) >= tolerance:
+                tangent = tangent + a * math.acos(dot) / math.sin(math.acos(dot)) * (unit - dot * u)
+        length = float(np.linalg.norm(tangent))
+        if length < tolerance:
+            break
+        u = math.cos(length) * u + math.sin(length) * tangent / length
+        u = u / np.linalg.norm(u)
+    return sum(a * np.linalg.norm(x) for a, x in zip(w, xs, strict=True)) * u
+
+
+def _model_stock_reference(xs: Sequence[Any], **_: Any) -> Any:
+    n = len(xs)
+    pairs = [(i, j) for i in range(n) for j in range(i)]
+    cosine = sum(math.cos(_angle(xs[i], xs[j])) for i, j in pairs) / len(pairs) if pairs else 1.0
+    return n * cosine / (1 + (n - 1) * cosine) * sum(xs) / n
+
+
+SLERP = Operator(
+    name="slerp",
+    signatures=(pair("slerp", _kind(_slerp), Param("t", ("number",))),),
+    summary="From one adapter to another along the arc between them: the first at 0, the second "
+    "at 1. Straight where they are nearly parallel.",
+    formula="Δ = (sin((1 − t)θ)·Δx + sin(tθ)·Δy) / sin θ, θ the angle between Δx and Δy",
+    laws=("slerp(x, y, t=0) = x", "slerp(x, y, t=1) = y", "slerp(x, x, t=n) = x"),
+    source="Shoemake 1985; mergekit `slerp`, there on whole weights",
+    rank=STAYS,
+    reference=_slerp_reference,
+    acts_on="delta",
+)
+
+NUSLERP = Operator(
+    name="nuslerp",
+    signatures=(pair("nuslerp", _kind(_nuslerp), Param("weights", ("[number]",))),),
+    summary="slerp by two weights, straight only where the adapters are parallel.",
+    formula="slerp at t = w₂ / (w₁ + w₂)",
+    laws=("nuslerp(x, y, weights=[1, 0]) = x", "nuslerp(x, y, weights=[0, 1]) = y"),
+    source="mergekit `nuslerp`, flattened",
+    rank=STAYS,
+    reference=_nuslerp_reference,
+    acts_on="delta",
+)
+
+MULTISLERP = Operator(
+    name="multislerp",
+    signatures=(many("multislerp", _kind(_multislerp, divides=True), WEIGHTS),),
+    summary="The weighted mean of adapters on a sphere, by one step in the space that touches it "
+    "at their plain mean; the norm is the mean of theirs.",
+    formula="m = Σ wᵢuᵢ / ‖·‖, τ = Σ wᵢ(uᵢ − ⟨uᵢ, m⟩m), "
+    "Δ = Σ wᵢ‖Δᵢ‖ · (cos‖τ‖·m + sin‖τ‖·τ/‖τ‖), uᵢ = Δᵢ/‖Δᵢ‖",
+    laws=("multislerp([x]) = x", "multislerp([x, y]) = multislerp([y, x])"),
+    source="mergekit `multislerp`",
+    rank=STAYS,
+    reference=_multislerp_reference,
+    acts_on="delta",
+)
+
+KARCHER = Operator(
+    name="karcher",
+    aliases=("karcher_mean",),
+    signatures=(
+        many(
+            "karcher",
+            _kind(_karcher, divides=True),
+            WEIGHTS,
+            Param("rounds", ("number",), Fraction(10), within=Within(Fraction(1), Fraction(1000), whole=True)),
+            Param(
+                "tolerance",
+                ("number",),
+                Fraction(1, 100_000),
+                within=Within(Fraction(0), Fraction(1), open=True),
+            ),
+        ),
+    ),
+    summary="The point on a sphere whose squared angles to the adapters have the least weighted "
+    "sum; the norm is the mean of theirs.",
+    formula="u ← exp_u(Σ wᵢ·log_u(uᵢ)) from the plain mean on, Δ = Σ wᵢ‖Δᵢ‖ · u",
+    laws=("karcher([x]) = x", "karcher([x, x]) = x", "karcher([x, y]) = karcher([y, x])"),
+    source="Karcher 1977; mergekit `karcher`, whose max_iter and tol are rounds and tolerance",
+    rank=STAYS,
+    reference=_karcher_reference,
+    acts_on="delta",
+)
+
+MODEL_STOCK = Operator(
+    name="model_stock",
+    signatures=(many("model_stock", _kind(_model_stock)),),
+    summary="The mean of adapters, the shorter the less they agree.",
+    formula="Δ = t·Σ Δᵢ/n, t = n·c / (1 + (n − 1)·c), c the mean cosine between two of them",
+    laws=("model_stock([x]) = x", "model_stock([x, x]) = x"),
+    source="Jang et al. 2024, *Model Stock*; mergekit `model_stock`, per tensor",
+    rank=STAYS,
+    reference=_model_stock_reference,
+    acts_on="delta",
+)
+
+OPERATORS = (SLERP, NUSLERP, MULTISLERP, KARCHER, MODEL_STOCK)

@@ -1,0 +1,260 @@
+"""What the merge methods have in common: their parameters, their type rule, and the node `merge`
+that they become. What each of them computes stands beside its record, in `sparse.py`, `signs.py`,
+`geometric.py` and `lowrank.py`."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from typing import TYPE_CHECKING, Any
+
+from pemlang.diagnostics import Fault, listed, visible
+from pemlang.formats.sites import SiteShape
+from pemlang.graph.node import Graph, Node, Num, plain
+from pemlang.graph.normal import adapter_type
+from pemlang.graph.numbers import shown
+from pemlang.ops import parameters
+from pemlang.ops.agree import TITLES, need_method
+from pemlang.ops.exact import TERMS
+from pemlang.ops.linear import ADAPTERS, alike, weights_for
+from pemlang.ops.record import (
+    Context,
+    Cut,
+    NodeKind,
+    Param,
+    Run,
+    Signature,
+    Within,
+    node_kind,
+    ranks,
+    scales,
+)
+from pemlang.ops.shaping import unmeasured, whole_rank
+
+if TYPE_CHECKING:
+    from pemlang.kernels.factors import Factors
+    from pemlang.kernels.merging import Method
+
+SHARE = Within(Fraction(0), Fraction(1), open=True)
+"""A share that is not nothing."""
+
+WEIGHTS = Param("weights", ("[number]",), None)
+DENSITY = Param("density", ("number",), within=SHARE)
+SCALE = Param("scale", ("number",), Fraction(1))
+SEED = Param("seed", ("number",), Fraction(0), within=Within(Fraction(0), Fraction(2**32 - 1), whole=True))
+OVER = Param("over", ("word",), "delta", words=("delta", "factors"))
+RANK = Param("rank", ("number",), None)
+PAIR = (Param("x", ("adapter",)), Param("y", ("adapter",)))
+
+RankRule = Callable[[Sequence[int], int, Mapping[str, Any]], int]
+"""The ranks of the adapters at a site, min(out, in) and the settings to the rank that comes out."""
+
+
+@dataclass(frozen=True)
+class Kind:
+    """How the node of one method behaves.
+
+    Attributes:
+        method: what computes it, made when it is first needed: it needs NumPy.
+        symmetric: whether the adapters, with their weights, may change places.
+        divides: whether it divides by the sum of the weights.
+        rank: what rank comes out; None for a method on each element, which takes `rank=`.
+        lora: whether it is for LoRA alone.
+    """
+
+    method: Callable[[], Method]
+    symmetric: bool = True
+    divides: bool = False
+    rank: RankRule | None = None
+    lora: bool = False
+
+
+KINDS: dict[str, Kind] = {}
+
+
+def total_rank(found: Sequence[int], full: int, settings: Mapping[str, Any]) -> int:
+    """The rank of a sum."""
+    return sum(found)
+
+
+def signature(name: str, kind: Kind, *params: Param) -> Signature:
+    """The signature of a method: its parameters, and a type rule that makes its node."""
+    KINDS[name] = kind
+
+    def rule(ctx: Context, *given: Any) -> Node:
+        return _merge(ctx, name, kind, dict(zip((p.name for p in params), given, strict=True)))
+
+    return Signature(params, "adapter", rule)
+
+
+def many(name: str, kind: Kind, *params: Param) -> Signature:
+    """The signature of a method on a list of adapters."""
+    return signature(name, kind, ADAPTERS, *params)
+
+
+def pair(name: str, kind: Kind, *params: Param) -> Signature:
+    """The signature of a method on two adapters that may not change places."""
+    return signature(name, replace(kind, symmetric=False), *PAIR, *params)
+
+
+def _merge(ctx: Context, name: str, kind: Kind, given: dict[str, Any]) -> Node:
+    if "xs" in given:
+        xs = given.pop("xs")
+    else:
+        xs, ctx.items = (given.pop("x"), given.pop("y")), ctx.texts
+    weights = weights_for(ctx, xs, given.pop("weights", None))
+    over, rank = given.pop("over", "delta"), given.pop("rank", None)
+    known = _agreed(ctx, xs, kind, over)
+    settings = {key: _setting(key, value, name) for key, value in sorted(given.items())}
+    check_settings(name, settings)
+    if kind.divides and not any(isinstance(w, Node) for w in weights) and sum(weights) == 0:
+        raise Fault(
+            "PEM0330",
+            f"the weights of `{name}` sum to zero, and it divides by their sum",
+            "give weights whose sum is not zero",
+        )
+    pairs = list(zip(xs, weights, strict=True))
+    if kind.symmetric:
+        pairs.sort(key=lambda one: (one[0].key, str(plain(one[1]))))
+    type_ = adapter_type(known)
+    limit = None if rank is None else _limit(ctx, known, rank, over, name)
+    attrs = (name, over, limit, tuple(weight for _, weight in pairs), tuple(settings.items()))
+    return ctx.graph.add("merge", [x for x, _ in pairs], attrs, type_)
+
+
+def _agreed(ctx: Context, xs: Sequence[Node], kind: Kind, over: str) -> Node:
+    if kind.lora:
+        for index, x in enumerate(xs):
+            need_method(x, "lora", ctx.what, ctx.item(index))
+    lora = all(adapter_type(x).method == "lora" for x in xs)
+    rows = over == "factors" and lora
+    return alike(ctx, xs, parameters.TERMS.agree if rows else TERMS.agree)
+
+
+def _setting(key: str, value: Any, name: str) -> Any:
+    if isinstance(value, str):
+        return value
+    return unmeasured(value, f"{key} of {name}")
+
+
+def check_settings(name: str, settings: Mapping[str, Any]) -> None:
+    """Raise PEM0326 for settings that do not go together."""
+    spread = settings.get("epsilon")
+    if spread is None or settings["density"] == 1:
+        return
+    room = min(settings["density"], 1 - settings["density"])
+    if spread >= room:
+        raise Fault(
+            "PEM0326",
+            f"epsilon={shown(spread)} is too wide for density={shown(settings['density'])}: {name} "
+            "keeps an entry with a probability from density − epsilon to density + epsilon, which "
+            "has to lie between 0 and 1",
+            f"epsilon={shown(room / 2)}",
+        )
+
+
+def _limit(ctx: Context, known: Node, rank: Num, over: str, name: str) -> int:
+    limit, type_ = whole_rank(rank, "rank"), adapter_type(known)
+    if type_.method != "lora" or over == "factors":
+        why = "over=factors keeps the rank of the adapters"
+        if type_.method != "lora":
+            why = f"these adapters are {TITLES[type_.method]}, which has none"
+        raise Fault("PEM0326", f"`{name}` takes no rank here: {why}", "leave rank out")
+    above = [site for site, shape in type_.shapes.items() if limit > shape.full_rank]
+    if above:
+        raise Fault(
+            "PEM0310",
+            f"rank {limit} is above min(out, in) at {listed(above)}",
+            f"rank={min(type_.shapes[site].full_rank for site in above)}",
+            (f"{visible(above[0])} is {type_.shapes[above[0]]}",),
+        )
+    return limit
+
+
+# --- the node ------------------------------------------------------------------------------
+
+
+def _rank_at(node: Node, site: str, shape: SiteShape) -> int:
+    name, over, limit, _, settings = node.attrs
+    found = [ranks(arg)[site] for arg in node.args]
+    if over == "factors":
+        return found[0]
+    rule = KINDS[name].rank
+    if rule is not None:
+        return rule(found, shape.full_rank, dict(settings))
+    return shape.full_rank if limit is None else limit
+
+
+def _ranks(node: Node) -> Mapping[str, int]:
+    return {s: _rank_at(node, s, shape) for s, shape in adapter_type(node).shapes.items()}
+
+
+def _scales(node: Node) -> Mapping[str, float]:
+    if node.attrs[1] == "factors":
+        return scales(node.args[0])
+    return dict.fromkeys(adapter_type(node).shapes, 1.0)
+
+
+def _cut(graph: Graph, node: Node, rank: int) -> Node | None:
+    """Law: compress(m, rank=k) of a method m that fills the matrix is m with rank=k."""
+    name, over, limit, *rest = node.attrs
+    if over == "factors" or limit is not None or KINDS[name].rank is not None:
+        return None
+    return graph.add("merge", node.args, (name, over, rank, *rest), node.type)
+
+
+def _lower(run: Run, node: Node, site: str, args: Mapping[Node, Factors | None]) -> Factors | None:
+    from pemlang.kernels.factors import Factors, padded, zeros
+    from pemlang.kernels.merging import METHODS, Elementwise, Request
+
+    name, over, limit, weights, settings = node.attrs
+    if all(args[arg] is None for arg in node.args):
+        return None
+    shape, lora = adapter_type(node).shapes[site], adapter_type(node).method == "lora"
+    parts = []
+    for arg in node.args:
+        part = args[arg]
+        if part is None and lora:
+            rank, scale = max(1, ranks(arg)[site]), scales(arg)[site]
+            part = zeros(run.builder, shape.a, shape.b, rank, scale)
+        elif part is None:
+            part = Factors(run.builder.const(0.0, "F64", shape.a), None)
+        if over == "factors" and lora:
+            part = padded(run.builder, part, ranks(node)[site])
+        parts.append(part)
+    method = METHODS.setdefault(name, KINDS[name].method())
+    values = [part.a for part in parts]
+    wide = not isinstance(method, Elementwise) or any(x.dtype == "F64" for x in values)
+    numbers = {key: float(x) for key, x in settings if not isinstance(x, str)}
+    if "seed" in numbers:
+        numbers["seed"] = _site_seed(int(numbers["seed"]), site)
+    words = tuple((key, x) for key, x in settings if isinstance(x, str))
+    rank = ranks(node)[site] if lora else 0
+    ask = Request(name, over, rank, words, tuple(numbers), "F64" if wide else "F32")
+    given = [run.number(weight) for weight in weights]
+    consts = [*given, *(part.scale for part in parts), *numbers.values()]
+    a, b, cost = run.builder.merge(ask, [(part.a, part.b) for part in parts], consts)
+    if limit is not None:
+        run.cuts[node] = Cut(cost, shape.full_rank - limit)
+    return Factors(a, b, scales(node)[site] if lora else 1.0)
+
+
+def _site_seed(seed: int, site: str) -> float:
+    """The seed of a site: it depends on the recipe's and on the site's name, and on nothing else.
+    A whole number that a float holds."""
+    digest = hashlib.sha256(f"{seed} {site}".encode()).digest()
+    return float(int.from_bytes(digest[:8], "little") >> 11)
+
+
+MERGE = node_kind(
+    NodeKind(
+        "merge",
+        _ranks,
+        _scales,
+        _lower,
+        lambda node: not any(key == "seed" for key, _ in node.attrs[4]),
+        _cut,
+    )
+)
