@@ -46,9 +46,12 @@ $(VENV)/demo: pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[demo]"
 	touch $@
 
+# mergekit is an oracle of tests. It pins releases of all it needs, most of which its merge functions
+# do not: they are called directly.
 $(VENV)/dev: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	$(BIN)/pip install --quiet --no-deps mergekit==0.1.4
 	touch $@ $(VENV)/demo
 
 $(VENV)-bench/peers: constraints.txt

@@ -464,6 +464,8 @@ def want_kind(value: Any, kinds: Sequence[str]) -> None:
     if not fits(kind, kinds):
         wanted = " or ".join(article(k) for k in kinds)
         hint = "call it: name(…)" if kind == "function" else None
+        if f"[{kind}]" in kinds:
+            hint = "put it in brackets: […]"
         raise Fault("PEM0301", f"this is {article(kind)}, {wanted} is wanted", hint)
 
 

@@ -6,6 +6,7 @@ import click
 
 from pemlang.cli.common import USAGE_IS_WRONG
 from pemlang.diagnostics import nearest, visible
+from pemlang.ops.record import Operator
 
 
 @click.command()
@@ -21,10 +22,10 @@ def ops(name: str | None) -> int:
                 click.echo(f"  {use(operator)}\n      {operator.summary}")
         return 0
     known = {
-        word: [op for _, _, group in SECTIONS for op in group if word in (op.name, *op.symbols)]
+        word: [op for _, _, group in SECTIONS for op in group if word in _names(op)]
         for _, _, operators in SECTIONS
         for operator in operators
-        for word in (operator.name, *operator.symbols)
+        for word in _names(operator)
     }
     if name not in known:
         close = nearest(name, known)
@@ -35,3 +36,7 @@ def ops(name: str | None) -> int:
         return USAGE_IS_WRONG
     click.echo("\n\n".join(map(as_text, known[name])))
     return 0
+
+
+def _names(operator: Operator) -> tuple[str, ...]:
+    return (operator.name, *operator.aliases, *operator.symbols)

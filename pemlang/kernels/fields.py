@@ -27,7 +27,7 @@ class Field:
         rows, columns: of each.
         count: how many there are.
         tile: a tensor's number and some rows of it to the numbers there.
-        seed: of what is drawn for them, a whole number.
+        seeds: of what is drawn for each, whole numbers.
         part: which of several fields of a site this is; each has draws of its own.
     """
 
@@ -35,7 +35,7 @@ class Field:
     columns: int
     count: int
     tile: Callable[[int, slice], Array]
-    seed: float = 0.0
+    seeds: Sequence[float]
     part: int = 0
 
     @property
@@ -56,7 +56,7 @@ class Field:
     def draws(self, index: int, rows: slice) -> Draws:
         """A number from 0 to 2³² − 1 for each element of a tile of one tensor."""
         count = (rows.stop - rows.start) * self.columns
-        found = drawn((int(self.seed), 2 * index + self.part), rows.start * self.columns, count)
+        found = drawn((int(self.seeds[index]), self.part), rows.start * self.columns, count)
         return found.reshape(-1, self.columns)
 
 
@@ -69,18 +69,18 @@ def drawn(key: tuple[int, int], first: int, count: int) -> Draws:
     return generator.random_raw(-(-count // 2)).view(np.uint32)[:count]
 
 
-def matrices_field(tensors: Sequence[Array], seed: float = 0.0, part: int = 0) -> Field:
+def matrices_field(tensors: Sequence[Array], seeds: Sequence[float], part: int = 0) -> Field:
     """The field of some tensors that are in memory."""
     flat = [tensor.reshape(tensor.shape[0], -1) for tensor in tensors]
     rows, columns = flat[0].shape
-    return Field(rows, columns, len(flat), lambda i, rows: flat[i][rows], seed, part)
+    return Field(rows, columns, len(flat), lambda i, rows: flat[i][rows], seeds, part)
 
 
-def products_field(factors: Sequence[tuple[Array, Array]], seed: float = 0.0) -> Field:
+def products_field(factors: Sequence[tuple[Array, Array]], seeds: Sequence[float]) -> Field:
     """The field of the products B·A of some factors (A, B)."""
     flat = [(a.reshape(a.shape[0], -1), b.reshape(b.shape[0], -1)) for a, b in factors]
     rows, columns = flat[0][1].shape[0], flat[0][0].shape[1]
-    return Field(rows, columns, len(flat), lambda i, at: flat[i][1][at] @ flat[i][0], seed)
+    return Field(rows, columns, len(flat), lambda i, at: flat[i][1][at] @ flat[i][0], seeds)
 
 
 def kth_largest(walk: Callable[[], Iterator[Array]], size: int, k: int) -> float:

@@ -22,7 +22,7 @@ from pemlang.kernels.lowrank import Arrays, Matrix, inner, triangle
 from pemlang.kernels.sketch import truncated_svd
 
 Settings = Mapping[str, Any]
-"""The parameters of a method by name: numbers and words. `seed` is that of the site."""
+"""The parameters of a method by name: numbers and words. `seeds` are those of the adapters."""
 
 Found = tuple[Array, Array | None, Array]
 """A and B at scale 1, or a gain; and what a cut to a rank costs: the norm of what is lost, and the
@@ -90,21 +90,21 @@ class Elementwise:
     ) -> Found:
         """See Method."""
         dtype = stored_dtype(ask.dtype)
-        first, seed = parts[0], s.get("seed", 0.0)
+        first, seeds = parts[0], s["seeds"]
         a = [part.a.astype(dtype, copy=False) for part in parts]
         if first.b is None:
-            merged = self._whole(matrices_field([x.reshape(1, -1) for x in a], seed), weights, s)
+            merged = self._whole(matrices_field([x.reshape(1, -1) for x in a], seeds), weights, s)
             return merged.reshape(first.a.shape), None, _NO_COST
         b = [part.out.astype(dtype, copy=False) for part in parts]
         if ask.over == "factors":
             # PEFT's weights: √|w| on both factors, and the sign of w on A.
             roots = [math.sqrt(abs(weight)) for weight in weights]
             signed = [math.copysign(root, w) for root, w in zip(roots, weights, strict=True)]
-            new_a = self._whole(matrices_field(a, seed, 0), signed, s)
-            new_b = self._whole(matrices_field(b, seed, 1), roots, s)
+            new_a = self._whole(matrices_field(a, seeds, 0), signed, s)
+            new_b = self._whole(matrices_field(b, seeds, 1), roots, s)
             return new_a.reshape(first.a.shape), new_b.reshape(first.out.shape), _NO_COST
         scaled = [x * dtype.type(part.scale) for x, part in zip(b, parts, strict=True)]
-        field = products_field(list(zip(a, scaled, strict=True)), seed)
+        field = products_field(list(zip(a, scaled, strict=True)), seeds)
         return _cut(self._whole(field, weights, s), ask.rank)
 
     def _whole(self, field: Field, weights: Sequence[float], s: Settings) -> Array:
@@ -236,6 +236,8 @@ class Factorised:
         """See Method."""
         pairs = [(_rows(part), _columns(part)) for part in parts]
         a, b = self.make(pairs, weights, s, ask.rank)
+        if len(a) > ask.rank:  # more parts than a matrix of this shape has
+            a, b, _ = _cut(b @ a, ask.rank)
         more = ask.rank - a.shape[0]
         return np.pad(a, ((0, more), (0, 0))), np.pad(b, ((0, 0), (0, more))), _NO_COST
 
@@ -244,20 +246,19 @@ class Factorised:
         return 8 * 8 * ((rows + columns) * max(1, ranks) + ranks * ranks)
 
 
-def merged(
-    ask: Request, arrays: Sequence[Array], numbers: Sequence[float]
-) -> tuple[Array, ...]:
+def merged(ask: Request, arrays: Sequence[Array], numbers: Sequence[float]) -> tuple[Array, ...]:
     """The results of a step `merge`.
 
     Args:
         ask: what it asks for.
         arrays: A and B of each adapter, one after the other; for (IA)³ the gains.
-        numbers: the weight of each adapter, the scale of each, and the settings'.
+        numbers: of each adapter the weight, of each the scale, of each the seed, and the settings'.
     """
     gains = ask.rank == 0
     count = len(arrays) // (1 if gains else 2)
-    weights, scales = numbers[:count], numbers[count : 2 * count]
-    settings = dict(zip(ask.numbers, numbers[2 * count :], strict=True)) | dict(ask.words)
+    weights, scales, seeds = (numbers[i * count : (i + 1) * count] for i in range(3))
+    settings = {**dict(zip(ask.numbers, numbers[3 * count :], strict=True)), **dict(ask.words)}
+    settings["seeds"] = seeds
     parts = [
         Arrays(arrays[i], None) if gains else Arrays(arrays[2 * i], arrays[2 * i + 1], scales[i])
         for i in range(count)

@@ -188,7 +188,11 @@ def _multislerp_reference(xs: Sequence[Any], weights: Sequence[float], **_: Any)
 
 
 def _karcher_reference(
-    xs: Sequence[Any], weights: Sequence[float], rounds: float = 10, tolerance: float = 1e-5, **_: Any
+    xs: Sequence[Any],
+    weights: Sequence[float],
+    rounds: float = 10,
+    tolerance: float = 1e-5,
+    **_: Any,
 ) -> Any:
     import numpy as np
 
@@ -264,7 +268,12 @@ KARCHER = Operator(
             "karcher",
             _kind(_karcher, divides=True),
             WEIGHTS,
-            Param("rounds", ("number",), Fraction(10), within=Within(Fraction(1), Fraction(1000), whole=True)),
+            Param(
+                "rounds",
+                ("number",),
+                Fraction(10),
+                within=Within(Fraction(1), Fraction(1000), whole=True),
+            ),
             Param(
                 "tolerance",
                 ("number",),

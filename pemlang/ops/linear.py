@@ -32,8 +32,9 @@ def alike(
     if not xs:
         raise Fault("PEM0325", f"`{ctx.what}` is given no adapters", f"{ctx.what}([a, b])")
     known, at = xs[0], 0
+    what = f"{ctx.what}([…]{', …' * (len(ctx.texts) > 1)})"
     for index, x in enumerate(xs[1:], 1):
-        pair = Context(ctx.graph, (ctx.item(at), ctx.item(index)), f"{ctx.what}([…])")
+        pair = Context(ctx.graph, (ctx.item(at), ctx.item(index)), what)
         held = agree(pair, known, x)
         ctx.watches += pair.watches
         known, at = (known, at) if held is known else (held, index)

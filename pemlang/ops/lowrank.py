@@ -231,7 +231,7 @@ def _lego(pairs: Pairs, weights: Sequence[float], s: Settings, rank: int) -> Any
     import numpy as np
 
     units = np.concatenate([np.concatenate([a, b.T], axis=1) for a, b in pairs])
-    labels = clusters(units, rank, int(s["seed"]))
+    labels = clusters(units, rank, int(s["seeds"][0]))
     norms = np.linalg.norm(units, axis=1)
     found = []
     for label in range(rank):
@@ -279,11 +279,25 @@ def _knots_reference(
 ) -> Any:
     import numpy as np
 
-    u, values, vt = np.linalg.svd(np.concatenate(xs, axis=1), full_matrices=False)
-    kept = values > NEGLIGIBLE * values[0]
-    parts = np.split(vt[kept], len(xs), axis=1)
+    u, values, vt = _dense_svd(np.concatenate(xs, axis=1), xs[0].shape[0])
+    signs = np.sign(u[np.abs(u).argmax(axis=0), np.arange(len(values))])
+    parts = np.split(signs[:, None] * vt, len(xs), axis=1)
     trimmed = [kept_by_magnitude(part, density) for part in parts]
-    return (u[:, kept] * values[kept]) @ elected(trimmed, weights, scale, elect, "count")
+    return (u * signs * values) @ elected(trimmed, weights, scale, elect, "count")
+
+
+def _core_reference(
+    xs: Sequence[Any], weights: Sequence[float], density: float, scale: float, elect: str, **_: Any
+) -> Any:
+    """From pairs (A, s·B)."""
+    import numpy as np
+
+    b, a = np.concatenate([b for _, b in xs], axis=1), np.concatenate([a for a, _ in xs])
+    left, right = (_dense_svd(x, x.shape[1])[0] for x in (b, a.T))
+    left, right = (u * np.sign(u[np.abs(u).argmax(axis=0), np.arange(u.shape[1])])
+                   for u in (left, right))  # fmt: skip
+    cores = [kept_by_magnitude(left.T @ b @ a @ right, density) for a, b in xs]
+    return left @ elected(cores, weights, scale, elect, "count") @ right.T
 
 
 def _dense_svd(x: Any, k: int) -> tuple[Any, Any, Any]:
@@ -371,7 +385,8 @@ CORE_MERGE = Operator(
     source="Panariello et al. 2025, *Accurate and Efficient Low-Rank Model Merging in Core Space* "
     "(arXiv 2509.17786)",
     rank="the sum of the adapters', at most min(out, in)",
-    acts_on="delta",
+    reference=_core_reference,
+    acts_on="factors",
 )
 
 TSV = Operator(

@@ -43,7 +43,9 @@ SHARE = Within(Fraction(0), Fraction(1), open=True)
 WEIGHTS = Param("weights", ("[number]",), None)
 DENSITY = Param("density", ("number",), within=SHARE)
 SCALE = Param("scale", ("number",), Fraction(1))
-SEED = Param("seed", ("number",), Fraction(0), within=Within(Fraction(0), Fraction(2**32 - 1), whole=True))
+SEED = Param(
+    "seed", ("number",), Fraction(0), within=Within(Fraction(0), Fraction(2**32 - 1), whole=True)
+)
 OVER = Param("over", ("word",), "delta", words=("delta", "factors"))
 RANK = Param("rank", ("number",), None)
 PAIR = (Param("x", ("adapter",)), Param("y", ("adapter",)))
@@ -109,7 +111,8 @@ def _merge(ctx: Context, name: str, kind: Kind, given: dict[str, Any]) -> Node:
     known = _agreed(ctx, xs, kind, over)
     settings = {key: _setting(key, value, name) for key, value in sorted(given.items())}
     check_settings(name, settings)
-    if kind.divides and not any(isinstance(w, Node) for w in weights) and sum(weights) == 0:
+    exact = [weight for weight in weights if isinstance(weight, Fraction)]
+    if kind.divides and len(exact) == len(weights) and sum(exact) == 0:
         raise Fault(
             "PEM0330",
             f"the weights of `{name}` sum to zero, and it divides by their sum",
@@ -178,7 +181,7 @@ def _limit(ctx: Context, known: Node, rank: Num, over: str, name: str) -> int:
 
 def _rank_at(node: Node, site: str, shape: SiteShape) -> int:
     name, over, limit, _, settings = node.attrs
-    found = [ranks(arg)[site] for arg in node.args]
+    found = [max(1, ranks(arg)[site]) for arg in node.args]
     if over == "factors":
         return found[0]
     rule = KINDS[name].rank
@@ -228,23 +231,30 @@ def _lower(run: Run, node: Node, site: str, args: Mapping[Node, Factors | None])
     values = [part.a for part in parts]
     wide = not isinstance(method, Elementwise) or any(x.dtype == "F64" for x in values)
     numbers = {key: float(x) for key, x in settings if not isinstance(x, str)}
-    if "seed" in numbers:
-        numbers["seed"] = _site_seed(int(numbers["seed"]), site)
+    seed = numbers.pop("seed", 0.0)
     words = tuple((key, x) for key, x in settings if isinstance(x, str))
     rank = ranks(node)[site] if lora else 0
     ask = Request(name, over, rank, words, tuple(numbers), "F64" if wide else "F32")
     given = [run.number(weight) for weight in weights]
-    consts = [*given, *(part.scale for part in parts), *numbers.values()]
+    seeds = [_draw_seed(int(seed), site, arg) for arg in node.args]
+    consts = [*given, *(part.scale for part in parts), *seeds, *numbers.values()]
     a, b, cost = run.builder.merge(ask, [(part.a, part.b) for part in parts], consts)
     if limit is not None:
         run.cuts[node] = Cut(cost, shape.full_rank - limit)
     return Factors(a, b, scales(node)[site] if lora else 1.0)
 
 
-def _site_seed(seed: int, site: str) -> float:
-    """The seed of a site: it depends on the recipe's and on the site's name, and on nothing else.
-    A whole number that a float holds."""
-    digest = hashlib.sha256(f"{seed} {site}".encode()).digest()
+def _draw_seed(seed: int, site: str, arg: Node) -> float:
+    """The seed of what is drawn for an adapter at a site, a whole number that a float holds: from
+    the recipe's seed, the site's name, and which adapter files it is made from. So no draw depends
+    on an order, on what else is merged, or on how much an adapter is scaled."""
+    leaves, pending = set(), [arg]
+    while pending:
+        node = pending.pop()
+        pending += node.args
+        if node.op == "leaf":
+            leaves.add(node.key)
+    digest = hashlib.sha256(" ".join([str(seed), site, *sorted(leaves)]).encode()).digest()
     return float(int.from_bytes(digest[:8], "little") >> 11)
 
 

@@ -60,7 +60,7 @@ class Context:
     def combined(self, *texts: str) -> str:
         """The operator between operands, or the function of them, as a recipe writes it."""
         if "…" in self.what:
-            return self.what.replace("…", ", ".join(texts))
+            return self.what.replace("…", ", ".join(texts), 1)
         if self.what.isidentifier():
             return f"{self.what}({', '.join(texts)})"
         return f" {self.what} ".join(texts)
@@ -68,6 +68,10 @@ class Context:
     def item(self, index: int) -> str:
         """An item of the list as written."""
         return self.items[index] if index < len(self.items) else f"item {index + 1}"
+
+
+def _plainly(number: Fraction) -> str:
+    return str(number) if number.denominator == 1 else f"{float(number):g}"
 
 
 @dataclass(frozen=True)
@@ -86,9 +90,11 @@ class Within:
         return fits and above and (self.high is None or number <= self.high)
 
     def __str__(self) -> str:
-        low = f"{'above' if self.open else 'from'} {float(self.low):g}"
-        high = "" if self.high is None else f" to {float(self.high):g}"
-        return ("whole numbers " if self.whole else "") + low + high
+        kind = "whole numbers" if self.whole else "numbers"
+        low = f"{kind} {'above' if self.open else 'from'} {_plainly(self.low)}"
+        if self.high is None:
+            return low + ("" if self.open else " on")
+        return f"{low}{', up' if self.open else ''} to {_plainly(self.high)}"
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,10 @@ from pemlang.ops.sparse import (
     NOTHING,
     RESCALE,
     Pruning,
+    kept_by_chance,
     kept_by_magnitude,
     kept_in_band,
+    likelihood,
 )
 
 if TYPE_CHECKING:
@@ -30,7 +32,6 @@ if TYPE_CHECKING:
 
 ELECT = Param("elect", ("word",), "total", words=("total", "frequency"))
 NORMALIZE = Param("normalize", ("word",), "count", words=("count", "weights", "off"))
-SETTLED = "The sign is that of the sum (elect=total) or of the number (elect=frequency); 0 is +."
 
 
 def agreed(xs: Sequence[Array], weights: Sequence[float], s: Settings) -> Array:
@@ -201,8 +202,7 @@ TIES = Operator(
     signatures=(_election("ties", MAGNITUDE),),
     summary="Trims each adapter to its largest entries, elects a sign for every entry, and takes "
     "the mean of those that have it.",
-    formula=f"Δ = λ·Σ wᵢ·top(Δᵢ)·[sign agrees] / how many agree. {SETTLED} normalize=weights "
-    "(mergekit) elects by wᵢ·Δᵢ and divides by the weights that agree, off by nothing",
+    formula="Δ = λ·Σ wᵢ·top(Δᵢ)·[sign agrees] / how many agree",
     laws=(
         "ties([x], density=1) = x",
         "ties([x, x], density=1) = x",
@@ -227,6 +227,9 @@ DARE_TIES = Operator(
     source="Yu et al. 2024; PEFT `dare_ties`, with over=delta `dare_ties_svd`; mergekit "
     "`dare_ties` is rescale=l1, normalize=off",
     rank=FILLS,
+    reference=lambda xs, draws, weights, density, scale, rescale, elect, normalize, **_: elected(
+        [kept_by_chance(x, draws, density, rescale) for x in xs], weights, scale, elect, normalize
+    ),
     acts_on="delta",
 )
 
@@ -238,6 +241,15 @@ DELLA_TIES = Operator(
     laws=("della_ties([x, y], density=1) = ties([x, y], density=1)",),
     source="Deep et al. 2024; mergekit `della` is rescale=l1, normalize=weights",
     rank=FILLS,
+    reference=lambda xs, draws, weights, density, epsilon, scale, rescale, elect, normalize, **_: (
+        elected(
+            [kept_by_chance(x, draws, likelihood(x, density, epsilon), rescale) for x in xs],
+            weights,
+            scale,
+            elect,
+            normalize,
+        )
+    ),
     acts_on="delta",
 )
 

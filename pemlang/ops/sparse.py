@@ -211,6 +211,29 @@ def kept_in_band(x: Any, density: float, gamma: float) -> Any:
     return x * (np.abs(x) <= order[top]) * (np.abs(x) >= order[top + kept - 1])
 
 
+def kept_by_chance(x: Any, draws: Any, keep: Any, rescale: str) -> Any:
+    """A float64 tensor with its entries kept where a draw from 0 to 1 is below a probability."""
+    import numpy as np
+
+    if np.min(keep) >= 1:
+        return x
+    kept = np.where(draws < keep, x, 0)
+    if rescale == "l1":
+        after = np.abs(kept).sum()
+        return kept * (np.abs(x).sum() / after if after >= 1e-7 else 1)
+    return kept / keep if rescale == "density" else kept
+
+
+def likelihood(x: Any, density: float, epsilon: float) -> Any:
+    """The probability of each entry of a float64 matrix by its rank in the row."""
+    import numpy as np
+
+    if density == 1 or x.shape[1] == 1:
+        return np.full(x.shape, density)
+    place = np.array([[(abs(row) < abs(v)).sum() for v in row] for row in x])
+    return density - epsilon + 2 * epsilon * place / (x.shape[1] - 1)
+
+
 def summed(xs: Sequence[Any], weights: Sequence[float], scale: float) -> Any:
     """λ·Σ wᵢ·xᵢ."""
     return scale * sum(w * x for w, x in zip(weights, xs, strict=True))
@@ -248,6 +271,9 @@ DARE = Operator(
     source="Yu et al. 2024, *Language Models are Super Mario*; PEFT `dare_linear` and, with "
     "over=delta, `dare_linear_svd`; mergekit `dare_linear` is rescale=l1",
     rank=FILLS,
+    reference=lambda xs, draws, weights, density, scale, rescale, **_: summed(
+        [kept_by_chance(x, draws, density, rescale) for x in xs], weights, scale
+    ),
     acts_on="delta",
 )
 
@@ -261,6 +287,11 @@ DELLA = Operator(
     laws=("della([x, y], density=1) = x + y",),
     source="Deep et al. 2024, *DELLA-Merging*; mergekit `della_linear` is rescale=l1",
     rank=FILLS,
+    reference=lambda xs, draws, weights, density, epsilon, scale, rescale, **_: summed(
+        [kept_by_chance(x, draws, likelihood(x, density, epsilon), rescale) for x in xs],
+        weights,
+        scale,
+    ),
     acts_on="delta",
 )
 

@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from pemlang.ops import exact, linear, measures, parameters, schedule, shaping
+from pemlang.graph.numbers import shown
+from pemlang.ops import (
+    exact,
+    geometric,
+    linear,
+    lowrank,
+    measures,
+    parameters,
+    schedule,
+    shaping,
+    signs,
+    sparse,
+)
 from pemlang.ops.record import Operator, Param
 
 SECTIONS: tuple[tuple[str, str, tuple[Operator, ...]], ...] = (
@@ -18,6 +30,37 @@ SECTIONS: tuple[tuple[str, str, tuple[Operator, ...]], ...] = (
         "Weighted sums",
         "`+` and `*` under the names that other tools give them. They take a list of adapters.",
         linear.OPERATORS,
+    ),
+    (
+        "Sparse merges",
+        "A share of the entries of each adapter is kept, tensor by tensor; entries as large as the "
+        "smallest that is kept are kept too. With over=delta an entry is one of Δ, which fills the "
+        "matrix: it is formed a site at a time, in tiles, and cut to rank=, or to that of `save … "
+        "with rank`. With over=factors, as in PEFT, it is one of A or of B: the adapters need one "
+        "rank, one scale and one initialisation. What is drawn depends on the seed, the site's name "
+        "and the adapter, not on an order.",
+        sparse.OPERATORS,
+    ),
+    (
+        "Merges that elect a sign",
+        "Entry by entry, the adapters that have the elected sign are kept: that of their sum with "
+        "elect=total, of their number with elect=frequency, + where that is 0. As in PEFT the "
+        "weights play no part in the election, and the sum is divided by how many agree "
+        "(normalize=count); or as in mergekit weighted entries elect, and the sum is divided by "
+        "the weights that agree (normalize=weights) or not at all (normalize=off).",
+        signs.OPERATORS,
+    ),
+    (
+        "Geometric merges",
+        "Weighted sums whose weights come from the angles between adapters, site by site. They "
+        "need inner products of the factors alone, and stay as low-rank as a sum.",
+        geometric.OPERATORS,
+    ),
+    (
+        "Low-rank merges",
+        "For LoRA: in a basis that the adapters share, on their singular vectors, or on their "
+        "rank-one parts. Nothing larger than the factors is formed.",
+        lowrank.OPERATORS,
     ),
     (
         "On their parameters",
@@ -61,6 +104,13 @@ def _entry(operator: Operator) -> Iterable[str]:
     yield operator.summary
     yield ""
     yield f"    {operator.formula}"
+    params = _params(operator)
+    if params:
+        yield ""
+        yield from (f"- `{name}`: {said}" for name, said in params)
+    for what, said in _facts(operator):
+        yield ""
+        yield f"{what}: {said}."
     if operator.laws:
         yield ""
         yield "Laws: " + "; ".join(f"`{law}`" for law in operator.laws) + "."
@@ -72,9 +122,31 @@ def _entry(operator: Operator) -> Iterable[str]:
 def as_text(operator: Operator) -> str:
     """An operator for the terminal."""
     lines = [use(operator), "", f"  {operator.summary}", "", f"      {operator.formula}"]
+    lines += [""] * bool(_params(operator))
+    lines += [f"  {name}: {said}" for name, said in _params(operator)]
+    lines += [""] * bool(_facts(operator))
+    lines += [f"  {what}: {said}" for what, said in _facts(operator)]
     lines += ["", *(f"  Law: {law}" for law in operator.laws)] if operator.laws else []
     lines += ["", f"  Source: {operator.source}"] if operator.source else []
     return "\n".join(lines)
+
+
+def _facts(operator: Operator) -> list[tuple[str, str]]:
+    names = ", ".join(operator.aliases)
+    return [(what, said) for what, said in (("Also", names), ("Rank", operator.rank)) if said]
+
+
+def _params(operator: Operator) -> list[tuple[str, str]]:
+    """What the settings of an operator take, and what they are where they are not given."""
+    found = []
+    for param in operator.signatures[0].params if not operator.symbols else ():
+        takes = " or ".join(param.words) or (str(param.within) if param.within else "")
+        usual = param.default
+        if not param.required and usual is not None:
+            takes += f"; {usual if isinstance(usual, str) else shown(usual)} where it is not given"
+        if takes:
+            found.append((param.name, takes.removeprefix("; ")))
+    return found
 
 
 def use(operator: Operator) -> str:
@@ -90,7 +162,7 @@ def use(operator: Operator) -> str:
 def _param(param: Param) -> str:
     if param.variadic:
         return f"{param.name}, …"
-    if param.kinds[0].startswith("["):
+    if param.kinds[0].startswith("[") and param.required:
         many = f"[{'x' if 'adapter' in param.kinds[0] else 'c'}, …]"
         return many if param.name in ("xs", "values") else f"{param.name}={many}"
     return param.name if param.required else f"{param.name}=…"

@@ -58,6 +58,9 @@ def numbers_alone(left: str, right: str, operands: str = "any") -> Law:
     return Law(left, right, operands, one=False)
 
 
+SAME_BAND = numbers_alone(
+    "breadcrumbs([x, y], density=0.4, gamma=0)", "magnitude_prune([x, y], density=0.4)"
+)
 LAWS_OF = {
     "add": {
         "x + y = y + x": Law("x + y", "y + x"),
@@ -145,10 +148,7 @@ LAWS_OF = {
         "breadcrumbs([x, y], density=1) = x + y": numbers_alone(
             "breadcrumbs([x, y], density=1)", "x + y"
         ),
-        "breadcrumbs([x, y], density=d, gamma=0) = magnitude_prune([x, y], density=d)":
-            numbers_alone(
-                "breadcrumbs([x, y], density=0.4, gamma=0)", "magnitude_prune([x, y], density=0.4)"
-            ),
+        "breadcrumbs([x, y], density=d, gamma=0) = magnitude_prune([x, y], density=d)": SAME_BAND,
     },
     "ties": {
         "ties([x], density=1) = x": numbers_alone("ties([x], density=1)", "x"),

@@ -1,0 +1,117 @@
+"""Every combination type of PEFT's add_weighted_adapter against the method of the same name, from
+the same adapters to the same Δ. Random masks are one draw on both sides."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import peft_made
+import pytest
+import torch
+from numpy.typing import NDArray
+from peft import LoraConfig
+from peft.tuners.lora import LoraLayer
+from peft_made import composed, merged
+from support import Dense, delta
+from torch import nn
+
+from pemlang.kernels import fields
+
+pytestmark = pytest.mark.filterwarnings("ignore::pemlang.diagnostics.PemWarning")
+
+TOLERANCE = 1e-5
+WEIGHTS = {"a": 1.0, "b": -0.7, "c": 0.4}
+SAID = "[a, b, c], weights=[1, -0.7, 0.4]"
+DENSITY = 0.5
+
+
+@pytest.fixture(scope="module")
+def like(bert: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Three LoRAs of one rank and one scale."""
+    folder = tmp_path_factory.mktemp("like")
+    config = LoraConfig(r=4, lora_alpha=12, target_modules=["query", "value", "intermediate.dense"])
+    return {
+        name: peft_made.made(bert, folder / name, config, seed) for seed, name in enumerate("abc")
+    }
+
+
+def draws(count: int) -> NDArray[np.uint32]:
+    return np.random.default_rng(count).integers(0, 2**32, count, np.uint32)
+
+
+@pytest.fixture
+def one_draw(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What PEFT draws, and what is drawn here, depend on the size of a tensor alone."""
+
+    def bernoulli(p: torch.Tensor) -> torch.Tensor:
+        found = torch.from_numpy(draws(p.numel()).astype(np.float64) / 2**32)
+        return (found.reshape(p.shape) < p).to(p.dtype)
+
+    monkeypatch.setattr(torch, "bernoulli", bernoulli)
+    monkeypatch.setattr(fields, "drawn", lambda key, first, count: draws(count))
+
+
+def theirs(model: nn.Module) -> Dense:
+    """Δ of PEFT's merge at each module."""
+    return {
+        name.removeprefix("base_model.model."): module.get_delta_weight("merged")
+        .detach()
+        .double()
+        .numpy()
+        for name, module in model.named_modules()
+        if isinstance(module, LoraLayer)
+    }
+
+
+def same(ours: Dense, wanted: Dense) -> None:
+    assert ours.keys() == wanted.keys()
+    for site, found in ours.items():
+        size = np.linalg.norm(wanted[site])
+        assert np.linalg.norm(found - wanted[site]) <= TOLERANCE * size
+
+
+BY_FACTORS = {
+    "linear": f"peft_linear({SAID})",
+    "ties": f"ties({SAID}, density={DENSITY}, over=factors)",
+    "magnitude_prune": f"magnitude_prune({SAID}, density={DENSITY}, over=factors)",
+    "dare_linear": f"dare_linear({SAID}, density={DENSITY}, over=factors)",
+    "dare_ties": f"dare_ties({SAID}, density={DENSITY}, over=factors)",
+}
+BY_DELTA = {
+    "cat": f"linear({SAID}, normalize=false)",
+    "svd": f"compress(linear({SAID}, normalize=false), rank=5)",
+    "ties_svd": f"ties({SAID}, density={DENSITY}, rank=5)",
+    "magnitude_prune_svd": f"magnitude_prune({SAID}, density={DENSITY}, rank=5)",
+    "dare_linear_svd": f"dare_linear({SAID}, density={DENSITY}, rank=5)",
+    "dare_ties_svd": f"dare_ties({SAID}, density={DENSITY}, rank=5)",
+}
+
+
+@pytest.mark.usefixtures("one_draw")
+@pytest.mark.parametrize("sign", ["total", "frequency"])
+@pytest.mark.parametrize("kind", [*BY_FACTORS, *BY_DELTA])
+def test_a_combination_type_is_the_method_of_its_name(
+    bert: nn.Module,
+    trio: dict[str, Path],
+    like: dict[str, Path],
+    tmp_path: Path,
+    kind: str,
+    sign: str,
+) -> None:
+    adapters, ours = (like, BY_FACTORS[kind]) if kind in BY_FACTORS else (trio, BY_DELTA[kind])
+    if sign == "frequency":
+        if "ties" not in kind:
+            pytest.skip("it elects no sign")
+        ours = ours[:-1] + ", elect=frequency)"
+    rank = {"svd_rank": 5} if kind.endswith("svd") else {}
+    model = merged(
+        bert,
+        adapters,
+        WEIGHTS,
+        combination_type=kind,
+        density=DENSITY,
+        majority_sign_method=sign,
+        **rank,
+    )
+    same(delta(composed(tmp_path, adapters, ours, "dtype=f32")), theirs(model))
