@@ -192,7 +192,7 @@ def resolve_names(
 
 
 def bare_words(call: t.Call) -> list[t.Tree]:
-    """The arguments that are words of an operator's own, as over=factors, not names of the recipe."""
+    """The arguments that are an operator's own words, as over=factors, not names of the recipe."""
     if call.function.module is not None or call.function.name not in FUNCTIONS:
         return []
     params = FUNCTIONS[call.function.name].signatures[0].params

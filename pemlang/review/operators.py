@@ -37,8 +37,8 @@ SECTIONS: tuple[tuple[str, str, tuple[Operator, ...]], ...] = (
         "smallest that is kept are kept too. With over=delta an entry is one of Δ, which fills the "
         "matrix: it is formed a site at a time, in tiles, and cut to rank=, or to that of `save … "
         "with rank`. With over=factors, as in PEFT, it is one of A or of B: the adapters need one "
-        "rank, one scale and one initialisation. What is drawn depends on the seed, the site's name "
-        "and the adapter, not on an order.",
+        "rank, one scale and one initialisation. What is drawn depends on the seed, the site's "
+        "name and the adapter, not on an order.",
         sparse.OPERATORS,
     ),
     (
