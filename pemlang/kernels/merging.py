@@ -19,7 +19,7 @@ import numpy as np
 from pemlang.kernels.dtypes import Array, stored_dtype
 from pemlang.kernels.fields import Field, matrices_field, products_field
 from pemlang.kernels.lowrank import Arrays, Matrix, inner, triangle
-from pemlang.kernels.sketch import truncated_svd
+from pemlang.kernels.sketch import squared_norm, truncated_svd
 
 Settings = Mapping[str, Any]
 """The parameters of a method by name: numbers and words. `seeds` are those of the adapters."""
@@ -139,9 +139,9 @@ def _cut(x: Array, rank: int) -> Found:
         return (x, eye, _NO_COST) if rows <= columns else (eye, x, _NO_COST)
     u, values, vt = truncated_svd(x, rank)
     root = np.sqrt(values) * np.where(u.max(axis=0) >= -u.min(axis=0), 1.0, -1.0)
-    norm = float(np.sqrt(sum(np.sum(r.astype(np.float64) ** 2) for r in np.array_split(x, 64))))
-    lost = math.sqrt(max(0.0, norm**2 - float(np.sum(values**2))))
-    return root[:, None] * vt, u * root, np.array([lost, norm])
+    square = squared_norm(x)
+    lost = math.sqrt(max(0.0, square - float(np.sum(values**2))))
+    return root[:, None] * vt, u * root, np.array([lost, math.sqrt(square)])
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from pemlang.ops.sparse import (
     NOTHING,
     RESCALE,
     Pruning,
+    kept,
     kept_by_chance,
     kept_by_magnitude,
     kept_in_band,
@@ -43,22 +44,34 @@ def agreed(xs: Sequence[Array], weights: Sequence[float], s: Settings) -> Array:
     """
     import numpy as np
 
-    kind = xs[0].dtype.type
-    scaled = [x * kind(w) for x, w in zip(xs, weights, strict=True)]
+    kind, ones = xs[0].dtype.type, [1.0] * len(xs)
+    by_weight = s["normalize"] == "weights"
+    scaled = [x if w == 1 else x * kind(w) for x, w in zip(xs, weights, strict=True)]
     voters = xs if s["normalize"] == "count" else scaled
     if s["elect"] == "total":
         votes = sum(voters[1:], start=voters[0])
     else:
         votes = sum((np.sign(x) for x in voters[1:]), start=np.sign(voters[0]))
-    minus = votes < 0
-    total, divisor = np.zeros_like(xs[0]), np.zeros_like(xs[0])
-    for x, voter, weight in zip(scaled, voters, weights, strict=True):
-        agrees = np.where(minus, voter < 0, voter > 0)
-        total += np.where(agrees, x, kind(0))
-        divisor += np.where(agrees, kind(weight if s["normalize"] == "weights" else 1), kind(0))
+    total, divisor = _agreeing(votes, voters, scaled, weights if by_weight else ones)
     if s["normalize"] != "off":
-        total /= np.where(divisor == 0, kind(1), divisor)
-    return total * kind(s["scale"])
+        total /= divisor + (divisor == 0)
+    total *= kind(s["scale"])
+    return total
+
+
+def _agreeing(
+    votes: Array, voters: Sequence[Array], xs: Sequence[Array], shares: Sequence[float]
+) -> tuple[Array, Array]:
+    """The sum of the entries whose voter has the sign of the votes, and of their shares."""
+    import numpy as np
+
+    plus, minus = votes >= 0, votes < 0
+    total, divisor = np.zeros_like(xs[0]), np.zeros_like(xs[0])
+    for x, voter, share in zip(xs, voters, shares, strict=True):
+        agrees = ((voter > 0) & plus) | ((voter < 0) & minus)
+        total += kept(x, agrees)
+        divisor += agrees if share == 1 else agrees * x.dtype.type(share)
+    return total, divisor
 
 
 def _elected(pruning: Pruning) -> Callable[[], Method]:
@@ -114,13 +127,12 @@ def _sce_look(field: Field, s: Settings) -> tuple[float, list[float]]:
 
 
 def _selected(field: Field, rows: slice, least: float) -> list[Array]:
-    import numpy as np
 
     xs = [field.tile(i, rows) for i in range(field.count)]
     if least == 0:
         return xs
-    kept = _variance(xs) >= least
-    return [np.where(kept, x, x.dtype.type(0)) for x in xs]
+    mask = _variance(xs) >= least
+    return [kept(x, mask) for x in xs]
 
 
 def _sce_at(field: Field, rows: slice, weights: Sequence[float], known: Any, s: Settings) -> Array:
@@ -129,12 +141,8 @@ def _sce_at(field: Field, rows: slice, weights: Sequence[float], known: Any, s: 
     least, shares = known
     xs = _selected(field, rows, least)
     kind = xs[0].dtype.type
-    minus = sum(xs[1:], start=xs[0]) < 0
-    total, divisor = np.zeros_like(xs[0]), np.zeros_like(xs[0])
-    for x, share in zip(xs, shares, strict=True):
-        agrees = np.where(minus, x < 0, x > 0)
-        total += np.where(agrees, x * kind(share), kind(0))
-        divisor += np.where(agrees, kind(share), kind(0))
+    scaled = [x * kind(share) for x, share in zip(xs, shares, strict=True)]
+    total, divisor = _agreeing(sum(xs[1:], start=xs[0]), xs, scaled, shares)
     return total / np.maximum(divisor, kind(1e-6)) * kind(s["scale"])
 
 
