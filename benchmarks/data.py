@@ -2,7 +2,7 @@
 
     python data.py FOLDER COUNT RANK LAYERS
 
-makes them; with 0 layers they have one module, 4096×4096.
+makes them; with 0 layers they have one module, 4096×4096, with −1 one of 11008×4096.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ SCALE = 2.0
 
 def linears(layers: int) -> Iterator[tuple[str, int, int]]:
     """Name, in and out of each linear layer."""
-    if layers == 0:
-        yield "q_proj", HIDDEN, HIDDEN
+    if layers <= 0:
+        yield "q_proj", HIDDEN, INNER if layers else HIDDEN
     for layer in range(layers):
         for name in ("q_proj", "k_proj", "v_proj", "o_proj"):
             yield f"model.layers.{layer}.self_attn.{name}", HIDDEN, HIDDEN

@@ -63,17 +63,19 @@ class Row:
 
 @dataclass(frozen=True)
 class Table:
-    """Megabytes of several things that should be alike.
+    """Megabytes of several things that should be alike, or small.
 
     Attributes:
         what: what was measured.
         cells: each thing with its measurements.
         most: the largest median may be so many times the least.
+        below: or it may be so many megabytes.
     """
 
     what: str
     cells: Sequence[tuple[str, Sequence[float]]]
-    most: float
+    most: float = 1.0
+    below: float | None = None
 
     @property
     def ratio(self) -> float:
@@ -82,10 +84,14 @@ class Table:
 
     @property
     def met(self) -> bool:
+        if self.below is not None:
+            return max(median(values) for _, values in self.cells) < self.below
         return self.ratio <= self.most
 
     @property
     def target(self) -> str:
+        if self.below is not None:
+            return f"below {self.below:g} MB"
         return f"{self.ratio:.3g} between most and least, at most {self.most:g}"
 
 

@@ -191,6 +191,50 @@ def whole(bench: Bench) -> Iterator[Row]:
     yield Row(what, ours, "our own ⊕ of them", merged, most=10, recipe=cut)
 
 
+def factors(bench: Bench) -> Iterator[Row]:
+    """ties and dare of two adapters on their factors, over all sites, against PEFT's."""
+    adapters = bench.three()[:2]
+    for ours_name, kind in (("ties", "ties"), ("dare", "dare_linear")):
+        call = f"{ours_name}([a0, a1], density=0.5, over=factors)"
+        path = bench.recipe(ours_name, adapters, f'save {call} to "merged"')
+        bench.process(path)
+        ours, peft = in_turn(
+            f"factors, {ours_name}",
+            3,
+            lambda path=path: bench.phases(path).said["work"],
+            lambda kind=kind: bench.peer(
+                "peft_factors.py", kind, "0.5", bench.folder / "peer" / "merged", *adapters
+            ).said["work"],
+        )
+        what = f"{ours_name} over factors of two of 160 MB, 224 sites, work"
+        yield Row(what, ours, f"PEFT, add_weighted_adapter {kind}", peft, least=4, recipe=path)
+
+
+def ties(bench: Bench) -> Iterator[Row | Table]:
+    """ties over Δ cut to rank 32: one site against PEFT's ties_svd, and all 224 against what PEFT
+    would take by a site of each shape."""
+    call = 'save ties([a0, a1], density=0.5, rank=32) to "merged"'
+    square, tall = bench.adapters("square", 2, 32, 0), bench.adapters("tall", 2, 32, -1)
+    path = bench.recipe("ties", square, call)
+    bench.process(path)
+    peer = "peft_ties_svd.py"
+    ours, one = in_turn(
+        "ties",
+        3,
+        lambda: bench.phases(path).said["work"],
+        lambda: bench.peer(peer, "4096", "4096", *square).said["work"],
+    )
+    what = "ties over Δ of two at rank 32"
+    yield Row(f"{what}, one site 4096×4096, work", ours, "PEFT, ties_svd", one, least=20)
+    large = bench.peer(peer, "11008", "4096", *tall).said["work"]
+    whole = bench.process(bench.recipe("ties", bench.three()[:2], call))
+    theirs = [4 * LAYERS * seconds + 3 * LAYERS * large for seconds in one]
+    peft = "PEFT, ties_svd, extrapolated from one site of each shape"
+    yield Row(f"{what}, 224 sites, process", [whole.seconds], peft, theirs, least=20)
+    yield Table(f"most resident memory of {what}, 224 sites",
+                [("2 × 160MB", [whole.megabytes])], below=1000)  # fmt: skip
+
+
 def sweep(bench: Bench) -> Iterator[Row]:
     """Eleven points, against one build; on the disk, and in memory where there is such a place."""
     adapters = bench.three()
@@ -255,6 +299,7 @@ def memory(bench: Bench) -> Iterator[Table]:
 
 ROWS: dict[str, Callable[[Bench], Iterator[Row | Table]]] = {
     "merge": merge, "process": process, "cold": cold, "svd": svd, "whole": whole,
+    "factors": factors, "ties": ties,
     "sweep": sweep, "many": many, "memory": memory,
 }  # fmt: skip
 

@@ -245,8 +245,7 @@ def test_dare_that_drops_everything(bert: nn.Module, tmp_path: Path) -> None:
     theirs = merged(bert, pair, weights, combination_type="dare_linear", density=0.0)
     layer = theirs.base_model.model.get_submodule(SITE)
     assert layer.get_delta_weight("merged").isnan().all()
-    # The language has no DARE yet; when it does, this wants another code.
-    assert codes(tmp_path, declared(pair) + 'save dare([a, b], density=0) to "out"') == ["PEM0206"]
+    assert codes(tmp_path, declared(pair) + 'save dare([a, b], density=0) to "out"') == ["PEM0326"]
 
 
 class Experts(nn.Module):
