@@ -12,10 +12,14 @@ from typing import TYPE_CHECKING, Any
 
 from pemlang.version import __version__
 
-__all__ = ["Diagnostic", "PemError", "PemWarning", "Recipe", "__version__", "apply", "load"]
+__all__ = [
+    "Diagnostic", "PemError", "PemWarning", "Recipe", "__version__", "apply",
+    "collect_statistics", "load",
+]  # fmt: skip
 
 if TYPE_CHECKING:
     from pemlang.api import Recipe, apply, load
+    from pemlang.collect import collect_statistics
     from pemlang.diagnostics import Diagnostic, PemError, PemWarning
 
 
@@ -25,6 +29,10 @@ def __getattr__(name: str) -> Any:
         from pemlang import diagnostics
 
         return getattr(diagnostics, name)
+    if name == "collect_statistics":
+        from pemlang import collect
+
+        return collect.collect_statistics
     if name in __all__:
         from pemlang import api
 

@@ -140,6 +140,16 @@ def _occupied(at: Path) -> None:
     (at / "notes.txt").write_text("mine")
 
 
+def _collected(at: Path, sizes: Mapping[str, tuple[int, int]]) -> None:
+    """Statistics beside an adapter: Gram matrices, some of other sizes."""
+    grams = {site: np.eye(in_) for site, (_, in_) in SITES.items()}
+    grams |= {site: np.zeros(size) for site, size in sizes.items()}
+    tensors = {
+        f"{site}.gram": torch.as_tensor(gram, dtype=torch.float32) for site, gram in grams.items()
+    }
+    save_file(tensors, at / "statistics.safetensors")
+
+
 def _readme(at: Path) -> None:
     at.mkdir(parents=True)
     (at / "README.md").write_text("mine")
@@ -149,6 +159,8 @@ ADAPTERS: dict[str, Callable[[Path], object]] = {
     # Good ones: a and b fit each other in every way, the others each differ in one.
     "a": lora,
     "b": lambda at: lora(at, seed=1),
+    "collected": lambda at: _collected(lora(at, seed=1), {}),
+    "ill_collected": lambda at: _collected(lora(at, seed=1), {QUERY: (3, 3)}),
     "apart": lambda at: lora(at, seed=2, init=9),
     "rank8": lambda at: lora(at, seed=3, rank=8, alpha=16),
     "ranks": lambda at: lora(at, rank=dict(zip(SITES, (8, 4, 4, 4), strict=True))),

@@ -127,9 +127,12 @@ def text_digest(text: str) -> str:
 
 
 def adapter_digest(adapter: Adapter) -> str:
-    """The identity of an adapter's content: its config's and its tensors' digests."""
-    both = [file_digest(adapter.directory / "adapter_config.json"), file_digest(adapter.weights)]
-    return text_digest("\n".join(both))
+    """The identity of an adapter's content: the digests of its config, of its tensors, and of its
+    statistics where it has any."""
+    parts = [file_digest(adapter.directory / "adapter_config.json"), file_digest(adapter.weights)]
+    if adapter.statistics is not None:
+        parts.append(file_digest(adapter.statistics_file))
+    return text_digest("\n".join(parts))
 
 
 def _folder() -> Path:

@@ -11,7 +11,7 @@ from itertools import starmap
 
 import numpy as np
 
-from pemlang.build.tensors import Files, Source, not_finite, source
+from pemlang.build.tensors import Files, Source, not_finite, source, statistic
 from pemlang.diagnostics import Fault
 from pemlang.formats.adapter import Adapter
 from pemlang.graph.node import AdapterType, Graph, Node, Num
@@ -89,6 +89,7 @@ class Evaluator:
         run = Run(
             builder,
             lambda leaf: _leaf(builder, leaf, site, work),
+            lambda leaf, kind: _statistic(builder, leaf, f"{site}.{kind}"),
             self._float,
             lambda node, energy: self._rank(node, site, energy),
             {} if cuts is None else cuts,
@@ -289,6 +290,14 @@ def _leaf(builder: Builder, leaf: Node, site: str, work: str) -> Factors:
         return Factors(builder.binary("add", gain, builder.const(-1.0, "F64", gain.shape)), None)
     a, b = (tensor(key, work) for key in keys)
     return Factors(a, b, adapter.scales[site])
+
+
+def _statistic(builder: Builder, leaf: Node, key: str) -> Value:
+    """One of the statistics of an adapter on disk, in float64."""
+    adapter = leaf.adapter
+    assert adapter is not None and adapter.statistics is not None
+    entry = adapter.statistics.entries[key]
+    return builder.cast(builder.load(statistic(adapter, key), entry.dtype, entry.shape), "F64")
 
 
 def run_piece(

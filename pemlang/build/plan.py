@@ -9,8 +9,9 @@ from functools import lru_cache
 
 from pemlang.build.evaluate import Evaluator
 from pemlang.build.peft import PeftLayout, Tensor, peft_layout
-from pemlang.build.tensors import Source, source
+from pemlang.build.tensors import Source, source, statistic
 from pemlang.diagnostics import Fault
+from pemlang.formats.adapter import statistics_at
 from pemlang.formats.safetensors import ITEM_SIZE, new_header
 from pemlang.graph.node import Node
 from pemlang.graph.normal import adapter_type
@@ -267,6 +268,11 @@ class _Group:
             for one in self._wanted
             for adapter in one.evaluator.adapters(one.node)
             for key in adapter.layout.factors.get(site, ())
+        ] + [
+            statistic(adapter, key)
+            for one in self._wanted
+            for adapter in one.evaluator.adapters(one.node)
+            for key in statistics_at(adapter, site)
         ]
 
 

@@ -53,6 +53,13 @@ def source(adapter: Adapter, key: str) -> Source:
     return Source(adapter.weights, start, key)
 
 
+def statistic(adapter: Adapter, key: str) -> Source:
+    """Where one of the statistics of an adapter lies."""
+    assert adapter.statistics is not None
+    start = adapter.statistics.data_start + adapter.statistics.entries[key].start
+    return Source(adapter.statistics_file, start, key)
+
+
 def not_finite(what: Source, bits: Iterable[float]) -> Fault:
     """PEM0502 for an input that holds infinity or NaN."""
     found = "NaN" if any(map(math.isnan, bits)) else "an infinite number"

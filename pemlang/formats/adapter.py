@@ -19,6 +19,8 @@ from pemlang.formats.safetensors import Entry, Header, read_header
 from pemlang.formats.sites import Method, Shapes, SiteShape
 
 PREFIX = "base_model.model."
+STATISTICS = "statistics.safetensors"
+KINDS_OF_STATISTICS = ("gram", "fisher_A", "fisher_B", "fisher_l")
 MAX_NAME = 512  # patterns of a config are matched with names: time grows with both
 FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
 
@@ -60,6 +62,7 @@ class Adapter:
         header: the places of its tensors.
         layout: its sites and factors.
         scales: s at each site; empty for (IA)³.
+        statistics: the header of what was collected beside it for data-aware merges, if it was.
     """
 
     directory: Path
@@ -68,6 +71,12 @@ class Adapter:
     header: Header
     layout: Layout
     scales: Mapping[str, float]
+    statistics: Header | None = None
+
+    @property
+    def statistics_file(self) -> Path:
+        """Where its statistics lie, if they do."""
+        return self.directory / STATISTICS
 
     @property
     def method(self) -> Method:
@@ -102,6 +111,14 @@ def read_adapter(directory: Path) -> Adapter:
     return assemble(directory, weights, config, header)
 
 
+def statistics_at(adapter: Adapter, site: str) -> list[str]:
+    """The keys of the statistics that an adapter has of a site, in one order at every site."""
+    if adapter.statistics is None:
+        return []
+    keys = (f"{site}.{kind}" for kind in KINDS_OF_STATISTICS)
+    return [key for key in keys if key in adapter.statistics.entries]
+
+
 def assemble(directory: Path, weights: Path, config: Config, header: Header) -> Adapter:
     """Config and header put together; raises as read_adapter."""
     try:
@@ -111,7 +128,9 @@ def assemble(directory: Path, weights: Path, config: Config, header: Header) -> 
     except Fault as fault:
         message = f"{visible(weights)}: {fault.message}"
         raise Fault(fault.code, message, fault.help, fault.notes) from None
-    return Adapter(directory, weights, config, header, layout, scales)
+    beside = directory / STATISTICS
+    statistics = read_header(beside) if is_file(beside) else None
+    return Adapter(directory, weights, config, header, layout, scales, statistics)
 
 
 class _ByIdentity:

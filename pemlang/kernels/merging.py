@@ -16,13 +16,15 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from pemlang.kernels import sketch
 from pemlang.kernels.dtypes import Array, stored_dtype
-from pemlang.kernels.fields import Field, matrices_field, products_field
+from pemlang.kernels.fields import TILE, Field, matrices_field, products_field
 from pemlang.kernels.lowrank import Arrays, Matrix, inner, triangle
 from pemlang.kernels.sketch import squared_norm, truncated_svd
 
 Settings = Mapping[str, Any]
-"""The parameters of a method by name: numbers and words. `seeds` are those of the adapters."""
+"""The parameters of a method by name: numbers and words. `seeds` are those of the adapters, and
+`statistics` what was collected for each."""
 
 Found = tuple[Array, Array | None, Array]
 """A and B at scale 1, or a gain; and what a cut to a rank costs: the norm of what is lost, and the
@@ -40,6 +42,7 @@ class Request:
         words: settings that are words.
         numbers: the names of those that are numbers.
         dtype: to compute in where the method is elementwise.
+        statistics: how many tensors of statistics stand after A and B of each adapter.
     """
 
     name: str
@@ -48,6 +51,7 @@ class Request:
     words: tuple[tuple[str, str], ...]
     numbers: tuple[str, ...]
     dtype: str
+    statistics: int = 0
 
     def __str__(self) -> str:
         words = (f"{key}={value}" for key, value in self.words)
@@ -120,15 +124,13 @@ class Elementwise:
     def room(self, rows: int, columns: int, ranks: int, ask: Request) -> int:
         """See Method."""
         width = stored_dtype(ask.dtype).itemsize
-        tiles = 64 << 20
+        tiles = 16 * TILE * width * 2
         if ask.rank == 0:
             return 8 * columns * width
         if ask.over == "factors":
             return tiles + 3 * (rows + columns) * ranks * width
-        exact = 6 * 8 * rows * columns if min(rows, columns) <= 4096 and ask.rank else 0
-        small = exact if min(rows, columns) <= 512 else 0
-        thin = 8 * 6 * (rows + columns) * 2 * min(ask.rank, rows, columns)
-        return tiles + rows * columns * width + 2 * (rows + columns) * ranks * width + small + thin
+        cut = sketch.room(rows, columns, ask.rank, width) if ask.rank < min(rows, columns) else 0
+        return tiles + rows * columns * width + 2 * (rows + columns) * ranks * width + cut
 
 
 def _cut(x: Array, rank: int) -> Found:
@@ -251,17 +253,20 @@ def merged(ask: Request, arrays: Sequence[Array], numbers: Sequence[float]) -> t
 
     Args:
         ask: what it asks for.
-        arrays: A and B of each adapter, one after the other; for (IA)³ the gains.
+        arrays: of each adapter A and B, or the gains of (IA)³, and its statistics.
         numbers: of each adapter the weight, of each the scale, of each the seed, and the settings'.
     """
     gains = ask.rank == 0
-    count = len(arrays) // (1 if gains else 2)
+    step = (1 if gains else 2) + ask.statistics
+    count = len(arrays) // step
     weights, scales, seeds = (numbers[i * count : (i + 1) * count] for i in range(3))
     settings = {**dict(zip(ask.numbers, numbers[3 * count :], strict=True)), **dict(ask.words)}
     settings["seeds"] = seeds
+    rows = [arrays[first : first + step] for first in range(0, len(arrays), step)]
+    settings["statistics"] = [row[step - ask.statistics :] for row in rows]
     parts = [
-        Arrays(arrays[i], None) if gains else Arrays(arrays[2 * i], arrays[2 * i + 1], scales[i])
-        for i in range(count)
+        Arrays(row[0], None) if gains else Arrays(row[0], row[1], scale)
+        for row, scale in zip(rows, scales, strict=True)
     ]
     a, b, cost = METHODS[ask.name].merge(parts, weights, settings, ask)
     if b is None:
@@ -285,6 +290,6 @@ def room(ask: Request, shapes: Sequence[tuple[int, ...]]) -> int:
     if ask.rank == 0:
         return METHODS[ask.name].room(1, math.prod(shapes[0]), 0, ask)
     rows, columns = shapes[1][0], math.prod(shapes[0][1:])
-    ranks = sum(shape[0] for shape in shapes[::2])
+    ranks = sum(shape[0] for shape in shapes[:: 2 + ask.statistics])
     copies = 8 * results(ask, shapes)
     return copies + METHODS[ask.name].room(rows, columns, ranks, ask)

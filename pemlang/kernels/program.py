@@ -252,13 +252,15 @@ class Builder:
         return self._add("whole", args, (self._const(scale),), "F64", (2,))
 
     def merge(
-        self, ask: Request, parts: Sequence[tuple[Value, Value | None]], numbers: Sequence[float]
+        self, ask: Request, parts: Sequence[Sequence[Value | None]], numbers: Sequence[float]
     ) -> tuple[Value, Value | None, Value]:
-        """A, B and the cost of several adapters merged by a method; see merging.merged."""
+        """A, B and the cost of several adapters merged by a method; see merging.merged. A part is
+        A and B of one of them, and its statistics."""
         args = [self.cast(x, ask.dtype) for part in parts for x in part if x is not None]
         attrs = (ask, *(self._const(number) for number in numbers))
         step = self._add("merge", args, attrs, ask.dtype, ())
-        a, b = parts[0]
+        a, b = parts[0][:2]
+        assert a is not None
         found = [a.shape if b is None else (ask.rank, *a.shape[1:])]
         found += [] if b is None else [(b.shape[0], ask.rank, *b.shape[2:])]
         items = [

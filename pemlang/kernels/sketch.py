@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 
 from pemlang.kernels.dtypes import Array
-from pemlang.kernels.fields import drawn
+from pemlang.kernels.fields import TILE, drawn
 from pemlang.kernels.lowrank import Matrix
 
 SMALL = 512
@@ -35,8 +35,36 @@ def truncated_svd(x: Array, rank: int) -> tuple[Matrix, Matrix, Matrix]:
         found = _krylov(x, k, width)
         if found is not None:
             return found
+    if min(x.shape) > SMALL:
+        return _by_gram(x, k)
     u, values, vt = np.linalg.svd(x.astype(np.float64), full_matrices=False)
     return u[:, :k], values[:k], vt[:k]
+
+
+def _by_gram(x: Array, k: int) -> tuple[Matrix, Matrix, Matrix]:
+    """From the eigenvectors of xᵀx or x·xᵀ, whichever is smaller: x·V·Vᵀ, with no copy of x in
+    float64. Singular values below 10⁻⁸ of the largest are not resolved; nor do they matter."""
+    if x.shape[0] < x.shape[1]:
+        v, values, ut = _by_gram(x.T, k)
+        return ut.T, values, v.T
+    gram = np.zeros((x.shape[1], x.shape[1]))
+    for part in np.array_split(x, max(1, x.size // TILE)):
+        wide = part.astype(np.float64)
+        gram += wide.T @ wide
+    vectors = np.linalg.eigh(gram)[1][:, : -k - 1 : -1]
+    projected = (x @ vectors.astype(x.dtype)).astype(np.float64)
+    values = np.linalg.norm(projected, axis=0)
+    return projected / np.where(values > 0, values, 1), values, vectors.T
+
+
+def room(rows: int, columns: int, rank: int, width: int) -> int:
+    """The most bytes that truncated_svd takes beside a matrix of numbers of some bytes each."""
+    least = min(rows, columns)
+    if least <= SMALL:
+        return 8 * (4 * rows * columns + 4 * (rows + columns) * least)
+    # The bases of all rounds, and copies of them; or a Gram matrix, and what its vectors take.
+    bases = min(ROUNDS * (rank + 8), least)
+    return max(8 * 5 * (rows + columns) * bases, 8 * 5 * least**2) + width * 8 * TILE
 
 
 def _krylov(x: Array, k: int, width: int) -> tuple[Matrix, Matrix, Matrix] | None:

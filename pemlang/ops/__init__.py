@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from pemlang.ops import (
+    data,
     exact,
     geometric,
     leaf,
@@ -31,6 +32,7 @@ OPERATORS: tuple[Operator, ...] = (
     *signs.OPERATORS,
     *geometric.OPERATORS,
     *lowrank.OPERATORS,
+    *data.OPERATORS,
     *parameters.OPERATORS,
     *shaping.OPERATORS,
     *schedule.OPERATORS,

@@ -11,6 +11,7 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from pemlang.diagnostics import Fault, listed, visible
+from pemlang.formats.adapter import FLOATS, Adapter
 from pemlang.formats.sites import SiteShape
 from pemlang.graph.node import Graph, Node, Num, plain
 from pemlang.graph.normal import adapter_type
@@ -64,6 +65,8 @@ class Kind:
         divides: whether it divides by the sum of the weights.
         rank: what rank comes out; None for a method on each element, which takes `rank=`.
         lora: whether it is for LoRA alone.
+        statistics: the kinds of statistics that it needs of each adapter, of a LoRA and of (IA)³.
+        factors: whether it acts on A and on B, with no choice.
     """
 
     method: Callable[[], Method]
@@ -71,6 +74,8 @@ class Kind:
     divides: bool = False
     rank: RankRule | None = None
     lora: bool = False
+    statistics: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
+    factors: bool = False
 
 
 KINDS: dict[str, Kind] = {}
@@ -108,7 +113,9 @@ def _merge(ctx: Context, name: str, kind: Kind, given: dict[str, Any]) -> Node:
         xs, ctx.items = (given.pop("x"), given.pop("y")), ctx.texts
     weights = weights_for(ctx, xs, given.pop("weights", None))
     over, rank = given.pop("over", "delta"), given.pop("rank", None)
+    over = "factors" if kind.factors else over
     known = _agreed(ctx, xs, kind, over)
+    _collected(ctx, xs, kind)
     settings = {key: _setting(key, value, name) for key, value in sorted(given.items())}
     check_settings(name, settings)
     exact = [weight for weight in weights if isinstance(weight, Fraction)]
@@ -134,6 +141,53 @@ def _agreed(ctx: Context, xs: Sequence[Node], kind: Kind, over: str) -> Node:
     lora = all(adapter_type(x).method == "lora" for x in xs)
     rows = over == "factors" and lora
     return alike(ctx, xs, parameters.TERMS.agree if rows else TERMS.agree)
+
+
+def _collected(ctx: Context, xs: Sequence[Node], kind: Kind) -> None:
+    """Hold adapters to have the statistics that a method needs, of the shapes that it needs."""
+    for index, x in enumerate(xs):
+        wanted = _statistics(kind, x)
+        adapter = x.adapter
+        if not wanted:
+            continue
+        if adapter is None or adapter.statistics is None:
+            why = "has no statistics.safetensors beside it" if adapter else "is no adapter on disk"
+            raise Fault(
+                "PEM0327",
+                f"`{ctx.what}` merges by statistics of each adapter, and `{ctx.item(index)}` {why}",
+                "collect them: pemlang.collect_statistics(model, batches, directory)",
+                () if adapter else ("merge the adapters as declared, and scale or select after",),
+            )
+        for site, shape in adapter_type(x).shapes.items():
+            for what, size in _shapes(adapter, site, shape).items():
+                entry = adapter.statistics.entries.get(f"{site}.{what}")
+                fits = entry is not None and entry.shape == size and entry.dtype in FLOATS
+                if what in wanted and not fits:
+                    found = "none"
+                    if entry is not None:
+                        found = f"{entry.dtype} {'×'.join(map(str, entry.shape))}"
+                    raise Fault(
+                        "PEM0328",
+                        f"the statistics of `{ctx.item(index)}` have no {what} of "
+                        f"{visible(site)} of the shape {'×'.join(map(str, size))}: found {found}",
+                        "collect them again, from a model with this adapter",
+                    )
+
+
+def _statistics(kind: Kind, x: Node) -> tuple[str, ...]:
+    return kind.statistics[0 if adapter_type(x).method == "lora" else 1]
+
+
+def _shapes(adapter: Adapter, site: str, shape: SiteShape) -> dict[str, tuple[int, ...]]:
+    """The shape of each kind of statistic at a site."""
+    if adapter.method == "ia3":
+        return {"fisher_l": shape.a}
+    rank = adapter.layout.ranks[site]
+    return {
+        "gram": (shape.a[0], shape.a[0]),
+        "fisher_A": (rank, *shape.a),
+        "fisher_B": (shape.b[0], rank, *shape.b[1:]),
+    }
 
 
 def _setting(key: str, value: Any, name: str) -> Any:
@@ -231,14 +285,20 @@ def _lower(run: Run, node: Node, site: str, args: Mapping[Node, Factors | None])
     values = [part.a for part in parts]
     wide = not isinstance(method, Elementwise) or any(x.dtype == "F64" for x in values)
     numbers = {key: float(x) for key, x in settings if not isinstance(x, str)}
-    seed = numbers.pop("seed", 0.0)
+    seed = numbers.pop("seed", None)
     words = tuple((key, x) for key, x in settings if isinstance(x, str))
     rank = ranks(node)[site] if lora else 0
-    ask = Request(name, over, rank, words, tuple(numbers), "F64" if wide else "F32")
+    kinds = _statistics(KINDS[name], node)
+    dtype = "F64" if wide else "F32"
+    ask = Request(name, over, rank, words, tuple(numbers), dtype, len(kinds))
     given = [run.number(weight) for weight in weights]
-    seeds = [_draw_seed(int(seed), site, arg) for arg in node.args]
+    seeds = [0.0 if seed is None else _draw_seed(int(seed), site, arg) for arg in node.args]
     consts = [*given, *(part.scale for part in parts), *seeds, *numbers.values()]
-    a, b, cost = run.builder.merge(ask, [(part.a, part.b) for part in parts], consts)
+    rows = [
+        (part.a, part.b, *(run.statistic(arg, kind) for kind in kinds))
+        for arg, part in zip(node.args, parts, strict=True)
+    ]
+    a, b, cost = run.builder.merge(ask, rows, consts)
     if limit is not None:
         run.cuts[node] = Cut(cost, shape.full_rank - limit)
     return Factors(a, b, scales(node)[site] if lora else 1.0)
@@ -264,7 +324,10 @@ MERGE = node_kind(
         _ranks,
         _scales,
         _lower,
-        lambda node: not any(key == "seed" for key, _ in node.attrs[4]),
+        lambda node: (
+            not any(key == "seed" for key, _ in node.attrs[4])
+            and not _statistics(KINDS[node.attrs[0]], node)
+        ),
         _cut,
     )
 )

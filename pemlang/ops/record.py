@@ -202,6 +202,7 @@ class Run:
     Attributes:
         builder: takes the steps.
         read: the factors of a leaf.
+        statistic: one of the statistics of a leaf by its kind, as float64.
         number: the value of a number, measured if it has to be.
         rank: the least rank at which a node keeps a share of its squared norm.
         cuts: a place to note truncations, by node.
@@ -209,6 +210,7 @@ class Run:
 
     builder: Builder
     read: Callable[[Node], Factors]
+    statistic: Callable[[Node, str], Value]
     number: Callable[[Num], float]
     rank: Callable[[Node, float], int]
     cuts: dict[Node, Cut] = field(default_factory=dict)

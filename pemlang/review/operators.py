@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 from pemlang.graph.numbers import shown
 from pemlang.ops import (
+    data,
     exact,
     geometric,
     linear,
@@ -61,6 +62,13 @@ SECTIONS: tuple[tuple[str, str, tuple[Operator, ...]], ...] = (
         "For LoRA: in a basis that the adapters share, on their singular vectors, or on their "
         "rank-one parts. Nothing larger than the factors is formed.",
         lowrank.OPERATORS,
+    ),
+    (
+        "Merges by data",
+        "How much each adapter counts, and where, comes from statistics of its data, which "
+        "`pemlang.collect_statistics(model, batches, directory)` writes beside it as "
+        "statistics.safetensors. They are part of the adapter's content, and of its hash.",
+        data.OPERATORS,
     ),
     (
         "On their parameters",

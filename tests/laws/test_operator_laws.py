@@ -280,7 +280,13 @@ ROWS = [
 
 
 def test_every_law_of_every_record_has_a_row() -> None:
-    stated = {(op.name, law) for op in OPERATORS for law in op.laws}
+    # Those of methods that go by statistics are held in tests/oracles/test_statistics.py.
+    stated = {
+        (op.name, law)
+        for op in OPERATORS
+        for law in op.laws
+        if not any(KINDS[op.name].statistics if op.name in KINDS else ())
+    }
     assert stated == {(name, law) for name, rows in LAWS_OF.items() for law in rows}
 
 
