@@ -27,5 +27,6 @@ for name, path in zip(names, inputs, strict=True):
 began = time.perf_counter()
 ones = [1.0] * len(names)
 model.add_weighted_adapter(names, ones, "merged", combination_type=kind, density=float(density))
-print(json.dumps({"work": time.perf_counter() - began}))
+seconds = time.perf_counter() - began
 model.save_pretrained(out, selected_adapters=["merged"])
+print(json.dumps({"work": seconds}))

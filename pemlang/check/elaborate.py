@@ -361,8 +361,8 @@ class Elaborator:
                 given.append(param.default)
                 continue
             with self.at(args[index].span):
-                want_kind(values[index], param.kinds)
                 want_within(values[index], param)
+                want_kind(values[index], param.kinds)
             given.append(values[index])
         texts = tuple(_written(args[i].span) for i in order if i is not None)
         lists = [arg for arg in args if isinstance(arg, t.ListOf)]
@@ -472,10 +472,11 @@ def want_kind(value: Any, kinds: Sequence[str]) -> None:
 def want_within(value: Any, param: Param) -> None:
     """Raise PEM0326 unless a value is one of the numbers or the words that a parameter takes."""
     if param.words and value not in param.words:
-        close = nearest(value, param.words)
+        close = nearest(value, param.words) if isinstance(value, str) else None
+        found = repr(visible(value, 40)) if isinstance(value, str) else article(list_kind(value))
         raise Fault(
             "PEM0326",
-            f"{param.name} is {visible(value, 40)!r}, not {' or '.join(param.words)}",
+            f"{param.name} is {found}, not {' or '.join(param.words)}",
             f"{param.name}={close or param.words[0]}",
         )
     if param.within and isinstance(value, Fraction) and value not in param.within:

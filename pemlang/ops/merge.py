@@ -91,7 +91,7 @@ def signature(name: str, kind: Kind, *params: Param) -> Signature:
     KINDS[name] = kind
 
     def rule(ctx: Context, *given: Any) -> Node:
-        return _merge(ctx, name, kind, dict(zip((p.name for p in params), given, strict=True)))
+        return _merge(ctx, name, kind, dict(zip(params, given, strict=True)))
 
     return Signature(params, "adapter", rule)
 
@@ -106,7 +106,9 @@ def pair(name: str, kind: Kind, *params: Param) -> Signature:
     return signature(name, replace(kind, symmetric=False), *PAIR, *params)
 
 
-def _merge(ctx: Context, name: str, kind: Kind, given: dict[str, Any]) -> Node:
+def _merge(ctx: Context, name: str, kind: Kind, values: Mapping[Param, Any]) -> Node:
+    given = {param.name: value for param, value in values.items()}
+    known_ahead = {param.name for param in values if param.within is not None}
     if "xs" in given:
         xs = given.pop("xs")
     else:
@@ -116,7 +118,9 @@ def _merge(ctx: Context, name: str, kind: Kind, given: dict[str, Any]) -> Node:
     over = "factors" if kind.factors else over
     known = _agreed(ctx, xs, kind, over)
     _collected(ctx, xs, kind)
-    settings = {key: _setting(key, value, name) for key, value in sorted(given.items())}
+    settings = dict(sorted(given.items()))
+    for key in known_ahead & settings.keys():
+        unmeasured(settings[key], f"{key} of {name}")
     check_settings(name, settings)
     exact = [weight for weight in weights if isinstance(weight, Fraction)]
     if kind.divides and len(exact) == len(weights) and sum(exact) == 0:
@@ -188,12 +192,6 @@ def _shapes(adapter: Adapter, site: str, shape: SiteShape) -> dict[str, tuple[in
         "fisher_A": (rank, *shape.a),
         "fisher_B": (shape.b[0], rank, *shape.b[1:]),
     }
-
-
-def _setting(key: str, value: Any, name: str) -> Any:
-    if isinstance(value, str):
-        return value
-    return unmeasured(value, f"{key} of {name}")
 
 
 def check_settings(name: str, settings: Mapping[str, Any]) -> None:
@@ -284,7 +282,7 @@ def _lower(run: Run, node: Node, site: str, args: Mapping[Node, Factors | None])
     method = METHODS.setdefault(name, KINDS[name].method())
     values = [part.a for part in parts]
     wide = not isinstance(method, Elementwise) or any(x.dtype == "F64" for x in values)
-    numbers = {key: float(x) for key, x in settings if not isinstance(x, str)}
+    numbers = {key: run.number(x) for key, x in settings if not isinstance(x, str)}
     seed = numbers.pop("seed", None)
     words = tuple((key, x) for key, x in settings if isinstance(x, str))
     rank = ranks(node)[site] if lora else 0

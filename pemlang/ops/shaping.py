@@ -39,7 +39,7 @@ def unmeasured(value: Num, what: str) -> Fraction:
     if isinstance(value, Node):
         raise Fault(
             "PEM0314",
-            f"{what} is measured from weights, but shapes must be known before they are read",
+            f"{what} is measured from weights, but has to be known before they are read",
             "write a number or a param",
         )
     return value
