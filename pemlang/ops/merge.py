@@ -66,7 +66,7 @@ class Kind:
         rank: what rank comes out; None for a method on each element, which takes `rank=`.
         lora: whether it is for LoRA alone.
         statistics: the kinds of statistics that it needs of each adapter, of a LoRA and of (IA)³.
-        factors: whether it acts on A and on B, with no choice.
+        factors: whether it acts on A and on B, and not on Δ.
     """
 
     method: Callable[[], Method]
@@ -108,27 +108,23 @@ def pair(name: str, kind: Kind, *params: Param) -> Signature:
 
 def _merge(ctx: Context, name: str, kind: Kind, values: Mapping[Param, Any]) -> Node:
     given = {param.name: value for param, value in values.items()}
-    known_ahead = {param.name for param in values if param.within is not None}
     if "xs" in given:
         xs = given.pop("xs")
     else:
         xs, ctx.items = (given.pop("x"), given.pop("y")), ctx.texts
-    weights = weights_for(ctx, xs, given.pop("weights", None))
+    weights = _weights(ctx, xs, kind, given.pop("weights", None))
     over, rank = given.pop("over", "delta"), given.pop("rank", None)
-    over = "factors" if kind.factors else over
+    if any(adapter_type(x).method != "lora" for x in xs):
+        over = "delta"  # one vector is all that such an adapter has
+    elif kind.factors:
+        over = "factors"
     known = _agreed(ctx, xs, kind, over)
     _collected(ctx, xs, kind)
     settings = dict(sorted(given.items()))
-    for key in known_ahead & settings.keys():
-        unmeasured(settings[key], f"{key} of {name}")
+    for param in values:
+        if param.within is not None:
+            unmeasured(settings[param.name], f"{param.name} of {name}")
     check_settings(name, settings)
-    exact = [weight for weight in weights if isinstance(weight, Fraction)]
-    if kind.divides and len(exact) == len(weights) and sum(exact) == 0:
-        raise Fault(
-            "PEM0330",
-            f"the weights of `{name}` sum to zero, and it divides by their sum",
-            "give weights whose sum is not zero",
-        )
     pairs = list(zip(xs, weights, strict=True))
     if kind.symmetric:
         pairs.sort(key=lambda one: (one[0].key, str(plain(one[1]))))
@@ -138,13 +134,25 @@ def _merge(ctx: Context, name: str, kind: Kind, values: Mapping[Param, Any]) -> 
     return ctx.graph.add("merge", [x for x, _ in pairs], attrs, type_)
 
 
+def _weights(
+    ctx: Context, xs: Sequence[Node], kind: Kind, given: Sequence[Num] | None
+) -> list[Num]:
+    weights = weights_for(ctx, xs, given)
+    exact = [weight for weight in weights if isinstance(weight, Fraction)]
+    if kind.divides and weights and len(exact) == len(weights) and sum(exact) == 0:
+        raise Fault(
+            "PEM0330",
+            f"the weights of `{ctx.what}` sum to zero, and it divides by their sum",
+            "give weights whose sum is not zero",
+        )
+    return weights
+
+
 def _agreed(ctx: Context, xs: Sequence[Node], kind: Kind, over: str) -> Node:
     if kind.lora:
         for index, x in enumerate(xs):
             need_method(x, "lora", ctx.what, ctx.item(index))
-    lora = all(adapter_type(x).method == "lora" for x in xs)
-    rows = over == "factors" and lora
-    return alike(ctx, xs, parameters.TERMS.agree if rows else TERMS.agree)
+    return alike(ctx, xs, parameters.TERMS.agree if over == "factors" else TERMS.agree)
 
 
 def _collected(ctx: Context, xs: Sequence[Node], kind: Kind) -> None:
@@ -276,7 +284,7 @@ def _lower(run: Run, node: Node, site: str, args: Mapping[Node, Factors | None])
             part = zeros(run.builder, shape.a, shape.b, rank, scale)
         elif part is None:
             part = Factors(run.builder.const(0.0, "F64", shape.a), None)
-        if over == "factors" and lora:
+        if over == "factors":
             part = padded(run.builder, part, ranks(node)[site])
         parts.append(part)
     method = METHODS.setdefault(name, KINDS[name].method())

@@ -147,7 +147,8 @@ def _merge(node: Node) -> None:
     assert [key for key, _ in settings] == sorted(key for key, _ in settings)
     if KINDS[name].symmetric:
         assert [arg.key for arg in node.args] == sorted(arg.key for arg in node.args)
-    if over == "factors" and adapter_type(node).method == "lora":
+    if over == "factors":
+        assert adapter_type(node).method == "lora"
         assert all(ranks(arg) == ranks(node) for arg in node.args)
 
 

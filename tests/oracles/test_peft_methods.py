@@ -115,3 +115,41 @@ def test_a_combination_type_is_the_method_of_its_name(
         **rank,
     )
     same(delta(composed(tmp_path, adapters, ours, "dtype=f32")), theirs(model))
+
+
+class Layers(nn.Module):
+    """An embedding, a convolution and a linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(20, 12)
+        self.conv = nn.Conv2d(3, 6, 3)
+        self.linear = nn.Linear(12, 8)
+
+    def forward(self, ids: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+        return self.linear(self.embed(ids)).mean() + self.conv(image).mean()
+
+
+@pytest.mark.parametrize(
+    ("kind", "call"),
+    [
+        ("ties", "ties([a, b], density=0.5, over=factors)"),
+        ("ties_svd", "ties([a, b], density=0.5, rank=3)"),
+        ("magnitude_prune_svd", "magnitude_prune([a, b], density=0.5, rank=3)"),
+    ],
+)
+def test_embeddings_and_convolutions(tmp_path: Path, kind: str, call: str) -> None:
+    torch.manual_seed(5)
+    base = Layers()
+    config = LoraConfig(r=4, lora_alpha=8, target_modules=["embed", "conv", "linear"])
+    pair = {n: peft_made.made(base, tmp_path / n, config, seed) for seed, n in enumerate("ab")}
+    rank = {"svd_rank": 3} if kind.endswith("svd") else {}
+    model = merged(base, pair, {"a": 1.0, "b": 1.0}, combination_type=kind, density=0.5, **rank)
+    ours = peft_made.loaded(base, composed(tmp_path, pair, call, "dtype=f32"))
+    wanted = theirs(model)
+    for name, module in ours.named_modules():
+        if isinstance(module, LoraLayer):
+            site = name.removeprefix("base_model.model.")
+            found = module.get_delta_weight("default").detach().double().numpy()
+            size = np.linalg.norm(wanted[site])
+            assert np.linalg.norm(found - wanted[site]) <= TOLERANCE * size
