@@ -37,12 +37,17 @@ def _kind(coefficients: Coefficients, divides: bool = False) -> Kind:
 
 
 def _shares(weights: Sequence[float]) -> Any:
-    """Weights over their sum; raises PEM0330 where measured ones sum to zero."""
+    """Weights over their sum; raises PEM0330 where it is zero: measured ones can sum to zero, and
+    those of adapters that are not zero."""
     import numpy as np
 
     total = sum(weights)
     if total == 0:
-        raise Fault("PEM0330", "the weights, as measured, sum to zero", "check what they are of")
+        raise Fault(
+            "PEM0330",
+            "the weights of the adapters that are not zero sum to zero",
+            "give weights whose sum is not zero",
+        )
     return np.array(weights) / total
 
 
@@ -110,7 +115,8 @@ def _karcher(gram: Matrix, weights: Sequence[float], s: Settings) -> Any:
     if len(weights) == 1 or not valid.any():
         return np.ones(len(weights))
     each = np.where(valid, 1 / np.where(valid, norms, 1), 0.0)
-    w = np.where(valid, shares, 0.0) / shares[valid].sum()
+    w = np.zeros(len(weights))
+    w[valid] = _shares(shares[valid])
     cosines = gram * np.outer(each, each)
 
     def size(u: Any) -> float:
