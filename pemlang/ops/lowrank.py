@@ -252,13 +252,13 @@ def clusters(points: Matrix, count: int, seed: int) -> Any:
 
     chosen = [int(drawn((seed, 0), 0, 8)[0]) % len(points)]
     while len(chosen) < count:
-        apart = ((points[:, None] - points[chosen]) ** 2).sum(axis=2).min(axis=1)
+        apart = _squared_distances(points, points[chosen]).min(axis=1)
         apart[chosen] = -1
         chosen.append(int(np.argmax(apart)))
     labels = np.full(len(points), -1)
     centres = points[chosen]
     for _ in range(100):
-        distance = ((points[:, None] - centres) ** 2).sum(axis=2)
+        distance = _squared_distances(points, centres)
         new = distance.argmin(axis=1)
         for label in range(count):
             if not (new == label).any():  # equal points: take the one that suits its own least
@@ -269,6 +269,14 @@ def clusters(points: Matrix, count: int, seed: int) -> Any:
         labels = new
         centres = np.stack([points[labels == label].mean(axis=0) for label in range(count)])
     return labels
+
+
+def _squared_distances(points: Matrix, centres: Matrix) -> Matrix:
+    """‖p − c‖² for each point and centre, from ‖p‖² + ‖c‖² − 2⟨p, c⟩."""
+    import numpy as np
+
+    sizes = (points**2).sum(axis=1)[:, None] + (centres**2).sum(axis=1)
+    return np.asarray(np.maximum(0.0, sizes - 2 * points @ centres.T))
 
 
 # --- references on dense tensors -----------------------------------------------------------

@@ -4,6 +4,7 @@ left out."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from pemlang.ops.merge import DENSITY, OVER, RANK, SCALE, SEED, SHARE, WEIGHTS, Kind, many, pair
@@ -285,7 +286,7 @@ SCE = Operator(
         many(
             "sce",
             Kind(_sce),
-            Param("density", ("number",), NOTHING + 1, within=SHARE),
+            Param("density", ("number",), Fraction(1), within=SHARE),
             SCALE,
             OVER,
             RANK,
