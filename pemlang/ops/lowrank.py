@@ -372,6 +372,28 @@ def _of(name: str, make: Make, rank: Any, *params: Param) -> Any:
     return many(name, Kind(_by(make), rank=rank, lora=True), *params)
 
 
+def _lego_reference(xs: Sequence[Any], units: float, draw: int, **_: Any) -> Any:
+    """From pairs (A, s·B) in the order that the method takes them, and the first number drawn."""
+    import numpy as np
+
+    points = [np.concatenate([a[i], b[:, i]]) for a, b in xs for i in range(len(a))]
+    centres = [points[draw % len(points)]]
+    while len(centres) < min(int(units), len(points)):
+        far = [min(float(np.sum((p - c) ** 2)) for c in centres) for p in points]
+        centres.append(points[int(np.argmax(far))])
+    for _i in range(100):
+        groups: list[list[Any]] = [[] for _ in centres]
+        for p in points:
+            groups[int(np.argmin([np.sum((p - c) ** 2) for c in centres]))].append(p)
+        centres = [np.mean(group, axis=0) for group in groups]
+    cut = xs[0][0].shape[1]
+    total = np.zeros((len(points[0]) - cut, cut))
+    for centre, group in zip(centres, groups, strict=True):
+        unit = centre * np.mean([np.linalg.norm(p) for p in group]) / np.linalg.norm(centre)
+        total = total + np.outer(unit[cut:], unit[:cut])
+    return total
+
+
 KNOTS = Operator(
     name="knots",
     signatures=(_of("knots", _knots, _full_total, WEIGHTS, WHOLE, ELECT, SCALE),),
@@ -488,8 +510,9 @@ LORA_LEGO = Operator(
     laws=("lora_lego([x], units=2) = x of rank 2",),
     source="Zhao et al. 2024, *Merging LoRAs like Playing LEGO* (arXiv 2409.16167); without its "
     "reweighting of the output",
-    rank="units",
-    acts_on="delta",
+    rank="units, at most the sum of the adapters'",
+    reference=_lego_reference,
+    acts_on="factors",
 )
 
 OPERATORS = (KNOTS, CORE_MERGE, TSV, ISO_C, ISO_CTS, EXTRACT_SUBTRACT, LORA_LEGO)
