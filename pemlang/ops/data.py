@@ -58,13 +58,14 @@ class _RegMean:
         """Σ wᵢ·sᵢ·Bᵢ·(Aᵢ·Gᵢ·M⁻¹) with M = Σ wᵢ·Gᵢ."""
         import numpy as np
 
-        grams = [_shrunk(g[0], s["off_diagonal"]) * w
-                 for g, w in zip(s["statistics"], weights, strict=True)]  # fmt: skip
-        total = np.sum(grams, axis=0)
+        total, rows = np.zeros_like(s["statistics"][0][0]), []
+        for part, (gram,), weight in zip(parts, s["statistics"], weights, strict=True):
+            shrunk = _shrunk(gram, s["off_diagonal"]) * weight
+            rows.append(part.a @ shrunk)
+            total += shrunk
         mean = float(np.trace(total)) / len(total)
         total[np.diag_indices(len(total))] += RIDGE * mean if mean > 0 else 1.0
-        rows = np.concatenate([p.a @ g for p, g in zip(parts, grams, strict=True)])
-        a = np.linalg.solve(total, rows.T).T
+        a = np.linalg.solve(total, np.concatenate(rows).T).T
         b = np.concatenate([part.out * part.scale for part in parts], axis=1)
         return a, b, np.zeros(2)
 

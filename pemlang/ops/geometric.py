@@ -23,11 +23,11 @@ NEARLY_PARALLEL = 0.9995
 Coefficients = Callable[["Matrix", Sequence[float], "Settings"], Any]
 
 
-def _by(coefficients: Coefficients, rowwise: bool = False) -> Callable[[], Method]:
+def _by(coefficients: Coefficients) -> Callable[[], Method]:
     def made() -> Method:
         from pemlang.kernels.merging import Combination
 
-        return Combination(coefficients, rowwise)
+        return Combination(coefficients)
 
     return made
 
@@ -57,18 +57,27 @@ def _norms(gram: Matrix) -> Any:
     return np.sqrt(np.maximum(np.diagonal(gram), 0.0))
 
 
+def _cosines(gram: Matrix) -> tuple[Any, Any]:
+    """The cosines of all pairs, 0 with a zero adapter, and 1/‖Δᵢ‖, 0 for one. No size is taken for
+    zero but zero: what an adapter does at a site may be small."""
+    import numpy as np
+
+    norms = _norms(gram)
+    each = np.where(norms > 0, 1 / np.where(norms > 0, norms, 1), 0.0)
+    return np.clip(gram * each * each[:, None], -1, 1), each
+
+
 def _slerp(gram: Matrix, weights: Sequence[float], s: Settings) -> Any:
     import numpy as np
 
-    one, other = (max(1e-300, size) if size > 1e-8 else 1.0 for size in _norms(gram))
-    return np.array(_arc(gram[0, 1] / (one * other), s["t"], NEARLY_PARALLEL))
+    return np.array(_arc(float(_cosines(gram)[0][0, 1]), s["t"], NEARLY_PARALLEL))
 
 
 def _arc(cosine: float, t: float, straight: float) -> tuple[float, float]:
     """The numbers of two vectors at t on the arc between them."""
     if abs(cosine) > straight:
         return 1 - t, t
-    angle = math.acos(max(-1.0, min(1.0, cosine)))
+    angle = math.acos(cosine)
     return math.sin((1 - t) * angle) / math.sin(angle), math.sin(t * angle) / math.sin(angle)
 
 
@@ -77,8 +86,7 @@ def _nuslerp(gram: Matrix, weights: Sequence[float], s: Settings) -> Any:
 
     total = sum(weights)
     t = 0.5 if abs(total) < 1e-6 else weights[1] / total
-    one, other = (max(1e-7, size) for size in _norms(gram))
-    cosine = max(-1.0, min(1.0, gram[0, 1] / (one * other)))
+    cosine = float(_cosines(gram)[0][0, 1])
     if math.sqrt(1 - cosine**2) < 1e-8:
         return np.array([1 - t, t])
     return np.array(_arc(cosine, t, 2.0))
@@ -91,16 +99,14 @@ def _multislerp(gram: Matrix, weights: Sequence[float], s: Settings) -> Any:
 
     if len(weights) == 1:
         return np.ones(1)
-    norms = _norms(gram)
-    w = _shares(weights)
-    each = 1 / (norms + 1e-8)
-    cosines = gram * np.outer(each, each)
+    norms, w = _norms(gram), _shares(weights)
+    cosines, each = _cosines(gram)
     size = math.sqrt(max(0.0, float(w @ cosines @ w)))
     if size < 1e-8:  # they balance each other out: no direction is the mean
         return w
     mean = w / size
     tangent = w - float(w @ (cosines @ mean)) * mean
-    length = math.sqrt(max(0.0, float(tangent @ cosines @ tangent))) + 1e-8
+    length = max(1e-12, math.sqrt(max(0.0, float(tangent @ cosines @ tangent))))
     found = mean * math.cos(length) + tangent * math.sin(length) / length
     return found * float(norms @ w) * each
 
@@ -111,13 +117,12 @@ def _karcher(gram: Matrix, weights: Sequence[float], s: Settings) -> Any:
 
     norms, tolerance = _norms(gram), s["tolerance"]
     shares = _shares(weights)
-    valid = norms > tolerance
+    valid = norms > 0
     if len(weights) == 1 or not valid.any():
-        return np.ones(len(weights))
-    each = np.where(valid, 1 / np.where(valid, norms, 1), 0.0)
+        return shares
+    cosines, each = _cosines(gram)
     w = np.zeros(len(weights))
     w[valid] = _shares(shares[valid])
-    cosines = gram * np.outer(each, each)
 
     def size(u: Any) -> float:
         return math.sqrt(max(0.0, float(u @ cosines @ u)))
@@ -140,9 +145,7 @@ def _karcher(gram: Matrix, weights: Sequence[float], s: Settings) -> Any:
 def _model_stock(gram: Matrix, weights: Sequence[float], s: Settings) -> Any:
     import numpy as np
 
-    count, norms = len(weights), _norms(gram)
-    products = np.maximum(np.outer(norms, norms), 1e-6)
-    cosines = np.clip(gram / products, -1, 1)
+    count, cosines = len(weights), _cosines(gram)[0]
     cosine = float(np.mean(cosines[np.triu_indices(count, 1)])) if count > 1 else 1.0
     divisor = 1 + (count - 1) * cosine
     if divisor < 1e-9:

@@ -18,8 +18,8 @@ from pemlang.ops.merge import (
     total_rank,
 )
 from pemlang.ops.record import Operator, Param, Within
-from pemlang.ops.signs import ELECT, elected
-from pemlang.ops.sparse import kept_by_magnitude
+from pemlang.ops.signs import ELECT, agreed, elected
+from pemlang.ops.sparse import MAGNITUDE, kept_by_magnitude
 
 if TYPE_CHECKING:
     from pemlang.kernels.lowrank import Matrix
@@ -93,11 +93,13 @@ def _polar(x: Matrix) -> Matrix:
     return np.asarray(u[:, kept] @ vt[kept])
 
 
-def _voted(xs: Sequence[Matrix], weights: Sequence[float], s: Settings) -> Matrix:
+def _voted(xs: Sequence[Matrix], weights: Sequence[float], s: Settings) -> Any:
     """TIES of some small matrices."""
-    trimmed = [kept_by_magnitude(x, s["density"]) for x in xs]
-    found: Matrix = elected(trimmed, weights, s["scale"], s["elect"], "count")
-    return found
+    from pemlang.kernels.fields import matrices_field
+
+    field = matrices_field(xs, s["seeds"])
+    trimmed = MAGNITUDE.rows(field, slice(0, field.rows), MAGNITUDE.known(field, s), s)
+    return agreed(trimmed, weights, {**s, "normalize": "count"})
 
 
 # --- a shared basis ------------------------------------------------------------------------

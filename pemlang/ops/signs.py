@@ -122,13 +122,11 @@ def _sce_look(field: Field, s: Settings) -> tuple[float, list[float]]:
         for i, x in enumerate(_selected(field, rows, least)):
             squares[i] += float(np.sum(x.astype(np.float64) ** 2))
     means = squares / field.size
-    # Where nothing is left, or nothing to speak of, all count alike: as in mergekit.
-    even = [1.0 / field.count] * field.count
-    return least, list(means / means.sum()) if means.sum() >= 1e-6 else even
+    even = [1.0 / field.count] * field.count  # where nothing is left
+    return least, list(means / means.sum()) if means.sum() > 0 else even
 
 
 def _selected(field: Field, rows: slice, least: float) -> list[Array]:
-
     xs = [field.tile(i, rows) for i in range(field.count)]
     if least == 0:
         return xs
@@ -161,7 +159,8 @@ def _near_at(field: Field, rows: slice, weights: Sequence[float], known: Any, s:
 
     x, y = field.tile(0, rows), field.tile(1, rows)
     kind = x.dtype.type
-    share = np.minimum(kind(s["t"]) / np.maximum(np.abs(x - y), kind(1e-6)), kind(1))
+    apart = np.maximum(np.abs(x - y), np.finfo(x.dtype).tiny)
+    share = np.minimum(kind(s["t"]), apart) / apart
     return share * y + (1 - share) * x
 
 
@@ -200,7 +199,7 @@ def _sce_reference(xs: Sequence[Any], density: float, scale: float, **_: Any) ->
         order = np.sort(variance, axis=None)[::-1]
         stack = stack * (variance >= order[k - 1]) if k else 0 * stack
     means = np.array([np.mean(x**2) for x in stack])
-    shares = means / means.sum() if means.sum() >= 1e-6 else np.full(len(xs), 1 / len(xs))
+    shares = means / means.sum() if means.sum() > 0 else np.full(len(xs), 1 / len(xs))
     mask = np.sign(stack) == np.where(stack.sum(axis=0) >= 0, 1, -1)
     total = np.tensordot(shares, stack * mask, axes=1)
     return scale * total / np.maximum(np.tensordot(shares, mask, axes=1), 1e-6)
@@ -327,7 +326,7 @@ NEARSWAP = Operator(
 def _near_reference(x: Any, y: Any, t: float) -> Any:
     import numpy as np
 
-    share = np.clip(t / np.maximum(np.abs(x - y), 1e-6), 0, 1)
+    share = np.clip(t / np.where(x == y, 1, np.abs(x - y)), 0, 1)
     return x + share * (y - x)
 
 

@@ -22,9 +22,7 @@ if TYPE_CHECKING:
 
 NOTHING = Fraction(0)
 RESCALE = Param("rescale", ("word",), "density", words=("density", "l1", "off"))
-GAMMA = Param(
-    "gamma", ("number",), Fraction(1, 100), within=Within(NOTHING, Fraction(1), open=False)
-)
+GAMMA = Param("gamma", ("number",), Fraction(1, 100), within=Within(NOTHING, Fraction(1)))
 EPSILON = Param(
     "epsilon", ("number",), Fraction(15, 100), within=Within(NOTHING, Fraction(1, 2), open=True)
 )
@@ -60,7 +58,7 @@ class Pruning:
             x = field.tile(index, rows)
             before += float(np.sum(np.abs(x), dtype="f8"))
             after += float(np.sum(np.abs(self._kept(field, index, rows, x, known, s)), dtype="f8"))
-        return before / after if min(before, after) >= 1e-7 else 1.0
+        return before / after if after > 0 else 1.0
 
     def _kept(
         self, field: Field, index: int, rows: slice, x: Array, known: Any, s: Settings
@@ -225,7 +223,7 @@ def kept_by_chance(x: Any, draws: Any, keep: Any, rescale: str) -> Any:
     kept = np.where(draws < keep, x, 0)
     if rescale == "l1":
         after = np.abs(kept).sum()
-        return kept * (np.abs(x).sum() / after if after >= 1e-7 else 1)
+        return kept * (np.abs(x).sum() / after if after > 0 else 1)
     return kept / keep if rescale == "density" else kept
 
 

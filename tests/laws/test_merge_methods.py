@@ -233,6 +233,22 @@ def test_scaled_adapters_give_a_scaled_merge(tmp_path: Path, op: Operator, lora_
         close(one, {site: 2 * x for site, x in other.items()}, 1e-4)
 
 
+@pytest.mark.parametrize("op", METHODS, ids=lambda op: op.name)
+def test_small_adapters_are_merged_as_large_ones(tmp_path: Path, op: Operator) -> None:
+    """No size counts as zero: a site that an adapter changes little is merged by the same rule."""
+    if op.name == "lora_lego":
+        pytest.skip("its clusters are of A and s·B, which do not scale as Δ does")
+    said, small = least(op), "1e-6"
+    more = {**said, "t": "0.25e-6"} if op.name == "nearswap" else said
+    one, other = both(
+        tmp_path,
+        True,
+        called(op, [f"{small} * a", f"{small} * b"], more),
+        called(op, ["a", "b"], said),
+    )
+    close({site: 1e6 * x for site, x in one.items()}, other, 1e-4)
+
+
 @pytest.mark.parametrize(("op", "lora_too"), WORLDS, ids=IDS)
 def test_an_adapter_merged_with_itself(tmp_path: Path, op: Operator, lora_too: bool) -> None:
     """The direction stays; methods that take a mean keep the length too."""
