@@ -130,10 +130,12 @@ def build(
 
 
 def _line(built: Built) -> str:
+    from pemlang.review.algebra import size_text
+
     path = os.path.relpath(built.path)
     shown = path if not path.startswith("..") else str(Path(built.path))
     title = {"lora": "LoRA", "ia3": "(IA)³"}[built.method]
-    facts = [f"{built.sites} sites", f"{_size(built.size)}", f"hash {built.semantic_hash[:12]}"]
+    facts = [f"{built.sites} sites", f"{size_text(built.size)}", f"hash {built.semantic_hash[:12]}"]
     if built.rank is not None:
         facts.insert(0, f"rank {built.rank}")
     line = f"{click.style(shown, bold=True)}  {title}, {', '.join(facts)}"
@@ -145,12 +147,3 @@ def _line(built: Built) -> str:
         rows.append(f"    … {len(worst) - _SITES_SHOWN} sites that lose less")
     head = f"    truncation took {built.loss.total:.3%} of the norm in all; by site:"
     return "\n".join([line, head, *rows])
-
-
-def _size(size: int) -> str:
-    amount = float(size)
-    for unit in ("B", "kB", "MB"):
-        if amount < 1000:
-            return f"{amount:.3g} {unit}"
-        amount /= 1000
-    return f"{amount:.3g} GB"
