@@ -12,7 +12,7 @@ from pemlang.diagnostics import PemError
 
 @click.command()
 @locked_option("Go by the signatures in pem.lock: the adapters themselves need not be there.")
-@recipe_options
+@recipe_options("text", "json")
 def check(recipe: str, settings: dict[str, str], form: str, locked: bool) -> int:
     """Check a recipe without reading a tensor.
 

@@ -12,6 +12,8 @@ import click
 
 from pemlang.diagnostics import Diagnostic, render
 
+Command = Callable[..., Any]
+
 RECIPE_IS_WRONG = 1
 USAGE_IS_WRONG = 2
 INTERRUPTED = 130
@@ -52,40 +54,44 @@ def _settings(
     return settings
 
 
-_SHARED = (
-    click.option(
+def recipe_options(*forms: str, several: bool = False) -> Callable[[Command], Command]:
+    """The argument and the options of every command that reads a recipe, or several.
+
+    Args:
+        forms: what `--format` takes.
+    """
+    shown = click.option(
         "--format",
         "form",
-        type=click.Choice(["text", "json"]),
-        default="text",
-        help="Show messages as text, or as JSON on standard output.",
-    ),
-    click.option(
+        type=click.Choice(forms),
+        default=forms[0],
+        help="Show it as text, or as what is named on standard output.",
+    )
+    set_ = click.option(
         "--set",
         "settings",
         multiple=True,
         metavar="NAME=VALUE",
         callback=_settings,
         help="Give a param of the recipe a value; may be repeated.",
-    ),
+    )
+    one = click.argument("recipe", type=click.Path())
+    many = click.argument("recipes", type=click.Path(), nargs=-1, required=True)
+
+    def decorate(command: Command) -> Command:
+        return shown(set_((many if several else one)(command)))
+
+    return decorate
+
+
+out_option = click.option(
+    "--out",
+    type=click.Path(file_okay=False),
+    metavar="DIR",
+    help="Write the outputs inside this folder instead of the recipe's own.",
 )
 
 
-def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The argument and the options of every command that reads a recipe."""
-    for decorate in (*_SHARED, click.argument("recipe", type=click.Path())):
-        command = decorate(command)
-    return command
-
-
-def recipes_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The same for a command that reads several."""
-    several = click.argument("recipes", type=click.Path(), nargs=-1, required=True)
-    for decorate in (*_SHARED, several):
-        command = decorate(command)
-    return command
-
-
-def locked_option(told: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def locked_option(told: str) -> Callable[[Command], Command]:
     """`--locked`, and what it does for a command."""
     return click.option("--locked", is_flag=True, help=told)
