@@ -54,6 +54,16 @@ def _settings(
     return settings
 
 
+set_option = click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="NAME=VALUE",
+    callback=_settings,
+    help="Give a param of the recipe a value; may be repeated.",
+)
+
+
 def recipe_options(*forms: str, several: bool = False) -> Callable[[Command], Command]:
     """The argument and the options of every command that reads a recipe, or several.
 
@@ -67,19 +77,11 @@ def recipe_options(*forms: str, several: bool = False) -> Callable[[Command], Co
         default=forms[0],
         help="Show it as text, or as what is named on standard output.",
     )
-    set_ = click.option(
-        "--set",
-        "settings",
-        multiple=True,
-        metavar="NAME=VALUE",
-        callback=_settings,
-        help="Give a param of the recipe a value; may be repeated.",
-    )
     one = click.argument("recipe", type=click.Path())
     many = click.argument("recipes", type=click.Path(), nargs=-1, required=True)
 
     def decorate(command: Command) -> Command:
-        return shown(set_((many if several else one)(command)))
+        return shown(set_option((many if several else one)(command)))
 
     return decorate
 

@@ -44,7 +44,15 @@ def as_markdown(plan: Outlook) -> str:
         )
     measured = [f"Measured first: {', '.join(code(text) for text in plan.measured)}.", ""]
     return "\n".join(
-        [*rows, "", *adapters, "", *measured * bool(plan.measured), f"{_work(plan).capitalize()}.", ""]
+        [
+            *rows,
+            "",
+            *adapters,
+            "",
+            *measured * bool(plan.measured),
+            f"{_work(plan).capitalize()}.",
+            "",
+        ]
     )
 
 
