@@ -98,7 +98,7 @@ def file_meaning(old: Path | None, new: Path | None, path: str) -> list[str]:
     from pemlang.review.meaning_show import as_text
 
     place = Path(path).resolve()
-    sides = []
+    sides: list[Checked | None] = []
     for file in (old, new):
         if file is None:
             sides.append(None)
