@@ -17,7 +17,10 @@ from pemlang.diagnostics import nearest
 from pemlang.version import __version__
 
 # Each in a file of its own, imported only when it is called: start-up is part of every command.
-COMMANDS = ("build", "check", "plan", "lock", "diff", "inspect", "ops", "explain")
+COMMANDS = (
+    "build", "check", "plan", "lock", "diff", "verify", "explain-output", "sign", "inspect", "ops",
+    "explain",
+)  # fmt: skip
 
 
 class Commands(click.Group):
@@ -29,7 +32,8 @@ class Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        found: click.Command = getattr(importlib.import_module(f"pemlang.cli.{cmd_name}"), cmd_name)
+        name = cmd_name.replace("-", "_")
+        found: click.Command = getattr(importlib.import_module(f"pemlang.cli.{name}"), name)
         return found
 
     def resolve_command(
