@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -35,6 +36,7 @@ from pemlang.version import LANGUAGE, __version__
 NAME = "pem.lock"
 FORMAT = 1
 MAX_BYTES = 64 << 20
+_DIGEST, _COMMIT = re.compile("[0-9a-f]{64}"), re.compile("[0-9a-f]{40}")
 ABOUT = "What the recipes of this folder are made from. Written by `pem lock`; commit it."
 
 
@@ -159,7 +161,7 @@ def parse_lock(data: bytes, path: Path) -> Lock:
             raise unreadable(path, f"its entry for {visible(name)} is not whole")
         lock.recipes[name] = {what: made_of[what] for what in ("adapters", "imports")}
     for name, digest in imports.items():
-        if not isinstance(digest, str):
+        if not _is_digest(digest):
             raise unreadable(path, f"its entry for {visible(name)} is no digest")
         lock.imports[name] = digest
     for source, said in adapters.items():
@@ -171,12 +173,17 @@ def _locked(path: Path, source: str, said: Any) -> Locked:
     files = said.get("files") if isinstance(said, dict) else None
     also = [said.get(key, "") if isinstance(said, dict) else None for key in ("revision", "same")]
     whole = isinstance(files, dict) and len(files) in (2, 3) and _is_list(also)
-    if not whole or not all(isinstance(digest, str) for digest in files.values()):  # type: ignore[union-attr]
+    whole = whole and (not also[0] or _COMMIT.fullmatch(str(also[0])) is not None)
+    if not whole or not all(map(_is_digest, files.values())):  # type: ignore[union-attr]
         raise unreadable(path, f"its entry for {visible(source)} is not whole")
     assert isinstance(files, dict)
     kept = {key: said[key] for key in ("config", "tensors", "statistics") if key in said}
     revision, same = also
     return Locked(files, kept, revision or None, same or None)
+
+
+def _is_digest(value: object) -> bool:
+    return isinstance(value, str) and _DIGEST.fullmatch(value) is not None
 
 
 def _is_list(value: object) -> bool:

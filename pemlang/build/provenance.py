@@ -238,7 +238,6 @@ def _parsed(found: Any) -> Provenance:
 def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError
-    value.encode()  # half a character, which JSON can say, is no text
     return value
 
 

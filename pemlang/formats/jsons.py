@@ -9,13 +9,15 @@ MAX_DEPTH = 64  # far from where a program that walks it runs out of stack
 
 
 def parse_json(data: bytes | str) -> Any:
-    """The value in a text; raises ValueError for what is no JSON or nested too deeply."""
+    """The value in a text; raises ValueError for what is no JSON, is nested too deeply, or has half
+    a character in it, which JSON can say and no file can hold."""
     try:
         found = json.loads(data)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     level = [found]
     for _ in range(MAX_DEPTH):
+        "".join(one for one in level if isinstance(one, str)).encode()
         level = [inner for one in level for inner in _inside(one)]
         if not level:
             return found
@@ -24,5 +26,5 @@ def parse_json(data: bytes | str) -> Any:
 
 def _inside(value: Any) -> list[Any]:
     if isinstance(value, dict):
-        return list(value.values())
+        return [*value, *value.values()]
     return value if isinstance(value, list) else []
