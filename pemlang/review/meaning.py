@@ -12,8 +12,8 @@ from pemlang.check.checked import Checked
 from pemlang.check.conditions import Combined, Comparison, Condition, known
 from pemlang.check.options import Output, semantic_hash
 from pemlang.diagnostics import visible
-from pemlang.graph.node import AdapterType, ModelType, Node
-from pemlang.graph.normal import pairs, terms
+from pemlang.graph.node import AdapterType, ModelType, Node, plain
+from pemlang.graph.normal import adapter_type, pairs, terms
 from pemlang.ops.agree import TITLES
 from pemlang.ops.record import ranks
 
@@ -218,37 +218,43 @@ class _Compared:
             name = self._two.value(node)
             if key in before:
                 was = before[key][1]
-                if was != now:
-                    found.append(f"{name} {self._weights(was, now, sign)}")
+                if plain(was) != plain(now):  # a number that is measured is a node
+                    found.append(self._weights(name, node, (was, now), sign))
             elif gone.get(name):  # by the same name something else
                 other, was = gone[name].pop(0)
                 found.append(f"{name}: {_contents(other, node)}")
-                if was != now:
-                    found.append(f"{name} {self._weights(was, now, sign)}")
+                if plain(was) != plain(now):  # a number that is measured is a node
+                    found.append(self._weights(name, node, (was, now), sign))
             else:
                 found.append(f"+ {self._weight(self._two, now, sign)}{name}")
         for name in sorted(gone):
             found += [f"− {self._weight(self._one, coef, sign)}{name}" for _, coef in gone[name]]
         return found
 
-    def _weights(self, was: Any, now: Any, sign: str) -> str:
-        one, two = (
-            self._coefs(algebra, coef) for algebra, coef in ((self._one, was), (self._two, now))
-        )
-        if one == two:
-            return f"by other weights at some of its sites: {two}"
-        return f"{sign}{one} → {sign}{two}"
+    def _weights(self, name: str, node: Node, coefs: tuple[Any, Any], sign: str) -> str:
+        """A term whose weight changed, or where it is."""
+        one, two = self._coef(self._one, coefs[0]), self._coef(self._two, coefs[1])
+        if one != two:
+            return f"{name} {one} → {two}" if not sign else f"{one}{name} → {two}{name}"
+        before, after = (_places(coef, node) for coef in coefs)
+        if before == after:
+            return f"{name} by other weights at some of its sites: {two.rstrip('⊗⊖')}"
+        if len(before) != len(after):
+            return f"{name} at {len(before)} → {count(len(after), 'site')}"
+        return f"{name} at {len(after)} other sites"
 
-    def _coefs(self, algebra: Algebra, coef: Any) -> str:
-        """A coefficient of a sum, or the pair of one of a ⊕."""
+    def _coef(self, algebra: Algebra, coef: Any) -> str:
+        """A coefficient of a sum, or the pair of one of a ⊕ as it stands before its term."""
         if _is_pair(coef):
-            text = algebra.coefficient(coef[0])
-            return text if coef[0] == coef[1] else f"{text}⊗⊖"
+            turned = "" if coef[0] == coef[1] else "⊖"
+            return f"{algebra.coefficient(coef[0])}⊗{turned}"
         return algebra.coefficient(coef)
 
     def _weight(self, algebra: Algebra, coef: Any, sign: str) -> str:
-        text = self._coefs(algebra, coef)
-        return "" if text == "1" else f"{text}{sign or '·'}"
+        text = self._coef(algebra, coef)
+        if sign:
+            return "" if text == "1⊗" else text.removeprefix("1⊗")
+        return "" if text == "1" else f"{text}·"
 
     def _merges(self, old: Node, new: Node) -> list[str]:
         """Two merges by one method: their settings, weights and adapters."""
@@ -260,7 +266,7 @@ class _Compared:
         found = [
             f"{name}: {key} {_setting(was.get(key))} → {_setting(now.get(key))}"
             for key in sorted(was.keys() | now.keys())
-            if was.get(key) != now.get(key)
+            if plain(was.get(key)) != plain(now.get(key))
         ]
         pairs_was = list(zip(old.args, weights_was, strict=True))
         pairs_now = list(zip(new.args, weights_now, strict=True))
@@ -276,9 +282,7 @@ class _Compared:
         found = []
         if one.method != two.method:
             found.append(f"{TITLES[one.method]} → {TITLES[two.method]}")
-        elif one.method == "lora" and (was := rank_text(ranks(old))) != (
-            now := rank_text(ranks(new))
-        ):
+        elif one.method == "lora" and (was := _rank(old)) != (now := _rank(new)):
             found.append(f"{was} → {now.removeprefix('rank ')}")
         if one.base != two.base:
             found.append(f"base {visible(one.base)} → {visible(two.base)}")
@@ -295,8 +299,23 @@ def _is_pair(coef: Any) -> bool:
     )  # fmt: skip
 
 
+def _places(coef: Any, node: Node) -> frozenset[str]:
+    """The sites that a term is at."""
+    by_site = coef[0] if _is_pair(coef) else coef
+    if isinstance(by_site, tuple):
+        return frozenset(site for site, _ in by_site)
+    return frozenset(adapter_type(node).shapes)
+
+
 def _uncut(node: Node) -> Node:
     return node.args[0] if node.op == "compress" else node
+
+
+def _rank(node: Node) -> str:
+    """`rank 8`; `rank at most 8` where an energy decides."""
+    text = rank_text(ranks(node))
+    by_energy = node.op == "compress" and node.attrs[0] is None
+    return text.replace(" ", " at most ", 1) if by_energy else text
 
 
 def _cut(old: Node, new: Node) -> list[str]:

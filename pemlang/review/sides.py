@@ -206,13 +206,13 @@ class _Revision:
         if path.startswith(SCHEME) or Path(path).is_absolute():
             return None
         folder = os.path.normpath(f"{os.path.relpath(directory, self.at)}/{path}")
-        files = [name for name in self._blobs if (name.rpartition("/")[0] or ".") == folder]
-        there = self._top / folder
-        if any(Path(name).name == CONFIG for name in files):
+        there = (self._top / folder).resolve()
+        files = self._kept(folder) or self._kept(os.path.relpath(there, self._top.resolve()))
+        if files:
             self._extract(files)
             for name in files:
                 self._fill(name)
-            there = self.at / folder
+            there = (self.at / files[0]).parent
         elif is_dir(there):
             self.notes.append(
                 f"{visible(folder)} is not in git and not in {NAME} of the revision: what lies "
@@ -222,6 +222,11 @@ class _Revision:
             return None
         adapter = read_adapter(there)
         return adapter_digest(adapter), adapter
+
+    def _kept(self, folder: str) -> list[str]:
+        """The files of an adapter that the revision has."""
+        files = [name for name in self._blobs if (name.rpartition("/")[0] or ".") == folder]
+        return files if any(Path(name).name == CONFIG for name in files) else []
 
     def _fill(self, name: str) -> None:
         """Put what a Git LFS pointer stands for in its place, if it lies in the working tree."""
