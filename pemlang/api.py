@@ -51,7 +51,7 @@ class Recipe:
         Returns:
             Diagnostics in source order; no `error` among them means that the recipe builds.
         """
-        return tuple(self._checked().report)
+        return tuple(self.checked().report)
 
     def build(
         self,
@@ -118,15 +118,28 @@ class Recipe:
         """
         return _tensors(self._adapter(name))
 
-    def _checked(self) -> Checked:
+    def checked(self) -> Checked:
+        """Everything a check finds out about the recipe, for what shows recipes to people; its
+        report may hold errors."""
         return check(self._path, self._source, loaders(), self._params)
 
-    def _adapter(self, name: str) -> InMemory:
-        from pemlang.build.place import placed
-        from pemlang.build.run import identified, in_memory
+    def identified(self) -> Checked:
+        """The same of a recipe that is right, its adapters fetched and known by their content.
+
+        Raises:
+            PemError: everything wrong with it.
+        """
+        from pemlang.build.run import identified
         from pemlang.build.sweep import Point
 
         [checked] = identified(self._path, self._source, [Point(self._params)])
+        return checked
+
+    def _adapter(self, name: str) -> InMemory:
+        from pemlang.build.place import placed
+        from pemlang.build.run import in_memory
+
+        checked = self.identified()
         with placed(None):
             node = _named(checked, name)
         place = checked.scope.places[name]
