@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     import torch
     from peft import PeftModel
 
+    from pemlang.build.lock import Lock
     from pemlang.build.plan import Plan
     from pemlang.build.run import How, InMemory, Result, Tick
     from pemlang.build.sweep import Sweep
@@ -45,13 +46,52 @@ class Recipe:
     def __init__(self, path: Path, source: Source, params: Params) -> None:
         self._path, self._source, self._params = path, source, dict(params)
 
-    def check(self) -> tuple[Diagnostic, ...]:
+    def check(self, locked: bool = False) -> tuple[Diagnostic, ...]:
         """What is wrong with the recipe and what is worth a warning, from file headers alone.
+
+        Args:
+            locked: go by the signatures in pem.lock beside the recipe; its adapters need not be
+                there.
 
         Returns:
             Diagnostics in source order; no `error` among them means that the recipe builds.
+
+        Raises:
+            PemError: PEM0801 there is no lock that can be read.
         """
-        return tuple(self.checked().report)
+        return tuple(self.checked(locked).report)
+
+    def checked(self, locked: bool = False) -> Checked:
+        """All that is known of the recipe from file headers, or from pem.lock, for tools that
+        show it; raises as `check`."""
+        if not locked:
+            return check(self._path, self._source, loaders(), self._params)
+        from pemlang.build.locked import hold_imports, locked_loaders
+
+        lock = self.lock_beside()
+        found = check(self._path, self._source, locked_loaders(lock), self._params)
+        hold_imports(found, lock)
+        return found
+
+    def lock_beside(self) -> Lock:
+        """The pem.lock in the recipe's folder; raises PemError PEM0801."""
+        from pemlang.build.lock import read_lock
+
+        try:
+            return read_lock(self._source.directory)
+        except Fault as fault:
+            raise PemError([fault.at(None)]) from None
+
+    def lock(self) -> Lock:
+        """The lock of this recipe as its adapters are now, whole, fetched where they are on the
+        hub; `pemlang.build.lock.write_lock` writes it.
+
+        Raises:
+            PemError: everything wrong with the recipe.
+        """
+        from pemlang.build.lock import locked_now
+
+        return locked_now(self._path, self._source, self._params)
 
     def build(
         self,
@@ -118,17 +158,9 @@ class Recipe:
         """
         return _tensors(self._adapter(name))
 
-    def checked(self) -> Checked:
-        """Everything a check finds out about the recipe, for what shows recipes to people; its
-        report may hold errors."""
-        return check(self._path, self._source, loaders(), self._params)
-
     def identified(self) -> Checked:
-        """The same of a recipe that is right, its adapters fetched and known by their content.
-
-        Raises:
-            PemError: everything wrong with it.
-        """
+        """All that is known of a recipe that is right, its adapters fetched and known by their
+        content; raises PemError with everything wrong with it."""
         from pemlang.build.run import identified
         from pemlang.build.sweep import Point
 

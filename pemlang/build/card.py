@@ -8,8 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pemlang.build.place import MARK
-from pemlang.diagnostics import visible
 from pemlang.formats.hub import HUB_NAME
+from pemlang.markup import code, markdown
 from pemlang.version import __version__
 
 
@@ -57,20 +57,21 @@ def write_card(card: Card) -> str:
     if card.base and HUB_NAME.fullmatch(card.base):
         lines.append(f"base_model: {json.dumps(card.base)}")
     lines += ["tags:", f"- {card.method}", "- pemlang", "---", MARK, ""]
-    lines += [f"# {_text(card.title)}", ""]
-    base = f" for {_text(card.base)}" if card.base else ""
+    lines += [f"# {markdown(card.title)}", ""]
+    base = f" for {markdown(card.base)}" if card.base else ""
     title = {"lora": "LoRA", "ia3": "(IA)³"}[card.method]
-    lines += [f"A {title} adapter{base}, composed without training: {_code(card.expression)}.", ""]
-    lines += [f"- {_text(note)}" for note in card.notes] + [""] * bool(card.notes)
+    lines += [f"A {title} adapter{base}, composed without training: {code(card.expression)}.", ""]
+    lines += [f"- {markdown(note)}" for note in card.notes] + [""] * bool(card.notes)
     lines += ["## Load it", "", *_loading(card), "", "## Made from", ""]
     for one in card.inputs:
-        lines.append(f"- {_code(one.name)} = {_code(one.path)}")
-        lines += [f"  - {_text(file)}: blake3 `{digest}`" for file, digest in one.digests.items()]
-    lines += [f"- {_code(name)}: blake3 `{digest}`" for name, digest in card.imports.items()]
+        lines.append(f"- {code(one.name)} = {code(one.path)}")
+        files = one.digests.items()
+        lines += [f"  - {markdown(file)}: blake3 `{digest}`" for file, digest in files]
+    lines += [f"- {code(name)}: blake3 `{digest}`" for name, digest in card.imports.items()]
     lines += ["", f"Semantic hash: `{card.semantic_hash}`", ""]
-    lines += [f"## The recipe, {_text(card.recipe_name)}", ""]
+    lines += [f"## The recipe, {markdown(card.recipe_name)}", ""]
     if card.params:
-        values = ", ".join(_code(f"{name} = {value}") for name, value in card.params.items())
+        values = ", ".join(code(f"{name} = {value}") for name, value in card.params.items())
         lines += [f"Built by pemlang {__version__} with {values}.", ""]
     else:
         lines += [f"Built by pemlang {__version__}.", ""]
@@ -90,17 +91,3 @@ def _loading(card: Card) -> list[str]:
         "model = PeftModel.from_pretrained(base_model, path_of_this_directory)",
         "```",
     ]
-
-
-def _text(text: str) -> str:
-    """Untrusted text as plain Markdown."""
-    return re.sub(r"([\\`*_{}\[\]<>()#+!|~&-])", r"\\\1", visible(text))
-
-
-def _code(text: str) -> str:
-    """Untrusted text as inline code, in a fence longer than any in it."""
-    text = visible(text, 400)
-    longest = max((len(run) for run in re.findall(r"`+", text)), default=0)
-    fence = "`" * (longest + 1)
-    pad = " " if text.startswith("`") or text.endswith("`") else ""
-    return f"{fence}{pad}{text}{pad}{fence}"

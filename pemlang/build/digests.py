@@ -14,7 +14,7 @@ import os
 import secrets
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -127,12 +127,21 @@ def text_digest(text: str) -> str:
 
 
 def adapter_digest(adapter: Adapter) -> str:
-    """The identity of an adapter's content: the digests of its config, of its tensors, and of its
-    statistics where it has any."""
-    parts = [file_digest(adapter.directory / "adapter_config.json"), file_digest(adapter.weights)]
-    if adapter.statistics is not None:
-        parts.append(file_digest(adapter.statistics_file))
-    return text_digest("\n".join(parts))
+    """The identity of an adapter's content; raises PEM0411."""
+    return content_digest(digests_of(adapter).values())
+
+
+def digests_of(adapter: Adapter) -> dict[str, str]:
+    """BLAKE3 of each file that is read of an adapter, by its name: its config, its tensors, and
+    its statistics where it has any; raises PEM0411."""
+    files = [adapter.directory / "adapter_config.json", adapter.weights]
+    files += [] if adapter.statistics is None else [adapter.statistics_file]
+    return {file.name: file_digest(file) for file in files}
+
+
+def content_digest(digests: Iterable[str]) -> str:
+    """The identity of a content, from the digests of its files in the order of digests_of."""
+    return text_digest("\n".join(digests))
 
 
 def _folder() -> Path:

@@ -15,7 +15,12 @@ from pathlib import Path
 from pemlang.diagnostics import Fault, PemError, listed, visible
 from pemlang.source import Span
 
-OWN_FILES = frozenset({"adapter_config.json", "adapter_model.safetensors", "README.md"})
+OWN_FILES = frozenset(
+    {
+        "adapter_config.json", "adapter_model.safetensors", "README.md", "provenance.json",
+        "model.sig",
+    }
+)  # fmt: skip
 MARK = "<!-- made by pemlang -->"
 
 

@@ -3,46 +3,51 @@ all of it is known to be right."""
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from threadpoolctl import threadpool_limits
 
-from pemlang.build.card import Card, Input, write_card
-from pemlang.build.digests import adapter_digest, file_digest, take_digests, text_digest
+from pemlang.build.digests import adapter_digest, take_digests
 from pemlang.build.evaluate import Evaluator
 from pemlang.build.evaluate import Known as Measured
+from pemlang.build.existing import WEIGHTS, standing
+from pemlang.build.finish import (
+    Built,
+    built,
+    finish,
+    metadata,
+    outcome_of,
+    refresh,
+    warnings_of,
+)
+from pemlang.build.lock import Lock
+from pemlang.build.locked import held, hold_imports, hold_version
 from pemlang.build.machine import default_budget, default_threads
-from pemlang.build.notices import Loss, loss_of, noticed, verify
+from pemlang.build.notices import loss_of, noticed, verify
 from pemlang.build.peft import adapters_of
-from pemlang.build.place import check_target, flush, new_stage, placed, staging, take_place
-from pemlang.build.plan import Failed, OutputPlan, Plan, Wanted, make_plan
+from pemlang.build.place import Stage, check_target, flush, new_stage, placed, staging, take_place
+from pemlang.build.plan import Failed, Plan, Wanted, make_plan
+from pemlang.build.provenance import Outcome, Provenance, Subject
 from pemlang.build.stream import Device, FileTarget, MemoryTarget, Report, Target, run
+from pemlang.build.subjects import subject
 from pemlang.build.sweep import Point, Setting, Sweep, points, saved_apart
 from pemlang.build.tensors import Files, make_room
 from pemlang.check.check import check
 from pemlang.check.checked import Checked
-from pemlang.check.conditions import Known
 from pemlang.check.elaborate import Loaders
 from pemlang.check.load import loaders
-from pemlang.check.options import Output, heads_agree
+from pemlang.check.options import Output, heads_agree, semantic_hash
 from pemlang.diagnostics import Diagnostic, Fault, PemError
 from pemlang.formats.disk import is_file
-from pemlang.graph.node import AdapterType, plain
-from pemlang.graph.normal import adapter_type
-from pemlang.graph.numbers import shown
 from pemlang.kernels import elementwise
-from pemlang.resources import resource
 from pemlang.source import Source, Span
 
 WHOLE_MODELS = ("model", "bake", "task_vector")
@@ -59,36 +64,15 @@ class How:
         threads: at most so many at work; the machine's own number when None.
         memory: bytes of working memory; a part of the machine's when None.
         device: `cpu`, or `cuda` where elementwise programs are to run on a GPU.
+        force: make again what is up to date.
+        lock: what everything the recipe is made from is held to.
     """
 
     threads: int | None = None
     memory: int | None = None
     device: str = "cpu"
-
-
-@dataclass(frozen=True)
-class Built:
-    """One output.
-
-    Attributes:
-        path: the directory.
-        label: what was saved, as written.
-        method: lora or ia3.
-        sites: how many modules it changes.
-        rank: the largest rank; None for (IA)³.
-        size: bytes of its tensors' file.
-        semantic_hash: equal for outputs of equal meaning.
-        loss: what truncation took; None where nothing was cut.
-    """
-
-    path: Path
-    label: str
-    method: str
-    sites: int
-    rank: int | None
-    size: int
-    semantic_hash: str
-    loss: Loss | None
+    force: bool = False
+    lock: Lock | None = None
 
 
 @dataclass(frozen=True)
@@ -105,7 +89,7 @@ class Result:
     seconds: Mapping[str, float]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Job:
     """An output of a recipe, at one value of a sweep."""
 
@@ -129,11 +113,16 @@ def get_ready() -> None:
 
 
 def identified(
-    path: Path, source: Source, points: Sequence[Point], root: Path | None = None
+    path: Path,
+    source: Source,
+    points: Sequence[Point],
+    root: Path | None = None,
+    lock: Lock | None = None,
 ) -> list[Checked]:
     """A recipe checked at one or several settings of its params, its adapters known by content.
 
     It is checked from headers first, so that no tensor is fetched for a recipe that is wrong.
+    With a lock all of it is held to that.
 
     Raises:
         PemError: everything wrong with it.
@@ -144,13 +133,21 @@ def identified(
         for point in points:
             with point.telling():
                 found.append(check(path, source, how, point.settings, root))
+                if lock is not None:
+                    hold_imports(found[-1], lock)
                 found[-1].report.raise_errors()
         return found
 
-    known = at_all(loaders())
+    def by_lock(how: Loaders, whole: bool) -> Loaders:
+        return how if lock is None else held(lock, how, whole)
+
+    with placed(None):
+        if lock is not None:
+            hold_version(lock)
+    known = at_all(by_lock(loaders(), whole=False))
     with placed(None):
         take_digests(_on_disk(known), default_threads())
-    return at_all(loaders(whole=True, identify=adapter_digest))
+    return at_all(by_lock(loaders(whole=True, identify=adapter_digest), whole=True))
 
 
 def _on_disk(recipes: Sequence[Checked]) -> list[Path]:
@@ -171,13 +168,15 @@ def build(
 ) -> Result:
     """Build every `save` of a recipe.
 
+    An output that is there, whole and of the same meaning, stays as it is.
+
     Args:
         path, source: the recipe.
         settings: values for its params.
         root: the folder its outputs lie in; the recipe's own when not given.
         tick: told of progress.
         sweep: build the recipe at each of these values; the inputs are read once for all.
-        how: threads and memory.
+        how: threads and memory, and what to hold to.
 
     Raises:
         PemError: with everything wrong; nothing has been written then.
@@ -185,7 +184,7 @@ def build(
     how = how or How()
     get_ready()
     at = points(settings, sweep)
-    recipes = _recipes(path, source, at, root, sweep)
+    recipes = _recipes(path, source, at, root, sweep, how.lock)
     inputs = _inputs(recipes)
     for checked in recipes:
         for output in checked.outputs:
@@ -196,22 +195,66 @@ def build(
         began = time.perf_counter()
         budget = default_budget() if how.memory is None else how.memory
         jobs, warnings = _jobs(recipes, at, files, budget, lambda: tick("measuring", 0, 1))
-        plan = _planned(jobs)
-        places = []
+        there = {} if how.force else {job: old for job in jobs if (old := _standing(job))}
+        todo = [job for job in jobs if job not in there]
+        made = _made(todo, files, stage, tick, how, began) if todo else _Made({}, {})
+        results = []
         for job in jobs:
             with job.placed():
-                places.append(new_stage(job.output.target, stage))
-        reports, seconds = _stream(plan, jobs, files, places, tick, how, began)
-        built = []
-        for job, one, report, at_ in zip(jobs, plan.outputs, reports, places, strict=True):
-            with job.placed():
-                told = noticed(job.checked, job.output, report, one.layout.idle)
-                warnings += job.point.noted(told)
-                built.append(_finish(job, one, report, at_))
-        for job, staged in zip(jobs, stage.directories, strict=True):
-            with job.placed():
+                old = there.get(job)
+                outcome = made.outcomes[job] if old is None else old.outcome
+                if old is not None:
+                    _refresh(job, old, stage)
+                warnings += job.point.noted(warnings_of(job.output, outcome))
+                results.append(built(job.output, job.digest, outcome, old is not None))
+        by_target = {job.output.target: job for job in jobs}
+        for staged in stage.directories:
+            with by_target[staged.target].placed():
                 take_place(staged, inputs)
-    return Result(tuple(built), tuple(warnings), seconds)
+    return Result(tuple(results), tuple(warnings), made.seconds)
+
+
+def _standing(job: _Job) -> Provenance | None:
+    return standing(job.output.target, job.digest).provenance
+
+
+def _refresh(job: _Job, old: Provenance, stage: Stage) -> None:
+    """Bring the card and the provenance of an output that stays up to date."""
+    if refresh(job.checked, job.output, job.digest, old, None):
+        refresh(job.checked, job.output, job.digest, old, new_stage(job.output.target, stage))
+
+
+@dataclass(frozen=True)
+class _Made:
+    """What was made: what came out of each job, and what took how long."""
+
+    outcomes: Mapping[_Job, Outcome]
+    seconds: Mapping[str, float]
+
+
+def _made(
+    jobs: Sequence[_Job], files: Files, stage: Stage, tick: Tick, how: How, began: float
+) -> _Made:
+    """Make outputs, each in a directory of the stage."""
+    plan = _planned(jobs)
+    places = []
+    for job in jobs:
+        with job.placed():
+            places.append(new_stage(job.output.target, stage))
+    reports, subjects, seconds = _stream(plan, jobs, files, places, tick, how, began)
+    outcomes = {}
+    for index, job in enumerate(jobs):
+        one, report = plan.outputs[index], reports[index]
+        with job.placed():
+            told = noticed(job.checked, job.output, report, one.layout.idle)
+            loss = loss_of(report, job.output.node)
+            outcome = outcome_of(job.output, one.layout.ranks, one.size, loss, told)
+            outcomes[job] = outcome
+            finish(
+                job.checked, job.output, job.digest, outcome, one.layout.config, subjects[index],
+                places[index],
+            )  # fmt: skip
+    return _Made(outcomes, seconds)
 
 
 def plan_of(
@@ -233,10 +276,15 @@ def plan_of(
 
 
 def _recipes(
-    path: Path, source: Source, at: Sequence[Point], root: Path | None, sweep: Sweep | None
+    path: Path,
+    source: Source,
+    at: Sequence[Point],
+    root: Path | None,
+    sweep: Sweep | None,
+    lock: Lock | None = None,
 ) -> list[Checked]:
     """The recipe at each value of a sweep, fit to be built."""
-    recipes = identified(path, source, at, root)
+    recipes = identified(path, source, at, root, lock)
     first = recipes[0]
     if not first.outputs:
         fault = Fault("PEM0114", "the recipe saves nothing", 'save x to "out/x"')
@@ -280,9 +328,9 @@ def _job(checked: Checked, point: Point, evaluator: Evaluator, output: Output) -
     with placed(output.span):
         heads = heads_agree(graph, output.node, output.heads, checked.leaf_name)
     digest = semantic_hash(output)
-    metadata = {"format": "pt", "pemlang_semantic_hash": digest}
+    said = metadata(checked, output, digest)
     leaves = graph.parts(output.node)
-    wanted = Wanted(evaluator, output.node, leaves, heads, output.dtype, metadata)
+    wanted = Wanted(evaluator, output.node, leaves, heads, output.dtype, said)
     return _Job(checked, point, output, wanted, digest)
 
 
@@ -310,8 +358,8 @@ def _stream(
     tick: Tick,
     how: How,
     began: float,
-) -> tuple[list[Report], dict[str, float]]:
-    """Write the tensors of all outputs, to disk."""
+) -> tuple[list[Report], list[Subject], dict[str, float]]:
+    """Write the tensors of all outputs, to disk, and take their digests while the disk works."""
     what = jobs[0].output.path + f" and {len(jobs) - 1} more" * (len(jobs) > 1)
     make_room(len(jobs))
     with ExitStack() as open_files:
@@ -323,14 +371,15 @@ def _stream(
                 targets.append(FileTarget(file.fileno()))
         reports = _run(plan, jobs, files, targets, lambda done, all: tick(what, done, all), how)
         written = time.perf_counter()
-        for job, at in zip(jobs, places, strict=True):
-            with job.placed():
-                flush(at)
+        with ThreadPoolExecutor(2) as pool:
+            taken = [pool.submit(subject, at / WEIGHTS) for at in places]
+            for job, at in zip(jobs, places, strict=True):
+                with job.placed():
+                    flush(at)
+            with placed(None):
+                subjects = [one.result() for one in taken]
     now = time.perf_counter()
-    return reports, {"work": written - began, "flush": now - written}
-
-
-WEIGHTS = "adapter_model.safetensors"
+    return reports, subjects, {"work": written - began, "flush": now - written}
 
 
 def _run(
@@ -409,79 +458,3 @@ def refuse_models(checked: Checked) -> None:
             found.append(fault.at(span))
     if found:
         raise PemError(found)
-
-
-def semantic_hash(output: Output) -> str:
-    """A digest of the meaning of an output: its normal form, the content of its leaves (their
-    keys are digests here), its options."""
-    type_ = output.node.type
-    assert isinstance(type_, AdapterType)
-    said = [
-        "pemlang 1", output.node.key, type_.base, output.dtype,
-        None if output.heads is None else output.heads.key,
-    ]  # fmt: skip
-    return hashlib.sha256(json.dumps(plain(tuple(said))).encode()).hexdigest()
-
-
-def _finish(job: _Job, one: OutputPlan, report: Report, at: Path) -> Built:
-    """Write what stands beside the tensors."""
-    checked, output = job.checked, job.output
-    loss = loss_of(report, output.node)
-    config = json.dumps(one.layout.config, indent=2, sort_keys=True, ensure_ascii=False)
-    (at / "adapter_config.json").write_text(config + "\n", encoding="utf-8")
-    card = write_card(_card(checked, output, job.digest, loss))
-    (at / "README.md").write_text(card, encoding="utf-8")
-    flush(at)
-    ranks = one.layout.ranks
-    return Built(
-        path=output.target,
-        label=output.label,
-        method=adapter_type(output.node).method,
-        sites=len(ranks),
-        rank=max(ranks.values()) or None,
-        size=one.size,
-        semantic_hash=job.digest,
-        loss=loss,
-    )
-
-
-def _card(checked: Checked, output: Output, digest: str, loss: Loss | None) -> Card:
-    type_ = adapter_type(output.node)
-    inputs = []
-    lenders = () if output.heads is None else (output.heads,)
-    for leaf in dict.fromkeys((*checked.graph.leaves(output.node), *lenders)):
-        [adapter] = adapters_of([leaf])
-        name, path = checked.elaborator.leaves[leaf]
-        files = (adapter.directory / "adapter_config.json", adapter.weights)
-        inputs.append(Input(name, path, {file.name: file_digest(file) for file in files}))
-    notes = () if loss is None else (f"Truncation took {loss.total:.2%} of the norm.",)
-    return Card(
-        title=output.target.name,
-        expression=output.label,
-        method=type_.method,
-        base=type_.base,
-        recipe_name=Path(checked.source.name).name,
-        recipe=checked.source.text,
-        params={name: _param(value) for name, value in checked.params.items()},
-        inputs=sorted(inputs, key=lambda one: (one.name, one.path)),
-        imports=_imports(checked),
-        semantic_hash=digest,
-        notes=notes,
-    )
-
-
-def _imports(checked: Checked) -> dict[str, str]:
-    """The files that the recipe imports, seen from its folder, with their digests."""
-    found = {}
-    for path, tree in checked.program.trees.items():
-        if path != checked.path:
-            std = path.parent == resource("stdlib")
-            name = f"std.{path.stem}" if std else os.path.relpath(path, checked.source.directory)
-            found[name] = text_digest(tree.span.source.text)
-    return dict(sorted(found.items()))
-
-
-def _param(value: object) -> str:
-    if isinstance(value, Known):
-        return str(value.truth).lower()
-    return shown(value) if isinstance(value, Fraction) else str(value)

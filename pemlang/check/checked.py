@@ -61,4 +61,5 @@ class Checked:
 
     def leaf_name(self, node: Node) -> str:
         """What the recipe calls an adapter."""
-        return self.elaborator.leaves.get(node, ("?", ""))[0]
+        found = self.elaborator.leaves.get(node)
+        return "?" if found is None else found.name

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pemlang.check.annotations import check_annotation
 from pemlang.check.conditions import Combined, Comparison, Condition, Known
@@ -68,6 +68,15 @@ class Loaders:
     model: LoadModel
 
 
+class Declared(NamedTuple):
+    """How a recipe declares an adapter: its name, its path as written, and the folder that path
+    starts from."""
+
+    name: str
+    path: str
+    directory: Path
+
+
 @dataclass
 class Elaborator:
     """Evaluates expressions and declarations into a graph.
@@ -77,14 +86,14 @@ class Elaborator:
         report: what is wrong.
         loaders: how adapters and models are reached.
         watches: comparisons to make once weights are read, with their places.
-        leaves: the declared name of each adapter leaf, for messages and cards.
+        leaves: how each adapter leaf is declared, for messages and cards.
     """
 
     graph: Graph
     report: Report
     loaders: Loaders
     watches: list[tuple[Watch, Span]] = field(default_factory=list)
-    leaves: dict[Node, tuple[str, str]] = field(default_factory=dict)
+    leaves: dict[Node, Declared] = field(default_factory=dict)
     _calls: list[str] = field(default_factory=list)
     _steps: int = 0
 

@@ -14,19 +14,35 @@ from pemlang.formats.model import read_model
 from pemlang.formats.sites import Shapes
 
 
+class Identities:
+    """The identities of adapters by content. A copy elsewhere stays another adapter, as it is to
+    a check, which reads no tensor."""
+
+    def __init__(self) -> None:
+        self._copies: dict[str, list[Path]] = {}
+
+    def of(self, directory: Path, digest: str) -> str:
+        """The identity of what lies in a directory and has a digest."""
+        places = self._copies.setdefault(digest, [])
+        if directory not in places:
+            places.append(directory)
+        copy = places.index(directory)
+        return digest + f" copy {copy}" * bool(copy)
+
+
 def loaders(whole: bool = False, identify: Callable[[Adapter], str] | None = None) -> Loaders:
     """The usual loaders: directories, and the hub.
 
     Args:
         whole: fetch the tensors of hub adapters too.
-        identify: the identity of an adapter; where it is, when not given.
+        identify: the digest of an adapter, which is its identity; where it is, when not given.
     """
     seen: dict[str, Adapter] = {}
-    copies: dict[str, list[Path]] = {}
+    identities = Identities()
 
     def adapter(path: str, directory: Path) -> tuple[str, Adapter]:
         remote = path.startswith(SCHEME)
-        place = path if remote else str(_local(path, directory))
+        place = path if remote else str(local(path, directory))
         if place not in seen:
             if not remote and HUB_NAME.fullmatch(path) and not is_dir(Path(place)):
                 raise Fault("PEM0410", f"there is no directory {visible(place)}", _on_the_hub(path))
@@ -34,32 +50,28 @@ def loaders(whole: bool = False, identify: Callable[[Adapter], str] | None = Non
         found = seen[place]
         if identify is None:
             return str(found.directory), found
-        digest = identify(found)
-        places = copies.setdefault(digest, [])
-        if found.directory not in places:
-            places.append(found.directory)
-        # A copy elsewhere stays another adapter, as it is to a check, which reads no tensor.
-        copy = places.index(found.directory)
-        return digest + f" copy {copy}" * bool(copy), found
-
-    def model(path: str, directory: Path) -> tuple[str, Shapes]:
-        if path.startswith(SCHEME):
-            raise Fault(
-                "PEM0430",
-                f"the weights of {visible(path)} are needed here, and models are read from disk",
-                "download the model and give its directory",
-            )
-        found = _local(path, directory)
-        return str(found), read_model(found)
+        return identities.of(found.directory, identify(found)), found
 
     return Loaders(adapter, model)
+
+
+def model(path: str, directory: Path) -> tuple[str, Shapes]:
+    """A model on disk: where it is, and its shapes."""
+    if path.startswith(SCHEME):
+        raise Fault(
+            "PEM0430",
+            f"the weights of {visible(path)} are needed here, and models are read from disk",
+            "download the model and give its directory",
+        )
+    found = local(path, directory)
+    return str(found), read_model(found)
 
 
 def _on_the_hub(path: str) -> str:
     return f'give the directory that PEFT\'s save_pretrained wrote; on the hub: "{SCHEME}{path}"'
 
 
-def _local(path: str, directory: Path) -> Path:
+def local(path: str, directory: Path) -> Path:
     """A path of a recipe, relative to the file that names it."""
     try:
         if "\0" in path or not path:

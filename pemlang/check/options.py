@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Any
 from pemlang.check.annotations import dtype_name
 from pemlang.diagnostics import Fault, listed, nearest, visible
 from pemlang.formats.adapter import Adapter
-from pemlang.graph.node import Graph, Node
+from pemlang.graph.node import AdapterType, Graph, Node, plain
 from pemlang.graph.normal import adapter_type
 from pemlang.source import Span
 from pemlang.syntax import tree as t
@@ -39,6 +41,18 @@ class Output:
     heads: Node | None
     span: Span
     label: str
+
+
+def semantic_hash(output: Output) -> str:
+    """A digest of the meaning of an output: its normal form, the content of its leaves (their
+    keys are digests here), its options."""
+    type_ = output.node.type
+    assert isinstance(type_, AdapterType)
+    said = [
+        "pemlang 1", output.node.key, type_.base, output.dtype,
+        None if output.heads is None else output.heads.key,
+    ]  # fmt: skip
+    return hashlib.sha256(json.dumps(plain(tuple(said))).encode()).hexdigest()
 
 
 def unknown_option(name: str) -> Fault:

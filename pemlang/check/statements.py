@@ -7,7 +7,7 @@ from typing import Any
 from pemlang.check.checked import Checked
 from pemlang.check.conditions import Assertion, Condition, Known, failure, known
 from pemlang.check.definitions import check_def
-from pemlang.check.elaborate import leaf, want_kind
+from pemlang.check.elaborate import Declared, leaf, want_kind
 from pemlang.check.kinds import article, kind_of_type
 from pemlang.check.options import (
     OPTIONS,
@@ -133,7 +133,8 @@ class File:
                 )
         identity = base.names[0] if base is not None else own
         node = leaf(self._elaborator.graph, key, adapter, identity)
-        self._elaborator.leaves.setdefault(node, (statement.name.name, path))
+        declared = Declared(statement.name.name, path, source.directory)
+        self._elaborator.leaves.setdefault(node, declared)
         if statement.type is not None:
             self._elaborator.annotated(node, statement.type, statement.name.span, self._scope)
         return node

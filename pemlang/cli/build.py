@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pemlang.cli.common import Bar, coloured, recipe_options, say
+from pemlang.cli.common import Bar, coloured, locked_option, recipe_options, say
 from pemlang.cli.values import Memory, SweepOf
 from pemlang.diagnostics import PemError, visible
 
 if TYPE_CHECKING:
-    from pemlang.build.run import Built
+    from pemlang.build.finish import Built
     from pemlang.build.sweep import Sweep
 
 _SITES_SHOWN = 5
@@ -54,6 +54,10 @@ _SITES_SHOWN = 5
     help="Run elementwise programs on a GPU, which gives the same bytes; needs pemlang[cuda].",
 )
 @click.option(
+    "--force", is_flag=True, help="Make again what is up to date, which else stays as it is."
+)
+@locked_option("Build only what pem.lock has: refuse adapters, imports or a version that differ.")
+@click.option(
     "--dump-kernels",
     is_flag=True,
     help="Show the programs that would run, and write nothing.",
@@ -68,22 +72,25 @@ def build(
     memory: int | None,
     threads: int | None,
     device: str,
+    force: bool,
+    locked: bool,
     dump_kernels: bool,
 ) -> int:
     """Build a recipe: write every adapter it saves.
 
-    Each output is a directory that PEFT loads; it appears whole or not at all.
+    Each output is a directory that PEFT loads; it appears whole or not at all, and carries its
+    provenance. One that is there already and means the same is not made again.
     """
     from pemlang.api import load
     from pemlang.build.run import How, get_ready
 
     if sweep is not None and sweep.name in settings:
         raise click.UsageError(f"`{sweep.name}` is both in --set and in --sweep.")
-    how = How(threads, memory, device)
     bar = Bar()
     get_ready()
     try:
         found = load(recipe, settings)
+        how = How(threads, memory, device, force, found.lock_beside() if locked else None)
         if dump_kernels:
             from pemlang.build.machine import default_threads
             from pemlang.review.kernels import kernels_as_text
@@ -105,7 +112,7 @@ def build(
 
 
 def _line(built: Built) -> str:
-    from pemlang.review.algebra import size_text
+    from pemlang.check.algebra import size_text
 
     path = os.path.relpath(built.path)
     shown = path if not path.startswith("..") else str(Path(built.path))
@@ -113,6 +120,7 @@ def _line(built: Built) -> str:
     facts = [f"{built.sites} sites", f"{size_text(built.size)}", f"hash {built.semantic_hash[:12]}"]
     if built.rank is not None:
         facts.insert(0, f"rank {built.rank}")
+    facts += ["up to date"] * built.was_there
     line = f"{click.style(shown, bold=True)}  {title}, {', '.join(facts)}"
     if built.loss is None:
         return line

@@ -6,13 +6,14 @@ import sys
 
 import click
 
-from pemlang.cli.common import recipe_options, say
+from pemlang.cli.common import locked_option, recipe_options, say
 from pemlang.diagnostics import PemError
 
 
 @click.command()
+@locked_option("Go by the signatures in pem.lock: the adapters themselves need not be there.")
 @recipe_options
-def check(recipe: str, settings: dict[str, str], form: str) -> int:
+def check(recipe: str, settings: dict[str, str], form: str, locked: bool) -> int:
     """Check a recipe without reading a tensor.
 
     Reads the adapters' configs and file headers, and reports everything that is wrong, with the
@@ -21,7 +22,7 @@ def check(recipe: str, settings: dict[str, str], form: str) -> int:
     from pemlang.api import load
 
     try:
-        found = load(recipe, settings).check()
+        found = load(recipe, settings).check(locked)
     except PemError as error:
         found = error.diagnostics
     code = say(found, form)

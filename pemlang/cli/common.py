@@ -66,22 +66,36 @@ set_option = click.option(
     help="Give a param of the recipe a value; may be repeated.",
 )
 
+_SHARED = (
+    click.option(
+        "--format",
+        "form",
+        type=click.Choice(["text", "json"]),
+        default="text",
+        help="Show messages as text, or as JSON on standard output.",
+    ),
+    set_option,
+)
+
 
 def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The argument and the options of the commands that check a recipe."""
-    for decorate in (
-        click.option(
-            "--format",
-            "form",
-            type=click.Choice(["text", "json"]),
-            default="text",
-            help="Show messages as text, or as JSON on standard output.",
-        ),
-        set_option,
-        click.argument("recipe", type=click.Path()),
-    ):
+    """The argument and the options of a command that checks or builds a recipe."""
+    for decorate in (*_SHARED, click.argument("recipe", type=click.Path())):
         command = decorate(command)
     return command
+
+
+def recipes_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The same for a command that reads several."""
+    several = click.argument("recipes", type=click.Path(), nargs=-1, required=True)
+    for decorate in (*_SHARED, several):
+        command = decorate(command)
+    return command
+
+
+def locked_option(told: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """`--locked`, and what it does for a command."""
+    return click.option("--locked", is_flag=True, help=told)
 
 
 class Bar:

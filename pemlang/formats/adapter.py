@@ -108,7 +108,9 @@ def read_adapter(directory: Path) -> Adapter:
             f"{visible(directory)} has no adapter_model.safetensors or adapter_model.bin",
             "give the directory that PEFT's save_pretrained wrote",
         )
-    return assemble(directory, weights, config, header)
+    beside = directory / STATISTICS
+    statistics = read_header(beside) if is_file(beside) else None
+    return assemble(directory, weights, config, header, statistics)
 
 
 def statistics_at(adapter: Adapter, site: str) -> list[str]:
@@ -119,8 +121,14 @@ def statistics_at(adapter: Adapter, site: str) -> list[str]:
     return [key for key in keys if key in adapter.statistics.entries]
 
 
-def assemble(directory: Path, weights: Path, config: Config, header: Header) -> Adapter:
-    """Config and header put together; raises as read_adapter."""
+def assemble(
+    directory: Path,
+    weights: Path,
+    config: Config,
+    header: Header,
+    statistics: Header | None = None,
+) -> Adapter:
+    """Config and headers put together; raises as read_adapter."""
     try:
         layout = _layout(_ByIdentity(header.entries), config.method, config.feedforward)
         _all_targeted(_ByIdentity(layout), json.dumps([config.raw.get(f) for f in _TARGETING]))
@@ -128,8 +136,6 @@ def assemble(directory: Path, weights: Path, config: Config, header: Header) -> 
     except Fault as fault:
         message = f"{visible(weights)}: {fault.message}"
         raise Fault(fault.code, message, fault.help, fault.notes) from None
-    beside = directory / STATISTICS
-    statistics = read_header(beside) if is_file(beside) else None
     return Adapter(directory, weights, config, header, layout, scales, statistics)
 
 

@@ -9,11 +9,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from pemlang.check.algebra import Algebra, type_text
 from pemlang.check.checked import Checked
 from pemlang.check.options import Output
 from pemlang.diagnostics import visible
 from pemlang.graph.node import Node
-from pemlang.review.algebra import Algebra, type_text
 
 MOST_VERTICES, MOST_EDGES = 400, 1500
 _TITLE, _DETAIL, _TERM = 36, 40, 36  # characters of a name, of a line below it, of a coefficient

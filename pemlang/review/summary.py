@@ -58,8 +58,7 @@ def summarise(place: str) -> Summary:
     Raises:
         Fault: as read_adapter and read_hub_adapter; PEM0502 when a tensor holds NaN or infinity.
     """
-    remote = place.startswith(SCHEME)
-    adapter = read_hub_adapter(place, whole=True) if remote else read_adapter(Path(place))
+    adapter = opened(place)
     norms = _norms(adapter)
     groups: dict[tuple[str, str, str, str], list[str]] = {}
     for site, site_shape in adapter.layout.shapes.items():
@@ -77,7 +76,20 @@ def summarise(place: str) -> Summary:
         by_layer.setdefault("" if layer is None else str(layer), []).append(site)
     order = sorted(by_layer, key=lambda name: (name == "", int(name or 0)))
     layers = {name: _total(norms, by_layer[name]) for name in order}
-    return Summary(_facts(adapter, norms), rows, layers)
+    facts = [
+        *facts_of(adapter),
+        ("heads", ", ".join(visible(key) for key in adapter.layout.heads) or "none"),
+        ("norm", f"{_total(norms, list(norms)):.4g}"),
+        ("file", f"{adapter.weights.name}, content {adapter_digest(adapter)[:12]}"),
+    ]
+    return Summary(facts, rows, layers)
+
+
+def opened(place: str) -> Adapter:
+    """The adapter in a directory or on the hub; raises as read_adapter and read_hub_adapter."""
+    if place.startswith(SCHEME):
+        return read_hub_adapter(place, whole=True)
+    return read_adapter(Path(place))
 
 
 def _norms(adapter: Adapter) -> dict[str, float]:
@@ -106,7 +118,8 @@ def _span(sites: list[str]) -> str:
     return f"{layers[0]}–{layers[-1]}" if whole else ", ".join(map(str, layers))
 
 
-def _facts(adapter: Adapter, norms: Mapping[str, float]) -> list[tuple[str, str]]:
+def facts_of(adapter: Adapter) -> list[tuple[str, str]]:
+    """What config and header say of an adapter, with its heads left out: label and value."""
     config, layout = adapter.config, adapter.layout
     parameters = sum(
         int(np.prod(adapter.header.entries[key].shape))
@@ -126,9 +139,6 @@ def _facts(adapter: Adapter, norms: Mapping[str, float]) -> list[tuple[str, str]
     facts += [
         ("dtype", ", ".join(sorted(layout.dtypes)).lower()),
         ("parameters", f"{parameters:,}"),
-        ("heads", ", ".join(visible(key) for key in layout.heads) or "none"),
-        ("norm", f"{_total(norms, list(norms)):.4g}"),
-        ("file", f"{adapter.weights.name}, content {adapter_digest(adapter)[:12]}"),
     ]
     return facts
 

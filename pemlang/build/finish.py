@@ -1,0 +1,265 @@
+"""What stands beside the tensors of an output: its config, its card, its provenance."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+
+from pemlang.build import provenance
+from pemlang.build.card import Card, Input, write_card
+from pemlang.build.digests import adapter_digest, digests_of
+from pemlang.build.existing import CONFIG, WEIGHTS
+from pemlang.build.imports import imports_of
+from pemlang.build.notices import Loss
+from pemlang.build.peft import adapters_of
+from pemlang.build.place import flush
+from pemlang.build.provenance import Material, Outcome, Provenance, Subject
+from pemlang.build.subjects import subject
+from pemlang.check.algebra import Algebra
+from pemlang.check.checked import Checked
+from pemlang.check.conditions import Known
+from pemlang.check.options import Output
+from pemlang.diagnostics import Diagnostic
+from pemlang.formats.hub import SCHEME, parse_reference
+from pemlang.graph.node import Node
+from pemlang.graph.normal import adapter_type
+from pemlang.graph.numbers import shown
+from pemlang.version import __version__
+
+CARD = "README.md"
+
+
+@dataclass(frozen=True)
+class Built:
+    """One output.
+
+    Attributes:
+        path: the directory.
+        label: what was saved, as written.
+        method: lora or ia3.
+        sites: how many modules it changes.
+        rank: the largest rank; None for (IA)³.
+        size: bytes of its tensors' file.
+        semantic_hash: equal for outputs of equal meaning.
+        loss: what truncation took; None where nothing was cut.
+        was_there: it was up to date: its tensors were not made again.
+    """
+
+    path: Path
+    label: str
+    method: str
+    sites: int
+    rank: int | None
+    size: int
+    semantic_hash: str
+    loss: Loss | None
+    was_there: bool
+
+
+def built(output: Output, digest: str, outcome: Outcome, was_there: bool) -> Built:
+    """What is told of an output."""
+    return Built(
+        path=output.target,
+        label=output.label,
+        method=outcome.method,
+        sites=outcome.sites,
+        rank=outcome.rank or None,
+        size=outcome.size,
+        semantic_hash=digest,
+        loss=_loss(outcome),
+        was_there=was_there,
+    )
+
+
+def outcome_of(
+    output: Output,
+    ranks: Mapping[str, int],
+    size: int,
+    loss: Loss | None,
+    warnings: Sequence[Diagnostic],
+) -> Outcome:
+    """What came out, as its provenance keeps it."""
+    return Outcome(
+        method=adapter_type(output.node).method,
+        sites=len(ranks),
+        rank=max(ranks.values()),
+        size=size,
+        loss=None if loss is None else (loss.total, dict(loss.sites)),
+        warnings=[
+            {"code": one.code, "message": one.message, "help": one.help, "notes": list(one.notes)}
+            for one in warnings
+        ],
+    )
+
+
+def warnings_of(output: Output, outcome: Outcome) -> list[Diagnostic]:
+    """The warnings of an output that was made before."""
+    return [
+        Diagnostic(
+            one["code"], "warning", one["message"], output.span, one["help"], tuple(one["notes"])
+        )
+        for one in outcome.warnings
+    ]
+
+
+def _loss(outcome: Outcome) -> Loss | None:
+    return None if outcome.loss is None else Loss(*outcome.loss)
+
+
+def finish(
+    checked: Checked,
+    output: Output,
+    digest: str,
+    outcome: Outcome,
+    config: Mapping[str, object],
+    tensors: Subject,
+    at: Path,
+) -> None:
+    """Write what stands beside the tensors, which are there."""
+    text = json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False)
+    (at / CONFIG).write_text(text + "\n", encoding="utf-8")
+    kept = {CONFIG: subject(at / CONFIG), WEIGHTS: tensors}
+    _write(at, checked, output, digest, outcome, kept)
+
+
+def refresh(
+    checked: Checked, output: Output, digest: str, old: Provenance, at: Path | None
+) -> bool:
+    """Whether the card and the provenance of an output that stays are out of date: the recipe was
+    rewritten and means the same. They are written with the rest, which is shared and not copied,
+    to an empty directory where one is given."""
+    kept = {name: old.subjects[name] for name in (CONFIG, WEIGHTS)}
+    if at is not None:
+        for name in kept:
+            try:
+                os.link(output.target / name, at / name)
+            except OSError:  # a file system without links
+                shutil.copyfile(output.target / name, at / name)
+        _write(at, checked, output, digest, old.outcome, kept)
+        return True
+    card = _card(checked, output, digest, old.outcome)
+    try:
+        there = (output.target / CARD).read_text(encoding="utf-8")
+        said = (output.target / provenance.NAME).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return True
+    subjects = {**kept, CARD: old.subjects.get(CARD, Subject("", ""))}
+    whole = _provenance(checked, output, digest, old.outcome, subjects)
+    return there != card or said != whole.as_text()
+
+
+def _write(
+    at: Path,
+    checked: Checked,
+    output: Output,
+    digest: str,
+    outcome: Outcome,
+    kept: Mapping[str, Subject],
+) -> None:
+    (at / CARD).write_text(_card(checked, output, digest, outcome), encoding="utf-8")
+    subjects = {**kept, CARD: subject(at / CARD)}
+    whole = _provenance(checked, output, digest, outcome, subjects)
+    (at / provenance.NAME).write_text(whole.as_text(), encoding="utf-8")
+    flush(at)
+
+
+def _provenance(
+    checked: Checked,
+    output: Output,
+    digest: str,
+    outcome: Outcome,
+    subjects: Mapping[str, Subject],
+) -> Provenance:
+    algebra = Algebra(checked.leaf_name)
+    return Provenance(
+        recipe=Path(checked.source.name).name,
+        text=checked.source.text,
+        params=_params(checked),
+        output=output.path,
+        expression=output.label,
+        normal_form=algebra.value(output.node),
+        semantic_hash=digest,
+        materials=_materials(checked, output),
+        subjects=subjects,
+        outcome=outcome,
+    )
+
+
+def _lenders(checked: Checked, output: Output) -> list[Node]:
+    """The adapters that an output is made from, and the one that lends it its heads."""
+    heads = () if output.heads is None else (output.heads,)
+    return list(dict.fromkeys((*checked.graph.leaves(output.node), *heads)))
+
+
+def _materials(checked: Checked, output: Output) -> list[Material]:
+    found = []
+    for leaf in _lenders(checked, output):
+        [adapter] = adapters_of([leaf])
+        declared = checked.elaborator.leaves[leaf]
+        if declared.path.startswith(SCHEME):
+            repo = parse_reference(declared.path).repo
+            uri = f"{SCHEME}{repo}@{adapter.directory.name}"
+        elif Path(declared.path).is_absolute():
+            uri = declared.path
+        else:
+            place = declared.directory / declared.path
+            uri = Path(os.path.relpath(place, checked.source.directory)).as_posix()
+        found += [
+            Material(declared.name, f"{uri}/{name}", digest)
+            for name, digest in digests_of(adapter).items()
+        ]
+    found += [Material(name, name, digest) for name, digest in imports_of(checked).items()]
+    return sorted(found, key=lambda one: (one.name, one.uri))
+
+
+def _card(checked: Checked, output: Output, digest: str, outcome: Outcome) -> str:
+    type_ = adapter_type(output.node)
+    inputs = []
+    for leaf in _lenders(checked, output):
+        [adapter] = adapters_of([leaf])
+        declared = checked.elaborator.leaves[leaf]
+        inputs.append(Input(declared.name, declared.path, digests_of(adapter)))
+    loss = _loss(outcome)
+    notes = () if loss is None else (f"Truncation took {loss.total:.2%} of the norm.",)
+    return write_card(
+        Card(
+            title=output.target.name,
+            expression=output.label,
+            method=type_.method,
+            base=type_.base,
+            recipe_name=Path(checked.source.name).name,
+            recipe=checked.source.text,
+            params=_params(checked),
+            inputs=sorted(inputs, key=lambda one: (one.name, one.path)),
+            imports=imports_of(checked),
+            semantic_hash=digest,
+            notes=notes,
+        )
+    )
+
+
+def metadata(checked: Checked, output: Output, digest: str) -> dict[str, str]:
+    """What the file of the tensors says of itself. It depends on what the output means and on
+    nothing else, so that two recipes of one meaning build the same bytes."""
+    inputs = sorted(map(adapter_digest, adapters_of(_lenders(checked, output))))
+    return {
+        "format": "pt",
+        "pemlang_semantic_hash": digest,
+        "pemlang_version": __version__,
+        "pemlang_inputs": " ".join(inputs),
+    }
+
+
+def _params(checked: Checked) -> dict[str, str]:
+    return {name: _param(value) for name, value in checked.params.items()}
+
+
+def _param(value: object) -> str:
+    if isinstance(value, Known):
+        return str(value.truth).lower()
+    return shown(value) if isinstance(value, Fraction) else str(value)

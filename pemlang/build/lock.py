@@ -1,0 +1,254 @@
+"""pem.lock: what the recipes of a folder are made from, as text. For each adapter the digests of
+its files, the revision that a hub reference stood for, and the signature that a type check needs;
+for each import its digest; and the versions.
+
+With it a recipe is checked, planned and compared without a byte of its adapters.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pemlang.build.digests import content_digest, digests_of, take_digests
+from pemlang.build.imports import imports_of
+from pemlang.build.machine import default_threads
+from pemlang.build.place import placed
+from pemlang.check.check import check
+from pemlang.check.checked import Checked
+from pemlang.check.elaborate import Loaders
+from pemlang.check.load import loaders
+from pemlang.diagnostics import Fault, visible
+from pemlang.formats.adapter import Adapter
+from pemlang.formats.disk import is_file, open_plain
+from pemlang.formats.hub import SCHEME
+from pemlang.formats.signature import signature
+from pemlang.source import Source
+from pemlang.version import LANGUAGE, __version__
+
+NAME = "pem.lock"
+FORMAT = 1
+MAX_BYTES = 64 << 20
+ABOUT = "What the recipes of this folder are made from. Written by `pem lock`; commit it."
+
+
+@dataclass(frozen=True)
+class Locked:
+    """An adapter of a lock.
+
+    Attributes:
+        files: BLAKE3 of each file that is read, in the order its identity is taken in.
+        signature: its config and its tensors' names, dtypes and shapes.
+        revision: the commit a hub reference stood for.
+    """
+
+    files: Mapping[str, str]
+    signature: Mapping[str, Any]
+    revision: str | None = None
+
+    @property
+    def content(self) -> str:
+        """The identity of its content."""
+        return content_digest(self.files.values())
+
+
+@dataclass
+class Lock:
+    """A pem.lock.
+
+    Attributes:
+        directory: the folder it lies in; its recipes' own.
+        recipes: name to the sources of its adapters and the names of its imports.
+        adapters: source, as seen from the folder, to what it was.
+        imports: name to BLAKE3 of the text.
+        tool, language: the versions that made it.
+    """
+
+    directory: Path
+    recipes: dict[str, dict[str, list[str]]] = field(default_factory=dict)
+    adapters: dict[str, Locked] = field(default_factory=dict)
+    imports: dict[str, str] = field(default_factory=dict)
+    tool: str = __version__
+    language: int = LANGUAGE
+
+    def source(self, path: str, directory: Path) -> str:
+        """What an adapter's path, written in a recipe of some folder, is called here."""
+        if path.startswith(SCHEME) or Path(path).is_absolute():
+            return path
+        return Path(os.path.relpath(directory / path, self.directory)).as_posix()
+
+    def find(self, path: str, directory: Path) -> Locked:
+        """An adapter as it was; raises PEM0802."""
+        source = self.source(path, directory)
+        if source not in self.adapters:
+            raise Fault(
+                "PEM0802",
+                f"{visible(source)} is not in {NAME}",
+                f"run `pem lock` where the adapters are, and commit {NAME}",
+            )
+        return self.adapters[source]
+
+    def as_text(self) -> str:
+        """The file: stable to the byte, a line for each fact."""
+        adapters = {}
+        for source, locked in sorted(self.adapters.items()):
+            revision = {} if locked.revision is None else {"revision": locked.revision}
+            adapters[source] = revision | {"files": dict(locked.files), **locked.signature}
+        said = {
+            "about": ABOUT,
+            "lock": FORMAT,
+            "language": self.language,
+            "pemlang": self.tool,
+            "recipes": dict(sorted(self.recipes.items())),
+            "imports": dict(sorted(self.imports.items())),
+            "adapters": adapters,
+        }
+        return json.dumps(said, indent=1) + "\n"
+
+
+def read_lock(directory: Path) -> Lock:
+    """The lock of a folder; raises PEM0801 where there is none that can be read."""
+    path = directory / NAME
+    if not is_file(path):
+        raise Fault(
+            "PEM0801",
+            f"there is no {NAME} in {visible(directory)}",
+            "run `pem lock` on the recipe where its adapters are",
+        )
+    try:
+        with open_plain(path) as file:
+            data = file.read(MAX_BYTES + 1)
+    except OSError as error:
+        raise unreadable(path, error.strerror or str(error)) from None
+    return parse_lock(data, path)
+
+
+def parse_lock(data: bytes, path: Path) -> Lock:
+    """The lock in some bytes; raises PEM0801."""
+    try:
+        found = json.loads(data) if len(data) <= MAX_BYTES else None
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict) or type(found.get("lock")) is not int:
+        raise unreadable(path, "it is no lock")
+    if found["lock"] != FORMAT or found.get("language") != LANGUAGE:
+        raise unreadable(path, "another version of pemlang wrote it")
+    tool, parts = found.get("pemlang"), [found.get(k) for k in ("recipes", "imports", "adapters")]
+    recipes, imports, adapters = parts
+    if not isinstance(tool, str) or not all(isinstance(part, dict) for part in parts):
+        raise unreadable(path, "a part of it is missing")
+    assert recipes is not None and imports is not None and adapters is not None
+    lock = Lock(path.parent, tool=tool)
+    for name, made_of in recipes.items():
+        if not isinstance(made_of, dict) or not all(
+            _is_list(made_of.get(what)) for what in ("adapters", "imports")
+        ):
+            raise unreadable(path, f"what it says of {visible(name)} is no list of names")
+        lock.recipes[name] = {what: made_of[what] for what in ("adapters", "imports")}
+    for name, digest in imports.items():
+        if not isinstance(digest, str):
+            raise unreadable(path, f"the digest of {visible(name)} is no text")
+        lock.imports[name] = digest
+    for source, said in adapters.items():
+        lock.adapters[source] = _locked(path, source, said)
+    return lock
+
+
+def _locked(path: Path, source: str, said: Any) -> Locked:
+    files = said.get("files") if isinstance(said, dict) else None
+    revision = said.get("revision", "") if isinstance(said, dict) else None
+    whole = isinstance(files, dict) and len(files) in (2, 3) and isinstance(revision, str)
+    if not whole or not all(isinstance(digest, str) for digest in files.values()):  # type: ignore[union-attr]
+        raise unreadable(path, f"the entry of {visible(source)} is not whole")
+    assert isinstance(files, dict)
+    kept = {key: said[key] for key in ("config", "tensors", "statistics") if key in said}
+    return Locked(files, kept, revision or None)
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+def unreadable(path: Path, why: str) -> Fault:
+    """PEM0801 for a lock that is not to be read."""
+    return Fault(
+        "PEM0801",
+        f"cannot read {visible(path)}: {visible(why)}",
+        "write it anew: remove it, and run `pem lock` on the recipes of the folder",
+    )
+
+
+def recording(inner: Loaders, loaded: dict[tuple[str, Path], Adapter]) -> Loaders:
+    """Loaders that note each adapter by its path as written and the folder of the recipe."""
+
+    def adapter(path: str, directory: Path) -> tuple[str, Adapter]:
+        key, found = inner.adapter(path, directory)
+        loaded[path, directory] = found
+        return key, found
+
+    return Loaders(adapter, inner.model)
+
+
+def locked_now(path: Path, source: Source, settings: Mapping[str, str | float | bool]) -> Lock:
+    """The lock of one recipe as its adapters are now, whole, fetched where they are on the hub.
+
+    Raises:
+        PemError: everything wrong with the recipe, or PEM0411 a file that cannot be read.
+    """
+    check(path, source, loaders(), settings).report.raise_errors()
+    loaded: dict[tuple[str, Path], Adapter] = {}
+    checked = check(path, source, recording(loaders(whole=True), loaded), settings)
+    checked.report.raise_errors()
+    with placed(None):
+        take_digests([adapter.weights for adapter in loaded.values()], default_threads())
+        return _lock_of(checked, loaded)
+
+
+def _lock_of(checked: Checked, loaded: Mapping[tuple[str, Path], Adapter]) -> Lock:
+    imports = imports_of(checked)
+    lock = Lock(checked.source.directory, imports=imports)
+    for (path, where), adapter in loaded.items():
+        source = lock.source(path, where)
+        revision = adapter.directory.name if path.startswith(SCHEME) else None
+        lock.adapters[source] = Locked(digests_of(adapter), signature(adapter), revision)
+    made_of = {"adapters": sorted(lock.adapters), "imports": sorted(imports)}
+    lock.recipes[checked.path.name] = made_of
+    return lock
+
+
+def joined(old: Lock | None, new: Sequence[Lock]) -> Lock:
+    """The lock of a folder with some of its recipes locked anew. What no recipe that is still
+    there needs goes."""
+    total = Lock(new[0].directory)
+    for lock in [*([] if old is None else [old]), *new]:
+        total.recipes |= lock.recipes
+        total.adapters |= lock.adapters
+        total.imports |= lock.imports
+    total.recipes = {k: v for k, v in total.recipes.items() if is_file(total.directory / k)}
+    total.adapters = {k: v for k, v in total.adapters.items() if k in _needed(total, "adapters")}
+    total.imports = {k: v for k, v in total.imports.items() if k in _needed(total, "imports")}
+    return total
+
+
+def _needed(lock: Lock, what: str) -> set[str]:
+    return {name for made_of in lock.recipes.values() for name in made_of[what]}
+
+
+def write_lock(lock: Lock) -> Path:
+    """Write a lock, whole or not at all; raises OSError."""
+    path = lock.directory / NAME
+    new = path.with_name(f".{NAME}.{secrets.token_hex(8)}")
+    try:
+        with new.open("x", encoding="utf-8") as file:
+            file.write(lock.as_text())
+            file.flush()
+            os.fsync(file.fileno())
+        new.replace(path)
+    finally:
+        new.unlink(missing_ok=True)
+    return path

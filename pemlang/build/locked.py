@@ -1,0 +1,125 @@
+"""Recipes read by their lock: without their adapters, or held to what it has of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from pemlang.build.digests import digests_of
+from pemlang.build.imports import import_name, imports_of
+from pemlang.build.lock import NAME, Lock, Locked, unreadable
+from pemlang.check.checked import Checked
+from pemlang.check.elaborate import Loaders
+from pemlang.check.load import Identities, local, model
+from pemlang.diagnostics import Fault, visible
+from pemlang.formats.adapter import Adapter
+from pemlang.formats.hub import SCHEME, parse_reference
+from pemlang.formats.signature import Malformed, adapter_from
+from pemlang.version import __version__
+
+
+def locked_loaders(lock: Lock) -> Loaders:
+    """Adapters as the lock has them, their content for identity; no file of theirs is opened."""
+    seen: dict[str, Adapter] = {}
+    identities = Identities()
+
+    def adapter(path: str, directory: Path) -> tuple[str, Adapter]:
+        locked, source = lock.find(path, directory), lock.source(path, directory)
+        if source not in seen:
+            seen[source] = from_lock(lock, path, directory)
+        found = seen[source]
+        return identities.of(found.directory, locked.content), found
+
+    return Loaders(adapter, model)
+
+
+def from_lock(lock: Lock, path: str, directory: Path) -> Adapter:
+    """An adapter as the lock has it; raises PEM0801, PEM0802."""
+    locked = lock.find(path, directory)
+    place = _place(path, directory, locked)
+    weights = list(locked.files)[1]
+    if weights != Path(weights).name:
+        raise unreadable(lock.directory / NAME, f"{weights} is no name of a file")
+    try:
+        return adapter_from(locked.signature, place, weights)
+    except Malformed as error:
+        source = lock.source(path, directory)
+        raise unreadable(lock.directory / NAME, f"of {source}: {error}") from None
+
+
+def _place(path: str, directory: Path, locked: Locked) -> Path:
+    """Where an adapter would lie: what tells it from another of the same content."""
+    if path.startswith(SCHEME):
+        return Path(f"{SCHEME}{parse_reference(path).repo}@{locked.revision}")
+    return local(path, directory)
+
+
+def held(lock: Lock, inner: Loaders, whole: bool) -> Loaders:
+    """Loaders that give only what the lock has: hub references at the revision it has, and, once
+    the tensors are there, files of the digests it has.
+
+    Raises:
+        Fault: PEM0802 for an adapter that is not in the lock, PEM0803 for one that differs.
+    """
+
+    def adapter(path: str, directory: Path) -> tuple[str, Adapter]:
+        locked = lock.find(path, directory)
+        if locked.revision is not None and path.startswith(SCHEME):
+            pinned = f"{SCHEME}{parse_reference(path).repo}@{locked.revision}"
+            key, found = inner.adapter(pinned, directory)
+        else:
+            key, found = inner.adapter(path, directory)
+        if whole:
+            for name in differences(locked.files, digests_of(found)):
+                raise Fault(
+                    "PEM0803",
+                    f"{visible(name)} of {visible(lock.source(path, directory))} is not what "
+                    f"{NAME} has",
+                    "put the locked file back, or run `pem lock` and have the change reviewed",
+                    (_told(locked.files.get(name), digests_of(found).get(name)),),
+                )
+        return key, found
+
+    return Loaders(adapter, inner.model)
+
+
+def differences(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
+    """The names whose digests differ."""
+    return [n for n in dict.fromkeys((*before, *after)) if before.get(n) != after.get(n)]
+
+
+def _told(before: str | None, after: str | None) -> str:
+    one, two = (digest[:12] if digest else "none" for digest in (before, after))
+    return f"BLAKE3 was {visible(one)}, is {two}"
+
+
+def hold_imports(checked: Checked, lock: Lock) -> None:
+    """Report each import of a recipe that is not what the lock has: PEM0802, PEM0803."""
+    now = imports_of(checked)
+    for statement, path in checked.program.imports.items():
+        name = import_name(path, checked.source.directory)
+        before = lock.imports.get(name)
+        if before is None:
+            fault = Fault(
+                "PEM0802", f"{visible(name)} is not in {NAME}", f"run `pem lock`, and commit {NAME}"
+            )
+        elif before != now.get(name):
+            fault = Fault(
+                "PEM0803",
+                f"{visible(name)} is not what {NAME} has",
+                "put the locked text back, or run `pem lock` and have the change reviewed",
+                (_told(before, now.get(name)),),
+            )
+        else:
+            continue
+        checked.report.add(fault.at(statement.span))
+
+
+def hold_version(lock: Lock) -> None:
+    """Raise PEM0804 where another version made the lock: it may give other bytes."""
+    if lock.tool != __version__:
+        raise Fault(
+            "PEM0804",
+            f"{NAME} was written by pemlang {visible(lock.tool, 40)}, this is {__version__}",
+            f'pip install "pemlang=={visible(lock.tool, 40)}", or run `pem lock` again',
+        )

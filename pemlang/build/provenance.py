@@ -1,0 +1,228 @@
+"""Where an output came from: an in-toto statement with a SLSA v1 provenance beside its tensors.
+
+It names no absolute path and no time, so that it is the same to the byte wherever and whenever a
+recipe is built. See https://slsa.dev/spec/v1.0/provenance.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pemlang.build.digests import ALGORITHM
+from pemlang.diagnostics import Fault, visible
+from pemlang.formats.disk import open_plain
+from pemlang.version import LANGUAGE, __version__
+
+NAME = "provenance.json"
+STATEMENT = "https://in-toto.io/Statement/v1"
+PREDICATE = "https://slsa.dev/provenance/v1"
+BUILD = "urn:pemlang:build:v1"
+MAX_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class Material:
+    """A file that an output was made from.
+
+    Attributes:
+        name: what the recipe calls the adapter or import.
+        uri: where the file is, seen from the recipe's folder; for the hub with its revision.
+        digest: its BLAKE3; of an import, that of its text.
+    """
+
+    name: str
+    uri: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A file of an output.
+
+    Attributes:
+        sha256, blake3: its digests.
+        parts: what it holds, so that a change can be named: a config's fields, or the BLAKE3 of
+            each tensor.
+    """
+
+    sha256: str
+    blake3: str
+    parts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What is known of an output once it has been made, for a build that need not make it again.
+
+    Attributes:
+        method: lora or ia3.
+        sites, rank, size: how many modules it changes, the largest rank (0 for (IA)³), the bytes
+            of its tensors' file.
+        loss: what truncation took in all and by site; None where nothing was cut.
+        warnings: of the output: code, message, help and notes of each.
+    """
+
+    method: str
+    sites: int
+    rank: int
+    size: int
+    loss: tuple[float, Mapping[str, float]] | None
+    warnings: Sequence[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """All of a statement.
+
+    Attributes:
+        recipe, text: the recipe's file name, and its text.
+        params: the values of the recipe's params.
+        output, expression: where the recipe saves, and what, as written.
+        normal_form: the same by algebra.
+        semantic_hash: equal for outputs of equal meaning.
+        materials: what it was made from.
+        subjects: its files.
+        outcome: what came out.
+        tool, language: the versions that made it.
+    """
+
+    recipe: str
+    text: str
+    params: Mapping[str, str]
+    output: str
+    expression: str
+    normal_form: str
+    semantic_hash: str
+    materials: Sequence[Material]
+    subjects: Mapping[str, Subject]
+    outcome: Outcome
+    tool: str = __version__
+    language: int = LANGUAGE
+
+    def as_text(self) -> str:
+        """The statement, stable to the byte."""
+        subjects = [
+            {
+                "name": name,
+                "digest": {"sha256": one.sha256, ALGORITHM: one.blake3},
+                **({"annotations": {"parts": dict(one.parts)}} if one.parts else {}),
+            }
+            for name, one in sorted(self.subjects.items())
+        ]
+        dependencies = [
+            {"name": one.name, "uri": one.uri, "digest": {ALGORITHM: one.digest}}
+            for one in self.materials
+        ]
+        asked = {
+            "recipe": {"name": self.recipe, "text": self.text},
+            "params": dict(self.params),
+            "output": self.output,
+            "expression": self.expression,
+        }
+        followed = {"normalForm": self.normal_form, "semanticHash": self.semantic_hash}
+        statement = {
+            "_type": STATEMENT,
+            "subject": subjects,
+            "predicateType": PREDICATE,
+            "predicate": {
+                "buildDefinition": {
+                    "buildType": BUILD,
+                    "externalParameters": asked,
+                    "internalParameters": followed,
+                    "resolvedDependencies": dependencies,
+                },
+                "runDetails": {
+                    "builder": {
+                        "id": "urn:pemlang",
+                        "version": {"pemlang": self.tool, "language": str(self.language)},
+                    },
+                    "byproducts": [{"name": "outcome", "annotations": asdict(self.outcome)}],
+                },
+            },
+        }
+        return json.dumps(statement, indent=1) + "\n"
+
+
+def read_provenance(directory: Path) -> Provenance:
+    """The statement of an output; raises PEM0810 where there is none that pemlang wrote."""
+    path = directory / NAME
+    try:
+        with open_plain(path) as file:
+            data = file.read(MAX_BYTES + 1)
+        found = json.loads(data) if len(data) <= MAX_BYTES else None
+        return _parsed(found)
+    except FileNotFoundError:
+        why = f"{visible(directory)} has no {NAME}"
+    except OSError as error:
+        why = f"cannot read {visible(path)}: {error.strerror or error}"
+    except (ValueError, RecursionError, KeyError, TypeError, AttributeError, AssertionError):
+        why = f"{visible(path)} is no provenance that this version of pemlang reads"
+    raise Fault("PEM0810", why, "build the adapter again with `pem build`")
+
+
+def _parsed(found: Any) -> Provenance:
+    """A statement by its fields; what is missing or of another type raises one of what is caught
+    above."""
+    if (found["_type"], found["predicateType"]) != (STATEMENT, PREDICATE):
+        raise ValueError
+    definition = found["predicate"]["buildDefinition"]
+    details = found["predicate"]["runDetails"]
+    asked, followed = definition["externalParameters"], definition["internalParameters"]
+    if definition["buildType"] != BUILD:
+        raise ValueError
+    versions = details["builder"]["version"]
+    outcome = details["byproducts"][0]["annotations"]
+    loss = outcome["loss"]
+    return Provenance(
+        recipe=_text(asked["recipe"]["name"]),
+        text=_text(asked["recipe"]["text"]),
+        params=_texts(asked["params"]),
+        output=_text(asked["output"]),
+        expression=_text(asked["expression"]),
+        normal_form=_text(followed["normalForm"]),
+        semantic_hash=_text(followed["semanticHash"]),
+        materials=[
+            Material(_text(one["name"]), _text(one["uri"]), _text(one["digest"][ALGORITHM]))
+            for one in definition["resolvedDependencies"]
+        ],
+        subjects={
+            _text(one["name"]): Subject(
+                _text(one["digest"]["sha256"]),
+                _text(one["digest"][ALGORITHM]),
+                dict(one.get("annotations", {}).get("parts", {})),
+            )
+            for one in found["subject"]
+        },
+        outcome=Outcome(
+            _text(outcome["method"]),
+            int(outcome["sites"]),
+            int(outcome["rank"]),
+            int(outcome["size"]),
+            None if loss is None else (float(loss[0]), {k: float(v) for k, v in loss[1].items()}),
+            [
+                {
+                    "code": _text(one["code"]),
+                    "message": _text(one["message"]),
+                    "help": None if one["help"] is None else _text(one["help"]),
+                    "notes": [_text(note) for note in one["notes"]],
+                }
+                for one in outcome["warnings"]
+            ],
+        ),
+        tool=_text(versions["pemlang"]),
+        language=int(versions["language"]),
+    )
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
+def _texts(value: Any) -> dict[str, str]:
+    return {_text(name): _text(one) for name, one in value.items()}

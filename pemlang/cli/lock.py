@@ -1,0 +1,78 @@
+"""`pem lock`: write down what recipes are made from."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from pemlang.cli.common import coloured, recipes_options, say
+from pemlang.diagnostics import Fault, PemError, visible
+
+if TYPE_CHECKING:
+    from pemlang.build.lock import Lock
+
+
+@click.command()
+@recipes_options
+def lock(recipes: tuple[str, ...], settings: dict[str, str], form: str) -> int:
+    """Write pem.lock beside recipes: what they are made from.
+
+    It holds the digests of each adapter's files, the commit that a hub revision stands for, the
+    signature that a check needs, and the digest of each import. Commit it: `pem check --locked`,
+    `pem plan --locked` and `pem diff` then need no adapters, and `pem build --locked` refuses
+    what has changed.
+    """
+    from pemlang.api import load
+    from pemlang.build.lock import NAME, joined, read_lock, write_lock
+    from pemlang.build.place import placed
+    from pemlang.formats.disk import is_file
+
+    found: dict[Path, list[Lock]] = {}
+    try:
+        for recipe in recipes:
+            new = load(recipe, settings).lock()
+            found.setdefault(new.directory, []).append(new)
+        for directory, new_ones in found.items():
+            old = read_lock(directory) if is_file(directory / NAME) else None
+            total = joined(old, new_ones)
+            with placed(None):
+                path = write_lock(total)
+            if form == "text":
+                click.echo(
+                    click.style(os.path.relpath(path), bold=True), color=coloured(sys.stdout)
+                )
+                for line in _changes(old, total):
+                    click.echo(f"    {line}")
+    except PemError as error:
+        return say(error.diagnostics, form)
+    except Fault as fault:
+        return say([fault.at(None)], form)
+    return say([], form) if form == "json" else 0
+
+
+def _changes(old: Lock | None, new: Lock) -> list[str]:
+    """What a lock says that it did not say before."""
+    before = {} if old is None else {s: locked.files for s, locked in old.adapters.items()}
+    after = {source: locked.files for source, locked in new.adapters.items()}
+    lines = _told(before, after)
+    imports = {} if old is None else {name: {"": d} for name, d in old.imports.items()}
+    lines += _told(imports, {name: {"": digest} for name, digest in new.imports.items()})
+    return lines or ["nothing has changed"]
+
+
+def _told(
+    before: Mapping[str, Mapping[str, str]], after: Mapping[str, Mapping[str, str]]
+) -> list[str]:
+    lines = [f"+ {visible(name)}" for name in sorted(after.keys() - before.keys())]
+    lines += [f"− {visible(name)}" for name in sorted(before.keys() - after.keys())]
+    for name in sorted(after.keys() & before.keys()):
+        changed = [f for f in after[name] if before[name].get(f) != after[name][f]]
+        if changed:
+            files = ", ".join(visible(file) for file in changed if file)
+            lines.append(f"~ {visible(name)}{': ' * bool(files)}{files}")
+    return lines
