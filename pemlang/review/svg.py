@@ -17,9 +17,10 @@ from pemlang.diagnostics import visible
 from pemlang.review.graph import Edge, Picture, Vertex
 
 _BOX, _LABEL, _LANE = 46.0, 30.0, 14.0  # heights
-_GAP, _CURVE, _MARGIN, _ARROW = 14.0, 28.0, 12.0, 7.0
+_GAP, _CURVE, _MARGIN, _ARROW = 14.0, 24.0, 12.0, 7.0
 _TITLE_SIZE, _DETAIL_SIZE, _LABEL_SIZE = 13.0, 11.0, 11.0
 _SWEEPS = 12
+_FITS = 1600.0  # a wider picture would not be readable when it is made to fit a page
 _NARROW, _WIDE = frozenset("iIjlrtf.,:;'|!()[]{} -·/\\"), frozenset("mwMWQOG%@&⊕⊗⊖—…")
 
 
@@ -71,8 +72,9 @@ def as_svg(found: Picture, alone: bool = True) -> str:
         if place.vertex is not None
     ]
     style = f"<style>{graph_style()}</style>" if alone else ""
+    kind = "pem-graph" if width <= _FITS else "pem-graph wide"
     return (
-        f'<svg class="pem-graph" xmlns="http://www.w3.org/2000/svg" role="img" '
+        f'<svg class="{kind}" xmlns="http://www.w3.org/2000/svg" role="img" '
         f'aria-label="{_escaped(_summary(found))}" width="{width:.0f}" height="{height:.0f}" '
         f'viewBox="0 0 {width:.0f} {height:.0f}">{style}\n' + "\n".join(body) + "\n</svg>\n"
     )
@@ -104,7 +106,7 @@ def _columns(found: Picture) -> tuple[list[list[_Place]], list[_Line]]:
     lines = []
     for edge in found.edges:
         start, end = boxes[edge.source], boxes[edge.target]
-        lane = [_Place(start.layer + 1, text_width(edge.label, _LABEL_SIZE) + 8, _LABEL)]
+        lane = [_Place(start.layer + 1, text_width(edge.label, _LABEL_SIZE) + 4, _LABEL)]
         lane += [_Place(layer, 0, _LANE) for layer in range(start.layer + 2, end.layer)]
         for place in lane:
             columns[place.layer].append(place)
@@ -244,7 +246,7 @@ def _curve(x: float, y: float, to_x: float, to_y: float) -> str:
 
 def _box_width(vertex: Vertex) -> float:
     title = text_width(vertex.title, _TITLE_SIZE) * 1.06  # bold
-    return max(title, text_width(vertex.detail, _DETAIL_SIZE)) + 28
+    return max(title, text_width(vertex.detail, _DETAIL_SIZE)) + 24
 
 
 def text_width(text: str, size: float) -> float:
