@@ -394,8 +394,8 @@ def test_a_table_is_sorted_by_its_headers(browser: Any, quickstart: Path) -> Non
     norms.get_by_role("button").press("Enter")
     assert norms.get_attribute("aria-sort") == "descending"
     assert seen.column("#s0", 5) == sorted(seen.column("#s0", 5), key=float, reverse=True)
-    seen.page.locator("#s2 th button").first.click()
-    assert seen.column("#s2", 0) == sorted(seen.column("#s2", 0))
+    seen.page.locator("#s3 th button").first.click()
+    assert seen.column("#s3", 0) == sorted(seen.column("#s2", 0))
     assert seen.complaints == []
     seen.page.close()
 
@@ -419,11 +419,11 @@ def test_a_long_table_is_searched(browser: Any, folder: Path) -> None:
 
 def test_a_choice_redraws_a_chart_and_its_numbers(browser: Any, quickstart: Path) -> None:
     seen = opened(browser, quickstart)
-    figure = seen.page.locator("#s3 figure").first
+    figure = seen.page.locator("#s4 figure").first
     figure.locator("summary").click()
-    before = seen.column("#s3 figure:first-of-type", 1)
+    before = seen.column("#s4 figure:first-of-type", 1)
     figure.locator("select").select_option(index=1)
-    after = seen.column("#s3 figure:first-of-type", 1)
+    after = seen.column("#s4 figure:first-of-type", 1)
     assert len(before) == len(after) == 5
     assert before != after
     assert seen.complaints == []
@@ -483,7 +483,7 @@ def test_hostile_names_run_nothing(browser: Any, tmp_path: Path) -> None:
     quoted = [name.replace("\\", "\\\\").replace('"', '\\"') for name in names]
     text = "".join(f'adapter a{i} = "{name}"\n' for i, name in enumerate(quoted))
     text = text.replace("{", "{{").replace("}", "}}")
-    text += f'# {SCRIPT}\nsave a0 + 2 * a1 to "{quoted[1]}"\nsave a2 to "{quoted[0]}"\n'
+    text += f'# {SCRIPT}\nsave a0 + 2 * a1 to "out/{quoted[1]}"\nsave a2 to "out/{quoted[0]}"\n'
     pages = [
         (recipe(tmp_path, text),),
         (tmp_path / IMAGE,),
