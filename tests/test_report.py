@@ -395,7 +395,7 @@ def test_a_table_is_sorted_by_its_headers(browser: Any, quickstart: Path) -> Non
     assert norms.get_attribute("aria-sort") == "descending"
     assert seen.column("#s0", 5) == sorted(seen.column("#s0", 5), key=float, reverse=True)
     seen.page.locator("#s3 th button").first.click()
-    assert seen.column("#s3", 0) == sorted(seen.column("#s2", 0))
+    assert seen.column("#s3", 0) == sorted(seen.column("#s3", 0))
     assert seen.complaints == []
     seen.page.close()
 
