@@ -32,6 +32,16 @@ def read_source(path: Path, name: str | None = None) -> Source:
         ) from None
     except ValueError:  # a NUL in the path
         raise Fault("PEM0100", f"cannot read {shown}: not a path", "check the path") from None
+    return decoded(data, name, path.resolve().parent)
+
+
+def decoded(data: bytes, name: str, directory: Path) -> Source:
+    """The text of a recipe that was read from somewhere, MAX_BYTES and one more at the most.
+
+    Raises:
+        Fault: as read_source, for what was read.
+    """
+    shown = visible(name)
     if len(data) > MAX_BYTES:
         raise Fault(
             "PEM0101",
@@ -56,4 +66,4 @@ def read_source(path: Path, name: str | None = None) -> Source:
             f"{shown} is empty",
             'a recipe declares adapters and saves one: adapter a = "dir", then save a to "out/a"',
         )
-    return Source(name, text.replace("\r\n", "\n"), path.resolve().parent)
+    return Source(name, text.replace("\r\n", "\n"), directory)
