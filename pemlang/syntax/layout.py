@@ -117,13 +117,19 @@ class _Layout(Places):
             before = self.notes(self.lead(operand, need))
             free = free and not before
             rest += [line_after(before, " "), word + " ", self.expression(operand, need)]
-        head = (start, *rest[:-1])
-        if not free or not hugs(tree) or boxes.has_newline(head):
-            return _Joined(start, tuple(rest), None)
-        last = rest[-1]
+        hug = self._hug(tree, (start, *rest[:-1]), rest[-1]) if free else None
+        return _Joined(start, tuple(rest), hug)
+
+    def _hug(self, tree: t.Tree, head: Box, last: Box) -> tuple[Box, Box] | None:
+        """The operands of a tree, if the last can be broken and the others be left on a line."""
+        if not hugs(tree) or boxes.has_newline(head):
+            return None
         if isinstance(last, Hug):
-            return _Joined(start, tuple(rest), ((head, last.head), last.last))
-        return _Joined(start, tuple(rest), (head, last))
+            return (head, last.head), last.last
+        operand = operands(tree)[-1]
+        if joins(operand) and binds(operand) > binds(tree):
+            return None  # comments keep its own operands from being left on a line
+        return head, last
 
     def leaf(self, tree: t.Tree) -> str:
         found = _LEAF.match(self._text, self.lead(tree))
