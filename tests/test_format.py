@@ -207,6 +207,16 @@ TOO_LONG = [
         f"def f(\n    {LONG}: adapter,\n    y: adapter,\n    weight: number = 0.5,\n"
         f") -> adapter = {LONG}_again",
     ),
+    # A selection after what it selects from.
+    (
+        f"let x = ties([{LONG}, {LONG}], density=0.25, weights=[1, 2])[layers 0..15]",
+        f"let x = ties(\n    [{LONG}, {LONG}],\n    density=0.25,\n    weights=[1, 2],\n"
+        ")[layers 0..15]",
+    ),
+    (
+        f"let x = {LONG}[like {LONG} + {LONG} + {LONG}]",
+        f"let x = {LONG}[\n    like {LONG} + {LONG} + {LONG}\n]",
+    ),
     # No brackets make these any shorter.
     (f'assert a < 1 else "{LONG * 5}"', f'assert a < 1 else "{LONG * 5}"'),
     (f'let x = "{LONG * 5}"', f'let x = "{LONG * 5}"'),

@@ -56,10 +56,10 @@ def fmt(paths: tuple[str, ...], check: bool, diff: bool) -> int:
 
 def _one(path: str, check: bool, diff: bool) -> bool:
     """Lay one recipe out; whether that changes it."""
-    from pemlang.syntax.files import MAX_BYTES, decoded
+    from pemlang.syntax.files import decoded
     from pemlang.syntax.format import formatted
 
-    data = sys.stdin.buffer.read(MAX_BYTES + 1) if path == STDIN else _read(path, MAX_BYTES + 1)
+    data = _read(path)
     name = "standard input" if path == STDIN else path
     text = formatted(decoded(data, name, Path()))
     changes = text.encode() != data
@@ -108,7 +108,8 @@ def _inside(directory: str, mistakes: list[Diagnostic]) -> Iterator[str]:
                 entries = sorted(found, key=lambda entry: entry.name)
             entries = [entry for entry in entries if not entry.name.startswith(".")]
         except OSError as error:
-            mistakes.append(_unreadable(directory, error).at(None))
+            why = f"cannot read {visible(directory)}: {error.strerror or error}"
+            mistakes.append(Fault("PEM0100", why, "check the path").at(None))
             continue
         paths = [entry.path for entry in entries if entry.name.endswith(".pem")]
         yield from (path for path in paths if stat.S_ISREG(_mode(path)))
@@ -126,25 +127,20 @@ def _mode(path: str) -> int:
 def _is_certificate(path: str) -> bool:
     """Whether a file in a directory is of the other kind that is called .pem."""
     try:
-        return _read(path, 1024).lstrip().startswith(b"-----BEGIN")
+        return _read(path).lstrip().startswith(b"-----BEGIN")
     except Fault:
         return False  # reading it again will say so
 
 
-def _read(path: str, most: int) -> bytes:
-    try:
-        if _mode(path) and not stat.S_ISREG(_mode(path)):  # a pipe, say, cannot be rewritten
-            raise Fault("PEM0100", f"{visible(path)} is not a file", "give a recipe's path, or -")
-        with Path(path).open("rb") as file:
-            return file.read(most)
-    except OSError as error:
-        raise _unreadable(path, error) from None
+def _read(path: str) -> bytes:
+    from pemlang.syntax.files import MAX_BYTES, read_bytes
 
-
-def _unreadable(path: str, error: OSError) -> Fault:
-    return Fault(
-        "PEM0100", f"cannot read {visible(path)}: {error.strerror or error}", "check the path"
-    )
+    if path == STDIN:
+        return sys.stdin.buffer.read(MAX_BYTES + 1)
+    mode = _mode(path)
+    if mode and not stat.S_ISREG(mode):  # a pipe, say, cannot be rewritten
+        raise Fault("PEM0100", f"{visible(path)} is not a file", "give the path of a recipe, or -")
+    return read_bytes(Path(path), path)
 
 
 def _replace(target: Path, text: str, name: str) -> None:

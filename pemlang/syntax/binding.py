@@ -60,10 +60,10 @@ def hugs(tree: t.Tree, within: bool = False) -> bool:
         return False
     if binds(last) <= binds(tree):  # a sum to be broken: only where there is one factor
         return len(others) == 1 and not within
-    return _opens(last, binds(tree) + 1)
+    return opens(last, binds(tree) + 1)
 
 
-def _opens(tree: t.Tree, need: int) -> bool:
+def opens(tree: t.Tree, need: int = POSTFIX) -> bool:
     """Whether a tree can be broken inside brackets that stand at its end."""
     if binds(tree) < need:
         return True
@@ -73,12 +73,17 @@ def _opens(tree: t.Tree, need: int) -> bool:
         case t.ListOf():
             return bool(tree.items)
         case t.Select():
-            return isinstance(tree.selector, t.Globs) or _opens(tree.operand, POSTFIX)
+            return isinstance(tree.selector, t.Globs) or opens(tree.operand)
         case t.Unary():
-            return _opens(tree.operand, UNARY)
+            return opens(tree.operand, UNARY)
     return isinstance(tree, t.Per) or (joins(tree) and hugs(tree, within=True))
 
 
 def _is_simple(tree: t.Tree) -> bool:
     lists = isinstance(tree, t.Call | t.ListOf | t.Per | t.Globs)
     return not lists and all(map(_is_simple, tree.children()))
+
+
+def is_short(tree: t.Tree) -> bool:
+    """Whether a selector has but names and numbers."""
+    return not any(any(child.children()) for child in tree.children())

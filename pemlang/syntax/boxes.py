@@ -46,6 +46,13 @@ class Nest:
 
 
 @dataclass(frozen=True, slots=True)
+class Flat:
+    """On one line, however long."""
+
+    inner: Box
+
+
+@dataclass(frozen=True, slots=True)
 class Group:
     """On one line, or else with a line's end at each of its own Lines."""
 
@@ -66,7 +73,9 @@ class Hug:
     otherwise: Group
 
 
-Box: TypeAlias = "str | Line | Newline | Overhang | IfBroken | Nest | Group | Hug | tuple[Box, ...]"
+Box: TypeAlias = (
+    "str | Line | Newline | Overhang | IfBroken | Nest | Flat | Group | Hug | tuple[Box, ...]"
+)
 
 Placed: TypeAlias = "tuple[int, bool, Box]"  # how far in, whether on one line, and what
 
@@ -116,6 +125,8 @@ def _opened(box: Box, indent: int, flat: bool, room: int, rest: list[Placed]) ->
             return [] if flat else [(indent, flat, box.text)]
         case Nest():
             return [(indent + INDENT, flat, box.inner)]
+        case Flat():
+            return [(indent, True, box.inner)]
         case Group():
             flat = flat or (not box.broken and _fits([(0, True, box.inner)], room, rest))
             return [(indent, flat, box.inner)]
@@ -149,8 +160,8 @@ def _fits(found: list[Placed], room: int, rest: list[Placed]) -> bool:
                 return True
             case IfBroken() if not flat:
                 room -= len(box.text)
-            case Nest() | Group():
-                stack.append((0, flat, box.inner))
+            case Nest() | Flat() | Group():
+                stack.append((0, flat or isinstance(box, Flat), box.inner))
             case Hug():
                 stack += [(0, flat, (box.head, box.last) if flat else box.otherwise)]
             case tuple():

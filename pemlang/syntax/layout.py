@@ -23,7 +23,9 @@ from pemlang.syntax.binding import (
     binds,
     ends_lines,
     hugs,
+    is_short,
     joins,
+    opens,
     operands,
     words,
 )
@@ -195,15 +197,20 @@ class _Layout(Places):
         return (pattern, ": ", self.expression(tree.value))
 
     def select(self, tree: t.Select) -> Box:
-        operand, selector = self.expression(tree.operand, POSTFIX), tree.selector
+        operand, at = self.expression(tree.operand, POSTFIX), tree.operand.span.end
+        selector = tree.selector
         if isinstance(selector, t.Globs):
-            at = tree.operand.span.end
             return (operand, self.brackets(at, selector.patterns, self.leaf, comma=False))
-        if isinstance(selector, t.Like):
-            return (operand, "[like ", self.expression(selector.other), "]")
-        first, last = selector.first, selector.last
-        to = () if last is first else ("..", self.expression(last, SUM))
-        return (operand, "[layers ", self.expression(first, SUM), *to, "]")
+        box = self.brackets(at, [selector], self.selector, comma=False)
+        whole = opens(tree.operand) and is_short(selector) and not boxes.has_newline(box)
+        return (operand, boxes.Flat(box) if whole else box)
+
+    def selector(self, tree: t.Layers | t.Like) -> Box:
+        if isinstance(tree, t.Like):
+            return ("like ", self.expression(tree.other))
+        first = self.expression(tree.first, SUM)
+        to = () if tree.last is tree.first else ("..", self.expression(tree.last, SUM))
+        return ("layers ", first, *to)
 
     # --- types -----------------------------------------------------------------------------
 
