@@ -72,6 +72,9 @@ def on_a_terminal(folder: Path, *args: str, **env: str) -> str:
         (["check", "wrong.pem"], 1),
         (["build", "wrong.pem"], 1),
         (["check", "nowhere.pem"], 1),
+        (["fmt", "--check", "recipe.pem"], 0),
+        (["fmt", "wrong.pem", "nowhere.pem"], 1),
+        (["fmt"], 2),
         (["inspect", "a"], 0),
         (["inspect", "nowhere"], 1),
         (["ops"], 0),
@@ -97,7 +100,7 @@ def test_exit_codes(folder: Path, args: list[str], code: int) -> None:
     done = pem(folder, *args)
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
-    assert done.stdout or done.stderr or args[0] == "check"
+    assert done.stdout or done.stderr or args[0] in ("check", "fmt")
 
 
 def test_a_check_that_finds_nothing_is_silent_in_a_pipe(folder: Path) -> None:

@@ -18,8 +18,8 @@ from pemlang.version import __version__
 
 # Each in a file of its own, imported only when it is called: start-up is part of every command.
 COMMANDS = (
-    "build", "check", "plan", "lock", "diff", "report", "graph", "verify", "explain-output", "sign",
-    "inspect", "ops", "explain",
+    "build", "check", "fmt", "plan", "lock", "diff", "report", "graph", "verify",
+    "explain-output", "sign", "inspect", "ops", "explain",
 )  # fmt: skip
 
 

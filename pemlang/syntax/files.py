@@ -22,16 +22,34 @@ def read_source(path: Path, name: str | None = None) -> Source:
             certificate, PEM0104 empty.
     """
     name = str(path) if name is None else name
+    return decoded(read_bytes(path, name), name, path.resolve().parent)
+
+
+def read_bytes(path: Path, name: str) -> bytes:
+    """What is in a recipe file, MAX_BYTES and one more at the most.
+
+    Raises:
+        Fault: PEM0100 missing or unreadable.
+    """
     shown = visible(name)
     try:
         with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
+            return file.read(MAX_BYTES + 1)
     except OSError as error:
         raise Fault(
             "PEM0100", f"cannot read {shown}: {error.strerror or error}", "check the path"
         ) from None
     except ValueError:  # a NUL in the path
         raise Fault("PEM0100", f"cannot read {shown}: not a path", "check the path") from None
+
+
+def decoded(data: bytes, name: str, directory: Path) -> Source:
+    """The text of a recipe, from what was read of it.
+
+    Raises:
+        Fault: as read_source, for what was read.
+    """
+    shown = visible(name)
     if len(data) > MAX_BYTES:
         raise Fault(
             "PEM0101",
@@ -56,4 +74,4 @@ def read_source(path: Path, name: str | None = None) -> Source:
             f"{shown} is empty",
             'a recipe declares adapters and saves one: adapter a = "dir", then save a to "out/a"',
         )
-    return Source(name, text.replace("\r\n", "\n"), path.resolve().parent)
+    return Source(name, text.replace("\r\n", "\n"), directory)
