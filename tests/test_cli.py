@@ -90,7 +90,11 @@ def on_a_terminal(folder: Path, *args: str, **env: str) -> str:
         (["build", "recipe.pem", "--set", "v=1"], 2),
         (["build", "recipe.pem", "--set", "w=7"], 1),
         (["check", "recipe.pem", "--format", "xml"], 2),
-        (["check", "recipe.pem", "extra"], 2),
+        (["check", "recipe.pem", "extra"], 1),
+        (["check", "recipe.pem", "wrong.pem"], 1),
+        (["check", "recipe.pem", "recipe.pem"], 0),
+        (["check", "wrong.pem", "--set", "w=1"], 2),
+        (["inspect", "a", "extra"], 2),
     ],
 )
 def test_exit_codes(folder: Path, args: list[str], code: int) -> None:

@@ -35,6 +35,12 @@ def say(diagnostics: Iterable[Diagnostic], form: str) -> int:
             click.echo(render(diagnostic, coloured(sys.stderr)) + "\n", err=True)
         if len(found) > SHOWN:
             click.echo(f"… and {len(found) - SHOWN} more; --format json shows all.", err=True)
+    return exit_code(found)
+
+
+def exit_code(found: Iterable[Diagnostic]) -> int:
+    """The exit code that diagnostics call for."""
+    found = list(found)
     if any(d.code in USAGE_CODES for d in found):
         return USAGE_IS_WRONG
     return RECIPE_IS_WRONG if any(d.severity == "error" for d in found) else 0
@@ -52,40 +58,47 @@ def _settings(
     return settings
 
 
-_SHARED = (
-    click.option(
+Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+
+set_option = click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="NAME=VALUE",
+    callback=_settings,
+    help="Give a param of the recipe a value; may be repeated.",
+)
+recipe_argument = click.argument("recipe", type=click.Path())
+recipes_argument = click.argument("recipes", type=click.Path(), nargs=-1, required=True)
+
+
+def form_option(
+    *more: str, told: str = "Show messages as text, or as JSON on standard output."
+) -> Decorator:
+    """`--format`: as text, as JSON, and in the other forms that a command knows."""
+    return click.option(
         "--format",
         "form",
-        type=click.Choice(["text", "json"]),
+        type=click.Choice(["text", "json", *more]),
         default="text",
-        help="Show messages as text, or as JSON on standard output.",
-    ),
-    click.option(
-        "--set",
-        "settings",
-        multiple=True,
-        metavar="NAME=VALUE",
-        callback=_settings,
-        help="Give a param of the recipe a value; may be repeated.",
-    ),
-)
+        help=told,
+    )
 
 
 def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The argument and the options of every command that reads a recipe."""
-    for decorate in (*_SHARED, click.argument("recipe", type=click.Path())):
+    for decorate in (form_option(), set_option, recipe_argument):
         command = decorate(command)
     return command
 
 
 def recipes_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """The same for a command that reads several."""
-    several = click.argument("recipes", type=click.Path(), nargs=-1, required=True)
-    for decorate in (*_SHARED, several):
+    for decorate in (form_option(), set_option, recipes_argument):
         command = decorate(command)
     return command
 
 
-def locked_option(told: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def locked_option(told: str) -> Decorator:
     """`--locked`, and what it does for a command."""
     return click.option("--locked", is_flag=True, help=told)
