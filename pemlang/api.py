@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from peft import PeftModel
 
     from pemlang.build.lock import Lock
+    from pemlang.build.outlook import Outlook
     from pemlang.build.plan import Plan
     from pemlang.build.run import How, InMemory, Result, Tick
     from pemlang.build.sweep import Sweep
@@ -137,6 +138,23 @@ class Recipe:
         root = None if out is None else Path(out).absolute()
         return plan_of(self._path, self._source, self._params, root, sweep)
 
+    def outlook(self, out: str | os.PathLike[str] | None = None, locked: bool = False) -> Outlook:
+        """What a build would do, from headers and digests alone: normal forms, types, sizes,
+        what is up to date, and what it would read, write, compute and need of memory.
+
+        Args:
+            out: as for `build`.
+            locked: go by pem.lock; no adapter need be there.
+
+        Raises:
+            PemError: the recipe is wrong, or PEM0801 there is no lock.
+        """
+        from pemlang.build.outlook import outlook
+
+        root = None if out is None else Path(out).absolute()
+        lock = self.lock_beside() if locked else None
+        return outlook(self._path, self._source, self._params, root, lock)
+
     def evaluate(self, name: str) -> dict[str, torch.Tensor]:
         """The tensors of a named adapter of the recipe, as PEFT stores them.
 
@@ -159,8 +177,9 @@ class Recipe:
         return _tensors(self._adapter(name))
 
     def _adapter(self, name: str) -> InMemory:
+        from pemlang.build.jobs import identified
         from pemlang.build.place import placed
-        from pemlang.build.run import identified, in_memory
+        from pemlang.build.run import in_memory
         from pemlang.build.sweep import Point
 
         [checked] = identified(self._path, self._source, [Point(self._params)])

@@ -20,7 +20,7 @@ import pemlang
 
 DECLARED = 'adapter a = "a"\nadapter b = "b"\n'
 SUM = DECLARED + 'save a + b to "out/x"\n'
-FILES = {"adapter_config.json", "adapter_model.safetensors", "README.md"}
+FILES = {"adapter_config.json", "adapter_model.safetensors", "README.md", "provenance.json"}
 
 
 @pytest.fixture
@@ -47,7 +47,7 @@ def start(folder: Path, text: str, *args: str) -> subprocess.Popen[str]:
     )
 
 
-def test_an_output_is_three_files(folder: Path) -> None:
+def test_an_output_is_four_files(folder: Path) -> None:
     [built] = build(folder, SUM).outputs
     assert built.path == folder / "out/x"
     assert set(contents(built.path)) == FILES
@@ -125,7 +125,11 @@ def test_a_card_is_not_written_by_names(folder: Path) -> None:
 def test_the_tensors_file_is_one_that_safetensors_reads(folder: Path) -> None:
     [built] = build(folder, SUM).outputs
     with safe_open(built.path / "adapter_model.safetensors", "pt") as file:
-        assert file.metadata() == {"format": "pt", "pemlang_semantic_hash": built.semantic_hash}
+        said = file.metadata()
+        assert said["format"] == "pt"
+        assert said["pemlang_semantic_hash"] == built.semantic_hash
+        assert said["pemlang_version"] == pemlang.__version__
+        assert len(said["pemlang_inputs"].split()) == 2
         assert sorted(file.keys()) == sorted(tensors_of(built.path))
 
 

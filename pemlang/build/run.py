@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -15,42 +15,31 @@ from typing import Any
 
 from threadpoolctl import threadpool_limits
 
-from pemlang.build.digests import adapter_digest, take_digests
-from pemlang.build.evaluate import Evaluator
-from pemlang.build.evaluate import Known as Measured
 from pemlang.build.existing import WEIGHTS, standing
-from pemlang.build.finish import (
-    Built,
-    built,
-    finish,
-    metadata,
-    outcome_of,
-    refresh,
-    warnings_of,
+from pemlang.build.finish import Built, built, finish, outcome_of, refresh, warnings_of
+from pemlang.build.jobs import (
+    Job,
+    checked_recipes,
+    inputs_of,
+    jobs_of,
+    planned,
+    refuse_models,
+    told,
 )
 from pemlang.build.lock import Lock
-from pemlang.build.locked import held, hold_imports, hold_version
 from pemlang.build.machine import default_budget, default_threads
-from pemlang.build.notices import loss_of, noticed, verify
-from pemlang.build.peft import adapters_of
+from pemlang.build.notices import loss_of, noticed
 from pemlang.build.place import Stage, check_target, flush, new_stage, placed, staging, take_place
-from pemlang.build.plan import Failed, Plan, Wanted, make_plan
+from pemlang.build.plan import Failed, Plan
 from pemlang.build.provenance import Outcome, Provenance, Subject
 from pemlang.build.stream import Device, FileTarget, MemoryTarget, Report, Target, run
 from pemlang.build.subjects import subject
-from pemlang.build.sweep import Point, Setting, Sweep, points, saved_apart
+from pemlang.build.sweep import Point, Setting, Sweep, points
 from pemlang.build.tensors import Files, make_room
-from pemlang.check.check import check
 from pemlang.check.checked import Checked
-from pemlang.check.elaborate import Loaders
-from pemlang.check.load import loaders
-from pemlang.check.options import Output, heads_agree, semantic_hash
-from pemlang.diagnostics import Diagnostic, Fault, PemError
-from pemlang.formats.disk import is_file
+from pemlang.diagnostics import Diagnostic
 from pemlang.kernels import elementwise
-from pemlang.source import Source, Span
-
-WHOLE_MODELS = ("model", "bake", "task_vector")
+from pemlang.source import Source
 
 Tick = Callable[[str, int, int], None]
 """Called with what is being made, the steps done and the steps in all."""
@@ -89,72 +78,10 @@ class Result:
     seconds: Mapping[str, float]
 
 
-@dataclass(frozen=True, eq=False)
-class _Job:
-    """An output of a recipe, at one value of a sweep."""
-
-    checked: Checked
-    point: Point
-    output: Output
-    wanted: Wanted
-    digest: str
-
-    @contextmanager
-    def placed(self) -> Iterator[None]:
-        """What goes wrong inside is told at the `save`, with the value of the sweep."""
-        with self.point.telling(), placed(self.output.span):
-            yield
-
-
 @cache
 def get_ready() -> None:
     """Have another processor make LLVM ready, while this one reads the recipe and the headers."""
     threading.Thread(target=elementwise.prepare).start()
-
-
-def identified(
-    path: Path,
-    source: Source,
-    points: Sequence[Point],
-    root: Path | None = None,
-    lock: Lock | None = None,
-) -> list[Checked]:
-    """A recipe checked at one or several settings of its params, its adapters known by content.
-
-    It is checked from headers first, so that no tensor is fetched for a recipe that is wrong.
-    With a lock all of it is held to that.
-
-    Raises:
-        PemError: everything wrong with it.
-    """
-
-    def at_all(how: Loaders) -> list[Checked]:
-        found = []
-        for point in points:
-            with point.telling():
-                found.append(check(path, source, how, point.settings, root))
-                if lock is not None:
-                    hold_imports(found[-1], lock)
-                found[-1].report.raise_errors()
-        return found
-
-    def by_lock(how: Loaders, whole: bool) -> Loaders:
-        return how if lock is None else held(lock, how, whole)
-
-    with placed(None):
-        if lock is not None:
-            hold_version(lock)
-    known = at_all(by_lock(loaders(), whole=False))
-    with placed(None):
-        take_digests(_on_disk(known), default_threads())
-    return at_all(by_lock(loaders(whole=True, identify=adapter_digest), whole=True))
-
-
-def _on_disk(recipes: Sequence[Checked]) -> list[Path]:
-    """The tensors' files of the inputs, as far as they have been fetched."""
-    leaves = (leaf for checked in recipes for leaf in checked.graph.all_leaves())
-    files = dict.fromkeys(adapter.weights for adapter in adapters_of(list(leaves)))
-    return [file for file in files if is_file(file)]
 
 
 def build(
@@ -184,8 +111,8 @@ def build(
     how = how or How()
     get_ready()
     at = points(settings, sweep)
-    recipes = _recipes(path, source, at, root, sweep, how.lock)
-    inputs = _inputs(recipes)
+    recipes = checked_recipes(path, source, at, root, sweep, how.lock)
+    inputs = inputs_of(recipes)
     for checked in recipes:
         for output in checked.outputs:
             with placed(output.span):
@@ -194,7 +121,7 @@ def build(
     with threadpool_limits(1), Files() as files, staging() as stage:
         began = time.perf_counter()
         budget = default_budget() if how.memory is None else how.memory
-        jobs, warnings = _jobs(recipes, at, files, budget, lambda: tick("measuring", 0, 1))
+        jobs, warnings = jobs_of(recipes, at, files, budget, lambda: tick("measuring", 0, 1))
         there = {} if how.force else {job: old for job in jobs if (old := _standing(job))}
         todo = [job for job in jobs if job not in there]
         made = _made(todo, files, stage, tick, how, began) if todo else _Made({}, {})
@@ -214,11 +141,11 @@ def build(
     return Result(tuple(results), tuple(warnings), made.seconds)
 
 
-def _standing(job: _Job) -> Provenance | None:
+def _standing(job: Job) -> Provenance | None:
     return standing(job.output.target, job.digest).provenance
 
 
-def _refresh(job: _Job, old: Provenance, stage: Stage) -> None:
+def _refresh(job: Job, old: Provenance, stage: Stage) -> None:
     """Bring the card and the provenance of an output that stays up to date."""
     if refresh(job.checked, job.output, job.digest, old, None):
         refresh(job.checked, job.output, job.digest, old, new_stage(job.output.target, stage))
@@ -228,15 +155,15 @@ def _refresh(job: _Job, old: Provenance, stage: Stage) -> None:
 class _Made:
     """What was made: what came out of each job, and what took how long."""
 
-    outcomes: Mapping[_Job, Outcome]
+    outcomes: Mapping[Job, Outcome]
     seconds: Mapping[str, float]
 
 
 def _made(
-    jobs: Sequence[_Job], files: Files, stage: Stage, tick: Tick, how: How, began: float
+    jobs: Sequence[Job], files: Files, stage: Stage, tick: Tick, how: How, began: float
 ) -> _Made:
     """Make outputs, each in a directory of the stage."""
-    plan = _planned(jobs)
+    plan = planned(jobs)
     places = []
     for job in jobs:
         with job.placed():
@@ -246,9 +173,9 @@ def _made(
     for index, job in enumerate(jobs):
         one, report = plan.outputs[index], reports[index]
         with job.placed():
-            told = noticed(job.checked, job.output, report, one.layout.idle)
+            noted = noticed(job.checked, job.output, report, one.layout.idle)
             loss = loss_of(report, job.output.node)
-            outcome = outcome_of(job.output, one.layout.ranks, one.size, loss, told)
+            outcome = outcome_of(job.output, one.layout.ranks, one.size, loss, noted)
             outcomes[job] = outcome
             finish(
                 job.checked, job.output, job.digest, outcome, one.layout.config, subjects[index],
@@ -269,90 +196,15 @@ def plan_of(
     Tensors are read where a number or a rank is measured, and nothing is written.
     """
     at = points(settings, sweep)
-    recipes = _recipes(path, source, at, root, sweep)
+    recipes = checked_recipes(path, source, at, root, sweep)
     with threadpool_limits(1), Files() as files:
-        jobs, _ = _jobs(recipes, at, files, default_budget(), lambda: None)
-        return _planned(jobs), [job.output.path for job in jobs]
-
-
-def _recipes(
-    path: Path,
-    source: Source,
-    at: Sequence[Point],
-    root: Path | None,
-    sweep: Sweep | None,
-    lock: Lock | None = None,
-) -> list[Checked]:
-    """The recipe at each value of a sweep, fit to be built."""
-    recipes = identified(path, source, at, root, lock)
-    first = recipes[0]
-    if not first.outputs:
-        fault = Fault("PEM0114", "the recipe saves nothing", 'save x to "out/x"')
-        raise PemError([fault.at(Span(first.source, 0, 0))])
-    saved_apart(recipes, sweep)
-    for checked in recipes:
-        refuse_models(checked)
-    return recipes
-
-
-def _inputs(recipes: Sequence[Checked]) -> set[Path]:
-    return {
-        node.adapter.directory.resolve()
-        for checked in recipes
-        for node in checked.graph.all_leaves()
-        if node.adapter
-    }
-
-
-def _jobs(
-    recipes: Sequence[Checked],
-    at: Sequence[Point],
-    files: Files,
-    budget: int,
-    progress: Callable[[], None],
-) -> tuple[list[_Job], list[Diagnostic]]:
-    """Everything to make, with the warnings of what it is made from."""
-    known = Measured()
-    jobs: list[_Job] = []
-    warnings: list[Diagnostic] = []
-    for checked, point in zip(recipes, at, strict=True):
-        evaluator = Evaluator(checked.graph, files, budget, progress, known)
-        with point.telling():
-            warnings += point.noted([*checked.report, *verify(checked, evaluator)])
-            jobs += [_job(checked, point, evaluator, output) for output in checked.outputs]
-    return jobs, warnings
-
-
-def _job(checked: Checked, point: Point, evaluator: Evaluator, output: Output) -> _Job:
-    graph = checked.graph
-    with placed(output.span):
-        heads = heads_agree(graph, output.node, output.heads, checked.leaf_name)
-    digest = semantic_hash(output)
-    said = metadata(checked, output, digest)
-    leaves = graph.parts(output.node)
-    wanted = Wanted(evaluator, output.node, leaves, heads, output.dtype, said)
-    return _Job(checked, point, output, wanted, digest)
-
-
-def _planned(jobs: Sequence[_Job]) -> Plan:
-    try:
-        return make_plan([job.wanted for job in jobs])
-    except Failed as failed:
-        raise _told(failed, jobs) from None
-
-
-def _told(failed: Failed, jobs: Sequence[_Job]) -> Exception:
-    """What went wrong with an output, as a diagnostic of its place in the recipe."""
-    try:
-        with jobs[failed.output].placed():
-            raise failed.error
-    except Exception as error:
-        return error
+        jobs, _ = jobs_of(recipes, at, files, default_budget(), lambda: None)
+        return planned(jobs), [job.output.path for job in jobs]
 
 
 def _stream(
     plan: Plan,
-    jobs: Sequence[_Job],
+    jobs: Sequence[Job],
     files: Files,
     places: Sequence[Path],
     tick: Tick,
@@ -384,7 +236,7 @@ def _stream(
 
 def _run(
     plan: Plan,
-    jobs: Sequence[_Job],
+    jobs: Sequence[Job],
     files: Files,
     targets: Sequence[Target],
     tick: Callable[[int, int], None],
@@ -399,7 +251,7 @@ def _run(
             files.unchanged()
             return reports
     except Failed as failed:
-        raise _told(failed, jobs) from None
+        raise told(failed, jobs) from None
 
 
 def _gpu(name: str) -> Device:
@@ -425,8 +277,8 @@ def in_memory(checked: Checked) -> tuple[InMemory, list[Diagnostic]]:
     """The one output of a recipe, and the warnings on the way; raises PemError."""
     refuse_models(checked)
     with threadpool_limits(1), Files() as files:
-        jobs, warnings = _jobs([checked], [Point({})], files, default_budget(), lambda: None)
-        plan = _planned(jobs)
+        jobs, warnings = jobs_of([checked], [Point({})], files, default_budget(), lambda: None)
+        plan = planned(jobs)
         [job], [one] = jobs, plan.outputs
         data = bytearray(one.size)
         [report] = _run(plan, jobs, files, [MemoryTarget(data)], lambda done, all: None, How())
@@ -437,24 +289,3 @@ def in_memory(checked: Checked) -> tuple[InMemory, list[Diagnostic]]:
         for tensor, start, end in zip(one.layout.tensors, one.starts, ends, strict=True)
     ]
     return InMemory(one.layout.config, tensors), warnings
-
-
-def refuse_models(checked: Checked) -> None:
-    """Raise PEM0601 for what needs whole models, which are checked but not computed with yet."""
-    wanted = [(f"`{output.label}`", [output.node], output.span) for output in checked.outputs]
-    wanted += [
-        ("this assertion", assertion.condition.measured(), assertion.span)
-        for assertion in checked.assertions
-    ]
-    found = []
-    for what, nodes, span in wanted:
-        if any(node.op in WHOLE_MODELS for node in checked.graph.order(nodes)):
-            fault = Fault(
-                "PEM0601",
-                f"{what} needs whole models: this version checks them, it does not compute with "
-                "them yet",
-                "use adapters made from adapters",
-            )
-            found.append(fault.at(span))
-    if found:
-        raise PemError(found)

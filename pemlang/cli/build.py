@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pemlang.cli.common import coloured, locked_option, recipe_options, say
+from pemlang.cli.common import coloured, locked_option, out_option, recipe_options, say
 from pemlang.cli.values import Memory, SweepOf
 from pemlang.diagnostics import PemError, visible
 
@@ -46,12 +46,7 @@ class _Bar:
 
 
 @click.command()
-@click.option(
-    "--out",
-    type=click.Path(file_okay=False),
-    metavar="DIR",
-    help="Write the outputs inside this folder instead of the recipe's own.",
-)
+@out_option
 @click.option(
     "--sweep",
     type=SweepOf(),
@@ -87,7 +82,7 @@ class _Bar:
     is_flag=True,
     help="Show the programs that would run, and write nothing.",
 )
-@recipe_options
+@recipe_options("text", "json")
 def build(
     recipe: str,
     settings: dict[str, str],

@@ -8,33 +8,20 @@ from collections.abc import Iterator, Mapping
 
 import click
 
-from pemlang.cli.common import (
-    exit_code,
-    form_option,
-    locked_option,
-    recipes_argument,
-    say,
-    set_option,
-)
+from pemlang.cli.common import exit_code, locked_option, recipe_options, say
 from pemlang.diagnostics import PemError
 from pemlang.review.findings import Finding, once
 
 
 @click.command()
 @locked_option("Go by the signatures in pem.lock: the adapters themselves need not be there.")
-@form_option(
-    "sarif",
-    "github",
-    told="Show messages as text; or on standard output as JSON, as SARIF for code scanning, as "
-    "annotations of a GitHub workflow.",
-)
-@set_option
-@recipes_argument
+@recipe_options("text", "json", "sarif", "github", several=True)
 def check(recipes: tuple[str, ...], settings: dict[str, str], form: str, locked: bool) -> int:
     """Check recipes without reading a tensor.
 
     Reads the adapters' configs and file headers, and reports everything that is wrong, with the
-    place and what to write instead.
+    place and what to write instead; `--format sarif` for code scanning, `--format github` as
+    annotations of a GitHub workflow.
     """
     found = once(
         finding

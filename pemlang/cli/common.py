@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TextIO
 
 import click
 
 from pemlang.diagnostics import Diagnostic, render
+
+Command = Callable[..., Any]
 
 RECIPE_IS_WRONG = 1
 USAGE_IS_WRONG = 2
@@ -38,9 +40,8 @@ def say(diagnostics: Iterable[Diagnostic], form: str) -> int:
     return exit_code(found)
 
 
-def exit_code(found: Iterable[Diagnostic]) -> int:
+def exit_code(found: Sequence[Diagnostic]) -> int:
     """The exit code that diagnostics call for."""
-    found = list(found)
     if any(d.code in USAGE_CODES for d in found):
         return USAGE_IS_WRONG
     return RECIPE_IS_WRONG if any(d.severity == "error" for d in found) else 0
@@ -58,47 +59,44 @@ def _settings(
     return settings
 
 
-Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
+def recipe_options(*forms: str, several: bool = False) -> Callable[[Command], Command]:
+    """The argument and the options of every command that reads a recipe, or several.
 
-set_option = click.option(
-    "--set",
-    "settings",
-    multiple=True,
-    metavar="NAME=VALUE",
-    callback=_settings,
-    help="Give a param of the recipe a value; may be repeated.",
-)
-recipe_argument = click.argument("recipe", type=click.Path())
-recipes_argument = click.argument("recipes", type=click.Path(), nargs=-1, required=True)
-
-
-def form_option(
-    *more: str, told: str = "Show messages as text, or as JSON on standard output."
-) -> Decorator:
-    """`--format`: as text, as JSON, and in the other forms that a command knows."""
-    return click.option(
+    Args:
+        forms: what `--format` takes.
+    """
+    shown = click.option(
         "--format",
         "form",
-        type=click.Choice(["text", "json", *more]),
-        default="text",
-        help=told,
+        type=click.Choice(forms),
+        default=forms[0],
+        help="Show it as text, or as what is named on standard output.",
     )
+    set_ = click.option(
+        "--set",
+        "settings",
+        multiple=True,
+        metavar="NAME=VALUE",
+        callback=_settings,
+        help="Give a param of the recipe a value; may be repeated.",
+    )
+    one = click.argument("recipe", type=click.Path())
+    many = click.argument("recipes", type=click.Path(), nargs=-1, required=True)
+
+    def decorate(command: Command) -> Command:
+        return shown(set_((many if several else one)(command)))
+
+    return decorate
 
 
-def recipe_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The argument and the options of every command that reads a recipe."""
-    for decorate in (form_option(), set_option, recipe_argument):
-        command = decorate(command)
-    return command
+out_option = click.option(
+    "--out",
+    type=click.Path(file_okay=False),
+    metavar="DIR",
+    help="Write the outputs inside this folder instead of the recipe's own.",
+)
 
 
-def recipes_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """The same for a command that reads several."""
-    for decorate in (form_option(), set_option, recipes_argument):
-        command = decorate(command)
-    return command
-
-
-def locked_option(told: str) -> Decorator:
+def locked_option(told: str) -> Callable[[Command], Command]:
     """`--locked`, and what it does for a command."""
     return click.option("--locked", is_flag=True, help=told)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pemlang.cli.common import coloured, recipes_options, say
+from pemlang.cli.common import coloured, recipe_options, say
 from pemlang.diagnostics import Fault, PemError, visible
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@recipes_options
+@recipe_options("text", "json", several=True)
 def lock(recipes: tuple[str, ...], settings: dict[str, str], form: str) -> int:
     """Write pem.lock beside recipes: what they are made from.
 

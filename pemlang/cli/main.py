@@ -17,7 +17,7 @@ from pemlang.diagnostics import nearest
 from pemlang.version import __version__
 
 # Each in a file of its own, imported only when it is called: start-up is part of every command.
-COMMANDS = ("build", "check", "lock", "inspect", "ops", "explain")
+COMMANDS = ("build", "check", "plan", "lock", "inspect", "ops", "explain")
 
 
 class Commands(click.Group):

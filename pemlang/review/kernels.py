@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from pemlang.build.outlook import bytes_read
 from pemlang.build.plan import Plan, Sink, Span
 from pemlang.build.stream import working_memory
 from pemlang.build.tensors import Source
 from pemlang.diagnostics import visible
-from pemlang.formats.safetensors import ITEM_SIZE
 from pemlang.kernels.gpu import runs_on_gpu, triton_source
-from pemlang.kernels.program import Instr, Piece, Program, slot
+from pemlang.kernels.program import Piece, Program, slot
 
 
 def kernels_as_text(plan: Plan, outputs: Sequence[str], threads: int, triton: bool = False) -> str:
@@ -39,7 +38,7 @@ def kernels_as_text(plan: Plan, outputs: Sequence[str], threads: int, triton: bo
         tensor = plan.outputs[copy.output].layout.tensors[copy.tensor]
         blocks.append(f"copy: {visible(tensor.key)} to {visible(outputs[copy.output])}")
     memory = working_memory(plan, threads)
-    read, written = _bytes_read(plan), sum(one.size for one in plan.outputs)
+    read, written = bytes_read(plan), sum(one.size for one in plan.outputs)
     many = f"{threads} thread{'s' * (threads != 1)}"
     blocks.append(
         f"reads {read / 1e6:.4g} MB, writes {written / 1e6:.4g} MB, works in at most "
@@ -100,19 +99,3 @@ def _slots(
 def _near(path: Path) -> str:
     """A path as seen from the current folder, where it lies inside."""
     return str(path.relative_to(Path.cwd()) if path.is_relative_to(Path.cwd()) else path)
-
-
-def _bytes_read(plan: Plan) -> int:
-    """Bytes of inputs that the loops and sites read; each span reads its inputs once."""
-    total = 0
-    for span in plan.spans:
-        width = sum(ITEM_SIZE[load.dtype] for load in _loads(span.program).values())
-        total += width * span.count
-    for piece in plan.sites:
-        loads = _loads(piece.program).values()
-        total += sum(ITEM_SIZE[load.dtype] * math.prod(load.shape) for load in loads)
-    return total
-
-
-def _loads(program: Program) -> dict[str, Instr]:
-    return {instr.attrs[0]: instr for instr in program.instrs if instr.op == "load"}
