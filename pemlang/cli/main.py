@@ -17,7 +17,17 @@ from pemlang.diagnostics import nearest
 from pemlang.version import __version__
 
 # Each in a file of its own, imported only when it is called: start-up is part of every command.
-COMMANDS = ("build", "check", "plan", "lock", "inspect", "ops", "explain", "git-setup")
+COMMANDS = (
+    "build",
+    "check",
+    "plan",
+    "lock",
+    "inspect",
+    "ops",
+    "explain",
+    "git-setup",
+    "completion",
+)
 PLUMBING = ("git-diff", "git-tensors")  # what git runs; no help lists them
 
 
@@ -64,7 +74,7 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
     # Asked to end, as a job runner asks, we leave nothing half-made either.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        code = cli(args, standalone_mode=False)
+        code = cli(args, prog_name="pem", standalone_mode=False)
         sys.stdout.flush()
     except click.ClickException as error:
         error.show()
