@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 import click
 
 from pemlang.cli.common import exit_code, locked_option, recipe_options, say
-from pemlang.diagnostics import PemError
+from pemlang.diagnostics import PemError, visible
 from pemlang.review.findings import Finding, once
 
 
@@ -35,7 +35,7 @@ def check(recipes: tuple[str, ...], settings: dict[str, str], form: str, locked:
     code = say(diagnostics, form)
     if code == 0 and form == "text" and sys.stderr.isatty():
         for recipe in recipes:
-            click.echo(f"{recipe} is right.", err=True)
+            click.echo(f"{visible(recipe)} is right.", err=True)
     return code
 
 

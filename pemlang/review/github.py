@@ -19,6 +19,7 @@ def command(finding: Finding) -> str:
 
 
 def _data(text: str) -> str:
+    text = text.encode(errors="replace").decode()  # a file name may hold what is no text
     return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 

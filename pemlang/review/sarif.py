@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 from urllib.parse import quote
 
 from pemlang.diagnostics import in_lines
-from pemlang.review.codes import catalogue
+from pemlang.review.codes import Entry, catalogue
 from pemlang.review.findings import Finding, Place
 from pemlang.version import __version__
 
@@ -20,18 +21,18 @@ SCHEMA = (
 
 def log(found: Sequence[Finding]) -> dict[str, Any]:
     """One log of one run, ready for json.dumps. It describes the codes that were found."""
-    codes = sorted({finding.diagnostic.code for finding in found})
-    driver = {"name": "pemlang", "version": __version__, "rules": [_rule(code) for code in codes]}
+    used = {finding.diagnostic.code for finding in found}
+    rules = [_rule(code, entry) for code, entry in catalogue().items() if code in used]
+    driver = {"name": "pemlang", "version": __version__, "rules": rules}
     run = {
         "tool": {"driver": driver},
         "columnKind": "unicodeCodePoints",
-        "results": [_result(finding, codes.index(finding.diagnostic.code)) for finding in found],
+        "results": [_result(finding) for finding in found],
     }
     return {"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}
 
 
-def _rule(code: str) -> dict[str, Any]:
-    entry = catalogue()[code]
+def _rule(code: str, entry: Entry) -> dict[str, Any]:
     first, _, _ = entry.text.partition("\n\n")
     return {
         "id": code,
@@ -41,11 +42,10 @@ def _rule(code: str) -> dict[str, Any]:
     }
 
 
-def _result(finding: Finding, rule: int) -> dict[str, Any]:
+def _result(finding: Finding) -> dict[str, Any]:
     said = finding.diagnostic
     return {
         "ruleId": said.code,
-        "ruleIndex": rule,
         "level": said.severity,
         "message": {"text": _plain(in_lines(said))},
         "locations": [{"physicalLocation": _location(finding.place)}],
@@ -60,8 +60,9 @@ def _plain(text: str) -> str:
 def _location(place: Place) -> dict[str, Any]:
     (line, column), (end_line, end_column) = place.start, place.end
     path = Path(place.file)
+    uri = path.as_uri() if path.is_absolute() else quote(os.fsencode(place.file))
     return {
-        "artifactLocation": {"uri": path.as_uri() if path.is_absolute() else quote(place.file)},
+        "artifactLocation": {"uri": uri},
         "region": {
             "startLine": line,
             "startColumn": column,
