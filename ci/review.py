@@ -32,7 +32,7 @@ EMPTY = {
     "runs": [{"tool": {"driver": {"name": "pemlang"}}, "results": []}],
 }
 _IMPORT = re.compile(r'^\s*import\s+"([^"\n]+)"', re.MULTILINE)
-_CERTIFICATE = re.compile(rb"^\s*-----BEGIN", re.MULTILINE)
+_CERTIFICATE = re.compile(rb"^[ \t]*-----BEGIN", re.MULTILINE)
 
 
 @dataclass(frozen=True)

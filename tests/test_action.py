@@ -413,6 +413,25 @@ def test_the_base_is_fetched_where_the_checkout_is_shallow(job: Job, tmp_path: P
     assert "**diff**" in job.comment
 
 
+def test_with_all_of_pem(job: Job, tmp_path: Path) -> None:
+    pem = tmp_path / "bin" / "pem"
+    pem.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m pemlang "$@"\n')
+    job.write("new.pem", TEXT)
+    job.git("checkout", "-q", job.env["PEM_BASE"])
+    subprocess.run(["pem", "lock", "r.pem"], cwd=job.folder, env=job.env, check=True)
+    job.env["PEM_BASE"] = job.commit()
+    job.write("r.pem", TEXT.replace("0.5", "0.75"))
+    job.write("new.pem", TEXT.replace("out", "other"))
+    subprocess.run(["pem", "lock", "r.pem", "new.pem"], cwd=job.folder, env=job.env, check=True)
+    job.git("rm", "-q", "-r", "a")
+    job.commit()
+    done = job.run(PEM_LOCKED="true")
+    assert done.returncode == 0, job.summary
+    assert "failed" not in job.comment, job.comment
+    changed = job.comment.partition("### `r.pem`")[2].partition("<details>")[0]
+    assert "0.5" in changed and "0.75" in changed, job.comment
+
+
 # --- action.yml -----------------------------------------------------------------------------------
 
 ACTION: dict[str, Any] = yaml.safe_load((ROOT / "action.yml").read_text())

@@ -134,6 +134,11 @@ def test_a_changed_recipe_has_its_lines_and_its_meaning(repo: Path) -> None:
     assert shown.startswith("diff --git a/r.pem b/r.pem\nindex ")
     assert "\n--- a/r.pem\n+++ b/r.pem\n@@ -1,3 +1,3 @@\n" in shown
     assert "-param w: number = 0.5\n+param w: number = 0.75\n" in shown
+    meaning = [line for line in shown.splitlines() if line.startswith("# ")]
+    assert "a 0.5 → 0.75" in "\n".join(meaning), shown
+    write(repo, "r.pem", TEXT.replace("w * a", "a * w"))
+    assert "no change" in git(repo, "diff").splitlines()[-1], git(repo, "diff")
+    write(repo, "r.pem", TEXT.replace("0.5", "0.75"))
     colour = git(repo, "-c", "color.diff=always", "diff")
     assert "\x1b[31m-param" in colour
     assert "\x1b[1mdiff --git" in colour
@@ -220,24 +225,15 @@ def test_bytes_that_are_no_text(repo: Path) -> None:
     assert "Binary files differ\n" in git(repo, "diff")
 
 
-def test_the_meaning_is_what_file_meaning_says(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    old, new = tmp_path / "old", tmp_path / "new"
-    old.write_text(TEXT)
-    new.write_text(TEXT)
-    asked = []
-
-    def said(*args: object) -> list[str]:
-        asked.append(args)
-        return ["a 0.5 → 0.75"]
-
-    monkeypatch.setattr(git_diff, "_file_meaning", said)
-    change = git_diff.Change("x/r.pem", str(old), "1", "100644", str(new), "2", "100644")
-    assert git_diff.meaning(change) == ["# a 0.5 → 0.75"]
-    gone = git_diff.Change("x/r.pem", str(old), "1", "100644", git_diff.NONE, ".", ".")
-    git_diff.meaning(gone)
-    assert asked == [(old, new, "x/r.pem"), (old, None, "x/r.pem")]
+def test_what_is_not_there_leaves_the_lines(repo: Path) -> None:
+    write(repo, "r.pem", TEXT)
+    commit(repo)
+    setup(repo)
+    write(repo, "r.pem", TEXT.replace("0.5", "0.75"))
+    shown = git(repo, "diff").splitlines()
+    assert "+param w: number = 0.75" in shown
+    assert shown[-1].startswith("# what this means cannot be told: ")
+    assert shown[-1].endswith("(PEM0410)")
 
 
 def test_a_tensor_that_changed_is_shown_by_its_norm(repo: Path) -> None:

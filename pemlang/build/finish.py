@@ -14,7 +14,7 @@ from pemlang.build import provenance
 from pemlang.build.card import Card, Input, write_card
 from pemlang.build.digests import digests_of
 from pemlang.build.existing import CONFIG, WEIGHTS
-from pemlang.build.imports import imports_of
+from pemlang.build.imports import imports_of, seen_from
 from pemlang.build.notices import Loss
 from pemlang.build.peft import adapters_of
 from pemlang.build.place import flush
@@ -179,6 +179,7 @@ def _provenance(
     return Provenance(
         recipe=Path(checked.source.name).name,
         text=checked.source.text,
+        settings={name: _setting(value) for name, value in sorted(checked.settings.items())},
         params=_params(checked),
         output=output.path,
         expression=output.label,
@@ -201,20 +202,17 @@ def _materials(checked: Checked, output: Output) -> list[Material]:
     for leaf in _lenders(checked, output):
         [adapter] = adapters_of([leaf])
         declared = checked.elaborator.leaves[leaf]
-        if declared.path.startswith(SCHEME):
-            repo = parse_reference(declared.path).repo
-            uri = f"{SCHEME}{repo}@{adapter.directory.name}"
-        elif Path(declared.path).is_absolute():
-            uri = declared.path
-        else:
-            place = declared.directory / declared.path
-            uri = Path(os.path.relpath(place, checked.source.directory)).as_posix()
+        source = seen_from(checked.source.directory, declared.path, declared.directory)
+        place = source
+        if source.startswith(SCHEME):
+            place = f"{SCHEME}{parse_reference(source).repo}@{adapter.directory.name}"
         found += [
-            Material(declared.name, f"{uri}/{name}", digest)
+            Material(declared.name, source, f"{place}/{name}", digest)
             for name, digest in digests_of(adapter).items()
         ]
-    found += [Material(name, name, digest) for name, digest in imports_of(checked).items()]
-    return sorted(found, key=lambda one: (one.name, one.uri))
+    found += [Material(name, "", name, digest) for name, digest in imports_of(checked).items()]
+    # Materials of one adapter stay in the order its identity is taken in.
+    return sorted(found, key=lambda one: (one.name, one.source))
 
 
 def _card(checked: Checked, output: Output, digest: str, outcome: Outcome) -> str:
@@ -258,6 +256,10 @@ def metadata(checked: Checked, output: Output, digest: str) -> dict[str, str]:
 
 def _params(checked: Checked) -> dict[str, str]:
     return {name: _param(value) for name, value in checked.params.items()}
+
+
+def _setting(value: str | float | bool) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _param(value: object) -> str:

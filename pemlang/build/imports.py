@@ -1,4 +1,4 @@
-"""The files that a recipe imports, by the names that cards, locks and provenance call them."""
+"""What a recipe names, by what cards, locks and provenance call it: seen from its folder."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pemlang.build.digests import text_digest
 from pemlang.check.checked import Checked
+from pemlang.formats.hub import SCHEME
 from pemlang.resources import resource
 
 
@@ -24,3 +25,10 @@ def import_name(path: Path, directory: Path) -> str:
     if path.parent == resource("stdlib"):
         return f"std.{path.stem}"
     return Path(os.path.relpath(path, directory)).as_posix()
+
+
+def seen_from(directory: Path, path: str, written_in: Path) -> str:
+    """What an adapter's path, written in a recipe of some folder, is called in another."""
+    if path.startswith(SCHEME) or Path(path).is_absolute():
+        return path
+    return Path(os.path.relpath(written_in / path, directory)).as_posix()

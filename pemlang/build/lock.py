@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pemlang.build.digests import content_digest, digests_of, take_digests
-from pemlang.build.imports import imports_of
+from pemlang.build.imports import imports_of, seen_from
 from pemlang.build.machine import default_threads
 from pemlang.build.place import placed
 from pemlang.check.check import check
@@ -67,6 +67,8 @@ class Lock:
         adapters: source, as seen from the folder, to what it was.
         imports: name to BLAKE3 of the text.
         tool, language: the versions that made it.
+        name: what messages call it.
+        partial: whether there may be adapters that it does not have, which are then any.
     """
 
     directory: Path
@@ -75,12 +77,12 @@ class Lock:
     imports: dict[str, str] = field(default_factory=dict)
     tool: str = __version__
     language: int = LANGUAGE
+    name: str = NAME
+    partial: bool = False
 
     def source(self, path: str, directory: Path) -> str:
         """What an adapter's path, written in a recipe of some folder, is called here."""
-        if path.startswith(SCHEME) or Path(path).is_absolute():
-            return path
-        return Path(os.path.relpath(directory / path, self.directory)).as_posix()
+        return seen_from(self.directory, path, directory)
 
     def find(self, path: str, directory: Path) -> Locked:
         """An adapter as it was; raises PEM0802."""

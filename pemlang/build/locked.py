@@ -63,6 +63,8 @@ def held(lock: Lock, inner: Loaders, whole: bool) -> Loaders:
     """
 
     def adapter(path: str, directory: Path) -> tuple[str, Adapter]:
+        if lock.partial and lock.source(path, directory) not in lock.adapters:
+            return inner.adapter(path, directory)
         locked = lock.find(path, directory)
         if locked.revision is not None and path.startswith(SCHEME):
             pinned = f"{SCHEME}{parse_reference(path).repo}@{locked.revision}"
@@ -74,7 +76,7 @@ def held(lock: Lock, inner: Loaders, whole: bool) -> Loaders:
                 raise Fault(
                     "PEM0803",
                     f"{visible(name)} of {visible(lock.source(path, directory))} is not what "
-                    f"{NAME} has",
+                    f"{lock.name} has",
                     "put the locked file back, or run `pem lock` and have the change reviewed",
                     (_told(locked.files.get(name), digests_of(found).get(name)),),
                 )
@@ -106,7 +108,7 @@ def hold_imports(checked: Checked, lock: Lock) -> None:
         elif before != now.get(name):
             fault = Fault(
                 "PEM0803",
-                f"{visible(name)} is not what {NAME} has",
+                f"{visible(name)} is not what {lock.name} has",
                 "put the locked text back, or run `pem lock` and have the change reviewed",
                 (_told(before, now.get(name)),),
             )
@@ -120,6 +122,6 @@ def hold_version(lock: Lock) -> None:
     if lock.tool != __version__:
         raise Fault(
             "PEM0804",
-            f"{NAME} was written by pemlang {visible(lock.tool, 40)}, this is {__version__}",
+            f"{lock.name} was written by pemlang {visible(lock.tool, 40)}, this is {__version__}",
             f'pip install "pemlang=={visible(lock.tool, 40)}", or run `pem lock` again',
         )

@@ -30,11 +30,13 @@ class Material:
 
     Attributes:
         name: what the recipe calls the adapter or import.
-        uri: where the file is, seen from the recipe's folder; for the hub with its revision.
+        source: the adapter as the recipe names it, seen from its folder; empty for an import.
+        uri: where the file is, seen from there; for the hub with its revision.
         digest: its BLAKE3; of an import, that of its text.
     """
 
     name: str
+    source: str
     uri: str
     digest: str
 
@@ -80,7 +82,8 @@ class Provenance:
 
     Attributes:
         recipe, text: the recipe's file name, and its text.
-        params: the values of the recipe's params.
+        settings: the values that were given for its params, as text.
+        params: the values of all its params.
         output, expression: where the recipe saves, and what, as written.
         normal_form: the same by algebra.
         semantic_hash: equal for outputs of equal meaning.
@@ -92,6 +95,7 @@ class Provenance:
 
     recipe: str
     text: str
+    settings: Mapping[str, str]
     params: Mapping[str, str]
     output: str
     expression: str
@@ -114,11 +118,17 @@ class Provenance:
             for name, one in sorted(self.subjects.items())
         ]
         dependencies = [
-            {"name": one.name, "uri": one.uri, "digest": {ALGORITHM: one.digest}}
+            {
+                "name": one.name,
+                "uri": one.uri,
+                "digest": {ALGORITHM: one.digest},
+                **({"annotations": {"source": one.source}} if one.source else {}),
+            }
             for one in self.materials
         ]
         asked = {
             "recipe": {"name": self.recipe, "text": self.text},
+            "settings": dict(self.settings),
             "params": dict(self.params),
             "output": self.output,
             "expression": self.expression,
@@ -180,13 +190,19 @@ def _parsed(found: Any) -> Provenance:
     return Provenance(
         recipe=_text(asked["recipe"]["name"]),
         text=_text(asked["recipe"]["text"]),
+        settings=_texts(asked["settings"]),
         params=_texts(asked["params"]),
         output=_text(asked["output"]),
         expression=_text(asked["expression"]),
         normal_form=_text(followed["normalForm"]),
         semantic_hash=_text(followed["semanticHash"]),
         materials=[
-            Material(_text(one["name"]), _text(one["uri"]), _text(one["digest"][ALGORITHM]))
+            Material(
+                _text(one["name"]),
+                _text(one.get("annotations", {}).get("source", "")),
+                _text(one["uri"]),
+                _text(one["digest"][ALGORITHM]),
+            )
             for one in definition["resolvedDependencies"]
         ],
         subjects={

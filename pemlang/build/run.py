@@ -55,6 +55,7 @@ class How:
         device: `cpu`, or `cuda` where elementwise programs are to run on a GPU.
         force: make again what is up to date.
         lock: what everything the recipe is made from is held to.
+        only: the one output to build, by its path as written.
     """
 
     threads: int | None = None
@@ -62,6 +63,7 @@ class How:
     device: str = "cpu"
     force: bool = False
     lock: Lock | None = None
+    only: str | None = None
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,9 @@ def build(
     get_ready()
     at = points(settings, sweep)
     recipes = checked_recipes(path, source, at, root, sweep, how.lock)
+    for checked in recipes:
+        if how.only is not None:
+            checked.outputs = [one for one in checked.outputs if one.path == how.only]
     inputs = inputs_of(recipes)
     for checked in recipes:
         for output in checked.outputs:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from fractions import Fraction
 from typing import Any
 
+from pemlang.check.conditions import Combined, Comparison, Condition, known
 from pemlang.diagnostics import visible
 from pemlang.graph.coef import Coef
 from pemlang.graph.node import AdapterType, ModelType, Node, Num
@@ -58,6 +59,18 @@ class Algebra:
         """A number, exact or measured."""
         return number_text(number) if isinstance(number, Fraction) else self.value(number)
 
+    def condition(self, condition: Condition) -> str:
+        """What an assertion holds."""
+        if isinstance(condition, Comparison):
+            left, right = self.number(condition.left), self.number(condition.right)
+            return f"{left} {condition.symbol} {right}"
+        if isinstance(condition, Combined):
+            parts = [self.condition(part) for part in condition.parts]
+            if condition.word == "not":
+                return f"not ({parts[0]})"
+            return f"({f' {condition.word} '.join(parts)})"
+        return "true" if condition.holds(known) else "false"
+
     def _write(self, node: Node) -> str:
         if node.op in ("leaf", "model"):
             return visible(self._name(node), 80)
@@ -94,11 +107,10 @@ class Algebra:
         return text if plain and " + " not in text else f"({text})"
 
     def _joined(self, parts: list[tuple[Coef, str]], plus: str) -> str:
-        """Terms with what stands between them; the largest adapters first would be no order, so
-        by name."""
+        """Terms by name, with what stands between them."""
         if not parts:
             return "0"
-        told = sorted(parts, key=lambda part: part[1].partition("·")[2] or part[1])
+        told = sorted(parts, key=lambda part: re.split("[·⊗]", part[1], maxsplit=1)[1])
         text = ""
         for index, (coef, term) in enumerate(told):
             negative = self.coefficient(coef).startswith("−")

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import secrets
 import sys
+import time
 from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any, TextIO
 
 import click
 
-from pemlang.diagnostics import Diagnostic, render
+from pemlang.diagnostics import Diagnostic, render, visible
 
 Command = Callable[..., Any]
 
@@ -19,6 +23,7 @@ USAGE_IS_WRONG = 2
 INTERRUPTED = 130
 USAGE_CODES = ("PEM0211",)
 SHOWN = 100  # messages that anyone reads at once
+PATIENCE = 0.5  # seconds before a bar appears
 
 
 def coloured(stream: TextIO) -> bool:
@@ -59,6 +64,16 @@ def _settings(
     return settings
 
 
+set_option = click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="NAME=VALUE",
+    callback=_settings,
+    help="Give a param of the recipe a value; may be repeated.",
+)
+
+
 def recipe_options(*forms: str, several: bool = False) -> Callable[[Command], Command]:
     """The argument and the options of every command that reads a recipe, or several.
 
@@ -72,19 +87,11 @@ def recipe_options(*forms: str, several: bool = False) -> Callable[[Command], Co
         default=forms[0],
         help="Show it as text, or as what is named on standard output.",
     )
-    set_ = click.option(
-        "--set",
-        "settings",
-        multiple=True,
-        metavar="NAME=VALUE",
-        callback=_settings,
-        help="Give a param of the recipe a value; may be repeated.",
-    )
     one = click.argument("recipe", type=click.Path())
     many = click.argument("recipes", type=click.Path(), nargs=-1, required=True)
 
     def decorate(command: Command) -> Command:
-        return shown(set_((many if several else one)(command)))
+        return shown(set_option((many if several else one)(command)))
 
     return decorate
 
@@ -100,3 +107,45 @@ out_option = click.option(
 def locked_option(told: str) -> Callable[[Command], Command]:
     """`--locked`, and what it does for a command."""
     return click.option("--locked", is_flag=True, help=told)
+
+
+class Bar:
+    """A progress bar on a terminal, once a command has taken long enough to want one."""
+
+    def __init__(self) -> None:
+        self._start = time.monotonic()
+        self._last = 0.0
+        self._shown = False
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if not sys.stderr.isatty() or now - self._start < PATIENCE or now - self._last < 0.1:
+            return
+        self._last, self._shown = now, True
+        filled = 24 * done // max(1, total)
+        bar = "█" * filled + "░" * (24 - filled)
+        share = 100 * done // max(1, total)
+        click.echo(f"\r\x1b[K{bar} {share:3}%  {what[-40:]}", nl=False, err=True)
+
+    def clear(self) -> None:
+        if self._shown:
+            click.echo("\r\x1b[K", nl=False, err=True)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all.
+
+    Raises:
+        click.UsageError: it cannot be written; the file that was there is as it was.
+    """
+    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        beside.write_text(text, encoding="utf-8")
+        beside.replace(path)
+    except OSError as error:
+        raise click.UsageError(
+            f"{visible(path)} cannot be written: {error.strerror or error}."
+        ) from None
+    finally:
+        with contextlib.suppress(OSError):
+            beside.unlink()

@@ -18,16 +18,9 @@ from pemlang.version import __version__
 
 # Each in a file of its own, imported only when it is called: start-up is part of every command.
 COMMANDS = (
-    "build",
-    "check",
-    "plan",
-    "lock",
-    "inspect",
-    "ops",
-    "explain",
-    "git-setup",
-    "completion",
-)
+    "build", "check", "fmt", "plan", "lock", "diff", "report", "graph", "verify",
+    "explain-output", "sign", "inspect", "ops", "explain", "git-setup", "completion",
+)  # fmt: skip
 PLUMBING = ("git-diff", "git-tensors")  # what git runs; no help lists them
 
 
@@ -53,11 +46,17 @@ class Commands(click.Group):
             raise click.UsageError(f"There is no command `{args[0]}`.{hint}", ctx)
         return super().resolve_command(ctx, args)
 
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The commands alone: with the two options, which every tool has, they fill more than a
+        screen."""
+        self.format_commands(ctx, formatter)
+
 
 @click.group(
     cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit: 0 it worked, 1 a recipe or file is wrong, 2 the command line is.",
+    epilog="\b\n`pem COMMAND --help` tells more of each; `pem --version` which pem this is.\n"
+    "Exit codes: 0 it worked, 1 a recipe or file is wrong, 2 the command line is.",
 )
 @click.version_option(__version__, message="pem %(version)s")
 def cli() -> None:

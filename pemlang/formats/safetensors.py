@@ -59,6 +59,25 @@ def read_header(path: Path) -> Header:
         Fault: PEM0411 when the file cannot be read, PEM0412 when it is truncated, its header is
             not what the format says, or its offsets do not fit its shapes and size.
     """
+    raw, size = _read(path)
+    try:
+        entries, extent = _entries(raw)
+    except _Broken as why:
+        raise _broken(path, str(why)) from None
+    if extent != size - 8 - len(raw):
+        raise _broken(path, f"its tensors take {extent} bytes, it holds {size - 8 - len(raw)}")
+    return Header(entries, 8 + len(raw))
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """What a safetensors file says of itself; raises as read_header."""
+    read_header(path)
+    found = json.loads(_read(path)[0]).get("__metadata__")
+    return found if isinstance(found, dict) else {}
+
+
+def _read(path: Path) -> tuple[bytes, int]:
+    """The header as it is stored, and the size of the file."""
     try:
         with open_plain(path) as file:
             size = file.seek(0, 2)
@@ -66,18 +85,11 @@ def read_header(path: Path) -> Header:
             length = int.from_bytes(file.read(8), "little")
             if size < 8 or length > min(MAX_HEADER, size - 8):
                 raise _broken(path, f"its header says {length} bytes, the file has {size}")
-            raw = file.read(length)
+            return file.read(length), size
     except OSError as error:
         raise Fault(
             "PEM0411", f"cannot read {visible(path)}: {error.strerror or error}", "check the path"
         ) from None
-    try:
-        entries, extent = _entries(raw)
-    except _Broken as why:
-        raise _broken(path, str(why)) from None
-    if extent != size - 8 - length:
-        raise _broken(path, f"its tensors take {extent} bytes, it holds {size - 8 - length}")
-    return Header(entries, 8 + length)
 
 
 class _Broken(Exception):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 import re
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 from pemlang.diagnostics import Fault, PemError, Report, visible
+from pemlang.review.sides import file_meaning
 from pemlang.syntax.files import is_certificate, read_source
 from pemlang.syntax.parser import parse
 
@@ -109,7 +109,7 @@ def meaning(change: Change) -> list[str]:
         if wrong is not None:
             return [f"# what this means cannot be told: the {side} recipe {wrong}"]
     try:
-        found = _file_meaning(files.get("old"), files.get("new"), change.new_path or change.path)
+        found = file_meaning(files.get("old"), files.get("new"), change.new_path or change.path)
     except (PemError, Fault) as error:
         first = error.diagnostics[0] if isinstance(error, PemError) else error
         return [f"# what this means cannot be told: {visible(first.message, 400)} ({first.code})"]
@@ -128,13 +128,3 @@ def _unreadable(file: Path) -> str | None:
             line, _ = wrong.span.source.position(wrong.span.start)
             return f"does not parse: line {line}, {wrong.message} ({wrong.code})"
     return None
-
-
-def _file_meaning(old: Path | None, new: Path | None, path: str) -> list[str]:
-    """What changed from one file to another, each at `path`; nothing where it is not known."""
-    try:
-        module = importlib.import_module("pemlang.review.meaning")
-    except ModuleNotFoundError:
-        return []
-    known = getattr(module, "file_meaning", None)
-    return [] if known is None else list(known(old, new, path))

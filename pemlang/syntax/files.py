@@ -9,7 +9,7 @@ from pemlang.diagnostics import Fault, visible
 from pemlang.source import Source
 
 MAX_BYTES = 256 << 10
-_CERTIFICATE = re.compile(rb"^\s*-----BEGIN", re.MULTILINE)  # words before it are common
+_CERTIFICATE = re.compile(rb"^[ \t]*-----BEGIN", re.MULTILINE)  # words before it are common
 
 
 def read_source(path: Path, name: str | None = None) -> Source:
@@ -24,16 +24,34 @@ def read_source(path: Path, name: str | None = None) -> Source:
             certificate, PEM0104 empty.
     """
     name = str(path) if name is None else name
+    return decoded(read_bytes(path, name), name, path.resolve().parent)
+
+
+def read_bytes(path: Path, name: str) -> bytes:
+    """What is in a recipe file, MAX_BYTES and one more at the most.
+
+    Raises:
+        Fault: PEM0100 missing or unreadable.
+    """
     shown = visible(name)
     try:
         with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
+            return file.read(MAX_BYTES + 1)
     except OSError as error:
         raise Fault(
             "PEM0100", f"cannot read {shown}: {error.strerror or error}", "check the path"
         ) from None
     except ValueError:  # a NUL in the path
         raise Fault("PEM0100", f"cannot read {shown}: not a path", "check the path") from None
+
+
+def decoded(data: bytes, name: str, directory: Path) -> Source:
+    """The text of a recipe, from what was read of it.
+
+    Raises:
+        Fault: as read_source, for what was read.
+    """
+    shown = visible(name)
     if _CERTIFICATE.search(data):
         raise Fault(
             "PEM0103",
@@ -58,7 +76,7 @@ def read_source(path: Path, name: str | None = None) -> Source:
             f"{shown} is empty",
             'a recipe declares adapters and saves one: adapter a = "dir", then save a to "out/a"',
         )
-    return Source(name, text.replace("\r\n", "\n"), path.resolve().parent)
+    return Source(name, text.replace("\r\n", "\n"), directory)
 
 
 def is_certificate(path: Path) -> bool:

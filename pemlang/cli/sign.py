@@ -1,0 +1,40 @@
+"""`pem sign`: sign an output."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from pemlang.cli.common import say
+from pemlang.diagnostics import Fault, PemError
+
+
+@click.command()
+@click.argument("directory", type=click.Path())
+@click.option(
+    "--key",
+    type=click.Path(dir_okay=False, exists=True),
+    metavar="FILE",
+    required=True,
+    help="An elliptic-curve private key in PEM form.",
+)
+def sign(directory: str, key: str) -> int:
+    """Sign an output with a private key.
+
+    Writes model.sig over all of its files, in the format of the OpenSSF's model-signing.
+    `pem verify DIR --key PUBLIC` holds it to the public key.
+    """
+    from pemlang.build.place import placed
+    from pemlang.build.sign import sign as signed
+
+    try:
+        with placed(None):
+            path = signed(Path(directory), Path(key))
+    except PemError as error:
+        return say(error.diagnostics, "text")
+    except Fault as fault:
+        return say([fault.at(None)], "text")
+    click.echo(os.path.relpath(path))
+    return 0

@@ -1,0 +1,116 @@
+"""`pem verify`: hold an output to its provenance."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from pemlang.cli.common import RECIPE_IS_WRONG, coloured, say
+from pemlang.diagnostics import Fault, PemError
+
+if TYPE_CHECKING:
+    from pemlang.build.verify import Finding
+
+_MARKS = {
+    "same": ("✓", "green"),
+    "differs": ("✗", "red"),
+    "missing": ("✗", "red"),
+    "unchecked": ("·", "bright_black"),
+}
+_WORDS = {"same": "", "differs": "differs", "missing": "is not there", "unchecked": "not checked"}
+
+
+@click.command()
+@click.argument("directory", type=click.Path())
+@click.option(
+    "--rebuild", is_flag=True, help="Build it once more, elsewhere, and compare every byte."
+)
+@click.option(
+    "--from",
+    "folder",
+    type=click.Path(file_okay=False, exists=True),
+    metavar="DIR",
+    help="Look for the recipe and its inputs here, where the output was moved away from them.",
+)
+@click.option(
+    "--key",
+    type=click.Path(dir_okay=False, exists=True),
+    metavar="FILE",
+    help="Hold its signature to this public key, too.",
+)
+@click.option(
+    "--threads", type=click.IntRange(1, 1024), metavar="N", help="Rebuild on at most N threads."
+)
+@click.option(
+    "--format",
+    "form",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    help="Show it as text, or as JSON on standard output.",
+)
+def verify(
+    directory: str,
+    rebuild: bool,
+    folder: str | None,
+    key: str | None,
+    threads: int | None,
+    form: str,
+) -> int:
+    """Check an output against its provenance, file by file.
+
+    Takes every digest again, of its files and of what it was made from, and names what differs.
+    """
+    from pemlang.build import verify as verifying
+    from pemlang.build.run import How
+    from pemlang.build.sign import signed_by
+
+    place, inputs = Path(directory), None if folder is None else Path(folder)
+    try:
+        found = verifying.verify(place, inputs)
+        unsigned = None if key is None else signed_by(place, Path(key))
+        if rebuild:
+            verifying.rebuild(place, found, inputs, How(threads=threads))
+    except PemError as error:
+        return say(error.diagnostics, form)
+    except Fault as fault:
+        return say([fault.at(None)], form)
+    holds = found.holds and unsigned is None
+    if form == "json":
+        said = {
+            "holds": holds,
+            "outputs": [asdict(one) for one in found.outputs],
+            "materials": [asdict(one) for one in found.materials],
+            "rebuilt": None if found.rebuilt is None else [asdict(one) for one in found.rebuilt],
+            "signature": None if key is None else unsigned or "holds",
+        }
+        click.echo(json.dumps(said, ensure_ascii=False, indent=2))
+        return 0 if holds else RECIPE_IS_WRONG
+    _show("the output", found.outputs)
+    _show("what it was made from", found.materials)
+    if found.rebuilt is not None:
+        _show("built once more", found.rebuilt)
+    if key is not None:
+        click.echo(
+            f"signature\n  {_marked('differs' if unsigned else 'same', unsigned or 'holds')}"
+        )
+    return 0 if holds else RECIPE_IS_WRONG
+
+
+def _show(title: str, findings: Sequence[Finding]) -> None:
+    click.echo(title)
+    for one in findings:
+        word = _WORDS[one.state]
+        click.echo(f"  {_marked(one.state, one.what + (f' {word}' if word else ''))}")
+        for line in one.details:
+            click.echo(f"      {line}")
+
+
+def _marked(state: str, text: str) -> str:
+    mark, colour = _MARKS[state]
+    return f"{click.style(mark, fg=colour) if coloured(sys.stdout) else mark} {text}"

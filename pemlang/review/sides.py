@@ -1,0 +1,272 @@
+"""The two sides of a comparison: a recipe of the working tree, or of a git revision, checked
+without more of its adapters than is there."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import subprocess
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from pemlang.build.digests import adapter_digest
+from pemlang.build.existing import WEIGHTS
+from pemlang.build.lock import NAME, Lock, read_lock
+from pemlang.build.locked import from_lock
+from pemlang.check.check import check
+from pemlang.check.checked import Checked
+from pemlang.check.elaborate import Loaders
+from pemlang.check.load import Identities, loaders, local, model
+from pemlang.diagnostics import Fault, visible
+from pemlang.formats.adapter import Adapter, read_adapter
+from pemlang.formats.disk import is_dir, is_file, open_plain
+from pemlang.formats.hub import SCHEME
+from pemlang.source import Source
+from pemlang.syntax.files import read_source
+
+_LFS = re.compile(rb"version https://git-lfs[^\n]*\n(?:[^\n]*\n)*?oid sha256:([0-9a-f]{64})\n")
+
+Params = Mapping[str, str | float | bool]
+Read = Callable[[str, Path], tuple[str, Adapter] | None]
+"""A way to an adapter: its digest and what it is, or None where it does not lead there."""
+
+
+@dataclass
+class Side:
+    """One side.
+
+    Attributes:
+        name: what it is called.
+        checked: the recipe.
+        notes: what stands for what on it.
+    """
+
+    name: str
+    checked: Checked
+    notes: list[str] = field(default_factory=list)
+
+
+@contextmanager
+def opened(place: str, params: Params) -> Iterator[Side]:
+    """A side of a comparison, open as long as its files are needed.
+
+    Args:
+        place: a path, or `REVISION:PATH` with a path as git takes it there.
+        params: values for the recipe's params.
+
+    Raises:
+        Fault: PEM0820 no such revision or file in it, and as read_source.
+        PemError: what is wrong with the recipe.
+    """
+    revision, colon, path = place.partition(":")
+    if not colon or is_file(Path(place)):
+        found = Path(place).absolute()
+        yield side(place, found, read_source(found, place), params)
+        return
+    with TemporaryDirectory(prefix="pem-diff-") as folder:
+        tree = _Revision(revision, Path(folder))
+        file = tree.file(path)
+        source = read_source(tree.at / file, place)
+        where = Reading(source.directory)
+        ways: list[Read] = [where.locked, tree.adapter]
+        yield Side(place, _checked(tree.at / file, source, params, ways), tree.notes)
+
+
+def side(name: str, path: Path, source: Source, params: Params) -> Side:
+    """A side of the working tree: its adapters as they are there, those that are not as pem.lock
+    has them."""
+    where = Reading(source.directory)
+    return Side(name, _checked(path, source, params, [where.on_disk, where.locked]))
+
+
+def file_meaning(old: Path | None, new: Path | None, path: str) -> list[str]:
+    """What changed between two states of one recipe, as lines for a terminal.
+
+    Args:
+        old, new: files that hold its text; None where there is none.
+        path: where the recipe is in the working tree, whose imports, adapters and lock both have.
+
+    Raises:
+        Fault, PemError: as `opened`.
+    """
+    from pemlang.review.meaning import meaning
+    from pemlang.review.meaning_show import as_text
+
+    place = Path(path).resolve()
+    sides: list[Checked | None] = []
+    for file in (old, new):
+        if file is None:
+            sides.append(None)
+            continue
+        read = read_source(file, path)
+        sides.append(side(path, place, Source(path, read.text, place.parent), {}).checked)
+    return as_text(meaning(sides[0], sides[1], (path, path))).splitlines()
+
+
+class Reading:
+    """Ways to the adapters of a recipe in a folder."""
+
+    def __init__(self, directory: Path) -> None:
+        self._lock: Lock | None = None
+        if is_file(directory / NAME):
+            self._lock = read_lock(directory)
+
+    def on_disk(self, path: str, directory: Path) -> tuple[str, Adapter] | None:
+        """The adapter where the recipe says."""
+        if path.startswith(SCHEME) or not is_dir(local(path, directory)):
+            return None
+        adapter = read_adapter(local(path, directory))
+        return adapter_digest(adapter), adapter
+
+    def locked(self, path: str, directory: Path) -> tuple[str, Adapter] | None:
+        """The adapter as the lock has it."""
+        lock = self._lock
+        if lock is None or lock.source(path, directory) not in lock.adapters:
+            return None
+        return lock.find(path, directory).content, from_lock(lock, path, directory)
+
+
+def _checked(path: Path, source: Source, params: Params, ways: Sequence[Read]) -> Checked:
+    identities, usual = Identities(), loaders(whole=True, identify=adapter_digest)
+    seen: dict[tuple[str, Path], tuple[str, Adapter]] = {}
+
+    def adapter(written: str, directory: Path) -> tuple[str, Adapter]:
+        if (written, directory) not in seen:
+            found = next((one for way in ways if (one := way(written, directory))), None)
+            if found is None:
+                digest, there = usual.adapter(written, directory)
+                found = digest.partition(" ")[0], there
+            seen[written, directory] = found
+        digest, there = seen[written, directory]
+        return identities.of(there.directory, digest), there
+
+    checked = check(path, source, Loaders(adapter, model), params)
+    checked.report.raise_errors()
+    return checked
+
+
+class _Revision:
+    """The recipes and locks of a git revision, laid out in a folder; its adapters when asked for.
+
+    Attributes:
+        at: the folder.
+        notes: what stands for what it does not have.
+    """
+
+    def __init__(self, revision: str, at: Path) -> None:
+        if revision.startswith("-"):
+            raise _unknown(f"{revision!r} is no revision")
+        self.at = at.resolve()
+        self.notes: list[str] = []
+        self._top = Path(_git("rev-parse", "--show-toplevel").decode().rstrip("\n"))
+        self._prefix = _git("rev-parse", "--show-prefix").decode().rstrip("\n")
+        asked = f"{revision or 'HEAD'}^{{commit}}"
+        self._commit = (
+            _git("rev-parse", "--verify", "--quiet", asked, what=revision).decode().strip()
+        )
+        listed = _git("ls-tree", "-r", "-z", "--full-tree", self._commit).split(b"\0")
+        self._blobs = dict(_entries(listed))
+        wanted = [p for p in self._blobs if p.endswith(".pem") or Path(p).name == NAME]
+        if wanted:
+            self._extract(wanted)
+
+    def file(self, path: str) -> str:
+        """A recipe of the revision, by its path from the top."""
+        here = self._prefix + path if path.startswith(("./", "../")) else path
+        found = os.path.normpath(here)
+        if found not in self._blobs:
+            raise _unknown(f"there is no {visible(found)} in {self._commit[:12]}")
+        return found
+
+    def adapter(self, path: str, directory: Path) -> tuple[str, Adapter] | None:
+        """An adapter that the revision has; one that git does not keep is what lies there now."""
+        if path.startswith(SCHEME) or Path(path).is_absolute():
+            return None
+        folder = os.path.normpath(f"{os.path.relpath(directory, self.at)}/{path}")
+        files = [name for name in self._blobs if str(Path(name).parent) == folder]
+        there = self._top / folder
+        if f"{folder}/adapter_config.json" in files:
+            self._extract(files)
+            pointer = _pointer(self.at / folder / WEIGHTS)
+            if pointer is None:
+                there = self.at / folder
+            elif not is_file(there / WEIGHTS) or _sha256(there / WEIGHTS) != pointer:
+                raise _unknown(
+                    f"the tensors of {visible(folder)} at {self._commit[:12]} are not here"
+                )
+        elif is_dir(there):
+            self.notes.append(
+                f"{visible(folder)} is not in git and not in {NAME} of the revision: what lies "
+                "there now stands for it"
+            )
+        else:
+            return None
+        adapter = read_adapter(there)
+        return adapter_digest(adapter), adapter
+
+    def _extract(self, paths: list[str]) -> None:
+        """Write blobs below the folder, as plain files."""
+        command = ["git", "cat-file", "--batch"]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as git:
+            assert git.stdin is not None and git.stdout is not None
+            for path in paths:
+                git.stdin.write(f"{self._blobs[path]}\n".encode())
+                git.stdin.flush()
+                rest = int(git.stdout.readline().split()[-1])
+                target = self.at / path
+                target.parent.mkdir(parents=True, exist_ok=True)
+                with target.open("wb") as file:
+                    while rest and (piece := git.stdout.read(min(rest, 1 << 20))):
+                        file.write(piece)
+                        rest -= len(piece)
+                git.stdout.read(1)
+            git.stdin.close()
+
+
+def _pointer(weights: Path) -> str | None:
+    """The SHA-256 of what a Git LFS pointer stands for; None for a file that is none."""
+    with contextlib.suppress(OSError), open_plain(weights) as file:
+        found = _LFS.match(file.read(400))
+        return None if found is None else found[1].decode()
+    return None
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _entries(listed: list[bytes]) -> Iterator[tuple[str, str]]:
+    """Path to blob of the plain files of `git ls-tree`."""
+    for line in listed:
+        if line.startswith((b"100644", b"100755")):
+            about, _, path = line.partition(b"\t")
+            name = os.fsdecode(path)
+            if ".." not in Path(name).parts:
+                yield name, about.split()[2].decode()
+
+
+def _git(*words: str, feed: bytes | None = None, what: str | None = None) -> bytes:
+    try:
+        done = subprocess.run(["git", *words], input=feed, capture_output=True, check=True)
+    except FileNotFoundError:
+        raise _unknown("git is not installed") from None
+    except subprocess.CalledProcessError as error:
+        said = error.stderr.decode(errors="replace").strip().splitlines()
+        why = said[-1] if said else f"{visible(what or words[0])} is no revision"
+        raise _unknown(visible(why)) from None
+    return done.stdout
+
+
+def _unknown(why: str) -> Fault:
+    return Fault(
+        "PEM0820",
+        why,
+        "REVISION:PATH names a file as git does, with its path from the top of the repository: "
+        "main:recipes/merge.pem",
+    )
