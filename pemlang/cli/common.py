@@ -8,7 +8,7 @@ import os
 import secrets
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -42,6 +42,11 @@ def say(diagnostics: Iterable[Diagnostic], form: str) -> int:
             click.echo(render(diagnostic, coloured(sys.stderr)) + "\n", err=True)
         if len(found) > SHOWN:
             click.echo(f"… and {len(found) - SHOWN} more; --format json shows all.", err=True)
+    return exit_code(found)
+
+
+def exit_code(found: Sequence[Diagnostic]) -> int:
+    """The exit code that diagnostics call for."""
     if any(d.code in USAGE_CODES for d in found):
         return USAGE_IS_WRONG
     return RECIPE_IS_WRONG if any(d.severity == "error" for d in found) else 0

@@ -28,9 +28,10 @@ from pemlang.diagnostics import PemError
     help="Write it to a file instead of standard output.",
 )
 def graph(recipe: str, settings: dict[str, str], form: str, output: Path | None) -> int:
-    """Draw what a recipe saves, from which adapters, and through which operators.
+    """Draw how a recipe makes what it saves.
 
-    Types and coefficients stand on the lines. Reads the adapters' configs and file headers only.
+    From which adapters, and through which operators; types and coefficients stand on the lines.
+    Reads the adapters' configs and file headers only.
     """
     from pemlang.api import load
     from pemlang.review.graph import TooMany, as_dot, as_mermaid, picture

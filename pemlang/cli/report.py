@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     help="Write the page here; an earlier report is replaced, another file is not.",
 )
 def report(target: str, other: str | None, settings: dict[str, str], output: Path) -> int:
-    """Write a page about a recipe or an adapter, to be opened in a browser.
+    """Write a page about a recipe or an adapter.
 
     For a recipe (a .pem file): its outputs, its graph, what a build would do, its adapters, their
     norms by layer, how alike they are, their spectra and what a truncation would lose. For an

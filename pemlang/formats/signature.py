@@ -98,7 +98,7 @@ def expanded(found: Any) -> dict[str, Entry]:
         raise Malformed("it has no tensors")
     said: dict[str, Any] = {}
     for line, what in found.items():
-        for name in _names(line):
+        for name in names(line):
             said[name] = what
             if len(said) > MAX_TENSORS:
                 raise Malformed(f"it has more than {MAX_TENSORS} tensors")
@@ -116,7 +116,7 @@ def expanded(found: Any) -> dict[str, Entry]:
     return entries
 
 
-def _names(line: str) -> Iterator[str]:
+def names(line: str) -> Iterator[str]:
     """The names a line stands for."""
     ranges = _RANGES.search(line)
     if ranges is None:
