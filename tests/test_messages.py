@@ -14,12 +14,15 @@ What no recipe can show is a function here. `pytest --rewrite` writes the texts 
 from __future__ import annotations
 
 import ast
+import dataclasses
 import errno
 import importlib
 import importlib.util
 import json
 import os
 import re
+import shutil
+import subprocess
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -34,14 +37,21 @@ import support
 from click.testing import CliRunner
 
 import pemlang
+from pemlang.build import lock as lock_file
 from pemlang.build import run as build_run
+from pemlang.build import sign as signing
+from pemlang.build import verify as verifying
 from pemlang.build.digests import file_digest
 from pemlang.build.gpu import open_gpu
+from pemlang.build.lock import write_lock
+from pemlang.build.provenance import read_provenance
 from pemlang.build.tensors import Files, source
 from pemlang.cli.main import cli
 from pemlang.diagnostics import Diagnostic, Fault, render
 from pemlang.formats import hub
 from pemlang.formats.adapter import read_adapter
+from pemlang.review.compare import compare
+from pemlang.review.sides import opened
 
 fmt = importlib.import_module("pemlang.cli.fmt")
 HERE = Path(__file__).parent / "messages"
@@ -303,6 +313,179 @@ def PEM0520_other_modules(root: Path, patch: pytest.MonkeyPatch) -> Found:
 @made
 def PEM0520_name(root: Path, patch: pytest.MonkeyPatch) -> Found:
     return applied(root, {"query": (16, 12)}, "a.b")
+
+
+# --- locks, provenance and git -------------------------------------------------------------
+
+USES_LIBRARY = 'import "library/parts.pem" (part)\nadapter a = "kept"\nsave part * a to "out/a"\n'
+
+
+def lockable(root: Path, text: str = 'adapter a = "kept"\nsave a to "out/a"\n') -> pemlang.Recipe:
+    """A recipe in a folder of its own, with an adapter and a file to import."""
+    folder = root / "locked"
+    shutil.rmtree(folder, ignore_errors=True)
+    support.lora(folder / "kept")
+    support.recipe(folder / "library", "let part = 0.5\n", "parts.pem")
+    return pemlang.load(support.recipe(folder, text, "made.pem"))
+
+
+def locked(found: pemlang.Recipe, text: str | None = None) -> pemlang.Recipe:
+    """The recipe once its lock is written; with another text, one that was not locked."""
+    path = write_lock(found.lock())
+    return found if text is None else pemlang.load(support.recipe(path.parent, text, "made.pem"))
+
+
+def built_by_lock(found: pemlang.Recipe) -> Found:
+    return raised(lambda: found.build(how=build_run.How(lock=found.lock_beside())))
+
+
+def edited(found: pemlang.Recipe, change: Callable[[dict[str, Any]], object]) -> Found:
+    """What a check says once the lock was edited."""
+    path = write_lock(found.lock())
+    said = json.loads(path.read_text())
+    change(said)
+    path.write_text(json.dumps(said))
+    try:
+        return found.check(locked=True)
+    except pemlang.PemError as error:
+        return error.diagnostics
+
+
+@made
+def PEM0801_none(root: Path, patch: pytest.MonkeyPatch) -> Found:
+    found = lockable(root)
+    return raised(lambda: found.check(locked=True))
+
+
+@made
+def PEM0801_unreadable(root: Path, patch: pytest.MonkeyPatch) -> Found:
+    found = lockable(root)
+    in_conflict = "<<<<<<< HEAD\n{}\n=======\n{}\n>>>>>>> main\n"
+    (root / "locked/pem.lock").write_text(in_conflict)
+    return (
+        *raised(lambda: found.check(locked=True)),
+        *edited(found, lambda said: said.update(lock=2)),
+        *edited(found, lambda said: said.pop("imports")),
+        *edited(found, lambda said: said["recipes"].update({"made.pem": ["kept"]})),
+        *edited(found, lambda said: said["imports"].update({"a.pem": 7})),
+        *edited(found, lambda said: said["adapters"]["kept"].update(files={})),
+        *edited(found, lambda said: said["adapters"]["kept"].update(tensors={"x": "F32 [-1]"})),
+    )
+
+
+@made
+def PEM0802_adapter(root: Path, patch: pytest.MonkeyPatch) -> Found:
+    text = 'adapter a = "other"\nsave a to "out/a"\n'
+    return locked(lockable(root), text).check(locked=True)
+
+
+@made
+def PEM0802_import(root: Path, patch: pytest.MonkeyPatch) -> Found:
+    return locked(lockable(root), USES_LIBRARY).check(locked=True)
+
+
+@made
+def PEM0803_adapter(root: Path, patch: pytest.MonkeyPatch) -> Found:
+    found = locked(lockable(root))
+    support.lora(root / "locked/kept", 9)
+    return built_by_lock(found)
+
+
+@made
+def PEM0803_import(root: Path, patch: pytest.MonkeyPatch) -> Found:
+    found = locked(lockable(root, USES_LIBRARY))
+    (root / "locked/library/parts.pem").write_text("let part = 0.25\n")
+    return built_by_lock(found)
+
+
+@made
+def PEM0804_version(root: Path, patch: pytest.MonkeyPatch) -> Found:
+    found = lockable(root)
+    patch.setattr(lock_file, "__version__", "0.0.1")
+    lock = dataclasses.replace(found.lock(), tool="0.0.1")
+    return raised(lambda: found.build(how=build_run.How(lock=lock)))
+
+
+@made
+def PEM0810_unreadable(root: Path, patch: pytest.MonkeyPatch) -> Found:
+    [built] = lockable(root).build().outputs
+    found = list(raised(lambda: read_provenance(root / "locked/kept")))
+    (built.path / "provenance.json").write_text('{"_type": "https://in-toto.io/Statement/v1"}')
+    found += raised(lambda: read_provenance(built.path))
+    (built.path / "provenance.json").unlink()
+    (built.path / "provenance.json").mkdir()
+    return (*found, *raised(lambda: read_provenance(built.path)))
+
+
+@made
+def PEM0810_other_output(root: Path, patch: pytest.MonkeyPatch) -> Found:
+    [built] = lockable(root).build().outputs
+    path = built.path / "provenance.json"
+    path.write_text(path.read_text().replace('"output": "out/a"', '"output": "out/b"'))
+    found = verifying.verify(built.path)
+    how = build_run.How()
+    return raised(lambda: verifying.rebuild(built.path, found, root / "locked", how))
+
+
+@made
+def PEM0811_moved(root: Path, patch: pytest.MonkeyPatch) -> Found:
+    [built] = lockable(root).build().outputs
+    moved = built.path.rename(root / "locked/elsewhere")
+    return raised(lambda: verifying.rebuild(moved, verifying.verify(moved), None, build_run.How()))
+
+
+@made
+def PEM0812_not_installed(root: Path, patch: pytest.MonkeyPatch) -> Found:
+    [built] = lockable(root).build().outputs
+    patch.setitem(sys.modules, "model_signing.signing", None)
+    patch.setitem(sys.modules, "model_signing", None)
+    return raised(lambda: signing.sign(built.path, root / "key.pem"))
+
+
+@made
+def PEM0813_no_key(root: Path, patch: pytest.MonkeyPatch) -> Found:
+    """Whatever the library says of a key."""
+
+    class Library:
+        def __getattr__(self, name: str) -> Any:
+            raise ValueError("Unable to load PEM file.\x1b[31m\nSee the manual.")
+
+    [built] = lockable(root).build().outputs
+    patch.setattr(signing, "_library", lambda part: Library())
+    return raised(lambda: signing.sign(built.path, root / "key.pem"))
+
+
+@made
+def PEM0304_compared(root: Path, patch: pytest.MonkeyPatch) -> Found:
+    return raised(lambda: compare("adapters/a", "adapters/ia3"))
+
+
+@made
+def PEM0820_unknown(root: Path, patch: pytest.MonkeyPatch) -> Found:
+    lockable(root)
+    folder = root / "locked"
+    patch.chdir(folder)
+    patch.setenv("GIT_CEILING_DIRECTORIES", str(root))
+
+    def compared(place: str) -> Found:
+        def look() -> None:
+            with opened(place, {}):
+                raise AssertionError("it opened")
+
+        return raised(look)
+
+    found = list(compared("HEAD:made.pem"))
+    who = ("-c", "user.name=x", "-c", "user.email=x")
+    for words in (["init", "-q"], ["add", "made.pem"], [*who, "commit", "-qm", "x"]):
+        subprocess.run(["git", *words], check=True)
+    for place in ("nowhere:made.pem", "-x:made.pem", "HEAD:absent.pem"):
+        found += compared(place)
+    patch.setenv("PATH", str(root))
+    commit = re.compile(r"[0-9a-f]{12}\b")
+    return tuple(
+        dataclasses.replace(one, message=commit.sub("0123456789ab", one.message))
+        for one in (*found, *compared("HEAD:made.pem"))
+    )
 
 
 # --- running them --------------------------------------------------------------------------

@@ -12,12 +12,12 @@ from pathlib import Path
 
 from pemlang.build import provenance
 from pemlang.build.card import Card, Input, write_card
-from pemlang.build.digests import digests_of
+from pemlang.build.digests import changed, digests_of, file_digest
 from pemlang.build.existing import CONFIG, WEIGHTS
 from pemlang.build.imports import imports_of, seen_from
 from pemlang.build.notices import Loss
 from pemlang.build.peft import adapters_of
-from pemlang.build.place import flush
+from pemlang.build.place import flush, turn
 from pemlang.build.provenance import Material, Outcome, Provenance, Subject
 from pemlang.build.subjects import subject
 from pemlang.check.algebra import Algebra
@@ -135,11 +135,12 @@ def refresh(
     to an empty directory where one is given."""
     kept = {name: old.subjects[name] for name in (CONFIG, WEIGHTS)}
     if at is not None:
-        for name in kept:
-            try:
-                os.link(output.target / name, at / name)
-            except OSError:  # a file system without links
-                shutil.copyfile(output.target / name, at / name)
+        with turn(output.target.parent):
+            for name in kept:
+                _share(output.target / name, at / name)
+        for name, one in kept.items():
+            if file_digest(at / name) != one.blake3:  # another build took its place meanwhile
+                raise changed(output.target / name)
         _write(at, checked, output, digest, old.outcome, kept)
         return True
     card = _card(checked, output, digest, old.outcome)
@@ -151,6 +152,13 @@ def refresh(
     subjects = {**kept, CARD: old.subjects.get(CARD, Subject("", ""))}
     whole = _provenance(checked, output, digest, old.outcome, subjects)
     return there != card or said != whole.as_text()
+
+
+def _share(old: Path, new: Path) -> None:
+    try:
+        os.link(old, new)
+    except OSError:  # a file system without links
+        shutil.copyfile(old, new)
 
 
 def _write(
@@ -177,7 +185,7 @@ def _provenance(
 ) -> Provenance:
     algebra = Algebra(checked.leaf_name)
     return Provenance(
-        recipe=Path(checked.source.name).name,
+        recipe=checked.path.resolve().name,
         text=checked.source.text,
         settings={name: _setting(value) for name, value in sorted(checked.settings.items())},
         params=_params(checked),

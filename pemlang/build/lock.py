@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -27,6 +28,7 @@ from pemlang.diagnostics import Fault, visible
 from pemlang.formats.adapter import Adapter
 from pemlang.formats.disk import is_file, open_plain
 from pemlang.formats.hub import SCHEME
+from pemlang.formats.jsons import parse_json
 from pemlang.formats.signature import signature
 from pemlang.source import Source
 from pemlang.version import LANGUAGE, __version__
@@ -34,6 +36,7 @@ from pemlang.version import LANGUAGE, __version__
 NAME = "pem.lock"
 FORMAT = 1
 MAX_BYTES = 64 << 20
+_DIGEST, _COMMIT = re.compile("[0-9a-f]{64}"), re.compile("[0-9a-f]{40}")
 ABOUT = "What the recipes of this folder are made from. Written by `pem lock`; commit it."
 
 
@@ -45,11 +48,13 @@ class Locked:
         files: BLAKE3 of each file that is read, in the order its identity is taken in.
         signature: its config and its tensors' names, dtypes and shapes.
         revision: the commit a hub reference stood for.
+        same: the source of another adapter that was in the same directory, by a link.
     """
 
     files: Mapping[str, str]
     signature: Mapping[str, Any]
     revision: str | None = None
+    same: str | None = None
 
     @property
     def content(self) -> str:
@@ -69,6 +74,7 @@ class Lock:
         tool, language: the versions that made it.
         name: what messages call it.
         partial: whether there may be adapters that it does not have, which are then any.
+        again: what to do where something is to differ from it.
     """
 
     directory: Path
@@ -79,6 +85,7 @@ class Lock:
     language: int = LANGUAGE
     name: str = NAME
     partial: bool = False
+    again: str = "run `pem lock` and have the change reviewed"
 
     def source(self, path: str, directory: Path) -> str:
         """What an adapter's path, written in a recipe of some folder, is called here."""
@@ -90,17 +97,18 @@ class Lock:
         if source not in self.adapters:
             raise Fault(
                 "PEM0802",
-                f"{visible(source)} is not in {NAME}",
+                f"{visible(source)} is not in {self.name}",
                 f"run `pem lock` where the adapters are, and commit {NAME}",
             )
         return self.adapters[source]
 
     def as_text(self) -> str:
         """The file: stable to the byte, a line for each fact."""
-        adapters = {}
+        adapters: dict[str, dict[str, Any]] = {}
         for source, locked in sorted(self.adapters.items()):
-            revision = {} if locked.revision is None else {"revision": locked.revision}
-            adapters[source] = revision | {"files": dict(locked.files), **locked.signature}
+            also = {"revision": locked.revision, "same": locked.same}
+            adapters[source] = {key: value for key, value in also.items() if value is not None}
+            adapters[source] |= {"files": dict(locked.files), **locked.signature}
         said = {
             "about": ABOUT,
             "lock": FORMAT,
@@ -133,11 +141,11 @@ def read_lock(directory: Path) -> Lock:
 def parse_lock(data: bytes, path: Path) -> Lock:
     """The lock in some bytes; raises PEM0801."""
     try:
-        found = json.loads(data) if len(data) <= MAX_BYTES else None
-    except (ValueError, RecursionError):
+        found = parse_json(data) if len(data) <= MAX_BYTES else None
+    except ValueError:
         found = None
     if not isinstance(found, dict) or type(found.get("lock")) is not int:
-        raise unreadable(path, "it is no lock")
+        raise unreadable(path, "it is not what `pem lock` writes")
     if found["lock"] != FORMAT or found.get("language") != LANGUAGE:
         raise unreadable(path, "another version of pemlang wrote it")
     tool, parts = found.get("pemlang"), [found.get(k) for k in ("recipes", "imports", "adapters")]
@@ -150,11 +158,11 @@ def parse_lock(data: bytes, path: Path) -> Lock:
         if not isinstance(made_of, dict) or not all(
             _is_list(made_of.get(what)) for what in ("adapters", "imports")
         ):
-            raise unreadable(path, f"what it says of {visible(name)} is no list of names")
+            raise unreadable(path, f"its entry for {visible(name)} is not whole")
         lock.recipes[name] = {what: made_of[what] for what in ("adapters", "imports")}
     for name, digest in imports.items():
-        if not isinstance(digest, str):
-            raise unreadable(path, f"the digest of {visible(name)} is no text")
+        if not _is_digest(digest):
+            raise unreadable(path, f"its entry for {visible(name)} is no digest")
         lock.imports[name] = digest
     for source, said in adapters.items():
         lock.adapters[source] = _locked(path, source, said)
@@ -163,13 +171,19 @@ def parse_lock(data: bytes, path: Path) -> Lock:
 
 def _locked(path: Path, source: str, said: Any) -> Locked:
     files = said.get("files") if isinstance(said, dict) else None
-    revision = said.get("revision", "") if isinstance(said, dict) else None
-    whole = isinstance(files, dict) and len(files) in (2, 3) and isinstance(revision, str)
-    if not whole or not all(isinstance(digest, str) for digest in files.values()):  # type: ignore[union-attr]
-        raise unreadable(path, f"the entry of {visible(source)} is not whole")
+    also = [said.get(key, "") if isinstance(said, dict) else None for key in ("revision", "same")]
+    whole = isinstance(files, dict) and len(files) in (2, 3) and _is_list(also)
+    whole = whole and (not also[0] or _COMMIT.fullmatch(str(also[0])) is not None)
+    if not whole or not all(map(_is_digest, files.values())):  # type: ignore[union-attr]
+        raise unreadable(path, f"its entry for {visible(source)} is not whole")
     assert isinstance(files, dict)
     kept = {key: said[key] for key in ("config", "tensors", "statistics") if key in said}
-    return Locked(files, kept, revision or None)
+    revision, same = also
+    return Locked(files, kept, revision or None, same or None)
+
+
+def _is_digest(value: object) -> bool:
+    return isinstance(value, str) and _DIGEST.fullmatch(value) is not None
 
 
 def _is_list(value: object) -> bool:
@@ -214,12 +228,16 @@ def locked_now(path: Path, source: Source, settings: Mapping[str, str | float | 
 def _lock_of(checked: Checked, loaded: Mapping[tuple[str, Path], Adapter]) -> Lock:
     imports = imports_of(checked)
     lock = Lock(checked.source.directory, imports=imports)
-    for (path, where), adapter in loaded.items():
-        source = lock.source(path, where)
-        revision = adapter.directory.name if path.startswith(SCHEME) else None
-        lock.adapters[source] = Locked(digests_of(adapter), signature(adapter), revision)
+    first: dict[Path, str] = {}
+    for (path, where), adapter in sorted(loaded.items(), key=lambda one: lock.source(*one[0])):
+        source, remote = lock.source(path, where), path.startswith(SCHEME)
+        revision = adapter.directory.name if remote else None
+        same = None if remote else first.setdefault(adapter.directory, source)
+        lock.adapters[source] = Locked(
+            digests_of(adapter), signature(adapter), revision, None if same == source else same
+        )
     made_of = {"adapters": sorted(lock.adapters), "imports": sorted(imports)}
-    lock.recipes[checked.path.name] = made_of
+    lock.recipes[checked.path.resolve().name] = made_of
     return lock
 
 

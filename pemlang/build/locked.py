@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from pemlang.build.digests import digests_of
+from pemlang.build.digests import digests_of, file_digest
+from pemlang.build.existing import CONFIG
 from pemlang.build.imports import import_name, imports_of
 from pemlang.build.lock import NAME, Lock, Locked, unreadable
 from pemlang.check.checked import Checked
@@ -13,8 +14,9 @@ from pemlang.check.elaborate import Loaders
 from pemlang.check.load import Identities, local, model
 from pemlang.diagnostics import Fault, visible
 from pemlang.formats.adapter import Adapter
+from pemlang.formats.disk import is_file
 from pemlang.formats.hub import SCHEME, parse_reference
-from pemlang.formats.signature import Malformed, adapter_from
+from pemlang.formats.signature import Malformed, adapter_from, signature
 from pemlang.version import __version__
 
 
@@ -36,19 +38,22 @@ def locked_loaders(lock: Lock) -> Loaders:
 def from_lock(lock: Lock, path: str, directory: Path) -> Adapter:
     """An adapter as the lock has it; raises PEM0801, PEM0802."""
     locked = lock.find(path, directory)
-    place = _place(path, directory, locked)
+    place = _place(lock, path, directory)
     weights = list(locked.files)[1]
     if weights != Path(weights).name:
-        raise unreadable(lock.directory / NAME, f"{weights} is no name of a file")
+        raise unreadable(lock.directory / NAME, f"{weights} is not the name of a file")
     try:
         return adapter_from(locked.signature, place, weights)
     except Malformed as error:
         source = lock.source(path, directory)
-        raise unreadable(lock.directory / NAME, f"of {source}: {error}") from None
+        raise unreadable(lock.directory / NAME, f"its entry for {source}: {error}") from None
 
 
-def _place(path: str, directory: Path, locked: Locked) -> Path:
+def _place(lock: Lock, path: str, directory: Path) -> Path:
     """Where an adapter would lie: what tells it from another of the same content."""
+    locked = lock.find(path, directory)
+    if locked.same is not None:
+        return local(locked.same, lock.directory)
     if path.startswith(SCHEME):
         return Path(f"{SCHEME}{parse_reference(path).repo}@{locked.revision}")
     return local(path, directory)
@@ -71,18 +76,29 @@ def held(lock: Lock, inner: Loaders, whole: bool) -> Loaders:
             key, found = inner.adapter(pinned, directory)
         else:
             key, found = inner.adapter(path, directory)
-        if whole:
+        if whole or _looks_other(locked, found):
             for name in differences(locked.files, digests_of(found)):
                 raise Fault(
                     "PEM0803",
                     f"{visible(name)} of {visible(lock.source(path, directory))} is not what "
                     f"{lock.name} has",
-                    "put the locked file back, or run `pem lock` and have the change reviewed",
+                    f"put the locked file back, or {lock.again}",
                     (_told(locked.files.get(name), digests_of(found).get(name)),),
                 )
         return key, found
 
     return Loaders(adapter, inner.model)
+
+
+def _looks_other(locked: Locked, found: Adapter) -> bool:
+    """Whether what lies there differs in its config or header from what was locked: then that is
+    what to say, rather than what the recipe cannot do with it. Its tensors need not be read."""
+    if not is_file(found.weights):
+        return False
+    config = found.directory / CONFIG
+    if file_digest(config) != locked.files.get(CONFIG):
+        return True
+    return bool(locked.signature) and signature(found) != locked.signature
 
 
 def differences(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
@@ -102,14 +118,12 @@ def hold_imports(checked: Checked, lock: Lock) -> None:
         name = import_name(path, checked.source.directory)
         before = lock.imports.get(name)
         if before is None:
-            fault = Fault(
-                "PEM0802", f"{visible(name)} is not in {NAME}", f"run `pem lock`, and commit {NAME}"
-            )
+            fault = Fault("PEM0802", f"{visible(name)} is not in {lock.name}", lock.again)
         elif before != now.get(name):
             fault = Fault(
                 "PEM0803",
                 f"{visible(name)} is not what {lock.name} has",
-                "put the locked text back, or run `pem lock` and have the change reviewed",
+                f"put the locked text back, or {lock.again}",
                 (_told(before, now.get(name)),),
             )
         else:
@@ -123,5 +137,5 @@ def hold_version(lock: Lock) -> None:
         raise Fault(
             "PEM0804",
             f"{lock.name} was written by pemlang {visible(lock.tool, 40)}, this is {__version__}",
-            f'pip install "pemlang=={visible(lock.tool, 40)}", or run `pem lock` again',
+            f'pip install "pemlang=={visible(lock.tool, 40)}", or {lock.again}',
         )

@@ -112,7 +112,7 @@ def take_place(one: Staged, inputs: set[Path]) -> None:
 
     Builds into one parent directory wait for each other.
     """
-    with _locked(one.target.parent):
+    with turn(one.target.parent):
         check_target(one.target, inputs)
         old = one.at.with_name(f"{one.at.name}.old")
         replaces = one.target.exists()
@@ -138,7 +138,8 @@ def flush_entry(directory: Path) -> None:
 
 
 @contextlib.contextmanager
-def _locked(directory: Path) -> Iterator[None]:
+def turn(directory: Path) -> Iterator[None]:
+    """Wait until no other build moves anything inside a directory."""
     handle = os.open(directory, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)

@@ -15,6 +15,7 @@ from typing import Any
 from pemlang.build.digests import ALGORITHM
 from pemlang.diagnostics import Fault, visible
 from pemlang.formats.disk import open_plain
+from pemlang.formats.jsons import parse_json
 from pemlang.version import LANGUAGE, __version__
 
 NAME = "provenance.json"
@@ -163,13 +164,13 @@ def read_provenance(directory: Path) -> Provenance:
     try:
         with open_plain(path) as file:
             data = file.read(MAX_BYTES + 1)
-        found = json.loads(data) if len(data) <= MAX_BYTES else None
+        found = parse_json(data) if len(data) <= MAX_BYTES else None
         return _parsed(found)
     except FileNotFoundError:
         why = f"{visible(directory)} has no {NAME}"
     except OSError as error:
         why = f"cannot read {visible(path)}: {error.strerror or error}"
-    except (ValueError, RecursionError, KeyError, TypeError, AttributeError, AssertionError):
+    except (ValueError, LookupError, TypeError, AttributeError):
         why = f"{visible(path)} is no provenance that this version of pemlang reads"
     raise Fault("PEM0810", why, "build the adapter again with `pem build`")
 
@@ -209,16 +210,16 @@ def _parsed(found: Any) -> Provenance:
             _text(one["name"]): Subject(
                 _text(one["digest"]["sha256"]),
                 _text(one["digest"][ALGORITHM]),
-                dict(one.get("annotations", {}).get("parts", {})),
+                _object(one.get("annotations", {}).get("parts", {})),
             )
             for one in found["subject"]
         },
         outcome=Outcome(
-            _text(outcome["method"]),
-            int(outcome["sites"]),
-            int(outcome["rank"]),
-            int(outcome["size"]),
-            None if loss is None else (float(loss[0]), {k: float(v) for k, v in loss[1].items()}),
+            _method(outcome["method"]),
+            _count(outcome["sites"]),
+            _count(outcome["rank"]),
+            _count(outcome["size"]),
+            None if loss is None else (_share(loss[0]), {k: _share(v) for k, v in loss[1].items()}),
             [
                 {
                     "code": _text(one["code"]),
@@ -230,7 +231,7 @@ def _parsed(found: Any) -> Provenance:
             ],
         ),
         tool=_text(versions["pemlang"]),
-        language=int(versions["language"]),
+        language=_count(int(_text(versions["language"]))),
     )
 
 
@@ -238,6 +239,30 @@ def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError
     return value
+
+
+def _object(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise TypeError
+    return value
+
+
+def _count(value: Any) -> int:
+    if type(value) is not int or not 0 <= value < 1 << 63:
+        raise ValueError
+    return value
+
+
+def _share(value: Any) -> float:
+    if type(value) not in (int, float) or not 0 <= value < 1e9:
+        raise ValueError
+    return float(value)
+
+
+def _method(value: Any) -> str:
+    if value not in ("lora", "ia3"):
+        raise ValueError
+    return _text(value)
 
 
 def _texts(value: Any) -> dict[str, str]:

@@ -22,6 +22,7 @@ def sign(directory: Path, key: Path) -> Path:
         OSError: the signature cannot be written.
     """
     read_provenance(directory)
+    directory = directory.resolve()
     signing = _library("signing")
     target = directory / SIGNATURE
     # Beside the directory: what is signed is all that is in it.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,9 @@ from typing import Any
 import blake3
 
 from pemlang.build.provenance import Subject
+from pemlang.formats.config import MAX_CONFIG
 from pemlang.formats.disk import open_plain
+from pemlang.formats.jsons import parse_json
 from pemlang.formats.safetensors import read_header
 
 _PIECE = 1 << 20
@@ -32,9 +33,17 @@ def subject(path: Path) -> Subject:
             two = pool.submit(_hashed, path, blake3.blake3())
             parts: dict[str, Any] = tensor_digests(path)
             return Subject(one.result(), two.result(), parts)
-    data = path.read_bytes()
-    parts = json.loads(data) if path.suffix == ".json" else {}
-    return Subject(hashlib.sha256(data).hexdigest(), blake3.blake3(data).hexdigest(), parts)
+    sha256, mine = (_hashed(path, hasher) for hasher in (hashlib.sha256(), blake3.blake3()))
+    return Subject(sha256, mine, _fields(path) if path.suffix == ".json" else {})
+
+
+def _fields(path: Path) -> dict[str, Any]:
+    """The fields of a JSON object; raises ValueError for a file that is none."""
+    with open_plain(path) as file:
+        found = parse_json(file.read(MAX_CONFIG))
+    if not isinstance(found, dict):
+        raise ValueError("it is no JSON object")
+    return found
 
 
 def _hashed(path: Path, hasher: Any) -> str:

@@ -101,16 +101,17 @@ def recipe_folder(directory: Path, provenance: Provenance) -> Path | None:
 
 def _output(directory: Path, name: str, known: Subject) -> Finding:
     path = directory / name
+    what = visible(name)
     if name != Path(name).name or not is_file(path):
-        return Finding(name, "missing")
+        return Finding(what, "missing")
     try:
         now = subject(path)
     except (Fault, OSError, ValueError) as error:
         why = error.message if isinstance(error, Fault) else str(error)
-        return Finding(name, "differs", (f"it cannot be read: {visible(why)}",))
+        return Finding(what, "differs", (f"it cannot be read: {visible(why)}",))
     if (now.sha256, now.blake3) == (known.sha256, known.blake3):
-        return Finding(name, "same")
-    return Finding(name, "differs", tuple(_parts(name, known.parts, now.parts)))
+        return Finding(what, "same")
+    return Finding(what, "differs", tuple(_parts(name, known.parts, now.parts)))
 
 
 def _parts(name: str, was: Any, now: Any) -> Iterator[str]:
@@ -179,7 +180,7 @@ def _materials(provenance: Provenance, folder: Path | None) -> Iterator[Finding]
 def _material(name: str, path: Path, digest: str, is_text: bool) -> Finding:
     try:
         now = text_digest(read_source(path).text) if is_text else file_digest(path)
-    except Fault:
+    except (Fault, ValueError):  # a NUL in the path
         return Finding(name, "missing")
     if now == digest:
         return Finding(name, "same")
@@ -239,7 +240,7 @@ def rebuild(directory: Path, verified: Verified, folder: Path | None, how: How) 
                 "build the adapter again with `pem build`",
             )
         [built] = result.outputs
-        names = [*sorted(provenance.subjects), NAME]
+        names = [*sorted(name for name in provenance.subjects if name == Path(name).name), NAME]
         verified.rebuilt = [_compared(directory / name, built.path / name) for name in names]
 
 
@@ -247,7 +248,7 @@ def _lock(provenance: Provenance, folder: Path) -> Lock:
     """What the inputs are held to."""
     lock = Lock(
         folder.resolve(), tool=provenance.tool, language=provenance.language, name=NAME,
-        partial=True,
+        partial=True, again="build it again with `pem build`",
     )  # fmt: skip
     for one in provenance.materials:
         if not one.source:
@@ -262,11 +263,13 @@ def _lock(provenance: Provenance, folder: Path) -> Lock:
 
 
 def _compared(was: Path, now: Path) -> Finding:
-    name = was.name
+    name, what = was.name, visible(was.name)
     if not is_file(was):
-        return Finding(name, "missing")
+        return Finding(what, "missing")
+    if not is_file(now):
+        return Finding(what, "differs", ("a build does not write it",))
     if filecmp.cmp(was, now, shallow=False):
-        return Finding(name, "same")
+        return Finding(what, "same")
     details: tuple[str, ...] = ()
     with suppress(Fault, OSError, ValueError):
         if name == WEIGHTS:
@@ -274,4 +277,4 @@ def _compared(was: Path, now: Path) -> Finding:
         elif name == CONFIG:
             one, two = (json.loads(path.read_bytes()) for path in (now, was))
             details = tuple(_parts(name, one, two))
-    return Finding(name, "differs", details)
+    return Finding(what, "differs", details)

@@ -12,7 +12,7 @@ from typing import Any
 from pemlang.check.annotations import dtype_name
 from pemlang.diagnostics import Fault, listed, nearest, visible
 from pemlang.formats.adapter import Adapter
-from pemlang.graph.node import AdapterType, Graph, Node, plain
+from pemlang.graph.node import AdapterType, Graph, ModelType, Node, plain
 from pemlang.graph.normal import adapter_type
 from pemlang.source import Span
 from pemlang.syntax import tree as t
@@ -47,7 +47,7 @@ def semantic_hash(output: Output) -> str:
     """A digest of the meaning of an output: its normal form, the content of its leaves (their
     keys are digests here), its options."""
     type_ = output.node.type
-    assert isinstance(type_, AdapterType)
+    assert isinstance(type_, AdapterType | ModelType)
     said = [
         "pemlang 1", output.node.key, type_.base, output.dtype,
         None if output.heads is None else output.heads.key,

@@ -67,6 +67,7 @@ def verify(
     Takes every digest again, of its files and of what it was made from, and names what differs.
     """
     from pemlang.build import verify as verifying
+    from pemlang.build.digests import unreadable
     from pemlang.build.run import How
     from pemlang.build.sign import signed_by
 
@@ -80,6 +81,8 @@ def verify(
         return say(error.diagnostics, form)
     except Fault as fault:
         return say([fault.at(None)], form)
+    except OSError as error:
+        return say([unreadable(Path(error.filename or directory), error).at(None)], form)
     holds = found.holds and unsigned is None
     if form == "json":
         said = {

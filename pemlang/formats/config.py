@@ -11,6 +11,7 @@ from typing import Any
 
 from pemlang.diagnostics import Fault, nearest, visible
 from pemlang.formats.disk import is_dir, open_plain
+from pemlang.formats.jsons import parse_json
 from pemlang.formats.sites import Method
 
 MAX_CONFIG = 4 << 20
@@ -101,8 +102,8 @@ def read_config(directory: Path) -> Config:
 def parse_config(data: bytes, name: str) -> Config:
     """The config in the bytes of an adapter_config.json; `name` is what messages call it."""
     try:
-        raw = json.loads(data) if len(data) <= MAX_CONFIG else None
-    except (ValueError, RecursionError):
+        raw = parse_json(data) if len(data) <= MAX_CONFIG else None
+    except ValueError:
         raw = None
     if not isinstance(raw, dict):
         raise Fault(

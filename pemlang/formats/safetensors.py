@@ -117,6 +117,10 @@ def _entries(raw: bytes) -> tuple[Mapping[str, Entry], int]:
     if not isinstance(header, dict):
         raise _Broken("its header is not a JSON object")
     header.pop("__metadata__", None)
+    try:
+        "".join(header).encode()
+    except UnicodeEncodeError:  # half a character
+        raise _Broken("a name in its header is no text") from None
     entries = {name: _entry(name, value) for name, value in header.items()}
     at = 0
     for name, entry in sorted(entries.items(), key=lambda item: (item[1].start, item[1].end)):

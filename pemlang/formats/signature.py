@@ -15,13 +15,15 @@ from typing import Any
 
 from pemlang.formats.adapter import Adapter, assemble
 from pemlang.formats.config import parse_config
-from pemlang.formats.safetensors import ITEM_SIZE, MAX_DIMENSIONS, Entry, Header
+from pemlang.formats.safetensors import ITEM_SIZE, MAX_DIMENSIONS, MAX_HEADER, Entry, Header
 
-MAX_TENSORS = 1 << 20
+LEAST = 50  # bytes that the header of a file spends on a tensor beside its name
 _NUMBER = re.compile(r"(?<=\.)(?:0|[1-9][0-9]{0,5})(?=\.)")
 _RANGE = r"[0-9]{1,6}(?:\.\.[0-9]{1,6})?"
 _RANGES = re.compile(rf"(?<!\{{)\{{({_RANGE}(?:,{_RANGE})*)\}}")
-_ENTRY = re.compile(r"([A-Z0-9_]{1,10}) \[((?:[0-9]{1,19}(?:, )?)*)\]")
+_ENTRY = re.compile(
+    rf"([A-Z0-9_]{{1,10}}) \[((?:[0-9]{{1,19}}(?:, [0-9]{{1,19}}){{0,{MAX_DIMENSIONS - 1}}})?)\]"
+)
 
 
 class Malformed(ValueError):
@@ -97,19 +99,23 @@ def expanded(found: Any) -> dict[str, Entry]:
     if not isinstance(found, dict):
         raise Malformed("it has no tensors")
     said: dict[str, Any] = {}
+    room = MAX_HEADER
     for line, what in found.items():
         for name in names(line):
+            room -= len(name) + LEAST
+            if room < 0:
+                raise Malformed("it has more tensors than a file can name")
+            if name in said:
+                raise Malformed(f"it has {name} twice")
             said[name] = what
-            if len(said) > MAX_TENSORS:
-                raise Malformed(f"it has more than {MAX_TENSORS} tensors")
     entries, at = {}, 0
     for name in sorted(said):
         entry = _ENTRY.fullmatch(said[name]) if isinstance(said[name], str) else None
         if entry is None or entry[1] not in ITEM_SIZE:
-            raise Malformed(f"{name} is no dtype and shape")
+            raise Malformed(f"{name} has no dtype and shape")
         shape = tuple(int(size) for size in entry[2].split(", ") if size)
         size = math.prod(shape) * ITEM_SIZE[entry[1]]
-        if len(shape) > MAX_DIMENSIONS or at + size >= 1 << 63:
+        if at + size >= 1 << 63:
             raise Malformed(f"{name} is too large")
         entries[name] = Entry(entry[1], shape, at, at + size)
         at += size

@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pemlang.check.algebra import Algebra, count, number_text, rank_text
 from pemlang.check.checked import Checked
+from pemlang.check.conditions import Combined, Comparison, Condition, known
 from pemlang.check.options import Output, semantic_hash
 from pemlang.diagnostics import visible
 from pemlang.graph.node import AdapterType, ModelType, Node
@@ -78,17 +79,26 @@ class _View:
     def value(self, output: Output | None) -> str | None:
         return None if output is None else self.algebra.value(output.node)
 
-    def assertions(self) -> dict[str, str]:
+    def assertions(self) -> dict[object, str]:
         """What is asserted, by what it means, in words."""
         found = [] if self.checked is None else self.checked.assertions
-        keys = Algebra(lambda leaf: leaf.key)
         conditions = [one.condition for one in found]
-        return {keys.condition(one): self.algebra.condition(one) for one in conditions}
+        return {_key(one): self.algebra.condition(one) for one in conditions}
 
     def name(self, output: Output) -> str:
         """The name that is saved, where it is one and saved once; else the path."""
         alone = [one.label for one in self.outputs].count(output.label) == 1
         return output.label if alone and output.label.isidentifier() else output.path
+
+
+def _key(condition: Condition) -> object:
+    """What a condition means: equal for those that mean the same."""
+    if isinstance(condition, Comparison):
+        sides = (condition.left, condition.right)
+        return (condition.symbol, *(one.key if isinstance(one, Node) else one for one in sides))
+    if isinstance(condition, Combined):
+        return (condition.word, *map(_key, condition.parts))
+    return condition.holds(known)
 
 
 def meaning(
@@ -198,9 +208,10 @@ class _Compared:
         """Two weighted sums, term by term."""
         before = {node.key: (node, coef) for node, coef in old.items()}
         after = {node.key: (node, coef) for node, coef in new.items()}
-        gone = {
-            self._one.value(node): (node, c) for k, (node, c) in before.items() if k not in after
-        }
+        gone: dict[str, list[tuple[Node, Any]]] = {}
+        for k, (node, coef) in before.items():
+            if k not in after:
+                gone.setdefault(self._one.value(node), []).append((node, coef))
         found = []
         for key in sorted(after, key=lambda key: self._two.value(after[key][0])):
             node, now = after[key]
@@ -209,14 +220,15 @@ class _Compared:
                 was = before[key][1]
                 if was != now:
                     found.append(f"{name} {self._weights(was, now, sign)}")
-            elif name in gone:  # by the same name something else
-                other, was = gone.pop(name)
+            elif gone.get(name):  # by the same name something else
+                other, was = gone[name].pop(0)
                 found.append(f"{name}: {_contents(other, node)}")
                 if was != now:
                     found.append(f"{name} {self._weights(was, now, sign)}")
             else:
                 found.append(f"+ {self._weight(self._two, now, sign)}{name}")
-        found += [f"− {self._weight(self._one, c, sign)}{n}" for n, (_, c) in sorted(gone.items())]
+        for name in sorted(gone):
+            found += [f"− {self._weight(self._one, coef, sign)}{name}" for _, coef in gone[name]]
         return found
 
     def _weights(self, was: Any, now: Any, sign: str) -> str:

@@ -15,7 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from pemlang.build.digests import adapter_digest
-from pemlang.build.existing import WEIGHTS
+from pemlang.build.existing import CONFIG
 from pemlang.build.lock import NAME, Lock, read_lock
 from pemlang.build.locked import from_lock
 from pemlang.check.check import check
@@ -26,6 +26,7 @@ from pemlang.diagnostics import Fault, visible
 from pemlang.formats.adapter import Adapter, read_adapter
 from pemlang.formats.disk import is_dir, is_file, open_plain
 from pemlang.formats.hub import SCHEME
+from pemlang.formats.sites import Shapes
 from pemlang.source import Source
 from pemlang.syntax.files import read_source
 
@@ -71,10 +72,10 @@ def opened(place: str, params: Params) -> Iterator[Side]:
     with TemporaryDirectory(prefix="pem-diff-") as folder:
         tree = _Revision(revision, Path(folder))
         file = tree.file(path)
-        source = read_source(tree.at / file, place)
+        source = read_source(file, place)
         where = Reading(source.directory)
         ways: list[Read] = [where.locked, tree.adapter]
-        yield Side(place, _checked(tree.at / file, source, params, ways), tree.notes)
+        yield Side(place, _checked(file, source, params, ways, tree.here), tree.notes)
 
 
 def side(name: str, path: Path, source: Source, params: Params) -> Side:
@@ -131,7 +132,15 @@ class Reading:
         return lock.find(path, directory).content, from_lock(lock, path, directory)
 
 
-def _checked(path: Path, source: Source, params: Params, ways: Sequence[Read]) -> Checked:
+def _checked(
+    path: Path,
+    source: Source,
+    params: Params,
+    ways: Sequence[Read],
+    here: Callable[[Path], Path] = lambda folder: folder,
+) -> Checked:
+    """A recipe, its adapters by the first of some ways that leads to one, models from the working
+    tree: `here` gives the folder there that a folder of the recipe stands for."""
     identities, usual = Identities(), loaders(whole=True, identify=adapter_digest)
     seen: dict[tuple[str, Path], tuple[str, Adapter]] = {}
 
@@ -139,13 +148,16 @@ def _checked(path: Path, source: Source, params: Params, ways: Sequence[Read]) -
         if (written, directory) not in seen:
             found = next((one for way in ways if (one := way(written, directory))), None)
             if found is None:
-                digest, there = usual.adapter(written, directory)
+                digest, there = usual.adapter(written, here(directory))
                 found = digest.partition(" ")[0], there
             seen[written, directory] = found
         digest, there = seen[written, directory]
         return identities.of(there.directory, digest), there
 
-    checked = check(path, source, Loaders(adapter, model), params)
+    def whole_model(written: str, directory: Path) -> tuple[str, Shapes]:
+        return model(written, here(directory))
+
+    checked = check(path, source, Loaders(adapter, whole_model), params)
     checked.report.raise_errors()
     return checked
 
@@ -159,13 +171,13 @@ class _Revision:
     """
 
     def __init__(self, revision: str, at: Path) -> None:
-        if revision.startswith("-"):
-            raise _unknown(f"{revision!r} is no revision")
+        if not revision or revision.startswith("-"):
+            raise _unknown(f"{visible(repr(revision), 80)} is no revision")
         self.at = at.resolve()
         self.notes: list[str] = []
         self._top = Path(_git("rev-parse", "--show-toplevel").decode().rstrip("\n"))
         self._prefix = _git("rev-parse", "--show-prefix").decode().rstrip("\n")
-        asked = f"{revision or 'HEAD'}^{{commit}}"
+        asked = f"{revision}^{{commit}}"
         self._commit = (
             _git("rev-parse", "--verify", "--quiet", asked, what=revision).decode().strip()
         )
@@ -175,30 +187,32 @@ class _Revision:
         if wanted:
             self._extract(wanted)
 
-    def file(self, path: str) -> str:
+    def file(self, path: str) -> Path:
         """A recipe of the revision, by its path from the top."""
         here = self._prefix + path if path.startswith(("./", "../")) else path
         found = os.path.normpath(here)
         if found not in self._blobs:
             raise _unknown(f"there is no {visible(found)} in {self._commit[:12]}")
-        return found
+        if not found.endswith(".pem"):
+            self._extract([found])
+        return self.at / found
+
+    def here(self, directory: Path) -> Path:
+        """The folder of the working tree where one of the revision is."""
+        return self._top / os.path.relpath(directory, self.at)
 
     def adapter(self, path: str, directory: Path) -> tuple[str, Adapter] | None:
         """An adapter that the revision has; one that git does not keep is what lies there now."""
         if path.startswith(SCHEME) or Path(path).is_absolute():
             return None
         folder = os.path.normpath(f"{os.path.relpath(directory, self.at)}/{path}")
-        files = [name for name in self._blobs if str(Path(name).parent) == folder]
+        files = [name for name in self._blobs if (name.rpartition("/")[0] or ".") == folder]
         there = self._top / folder
-        if f"{folder}/adapter_config.json" in files:
+        if any(Path(name).name == CONFIG for name in files):
             self._extract(files)
-            pointer = _pointer(self.at / folder / WEIGHTS)
-            if pointer is None:
-                there = self.at / folder
-            elif not is_file(there / WEIGHTS) or _sha256(there / WEIGHTS) != pointer:
-                raise _unknown(
-                    f"the tensors of {visible(folder)} at {self._commit[:12]} are not here"
-                )
+            for name in files:
+                self._fill(name)
+            there = self.at / folder
         elif is_dir(there):
             self.notes.append(
                 f"{visible(folder)} is not in git and not in {NAME} of the revision: what lies "
@@ -209,6 +223,22 @@ class _Revision:
         adapter = read_adapter(there)
         return adapter_digest(adapter), adapter
 
+    def _fill(self, name: str) -> None:
+        """Put what a Git LFS pointer stands for in its place, if it lies in the working tree."""
+        pointer = _pointer(self.at / name)
+        if pointer is None:
+            return
+        here = self._top / name
+        if not is_file(here) or _sha256(here) != pointer:
+            raise _unknown(
+                f"{visible(name)} is kept by Git LFS, and what it was at {self._commit[:12]} is "
+                "not here",
+                "check that revision out and `git lfs pull`; a pem.lock that is committed beside "
+                "the recipe needs no tensors",
+            )
+        (self.at / name).unlink()
+        (self.at / name).symlink_to(here)
+
     def _extract(self, paths: list[str]) -> None:
         """Write blobs below the folder, as plain files."""
         command = ["git", "cat-file", "--batch"]
@@ -217,7 +247,13 @@ class _Revision:
             for path in paths:
                 git.stdin.write(f"{self._blobs[path]}\n".encode())
                 git.stdin.flush()
-                rest = int(git.stdout.readline().split()[-1])
+                told = git.stdout.readline().split()
+                if len(told) != 3:
+                    raise _unknown(
+                        f"git does not have {visible(path)} at {self._commit[:12]}",
+                        "fetch the whole history: git fetch --refetch",
+                    )
+                rest = int(told[2])
                 target = self.at / path
                 target.parent.mkdir(parents=True, exist_ok=True)
                 with target.open("wb") as file:
@@ -251,22 +287,23 @@ def _entries(listed: list[bytes]) -> Iterator[tuple[str, str]]:
                 yield name, about.split()[2].decode()
 
 
-def _git(*words: str, feed: bytes | None = None, what: str | None = None) -> bytes:
+def _git(*words: str, what: str = "it") -> bytes:
     try:
-        done = subprocess.run(["git", *words], input=feed, capture_output=True, check=True)
+        done = subprocess.run(["git", *words], capture_output=True, check=True)
     except FileNotFoundError:
-        raise _unknown("git is not installed") from None
+        raise _unknown(
+            "git is not installed", "install git, or compare files that are both there"
+        ) from None
     except subprocess.CalledProcessError as error:
         said = error.stderr.decode(errors="replace").strip().splitlines()
-        why = said[-1] if said else f"{visible(what or words[0])} is no revision"
+        why = f"git: {said[-1].removeprefix('fatal: ')}" if said else f"{what} is no revision"
         raise _unknown(visible(why)) from None
     return done.stdout
 
 
-def _unknown(why: str) -> Fault:
-    return Fault(
-        "PEM0820",
-        why,
+def _unknown(why: str, help: str = "") -> Fault:
+    usual = (
         "REVISION:PATH names a file as git does, with its path from the top of the repository: "
-        "main:recipes/merge.pem",
+        "main:recipes/merge.pem"
     )
+    return Fault("PEM0820", why, help or usual)
