@@ -144,6 +144,10 @@ COMMENTED = [
         "import std.paper ( # paper\n merge)\n",
         "import std.paper (  # paper\n    merge,\n)\n",
     ),
+    (
+        "let y = a and ( # b\n not b) + -(c + d)\n",
+        "let y = (\n    a\n    and (  # b\n        not b\n    )\n        + -(c + d)\n)\n",
+    ),
     # Where no line can end, a statement stays as it is.
     ("let  y = f(by # why  \n   =  3)  # so\n", "let  y = f(by # why\n   =  3)  # so\n"),
     ("let  y = (a)+( - # why\n  b)\n", "let  y = (a)+( - # why\n  b)\n"),
