@@ -342,6 +342,12 @@ def test_our_own_recipes_are_laid_out(folder: str) -> None:
     assert CliRunner().invoke(cli, ["fmt", "--check", str(ROOT / folder)]).output == ""
 
 
+def test_the_page_shows_the_layout() -> None:
+    text = (ROOT / "docs/language.md").read_text()
+    [block] = re.findall(r"^## Layout$.*?^```pem\n(.*?)^```$.*?^## ", text, re.M | re.S)
+    assert laid(block) == block
+
+
 LEAVES = ["a", "λ", "long_name_of_an_adapter", "house.f", "0.60", "1_0e-3", "true", '"*.q # {w}"']
 KINDS = "leaf sum product unary compare logic not call list per globs layers like group".split()
 NEEDS = {"logic": 0, "not": 2, "compare": 3, "sum": 4, "product": 5, "unary": 6}
