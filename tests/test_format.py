@@ -144,6 +144,10 @@ COMMENTED = [
         "import std.paper ( # paper\n merge)\n",
         "import std.paper (  # paper\n    merge,\n)\n",
     ),
+    (
+        "let y = a and ( # b\n not b) + -(c + d)\n",
+        "let y = (\n    a\n    and (  # b\n        not b\n    )\n        + -(c + d)\n)\n",
+    ),
     # Where no line can end, a statement stays as it is.
     ("let  y = f(by # why  \n   =  3)  # so\n", "let  y = f(by # why\n   =  3)  # so\n"),
     ("let  y = (a)+( - # why\n  b)\n", "let  y = (a)+( - # why\n  b)\n"),
@@ -336,6 +340,12 @@ def test_the_recipes_are_found() -> None:
 @pytest.mark.parametrize("folder", ["stdlib", "examples"])
 def test_our_own_recipes_are_laid_out(folder: str) -> None:
     assert CliRunner().invoke(cli, ["fmt", "--check", str(ROOT / folder)]).output == ""
+
+
+def test_the_page_shows_the_layout() -> None:
+    text = (ROOT / "docs/language.md").read_text()
+    [block] = re.findall(r"^## Layout$.*?^```pem\n(.*?)^```$.*?^## ", text, re.M | re.S)
+    assert laid(block) == block
 
 
 LEAVES = ["a", "λ", "long_name_of_an_adapter", "house.f", "0.60", "1_0e-3", "true", '"*.q # {w}"']

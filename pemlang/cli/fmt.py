@@ -29,7 +29,7 @@ STDIN = "-"
     is_flag=True,
     help="Write nothing; show what would change, and exit with 1 if anything would.",
 )
-@click.argument("paths", nargs=-1, required=True, type=click.Path())
+@click.argument("paths", nargs=-1, required=True, type=click.Path(readable=False))
 def fmt(paths: tuple[str, ...], check: bool, diff: bool) -> int:
     """Lay recipes out in the one way.
 
