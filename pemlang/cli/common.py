@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
-import secrets
 import sys
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -15,6 +13,7 @@ from typing import Any, TextIO
 import click
 
 from pemlang.diagnostics import Diagnostic, render, visible
+from pemlang.formats.disk import replace_file
 
 Command = Callable[..., Any]
 
@@ -138,14 +137,9 @@ def write_whole(path: Path, text: str) -> None:
     Raises:
         click.UsageError: it cannot be written; the file that was there is as it was.
     """
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        beside.write_text(text, encoding="utf-8")
-        beside.replace(path)
+        replace_file(path, text.encode())
     except OSError as error:
         raise click.UsageError(
             f"{visible(path)} cannot be written: {error.strerror or error}."
         ) from None
-    finally:
-        with contextlib.suppress(OSError):
-            beside.unlink()

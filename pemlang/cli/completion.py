@@ -7,6 +7,8 @@ from pathlib import Path
 
 import click
 
+from pemlang.formats.disk import replace_file
+
 SHELLS = ("bash", "zsh", "fish")
 
 
@@ -29,7 +31,7 @@ def completion(shell: str | None, install: bool) -> int:
     place = _place(shell)
     try:
         place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_text(script + "\n", encoding="utf-8")
+        replace_file(place, f"{script}\n".encode())
     except OSError as error:
         raise click.ClickException(f"Cannot write {place}: {error.strerror}") from None
     click.echo(f"{place} is written; a new {shell} completes pem.")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import os
-import secrets
 import stat
 import sys
 from collections.abc import Iterable, Iterator
@@ -14,6 +13,7 @@ import click
 
 from pemlang.cli.common import RECIPE_IS_WRONG, say
 from pemlang.diagnostics import Diagnostic, Fault, PemError, visible
+from pemlang.formats.disk import replace_file
 
 STDIN = "-"
 
@@ -149,24 +149,13 @@ def _replace(target: Path, text: str, name: str) -> None:
     Raises:
         Fault: PEM0512 when it cannot be written.
     """
-    from pemlang.build.place import flush_entry
-
-    beside = target.with_name(f".{target.name[:100]}.{secrets.token_hex(8)}")
     try:
         if not os.access(target, os.W_OK):
             raise PermissionError(None, "it is read-only")
-        with beside.open("x", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-            file.flush()
-            os.fchmod(file.fileno(), target.stat().st_mode & 0o7777)
-            os.fsync(file.fileno())
-        beside.replace(target)
-        flush_entry(target.parent)
+        replace_file(target, text.encode(), mode=target.stat().st_mode & 0o7777)
     except OSError as error:
         raise Fault(
             "PEM0512",
             f"cannot write {visible(name)}: {error.strerror or error}",
             "make room or change its permissions; the file is as it was",
         ) from None
-    finally:
-        beside.unlink(missing_ok=True)

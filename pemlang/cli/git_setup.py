@@ -10,6 +10,8 @@ from pathlib import Path
 
 import click
 
+from pemlang.formats.disk import replace_file
+
 DRIVERS = {"diff.pem.command": "git-diff", "diff.safetensors.textconv": "git-tensors"}
 BEGIN, END = b"# what pem git-setup wrote\n", b"# to here\n"
 ATTRIBUTES = BEGIN + b"*.pem diff=pem\n*.safetensors diff=safetensors\n" + END
@@ -76,7 +78,7 @@ def _without(attributes: Path) -> bytes:
 def _write(attributes: Path, text: bytes) -> None:
     if text:
         attributes.parent.mkdir(parents=True, exist_ok=True)
-        attributes.write_bytes(text)
+        replace_file(attributes, text)
     else:
         attributes.unlink(missing_ok=True)
 
