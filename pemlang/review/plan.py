@@ -21,7 +21,7 @@ def as_text(plan: Outlook) -> str:
     if plan.bindings:
         rows = [(one.name, one.type, f"= {one.value}") for one in plan.bindings]
         blocks.append(_table("names", rows))
-    lines = ["outputs"]
+    lines = ["outputs"] + ["  none"] * (not plan.outputs)
     for one in plan.outputs:
         lines.append(f"  {visible(one.path)}  {_state(one)}")
         lines += [f"      {visible(one.label, 80)} = {one.value}", f"      {_facts(one)}"]
@@ -104,6 +104,8 @@ def _facts(one: Forecast) -> str:
 
 def _work(plan: Outlook) -> str:
     todo = [one for one in plan.outputs if not one.stays]
+    if not plan.outputs:
+        return "nothing to build: the recipe saves nothing"
     if not todo:
         return "nothing to build: every output is up to date"
     programs, places = plan.kernels
