@@ -176,13 +176,20 @@ class Recipe:
         """
         return _tensors(self._adapter(name))
 
-    def _adapter(self, name: str) -> InMemory:
+    def identified(self) -> Checked:
+        """All that is known of a recipe that is right, its adapters fetched and known by their
+        content; raises PemError with everything wrong with it."""
         from pemlang.build.jobs import identified
-        from pemlang.build.place import placed
-        from pemlang.build.run import in_memory
         from pemlang.build.sweep import Point
 
         [checked] = identified(self._path, self._source, [Point(self._params)])
+        return checked
+
+    def _adapter(self, name: str) -> InMemory:
+        from pemlang.build.place import placed
+        from pemlang.build.run import in_memory
+
+        checked = self.identified()
         with placed(None):
             node = _named(checked, name)
         place = checked.scope.places[name]

@@ -171,6 +171,14 @@ def render(diagnostic: Diagnostic, colour: bool = False) -> str:
     return "\n".join(out)
 
 
+def in_lines(diagnostic: Diagnostic) -> str:
+    """The message, its notes and its help, for what shows the place itself."""
+    said = [diagnostic.message, *(f"note: {note}" for note in diagnostic.notes)]
+    if diagnostic.help:
+        said.append(f"help: {diagnostic.help}")
+    return "\n".join(map(_lines_visible, said))
+
+
 def _lines_visible(text: str) -> str:
     return "\n".join(visible(line, 2000) for line in text.split("\n"))
 

@@ -9,8 +9,8 @@ from pemlang.diagnostics import visible
 
 
 def markdown(text: str) -> str:
-    """Plain Markdown."""
-    return re.sub(r"([\\`*_{}\[\]<>()#+!|~&-])", r"\\\1", visible(text))
+    """Plain Markdown that mentions nobody: after an @ stands what joins words and is not seen."""
+    return re.sub(r"([\\`*_{}\[\]<>()#+!|~&-])", r"\\\1", visible(text)).replace("@", "@&#8288;")
 
 
 def code(text: str) -> str:

@@ -12,6 +12,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--rewrite", action="store_true", help="write the expected messages anew, to be reviewed"
     )
+    parser.addoption(
+        "--screenshots", action="store_true", help="write the pictures of docs/images anew"
+    )
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from support import build, ia3, lora, recipe
 
+from pemlang.cli.main import COMMANDS, PLUMBING
+
 TEXT = (
     'adapter a = "a"\nadapter b = "b"\nparam w: number in 0..1 = 0.5\nsave w * a + b to "out/x"\n'
 )
@@ -72,6 +74,9 @@ def on_a_terminal(folder: Path, *args: str, **env: str) -> str:
         (["check", "wrong.pem"], 1),
         (["build", "wrong.pem"], 1),
         (["check", "nowhere.pem"], 1),
+        (["fmt", "--check", "recipe.pem"], 0),
+        (["fmt", "wrong.pem", "nowhere.pem"], 1),
+        (["fmt"], 2),
         (["inspect", "a"], 0),
         (["inspect", "nowhere"], 1),
         (["ops"], 0),
@@ -90,14 +95,32 @@ def on_a_terminal(folder: Path, *args: str, **env: str) -> str:
         (["build", "recipe.pem", "--set", "v=1"], 2),
         (["build", "recipe.pem", "--set", "w=7"], 1),
         (["check", "recipe.pem", "--format", "xml"], 2),
-        (["check", "recipe.pem", "extra"], 2),
+        (["check", "recipe.pem", "extra"], 1),
+        (["check", "recipe.pem", "wrong.pem"], 1),
+        (["check", "recipe.pem", "recipe.pem"], 0),
+        (["check", "wrong.pem", "--set", "w=1"], 2),
+        (["inspect", "a", "extra"], 2),
     ],
 )
 def test_exit_codes(folder: Path, args: list[str], code: int) -> None:
     done = pem(folder, *args)
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
-    assert done.stdout or done.stderr or args[0] == "check"
+    assert done.stdout or done.stderr or args[0] in ("check", "fmt")
+
+
+def test_help_fits_a_screen_and_says_whole_sentences(folder: Path) -> None:
+    shown = pem(folder, "--help").stdout.splitlines()
+    assert len(shown) <= 24
+    commands = [line for line in shown[shown.index("Commands:") + 1 : -2] if line]
+    assert {line.split()[0] for line in commands} == set(COMMANDS)
+    assert all(line.endswith(".") and not line.endswith("...") for line in commands), commands
+
+
+def test_plumbing_has_help_though_none_lists_it(folder: Path) -> None:
+    for name in PLUMBING:
+        assert name not in pem(folder, "--help").stdout
+        assert "Git runs it" in pem(folder, name, "--help").stdout
 
 
 def test_a_check_that_finds_nothing_is_silent_in_a_pipe(folder: Path) -> None:

@@ -39,7 +39,7 @@ def test_links_and_commands_of_a_page_exist(page: Path) -> None:
     text = page.read_text()
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", text):
         assert (page.parent / target).exists(), target
-    for command in re.findall(r"^(?:\$ )?pem (\w+)", text, re.MULTILINE):
+    for command in re.findall(r"^(?:\$ )?pem ([\w-]+)", text, re.MULTILINE):
         assert command in COMMANDS
     for target in re.findall(r"^make (\w+)", text, re.MULTILINE):
         assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE), target

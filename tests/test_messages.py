@@ -16,8 +16,10 @@ from __future__ import annotations
 import ast
 import dataclasses
 import errno
+import importlib
 import importlib.util
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -51,6 +53,7 @@ from pemlang.formats.adapter import read_adapter
 from pemlang.review.compare import compare
 from pemlang.review.sides import opened
 
+fmt = importlib.import_module("pemlang.cli.fmt")
 HERE = Path(__file__).parent / "messages"
 SOURCES = Path(pemlang.__file__).parent
 
@@ -212,6 +215,38 @@ def PEM0512_full(root: Path, patch: pytest.MonkeyPatch) -> Found:
     patch.setattr(build_run, "flush", full)
     text = 'adapter a = "adapters/a"\nsave a to "out/a"\n'
     return raised(lambda: support.build(root, text))
+
+
+def laid_out(patch: pytest.MonkeyPatch, path: str) -> Found:
+    """What `pem fmt` says."""
+    said: list[Diagnostic] = []
+    patch.setattr(fmt, "say", lambda found, form: said.extend(found))
+    CliRunner().invoke(cli, ["fmt", path])
+    return tuple(said)
+
+
+@made
+def PEM0100_pipe(root: Path, patch: pytest.MonkeyPatch) -> Found:
+    os.mkfifo("pipe.pem")
+    return laid_out(patch, "pipe.pem")
+
+
+@made
+def PEM0100_locked_folder(root: Path, patch: pytest.MonkeyPatch) -> Found:
+    def locked(path: str) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", path)
+
+    patch.setattr(os, "scandir", locked)
+    return laid_out(patch, "adapters")
+
+
+@made
+def PEM0512_recipe(root: Path, patch: pytest.MonkeyPatch) -> Found:
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    patch.setattr(os, "fsync", full)
+    return laid_out(patch, support.recipe(root, "let  x = 1", "made.pem").name)
 
 
 SWEEP = build_run.Sweep("w", ("1", "2"))

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import secrets
 import threading
 import time
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,7 +21,7 @@ import blake3
 
 from pemlang.diagnostics import Fault, visible
 from pemlang.formats.adapter import Adapter
-from pemlang.formats.disk import open_plain
+from pemlang.formats.disk import open_plain, replace_file
 
 ALGORITHM = "blake3"
 REMEMBERED = 4096
@@ -180,12 +179,7 @@ class _Memory:
         with contextlib.suppress(OSError, RuntimeError):
             folder = _folder()
             folder.mkdir(parents=True, exist_ok=True)
-            new = folder / f".{secrets.token_hex(8)}"
-            try:
-                new.write_text(json.dumps(kept), encoding="utf-8")
-                new.replace(folder / "digests.json")
-            finally:
-                new.unlink(missing_ok=True)
+            replace_file(folder / "digests.json", json.dumps(kept).encode(), lasting=False)
 
 
 def _name(known: tuple[int, ...]) -> str:

@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import secrets
 import tempfile
 from functools import cache
 from importlib.abc import SourceLoader
 from pathlib import Path
 from types import ModuleType
 
-from pemlang.formats.disk import open_plain
+from pemlang.formats.disk import open_plain, replace_file
 from pemlang.kernels.gpu import VERSION, triton_source
 from pemlang.kernels.program import Program
 
@@ -46,12 +45,7 @@ def _kept(folder: Path, name: str, text: str) -> Path:
     if _holds(path, text.encode()):
         return path
     folder.mkdir(parents=True, exist_ok=True)
-    new = folder / f".{secrets.token_hex(8)}"
-    try:
-        new.write_bytes(text.encode())
-        new.replace(path)
-    finally:
-        new.unlink(missing_ok=True)
+    replace_file(path, text.encode(), lasting=False)
     return path
 
 

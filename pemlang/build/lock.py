@@ -8,9 +8,7 @@ With it a recipe is checked, planned and compared without a byte of its adapters
 from __future__ import annotations
 
 import json
-import os
 import re
-import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +24,7 @@ from pemlang.check.elaborate import Loaders
 from pemlang.check.load import loaders
 from pemlang.diagnostics import Fault, visible
 from pemlang.formats.adapter import Adapter
-from pemlang.formats.disk import is_file, open_plain
+from pemlang.formats.disk import is_file, open_plain, replace_file
 from pemlang.formats.hub import SCHEME
 from pemlang.formats.jsons import parse_json
 from pemlang.formats.signature import signature
@@ -262,13 +260,5 @@ def _needed(lock: Lock, what: str) -> set[str]:
 def write_lock(lock: Lock) -> Path:
     """Write a lock, whole or not at all; raises OSError."""
     path = lock.directory / NAME
-    new = path.with_name(f".{NAME}.{secrets.token_hex(8)}")
-    try:
-        with new.open("x", encoding="utf-8") as file:
-            file.write(lock.as_text())
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(path)
-    finally:
-        new.unlink(missing_ok=True)
+    replace_file(path, lock.as_text().encode())
     return path

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pemlang.diagnostics import Fault, PemError, listed, visible
+from pemlang.formats.disk import flush_entry
 from pemlang.source import Span
 
 OWN_FILES = frozenset(
@@ -126,15 +127,6 @@ def take_place(one: Staged, inputs: set[Path]) -> None:
             raise
         shutil.rmtree(old, ignore_errors=True)
         flush_entry(one.target.parent)
-
-
-def flush_entry(directory: Path) -> None:
-    """Bring a rename inside a directory to disk."""
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 @contextlib.contextmanager

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from pemlang.cli.common import coloured, locked_option, out_option, recipe_options, say
+from pemlang.cli.common import Bar, coloured, locked_option, out_option, recipe_options, say
 from pemlang.cli.values import Memory, SweepOf
 from pemlang.diagnostics import PemError, visible
 
@@ -18,31 +17,7 @@ if TYPE_CHECKING:
     from pemlang.build.finish import Built
     from pemlang.build.sweep import Sweep
 
-_PATIENCE = 0.5  # seconds before a bar appears
 _SITES_SHOWN = 5
-
-
-class _Bar:
-    """A progress bar on a terminal, once a build has taken long enough to want one."""
-
-    def __init__(self) -> None:
-        self._start = time.monotonic()
-        self._last = 0.0
-        self._shown = False
-
-    def __call__(self, what: str, done: int, total: int) -> None:
-        now = time.monotonic()
-        if not sys.stderr.isatty() or now - self._start < _PATIENCE or now - self._last < 0.1:
-            return
-        self._last, self._shown = now, True
-        filled = 24 * done // max(1, total)
-        bar = "█" * filled + "░" * (24 - filled)
-        share = 100 * done // max(1, total)
-        click.echo(f"\r\x1b[K{bar} {share:3}%  {what[-40:]}", nl=False, err=True)
-
-    def clear(self) -> None:
-        if self._shown:
-            click.echo("\r\x1b[K", nl=False, err=True)
 
 
 @click.command()
@@ -106,7 +81,7 @@ def build(
 
     if sweep is not None and sweep.name in settings:
         raise click.UsageError(f"`{sweep.name}` is both in --set and in --sweep.")
-    bar = _Bar()
+    bar = Bar()
     get_ready()
     try:
         found = load(recipe, settings)

@@ -1,31 +1,59 @@
-"""`pem check`: everything that is wrong with a recipe, from file headers alone."""
+"""`pem check`: everything that is wrong with recipes, from file headers alone."""
 
 from __future__ import annotations
 
+import json
 import sys
+from collections.abc import Iterator, Mapping
 
 import click
 
-from pemlang.cli.common import locked_option, recipe_options, say
-from pemlang.diagnostics import PemError
+from pemlang.cli.common import exit_code, locked_option, recipe_options, say
+from pemlang.diagnostics import PemError, visible
+from pemlang.review.findings import Finding, once
 
 
 @click.command()
 @locked_option("Go by the signatures in pem.lock: the adapters themselves need not be there.")
-@recipe_options("text", "json")
-def check(recipe: str, settings: dict[str, str], form: str, locked: bool) -> int:
-    """Check a recipe without reading a tensor.
+@recipe_options("text", "json", "sarif", "github", several=True)
+def check(recipes: tuple[str, ...], settings: dict[str, str], form: str, locked: bool) -> int:
+    """Check recipes without reading a tensor.
 
     Reads the adapters' configs and file headers, and reports everything that is wrong, with the
-    place and what to write instead.
+    place and what to write instead; `--format sarif` for code scanning, `--format github` as
+    annotations of a GitHub workflow.
     """
+    found = once(
+        finding
+        for recipe in dict.fromkeys(recipes)
+        for finding in _findings(recipe, settings, locked)
+    )
+    diagnostics = [finding.diagnostic for finding in found]
+    if form in ("sarif", "github"):
+        _show(found, form)
+        return exit_code(diagnostics)
+    code = say(diagnostics, form)
+    if code == 0 and form == "text" and sys.stderr.isatty():
+        for recipe in recipes:
+            click.echo(f"{visible(recipe)} is right.", err=True)
+    return code
+
+
+def _findings(recipe: str, settings: Mapping[str, str], locked: bool) -> Iterator[Finding]:
     from pemlang.api import load
 
     try:
         found = load(recipe, settings).check(locked)
     except PemError as error:
         found = error.diagnostics
-    code = say(found, form)
-    if code == 0 and form == "text" and sys.stderr.isatty():
-        click.echo(f"{recipe} is right.", err=True)
-    return code
+    return (Finding(recipe, diagnostic) for diagnostic in found)
+
+
+def _show(found: list[Finding], form: str) -> None:
+    from pemlang.review import github, sarif
+
+    if form == "sarif":
+        click.echo(json.dumps(sarif.log(found), ensure_ascii=False, indent=2))
+        return
+    for finding in found:
+        click.echo(github.command(finding))

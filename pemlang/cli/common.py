@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
 from typing import Any, TextIO
 
 import click
 
-from pemlang.diagnostics import Diagnostic, render
+from pemlang.diagnostics import Diagnostic, render, visible
+from pemlang.formats.disk import replace_file
 
 Command = Callable[..., Any]
 
@@ -19,6 +22,7 @@ USAGE_IS_WRONG = 2
 INTERRUPTED = 130
 USAGE_CODES = ("PEM0211",)
 SHOWN = 100  # messages that anyone reads at once
+PATIENCE = 0.5  # seconds before a bar appears
 
 
 def coloured(stream: TextIO) -> bool:
@@ -37,6 +41,11 @@ def say(diagnostics: Iterable[Diagnostic], form: str) -> int:
             click.echo(render(diagnostic, coloured(sys.stderr)) + "\n", err=True)
         if len(found) > SHOWN:
             click.echo(f"… and {len(found) - SHOWN} more; --format json shows all.", err=True)
+    return exit_code(found)
+
+
+def exit_code(found: Sequence[Diagnostic]) -> int:
+    """The exit code that diagnostics call for."""
     if any(d.code in USAGE_CODES for d in found):
         return USAGE_IS_WRONG
     return RECIPE_IS_WRONG if any(d.severity == "error" for d in found) else 0
@@ -97,3 +106,40 @@ out_option = click.option(
 def locked_option(told: str) -> Callable[[Command], Command]:
     """`--locked`, and what it does for a command."""
     return click.option("--locked", is_flag=True, help=told)
+
+
+class Bar:
+    """A progress bar on a terminal, once a command has taken long enough to want one."""
+
+    def __init__(self) -> None:
+        self._start = time.monotonic()
+        self._last = 0.0
+        self._shown = False
+
+    def __call__(self, what: str, done: int, total: int) -> None:
+        now = time.monotonic()
+        if not sys.stderr.isatty() or now - self._start < PATIENCE or now - self._last < 0.1:
+            return
+        self._last, self._shown = now, True
+        filled = 24 * done // max(1, total)
+        bar = "█" * filled + "░" * (24 - filled)
+        share = 100 * done // max(1, total)
+        click.echo(f"\r\x1b[K{bar} {share:3}%  {what[-40:]}", nl=False, err=True)
+
+    def clear(self) -> None:
+        if self._shown:
+            click.echo("\r\x1b[K", nl=False, err=True)
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Write a text file, whole or not at all.
+
+    Raises:
+        click.UsageError: it cannot be written; the file that was there is as it was.
+    """
+    try:
+        replace_file(path, text.encode())
+    except OSError as error:
+        raise click.UsageError(
+            f"{visible(path)} cannot be written: {error.strerror or error}."
+        ) from None

@@ -26,7 +26,7 @@ from pemlang.formats.hub import SCHEME
     help="Show it as text, or as what is named; html is a part of a page.",
 )
 def diff(old: str, new: str, settings: dict[str, str], form: str) -> int:
-    """Show what changed between two recipes, or between two built adapters.
+    """Show what changed between two recipes, or two adapters.
 
     A recipe is a file, or a file in git as main:recipes/merge.pem. What changed is told in the
     algebra: a refactoring that means the same is no change. An adapter is a directory, or on the

@@ -12,7 +12,7 @@ from pemlang.review.codes import catalogue
 @click.command()
 @click.argument("code", required=False)
 def explain(code: str | None) -> int:
-    """Explain a code such as PEM0306; without one, list them all."""
+    """Explain a code such as PEM0306, or list them all."""
     codes = catalogue()
     if code is None:
         for name, entry in codes.items():

@@ -13,9 +13,10 @@ from pemlang.diagnostics import Fault
 @click.command("explain-output")
 @click.argument("directory", type=click.Path())
 def explain_output(directory: str) -> int:
-    """Tell where an output came from: its recipe, inputs and meaning.
+    """Tell where an output came from.
 
-    It goes by what the output says of itself; `pem verify` holds it to that.
+    Its recipe, its inputs and its meaning, by what the output says of itself; `pem verify` holds
+    it to that.
     """
     from pemlang.build.provenance import read_provenance
     from pemlang.review.origin import as_text

@@ -11,9 +11,10 @@ from pemlang.diagnostics import Fault
 @click.command()
 @click.argument("directory", type=click.Path())
 def inspect(directory: str) -> int:
-    """Show what is in an adapter, in a directory or on the hub (hf://org/name@revision).
+    """Show what is in an adapter.
 
-    Its method, base, sites by pattern, rank and scale, and how much it changes in each layer.
+    In a directory or on the hub (hf://org/name@revision): its method, base, sites by pattern, rank
+    and scale, and how much it changes in each layer.
     """
     from pemlang.review.summary import as_text, summarise
 

@@ -18,19 +18,20 @@ from pemlang.version import __version__
 
 # Each in a file of its own, imported only when it is called: start-up is part of every command.
 COMMANDS = (
-    "build", "check", "plan", "lock", "diff", "verify", "explain-output", "sign", "inspect", "ops",
-    "explain",
+    "build", "check", "fmt", "plan", "lock", "diff", "report", "graph", "verify",
+    "explain-output", "sign", "inspect", "ops", "explain", "git-setup", "completion",
 )  # fmt: skip
+PLUMBING = ("git-diff", "git-tensors")  # what git runs; no help lists them
 
 
 class Commands(click.Group):
     """The commands by name; for a name it does not know, the nearest one."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
+        return [*COMMANDS, *PLUMBING]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
+        if cmd_name not in self.list_commands(ctx):
             return None
         name = cmd_name.replace("-", "_")
         found: click.Command = getattr(importlib.import_module(f"pemlang.cli.{name}"), name)
@@ -39,22 +40,27 @@ class Commands(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        if args and args[0] not in COMMANDS:
+        if args and args[0] not in self.list_commands(ctx):
             close = nearest(args[0], COMMANDS)
             hint = f" Did you mean `pem {close}`?" if close else ""
             raise click.UsageError(f"There is no command `{args[0]}`.{hint}", ctx)
         return super().resolve_command(ctx, args)
 
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """The commands alone: with the two options, which every tool has, they fill more than a
+        screen."""
+        self.format_commands(ctx, formatter)
+
 
 @click.group(
     cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="Exit codes: 0 it worked, 1 the recipe or a file is wrong, 2 the command line is.",
+    epilog="\b\n`pem COMMAND --help` tells more of each; `pem --version` which pem this is.\n"
+    "Exit codes: 0 it worked, 1 a recipe or file is wrong, 2 the command line is.",
 )
 @click.version_option(__version__, message="pem %(version)s")
 def cli() -> None:
-    """Compose LoRA and (IA)³ adapters by arithmetic, from recipes that are checked before they
-    are built."""
+    """Compose LoRA and (IA)³ adapters by arithmetic, from recipes checked first."""
 
 
 def main(args: Sequence[str] | None = None) -> NoReturn:
@@ -67,7 +73,7 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
     # Asked to end, as a job runner asks, we leave nothing half-made either.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        code = cli(args, standalone_mode=False)
+        code = cli(args, prog_name="pem", standalone_mode=False)
         sys.stdout.flush()
     except click.ClickException as error:
         error.show()

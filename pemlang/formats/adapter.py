@@ -19,6 +19,7 @@ from pemlang.formats.safetensors import Entry, Header, read_header
 from pemlang.formats.sites import Method, Shapes, SiteShape
 
 PREFIX = "base_model.model."
+PICKLED = "adapter_model.bin"
 STATISTICS = "statistics.safetensors"
 KINDS_OF_STATISTICS = ("gram", "fisher_A", "fisher_B", "fisher_l")
 MAX_NAME = 512  # patterns of a config are matched with names: time grows with both
@@ -94,7 +95,7 @@ def read_adapter(directory: Path) -> Adapter:
     """
     config = read_config(directory)
     weights = directory / "adapter_model.safetensors"
-    pickled = directory / "adapter_model.bin"
+    pickled = directory / PICKLED
     if is_file(weights) or is_dir(weights):
         header = read_header(weights)
     elif is_file(pickled) or is_dir(pickled):

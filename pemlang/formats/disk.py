@@ -1,8 +1,11 @@
-"""Files that recipes name, which may be anything: asked about safely, opened when plain."""
+"""Files that recipes name, which may be anything: asked about safely, opened when plain; and files
+that are written whole or not at all."""
 
 from __future__ import annotations
 
 import errno
+import os
+import secrets
 import stat
 from pathlib import Path
 from typing import BinaryIO
@@ -30,3 +33,40 @@ def open_plain(path: Path) -> BinaryIO:
     if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
         raise OSError(errno.EINVAL, "not a plain file")
     return path.open("rb")
+
+
+def replace_file(path: Path, data: bytes, mode: int | None = None, lasting: bool = True) -> None:
+    """Give a file other content, whole or not at all: written beside its place and renamed.
+
+    Args:
+        path: the file, which need not be there yet.
+        data: what it is to hold.
+        mode: its permissions; those of any new file when not given.
+        lasting: whether to wait until it is on the disk.
+
+    Raises:
+        OSError: it cannot be written; it is as it was.
+    """
+    beside = path.with_name(f".{path.name[:100]}.{secrets.token_hex(8)}")
+    try:
+        with beside.open("xb") as file:
+            file.write(data)
+            if mode is not None:
+                os.fchmod(file.fileno(), mode)
+            if lasting:
+                file.flush()
+                os.fsync(file.fileno())
+        beside.replace(path)
+        if lasting:
+            flush_entry(path.parent)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def flush_entry(directory: Path) -> None:
+    """Bring a rename inside a directory to disk."""
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

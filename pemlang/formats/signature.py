@@ -101,7 +101,7 @@ def expanded(found: Any) -> dict[str, Entry]:
     said: dict[str, Any] = {}
     room = MAX_HEADER
     for line, what in found.items():
-        for name in _names(line):
+        for name in names(line):
             room -= len(name) + LEAST
             if room < 0:
                 raise Malformed("it has more tensors than a file can name")
@@ -122,7 +122,7 @@ def expanded(found: Any) -> dict[str, Entry]:
     return entries
 
 
-def _names(line: str) -> Iterator[str]:
+def names(line: str) -> Iterator[str]:
     """The names a line stands for."""
     ranges = _RANGES.search(line)
     if ranges is None:

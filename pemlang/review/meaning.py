@@ -116,8 +116,11 @@ def meaning(
     for before, after in _matched(one.outputs, two.outputs):
         changes.append(_change(one, two, before, after))
     was, now = one.assertions(), two.assertions()
-    asserted = [f"− {text}" for key, text in was.items() if key not in now]
-    asserted += [f"+ {text}" for key, text in now.items() if key not in was]
+    gone = [text for key, text in was.items() if key not in now]
+    come = [text for key, text in now.items() if key not in was]
+    # One and the same words about other content: that is told of the outputs.
+    asserted = [f"− {text}" for text in gone if text not in come]
+    asserted += [f"+ {text}" for text in come if text not in gone]
     return Meaning(*names, tuple(changes), tuple(asserted), tuple(notes))
 
 

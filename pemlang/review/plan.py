@@ -10,6 +10,7 @@ from pemlang.build.outlook import Forecast, Outlook
 from pemlang.check.algebra import count, size_text
 from pemlang.diagnostics import visible
 from pemlang.markup import cell, code, markdown
+from pemlang.review.page import Column, facts, table
 
 HASH = 12  # characters of a digest that are worth a look
 
@@ -54,6 +55,20 @@ def as_markdown(plan: Outlook) -> str:
             "",
         ]
     )
+
+
+def as_html(plan: Outlook) -> str:
+    """The plan as a part of a page."""
+    outputs = [
+        [one.path, _state(one), one.dtype.lower(), size_text(one.size), one.semantic_hash or ""]
+        for one in plan.outputs
+    ]
+    columns = [
+        Column("output", "code"), Column("state"), Column("dtype"), Column("size"),
+        Column("semantic hash", "code"),
+    ]  # fmt: skip
+    found = [("work", _work(plan)), *(("measured first", text) for text in plan.measured)]
+    return table(columns, outputs) + facts(found)
 
 
 def as_json(plan: Outlook) -> dict[str, Any]:

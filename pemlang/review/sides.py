@@ -15,7 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from pemlang.build.digests import adapter_digest
-from pemlang.build.existing import CONFIG
+from pemlang.build.existing import CONFIG, WEIGHTS
 from pemlang.build.lock import NAME, Lock, read_lock
 from pemlang.build.locked import from_lock
 from pemlang.check.check import check
@@ -23,7 +23,7 @@ from pemlang.check.checked import Checked
 from pemlang.check.elaborate import Loaders
 from pemlang.check.load import Identities, loaders, local, model
 from pemlang.diagnostics import Fault, visible
-from pemlang.formats.adapter import Adapter, read_adapter
+from pemlang.formats.adapter import PICKLED, Adapter, read_adapter
 from pemlang.formats.disk import is_dir, is_file, open_plain
 from pemlang.formats.hub import SCHEME
 from pemlang.formats.sites import Shapes
@@ -118,10 +118,14 @@ class Reading:
             self._lock = read_lock(directory)
 
     def on_disk(self, path: str, directory: Path) -> tuple[str, Adapter] | None:
-        """The adapter where the recipe says."""
-        if path.startswith(SCHEME) or not is_dir(local(path, directory)):
+        """The adapter where the recipe says, if its tensors are there."""
+        if path.startswith(SCHEME):
             return None
-        adapter = read_adapter(local(path, directory))
+        place = local(path, directory)
+        there = any(is_file(place / name) for name in (WEIGHTS, PICKLED))
+        if not there or _pointer(place / WEIGHTS) is not None:
+            return None
+        adapter = read_adapter(place)
         return adapter_digest(adapter), adapter
 
     def locked(self, path: str, directory: Path) -> tuple[str, Adapter] | None:

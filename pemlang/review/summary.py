@@ -62,7 +62,7 @@ def summarise(place: str) -> Summary:
     norms = _norms(adapter)
     groups: dict[tuple[str, str, str, str], list[str]] = {}
     for site, site_shape in adapter.layout.shapes.items():
-        pattern = re.sub(r"(^|\.)\d+(?=\.|$)", r"\1*", site, count=1)
+        pattern = pattern_of(site)
         rank = str(adapter.layout.ranks.get(site, "–"))
         scale = f"{adapter.scales[site]:g}" if site in adapter.scales else "–"
         groups.setdefault((pattern, str(site_shape), rank, scale), []).append(site)
@@ -90,6 +90,11 @@ def opened(place: str) -> Adapter:
     if place.startswith(SCHEME):
         return read_hub_adapter(place, whole=True)
     return read_adapter(Path(place))
+
+
+def pattern_of(site: str) -> str:
+    """What sites that are alike but for their layer have in common: `encoder.layer.*.query`."""
+    return re.sub(r"(^|\.)\d+(?=\.|$)", r"\1*", site, count=1)
 
 
 def _norms(adapter: Adapter) -> dict[str, float]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from pemlang.diagnostics import Fault, visible
 from pemlang.source import Source
 
 MAX_BYTES = 256 << 10
+_CERTIFICATE = re.compile(rb"^[ \t]*-----BEGIN", re.MULTILINE)  # words before it are common
 
 
 def read_source(path: Path, name: str | None = None) -> Source:
@@ -22,27 +24,45 @@ def read_source(path: Path, name: str | None = None) -> Source:
             certificate, PEM0104 empty.
     """
     name = str(path) if name is None else name
+    return decoded(read_bytes(path, name), name, path.resolve().parent)
+
+
+def read_bytes(path: Path, name: str) -> bytes:
+    """What is in a recipe file, MAX_BYTES and one more at the most.
+
+    Raises:
+        Fault: PEM0100 missing or unreadable.
+    """
     shown = visible(name)
     try:
         with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
+            return file.read(MAX_BYTES + 1)
     except OSError as error:
         raise Fault(
             "PEM0100", f"cannot read {shown}: {error.strerror or error}", "check the path"
         ) from None
     except ValueError:  # a NUL in the path
         raise Fault("PEM0100", f"cannot read {shown}: not a path", "check the path") from None
+
+
+def decoded(data: bytes, name: str, directory: Path) -> Source:
+    """The text of a recipe, from what was read of it.
+
+    Raises:
+        Fault: as read_source, for what was read.
+    """
+    shown = visible(name)
+    if _CERTIFICATE.search(data):
+        raise Fault(
+            "PEM0103",
+            f"{shown} is a certificate or key, not a recipe: the two share the extension .pem",
+            "give the path of a pemlang recipe; to read a certificate, use openssl",
+        )
     if len(data) > MAX_BYTES:
         raise Fault(
             "PEM0101",
             f"{shown} is larger than {MAX_BYTES >> 10} KiB, the most a recipe may have",
             "split it: import the parts from a recipe that saves",
-        )
-    if data.lstrip().startswith(b"-----BEGIN"):
-        raise Fault(
-            "PEM0103",
-            f"{shown} is a certificate or key, not a recipe: the two share the extension .pem",
-            "give the path of a pemlang recipe; to read a certificate, use openssl",
         )
     try:
         text = data.decode("utf-8-sig")
@@ -56,4 +76,13 @@ def read_source(path: Path, name: str | None = None) -> Source:
             f"{shown} is empty",
             'a recipe declares adapters and saves one: adapter a = "dir", then save a to "out/a"',
         )
-    return Source(name, text.replace("\r\n", "\n"), path.resolve().parent)
+    return Source(name, text.replace("\r\n", "\n"), directory)
+
+
+def is_certificate(path: Path) -> bool:
+    """Whether a file is a certificate or key; one that cannot be read is not."""
+    try:
+        with path.open("rb") as file:
+            return _CERTIFICATE.search(file.read(MAX_BYTES)) is not None
+    except (OSError, ValueError):
+        return False

@@ -11,7 +11,7 @@ from pemlang.source import Source, Span
 
 MAX_BRACKETS = 100
 
-_TOKEN = re.compile(
+TOKEN = re.compile(
     r'(?P<doc>\#\#[^\n]*)|(?P<comment>\#[^\n]*)|(?P<string>"(?:\\.|[^"\\\n])*")|(?P<quote>")'
     r"|(?P<open>[(\[{])|(?P<close>[)\]}])|(?P<newline>\n)|(?P<word>[^\s#\"()\[\]{}]+)"
 )
@@ -47,13 +47,12 @@ def split(source: Source, report: Report) -> Iterator[Chunk]:
     start: int | None = None
     end = at = 0
     brackets: list[re.Match[str]] = []
-    while token := _TOKEN.search(source.text, at):
-        kind, blank_line = token.lastgroup, token.start() == at == _line_start(source, at)
-        at = token.end()
+    while token := TOKEN.search(source.text, at):
+        kind, at = token.lastgroup, token.end()
         if kind == "newline" and not brackets:
             if start is not None:
                 yield Chunk(start, end, "\n".join(doc))
-            if start is not None or blank_line:
+            if start is not None or _is_blank(source, token.start()):
                 start, doc = None, []
         elif kind == "doc" and start is None:
             doc.append(token.group()[2:].strip())
@@ -77,8 +76,9 @@ def split(source: Source, report: Report) -> Iterator[Chunk]:
         yield Chunk(start, end, "\n".join(doc))
 
 
-def _line_start(source: Source, offset: int) -> int:
-    return source.text.rfind("\n", 0, offset) + 1
+def _is_blank(source: Source, end: int) -> bool:
+    """Whether nothing stands on the line that ends there."""
+    return not source.text[source.text.rfind("\n", 0, end) + 1 : end].strip()
 
 
 def _mismatch(token: re.Match[str], brackets: list[re.Match[str]]) -> Fault | None:

@@ -16,7 +16,7 @@ from spec import verify
 from support import ia3, lora, recipe
 
 import pemlang
-from pemlang.build.run import identified
+from pemlang.build.jobs import identified
 from pemlang.build.sweep import Point
 from pemlang.check.checked import Checked
 from pemlang.diagnostics import PemError, PemWarning

@@ -1,0 +1,161 @@
+"""`pem fmt`: recipes in the one layout."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import stat
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import click
+
+from pemlang.cli.common import RECIPE_IS_WRONG, say
+from pemlang.diagnostics import Diagnostic, Fault, PemError, visible
+from pemlang.formats.disk import replace_file
+
+STDIN = "-"
+
+
+@click.command()
+@click.option(
+    "--check",
+    is_flag=True,
+    help="Write nothing; name the files that would change, and exit with 1 if there are any.",
+)
+@click.option(
+    "--diff",
+    is_flag=True,
+    help="Write nothing; show what would change, and exit with 1 if anything would.",
+)
+@click.argument("paths", nargs=-1, required=True, type=click.Path(readable=False))
+def fmt(paths: tuple[str, ...], check: bool, diff: bool) -> int:
+    """Lay recipes out in the one way.
+
+    Rewrites the files that are given, and all *.pem files inside directories, and leaves those
+    alone that are laid out already or have mistakes. Given -, reads a recipe from standard input
+    and writes it to standard output.
+    """
+    if STDIN in paths and len(paths) > 1:
+        raise click.UsageError("- stands for standard input, and goes with no other path.")
+    changed, mistakes = 0, list[Diagnostic]()
+    for path in _recipes(paths, mistakes):
+        try:
+            changed += _one(path, check, diff)
+        except PemError as error:
+            mistakes += error.diagnostics
+        except Fault as fault:
+            mistakes.append(fault.at(None))
+    code = say(mistakes, "text")
+    if changed and STDIN not in paths and sys.stderr.isatty():
+        files = "1 file" if changed == 1 else f"{changed} files"
+        click.echo(f"{files} {'would be ' if check or diff else ''}reformatted.", err=True)
+    return code or (RECIPE_IS_WRONG if changed and (check or diff) else 0)
+
+
+def _one(path: str, check: bool, diff: bool) -> bool:
+    """Lay one recipe out; whether that changes it."""
+    from pemlang.syntax.files import decoded
+    from pemlang.syntax.format import formatted
+
+    data = _read(path)
+    name = "standard input" if path == STDIN else path
+    text = formatted(decoded(data, name, Path()))
+    changes = text.encode() != data
+    if diff:
+        if changes:
+            lines = _difference(data.decode(), text, visible(name))
+            click.echo("".join(lines).encode(), nl=False)
+    elif check:
+        if changes:
+            click.echo(visible(name))
+    elif path == STDIN:
+        click.echo(text.encode(), nl=False)
+    elif changes:
+        _replace(Path(os.path.realpath(path)), text, path)
+    return changes
+
+
+def _difference(old: str, new: str, name: str) -> Iterator[str]:
+    before, after = old.splitlines(keepends=True), new.splitlines(keepends=True)
+    for line in difflib.unified_diff(before, after, name, name):
+        yield line if line.endswith("\n") else f"{line}\n\\ No newline at end of file\n"
+
+
+# --- files ---------------------------------------------------------------------------------
+
+
+def _recipes(paths: Iterable[str], mistakes: list[Diagnostic]) -> Iterator[str]:
+    """The files that are meant, each once; directories that cannot be read are mistakes."""
+    seen = set[str]()
+    for given in paths:
+        inside = given != STDIN and stat.S_ISDIR(_mode(given))
+        for path in _inside(given, mistakes) if inside else (given,):
+            real = os.path.realpath(path)
+            if real not in seen and not (inside and _is_certificate(path)):
+                seen.add(real)
+                yield path
+
+
+def _inside(directory: str, mistakes: list[Diagnostic]) -> Iterator[str]:
+    """The *.pem files of a directory and those in it, without hidden ones and links to others."""
+    pending = [directory]
+    while pending:
+        directory = pending.pop()
+        try:
+            with os.scandir(directory) as found:
+                entries = sorted(found, key=lambda entry: entry.name)
+            entries = [entry for entry in entries if not entry.name.startswith(".")]
+        except OSError as error:
+            why = f"cannot read {visible(directory)}: {error.strerror or error}"
+            mistakes.append(Fault("PEM0100", why, "check the path").at(None))
+            continue
+        paths = [entry.path for entry in entries if entry.name.endswith(".pem")]
+        yield from (path for path in paths if stat.S_ISREG(_mode(path)))
+        pending += [e.path for e in reversed(entries) if e.is_dir(follow_symlinks=False)]
+
+
+def _mode(path: str) -> int:
+    """What kind of file it is; 0 if nothing is there."""
+    try:
+        return Path(path).stat().st_mode
+    except OSError:
+        return 0
+
+
+def _is_certificate(path: str) -> bool:
+    """Whether a file in a directory is of the other kind that is called .pem."""
+    try:
+        return _read(path).lstrip().startswith(b"-----BEGIN")
+    except Fault:
+        return False  # reading it again will say so
+
+
+def _read(path: str) -> bytes:
+    from pemlang.syntax.files import MAX_BYTES, read_bytes
+
+    if path == STDIN:
+        return sys.stdin.buffer.read(MAX_BYTES + 1)
+    mode = _mode(path)
+    if mode and not stat.S_ISREG(mode):  # a pipe, say, cannot be rewritten
+        raise Fault("PEM0100", f"{visible(path)} is not a file", "give the path of a recipe, or -")
+    return read_bytes(Path(path), path)
+
+
+def _replace(target: Path, text: str, name: str) -> None:
+    """Give a file another text, whole or not at all.
+
+    Raises:
+        Fault: PEM0512 when it cannot be written.
+    """
+    try:
+        if not os.access(target, os.W_OK):
+            raise PermissionError(None, "it is read-only")
+        replace_file(target, text.encode(), mode=target.stat().st_mode & 0o7777)
+    except OSError as error:
+        raise Fault(
+            "PEM0512",
+            f"cannot write {visible(name)}: {error.strerror or error}",
+            "make room or change its permissions; the file is as it was",
+        ) from None

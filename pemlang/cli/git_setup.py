@@ -1,0 +1,93 @@
+"""`pem git-setup`: `git diff` of recipes and of tensors, said in what they mean."""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import click
+
+from pemlang.formats.disk import replace_file
+
+DRIVERS = {"diff.pem.command": "git-diff", "diff.safetensors.textconv": "git-tensors"}
+BEGIN, END = b"# what pem git-setup wrote\n", b"# to here\n"
+ATTRIBUTES = BEGIN + b"*.pem diff=pem\n*.safetensors diff=safetensors\n" + END
+
+
+@click.command("git-setup")
+@click.option("--remove", is_flag=True, help="Take all of it out again.")
+def git_setup(remove: bool) -> int:
+    """Have git diff show what a change means.
+
+    In this repository and on this machine alone: below the lines of a recipe that changed stands
+    what has changed in its adapters, and a .safetensors file is shown by the dtypes, shapes, norms
+    and means of its tensors. `git show` and `git log -p` do the former with --ext-diff. It writes
+    to .git/config and to .git/info/attributes.
+    """
+    attributes = Path(_git("rev-parse", "--git-path", "info/attributes"))
+    if remove:
+        _forget()
+        _write(attributes, _without(attributes))
+        click.echo("git diff is as it was.")
+        return 0
+    _register()
+    _write(attributes, ATTRIBUTES + _without(attributes))
+    click.echo("git diff now shows what a change of a recipe, or of a .safetensors file, means.")
+    return 0
+
+
+def _register() -> None:
+    known = {key: _configured(key) for key in DRIVERS}
+    for key, command in DRIVERS.items():
+        if known[key] and not _is_ours(known[key], command):
+            raise click.ClickException(f"{key} is `{known[key]}`: unset it first.")
+    for key, command in DRIVERS.items():
+        _git("config", "--local", key, f"{_program()} {command} --")
+
+
+def _forget() -> None:
+    for key, command in DRIVERS.items():
+        if _is_ours(_configured(key), command):
+            _git("config", "--local", "--unset", key)
+
+
+def _program() -> str:
+    """What git's shell finds this program by."""
+    return "pem" if shutil.which("pem") else f"{shlex.quote(sys.executable)} -m pemlang"
+
+
+def _configured(key: str) -> str:
+    return _git("config", "--local", "--default", "", "--get", key)
+
+
+def _is_ours(value: str, command: str) -> bool:
+    return value.endswith((f"pem {command} --", f"-m pemlang {command} --"))
+
+
+def _without(attributes: Path) -> bytes:
+    """The attributes that are there, without those of an earlier setup."""
+    text = attributes.read_bytes() if attributes.is_file() else b""
+    before, begin, rest = text.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    return before + after if begin and end else text
+
+
+def _write(attributes: Path, text: bytes) -> None:
+    if text:
+        attributes.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(attributes, text)
+    else:
+        attributes.unlink(missing_ok=True)
+
+
+def _git(*words: str) -> str:
+    try:
+        done = subprocess.run(["git", *words], capture_output=True, text=True, check=False)
+    except OSError:
+        raise click.ClickException("There is no git on this machine.") from None
+    if done.returncode:
+        raise click.ClickException(done.stderr.strip() or f"git {words[0]} failed.")
+    return done.stdout.rstrip("\n")

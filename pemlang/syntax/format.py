@@ -1,0 +1,71 @@
+"""Tree to text: one layout for all recipes."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+
+from pemlang.diagnostics import Report
+from pemlang.source import Source
+from pemlang.syntax import layout
+from pemlang.syntax import tree as t
+from pemlang.syntax.notes import comments
+from pemlang.syntax.parser import parse
+from pemlang.syntax.split import split
+
+
+def formatted(source: Source) -> str:
+    """The text of a recipe in the one layout, with its comments where they were.
+
+    Raises:
+        PemError: with every mistake, when it does not parse.
+    """
+    report = Report()
+    file = parse(source, report)
+    report.raise_errors()
+    text = laid_out(source, file)
+    return text if _says_the_same(file, text) else source.text
+
+
+def laid_out(source: Source, file: t.File) -> str:
+    """The text of a file that parsed, laid out."""
+    lines: list[str] = []
+    at = 0
+    for chunk, tree in zip(split(source, Report()), file.statements, strict=True):
+        _add_lines(lines, source.text[at : chunk.start].split("\n")[:-1], at > 0)
+        lines.append(layout.statement(source, chunk, tree))
+        at = chunk.end
+    _add_lines(lines, source.text[at:].split("\n"), at > 0)
+    return "".join(line + "\n" for line in lines[: len(lines) - (lines[-1:] == [""])])
+
+
+def _add_lines(lines: list[str], found: list[str], after_statement: bool) -> None:
+    """Add the comments, and the blank lines squeezed to one, between two statements."""
+    for i, text in enumerate(map(str.strip, found)):
+        if after_statement and i == 0:
+            lines[-1] += f"  {text}" if text else ""
+        elif text or lines[-1:] not in ([], [""]):
+            lines.append(text)
+
+
+def _says_the_same(file: t.File, text: str) -> bool:
+    """Whether a text has the trees and the comments of a file: what has not is never written."""
+    report = Report()
+    again = parse(Source(file.span.source.name, text), report)
+    return (
+        not report.has_errors
+        and same(file, again)
+        and list(comments(file.span.text)) == list(comments(text))
+    )
+
+
+def same(one: object, other: object) -> bool:
+    """Whether two trees are equal, wherever they stand."""
+    if isinstance(one, tuple) and isinstance(other, tuple):
+        return len(one) == len(other) and all(map(same, one, other))
+    if not isinstance(one, t.Tree):
+        return one == other
+    return type(one) is type(other) and all(
+        same(getattr(one, field.name), getattr(other, field.name))
+        for field in fields(one)
+        if field.name != "span"
+    )
