@@ -64,7 +64,7 @@ def test_a_sweep_reads_its_inputs_once(folder: Path, monkeypatch: pytest.MonkeyP
 
     text = TEXT.split("save w *", maxsplit=1)[0]
     path = recipe(folder, text)
-    monkeypatch.setattr("pemlang.build.run.verify", lambda *_: [])
+    monkeypatch.setattr("pemlang.build.jobs.verify", lambda *_: [])
     monkeypatch.setattr(Files, "read", counted)
     pemlang.load(path).build(sweep=Sweep("w", tuple(str(i / 10) for i in range(11))))
     sizes = {"a": 0, "b": 0}

@@ -79,7 +79,7 @@ def least(folder: Path) -> int:
     while low < high:
         middle = (low + high) // 2
         try:
-            pemlang.load(path).build(folder / "probe", how=How(1, middle))
+            pemlang.load(path).build(folder / "probe", how=How(1, middle, force=True))
             high = middle
         except pemlang.PemError as error:
             assert [said.code for said in error.diagnostics] == ["PEM0521"]
@@ -89,13 +89,13 @@ def least(folder: Path) -> int:
 
 @pytest.mark.parametrize("threads", [1, 2, 4])
 def test_threads_and_memory_change_no_byte(folder: Path, threads: int) -> None:
-    wanted = outcome(folder, How(1, 1 << 40))
-    assert len(wanted[0]) == 3 * len(SAVES)
-    assert outcome(folder, How(threads, 1 << 30)) == wanted
+    wanted = outcome(folder, How(1, 1 << 40, force=True))
+    assert len(wanted[0]) == 4 * len(SAVES)
+    assert outcome(folder, How(threads, 1 << 30, force=True)) == wanted
     enough = least(folder)
-    assert outcome(folder, How(threads, enough)) == wanted
+    assert outcome(folder, How(threads, enough, force=True)) == wanted
     with pytest.raises(pemlang.PemError):
-        outcome(folder, How(threads, enough - 1))
+        outcome(folder, How(threads, enough - 1, force=True))
     assert not [path for path in folder.rglob(".*") if path.name.startswith(".0")]
 
 
@@ -139,7 +139,7 @@ def test_each_byte_is_read_once_for_all_outputs(
             read[file.parent.name, byte] = read.get((file.parent.name, byte), 0) + 1
         real(self, file, start, out)
 
-    monkeypatch.setattr("pemlang.build.run.verify", lambda *_: [])
+    monkeypatch.setattr("pemlang.build.jobs.verify", lambda *_: [])
     monkeypatch.setattr(Files, "read", counted)
     text = "".join(f'save {n} ⊗ a ⊕ c to "x{n}"\n' for n in range(2, 9))
     build(folder, 'adapter a = "a"\nadapter c = "c"\n' + text)
@@ -205,14 +205,14 @@ def cut(path: Path) -> None:
 def test_a_file_that_changes_meanwhile_is_told(
     folder: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path], None]
 ) -> None:
-    real = pemlang.build.run.make_plan  # type: ignore[attr-defined]
+    real = pemlang.build.jobs.make_plan  # type: ignore[attr-defined]
 
     def late(*args: object) -> object:
         found = real(*args)
         change(folder / "a" / "adapter_model.safetensors")
         return found
 
-    monkeypatch.setattr("pemlang.build.run.make_plan", late)
+    monkeypatch.setattr("pemlang.build.jobs.make_plan", late)
     with pytest.raises(pemlang.PemError) as wrong:
         build(folder, DECLARED + 'save a ⊕ c to "out/x"\n')
     assert [said.code for said in wrong.value.diagnostics] == ["PEM0412"]
