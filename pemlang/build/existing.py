@@ -8,11 +8,9 @@ from pathlib import Path
 from pemlang.build.digests import file_digest
 from pemlang.build.provenance import NAME, Provenance, read_provenance
 from pemlang.diagnostics import Fault, visible
+from pemlang.formats.adapter import CONFIG, WEIGHTS
 from pemlang.formats.disk import is_dir
 from pemlang.version import __version__
-
-CONFIG = "adapter_config.json"
-WEIGHTS = "adapter_model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -46,9 +44,8 @@ def standing(target: Path, semantic_hash: str) -> Standing:
     if found.tool != __version__:
         return Standing(None, f"pemlang {visible(found.tool, 40)} built it")
     for name in (CONFIG, WEIGHTS):
-        subject = found.subjects.get(name)
         try:
-            if subject is None or file_digest(target / name) != subject.blake3:
+            if file_digest(target / name) != found.subjects[name].blake3:
                 return Standing(None, f"its {name} is not what was built")
         except Fault:
             return Standing(None, f"its {name} cannot be read")

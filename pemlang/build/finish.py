@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -13,25 +13,21 @@ from pathlib import Path
 from pemlang.build import provenance
 from pemlang.build.card import Card, Input, write_card
 from pemlang.build.digests import changed, digests_of, file_digest
-from pemlang.build.existing import CONFIG, WEIGHTS
 from pemlang.build.imports import imports_of, seen_from
-from pemlang.build.notices import Loss
 from pemlang.build.peft import adapters_of
 from pemlang.build.place import flush, turn
-from pemlang.build.provenance import Material, Outcome, Provenance, Subject
+from pemlang.build.provenance import CARD, Loss, Material, Outcome, Provenance, Subject
 from pemlang.build.subjects import subject
 from pemlang.check.algebra import Algebra
 from pemlang.check.checked import Checked
 from pemlang.check.conditions import Known
 from pemlang.check.options import Output
-from pemlang.diagnostics import Diagnostic
+from pemlang.formats.adapter import CONFIG, WEIGHTS
 from pemlang.formats.hub import SCHEME, parse_reference
 from pemlang.graph.node import Node
 from pemlang.graph.normal import adapter_type
 from pemlang.graph.numbers import shown
 from pemlang.version import __version__
-
-CARD = "README.md"
 
 
 @dataclass(frozen=True)
@@ -71,44 +67,9 @@ def built(output: Output, digest: str, outcome: Outcome, was_there: bool) -> Bui
         rank=outcome.rank or None,
         size=outcome.size,
         semantic_hash=digest,
-        loss=_loss(outcome),
+        loss=outcome.losses.get(output.node.key),
         was_there=was_there,
     )
-
-
-def outcome_of(
-    output: Output,
-    ranks: Mapping[str, int],
-    size: int,
-    loss: Loss | None,
-    warnings: Sequence[Diagnostic],
-) -> Outcome:
-    """What came out, as its provenance keeps it."""
-    return Outcome(
-        method=adapter_type(output.node).method,
-        sites=len(ranks),
-        rank=max(ranks.values()),
-        size=size,
-        loss=None if loss is None else (loss.total, dict(loss.sites)),
-        warnings=[
-            {"code": one.code, "message": one.message, "help": one.help, "notes": list(one.notes)}
-            for one in warnings
-        ],
-    )
-
-
-def warnings_of(output: Output, outcome: Outcome) -> list[Diagnostic]:
-    """The warnings of an output that was made before."""
-    return [
-        Diagnostic(
-            one["code"], "warning", one["message"], output.span, one["help"], tuple(one["notes"])
-        )
-        for one in outcome.warnings
-    ]
-
-
-def _loss(outcome: Outcome) -> Loss | None:
-    return None if outcome.loss is None else Loss(*outcome.loss)
 
 
 def finish(
@@ -149,7 +110,7 @@ def refresh(
         said = (output.target / provenance.NAME).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         return True
-    subjects = {**kept, CARD: old.subjects.get(CARD, Subject("", ""))}
+    subjects = {**kept, CARD: old.subjects[CARD]}
     whole = _provenance(checked, output, digest, old.outcome, subjects)
     return there != card or said != whole.as_text()
 
@@ -230,7 +191,7 @@ def _card(checked: Checked, output: Output, digest: str, outcome: Outcome) -> st
         [adapter] = adapters_of([leaf])
         declared = checked.elaborator.leaves[leaf]
         inputs.append(Input(declared.name, declared.path, digests_of(adapter)))
-    loss = _loss(outcome)
+    loss = outcome.losses.get(output.node.key)
     notes = () if loss is None else (f"Truncation took {loss.total:.2%} of the norm.",)
     return write_card(
         Card(

@@ -6,14 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from pemlang.build.digests import digests_of, file_digest
-from pemlang.build.existing import CONFIG
 from pemlang.build.imports import import_name, imports_of
 from pemlang.build.lock import NAME, Lock, Locked, unreadable
 from pemlang.check.checked import Checked
 from pemlang.check.elaborate import Loaders
 from pemlang.check.load import Identities, local, model
 from pemlang.diagnostics import Fault, visible
-from pemlang.formats.adapter import Adapter
+from pemlang.formats.adapter import CONFIG, Adapter
 from pemlang.formats.disk import is_file
 from pemlang.formats.hub import SCHEME, parse_reference
 from pemlang.formats.signature import Malformed, adapter_from, signature

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from pemlang.build.evaluate import Evaluator
 from pemlang.build.place import placed
+from pemlang.build.provenance import Loss, Outcome
 from pemlang.build.stream import Report
 from pemlang.check.checked import Checked
 from pemlang.check.conditions import failure
@@ -25,14 +25,6 @@ LOSS_WORTH_SAYING = 0.01
 OVERLAP_WORTH_SAYING = 0.5
 OVERLAP_SITES = 2
 """An initialisation is one draw for all sites, so that two tell as much as all."""
-
-
-@dataclass(frozen=True)
-class Loss:
-    """What truncation took from one output: relative Frobenius error, in all and per site."""
-
-    total: float
-    sites: Mapping[str, float]
 
 
 def verify(checked: Checked, evaluator: Evaluator) -> list[Diagnostic]:
@@ -88,25 +80,45 @@ def _apart(watch: Watch, overlap: float, where: str, span: Span) -> Diagnostic:
     return fault.at(span, "warning")
 
 
-def noticed(checked: Checked, output: Output, report: Report, idle: bool) -> list[Diagnostic]:
-    """Warnings about one output that was made: PEM0702 what truncation loses, PEM0704 what
-    rounding changes, PEM0703 that it is zero."""
-    losses = {
-        node: loss_of(report, node)
-        for node in checked.graph.order([output.node])
-        if node.op in ("compress", "merge")
-    }
+def noticed(checked: Checked, output: Output, outcome: Outcome) -> list[Diagnostic]:
+    """Warnings about one output that was made, now or before: PEM0702 what truncation loses,
+    PEM0704 what rounding changes, PEM0703 that it is zero."""
+    losses = {node: outcome.losses.get(node.key) for node in checked.graph.order([output.node])}
     warnings = [
         _lossy(output, loss, node)
         for node, loss in losses.items()
         if loss and loss.total > LOSS_WORTH_SAYING
     ]
-    if report.worst_rounding > ROUNDING_WORTH_SAYING:
-        warnings.append(_coarse(output, report.worst_rounding))
-    if idle or report.is_zero:
+    if outcome.rounding > ROUNDING_WORTH_SAYING:
+        warnings.append(_coarse(output, outcome.rounding))
+    if outcome.is_zero:
         fault = Fault("PEM0703", f"`{output.label}` is zero: the adapter saved does nothing")
         warnings.append(fault.at(output.span, "warning"))
     return warnings
+
+
+def outcome_of(
+    output: Output, ranks: Mapping[str, int], size: int, report: Report, idle: bool
+) -> Outcome:
+    """What came out.
+
+    Args:
+        output: that was made.
+        ranks: the rank at each site that was written.
+        size: of the tensors' file.
+        report: what was seen while it was written.
+        idle: whether it does nothing whatever its tensors hold.
+    """
+    cuts = {node.key: _loss_of(report, node) for node in report.cuts}
+    return Outcome(
+        method=adapter_type(output.node).method,
+        sites=len(ranks),
+        rank=max(ranks.values()),
+        size=size,
+        losses={key: loss for key, loss in sorted(cuts.items()) if loss is not None},
+        rounding=report.worst_rounding,
+        is_zero=idle or report.is_zero,
+    )
 
 
 def _coarse(output: Output, rounding: float) -> Diagnostic:
@@ -119,7 +131,7 @@ def _coarse(output: Output, rounding: float) -> Diagnostic:
 
 
 def _lossy(output: Output, loss: Loss, node: Node) -> Diagnostic:
-    worst = max(loss.sites, key=lambda site: loss.sites[site])
+    worst = max(loss.sites, key=lambda site: loss.sites[site], default="")
     word = "compress" if node.op == "compress" else node.attrs[0]
     whole = node is output.node
     of_what = f"`{output.label}`" if whole else f"what `{word}` cuts in `{output.label}`"
@@ -127,12 +139,12 @@ def _lossy(output: Output, loss: Loss, node: Node) -> Diagnostic:
         "PEM0702",
         f"truncation loses {loss.total:.1%} of the norm of {of_what}",
         "a larger rank loses less; energy=0.9999 finds a rank that loses at most 1 % of the norm",
-        (f"most at {visible(worst)}: {loss.sites[worst]:.1%}",),
+        (f"most at {visible(worst)}: {loss.sites[worst]:.1%}",) if worst else (),
     )
     return fault.at(output.span, "warning")
 
 
-def loss_of(report: Report, node: object) -> Loss | None:
+def _loss_of(report: Report, node: object) -> Loss | None:
     """What the truncation at a node took; None where it cut nothing."""
     cuts = report.cuts.get(node, {})
     if not any(by for _, _, by in cuts.values()):

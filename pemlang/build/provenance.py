@@ -12,13 +12,18 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pemlang.build.digests import ALGORITHM
+from pemlang.build.digests import ALGORITHM, text_digest
 from pemlang.diagnostics import Fault, visible
+from pemlang.formats.adapter import CONFIG, WEIGHTS
 from pemlang.formats.disk import open_plain
 from pemlang.formats.jsons import parse_json
 from pemlang.version import LANGUAGE, __version__
 
 NAME = "provenance.json"
+CARD = "README.md"
+FILES = frozenset({CONFIG, WEIGHTS, CARD})
+"""What every output consists of, beside its provenance."""
+
 STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "https://slsa.dev/provenance/v1"
 BUILD = "urn:pemlang:build:v1"
@@ -58,6 +63,14 @@ class Subject:
 
 
 @dataclass(frozen=True)
+class Loss:
+    """What truncation took from one output: relative Frobenius error, in all and per site."""
+
+    total: float
+    sites: Mapping[str, float]
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What is known of an output once it has been made, for a build that need not make it again.
 
@@ -65,16 +78,18 @@ class Outcome:
         method: lora or ia3.
         sites, rank, size: how many modules it changes, the largest rank (0 for (IA)³), the bytes
             of its tensors' file.
-        loss: what truncation took in all and by site; None where nothing was cut.
-        warnings: of the output: code, message, help and notes of each.
+        losses: what truncation took, by the key of the node of the graph that cut.
+        rounding: how much the dtype of the file changes it, relative to its norm.
+        is_zero: whether it does nothing.
     """
 
     method: str
     sites: int
     rank: int
     size: int
-    loss: tuple[float, Mapping[str, float]] | None
-    warnings: Sequence[Mapping[str, Any]]
+    losses: Mapping[str, Loss]
+    rounding: float
+    is_zero: bool
 
 
 @dataclass(frozen=True)
@@ -134,6 +149,13 @@ class Provenance:
             "output": self.output,
             "expression": self.expression,
         }
+        details: dict[str, Any] = {
+            "builder": {
+                "id": "urn:pemlang",
+                "version": {"pemlang": self.tool, "language": str(self.language)},
+            },
+            "byproducts": [{"name": "outcome", "annotations": asdict(self.outcome)}],
+        }
         followed = {"normalForm": self.normal_form, "semanticHash": self.semantic_hash}
         statement = {
             "_type": STATEMENT,
@@ -146,16 +168,17 @@ class Provenance:
                     "internalParameters": followed,
                     "resolvedDependencies": dependencies,
                 },
-                "runDetails": {
-                    "builder": {
-                        "id": "urn:pemlang",
-                        "version": {"pemlang": self.tool, "language": str(self.language)},
-                    },
-                    "byproducts": [{"name": "outcome", "annotations": asdict(self.outcome)}],
-                },
+                "runDetails": details,
             },
         }
+        details["byproducts"].append(_digest_of(statement))
         return json.dumps(statement, indent=1) + "\n"
+
+
+def _digest_of(statement: object) -> dict[str, Any]:
+    """The statement's own digest, which stands last in it: a change of one byte shows. It keeps
+    nobody from changing both; that is what a signature is for."""
+    return {"name": NAME, "digest": {ALGORITHM: text_digest(json.dumps(statement))}}
 
 
 def read_provenance(directory: Path) -> Provenance:
@@ -164,8 +187,10 @@ def read_provenance(directory: Path) -> Provenance:
     try:
         with open_plain(path) as file:
             data = file.read(MAX_BYTES + 1)
-        found = parse_json(data) if len(data) <= MAX_BYTES else None
-        return _parsed(found)
+        found = _parsed(parse_json(data) if len(data) <= MAX_BYTES else None)
+        if found.as_text().encode() == data:
+            return found
+        why = f"{visible(path)} is not what the build wrote"
     except FileNotFoundError:
         why = f"{visible(directory)} has no {NAME}"
     except OSError as error:
@@ -187,9 +212,18 @@ def _parsed(found: Any) -> Provenance:
         raise ValueError
     versions = details["builder"]["version"]
     outcome = details["byproducts"][0]["annotations"]
-    loss = outcome["loss"]
+    subjects = {
+        _text(one["name"]): Subject(
+            _text(one["digest"]["sha256"]),
+            _text(one["digest"][ALGORITHM]),
+            _object(one.get("annotations", {}).get("parts", {})),
+        )
+        for one in found["subject"]
+    }
+    if not subjects.keys() >= FILES:
+        raise ValueError
     return Provenance(
-        recipe=_text(asked["recipe"]["name"]),
+        recipe=_file_name(asked["recipe"]["name"]),
         text=_text(asked["recipe"]["text"]),
         settings=_texts(asked["settings"]),
         params=_texts(asked["params"]),
@@ -206,29 +240,20 @@ def _parsed(found: Any) -> Provenance:
             )
             for one in definition["resolvedDependencies"]
         ],
-        subjects={
-            _text(one["name"]): Subject(
-                _text(one["digest"]["sha256"]),
-                _text(one["digest"][ALGORITHM]),
-                _object(one.get("annotations", {}).get("parts", {})),
-            )
-            for one in found["subject"]
-        },
+        subjects=subjects,
         outcome=Outcome(
             _method(outcome["method"]),
             _count(outcome["sites"]),
             _count(outcome["rank"]),
             _count(outcome["size"]),
-            None if loss is None else (_share(loss[0]), {k: _share(v) for k, v in loss[1].items()}),
-            [
-                {
-                    "code": _text(one["code"]),
-                    "message": _text(one["message"]),
-                    "help": None if one["help"] is None else _text(one["help"]),
-                    "notes": [_text(note) for note in one["notes"]],
-                }
-                for one in outcome["warnings"]
-            ],
+            {
+                _text(key): Loss(
+                    _share(loss["total"]), {_text(k): _share(v) for k, v in loss["sites"].items()}
+                )
+                for key, loss in outcome["losses"].items()
+            },
+            _share(outcome["rounding"]),
+            outcome["is_zero"] is True,
         ),
         tool=_text(versions["pemlang"]),
         language=_count(int(_text(versions["language"]))),
@@ -239,6 +264,13 @@ def _text(value: Any) -> str:
     if not isinstance(value, str):
         raise TypeError
     return value
+
+
+def _file_name(value: Any) -> str:
+    name = _text(value)
+    if not name.isprintable() or name != Path(name).name:
+        raise ValueError
+    return name
 
 
 def _object(value: Any) -> dict[str, Any]:

@@ -15,8 +15,8 @@ from typing import Any
 
 from threadpoolctl import threadpool_limits
 
-from pemlang.build.existing import WEIGHTS, standing
-from pemlang.build.finish import Built, built, finish, outcome_of, refresh, warnings_of
+from pemlang.build.existing import standing
+from pemlang.build.finish import Built, built, finish, refresh
 from pemlang.build.jobs import (
     Job,
     checked_recipes,
@@ -28,7 +28,7 @@ from pemlang.build.jobs import (
 )
 from pemlang.build.lock import Lock
 from pemlang.build.machine import default_budget, default_threads
-from pemlang.build.notices import loss_of, noticed
+from pemlang.build.notices import noticed, outcome_of
 from pemlang.build.place import Stage, check_target, flush, new_stage, placed, staging, take_place
 from pemlang.build.plan import Failed, Plan
 from pemlang.build.provenance import Outcome, Provenance, Subject
@@ -38,6 +38,7 @@ from pemlang.build.sweep import Point, Setting, Sweep, points
 from pemlang.build.tensors import Files, make_room
 from pemlang.check.checked import Checked
 from pemlang.diagnostics import Diagnostic
+from pemlang.formats.adapter import WEIGHTS
 from pemlang.kernels import elementwise
 from pemlang.source import Source
 
@@ -137,7 +138,7 @@ def build(
                 outcome = made.outcomes[job] if old is None else old.outcome
                 if old is not None:
                     _refresh(job, old, stage)
-                warnings += job.point.noted(warnings_of(job.output, outcome))
+                warnings += job.point.noted(noticed(job.checked, job.output, outcome))
                 results.append(built(job.output, job.digest, outcome, old is not None))
         by_target = {job.output.target: job for job in jobs}
         for staged in stage.directories:
@@ -178,12 +179,11 @@ def _made(
     for index, job in enumerate(jobs):
         one, report = plan.outputs[index], reports[index]
         with job.placed():
-            noted = noticed(job.checked, job.output, report, one.layout.idle)
-            loss = loss_of(report, job.output.node)
-            outcome = outcome_of(job.output, one.layout.ranks, one.size, loss, noted)
+            layout = one.layout
+            outcome = outcome_of(job.output, layout.ranks, one.size, report, layout.idle)
             outcomes[job] = outcome
             finish(
-                job.checked, job.output, job.digest, outcome, one.layout.config, subjects[index],
+                job.checked, job.output, job.digest, outcome, layout.config, subjects[index],
                 places[index],
             )  # fmt: skip
     return _Made(outcomes, seconds)
@@ -287,7 +287,8 @@ def in_memory(checked: Checked) -> tuple[InMemory, list[Diagnostic]]:
         [job], [one] = jobs, plan.outputs
         data = bytearray(one.size)
         [report] = _run(plan, jobs, files, [MemoryTarget(data)], lambda done, all: None, How())
-    warnings += noticed(checked, job.output, report, one.layout.idle)
+    outcome = outcome_of(job.output, one.layout.ranks, one.size, report, one.layout.idle)
+    warnings += noticed(checked, job.output, outcome)
     ends = [*one.starts[1:], one.size]
     tensors = [
         (tensor.key, tensor.dtype, tensor.shape, memoryview(data)[start:end])

@@ -12,12 +12,12 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 from pemlang.build.digests import file_digest, text_digest
-from pemlang.build.existing import CONFIG, WEIGHTS
 from pemlang.build.lock import Lock, Locked
 from pemlang.build.provenance import NAME, Provenance, Subject, read_provenance
 from pemlang.build.run import How, build
 from pemlang.build.subjects import subject, tensor_digests
 from pemlang.diagnostics import Fault, listed, visible
+from pemlang.formats.adapter import CONFIG, WEIGHTS
 from pemlang.formats.disk import is_file
 from pemlang.formats.hub import SCHEME, parse_reference
 from pemlang.formats.safetensors import read_metadata

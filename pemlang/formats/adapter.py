@@ -19,6 +19,8 @@ from pemlang.formats.safetensors import Entry, Header, read_header
 from pemlang.formats.sites import Method, Shapes, SiteShape
 
 PREFIX = "base_model.model."
+CONFIG = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
 PICKLED = "adapter_model.bin"
 STATISTICS = "statistics.safetensors"
 KINDS_OF_STATISTICS = ("gram", "fisher_A", "fisher_B", "fisher_l")
@@ -94,7 +96,7 @@ def read_adapter(directory: Path) -> Adapter:
             float, PEM0421 a feature the algebra cannot keep.
     """
     config = read_config(directory)
-    weights = directory / "adapter_model.safetensors"
+    weights = directory / WEIGHTS
     pickled = directory / PICKLED
     if is_file(weights) or is_dir(weights):
         header = read_header(weights)

@@ -48,7 +48,7 @@ class Meaning:
     Attributes:
         old, new: what the sides are called.
         outputs: every output, in the new recipe's order, then those that are gone.
-        assertions: what is asserted no more, or now: `− cosine(a, b) < 0.9`.
+        assertions: what is asserted no more, or now, `− cosine(a, b) < 0.9`, or of other content.
         notes: what stands for what.
     """
 
@@ -60,8 +60,10 @@ class Meaning:
 
     @property
     def same(self) -> bool:
-        """Whether every output means what it meant, and all that was asserted still is."""
-        return not self.assertions and all(one.state == "same" for one in self.outputs)
+        """Whether every output means what it meant, and all that was asserted still is. Of files
+        that save nothing, such as one that others import, nothing can be said."""
+        told = bool(self.outputs) and not self.assertions
+        return told and all(one.state == "same" for one in self.outputs)
 
 
 @dataclass
@@ -91,11 +93,21 @@ class _View:
         return output.label if alone and output.label.isidentifier() else output.path
 
 
+# x > y is y < x.
+_TURNED = {">": "<", ">=": "<="}
+
+
 def _key(condition: Condition) -> object:
     """What a condition means: equal for those that mean the same."""
     if isinstance(condition, Comparison):
-        sides = (condition.left, condition.right)
-        return (condition.symbol, *(one.key if isinstance(one, Node) else one for one in sides))
+        left, right = (
+            one.key if isinstance(one, Node) else str(one)
+            for one in (condition.left, condition.right)
+        )
+        turned = _TURNED.get(condition.symbol)
+        if turned is not None or (condition.symbol in ("==", "!=") and right < left):
+            left, right = right, left
+        return (turned or condition.symbol, left, right)
     if isinstance(condition, Combined):
         return (condition.word, *map(_key, condition.parts))
     return condition.holds(known)
@@ -118,9 +130,9 @@ def meaning(
     was, now = one.assertions(), two.assertions()
     gone = [text for key, text in was.items() if key not in now]
     come = [text for key, text in now.items() if key not in was]
-    # One and the same words about other content: that is told of the outputs.
     asserted = [f"− {text}" for text in gone if text not in come]
     asserted += [f"+ {text}" for text in come if text not in gone]
+    asserted += [f"~ {text}, of other content" for text in come if text in gone]
     return Meaning(*names, tuple(changes), tuple(asserted), tuple(notes))
 
 
@@ -238,9 +250,16 @@ class _Compared:
         """A term whose weight changed, or where it is."""
         one, two = self._coef(self._one, coefs[0]), self._coef(self._two, coefs[1])
         if one != two:
-            return f"{name} {one} → {two}" if not sign else f"{one}{name} → {two}{name}"
+            if not sign:
+                return f"{name} {one} → {two}"
+            terms_ = (
+                self._weight(a, c, sign) for a, c in zip((self._one, self._two), coefs, strict=True)
+            )
+            return " → ".join(f"{weight}{name}" for weight in terms_)
         before, after = (_places(coef, node) for coef in coefs)
         if before == after:
+            if any(isinstance(coef, Node) for coef in coefs):
+                return f"{name} by {two}, measured on other content"
             return f"{name} by other weights at some of its sites: {two.rstrip('⊗⊖')}"
         if len(before) != len(after):
             return f"{name} at {len(before)} → {count(len(after), 'site')}"
@@ -271,9 +290,11 @@ class _Compared:
             for key in sorted(was.keys() | now.keys())
             if plain(was.get(key)) != plain(now.get(key))
         ]
-        pairs_was = list(zip(old.args, weights_was, strict=True))
-        pairs_now = list(zip(new.args, weights_now, strict=True))
-        inside = self._terms(dict(pairs_was), dict(pairs_now), "")
+        pairs_was = dict(zip(old.args, weights_was, strict=True))
+        pairs_now = dict(zip(new.args, weights_now, strict=True))
+        if (len(pairs_was), len(pairs_now)) != (len(old.args), len(new.args)):
+            return [self._told(old, new)]  # an adapter that stands there twice
+        inside = self._terms(pairs_was, pairs_now, "")
         return found + [f"{name}: {text}" for text in inside] or [self._told(old, new)]
 
     def _types(self, old: Node, new: Node) -> list[str]:

@@ -11,7 +11,9 @@ from pemlang.markup import code, hypertext, markdown
 from pemlang.review.meaning import Meaning, OutputChange
 
 SAME = "no change of meaning"
+NOTHING = "nothing is saved on either side: compare the recipes that import it"
 _COLOURS = {"changed": "33", "added": "32", "removed": "31", "same": "2"}
+_SIGNS = {"+": "added", "−": "removed", "~": "changed"}
 _HASH = 12
 
 
@@ -30,14 +32,15 @@ def as_text(found: Meaning, colour: bool = False) -> str:
         return f"\x1b[{_COLOURS[style]}m{text}\x1b[0m" if colour else text
 
     if found.same:
-        lines = [SAME + (f" in {count(len(found.outputs), 'output')}" if found.outputs else "")]
+        lines = [f"{SAME} in {count(len(found.outputs), 'output')}"]
+    elif not found.outputs and not found.assertions:
+        lines = [NOTHING]
     else:
         lines = [
             paint(one.state, f"{visible(one.name, 80)}: {phrases(one)}") for one in found.outputs
         ]
         lines += [
-            paint("added" if text.startswith("+") else "removed", f"{text[0]} assert{text[1:]}")
-            for text in found.assertions
+            paint(_SIGNS[text[0]], f"{text[0]} assert{text[1:]}") for text in found.assertions
         ]
     return "\n".join([*lines, *(f"note: {note}" for note in found.notes)])
 
@@ -101,6 +104,8 @@ def as_json(found: Meaning) -> dict[str, Any]:
 def _headline(found: Meaning) -> str:
     if found.same:
         return SAME
+    if not found.outputs and not found.assertions:
+        return NOTHING
     changed = sum(one.state != "same" for one in found.outputs)
     if not changed:
         return "assertions changed, no output did"

@@ -25,8 +25,8 @@ def as_text(found: Provenance) -> str:
         ("meaning", f"hash {visible(found.semantic_hash, 64)}"),
         ("built by", f"pemlang {visible(found.tool, 40)}, language {found.language}"),
     ]
-    if found.outcome.loss is not None:
-        facts.append(("truncation", f"took {found.outcome.loss[0]:.3%} of the norm"))
+    for loss in found.outcome.losses.values():
+        facts.append(("truncation", f"took {loss.total:.3%} of the norm"))
     width = max(len(label) for label, _ in facts)
     lines = [f"{label:<{width}}  {value}" for label, value in facts]
     lines += ["", "made from"]
@@ -34,8 +34,6 @@ def as_text(found: Provenance) -> str:
         lines.append(f"  {visible(name)}")
         for one in group:
             lines.append(f"    {visible(one.uri)}  blake3 {visible(one.digest, _HASH)}")
-    for told in found.outcome.warnings:
-        lines += ["", f"warning[{visible(told['code'], 8)}]: {visible(told['message'], 600)}"]
     lines += ["", f"{visible(found.recipe)}, as it was", ""]
     lines += [f"  {visible(line, 2000)}".rstrip() for line in found.text.splitlines()]
     return "\n".join(lines)

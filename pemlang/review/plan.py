@@ -51,7 +51,7 @@ def as_markdown(plan: Outlook) -> str:
             *adapters,
             "",
             *measured * bool(plan.measured),
-            f"{_work(plan).capitalize()}.",
+            f"{_work(plan).replace('reads', 'Reads', 1)}.",
             "",
         ]
     )

@@ -15,18 +15,19 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from pemlang.build.digests import adapter_digest
-from pemlang.build.existing import CONFIG, WEIGHTS
+from pemlang.build.imports import imports_of
 from pemlang.build.lock import NAME, Lock, read_lock
 from pemlang.build.locked import from_lock
 from pemlang.check.check import check
 from pemlang.check.checked import Checked
 from pemlang.check.elaborate import Loaders
 from pemlang.check.load import Identities, loaders, local, model
-from pemlang.diagnostics import Fault, visible
-from pemlang.formats.adapter import PICKLED, Adapter, read_adapter
+from pemlang.diagnostics import Fault, listed, visible
+from pemlang.formats.adapter import CONFIG, PICKLED, WEIGHTS, Adapter, read_adapter
 from pemlang.formats.disk import is_dir, is_file, open_plain
 from pemlang.formats.hub import SCHEME
 from pemlang.formats.sites import Shapes
+from pemlang.resources import resource
 from pemlang.source import Source
 from pemlang.syntax.files import read_source
 
@@ -75,7 +76,9 @@ def opened(place: str, params: Params) -> Iterator[Side]:
         source = read_source(file, place)
         where = Reading(source.directory)
         ways: list[Read] = [where.locked, tree.adapter]
-        yield Side(place, _checked(file, source, params, ways, tree.here), tree.notes)
+        checked = _checked(file, source, params, ways, tree.here)
+        tree.hold(checked)
+        yield Side(place, checked, tree.notes)
 
 
 def side(name: str, path: Path, source: Source, params: Params) -> Side:
@@ -106,7 +109,11 @@ def file_meaning(old: Path | None, new: Path | None, path: str) -> list[str]:
             continue
         read = read_source(file, path)
         sides.append(side(path, place, Source(path, read.text, place.parent), {}).checked)
-    return as_text(meaning(sides[0], sides[1], (path, path))).splitlines()
+    lines = as_text(meaning(sides[0], sides[1], (path, path))).splitlines()
+    imports = {i for one in sides if one for i in imports_of(one) if not i.startswith("std.")}
+    if imports:
+        lines.append(f"with {listed(sorted(imports))} on both sides as it is now")
+    return lines
 
 
 class Reading:
@@ -201,6 +208,18 @@ class _Revision:
             self._extract([found])
         return self.at / found
 
+    def hold(self, checked: Checked) -> None:
+        """Raise PEM0820 where a recipe imports what is outside the repository: the revision says
+        nothing of it."""
+        for path in checked.program.trees:
+            inside = path.is_relative_to(self.at) or path.parent == resource("stdlib")
+            if not inside:
+                raise _unknown(
+                    f"{visible(path.name)} is imported from outside the repository, where "
+                    f"{self._commit[:12]} has nothing",
+                    "compare files that are both there",
+                )
+
     def here(self, directory: Path) -> Path:
         """The folder of the working tree where one of the revision is."""
         return self._top / os.path.relpath(directory, self.at)
@@ -292,7 +311,8 @@ def _entries(listed: list[bytes]) -> Iterator[tuple[str, str]]:
         if line.startswith((b"100644", b"100755")):
             about, _, path = line.partition(b"\t")
             name = os.fsdecode(path)
-            if ".." not in Path(name).parts:
+            # Git makes no other names, but a tree made by hand may hold any.
+            if ".." not in Path(name).parts and not Path(name).is_absolute():
                 yield name, about.split()[2].decode()
 
 
