@@ -59,9 +59,14 @@ def statement(output: Path) -> Any:
 
 
 def edit(output: Path, change: Callable[[Any], object]) -> None:
+    """Change a statement, and its own digest with it, as one who means to deceive would."""
     said = statement(output)
+    byproducts = said["predicate"]["runDetails"]["byproducts"]
+    own = byproducts.pop()
     change(said)
-    (output / PROVENANCE).write_text(json.dumps(said))
+    own["digest"]["blake3"] = blake3(json.dumps(said).encode()).hexdigest()
+    byproducts.append(own)
+    (output / PROVENANCE).write_text(json.dumps(said, indent=1) + "\n")
 
 
 def asked(said: Any) -> Any:
@@ -680,7 +685,7 @@ def test_the_package_itself_verifies_it(output: Path, keys: Path) -> None:
 def test_a_file_changed_after_signing_is_told(output: Path, keys: Path, name: str) -> None:
     assert run("sign", output, "--key", keys / "one")[0] == 0
     if name == PROVENANCE:
-        edit(output, lambda said: None)
+        edit(output, lambda said: asked(said).update(expression="b"))
     else:
         flip(output / name, -2)
     held, said = holds(output, keys / "one.pub")
