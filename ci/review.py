@@ -27,6 +27,10 @@ NAMES_SHOWN = 50
 NAME_LIMIT = 200  # characters
 OUTPUT_LIMIT = 4_000  # characters of what a command says went wrong
 LOCK = "pem.lock"
+TENSORS = (
+    "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin",
+    "statistics.safetensors",
+)  # fmt: skip
 EMPTY = {
     "version": "2.1.0",
     "runs": [{"tool": {"driver": {"name": "pemlang"}}, "results": []}],
@@ -52,7 +56,24 @@ class Change:
     def touches(self, recipe: str) -> bool:
         """Whether a recipe may mean something else than before."""
         lock = Path(recipe).with_name(LOCK).as_posix()
-        return lock in self.files or any(file in self.files for file in _with_imports(recipe))
+        named = {lock, *_with_imports(recipe)}
+        return any(
+            file in named or (Path(file).name in TENSORS and _is_of(file, recipe))
+            for file in self.files
+        )
+
+
+def _is_of(file: str, recipe: str) -> bool:
+    """Whether a file of an adapter is one of a recipe's, by its lock; any is, where that does not
+    tell."""
+    folder = Path(recipe).parent
+    try:
+        said = json.loads((folder / LOCK).read_text(encoding="utf-8"))
+        sources = said["recipes"][Path(recipe).name]["adapters"]
+        places = {os.path.normpath(folder / source) for source in sources}
+    except (OSError, ValueError, LookupError, TypeError):
+        return True
+    return str(Path(file).parent) in places
 
 
 def main() -> int:
@@ -67,7 +88,7 @@ def main() -> int:
     sections = _sections(recipes, change, locked)
     parts = [MARK, "## pemlang", _verdict(recipes, messages)]
     if change and not sections:
-        parts.append("No recipe and no lock changed.")
+        parts.append("No recipe, lock or adapter changed.")
     _summarise(_joined(parts, sections, lambda text: len(text.encode()) <= SUMMARY_LIMIT))
     number = pull_request()
     if number is not None and _is_on("PEM_COMMENT"):
@@ -176,7 +197,7 @@ def _check(recipes: Sequence[str], locked: Sequence[str]) -> tuple[list[str], bo
 def _message(result: Mapping[str, Any]) -> str:
     place = result["locations"][0]["physicalLocation"]
     file, region = unquote(place["artifactLocation"]["uri"]), place["region"]
-    at = f"{_plain(file)}:{region['startLine']}:{region['startColumn']}"
+    at = f"{_plain(file[-NAME_LIMIT:])}:{region['startLine']}:{region['startColumn']}"
     text = result["message"]["text"][:MESSAGE_LIMIT].replace("\n", "\n    ")
     return f"{at}: {result['level']}[{result['ruleId']}]: {text}"
 

@@ -337,11 +337,11 @@ def test_no_change_of_recipes_writes_nothing_but_updates_what_is_there(job: Job)
     job.env["PEM_BASE"] = job.git("rev-parse", "HEAD")
     assert job.run().returncode == 0
     assert job.github.written == []
-    assert "No recipe and no lock changed." in job.summary
+    assert "No recipe, lock or adapter changed." in job.summary
     bot = {"type": "Bot", "login": "some[bot]"}
     job.github.comments = [{"id": 1, "user": bot, "body": MARK + "\nold"}]
     job.run()
-    assert "No recipe and no lock changed." in job.comment
+    assert "No recipe, lock or adapter changed." in job.comment
 
 
 def test_a_repository_without_recipes(job: Job) -> None:

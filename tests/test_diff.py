@@ -20,7 +20,7 @@ from support import ia3, lora, recipe, tensors_of
 
 from pemlang.cli.main import cli
 from pemlang.review.meaning import Meaning, meaning
-from pemlang.review.meaning_show import as_html, as_json, as_markdown, as_text
+from pemlang.review.meaning_show import NOTHING, as_html, as_json, as_markdown, as_text
 from pemlang.review.sides import file_meaning, side
 from pemlang.syntax.files import read_source
 
@@ -109,11 +109,11 @@ PHRASES: list[tuple[str, str, list[str]]] = [
         'ramp(1, 0.5) ⊗ a["*.query"]', 'ramp(0.5, 1) ⊗ a["*.query"]',
         ["a by other weights at some of its sites: (0.5 … 1 by site)"],
     ),
-    ("a ⊕ b", "a ⊖ b", ["1⊗b → 1⊗⊖b"]),
+    ("a ⊕ b", "a ⊖ b", ["b → ⊖b"]),
     ("0.5 ⊗ a ⊕ b", "0.7 ⊗ a ⊕ b", ["0.5⊗a → 0.7⊗a"]),
     ("a ⊕ b", "a ⊕ b ⊖ c", ["+ ⊖c"]),
     ("a ⊕ b ⊕ 0.5 ⊗ c", "a ⊕ b", ["− 0.5⊗c"]),
-    ("a", "⊖a", ["1⊗a → 1⊗⊖a"]),
+    ("a", "⊖a", ["a → ⊖a"]),
     ("i ⊕ j", "i ⊕ 0.5 ⊗ j", ["j 1 → 0.5"]),
     ("a", "i", ["+ i", "− a", "LoRA → (IA)³", "+4 sites", "−4 sites"]),
     (TIES, TIES.replace("0.5", "0.7"), ["ties: density 0.5 → 0.7"]),
@@ -159,7 +159,9 @@ def test_ends_of_outputs(shelf: Path) -> None:
     swapped = compared(shelf, both, 'save b to "x"\nsave a to "y"')
     assert [change.changes for change in swapped.outputs] == [("+ b", "− a"), ("+ a", "− b")]
     assert compared(shelf, both, 'save b to "y"\nsave a to "x"').same
-    assert compared(shelf, "let z = 1", "let z = 2").same
+    nothing = compared(shelf, "let z = 1", "let z = 2")  # nothing can be said of it
+    assert not nothing.same
+    assert as_text(nothing) == NOTHING
 
 
 def test_assertions(shelf: Path) -> None:
@@ -392,7 +394,7 @@ def test_outside_a_repository_and_without_git(
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
     monkeypatch.chdir(outside)
     assert "not a git repository" in refused("main:r.pem")
-    assert diff("r.pem") == ["no change of meaning"]
+    assert diff("r.pem") == [NOTHING]
     monkeypatch.setenv("PATH", str(outside))
     assert "git is not installed" in refused("main:r.pem")
 

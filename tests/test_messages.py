@@ -420,8 +420,11 @@ def PEM0810_unreadable(root: Path, patch: pytest.MonkeyPatch) -> Found:
 @made
 def PEM0810_other_output(root: Path, patch: pytest.MonkeyPatch) -> Found:
     [built] = lockable(root).build().outputs
-    path = built.path / "provenance.json"
-    path.write_text(path.read_text().replace('"output": "out/a"', '"output": "out/b"'))
+
+    def moved(said: Any) -> None:
+        said["predicate"]["buildDefinition"]["externalParameters"]["output"] = "out/b"
+
+    support.edit(built.path, moved)
     found = verifying.verify(built.path)
     how = build_run.How()
     return raised(lambda: verifying.rebuild(built.path, found, root / "locked", how))

@@ -16,7 +16,7 @@ import pytest
 from click.testing import CliRunner
 from hub_server import serving
 from safetensors import safe_open
-from support import SITES, build, config_of, lora, recipe
+from support import SITES, build, config_of, edit, lora, recipe
 
 import pemlang
 from pemlang.build.outlook import Forecast, Outlook
@@ -187,10 +187,10 @@ def junk_provenance(at: Path) -> None:
 
 
 def other_version(at: Path) -> None:
-    path = at / "provenance.json"
-    found = json.loads(path.read_text())
-    found["predicate"]["runDetails"]["builder"]["version"]["pemlang"] = "0.0.1"
-    path.write_text(json.dumps(found))
+    def older(said: Any) -> None:
+        said["predicate"]["runDetails"]["builder"]["version"]["pemlang"] = "0.0.1"
+
+    edit(at, older)
 
 
 STATES = {

@@ -13,7 +13,7 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -148,15 +148,33 @@ def _folder() -> Path:
     return Path(home) / "pemlang"
 
 
+@contextlib.contextmanager
+def anew() -> Iterator[None]:
+    """Take digests from the files themselves, whatever is remembered of them: where something is
+    held to a digest, it is the bytes that count."""
+    before = _Memory.asked
+    _Memory.asked = False
+    _HERE.clear()
+    try:
+        yield
+    finally:
+        _Memory.asked = before
+
+
 class _Memory:
     """Digests by identity, in one file of the user's cache that is replaced whole. It may be lost
-    or unwritable at any time: then files are read again."""
+    or unwritable at any time: then files are read again.
 
+    Attributes:
+        asked: whether it is asked at all.
+    """
+
+    asked = True
     _loaded: dict[str, str] | None = None
 
     @classmethod
     def get(cls, known: tuple[int, ...]) -> str | None:
-        if known[2] < WORTH_REMEMBERING:
+        if known[2] < WORTH_REMEMBERING or not cls.asked:
             return None
         if cls._loaded is None:
             cls._loaded = _read()

@@ -13,7 +13,7 @@ from pathlib import Path
 from pemlang.build import provenance
 from pemlang.build.card import Card, Input, write_card
 from pemlang.build.digests import changed, digests_of, file_digest
-from pemlang.build.imports import imports_of, seen_from
+from pemlang.build.imports import imports_of
 from pemlang.build.peft import adapters_of
 from pemlang.build.place import flush, turn
 from pemlang.build.provenance import CARD, Loss, Material, Outcome, Provenance, Subject
@@ -21,6 +21,7 @@ from pemlang.build.subjects import subject
 from pemlang.check.algebra import Algebra
 from pemlang.check.checked import Checked
 from pemlang.check.conditions import Known
+from pemlang.check.identities import seen_from
 from pemlang.check.options import Output
 from pemlang.formats.adapter import CONFIG, WEIGHTS
 from pemlang.formats.hub import SCHEME, parse_reference

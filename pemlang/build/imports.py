@@ -7,7 +7,6 @@ from pathlib import Path
 
 from pemlang.build.digests import text_digest
 from pemlang.check.checked import Checked
-from pemlang.formats.hub import SCHEME
 from pemlang.resources import resource
 
 
@@ -25,10 +24,3 @@ def import_name(path: Path, directory: Path) -> str:
     if path.parent == resource("stdlib"):
         return f"std.{path.stem}"
     return Path(os.path.relpath(path, directory)).as_posix()
-
-
-def seen_from(directory: Path, path: str, written_in: Path) -> str:
-    """What an adapter's path, written in a recipe of some folder, is called in another."""
-    if path.startswith(SCHEME) or Path(path).is_absolute():
-        return path
-    return Path(os.path.relpath(written_in / path, directory)).as_posix()

@@ -14,17 +14,18 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pemlang.build.digests import content_digest, digests_of, take_digests
-from pemlang.build.imports import imports_of, seen_from
+from pemlang.build.digests import anew, content_digest, digests_of, take_digests
+from pemlang.build.imports import imports_of
 from pemlang.build.machine import default_threads
 from pemlang.build.place import placed
 from pemlang.check.check import check
 from pemlang.check.checked import Checked
 from pemlang.check.elaborate import Loaders
+from pemlang.check.identities import seen_from
 from pemlang.check.load import loaders
 from pemlang.diagnostics import Fault, visible
-from pemlang.formats.adapter import Adapter
-from pemlang.formats.disk import is_file, open_plain, replace_file
+from pemlang.formats.adapter import CONFIG, Adapter
+from pemlang.formats.disk import is_file, open_plain, replace_file, sha256
 from pemlang.formats.hub import SCHEME
 from pemlang.formats.jsons import parse_json
 from pemlang.formats.signature import signature
@@ -44,6 +45,7 @@ class Locked:
 
     Attributes:
         files: BLAKE3 of each file that is read, in the order its identity is taken in.
+        sha256: SHA-256 of those that hold tensors, by which Git LFS knows them.
         signature: its config and its tensors' names, dtypes and shapes.
         revision: the commit a hub reference stood for.
         same: the source of another adapter that was in the same directory, by a link.
@@ -53,6 +55,7 @@ class Locked:
     signature: Mapping[str, Any]
     revision: str | None = None
     same: str | None = None
+    sha256: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def content(self) -> str:
@@ -106,7 +109,8 @@ class Lock:
         for source, locked in sorted(self.adapters.items()):
             also = {"revision": locked.revision, "same": locked.same}
             adapters[source] = {key: value for key, value in also.items() if value is not None}
-            adapters[source] |= {"files": dict(locked.files), **locked.signature}
+            adapters[source] |= {"files": dict(locked.files), "sha256": dict(locked.sha256)}
+            adapters[source] |= locked.signature
         said = {
             "about": ABOUT,
             "lock": FORMAT,
@@ -171,13 +175,15 @@ def _locked(path: Path, source: str, said: Any) -> Locked:
     files = said.get("files") if isinstance(said, dict) else None
     also = [said.get(key, "") if isinstance(said, dict) else None for key in ("revision", "same")]
     whole = isinstance(files, dict) and len(files) in (2, 3) and _is_list(also)
+    pointers = said.get("sha256", {}) if isinstance(said, dict) else None
+    whole = whole and isinstance(pointers, dict) and all(map(_is_digest, pointers.values()))
     whole = whole and (not also[0] or _COMMIT.fullmatch(str(also[0])) is not None)
     if not whole or not all(map(_is_digest, files.values())):  # type: ignore[union-attr]
         raise unreadable(path, f"its entry for {visible(source)} is not whole")
     assert isinstance(files, dict)
     kept = {key: said[key] for key in ("config", "tensors", "statistics") if key in said}
     revision, same = also
-    return Locked(files, kept, revision or None, same or None)
+    return Locked(files, kept, revision or None, same or None, pointers or {})
 
 
 def _is_digest(value: object) -> bool:
@@ -205,7 +211,7 @@ def recording(inner: Loaders, loaded: dict[tuple[str, Path], Adapter]) -> Loader
         loaded[path, directory] = found
         return key, found
 
-    return Loaders(adapter, inner.model)
+    return Loaders(adapter, inner.model, inner.identities)
 
 
 def locked_now(path: Path, source: Source, settings: Mapping[str, str | float | bool]) -> Lock:
@@ -218,7 +224,7 @@ def locked_now(path: Path, source: Source, settings: Mapping[str, str | float | 
     loaded: dict[tuple[str, Path], Adapter] = {}
     checked = check(path, source, recording(loaders(whole=True), loaded), settings)
     checked.report.raise_errors()
-    with placed(None):
+    with placed(None), anew():
         take_digests([adapter.weights for adapter in loaded.values()], default_threads())
         return _lock_of(checked, loaded)
 
@@ -231,8 +237,13 @@ def _lock_of(checked: Checked, loaded: Mapping[tuple[str, Path], Adapter]) -> Lo
         source, remote = lock.source(path, where), path.startswith(SCHEME)
         revision = adapter.directory.name if remote else None
         same = None if remote else first.setdefault(adapter.directory, source)
+        digests = digests_of(adapter)
         lock.adapters[source] = Locked(
-            digests_of(adapter), signature(adapter), revision, None if same == source else same
+            digests,
+            signature(adapter),
+            revision,
+            None if same == source else same,
+            {name: sha256(adapter.directory / name) for name in digests if name != CONFIG},
         )
     made_of = {"adapters": sorted(lock.adapters), "imports": sorted(imports)}
     lock.recipes[checked.path.resolve().name] = made_of

@@ -10,17 +10,19 @@ from pemlang.build.imports import import_name, imports_of
 from pemlang.build.lock import NAME, Lock, Locked, unreadable
 from pemlang.check.checked import Checked
 from pemlang.check.elaborate import Loaders
-from pemlang.check.load import Identities, local, model
+from pemlang.check.identities import Identities
+from pemlang.check.load import local, model
 from pemlang.diagnostics import Fault, visible
 from pemlang.formats.adapter import CONFIG, Adapter
-from pemlang.formats.disk import is_file
+from pemlang.formats.disk import is_file, lfs_pointer
 from pemlang.formats.hub import SCHEME, parse_reference
 from pemlang.formats.signature import Malformed, adapter_from, signature
 from pemlang.version import __version__
 
 
 def locked_loaders(lock: Lock) -> Loaders:
-    """Adapters as the lock has them, their content for identity; no file of theirs is opened."""
+    """Adapters as the lock has them, their content for identity. No file of theirs need be there;
+    one that is, or a Git LFS pointer in its place, is held to the lock: PEM0803."""
     seen: dict[str, Adapter] = {}
     identities = Identities()
 
@@ -28,10 +30,36 @@ def locked_loaders(lock: Lock) -> Loaders:
         locked, source = lock.find(path, directory), lock.source(path, directory)
         if source not in seen:
             seen[source] = from_lock(lock, path, directory)
+            if not path.startswith(SCHEME):
+                _hold_files(lock, source, seen[source].directory)
         found = seen[source]
-        return identities.of(found.directory, locked.content), found
+        return identities.of(path, directory, found.directory, locked.content), found
 
-    return Loaders(adapter, model)
+    return Loaders(adapter, model, identities)
+
+
+def _hold_files(lock: Lock, source: str, directory: Path) -> None:
+    locked = lock.adapters[source]
+    for name, digest in locked.files.items():
+        path = directory / Path(name).name
+        if not is_file(path):
+            continue
+        pointer = lfs_pointer(path)
+        if pointer is None and file_digest(path) != digest:
+            raise _other(lock, source, name, _told(digest, file_digest(path)))
+        before = locked.sha256.get(name)
+        if pointer is not None and before not in (None, pointer):
+            raise _other(lock, source, name, _told(before, pointer, "SHA-256"))
+
+
+def _other(lock: Lock, source: str, name: str, note: str) -> Fault:
+    """PEM0803 for a file of an adapter."""
+    return Fault(
+        "PEM0803",
+        f"{visible(name)} of {visible(source)} is not what {lock.name} has",
+        f"put the locked file back, or {lock.again}",
+        (note,),
+    )
 
 
 def from_lock(lock: Lock, path: str, directory: Path) -> Adapter:
@@ -77,16 +105,14 @@ def held(lock: Lock, inner: Loaders, whole: bool) -> Loaders:
             key, found = inner.adapter(path, directory)
         if whole or _looks_other(locked, found):
             for name in differences(locked.files, digests_of(found)):
-                raise Fault(
-                    "PEM0803",
-                    f"{visible(name)} of {visible(lock.source(path, directory))} is not what "
-                    f"{lock.name} has",
-                    f"put the locked file back, or {lock.again}",
-                    (_told(locked.files.get(name), digests_of(found).get(name)),),
-                )
+                told = _told(locked.files.get(name), digests_of(found).get(name))
+                raise _other(lock, lock.source(path, directory), name, told)
+        if whole and locked.signature and signature(found) != locked.signature:
+            source = lock.source(path, directory)
+            raise _other(lock, source, "the signature", "its files are those of the lock")
         return key, found
 
-    return Loaders(adapter, inner.model)
+    return Loaders(adapter, inner.model, inner.identities)
 
 
 def _looks_other(locked: Locked, found: Adapter) -> bool:
@@ -105,9 +131,9 @@ def differences(before: Mapping[str, str], after: Mapping[str, str]) -> list[str
     return [n for n in dict.fromkeys((*before, *after)) if before.get(n) != after.get(n)]
 
 
-def _told(before: str | None, after: str | None) -> str:
+def _told(before: str | None, after: str | None, algorithm: str = "BLAKE3") -> str:
     one, two = (digest[:12] if digest else "none" for digest in (before, after))
-    return f"BLAKE3 was {visible(one)}, is {two}"
+    return f"{algorithm} was {visible(one)}, is {two}"
 
 
 def hold_imports(checked: Checked, lock: Lock) -> None:

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -15,6 +15,7 @@ from typing import Any
 
 from threadpoolctl import threadpool_limits
 
+from pemlang.build.digests import anew
 from pemlang.build.existing import standing
 from pemlang.build.finish import Built, built, finish, refresh
 from pemlang.build.jobs import (
@@ -114,7 +115,9 @@ def build(
     how = how or How()
     get_ready()
     at = points(settings, sweep)
-    recipes = checked_recipes(path, source, at, root, sweep, how.lock)
+    # What is held to a lock is held to it by its bytes, not by what is remembered of them.
+    with nullcontext() if how.lock is None else anew():
+        recipes = checked_recipes(path, source, at, root, sweep, how.lock)
     for checked in recipes:
         if how.only is not None:
             checked.outputs = [one for one in checked.outputs if one.path == how.only]

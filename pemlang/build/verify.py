@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
-from pemlang.build.digests import file_digest, text_digest
+from pemlang.build.digests import anew, content_digest, file_digest, text_digest
 from pemlang.build.lock import Lock, Locked
 from pemlang.build.provenance import NAME, Provenance, Subject, read_provenance
 from pemlang.build.run import How, build
@@ -79,12 +79,13 @@ def verify(directory: Path, folder: Path | None = None) -> Verified:
     """
     found = Verified(read_provenance(directory))
     known = found.provenance.subjects
-    for name in sorted(known):
-        found.outputs.append(_output(directory, name, known[name]))
-    found.outputs += _strangers(directory, set(known))
-    found.outputs += _said(directory, found.provenance)
-    place = folder or recipe_folder(directory, found.provenance)
-    found.materials = list(_materials(found.provenance, place))
+    with anew():
+        for name in sorted(known):
+            found.outputs.append(_output(directory, name, known[name]))
+        found.outputs += _strangers(directory, set(known))
+        found.outputs += _said(directory, found.provenance)
+        place = folder or recipe_folder(directory, found.provenance)
+        found.materials = list(_materials(found.provenance, place))
     return found
 
 
@@ -104,6 +105,8 @@ def _output(directory: Path, name: str, known: Subject) -> Finding:
     what = visible(name)
     if name != Path(name).name or not is_file(path):
         return Finding(what, "missing")
+    if path.is_symlink():
+        return Finding(what, "differs", ("it is a link",))
     try:
         now = subject(path)
     except (Fault, OSError, ValueError) as error:
@@ -137,23 +140,35 @@ def _value(value: Any) -> str:
 
 
 def _strangers(directory: Path, known: set[str]) -> list[Finding]:
-    """Files that the build did not write."""
-    there = {path.name for path in directory.iterdir() if not path.name.startswith(".git")}
-    return [
+    """Files that the build did not write, and a signature that is not looked at here."""
+    there = {path.name for path in directory.iterdir()}
+    found = [
         Finding(visible(name), "differs", ("the build did not write it",))
         for name in sorted(there - known - {NAME, SIGNATURE})
     ]
+    if SIGNATURE in there:
+        found.append(Finding(SIGNATURE, "unchecked", ("--key holds it to a public key",)))
+    return found
 
 
 def _said(directory: Path, provenance: Provenance) -> list[Finding]:
     """What the tensors' file says of itself, which the provenance has to agree with."""
     try:
-        said = read_metadata(directory / WEIGHTS).get("pemlang_semantic_hash")
+        said = read_metadata(directory / WEIGHTS)
     except Fault:
         return []  # said already
-    if said == provenance.semantic_hash:
-        return []
-    return [Finding(NAME, "differs", (f"{WEIGHTS} says its semantic hash is {visible(said, 64)}",))]
+    told = []
+    if said.get("pemlang_semantic_hash") != provenance.semantic_hash:
+        other = visible(said.get("pemlang_semantic_hash"), 64)
+        told.append(f"{WEIGHTS} says its semantic hash is {other}")
+    files: dict[str, list[str]] = {}
+    for one in provenance.materials:
+        if one.source:
+            files.setdefault(one.source, []).append(one.digest)
+    inputs = sorted(content_digest(digests) for digests in files.values())
+    if said.get("pemlang_inputs") != " ".join(inputs):
+        told.append(f"{WEIGHTS} says it was made from other adapters")
+    return [Finding(NAME, "differs", tuple(told))] if told else []
 
 
 def _materials(provenance: Provenance, folder: Path | None) -> Iterator[Finding]:
@@ -228,7 +243,7 @@ def rebuild(directory: Path, verified: Verified, folder: Path | None, how: How) 
         threads=how.threads, memory=how.memory, force=True, lock=_lock(provenance, place),
         only=provenance.output,
     )  # fmt: skip
-    with TemporaryDirectory(prefix="pem-verify-") as elsewhere:
+    with TemporaryDirectory(prefix="pem-verify-") as elsewhere, anew():
         root = Path(elsewhere).resolve()
         path = source.directory / provenance.recipe
         result = build(path, source, provenance.settings, root, how=held)

@@ -32,10 +32,13 @@ def check(
         settings: values for its params; text is read as the param's type.
         root: where outputs may lie; the recipe's folder when not given.
     """
-    checked = Checked(path, source, settings or {}, loaders, root or source.directory)
-    for run in PASSES:
-        run(checked)
-    return checked
+    loaders.identities.start(source.directory)
+    while True:
+        checked = Checked(path, source, settings or {}, loaders, root or source.directory)
+        for run in PASSES:
+            run(checked)
+        if not loaders.identities.settle():
+            return checked
 
 
 def _parse(checked: Checked) -> None:

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from pemlang.check.annotations import check_annotation
 from pemlang.check.conditions import Combined, Comparison, Condition, Known
+from pemlang.check.identities import Identities
 from pemlang.check.kinds import (
     article,
     bind,
@@ -62,10 +63,12 @@ LoadModel = Callable[[str, Path], tuple[str, Shapes]]
 @dataclass(frozen=True)
 class Loaders:
     """How files are reached: each takes a path as written and the directory it is relative to,
-    and gives an identity (equal for equal content, as far as is known) and what is there."""
+    and gives an identity (equal for equal content, as far as is known) and what is there.
+    `identities` is how adapters known by content are told apart."""
 
     adapter: LoadAdapter
     model: LoadModel
+    identities: Identities = field(default_factory=Identities)
 
 
 class Declared(NamedTuple):

@@ -6,28 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pemlang.check.elaborate import Loaders
+from pemlang.check.identities import Identities
 from pemlang.diagnostics import Fault, visible
 from pemlang.formats.adapter import Adapter, read_adapter
 from pemlang.formats.disk import is_dir
 from pemlang.formats.hub import HUB_NAME, SCHEME, read_hub_adapter
 from pemlang.formats.model import read_model
 from pemlang.formats.sites import Shapes
-
-
-class Identities:
-    """The identities of adapters by content. A copy elsewhere stays another adapter, as it is to
-    a check, which reads no tensor."""
-
-    def __init__(self) -> None:
-        self._copies: dict[str, list[Path]] = {}
-
-    def of(self, directory: Path, digest: str) -> str:
-        """The identity of what lies in a directory and has a digest."""
-        places = self._copies.setdefault(digest, [])
-        if directory not in places:
-            places.append(directory)
-        copy = places.index(directory)
-        return digest + f" copy {copy}" * bool(copy)
 
 
 def loaders(whole: bool = False, identify: Callable[[Adapter], str] | None = None) -> Loaders:
@@ -50,9 +35,9 @@ def loaders(whole: bool = False, identify: Callable[[Adapter], str] | None = Non
         found = seen[place]
         if identify is None:
             return str(found.directory), found
-        return identities.of(found.directory, identify(found)), found
+        return identities.of(path, directory, found.directory, identify(found)), found
 
-    return Loaders(adapter, model)
+    return Loaders(adapter, model, identities)
 
 
 def model(path: str, directory: Path) -> tuple[str, Shapes]:

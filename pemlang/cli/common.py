@@ -13,7 +13,7 @@ from typing import Any, TextIO
 import click
 
 from pemlang.diagnostics import Diagnostic, render, visible
-from pemlang.formats.disk import replace_file
+from pemlang.formats.disk import open_plain, replace_file
 
 Command = Callable[..., Any]
 
@@ -131,12 +131,36 @@ class Bar:
             click.echo("\r\x1b[K", nl=False, err=True)
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file, whole or not at all.
+def refuse_to_replace(path: Path, start: str) -> None:
+    """Leave alone a file that does not start as one of ours does; raises click.UsageError."""
+    if not path.exists():
+        return
+    wanted = start.encode()
+    try:
+        with open_plain(path) as file:
+            ours = file.read(len(wanted)) == wanted
+    except OSError:
+        ours = False
+    if not ours:
+        raise click.UsageError(
+            f"{visible(path)} is there and was not written by this command: remove it, or choose "
+            "another file with -o."
+        )
+
+
+def write_whole(path: Path, text: str, start: int) -> None:
+    """Write a text file, whole or not at all, in the place of nothing but an earlier one of its
+    kind: one that starts as it does.
+
+    Args:
+        path, text: the file.
+        start: how many characters tell its kind.
 
     Raises:
-        click.UsageError: it cannot be written; the file that was there is as it was.
+        click.UsageError: something else is there, or it cannot be written; what was there is as
+            it was.
     """
+    refuse_to_replace(path, text[:start])
     try:
         replace_file(path, text.encode())
     except OSError as error:

@@ -56,7 +56,9 @@ def _forget() -> None:
 
 def _program() -> str:
     """What git's shell finds this program by."""
-    return "pem" if shutil.which("pem") else f"{shlex.quote(sys.executable)} -m pemlang"
+    # Without -P a module of the repository could take the place of one of ours.
+    here = f"{shlex.quote(sys.executable)} -P -m pemlang"
+    return "pem" if shutil.which("pem") else here
 
 
 def _configured(key: str) -> str:

@@ -51,5 +51,5 @@ def graph(recipe: str, settings: dict[str, str], form: str, output: Path | None)
     if output is None:
         click.echo(text, nl=False)
     else:
-        write_whole(output, text)
+        write_whole(output, text, start=8)
     return 0

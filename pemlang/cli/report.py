@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pemlang.cli.common import Bar, say, set_option, write_whole
+from pemlang.cli.common import Bar, refuse_to_replace, say, set_option, write_whole
 from pemlang.diagnostics import Fault, PemError, visible
 
 if TYPE_CHECKING:
@@ -36,9 +36,9 @@ def report(target: str, other: str | None, settings: dict[str, str], output: Pat
     what changed; that may be a recipe in git, as main:recipes/merge.pem. The page holds all it
     needs, and loads nothing.
     """
-    from pemlang.review.page import page
+    from pemlang.review.page import HEAD, page
 
-    _refuse_to_overwrite(output)
+    refuse_to_replace(output, HEAD)
     bar = Bar()
     try:
         if other is None:
@@ -53,7 +53,7 @@ def report(target: str, other: str | None, settings: dict[str, str], output: Pat
         return say([fault.at(None)], "text")
     bar.clear()
     about = target if other is None else f"{target} and {other}"
-    write_whole(output, page(Path(target).name or target, sections, about))
+    write_whole(output, page(Path(target).name or target, sections, about), len(HEAD))
     return 0
 
 
@@ -101,21 +101,3 @@ def _weights(old: str, new: str) -> str:
     from pemlang.review.compare_show import as_html
 
     return as_html(compare(old, new))
-
-
-def _refuse_to_overwrite(output: Path) -> None:
-    """Leave alone what is no report of ours."""
-    from pemlang.review.page import HEAD
-
-    if not output.exists():
-        return
-    try:
-        with output.open("rb") as file:
-            ours = file.read(len(HEAD)) == HEAD.encode()
-    except OSError:
-        ours = False
-    if not ours:
-        raise click.UsageError(
-            f"{visible(output)} is there and is no report of pemlang's: remove it, or choose "
-            "another file with -o."
-        )

@@ -4,11 +4,15 @@ that are written whole or not at all."""
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
+import re
 import secrets
 import stat
 from pathlib import Path
 from typing import BinaryIO
+
+_LFS = re.compile(rb"version https://git-lfs[^\n]*\n(?:[^\n]*\n)*?oid sha256:([0-9a-f]{64})\n")
 
 
 def is_file(path: Path) -> bool:
@@ -25,6 +29,22 @@ def is_dir(path: Path) -> bool:
         return path.is_dir()
     except OSError:
         return False
+
+
+def lfs_pointer(path: Path) -> str | None:
+    """The SHA-256 of what a Git LFS pointer stands for; None for a file that is none."""
+    try:
+        with open_plain(path) as file:
+            found = _LFS.match(file.read(400))
+    except OSError:
+        return None
+    return None if found is None else found[1].decode()
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, read in pieces; raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def open_plain(path: Path) -> BinaryIO:

@@ -123,12 +123,14 @@ def expanded(found: Any) -> dict[str, Entry]:
 
 
 def names(line: str) -> Iterator[str]:
-    """The names a line stands for."""
+    """The names a line stands for; raises Malformed."""
     ranges = _RANGES.search(line)
     if ranges is None:
         yield line.replace("{{", "{").replace("}}", "}")
         return
     for part in ranges[1].split(","):
         first, _, last = part.partition("..")
+        if int(last or first) < int(first):
+            raise Malformed(f"{part} is no range of layers")
         for number in range(int(first), int(last or first) + 1):
             yield f"{line[: ranges.start()]}{number}{line[ranges.end() :]}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -293,6 +294,13 @@ def _measured(found: _Numbers) -> Measured:
 # --- facts and heads ----------------------------------------------------------------------------
 
 
+# Fields of a config that the other facts, the sites and the heads tell of.
+_TOLD = frozenset(
+    "peft_type base_model_name_or_path r lora_alpha rank_pattern alpha_pattern use_rslora "
+    "fan_in_fan_out target_modules modules_to_save feedforward_modules peft_version".split()
+)
+
+
 def _facts(one: Adapter, two: Adapter) -> Iterator[Fact]:
     by_site: Mapping[str, tuple[Mapping[str, float], Mapping[str, float]]] = {
         "rank": (one.layout.ranks, two.layout.ranks),
@@ -304,6 +312,10 @@ def _facts(one: Adapter, two: Adapter) -> Iterator[Fact]:
         # The same words can hide ranks that changed places, and scales alike in six digits.
         also = f" (not the same at {moved} sites)" if moved and old == new else ""
         yield Fact(label, old, new + also)
+    for key in sorted(one.config.raw.keys() | two.config.raw.keys()):
+        before_, after_ = one.config.raw.get(key), two.config.raw.get(key)
+        if key not in _TOLD and before_ != after_:
+            yield Fact(key, json.dumps(before_), json.dumps(after_))
     words = {False: "no", True: "yes"}
     yield Fact("fan_in_fan_out", words[one.config.fan_in_fan_out], words[two.config.fan_in_fan_out])
 

@@ -60,7 +60,7 @@ def norm_maps(found: Measured) -> str:
                 f"{_DELTA[method]}. Outputs are marked with an arrow.",
                 layers := in_order(layer_name(s) for one in subjects for s in one.shapes),
                 "layer",
-                [_norm_view(found, subjects, layers, only) for only in _patterns(subjects)],
+                [_norm_view(found, subjects, layers, only) for only in _patterns(subjects, layers)],
                 "norm",
                 choice="modules",
             )
@@ -69,37 +69,56 @@ def norm_maps(found: Measured) -> str:
     )
 
 
-def _patterns(subjects: Sequence[Subject]) -> list[str | None]:
+def _patterns(subjects: Sequence[Subject], layers: Sequence[str]) -> list[str | None]:
+    """The kinds of modules to choose from, as far as a page can hold them; None is all."""
     patterns = sorted({pattern_of(site) for one in subjects for site in one.shapes})
-    return [None, *patterns] if 1 < len(patterns) <= 60 else [None]
+    numbers = len(patterns) * len(subjects) * len(layers)
+    return [None, *patterns] if len(patterns) > 1 and numbers <= _MOST_NUMBERS else [None]
 
 
 def _norm_view(
     found: Measured, subjects: Sequence[Subject], layers: Sequence[str], only: str | None
 ) -> View:
-    rows = [(_label(s), by_layer(found.norms[s], layers, only)) for s in subjects]
+    rows = [(_label(s), by_layer(found.norms[s], only).row(layers)) for s in subjects]
     return View(only or _ALL, rows)
 
 
-def by_layer(
-    norms: Mapping[str, float], layers: Sequence[str], only: str | None = None
-) -> list[float | None]:
-    """The norm over the sites of each layer (of a pattern); None where there is no site."""
-    squares: dict[str, float] = {}
+class _Layers:
+    """Squares of norms, added up by layer."""
+
+    def __init__(self) -> None:
+        self._squares: dict[str, float] = {}
+
+    def add(self, site: str, norm: float) -> None:
+        layer = layer_name(site)
+        self._squares[layer] = self._squares.get(layer, 0.0) + norm**2
+
+    def row(self, layers: Sequence[str]) -> list[float | None]:
+        """The norm over the sites of each layer; None where there is no site."""
+        found = self._squares
+        return [found[layer] ** 0.5 if layer in found else None for layer in layers]
+
+
+def by_layer(norms: Mapping[str, float], only: str | None = None) -> _Layers:
+    """The norms of an adapter by layer, those of a pattern alone where one is given."""
+    found = _Layers()
     for site, norm in norms.items():
         if only is None or pattern_of(site) == only:
-            layer = layer_name(site)
-            squares[layer] = squares.get(layer, 0.0) + norm**2
-    return [squares[layer] ** 0.5 if layer in squares else None for layer in layers]
+            found.add(site, norm)
+    return found
 
 
 def module_map(found: Measured, subject: Subject) -> str:
     """A heat map of one adapter, kinds of modules by layers."""
     norms = found.norms[subject]
     layers = in_order(map(layer_name, norms))
-    patterns = sorted(set(map(pattern_of, norms)))
-    rows = [(pattern, by_layer(norms, layers, pattern)) for pattern in patterns]
-    view = View("", [*rows, ("all", by_layer(norms, layers))])
+    kinds: dict[str, _Layers] = {}
+    for site, norm in norms.items():
+        kinds.setdefault(pattern_of(site), _Layers()).add(site, norm)
+    if len(kinds) * len(layers) > _MOST_NUMBERS:
+        kinds = {}  # names that have nothing in common: the table of sites is what tells
+    rows = [(kind, of_kind.row(layers)) for kind, of_kind in sorted(kinds.items())]
+    view = View("", [*rows, ("all", by_layer(norms).row(layers))])
     about = _DELTA[subject.method].replace("over the sites of a layer", "at each module")
     return chart(
         Chart("heat", "Norm by module and layer", f"{about}.", layers, "layer", [view], "norm")

@@ -3,10 +3,7 @@ without more of its adapters than is there."""
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 import os
-import re
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -21,17 +18,16 @@ from pemlang.build.locked import from_lock
 from pemlang.check.check import check
 from pemlang.check.checked import Checked
 from pemlang.check.elaborate import Loaders
-from pemlang.check.load import Identities, loaders, local, model
+from pemlang.check.identities import Identities
+from pemlang.check.load import loaders, local, model
 from pemlang.diagnostics import Fault, listed, visible
 from pemlang.formats.adapter import CONFIG, PICKLED, WEIGHTS, Adapter, read_adapter
-from pemlang.formats.disk import is_dir, is_file, open_plain
+from pemlang.formats.disk import is_dir, is_file, lfs_pointer, sha256
 from pemlang.formats.hub import SCHEME
 from pemlang.formats.sites import Shapes
 from pemlang.resources import resource
 from pemlang.source import Source
 from pemlang.syntax.files import read_source
-
-_LFS = re.compile(rb"version https://git-lfs[^\n]*\n(?:[^\n]*\n)*?oid sha256:([0-9a-f]{64})\n")
 
 Params = Mapping[str, str | float | bool]
 Read = Callable[[str, Path], tuple[str, Adapter] | None]
@@ -130,7 +126,7 @@ class Reading:
             return None
         place = local(path, directory)
         there = any(is_file(place / name) for name in (WEIGHTS, PICKLED))
-        if not there or _pointer(place / WEIGHTS) is not None:
+        if not there or lfs_pointer(place / WEIGHTS) is not None:
             return None
         adapter = read_adapter(place)
         return adapter_digest(adapter), adapter
@@ -163,12 +159,12 @@ def _checked(
                 found = digest.partition(" ")[0], there
             seen[written, directory] = found
         digest, there = seen[written, directory]
-        return identities.of(there.directory, digest), there
+        return identities.of(written, directory, there.directory, digest), there
 
     def whole_model(written: str, directory: Path) -> tuple[str, Shapes]:
         return model(written, here(directory))
 
-    checked = check(path, source, Loaders(adapter, whole_model), params)
+    checked = check(path, source, Loaders(adapter, whole_model, identities), params)
     checked.report.raise_errors()
     return checked
 
@@ -253,11 +249,11 @@ class _Revision:
 
     def _fill(self, name: str) -> None:
         """Put what a Git LFS pointer stands for in its place, if it lies in the working tree."""
-        pointer = _pointer(self.at / name)
+        pointer = lfs_pointer(self.at / name)
         if pointer is None:
             return
         here = self._top / name
-        if not is_file(here) or _sha256(here) != pointer:
+        if not is_file(here) or sha256(here) != pointer:
             raise _unknown(
                 f"{visible(name)} is kept by Git LFS, and what it was at {self._commit[:12]} is "
                 "not here",
@@ -290,19 +286,6 @@ class _Revision:
                         rest -= len(piece)
                 git.stdout.read(1)
             git.stdin.close()
-
-
-def _pointer(weights: Path) -> str | None:
-    """The SHA-256 of what a Git LFS pointer stands for; None for a file that is none."""
-    with contextlib.suppress(OSError), open_plain(weights) as file:
-        found = _LFS.match(file.read(400))
-        return None if found is None else found[1].decode()
-    return None
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _entries(listed: list[bytes]) -> Iterator[tuple[str, str]]:
