@@ -5,6 +5,7 @@ from __future__ import annotations
 import html.parser
 import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -459,3 +460,15 @@ def test_hostile_names_are_no_terminal_codes(tmp_path: Path) -> None:
     assert "\x1b" not in text and "\u202e" not in text
     assert re.search(r"^head .*head\\u000a# <b>", text, re.MULTILINE)
     assert len(text.splitlines()) == 3 + 5 + 2 + len(HOSTILE)
+
+
+def test_a_field_of_the_config_that_changed_is_no_same(tmp_path: Path) -> None:
+    lora(tmp_path / "a", 1, task_type="CAUSAL_LM")
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    config = tmp_path / "b/adapter_config.json"
+    config.write_text(config.read_text().replace("CAUSAL_LM", "SEQ_CLS"))
+    found = compare(str(tmp_path / "a"), str(tmp_path / "b"))
+    assert not found.same
+    assert ("task_type", '"CAUSAL_LM"', '"SEQ_CLS"') in [
+        (fact.label, fact.old, fact.new) for fact in found.facts
+    ]

@@ -610,3 +610,95 @@ Show = Callable[[Meaning], str]
 @pytest.mark.parametrize("show", [as_text, as_markdown, as_html])
 def test_nothing_changed_is_said_in_every_form(shelf: Path, show: Show) -> None:
     assert "no change of meaning" in show(compared(shelf, 'save a to "x"', 'save 1 * a to "x"'))
+
+
+# --- what a review found -------------------------------------------------------------------
+
+
+def test_a_tree_that_names_a_file_elsewhere_writes_nothing_there(
+    repo: Path, tmp_path: Path
+) -> None:
+    """Git makes no such tree; one that is fetched may have been made by hand."""
+    away = tmp_path / "away.pem"
+    blob = git(repo, "hash-object", "-w", "r.pem").strip()
+    rows = [(name, bytes.fromhex(blob)) for name in (str(away), "r.pem")]
+    tree = b"".join(b"100644 " + name.encode() + b"\0" + sha for name, sha in sorted(rows))
+    (tmp_path / "tree").write_bytes(tree)
+    made = git(
+        repo, "hash-object", "-t", "tree", "-w", "--literally", str(tmp_path / "tree")
+    ).strip()
+    commit_ = git(repo, "commit-tree", "-m", "x", made).strip()
+    assert diff(f"{commit_}:r.pem") == ["no change of meaning in 1 output", *NOTES]
+    assert not away.exists()
+
+
+def test_an_import_from_outside_the_repository_is_refused(repo: Path) -> None:
+    outside = recipe(repo.parent, "let w = 0.5\n", "outside.pem")
+    text = (repo / "r.pem").read_text()
+    (repo / "r.pem").write_text(f'import "../{outside.name}" (w)\n{text}')
+    commit(repo, "r.pem")
+    code, said = run("diff", "main:r.pem", "r.pem")
+    assert code == 1
+    assert "outside" in said
+
+
+def test_git_says_that_imports_are_taken_as_they_are(repo: Path, tmp_path: Path) -> None:
+    recipe(repo, "let w = 0.3\n", "lib.pem")
+    text = (repo / "r.pem").read_text()
+    new = recipe(repo, f'import "lib.pem" (w)\n{text}', "r.pem")
+    old = recipe(tmp_path / "old", new.read_text().replace("import", "# before\nimport"), "o.pem")
+    assert file_meaning(old, new, str(new)) == [
+        "no change of meaning in 1 output",
+        "with lib.pem on both sides as it is now",
+    ]
+
+
+def test_an_adapter_twice_in_a_merge_is_told_whole(shelf: Path) -> None:
+    [told] = phrases(
+        shelf,
+        "ties([a, a, b], rank=4, density=0.5, weights=[1, 2, 1])",
+        "ties([a, a, b], rank=4, density=0.7, weights=[3, 2, 1])",
+    )
+    assert "→" in told
+    assert told.count("ties([") == 2
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [("norm(a) < 9", "9 > norm(a)"), ("norm(a) >= 0.1", "0.1 <= norm(a)"),
+     ("norm(a) != norm(b)", "norm(b) != norm(a)")],
+)  # fmt: skip
+def test_a_comparison_turned_round_is_the_same(shelf: Path, old: str, new: str) -> None:
+    saved = 'save a to "x"\nassert '
+    assert compared(shelf, saved + old, saved + new).same
+    assert not compared(shelf, saved + "norm(a) < 9", saved + "norm(a) > 9").same
+
+
+def test_an_assertion_of_other_content_is_told(shelf: Path) -> None:
+    one = 'adapter a = "a"\nadapter b = "b"\nsave a to "x"\nassert cosine(a, b) < 0.9\n'
+    found = compared(shelf, one, one.replace('b = "b"', 'b = "c"'))
+    assert not found.same
+    assert found.assertions in (
+        ("~ cosine(a, b) < 0.9, of other content",), ("~ cosine(b, a) < 0.9, of other content",),
+        ("− cosine(a, b) < 0.9", "+ cosine(b, a) < 0.9"),
+        ("− cosine(b, a) < 0.9", "+ cosine(a, b) < 0.9"),
+    )  # fmt: skip
+
+
+def test_copies_in_another_order_are_the_same(shelf: Path) -> None:
+    shutil.copytree(shelf / "a", shelf / "copy", dirs_exist_ok=True)
+    lines = ['adapter a = "a"\n', 'adapter z = "copy"\n']
+    saved = 'save a + 0.5 * z to "x"\n'
+    assert compared(shelf, "".join(lines) + saved, "".join(lines[::-1]) + saved).same
+    [changed] = compared(
+        shelf, "".join(lines) + saved, "".join(lines) + 'save 0.5 * a + z to "x"\n'
+    ).outputs
+    assert changed.changes == ("a 1 → 0.5", "z 0.5 → 1")
+
+
+def test_an_adapter_without_its_tensors_is_as_in_the_lock(repo: Path) -> None:
+    assert run("lock", "r.pem")[0] == 0
+    commit(repo, "r.pem", "pem.lock")
+    for weights in repo.rglob(WEIGHTS):
+        weights.unlink()
+    assert diff("main:r.pem") == ["no change of meaning in 1 output"]

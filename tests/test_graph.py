@@ -209,3 +209,15 @@ def test_a_picture_needs_neither_torch_nor_numpy() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "[]\n")
+
+
+def test_only_a_picture_is_replaced(tmp_path: Path) -> None:
+    weights = tmp_path / "adapter_model.safetensors"
+    weights.write_bytes(b"tensors")
+    done = CliRunner().invoke(cli, ["graph", str(QUICKSTART), "-o", str(weights)])
+    assert done.exception is not None
+    assert weights.read_bytes() == b"tensors"
+    picture_ = tmp_path / "recipe.svg"
+    for _ in range(2):
+        words = ["graph", str(QUICKSTART), "--format", "svg", "-o", str(picture_)]
+        assert CliRunner().invoke(cli, words, standalone_mode=False).return_value == 0

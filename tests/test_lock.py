@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -548,3 +549,57 @@ def test_a_branch_is_pinned_and_needs_no_network_again(tmp_path: Path) -> None:
 def test_build_writes_no_lock(folder: Path) -> None:
     build(folder, SUM)
     assert not (folder / "pem.lock").exists()
+
+
+# --- what a review found -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("command", ["check", "plan", "build"])
+def test_what_is_there_is_held_to_the_lock(folder: Path, command: str) -> None:
+    lock()
+    lora(folder / "adapters/b", 5)
+    code, said = run(command, "--locked", "recipe.pem")
+    assert (code, "PEM0803" in said, WEIGHTS in said) == (1, True, True)
+
+
+def test_a_git_lfs_pointer_is_held_to_the_lock(folder: Path) -> None:
+    lock()
+    weights = folder / "adapters/b" / WEIGHTS
+    told = "version https://git-lfs.github.com/spec/v1\noid sha256:{}\nsize 1\n"
+    own = hashlib.sha256(weights.read_bytes()).hexdigest()
+    weights.write_text(told.format(own))
+    assert run("check", "--locked", "recipe.pem") == (0, "")
+    weights.write_text(told.format("0" * 64))
+    code, said = run("check", "--locked", "recipe.pem")
+    assert (code, "PEM0803" in said) == (1, True)
+
+
+def test_a_signature_that_is_not_the_files_is_told(folder: Path) -> None:
+    lock()
+
+    def lower(said: Any) -> None:
+        entry = said["adapters"]["adapters/a"]
+        entry["config"]["r"] = 2
+        entry["tensors"] = {
+            key: shape.replace("[4, ", "[2, ").replace(", 4]", ", 2]")
+            for key, shape in entry["tensors"].items()
+        }
+
+    edit(lower)
+    code, said = run("build", "--locked", "recipe.pem")
+    assert (code, "PEM0803" in said, "signature" in said) == (1, True, True)
+
+
+def test_layers_that_run_backwards_are_refused(folder: Path) -> None:
+    lock()
+
+    def backwards(said: Any) -> None:
+        entry = said["adapters"]["adapters/a"]
+        entry["tensors"] = {
+            key.replace("{0..1}", "{1..0}"): value for key, value in entry["tensors"].items()
+        }
+
+    edit(backwards)
+    assert "{1..0}" in Path("pem.lock").read_text()
+    code, said = run("check", "--locked", "recipe.pem")
+    assert (code, "PEM0801" in said) == (1, True)

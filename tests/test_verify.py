@@ -20,7 +20,7 @@ from safetensors.torch import load_file, save_file
 from support import PREFIX, build, edit, lora, recipe
 
 import pemlang
-from pemlang.build import finish, place
+from pemlang.build import digests, finish, place
 from pemlang.build.run import How, Sweep
 from pemlang.build.verify import Verified, rebuild, verify
 from pemlang.cli.main import cli
@@ -721,3 +721,83 @@ def test_a_key_that_is_none_is_told(output: Path, keys: Path) -> None:
     assert [p.name for p in output.parent.iterdir()] == ["x"]
     status, said = run("sign", output.parent.parent / "a", "--key", keys / "one")
     assert (status, "error[PEM0810]" in said) == (1, True)
+
+
+# --- what a review found -------------------------------------------------------------------
+
+
+def test_one_byte_of_the_provenance_is_told_wherever_it_is(output: Path) -> None:
+    path = output / PROVENANCE
+    whole = path.read_bytes()
+    for place_ in range(0, len(whole), 97):
+        path.write_bytes(whole[:place_] + bytes([whole[place_] ^ 1]) + whole[place_ + 1 :])
+        code, said = run("verify", output)
+        assert (code, "PEM0810" in said) == (1, True), place_
+    path.write_bytes(whole)
+    assert run("verify", output)[0] == 0
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, CONFIG, "README.md"])
+def test_a_file_cannot_be_left_out(output: Path, name: str) -> None:
+    def without(said: Any) -> None:
+        said["subject"] = [one for one in said["subject"] if one["name"] != name]
+
+    edit(output, without)
+    (output / name).unlink()
+    assert run("verify", output)[0] == 1
+
+
+def test_inputs_cannot_be_left_out(output: Path) -> None:
+    def without(said: Any) -> None:
+        definition = said["predicate"]["buildDefinition"]
+        definition["resolvedDependencies"] = []
+
+    edit(output, without)
+    assert unlike(verify(output)) == {
+        PROVENANCE: ("differs", f"{WEIGHTS} says it was made from other adapters")
+    }
+
+
+def test_a_hidden_file_and_a_link_are_told(output: Path) -> None:
+    (output / ".gitevil.bin").write_bytes(b"x")
+    moved = (output / "README.md").rename(output.parent / "card.md")
+    (output / "README.md").symlink_to(moved)
+    assert unlike(verify(output)) == {
+        ".gitevil.bin": ("differs", "the build did not write it"),
+        "README.md": ("differs", "it is a link"),
+    }
+
+
+def test_an_output_that_stays_under_another_name_rebuilds(folder: Path) -> None:
+    """What it is called is no part of what it means, nor of what is remembered of it."""
+    text = DECLARED + 'let one = a + b\nsave one to "out/x" with rank=2\n'
+    build(folder, text)
+    result = build(folder, text.replace("one", "other"))
+    [built], [warning] = result.outputs, result.warnings
+    assert built.was_there
+    assert "`other`" in warning.message
+    code, said = run("verify", built.path, "--rebuild")
+    assert (code, "✗" in said) == (0, False)
+
+
+def test_a_remembered_digest_is_not_taken_for_the_bytes(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(digests, "WORTH_REMEMBERING", 0)
+    [built] = build(folder, TEXT).outputs
+    weights = folder / "a" / WEIGHTS
+    before = digests.file_digest(weights)
+    flip(weights, -1)
+    digests._HERE.clear()
+    monkeypatch.setattr(
+        digests._Memory, "_loaded", {digests._name(digests.identity(weights)): before}
+    )
+    assert digests.file_digest(weights) == before  # what is remembered is wrong
+    assert list(unlike(verify(built.path))) == [f"a/{WEIGHTS}"]
+
+
+@pytest.mark.parametrize("name", ["r\0.pem", "../r.pem", "r\n.pem", ""])
+def test_a_recipe_of_no_plain_name_is_refused(output: Path, name: str) -> None:
+    edit(output, lambda said: asked(said)["recipe"].update(name=name))
+    code, said = run("verify", output, "--rebuild")
+    assert (code, "PEM0810" in said) == (1, True)

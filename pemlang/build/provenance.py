@@ -1,7 +1,7 @@
 """Where an output came from: an in-toto statement with a SLSA v1 provenance beside its tensors.
 
-It names no absolute path and no time, so that it is the same to the byte wherever and whenever a
-recipe is built. See https://slsa.dev/spec/v1.0/provenance.
+It names no absolute path but those the recipe itself names, and no time, so that it is the same
+to the byte wherever and whenever a recipe is built. See https://slsa.dev/spec/v1.0/provenance.
 """
 
 from __future__ import annotations
@@ -268,7 +268,7 @@ def _text(value: Any) -> str:
 
 def _file_name(value: Any) -> str:
     name = _text(value)
-    if not name.isprintable() or name != Path(name).name:
+    if not name or not name.isprintable() or name != Path(name).name:
         raise ValueError
     return name
 

@@ -32,11 +32,14 @@ def diff(old: str, new: str, settings: dict[str, str], form: str) -> int:
     algebra: a refactoring that means the same is no change. An adapter is a directory, or on the
     hub: how far its weights moved, and where. Adapters that are not there are taken from pem.lock.
     """
+    from pemlang.build.place import placed
+
     adapters = [place.startswith(SCHEME) or is_dir(Path(place)) for place in (old, new)]
     if adapters[0] != adapters[1]:
         raise click.UsageError("Compare two recipes or two adapters, not one with the other.")
     try:
-        text = _adapters(old, new, form) if adapters[0] else _recipes(old, new, settings, form)
+        with placed(None):
+            text = _adapters(old, new, form) if adapters[0] else _recipes(old, new, settings, form)
     except PemError as error:
         return say(error.diagnostics, "json" if form == "json" else "text")
     except Fault as fault:

@@ -23,14 +23,21 @@ from pemlang.diagnostics import Fault, PemError
 def sign(directory: str, key: str) -> int:
     """Sign an output with a private key.
 
-    Writes model.sig over all of its files, in the format of the OpenSSF's model-signing.
+    Writes model.sig over all of its files, in the format of the OpenSSF's model-signing, if they
+    are what was built.
     `pem verify DIR --key PUBLIC` holds it to the public key.
     """
     from pemlang.build.place import placed
     from pemlang.build.sign import sign as signed
+    from pemlang.build.verify import verify
 
     try:
         with placed(None):
+            found = verify(Path(directory))
+            if not all(one.state in ("same", "unchecked") for one in found.outputs):
+                raise click.ClickException(
+                    f"{directory} is not what was built: `pem verify` says what differs."
+                )
             path = signed(Path(directory), Path(key))
     except PemError as error:
         return say(error.diagnostics, "text")
