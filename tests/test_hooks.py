@@ -50,8 +50,8 @@ def test_the_hooks_run_commands_that_exist() -> None:
     assert [hook["id"] for hook in HOOKS] == ["pem-check", "pem-check-locked", "pem-fmt"]
     for hook in HOOKS:
         words = shlex.split(hook["entry"])
-        assert words[:3] == ["python", "-m", "pemlang.cli.hook"]
-        assert words[3] in (*COMMANDS, "fmt")
+        assert words[:4] == ["python", "-P", "-m", "pemlang.cli.hook"]
+        assert words[4] in (*COMMANDS, "fmt")
         assert (hook["files"], hook["types"], hook["language"]) == (r"\.pem$", ["text"], "python")
 
 
