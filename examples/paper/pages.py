@@ -4,10 +4,24 @@ from __future__ import annotations
 
 import statistics
 import tomllib
-from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import record
+from cells import (
+    ACCURACY,
+    LOSS,
+    best_part,
+    changed,
+    count,
+    gain,
+    over_seeds,
+    parted,
+    picture,
+    spread,
+    table,
+    tested,
+    weights,
+)
 from record import Results
 from settings import BY_NAME, COMPOSITIONS, HERE, METHODS, PAGE, SEEDS, TITLES
 
@@ -15,7 +29,6 @@ WHY = tomllib.loads((HERE / "whys.toml").read_text(encoding="utf-8"))
 """What is said of each setting beside its numbers."""
 
 LATER = "when models are values"
-ACCURACY, LOSS = 1, 3  # decimals
 
 
 def write(results: Results, path: Path = PAGE) -> None:
@@ -32,62 +45,6 @@ def page(results: Results) -> str:
     return "\n\n".join(part.strip() for part in parts) + "\n"
 
 
-# --- numbers --------------------------------------------------------------------------------------
-
-
-def spread(values: Sequence[float], decimals: int = ACCURACY) -> str:
-    """Mean and standard deviation."""
-    return f"{statistics.fmean(values):.{decimals}f} ± {statistics.stdev(values):.{decimals}f}"
-
-
-def over_seeds(value: Callable[[str], float]) -> list[float]:
-    """One number a seed."""
-    return [value(seed) for seed in SEEDS]
-
-
-def tested(results: Results, name: str, method: str, text: str) -> list[float]:
-    """What a composition measures on the test sentences, a number a seed."""
-    return over_seeds(lambda seed: record.test(results, name, method, seed)[text])
-
-
-def parted(results: Results, part: str, method: str, text: str) -> list[float]:
-    """What a module does, a number a seed."""
-    return over_seeds(lambda seed: record.part(results, part, method, seed)[text])
-
-
-def weights(results: Results, name: str, method: str) -> str:
-    """The λ of each seed."""
-    return ", ".join(record.chosen(results, name, method, seed) for seed in SEEDS)
-
-
-def gain(one: Sequence[float], other: Sequence[float], decimals: int = ACCURACY) -> str:
-    """How much more one is than another, seed by seed."""
-    change = changed(one, other)
-    return f"{statistics.fmean(change):+.{decimals}f} ± {statistics.stdev(change):.{decimals}f}"
-
-
-def changed(one: Sequence[float], other: Sequence[float]) -> list[float]:
-    """One less another, seed by seed."""
-    return [a - b for a, b in zip(one, other, strict=True)]
-
-
-def best_part(*parts: Sequence[float]) -> list[float]:
-    """The best of some parts in each seed."""
-    return [max(values) for values in zip(*parts, strict=True)]
-
-
-def table(columns: str, rows: Iterable[Sequence[str]]) -> str:
-    """A Markdown table; the first column is a label."""
-    names = columns.split(" | ")
-    lines = [names, ["---"] * len(names), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def picture(name: str, alt: str) -> str:
-    """A plot."""
-    return f"![{alt}](plots/{name}.svg)"
-
-
 def verdict(name: str, held: dict[str, tuple[int, str]]) -> str:
     """Whether the paper's direction is seen, by method, and why it may not be.
 
@@ -101,11 +58,6 @@ def verdict(name: str, held: dict[str, tuple[int, str]]) -> str:
     if any(count < len(SEEDS) for count, _ in held.values()):
         lines.append(f"**Why it falls short:** {WHY[name]['short'].strip()}")
     return "\n\n".join(lines)
-
-
-def count(one: Sequence[float], other: Sequence[float]) -> int:
-    """In how many seeds one is more than the other."""
-    return sum(a > b for a, b in zip(one, other, strict=True))
 
 
 # --- the settings ---------------------------------------------------------------------------------
@@ -173,9 +125,7 @@ def unlearn(results: Results) -> str:
         seen = [products > max(0, 2 * abs(plots)) for products, plots in rises]
         held[m] = (sum(seen), "the loss on products rises more than twice as far as plots' moves")
     rows.append(["full fine-tuning", LATER, "", "", "", "", ""])
-    columns = (
-        "nats a masked word | module | products | plots | products, change | plots, change | λ"
-    )
+    columns = "nats a word | module | products | plots | products, change | plots, change | λ"
     return section(
         "3. Unlearning", "unlearn", table(columns, rows),
         picture("unlearn", "Loss on products and on plots over λ"), verdict("unlearn", held),

@@ -27,7 +27,7 @@ from settings import (
     best,
     choose,
     module_directory,
-)  # fmt: skip
+)
 from table import Sentence, accuracy, quiet
 from texts import Texts, read_sample, write_sample
 
