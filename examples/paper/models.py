@@ -24,12 +24,12 @@ ELSEWHERE = 1000  # added to the seed of a module that starts from another initi
 TOKENIZER = AutoTokenizer.from_pretrained(MODEL_DIR)
 
 
-def method(name: str) -> Method:
-    """How a LoRA or (IA)³ module is trained, whatever it learns."""
+def method(name: str, epochs: int) -> Method:
+    """How a module is trained, whatever it learns: as LoRA for some epochs, or as (IA)³."""
     if name == "ia3":
         return Method(IA3Config(task_type="SEQ_CLS"), rate=1e-2, epochs=3)
     config = LoraConfig(task_type="SEQ_CLS", r=8, lora_alpha=16, target_modules=["query", "value"])
-    return Method(config, rate=1e-3, epochs=2)
+    return Method(config, rate=1e-3, epochs=epochs)
 
 
 def encoded(texts: list[str]) -> dict[str, torch.Tensor]:
@@ -143,7 +143,7 @@ def word_loss(model: torch.nn.Module, sentences: list[Sentence]) -> float:
 
 def train_module(module: Module, name: str, seed: str, sentences: list[Sentence]) -> None:
     """Train a module by a method and write it; a seed's modules share head and initialisation."""
-    how = method(name)
+    how = method(name, module.epochs)
     start = int(seed) + ELSEWHERE * module.elsewhere
     directory = module_directory(module.name, seed, name)
     if module.models_language:

@@ -225,8 +225,8 @@ def section(title: str, recipe: str, *parts: str) -> str:
 HEAD = """# The paper's settings, as measured
 
 Written by `make paper` from [results.json](results.json). [README.md](README.md) says how. Base:
-all-MiniLM-L6-v2, 22 M parameters. Mean and standard deviation of three seeds, on 800 test
-sentences of each kind (400 plots); λ, of 0 to 1 by 0.1, was chosen on 300 others, for each seed and
+all-MiniLM-L6-v2, 22 M parameters. Mean and standard deviation of three seeds, on 400 test
+sentences of each kind (200 plots); λ, of 0 to 1 by 0.1, was chosen on 200 others, for each seed and
 method by itself, and is listed in the order of the seeds. In plots, lines are means and bands run
 from the least to the most of the seeds, on validation sentences. *The paper's direction* is what
 Zhang et al. report; full fine-tunes, their third method, wait for models as values.
