@@ -57,6 +57,8 @@ def verdict(name: str, held: dict[str, tuple[int, str]]) -> str:
     lines = [f"**The paper's direction, {WHY[name]['claim']}:** {said}."]
     if any(count < len(SEEDS) for count, _ in held.values()):
         lines.append(f"**Why it falls short:** {WHY[name]['short'].strip()}")
+    if "note" in WHY[name]:
+        lines.append(WHY[name]["note"].strip())
     return "\n\n".join(lines)
 
 
