@@ -18,7 +18,7 @@ from pemlang.build.run import How
 
 PAPER = Path(__file__).parent.parent / "examples" / "paper"
 RECIPES = sorted(PAPER.glob("*.pem"))
-ONE_SENTENCE = 1.0  # percent, of the hundred in the sample
+ONE_SENTENCE = 100 / 60 + 0.01  # percent, of the sixty in the sample
 LOSS_NOISE = 1e-3
 
 

@@ -256,7 +256,7 @@ def sample(results: Results) -> str:
     columns = "composition | method | on | " + " | ".join(f"seed {seed}" for seed in SEEDS)
     return f"""## On the sentences in the repository
 
-The first 100 test sentences of each kind are in [sample](sample/README.md). What each composition
+The first 60 test sentences of each kind are in [sample](sample/README.md). What each composition
 measures on them at its λ, and what `tests/test_paper.py` holds rebuilt ones to:
 
 {table(columns, rows)}"""
@@ -277,6 +277,7 @@ def times(results: Results) -> str:
     return f"""## Wall time
 
 Steps run one a core: on two cores all took about {total / 120:.0f} minutes.
+{WHY["times"]["note"].strip()}
 [results.json](results.json) has each step.
 
 {table(columns, rows)}"""

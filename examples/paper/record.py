@@ -21,7 +21,7 @@ def note(results: Results, step: str, found: Any, seconds: float) -> None:
     """Write down what a step found, whole or not at all."""
     if found is not None:
         results["found"][step] = found
-    results["seconds"][step] = round(seconds, 1)
+    results["seconds"].setdefault(step, round(seconds, 1))  # a build made again stays as timed
     new = RESULTS.with_name(".results.json")
     text = json.dumps(results, indent=1, sort_keys=True, ensure_ascii=False)
     new.write_text(text + "\n", encoding="utf-8")

@@ -17,7 +17,17 @@ from pathlib import Path
 from typing import Any
 
 import record
-from settings import COMPOSITIONS, HERE, MODULES, SEEDS, TRAINED, module_directory
+from settings import (
+    COMPOSITIONS,
+    GRID,
+    HERE,
+    MODULES,
+    OUT,
+    SEEDS,
+    TRAINED,
+    Composition,
+    module_directory,
+)
 
 os.environ["OMP_NUM_THREADS"] = "1"  # a step a core: small matrices gain little from two
 
@@ -32,12 +42,17 @@ class Step:
     Attributes:
         name: what results.json calls it.
         work: a function of tasks.py, and what it is given beside the folder of the data.
-        there: whether it need not be done, whatever is written down.
+        there: whether what it makes is there; of a step that only finds numbers, None, and it is
+            done once they are written down.
     """
 
     name: str
     work: tuple[str, ...]
-    there: Callable[[], bool] = lambda: False
+    there: Callable[[], bool] | None = None
+
+    def done(self, results: record.Results) -> bool:
+        """Whether it need not be done."""
+        return self.name in results["seconds"] if self.there is None else self.there()
 
 
 def stages(only: tuple[str, ...]) -> list[list[Step]]:
@@ -53,7 +68,7 @@ def stages(only: tuple[str, ...]) -> list[list[Step]]:
         [Step("prepare/lm_head", ("language_head",), head.is_file), *answering],
         filling_in,
         [Step("overlap", ("overlap",))],
-        [Step(f"build/{one.name}", ("build", one.name)) for one in distinct_recipes()],
+        [Step(f"build/{one.name}", ("build", one.name), built(one)) for one in distinct_recipes()],
         [Step(f"base/{seed}", ("measure_base", seed)) for seed in SEEDS],
         [Step("/".join(("validation", *at)), ("validate", *at)) for at in composed],
         [Step(f"parts/{seed}", ("measure_parts", seed)) for seed in SEEDS],
@@ -80,10 +95,16 @@ def training(language: bool) -> list[Step]:
 
 def train_is_done(train: list[Step]) -> Callable[[], bool]:
     """Whether all modules are there, so that nothing that only training needs is."""
-    return lambda: all(step.there() for step in train)
+    return lambda: (OUT / "embeddings.npz").is_file() or all(step.done({}) for step in train)
 
 
-def distinct_recipes() -> list[Any]:
+def built(one: Composition) -> Callable[[], bool]:
+    """Whether a composition has been built at every λ."""
+    places = [one.directory(s, m, w) for s in SEEDS for m in one.methods for w in GRID]
+    return lambda: all(place.is_dir() for place in places)
+
+
+def distinct_recipes() -> list[Composition]:
     """The compositions that need a build of their own: two of one recipe and params share one."""
     first = {(one.recipe, tuple(one.params.items())): one.name for one in reversed(COMPOSITIONS)}
     return [one for one in COMPOSITIONS if one.name in first.values()]
@@ -92,9 +113,7 @@ def distinct_recipes() -> list[Any]:
 def run(stages: list[list[Step]], data: Path, workers: int) -> None:
     """Do what is not done yet."""
     results = record.read()
-    left = [
-        [s for s in stage if s.name not in results["seconds"] and not s.there()] for stage in stages
-    ]
+    left = [[step for step in stage if not step.done(results)] for stage in stages]
     told = Told(sum(map(len, left)))
     with ProcessPoolExecutor(workers) as pool:
         for stage in left:

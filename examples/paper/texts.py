@@ -21,7 +21,7 @@ TEST, VALIDATION, TRAINING = 800, 300, 1200
 TESTED, VALIDATED = 400, 200  # of these, the first so many are measured, to stay in the time
 LANGUAGE = 1600  # sentences for language modelling
 HEAD = 2500  # … of each kind, for the head that all of it shares
-SHIPPED = 100
+SHIPPED = 60
 CORPORA = ("sentence_polarity", "pros_cons", "subjectivity")
 
 ASKS = {"polarity": "Is this praise?", "subjectivity": "Is this an opinion?"}
