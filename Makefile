@@ -1,16 +1,20 @@
 # make demo   install and run the quickstart
 # make test   install and run every check
+# make paper  install, and run the experiments of examples/paper from where they are
 # make bench  install the peers in an environment of their own, and run every benchmark beside them
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test bench lint types rooms unit wheel docs grammar clean
+.PHONY: demo paper test bench lint types rooms unit wheel docs grammar clean
 
 demo: $(VENV)/demo
 	$(BIN)/pem build examples/quickstart/quickstart.pem
 	$(BIN)/python examples/quickstart/table.py
+
+paper: $(VENV)/paper
+	$(BIN)/python examples/paper/run.py
 
 test: lint types rooms unit wheel
 
@@ -45,6 +49,11 @@ $(VENV)/demo: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[demo]"
 	touch $@
+
+$(VENV)/paper: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[paper]"
+	touch $@ $(VENV)/demo
 
 # mergekit is an oracle of tests. It pins releases of all it needs, most of which its merge functions
 # do not: they are called directly.

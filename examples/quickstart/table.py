@@ -43,12 +43,13 @@ def base_model() -> torch.nn.Module:
     return AutoModelForSequenceClassification.from_pretrained(MODEL_DIR, num_labels=2)
 
 
-def load(directory: Path) -> PeftModel:
+def load(directory: Path, base: torch.nn.Module | None = None) -> PeftModel:
     """The base with an adapter, whose every tensor must find its place and every place a tensor."""
+    base = base_model() if base is None else base
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*adapter keys")
         try:
-            model = PeftModel.from_pretrained(base_model(), directory)
+            model = PeftModel.from_pretrained(base, directory)
         except UserWarning as warning:
             sys.exit(f"{directory}: {warning}")
         except KeyError as missing:  # PEFT's word for a head that is not there

@@ -14,7 +14,7 @@ import random
 import re
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -104,12 +104,19 @@ def write_held_out(kind: str, sentences: list[Sentence]) -> None:
 # --- training ------------------------------------------------------------------------------
 
 
-def new_model(config: PeftConfig) -> PeftModel:
-    """The base with a new adapter and the head that all adapters share."""
-    torch.manual_seed(SEED)
+def new_model(config: PeftConfig, seed: int = SEED, head: int | None = None) -> PeftModel:
+    """The base with a new adapter and the head that all adapters share.
+
+    Args:
+        seed: of the head and of the adapter's initialisation.
+        head: of the head alone, where the two are to differ.
+    """
+    torch.manual_seed(seed if head is None else head)
     base = base_model()
     torch.nn.init.normal_(base.classifier.weight, std=HEAD_STD)
     torch.nn.init.zeros_(base.classifier.bias)
+    if head is not None:
+        torch.manual_seed(seed)
     model = get_peft_model(base, config)
     base.classifier.requires_grad_(False)  # PEFT saves the head, and would train it
     return model
@@ -123,40 +130,68 @@ def batches(sentences: list[Sentence]) -> Iterator[list[Sentence]]:
         yield mixed[i * BATCH : (i + 1) * BATCH]
 
 
-def train(name: str, sentences: list[Sentence], validation: list[Sentence]) -> PeftModel:
-    how = method(name)
-    model = new_model(how.config)
-    tokenizer = AutoTokenizer.from_pretrained(MODEL_DIR)
+def fit(
+    model: PeftModel,
+    sentences: list[Sentence],
+    how: Method,
+    loss: Callable[[list[Sentence]], torch.Tensor],
+    told: Callable[[int], None] = lambda epoch: None,
+) -> None:
+    """Train the weights of a model that are not frozen.
+
+    Args:
+        loss: of a batch of sentences.
+        told: called after each epoch, with its number.
+    """
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(weights, lr=how.rate, weight_decay=0)
     steps = how.epochs * math.ceil(len(sentences) / BATCH)
     schedule = torch.optim.lr_scheduler.LambdaLR(
         optimizer, lambda step: min((step + 1) / (WARM_UP * steps), 1) * (1 - step / steps)
     )
-    start = time.monotonic()
     for epoch in range(how.epochs):
         model.train()
         for batch in batches(sentences):
-            labels, texts = zip(*batch, strict=True)
-            inputs = tokenizer(
-                list(texts), truncation=True, max_length=MAX_LENGTH, padding=True,
-                return_tensors="pt",
-            )  # fmt: skip
-            cross_entropy(model(**inputs).logits, torch.tensor(labels)).backward()
+            loss(batch).backward()
             optimizer.step()
             optimizer.zero_grad()
             schedule.step()
+        told(epoch + 1)
+
+
+def judging(model: PeftModel) -> Callable[[list[Sentence]], torch.Tensor]:
+    """The loss of a model that tells praise from blame."""
+    tokenizer = AutoTokenizer.from_pretrained(MODEL_DIR)
+
+    def loss(batch: list[Sentence]) -> torch.Tensor:
+        labels, texts = zip(*batch, strict=True)
+        inputs = tokenizer(
+            list(texts), truncation=True, max_length=MAX_LENGTH, padding=True, return_tensors="pt"
+        )
+        return cross_entropy(model(**inputs).logits, torch.tensor(labels))
+
+    return loss
+
+
+def train(name: str, sentences: list[Sentence], validation: list[Sentence]) -> PeftModel:
+    how = method(name)
+    model = new_model(how.config)
+    start = time.monotonic()
+
+    def told(epoch: int) -> None:
         right = accuracy(model, validation)
         seconds = time.monotonic() - start
         print(
-            f"{name}  epoch {epoch + 1} of {how.epochs}  {right:.1f} % of validation sentences"
+            f"{name}  epoch {epoch} of {how.epochs}  {right:.1f} % of validation sentences"
             f"  {seconds:.0f} s",
             flush=True,
         )
+
+    fit(model, sentences, how, judging(model), told)
     return model
 
 
-def save(model: PeftModel, directory: Path) -> None:
+def save(model: PeftModel, directory: Path, heads: tuple[str, ...] = ("classifier",)) -> None:
     """Write what PEFT would, but small and the same on every machine."""
     directory.mkdir(parents=True, exist_ok=True)
     state = get_peft_model_state_dict(model, save_embedding_layers=False)
@@ -165,7 +200,7 @@ def save(model: PeftModel, directory: Path) -> None:
     config = model.peft_config["default"]
     config.base_model_name_or_path = BASE
     config.inference_mode = True
-    config.modules_to_save = ["classifier"]  # PEFT adds names that BERT doesn't have
+    config.modules_to_save = list(heads) or None  # PEFT adds names that BERT doesn't have
     for field in ("target_modules", "feedforward_modules"):
         if value := getattr(config, field, None):
             setattr(config, field, sorted(value))  # a set has no order of its own

@@ -1,0 +1,70 @@
+"""What stands in the tables of results.md: numbers over seeds, and tables of them."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+
+import record
+from record import Results
+from settings import SEEDS
+
+ACCURACY, LOSS = 1, 3  # decimals
+
+
+def spread(values: Sequence[float], decimals: int = ACCURACY) -> str:
+    """Mean and standard deviation."""
+    return f"{statistics.fmean(values):.{decimals}f} ± {statistics.stdev(values):.{decimals}f}"
+
+
+def over_seeds(value: Callable[[str], float]) -> list[float]:
+    """One number a seed."""
+    return [value(seed) for seed in SEEDS]
+
+
+def tested(results: Results, name: str, method: str, text: str) -> list[float]:
+    """What a composition measures on the test sentences, a number a seed."""
+    return over_seeds(lambda seed: record.test(results, name, method, seed)[text])
+
+
+def parted(results: Results, part: str, method: str, text: str) -> list[float]:
+    """What a module does, a number a seed."""
+    return over_seeds(lambda seed: record.part(results, part, method, seed)[text])
+
+
+def weights(results: Results, name: str, method: str) -> str:
+    """The λ of each seed."""
+    return ", ".join(record.chosen(results, name, method, seed) for seed in SEEDS)
+
+
+def gain(one: Sequence[float], other: Sequence[float], decimals: int = ACCURACY) -> str:
+    """How much more one is than another, seed by seed."""
+    change = changed(one, other)
+    return f"{statistics.fmean(change):+.{decimals}f} ± {statistics.stdev(change):.{decimals}f}"
+
+
+def changed(one: Sequence[float], other: Sequence[float]) -> list[float]:
+    """One less another, seed by seed."""
+    return [a - b for a, b in zip(one, other, strict=True)]
+
+
+def best_part(*parts: Sequence[float]) -> list[float]:
+    """The best of some parts in each seed."""
+    return [max(values) for values in zip(*parts, strict=True)]
+
+
+def table(columns: str, rows: Iterable[Sequence[str]]) -> str:
+    """A Markdown table; the first column is a label."""
+    names = columns.split(" | ")
+    lines = [names, ["---"] * len(names), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def picture(name: str, alt: str) -> str:
+    """A plot."""
+    return f"![{alt}](plots/{name}.svg)"
+
+
+def count(one: Sequence[float], other: Sequence[float]) -> int:
+    """In how many seeds one is more than the other."""
+    return sum(a > b for a, b in zip(one, other, strict=True))

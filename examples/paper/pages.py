@@ -1,0 +1,283 @@
+"""results.md, from results.json."""
+
+from __future__ import annotations
+
+import statistics
+import tomllib
+from pathlib import Path
+
+import record
+from cells import (
+    ACCURACY,
+    LOSS,
+    best_part,
+    changed,
+    count,
+    gain,
+    over_seeds,
+    parted,
+    picture,
+    spread,
+    table,
+    tested,
+    weights,
+)
+from record import Results
+from settings import BY_NAME, COMPOSITIONS, HERE, METHODS, PAGE, SEEDS, TITLES
+
+WHY = tomllib.loads((HERE / "whys.toml").read_text(encoding="utf-8"))
+"""What is said of each setting beside its numbers."""
+
+LATER = "when models are values"
+
+
+def write(results: Results, path: Path = PAGE) -> None:
+    """Write the page."""
+    path.write_text(page(results), encoding="utf-8")
+
+
+def page(results: Results) -> str:
+    """The page, whole."""
+    parts = (
+        HEAD, generalise(results), multitask(results), unlearn(results), transfer(results),
+        initialisations(results), DETOXIFY, sample(results), times(results),
+    )  # fmt: skip
+    return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+def verdict(name: str, held: dict[str, tuple[int, str]]) -> str:
+    """Whether the paper's direction is seen, by method, and why it may not be.
+
+    Args:
+        held: method to how many seeds show it, and in what it is seen or not.
+    """
+    said = "; ".join(
+        f"{TITLES[m]}: {count} of {len(SEEDS)} seeds ({what})" for m, (count, what) in held.items()
+    )
+    lines = [f"**The paper's direction, {WHY[name]['claim']}:** {said}."]
+    if any(count < len(SEEDS) for count, _ in held.values()):
+        lines.append(f"**Why it falls short:** {WHY[name]['short'].strip()}")
+    if "note" in WHY[name]:
+        lines.append(WHY[name]["note"].strip())
+    return "\n\n".join(lines)
+
+
+# --- the settings ---------------------------------------------------------------------------------
+
+
+def generalise(results: Results) -> str:
+    rows, held = [["full fine-tuning", LATER, "", "", "", "", ""]], {}
+    for m in METHODS:
+        a, b, whole = (parted(results, p, m, "movies") for p in BY_NAME["generalise"].parts)
+        merged = tested(results, "generalise", m, "movies")
+        rows.append(
+            [TITLES[m], *map(spread, (a, b, merged, whole)), gain(merged, best_part(a, b)),
+             weights(results, "generalise", m)]
+        )  # fmt: skip
+        held[m] = (count(merged, best_part(a, b)), "the better part beaten")
+    columns = (
+        "accuracy, % | subset a | subset b | a ⊕ b | trained on all | ⊕ over the better part | λ"
+    )
+    return section(
+        "1. Distribution generalisation", "generalise", table(columns, rows),
+        picture("generalise", "Accuracy of a ⊕ b over λ"), verdict("generalise", held),
+    )  # fmt: skip
+
+
+def multitask(results: Results) -> str:
+    rows, held = [], {}
+    for m in METHODS:
+        found = {
+            part: [parted(results, part, m, text) for text in BY_NAME["multitask"].texts]
+            for part in BY_NAME["multitask"].parts
+        }
+        found["⊕"] = [tested(results, "multitask", m, t) for t in BY_NAME["multitask"].texts]
+        means = {k: [statistics.fmean(p) for p in zip(*v, strict=True)] for k, v in found.items()}
+        for label, both in found.items():
+            shown = f"the module of {label}" if label != "⊕" else "polarity ⊕ subjectivity"
+            weight = weights(results, "multitask", m) if label == "⊕" else ""
+            rows.append([TITLES[m], shown, *map(spread, (*both, means[label])), weight])
+        better = best_part(means["polarity"], means["subjectivity"])
+        held[m] = (count(means["⊕"], better), "a better mean than either module")
+    rows.append(["full fine-tuning", LATER, "", "", "", ""])
+    columns = "accuracy, % | module | polarity | subjectivity | mean | λ"
+    return section(
+        "2. Multi-tasking", "multitask", table(columns, rows),
+        picture("multitask", "Accuracy on both tasks over λ"), verdict("multitask", held),
+    )  # fmt: skip
+
+
+def unlearn(results: Results) -> str:
+    rows, held = [], {}
+    bases = [parted(results, "base", "", text) for text in BY_NAME["unlearn"].texts]
+    rows.append(["", "the base", *(spread(b, LOSS) for b in bases), "", "", ""])
+    for m in METHODS:
+        learned = [parted(results, "lm_products", m, text) for text in BY_NAME["unlearn"].texts]
+        negated = [tested(results, "unlearn", m, text) for text in BY_NAME["unlearn"].texts]
+        rows.append(
+            [TITLES[m], "the module of products", *(spread(x, LOSS) for x in learned),
+             *(gain(x, base, LOSS) for x, base in zip(learned, bases, strict=True)), ""]
+        )  # fmt: skip
+        changes = [gain(x, base, LOSS) for x, base in zip(negated, bases, strict=True)]
+        rows.append(
+            [TITLES[m], "negated", *(spread(x, LOSS) for x in negated), *changes,
+             weights(results, "unlearn", m)]
+        )  # fmt: skip
+        rises = zip(*(changed(x, b) for x, b in zip(negated, bases, strict=True)), strict=True)
+        seen = [products > max(0, 2 * abs(plots)) for products, plots in rises]
+        held[m] = (sum(seen), "the loss on products rises more than twice as far as plots' moves")
+    rows.append(["full fine-tuning", LATER, "", "", "", "", ""])
+    columns = "nats a word | module | products | plots | products, change | plots, change | λ"
+    return section(
+        "3. Unlearning", "unlearn", table(columns, rows),
+        picture("unlearn", "Loss on products and on plots over λ"), verdict("unlearn", held),
+    )  # fmt: skip
+
+
+def transfer(results: Results) -> str:
+    rows, held = [["full fine-tuning", LATER, "", "", "", "", ""]], {}
+    for m in METHODS:
+        source = parted(results, "movies", m, "products")
+        moved = tested(results, "transfer", m, "products")
+        blind = over_seeds(
+            lambda seed, m=m: record.test(results, "transfer", m, seed)["on_movies"]["products"]
+        )
+        by_movies = ", ".join(
+            results["found"][f"validation/transfer/{m}/{seed}"]["chosen_on_movies"]
+            for seed in SEEDS
+        )
+        rows.append(
+            [TITLES[m], spread(source), f"{spread(moved)} (λ {weights(results, 'transfer', m)})",
+             gain(moved, source), f"{spread(blind)} (λ {by_movies})", gain(blind, source),
+             spread(parted(results, "movies", m, "movies"))]
+        )  # fmt: skip
+        held[m] = (count(moved, source), "better on products than the module of movies")
+    columns = (
+        "accuracy, % | module of movies, on products | moved, λ by products | gain | "
+        "moved, λ by movies | gain | module of movies, on movies"
+    )
+    return section(
+        "4. Domain transfer", "transfer", table(columns, rows),
+        picture("transfer", "Accuracy on products and on movies over λ"),
+        verdict("transfer", held),
+    )  # fmt: skip
+
+
+WAYS = (
+    ("one", "subset_b", "⊕", "generalise"),
+    ("one", "subset_b", "+ with rank=8", "shared_function"),
+    ("different", "subset_b_elsewhere", "⊕", "apart_parameters"),
+    ("different", "subset_b_elsewhere", "+ with rank=8", "apart_function"),
+)
+
+
+def initialisations(results: Results) -> str:
+    rows = []
+    for start, second, operator, name in WAYS:
+        parts = [parted(results, part, "lora", "movies") for part in ("subset_a", second)]
+        merged = tested(results, name, "lora", "movies")
+        half = over_seeds(
+            lambda seed, n=name: record.curve(results, n, "lora", seed)["0.5"]["movies"]
+        )
+        worst = over_seeds(
+            lambda seed, n=name: min(
+                v["movies"] for v in record.curve(results, n, "lora", seed).values()
+            )
+        )
+        overlap = over_seeds(lambda seed, s=second: results["found"]["overlap"][s][seed])
+        rows.append(
+            [start, spread(overlap, 2), operator, spread(best_part(*parts)), spread(merged),
+             gain(merged, best_part(*parts)), weights(results, name, "lora"), spread(half),
+             spread(worst)]
+        )  # fmt: skip
+    columns = (
+        "initialisation | `init_overlap` | operator | the better part | merged | gain | λ | "
+        "at λ = 0.5, validation | at the worst λ, validation"
+    )
+    built = results["found"]["build/apart_parameters"]["lora/0"].get("PEM0701", "nothing")
+    said = f"What `pem build` said of the modules apart, before anything was measured:\n\n> {built}"
+    return section(
+        "5. The paper's limit, lifted", "initialisations", table(columns, rows), said,
+        picture("initialisations", "Accuracy over λ, with one initialisation and with two"),
+        apart(results),
+    )  # fmt: skip
+
+
+def apart(results: Results) -> str:
+    """In how many seeds `+` does better than ⊕ where the modules start apart."""
+    plus, oplus = (
+        over_seeds(lambda seed, n=n: record.curve(results, n, "lora", seed)["0.5"]["movies"])
+        for n in ("apart_function", "apart_parameters")
+    )
+    return verdict(
+        "initialisations",
+        {"lora": (count(plus, oplus), f"`+` over ⊕ at λ = 0.5 by {gain(plus, oplus)}")},
+    )
+
+
+def section(title: str, recipe: str, *parts: str) -> str:
+    """A setting: its recipe's formula, its table, its plot, what they say."""
+    return "\n\n".join(
+        [f"## {title}", f"[{recipe}.pem]({recipe}.pem). {WHY[recipe]['what'].strip()}", *parts]
+    )
+
+
+# --- the rest -------------------------------------------------------------------------------------
+
+HEAD = """# The paper's settings, as measured
+
+Written by `make paper` from [results.json](results.json). [README.md](README.md) says how. Base:
+all-MiniLM-L6-v2, 22 M parameters. Mean and standard deviation of three seeds, on 400 test
+sentences of each kind (200 plots); λ, of 0 to 1 by 0.1, was chosen on 200 others, for each seed and
+method by itself, and is listed in the order of the seeds. In plots, lines are means and bands run
+from the least to the most of the seeds, on validation sentences. *The paper's direction* is what
+Zhang et al. report; full fine-tunes, their third method, wait for models as values.
+"""
+
+DETOXIFY = """## 6. Alpaca, detoxified
+
+[detoxify.pem](detoxify.pem). **Not run**: it needs LLaMA 7B, two modules of 67 MB and a judge
+of toxicity. `pem check --locked detoxify.pem` type-checks it offline, from [pem.lock](pem.lock),
+which records the modules' shapes (32 layers, q k v o, r = 16). The paper's direction: less toxic,
+and about as helpful.
+"""
+
+
+def sample(results: Results) -> str:
+    """The compositions on the shipped sentences, which tests/test_paper.py measures anew."""
+    rows = []
+    for one in COMPOSITIONS:
+        for method in one.methods:
+            found = [results["found"]["sample"][f"{one.name}/{method}/{seed}"] for seed in SEEDS]
+            for text in one.texts:
+                decimals = LOSS if text.startswith("lm_") else ACCURACY
+                shown = [f"{numbers[text]:.{decimals}f}" for numbers in found]
+                rows.append([one.name, TITLES[method], text, *shown])
+    columns = "composition | method | on | " + " | ".join(f"seed {seed}" for seed in SEEDS)
+    return f"""## On the sentences in the repository
+
+The first 60 test sentences of each kind are in [sample](sample/README.md). What each composition
+measures on them at its λ, and what `tests/test_paper.py` holds rebuilt ones to:
+
+{table(columns, rows)}"""
+
+
+def times(results: Results) -> str:
+    """How long each kind of step took."""
+    kinds: dict[str, list[float]] = {}
+    for step, seconds in sorted(results["seconds"].items()):
+        kinds.setdefault(step.partition("/")[0], []).append(seconds)
+    rows = [
+        [kind, str(len(each)), f"{max(each):.0f}", f"{sum(each) / 60:.1f}"]
+        for kind, each in kinds.items()
+    ]
+    total = sum(map(sum, kinds.values()))
+    rows.append(["all", str(len(results["seconds"])), "", f"{total / 60:.1f}"])
+    columns = "step | how many | the longest, s | in all, min"
+    return f"""## Wall time
+
+Steps run one a core: on two cores all took about {total / 120:.0f} minutes.
+{WHY["times"]["note"].strip()}
+[results.json](results.json) has each step.
+
+{table(columns, rows)}"""
