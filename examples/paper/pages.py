@@ -244,7 +244,7 @@ and about as helpful.
 
 
 def sample(results: Results) -> str:
-    """The compositions on the shipped sentences, which tests/test_paper.py measures anew."""
+    """The compositions on the shipped sentences, which tests/test_paper_example.py measures anew."""
     rows = []
     for one in COMPOSITIONS:
         for method in one.methods:
@@ -257,7 +257,7 @@ def sample(results: Results) -> str:
     return f"""## On the sentences in the repository
 
 The first 60 test sentences of each kind are in [sample](sample/README.md). What each composition
-measures on them at its λ, and what `tests/test_paper.py` holds rebuilt ones to:
+measures on them at its λ, and what `tests/test_paper_example.py` holds rebuilt ones to:
 
 {table(columns, rows)}"""
 
