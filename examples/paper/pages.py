@@ -244,7 +244,7 @@ and about as helpful.
 
 
 def sample(results: Results) -> str:
-    """The compositions on the shipped sentences, which tests/test_paper_example.py measures anew."""
+    """The compositions on the shipped sentences; tests/test_paper_example.py measures them anew."""
     rows = []
     for one in COMPOSITIONS:
         for method in one.methods:
