@@ -156,8 +156,8 @@ class Told:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description="Train what is missing, build, measure, and write results.md.",
-        epilog="From nothing it takes about an hour on two cores; from the modules in the "
-        "repository about half of that. It goes on where it was interrupted.",
+        epilog="From nothing it takes about 45 minutes on two cores; from the modules in the "
+        "repository about a quarter of that. It goes on where it was interrupted.",
     )
     parser.add_argument(
         "--data",
