@@ -416,7 +416,7 @@ def test_a_wrong_recipe_is_told_by_its_place(repo: Path) -> None:
     commit(repo)
     said = refused("HEAD:r.pem", "HEAD~1:r.pem", "PEM0206")
     assert "--> HEAD:r.pem:3" in said
-    assert "/tmp/pem-diff" not in said
+    assert "pem-diff-" not in said
 
 
 def test_adapters_that_git_keeps_are_those_of_the_revision(repo: Path) -> None:
@@ -447,7 +447,7 @@ def test_adapters_that_are_nowhere_are_told(repo: Path) -> None:
     shutil.rmtree(repo / "adapters")
     said = refused("main:r.pem", code="PEM0410")
     assert str(repo / "adapters/a") in " ".join(said.split())
-    assert "/tmp/pem-diff" not in said
+    assert "pem-diff-" not in said
 
 
 def pointer(data: bytes) -> str:
@@ -678,11 +678,7 @@ def test_an_assertion_of_other_content_is_told(shelf: Path) -> None:
     one = 'adapter a = "a"\nadapter b = "b"\nsave a to "x"\nassert cosine(a, b) < 0.9\n'
     found = compared(shelf, one, one.replace('b = "b"', 'b = "c"'))
     assert not found.same
-    assert found.assertions in (
-        ("~ cosine(a, b) < 0.9, of other content",), ("~ cosine(b, a) < 0.9, of other content",),
-        ("− cosine(a, b) < 0.9", "+ cosine(b, a) < 0.9"),
-        ("− cosine(b, a) < 0.9", "+ cosine(a, b) < 0.9"),
-    )  # fmt: skip
+    assert found.assertions == ("~ cosine(a, b) < 0.9, of other content",)
 
 
 def test_copies_in_another_order_are_the_same(shelf: Path) -> None:

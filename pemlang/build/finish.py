@@ -89,29 +89,29 @@ def finish(
     _write(at, checked, output, digest, outcome, kept)
 
 
-def refresh(
-    checked: Checked, output: Output, digest: str, old: Provenance, at: Path | None
-) -> bool:
-    """Whether the card and the provenance of an output that stays are out of date: the recipe was
-    rewritten and means the same. They are written with the rest, which is shared and not copied,
-    to an empty directory where one is given."""
+def refresh(checked: Checked, output: Output, digest: str, old: Provenance, at: Path) -> None:
+    """Write the card and the provenance of an output that stays to an empty directory, with the
+    rest of it, which is shared and not copied."""
     kept = {name: old.subjects[name] for name in (CONFIG, WEIGHTS)}
-    if at is not None:
-        with turn(output.target.parent):
-            for name in kept:
-                _share(output.target / name, at / name)
-        for name, one in kept.items():
-            if file_digest(at / name) != one.blake3:  # another build took its place meanwhile
-                raise changed(output.target / name)
-        _write(at, checked, output, digest, old.outcome, kept)
-        return True
+    with turn(output.target.parent):
+        for name in kept:
+            _share(output.target / name, at / name)
+    for name, one in kept.items():
+        if file_digest(at / name) != one.blake3:  # another build took its place meanwhile
+            raise changed(output.target / name)
+    _write(at, checked, output, digest, old.outcome, kept)
+
+
+def is_outdated(checked: Checked, output: Output, digest: str, old: Provenance) -> bool:
+    """Whether the card or the provenance of an output that stays says something else than they
+    would now: the recipe was rewritten and means the same."""
     card = _card(checked, output, digest, old.outcome)
     try:
         there = (output.target / CARD).read_text(encoding="utf-8")
         said = (output.target / provenance.NAME).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         return True
-    subjects = {**kept, CARD: old.subjects[CARD]}
+    subjects = {name: old.subjects[name] for name in (CONFIG, WEIGHTS, CARD)}
     whole = _provenance(checked, output, digest, old.outcome, subjects)
     return there != card or said != whole.as_text()
 

@@ -135,7 +135,8 @@ def outlook(
 ) -> Outlook:
     """What a build of a recipe would do.
 
-    No tensor is read but to know an adapter by its content; with a lock, no file of an adapter.
+    No tensor is read but to know an adapter by its content, or, where a lock has it, to hold what
+    is there to that; with a lock no adapter need be there.
 
     Raises:
         PemError: everything wrong with the recipe.

@@ -17,7 +17,7 @@ from threadpoolctl import threadpool_limits
 
 from pemlang.build.digests import anew
 from pemlang.build.existing import standing
-from pemlang.build.finish import Built, built, finish, refresh
+from pemlang.build.finish import Built, built, finish, is_outdated, refresh
 from pemlang.build.jobs import (
     Job,
     checked_recipes,
@@ -156,7 +156,7 @@ def _standing(job: Job) -> Provenance | None:
 
 def _refresh(job: Job, old: Provenance, stage: Stage) -> None:
     """Bring the card and the provenance of an output that stays up to date."""
-    if refresh(job.checked, job.output, job.digest, old, None):
+    if is_outdated(job.checked, job.output, job.digest, old):
         refresh(job.checked, job.output, job.digest, old, new_stage(job.output.target, stage))
 
 

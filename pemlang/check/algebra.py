@@ -16,6 +16,7 @@ from pemlang.graph.node import AdapterType, ModelType, Node, Num
 from pemlang.graph.normal import adapter_type, own_sites
 from pemlang.graph.numbers import shown
 from pemlang.ops.agree import TITLES
+from pemlang.ops.merge import KINDS
 from pemlang.ops.record import ranks
 
 Name = Callable[[Node], str]
@@ -144,6 +145,9 @@ class Algebra:
         args = [self.value(arg) for arg in node.args]
         if node.op == "merge":
             name, over, limit, weights, settings = node.attrs
+            if KINDS[name].symmetric:  # by name: the node has them in an order of their content
+                pairs = sorted(zip(args, weights, strict=True), key=lambda pair: pair[0])
+                args, weights = [arg for arg, _ in pairs], [weight for _, weight in pairs]
             named = [("rank", limit)] if limit is not None else []
             named += [(key, value) for key, value in settings if value is not None]
             if over == "factors":
@@ -162,7 +166,8 @@ class Algebra:
             scales = sorted({scale for _, scale in node.attrs[0]})
             to = f"{scales[0]:g}" if len(scales) == 1 else f"{scales[0]:g} … {scales[-1]:g}"
             return f"rescale({args[0]} to scale {to})"
-        name, *more = node.attrs  # a measure
+        name, *more = node.attrs  # a measure; of two adapters, which may change places
+        args.sort()
         return f"{name}({', '.join([*args, *map(str, more)])})"
 
     def _settings(self, named: list[tuple[str, Any]]) -> str:

@@ -43,18 +43,11 @@ def as_markdown(plan: Outlook) -> str:
         adapters.append(
             f"| {cell(name)} | {markdown(type_)} | {size} | {cell(content)} | {cell(path)} |"
         )
-    measured = [f"Measured first: {', '.join(code(text) for text in plan.measured)}.", ""]
-    return "\n".join(
-        [
-            *rows,
-            "",
-            *adapters,
-            "",
-            *measured * bool(plan.measured),
-            f"{_work(plan).replace('reads', 'Reads', 1)}.",
-            "",
-        ]
-    )
+    work = _work(plan)
+    last = f"{work[0].upper()}{work[1:]}.\n"
+    if plan.measured:
+        last = f"Measured first: {', '.join(map(code, plan.measured))}.\n\n{last}"
+    return "\n".join([*rows, "", *adapters, "", last])
 
 
 def as_html(plan: Outlook) -> str:
