@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pemlang.review import codes, operators
+from pemlang.show import codes, operators
 
 HERE = Path(__file__).parent
 

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 from pemlang.check.check import check
 from pemlang.check.checked import Checked
-from pemlang.check.load import loaders
 from pemlang.check.options import Output
 from pemlang.diagnostics import (
     Diagnostic,
@@ -24,6 +23,7 @@ from pemlang.diagnostics import (
     visible,
 )
 from pemlang.graph.node import Node
+from pemlang.inputs.load import loaders
 from pemlang.ops.record import kind_of
 from pemlang.source import Source
 from pemlang.syntax.files import read_source
@@ -32,11 +32,11 @@ if TYPE_CHECKING:
     import torch
     from peft import PeftModel
 
-    from pemlang.build.lock import Lock
-    from pemlang.build.outlook import Outlook
-    from pemlang.build.plan import Plan
-    from pemlang.build.run import How, InMemory, Result, Tick
-    from pemlang.build.sweep import Sweep
+    from pemlang.inputs.lock import Lock
+    from pemlang.lower.plan import Plan
+    from pemlang.pipeline.build import How, InMemory, Result, Tick
+    from pemlang.pipeline.forecast import Outlook
+    from pemlang.pipeline.sweep import Sweep
 
 Params = Mapping[str, str | float | bool]
 
@@ -67,7 +67,7 @@ class Recipe:
         show it; raises as `check`."""
         if not locked:
             return check(self._path, self._source, loaders(), self._params)
-        from pemlang.build.locked import hold_imports, locked_loaders
+        from pemlang.inputs.locked import hold_imports, locked_loaders
 
         lock = self.lock_beside()
         found = check(self._path, self._source, locked_loaders(lock), self._params)
@@ -76,7 +76,7 @@ class Recipe:
 
     def lock_beside(self) -> Lock:
         """The pem.lock in the recipe's folder; raises PemError PEM0801."""
-        from pemlang.build.lock import read_lock
+        from pemlang.inputs.lock import read_lock
 
         try:
             return read_lock(self._source.directory)
@@ -85,12 +85,12 @@ class Recipe:
 
     def lock(self) -> Lock:
         """The lock of this recipe as its adapters are now, whole, fetched where they are on the
-        hub; `pemlang.build.lock.write_lock` writes it.
+        hub; `pemlang.inputs.lock.write_lock` writes it.
 
         Raises:
             PemError: everything wrong with the recipe.
         """
-        from pemlang.build.lock import locked_now
+        from pemlang.inputs.lock import locked_now
 
         return locked_now(self._path, self._source, self._params)
 
@@ -115,7 +115,7 @@ class Recipe:
         Raises:
             PemError: everything wrong; nothing has been written then.
         """
-        from pemlang.build.run import build
+        from pemlang.pipeline.build import build
 
         root = None if out is None else Path(out).absolute()
         told = tick or (lambda what, done, total: None)
@@ -133,7 +133,7 @@ class Recipe:
         Raises:
             PemError: as `build`.
         """
-        from pemlang.build.run import plan_of
+        from pemlang.pipeline.build import plan_of
 
         root = None if out is None else Path(out).absolute()
         return plan_of(self._path, self._source, self._params, root, sweep)
@@ -149,7 +149,7 @@ class Recipe:
         Raises:
             PemError: the recipe is wrong, or PEM0801 there is no lock.
         """
-        from pemlang.build.outlook import outlook
+        from pemlang.pipeline.forecast import outlook
 
         root = None if out is None else Path(out).absolute()
         lock = self.lock_beside() if locked else None
@@ -179,15 +179,15 @@ class Recipe:
     def identified(self) -> Checked:
         """All that is known of a recipe that is right, its adapters fetched and known by their
         content; raises PemError with everything wrong with it."""
-        from pemlang.build.jobs import identified
-        from pemlang.build.sweep import Point
+        from pemlang.pipeline.jobs import identified
+        from pemlang.pipeline.sweep import Point
 
         [checked] = identified(self._path, self._source, [Point(self._params)])
         return checked
 
     def _adapter(self, name: str) -> InMemory:
-        from pemlang.build.place import placed
-        from pemlang.build.run import in_memory
+        from pemlang.artifact.staging import placed
+        from pemlang.pipeline.build import in_memory
 
         checked = self.identified()
         with placed(None):

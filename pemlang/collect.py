@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pemlang.formats.adapter import STATISTICS
+from pemlang.formats.peft import STATISTICS
 
 if TYPE_CHECKING:
     import torch

@@ -17,7 +17,7 @@ from safetensors import safe_open
 from support import build, config_of, delta, error, lora, recipe, tensors_of
 
 import pemlang
-from pemlang.build.run import How
+from pemlang.pipeline.build import How
 
 DECLARED = 'adapter a = "a"\nadapter b = "b"\n'
 SUM = DECLARED + 'save a + b to "out/x"\n'

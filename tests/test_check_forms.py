@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 from support import lora, recipe
 
 from pemlang.cli.main import cli
-from pemlang.review.codes import catalogue
+from pemlang.show.codes import catalogue
 
 WRONG = 'adapter a = "a"\nlet λx = "𝛼" + b\n'
 
@@ -87,8 +87,8 @@ def test_rules_are_those_that_were_used(folder: Path) -> None:
 
 def test_every_code_makes_a_rule(folder: Path) -> None:
     from pemlang.diagnostics import Diagnostic
-    from pemlang.review.findings import Finding
-    from pemlang.review.sarif import log
+    from pemlang.show.findings import Finding
+    from pemlang.show.sarif import log
 
     found = [Finding("right.pem", Diagnostic(code, "error", code)) for code in catalogue()]
     hold_to_sarif(log(found))

@@ -14,8 +14,8 @@ from click.testing import CliRunner
 import pemlang
 from pemlang.cli.main import cli
 from pemlang.ops import OPERATORS
-from pemlang.review import codes, operators
-from pemlang.review.codes import catalogue
+from pemlang.show import codes, operators
+from pemlang.show.codes import catalogue
 
 SOURCES = Path(pemlang.__file__).parent
 REPOSITORY = SOURCES.parent

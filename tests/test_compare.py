@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from safetensors.numpy import load_file
 from support import PREFIX, config_of, ia3, lora, save, tensors_of
 
+from pemlang.compare.compare import Comparison, SiteChange, compare
 from pemlang.diagnostics import Fault
-from pemlang.review.compare import Comparison, SiteChange, compare
-from pemlang.review.compare_show import as_html, as_json, as_markdown, as_text
+from pemlang.show.compare_show import as_html, as_json, as_markdown, as_text
 
 Dense = dict[str, NDArray[np.float64]]
 

@@ -19,9 +19,9 @@ from safetensors.torch import save_file
 from support import ia3, lora, recipe, tensors_of
 
 from pemlang.cli.main import cli
-from pemlang.review.meaning import Meaning, meaning
-from pemlang.review.meaning_show import NOTHING, as_html, as_json, as_markdown, as_text
-from pemlang.review.sides import file_meaning, side
+from pemlang.compare.meaning import Meaning, meaning
+from pemlang.compare.sides import file_meaning, side
+from pemlang.show.meaning_show import NOTHING, as_html, as_json, as_markdown, as_text
 from pemlang.syntax.files import read_source
 
 ROOT = Path(__file__).parent.parent

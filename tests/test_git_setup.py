@@ -14,8 +14,8 @@ import torch
 from safetensors.torch import save_file
 from support import lora
 
-from pemlang.review import git_diff
-from pemlang.review.tensors import lines
+from pemlang.compare.tensors import lines
+from pemlang.show import git_diff
 
 ROOT = Path(__file__).parent.parent
 TEXT = 'adapter a = "a"\nparam w: number = 0.5\nsave w * a to "out"\n'

@@ -14,8 +14,8 @@ from support import lora, recipe
 
 import pemlang
 from pemlang.cli.main import cli
-from pemlang.review.graph import Edge, Picture, Vertex, as_dot, as_mermaid, picture
-from pemlang.review.svg import as_svg, text_width
+from pemlang.show.graph import Edge, Picture, Vertex, as_dot, as_mermaid, picture
+from pemlang.show.svg import as_svg, text_width
 
 ROOT = Path(__file__).parent.parent
 QUICKSTART = ROOT / "examples" / "quickstart" / "quickstart.pem"

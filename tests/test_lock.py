@@ -21,8 +21,8 @@ from safetensors.torch import save_file
 from support import SITES, build, codes, ia3, lora, recipe, tensors_of
 
 import pemlang
-from pemlang.build.lock import MAX_BYTES
 from pemlang.cli.main import cli
+from pemlang.inputs.lock import MAX_BYTES
 
 ROOT = Path(__file__).parent.parent
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"

@@ -37,21 +37,21 @@ import support
 from click.testing import CliRunner
 
 import pemlang
-from pemlang.build import lock as lock_file
-from pemlang.build import run as build_run
-from pemlang.build import sign as signing
-from pemlang.build import verify as verifying
-from pemlang.build.digests import file_digest
-from pemlang.build.gpu import open_gpu
-from pemlang.build.lock import write_lock
-from pemlang.build.provenance import read_provenance
-from pemlang.build.tensors import Files, source
+from pemlang.artifact import sign as signing
+from pemlang.artifact import verify as verifying
+from pemlang.artifact.provenance import read_provenance
 from pemlang.cli.main import cli
+from pemlang.compare.compare import compare
+from pemlang.compare.sides import opened
 from pemlang.diagnostics import Diagnostic, Fault, render
-from pemlang.formats import hub
-from pemlang.formats.adapter import read_adapter
-from pemlang.review.compare import compare
-from pemlang.review.sides import opened
+from pemlang.execute.cuda import open_gpu
+from pemlang.formats.peft import read_adapter
+from pemlang.inputs import hub
+from pemlang.inputs import lock as lock_file
+from pemlang.inputs.lock import write_lock
+from pemlang.pipeline import build as build_run
+from pemlang.tensorfiles.digests import file_digest
+from pemlang.tensorfiles.reader import Files, source
 
 fmt = importlib.import_module("pemlang.cli.fmt")
 HERE = Path(__file__).parent / "messages"

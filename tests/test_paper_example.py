@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 import pemlang
-from pemlang.build.run import How
+from pemlang.pipeline.build import How
 
 PAPER = Path(__file__).parent.parent / "examples" / "paper"
 RECIPES = sorted(PAPER.glob("*.pem"))

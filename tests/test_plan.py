@@ -19,10 +19,10 @@ from safetensors import safe_open
 from support import SITES, build, config_of, edit, lora, recipe
 
 import pemlang
-from pemlang.build.outlook import Forecast, Outlook
-from pemlang.build.run import How
 from pemlang.cli.main import cli
-from pemlang.review.plan import as_json, as_markdown, as_text
+from pemlang.pipeline.build import How
+from pemlang.pipeline.forecast import Forecast, Outlook
+from pemlang.show.plan import as_json, as_markdown, as_text
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 DECLARED = 'adapter a = "a"\nadapter b = "b"\n'

@@ -22,10 +22,10 @@ from support import Dense, build, delta, gains, ia3, lora, recipe
 
 import pemlang
 from pemlang.cli.main import cli
-from pemlang.review import measure
-from pemlang.review.measure import Measured, Subject, truncation_curve
-from pemlang.review.page import Chart, Column, View, chart, page, table
-from pemlang.review.report import measured_of, sections_of_recipe
+from pemlang.compare import measure
+from pemlang.compare.measure import Measured, Subject, truncation_curve
+from pemlang.show.page import Chart, Column, View, chart, page, table
+from pemlang.show.report import measured_of, sections_of_recipe
 
 ROOT = Path(__file__).parent.parent
 QUICKSTART = Path("examples") / "quickstart" / "quickstart.pem"

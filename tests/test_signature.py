@@ -15,9 +15,9 @@ from safetensors import safe_open
 from support import SITES, ia3, lora
 
 from pemlang.diagnostics import Fault
-from pemlang.formats.adapter import read_adapter
-from pemlang.formats.safetensors import ITEM_SIZE, MAX_HEADER, Entry
+from pemlang.formats.peft import read_adapter
 from pemlang.formats.signature import Malformed, adapter_from, compact, expanded, signature
+from pemlang.tensorfiles.safetensors import ITEM_SIZE, MAX_HEADER, Entry
 
 LAWS = settings(derandomize=True, deadline=None, database=None, max_examples=200)
 

@@ -9,10 +9,10 @@ from click.testing import CliRunner
 from support import lora, recipe
 
 import pemlang
-from pemlang.build.run import How
-from pemlang.build.sweep import Sweep
-from pemlang.build.tensors import Files
 from pemlang.cli.main import cli
+from pemlang.pipeline.build import How
+from pemlang.pipeline.sweep import Sweep
+from pemlang.tensorfiles.reader import Files
 
 TEXT = """adapter a = "a"
 adapter b = "b"
@@ -64,7 +64,7 @@ def test_a_sweep_reads_its_inputs_once(folder: Path, monkeypatch: pytest.MonkeyP
 
     text = TEXT.split("save w *", maxsplit=1)[0]
     path = recipe(folder, text)
-    monkeypatch.setattr("pemlang.build.jobs.verify", lambda *_: [])
+    monkeypatch.setattr("pemlang.pipeline.jobs.verify", lambda *_: [])
     monkeypatch.setattr(Files, "read", counted)
     pemlang.load(path).build(sweep=Sweep("w", tuple(str(i / 10) for i in range(11))))
     sizes = {"a": 0, "b": 0}

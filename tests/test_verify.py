@@ -20,10 +20,12 @@ from safetensors.torch import load_file, save_file
 from support import PREFIX, build, edit, lora, recipe
 
 import pemlang
-from pemlang.build import digests, finish, place
-from pemlang.build.run import How, Sweep
-from pemlang.build.verify import Verified, rebuild, verify
+from pemlang.artifact import staging as place
+from pemlang.artifact import write as finish
+from pemlang.artifact.verify import Verified, rebuild, verify
 from pemlang.cli.main import cli
+from pemlang.pipeline.build import How, Sweep
+from pemlang.tensorfiles import digests
 
 WEIGHTS, CONFIG = "adapter_model.safetensors", "adapter_config.json"
 PROVENANCE = "provenance.json"

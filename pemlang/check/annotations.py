@@ -8,13 +8,13 @@ from fractions import Fraction
 from typing import Any
 
 from pemlang.diagnostics import Fault, listed, nearest, visible
-from pemlang.formats.patterns import targets
-from pemlang.formats.safetensors import NAMES
+from pemlang.formats.peft_patterns import targets
 from pemlang.graph.node import Node
 from pemlang.graph.normal import adapter_type
 from pemlang.graph.numbers import shown
 from pemlang.ops.agree import TITLES
 from pemlang.ops.record import ranks
+from pemlang.tensorfiles.safetensors import NAMES
 
 REFINEMENTS = ("rank", "targets", "dtype")
 

@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 
 from pemlang.check.annotations import check_annotation
 from pemlang.check.conditions import Combined, Comparison, Condition, Known
-from pemlang.check.identities import Identities
 from pemlang.check.kinds import (
     article,
     bind,
@@ -31,11 +30,12 @@ from pemlang.check.scope import (
 )
 from pemlang.check.selections import common, in_layers, whole_layer
 from pemlang.diagnostics import Diagnostic, Fault, Report, nearest, visible
-from pemlang.formats.adapter import Adapter
-from pemlang.formats.sites import Shapes
+from pemlang.formats.peft import Adapter
 from pemlang.graph.node import AdapterType, Graph, ModelType, Node, Num
 from pemlang.graph.normal import adapter_type
 from pemlang.graph.numbers import shown
+from pemlang.inputs.identities import Identities
+from pemlang.modules.sites import Shapes
 from pemlang.ops import FUNCTIONS, INFIX, PREFIX
 from pemlang.ops.exact import restrict
 from pemlang.ops.record import Context, Param, Watch, Within, kind_of

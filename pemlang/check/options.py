@@ -11,7 +11,7 @@ from typing import Any
 
 from pemlang.check.annotations import dtype_name
 from pemlang.diagnostics import Fault, listed, nearest, visible
-from pemlang.formats.adapter import Adapter
+from pemlang.formats.peft import Adapter
 from pemlang.graph.node import AdapterType, Graph, ModelType, Node, plain
 from pemlang.graph.normal import adapter_type
 from pemlang.source import Span

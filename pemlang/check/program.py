@@ -7,12 +7,12 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 from pemlang.diagnostics import Fault, Report, nearest, visible
-from pemlang.formats.disk import is_file
 from pemlang.resources import resource
 from pemlang.source import Source
 from pemlang.syntax import tree as t
 from pemlang.syntax.files import read_source
 from pemlang.syntax.parser import parse
+from pemlang.tensorfiles.disk import is_file
 
 MAX_FILES = 200
 

@@ -14,8 +14,8 @@ from pemlang.cli.values import Memory, SweepOf
 from pemlang.diagnostics import PemError, visible
 
 if TYPE_CHECKING:
-    from pemlang.build.finish import Built
-    from pemlang.build.sweep import Sweep
+    from pemlang.artifact.write import Built
+    from pemlang.pipeline.sweep import Sweep
 
 _SITES_SHOWN = 5
 
@@ -77,7 +77,7 @@ def build(
     provenance. One that is there already and means the same is not made again.
     """
     from pemlang.api import load
-    from pemlang.build.run import How, get_ready
+    from pemlang.pipeline.build import How, get_ready
 
     if sweep is not None and sweep.name in settings:
         raise click.UsageError(f"`{sweep.name}` is both in --set and in --sweep.")
@@ -87,8 +87,8 @@ def build(
         found = load(recipe, settings)
         how = How(threads, memory, device, force, found.lock_beside() if locked else None)
         if dump_kernels:
-            from pemlang.build.machine import default_threads
-            from pemlang.review.kernels import kernels_as_text
+            from pemlang.execute.machine import default_threads
+            from pemlang.show.kernels import kernels_as_text
 
             plan, outputs = found.plan(out, sweep)
             many = threads or default_threads()
@@ -107,7 +107,7 @@ def build(
 
 
 def _line(built: Built) -> str:
-    from pemlang.check.algebra import size_text
+    from pemlang.graph.formula import size_text
 
     path = os.path.relpath(built.path)
     shown = path if not path.startswith("..") else str(Path(built.path))

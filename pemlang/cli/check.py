@@ -10,7 +10,7 @@ import click
 
 from pemlang.cli.common import exit_code, locked_option, recipe_options, say
 from pemlang.diagnostics import PemError, visible
-from pemlang.review.findings import Finding, once
+from pemlang.show.findings import Finding, once
 
 
 @click.command()
@@ -50,7 +50,7 @@ def _findings(recipe: str, settings: Mapping[str, str], locked: bool) -> Iterato
 
 
 def _show(found: list[Finding], form: str) -> None:
-    from pemlang.review import github, sarif
+    from pemlang.show import github, sarif
 
     if form == "sarif":
         click.echo(json.dumps(sarif.log(found), ensure_ascii=False, indent=2))

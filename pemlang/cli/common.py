@@ -13,7 +13,7 @@ from typing import Any, TextIO
 import click
 
 from pemlang.diagnostics import Diagnostic, render, visible
-from pemlang.formats.disk import open_plain, replace_file
+from pemlang.tensorfiles.disk import open_plain, replace_file
 
 Command = Callable[..., Any]
 

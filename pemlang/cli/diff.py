@@ -10,8 +10,8 @@ import click
 
 from pemlang.cli.common import coloured, say, set_option
 from pemlang.diagnostics import Fault, PemError
-from pemlang.formats.disk import is_dir
-from pemlang.formats.hub import SCHEME
+from pemlang.inputs.hub import SCHEME
+from pemlang.tensorfiles.disk import is_dir
 
 
 @click.command()
@@ -32,7 +32,7 @@ def diff(old: str, new: str, settings: dict[str, str], form: str) -> int:
     algebra: a refactoring that means the same is no change. An adapter is a directory, or on the
     hub: how far its weights moved, and where. Adapters that are not there are taken from pem.lock.
     """
-    from pemlang.build.place import placed
+    from pemlang.artifact.staging import placed
 
     adapters = [place.startswith(SCHEME) or is_dir(Path(place)) for place in (old, new)]
     if adapters[0] != adapters[1]:
@@ -49,8 +49,8 @@ def diff(old: str, new: str, settings: dict[str, str], form: str) -> int:
 
 
 def _adapters(old: str, new: str, form: str) -> str:
-    from pemlang.review import compare_show
-    from pemlang.review.compare import compare
+    from pemlang.compare.compare import compare
+    from pemlang.show import compare_show
 
     found = compare(old, new)
     if form == "json":
@@ -61,9 +61,9 @@ def _adapters(old: str, new: str, form: str) -> str:
 
 
 def _recipes(old: str, new: str, settings: dict[str, str], form: str) -> str:
-    from pemlang.review import meaning_show
-    from pemlang.review.meaning import meaning
-    from pemlang.review.sides import opened
+    from pemlang.compare.meaning import meaning
+    from pemlang.compare.sides import opened
+    from pemlang.show import meaning_show
 
     with opened(old, settings) as one, opened(new, settings) as two:
         notes = list(dict.fromkeys([*one.notes, *two.notes]))

@@ -6,7 +6,7 @@ import click
 
 from pemlang.cli.common import USAGE_IS_WRONG
 from pemlang.diagnostics import nearest
-from pemlang.review.codes import catalogue
+from pemlang.show.codes import catalogue
 
 
 @click.command()

@@ -18,8 +18,8 @@ def explain_output(directory: str) -> int:
     Its recipe, its inputs and its meaning, by what the output says of itself; `pem verify` holds
     it to that.
     """
-    from pemlang.build.provenance import read_provenance
-    from pemlang.review.origin import as_text
+    from pemlang.artifact.provenance import read_provenance
+    from pemlang.show.origin import as_text
 
     try:
         click.echo(as_text(read_provenance(Path(directory))))

@@ -13,7 +13,7 @@ import click
 
 from pemlang.cli.common import RECIPE_IS_WRONG, say
 from pemlang.diagnostics import Diagnostic, Fault, PemError, visible
-from pemlang.formats.disk import replace_file
+from pemlang.tensorfiles.disk import replace_file
 
 STDIN = "-"
 

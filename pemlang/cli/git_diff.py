@@ -17,7 +17,7 @@ def git_diff(words: tuple[str, ...]) -> int:
     Git runs it, as `pem git-setup` sets it up, with PATH OLD-FILE OLD-HEX OLD-MODE NEW-FILE
     NEW-HEX NEW-MODE, and with NEW-PATH and what it says of a rename after them.
     """
-    from pemlang.review.git_diff import Change, header, hunks, meaning
+    from pemlang.show.git_diff import Change, header, hunks, meaning
 
     if len(words) not in (7, 9):
         click.echo(f"* Unmerged path {words[0]}")

@@ -16,7 +16,7 @@ def git_tensors(file: Path) -> int:
     differ in a layer alone together, with dtype and shape, and the norm and mean of each. A Git
     LFS pointer and a damaged file are shown as what they are.
     """
-    from pemlang.review.tensors import lines
+    from pemlang.compare.tensors import lines
 
     for line in lines(file):
         click.echo(line)

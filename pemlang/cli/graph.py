@@ -34,8 +34,8 @@ def graph(recipe: str, settings: dict[str, str], form: str, output: Path | None)
     Reads the adapters' configs and file headers only.
     """
     from pemlang.api import load
-    from pemlang.review.graph import TooMany, as_dot, as_mermaid, picture
-    from pemlang.review.svg import as_svg
+    from pemlang.show.graph import TooMany, as_dot, as_mermaid, picture
+    from pemlang.show.svg import as_svg
 
     if output is not None and output.resolve() == Path(recipe).resolve():
         raise click.UsageError("The picture would take the place of the recipe.")

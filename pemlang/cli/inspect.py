@@ -16,7 +16,7 @@ def inspect(directory: str) -> int:
     In a directory or on the hub (hf://org/name@revision): its method, base, sites by pattern, rank
     and scale, and how much it changes in each layer.
     """
-    from pemlang.review.summary import as_text, summarise
+    from pemlang.compare.summary import as_text, summarise
 
     try:
         click.echo(as_text(summarise(directory)))

@@ -14,7 +14,7 @@ from pemlang.cli.common import coloured, recipe_options, say
 from pemlang.diagnostics import Fault, PemError, visible
 
 if TYPE_CHECKING:
-    from pemlang.build.lock import Lock
+    from pemlang.inputs.lock import Lock
 
 
 @click.command()
@@ -28,9 +28,9 @@ def lock(recipes: tuple[str, ...], settings: dict[str, str], form: str) -> int:
     what has changed.
     """
     from pemlang.api import load
-    from pemlang.build.lock import NAME, joined, read_lock, write_lock
-    from pemlang.build.place import placed
-    from pemlang.formats.disk import is_file
+    from pemlang.artifact.staging import placed
+    from pemlang.inputs.lock import NAME, joined, read_lock, write_lock
+    from pemlang.tensorfiles.disk import is_file
 
     found: dict[Path, list[Lock]] = {}
     try:

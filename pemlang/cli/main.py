@@ -11,9 +11,9 @@ from typing import NoReturn
 
 import click
 
-from pemlang.build.machine import for_one_command
 from pemlang.cli.common import INTERRUPTED, USAGE_IS_WRONG
 from pemlang.diagnostics import nearest
+from pemlang.execute.machine import for_one_command
 from pemlang.version import __version__
 
 # Each in a file of its own, imported only when it is called: start-up is part of every command.

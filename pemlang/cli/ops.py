@@ -13,7 +13,7 @@ from pemlang.ops.record import Operator
 @click.argument("name", required=False)
 def ops(name: str | None) -> int:
     """Say what an operator such as lerp does, or list them all."""
-    from pemlang.review.operators import SECTIONS, as_text, use
+    from pemlang.show.operators import SECTIONS, as_text, use
 
     if name is None:
         for title, _, operators in SECTIONS:

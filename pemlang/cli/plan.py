@@ -22,7 +22,7 @@ def plan(recipe: str, settings: dict[str, str], form: str, out: str | None, lock
     are read, but to know a file by its digest.
     """
     from pemlang.api import load
-    from pemlang.review.plan import as_json, as_markdown, as_text
+    from pemlang.show.plan import as_json, as_markdown, as_text
 
     try:
         found = load(recipe, settings).outlook(out, locked)

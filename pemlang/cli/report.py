@@ -11,7 +11,7 @@ from pemlang.cli.common import Bar, refuse_to_replace, say, set_option, write_wh
 from pemlang.diagnostics import Fault, PemError, visible
 
 if TYPE_CHECKING:
-    from pemlang.review.page import Section
+    from pemlang.show.page import Section
 
 
 @click.command()
@@ -36,7 +36,7 @@ def report(target: str, other: str | None, settings: dict[str, str], output: Pat
     what changed; that may be a recipe in git, as main:recipes/merge.pem. The page holds all it
     needs, and loads nothing.
     """
-    from pemlang.review.page import HEAD, page
+    from pemlang.show.page import HEAD, page
 
     refuse_to_replace(output, HEAD)
     bar = Bar()
@@ -63,7 +63,7 @@ def _is_recipe(target: str) -> bool:
 
 def _sections(target: str, settings: dict[str, str], bar: Bar) -> list[Section]:
     from pemlang.api import load
-    from pemlang.review.report import sections_of_adapter, sections_of_recipe
+    from pemlang.show.report import sections_of_adapter, sections_of_recipe
 
     if _is_recipe(target):
         return sections_of_recipe(load(target, settings), bar)
@@ -73,7 +73,7 @@ def _sections(target: str, settings: dict[str, str], bar: Bar) -> list[Section]:
 def _of_two(old: str, new: str, settings: dict[str, str], bar: Bar) -> list[Section]:
     """What differs first; then both, one after the other, as far as they are in the working
     tree."""
-    from pemlang.review.page import Section
+    from pemlang.show.page import Section
 
     if _is_recipe(old) != _is_recipe(new):
         raise click.UsageError("Report on two recipes or on two adapters, not on one of each.")
@@ -87,9 +87,9 @@ def _of_two(old: str, new: str, settings: dict[str, str], bar: Bar) -> list[Sect
 
 
 def _meaning(old: str, new: str, settings: dict[str, str]) -> str:
-    from pemlang.review.meaning import meaning
-    from pemlang.review.meaning_show import as_html
-    from pemlang.review.sides import opened
+    from pemlang.compare.meaning import meaning
+    from pemlang.compare.sides import opened
+    from pemlang.show.meaning_show import as_html
 
     with opened(old, settings) as one, opened(new, settings) as two:
         notes = list(dict.fromkeys([*one.notes, *two.notes]))
@@ -97,7 +97,7 @@ def _meaning(old: str, new: str, settings: dict[str, str]) -> str:
 
 
 def _weights(old: str, new: str) -> str:
-    from pemlang.review.compare import compare
-    from pemlang.review.compare_show import as_html
+    from pemlang.compare.compare import compare
+    from pemlang.show.compare_show import as_html
 
     return as_html(compare(old, new))

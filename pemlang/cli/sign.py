@@ -27,9 +27,9 @@ def sign(directory: str, key: str) -> int:
     are what was built.
     `pem verify DIR --key PUBLIC` holds it to the public key.
     """
-    from pemlang.build.place import placed
-    from pemlang.build.sign import sign as signed
-    from pemlang.build.verify import verify
+    from pemlang.artifact.sign import sign as signed
+    from pemlang.artifact.staging import placed
+    from pemlang.artifact.verify import verify
 
     try:
         with placed(None):

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
-    from pemlang.build.sweep import Sweep
+    from pemlang.pipeline.sweep import Sweep
 
 MAX_SWEEP = 1000
 _UNITS = {"": 1, "B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
@@ -40,7 +40,7 @@ class SweepOf(click.ParamType["Sweep"]):
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> Sweep:
-        from pemlang.build.sweep import Sweep
+        from pemlang.pipeline.sweep import Sweep
 
         name, equals, text = str(value).partition("=")
         if not equals or not name.strip() or not text.strip():

@@ -15,7 +15,7 @@ from pemlang.cli.common import RECIPE_IS_WRONG, coloured, say
 from pemlang.diagnostics import Fault, PemError
 
 if TYPE_CHECKING:
-    from pemlang.build.verify import Finding
+    from pemlang.artifact.verify import Finding
 
 _MARKS = {
     "same": ("✓", "green"),
@@ -66,10 +66,10 @@ def verify(
 
     Takes every digest again, of its files and of what it was made from, and names what differs.
     """
-    from pemlang.build import verify as verifying
-    from pemlang.build.digests import unreadable
-    from pemlang.build.run import How
-    from pemlang.build.sign import signed_by
+    from pemlang.artifact import verify as verifying
+    from pemlang.artifact.sign import signed_by
+    from pemlang.pipeline.build import How
+    from pemlang.tensorfiles.digests import unreadable
 
     place, inputs = Path(directory), None if folder is None else Path(folder)
     try:

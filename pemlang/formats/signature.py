@@ -13,9 +13,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pemlang.formats.adapter import Adapter, assemble
-from pemlang.formats.config import parse_config
-from pemlang.formats.safetensors import ITEM_SIZE, MAX_DIMENSIONS, MAX_HEADER, Entry, Header
+from pemlang.formats.peft import Adapter, assemble
+from pemlang.formats.peft_config import parse_config
+from pemlang.tensorfiles.safetensors import ITEM_SIZE, MAX_DIMENSIONS, MAX_HEADER, Entry, Header
 
 LEAST = 50  # bytes that the header of a file spends on a tensor beside its name
 _NUMBER = re.compile(r"(?<=\.)(?:0|[1-9][0-9]{0,5})(?=\.)")

@@ -14,8 +14,8 @@ from graphlib import TopologicalSorter
 from typing import TYPE_CHECKING, Any
 
 from pemlang.diagnostics import Fault
-from pemlang.formats.adapter import Adapter
-from pemlang.formats.sites import Method, Shapes
+from pemlang.formats.peft import Adapter
+from pemlang.modules.sites import Method, Shapes
 
 if TYPE_CHECKING:
     import networkx as nx

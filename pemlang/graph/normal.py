@@ -14,9 +14,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from fractions import Fraction
 
-from pemlang.formats.sites import Shapes
 from pemlang.graph.coef import ONE, Coef, added, fitted, scaled
 from pemlang.graph.node import AdapterType, Graph, Node
+from pemlang.modules.sites import Shapes
 
 Pair = tuple[Coef, Coef]
 

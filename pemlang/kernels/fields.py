@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pemlang.kernels.dtypes import Array
+from pemlang.tensorfiles.dtypes import Array
 
 TILE = 1 << 18
 """Elements of a tile. Like a block it is the same on any machine, so that sums over tiles are."""

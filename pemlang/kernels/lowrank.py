@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pemlang.diagnostics import Fault
-from pemlang.kernels.dtypes import Array
+from pemlang.tensorfiles.dtypes import Array
 
 Matrix = NDArray[np.float64]
 

@@ -23,7 +23,7 @@ from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from pemlang.kernels.merging import Request
+    from pemlang.kernels.methods import Request
 
 Shape = tuple[int, ...]
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pemlang.diagnostics import Fault
-from pemlang.kernels.dtypes import DTYPES, Array, decoded, too_large, too_small
+from pemlang.tensorfiles.dtypes import DTYPES, Array, decoded, too_large, too_small
 
 WORTH_SAYING = 0.01
 """A relative change by rounding that a reader is told of."""

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from pemlang.kernels.dtypes import Array
 from pemlang.kernels.fields import TILE, drawn
 from pemlang.kernels.lowrank import Matrix
+from pemlang.tensorfiles.dtypes import Array
 
 SMALL = 512
 """Of min(rows, columns): an exact decomposition is quick there."""

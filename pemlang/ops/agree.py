@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from pemlang.diagnostics import Fault, listed, visible
-from pemlang.formats.sites import Method, Shapes
 from pemlang.graph.node import AdapterType, Node
 from pemlang.graph.normal import adapter_type
+from pemlang.modules.sites import Method, Shapes
 from pemlang.ops.record import Context, ranks, scales
 
 TITLES = {"lora": "LoRA", "ia3": "(IA)³", "dense": "dense"}

@@ -11,9 +11,9 @@ from pemlang.ops.merge import WEIGHTS, Kind, many, total_rank
 from pemlang.ops.record import Operator, Param, Within
 
 if TYPE_CHECKING:
-    from pemlang.kernels.dtypes import Array
     from pemlang.kernels.lowrank import Arrays
-    from pemlang.kernels.merging import Found, Method, Request, Settings
+    from pemlang.kernels.methods import Found, Method, Request, Settings
+    from pemlang.tensorfiles.dtypes import Array
 
 RIDGE = 1e-9
 """Of the mean diagonal: directions that no input had are left as they are nearly nothing."""

@@ -30,7 +30,7 @@ from pemlang.ops.record import (
 from pemlang.ops.schedule import Arithmetic, Schedule
 
 if TYPE_CHECKING:
-    from pemlang.kernels.factors import Factors
+    from pemlang.modules.factors import Factors
 
 
 def _p(name: str, *kinds: str) -> Param:
@@ -295,7 +295,7 @@ def _sum_scales(node: Node) -> Mapping[str, float]:
 def _lower_sum(
     run: Run, node: Node, site: str, args: Mapping[Node, Factors | None]
 ) -> Factors | None:
-    from pemlang.kernels.factors import Factors, concatenated, weighted
+    from pemlang.modules.factors import Factors, concatenated, weighted
 
     parts = []
     for number, arg in _terms_at(node, site):

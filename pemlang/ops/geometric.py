@@ -14,7 +14,7 @@ from pemlang.ops.record import Operator, Param, Within
 
 if TYPE_CHECKING:
     from pemlang.kernels.lowrank import Matrix
-    from pemlang.kernels.merging import Method, Settings
+    from pemlang.kernels.methods import Method, Settings
 
 STAYS = "the sum of the adapters'"
 NEARLY_PARALLEL = 0.9995
@@ -25,7 +25,7 @@ Coefficients = Callable[["Matrix", Sequence[float], "Settings"], Any]
 
 def _by(coefficients: Coefficients) -> Callable[[], Method]:
     def made() -> Method:
-        from pemlang.kernels.merging import Combination
+        from pemlang.kernels.methods import Combination
 
         return Combination(coefficients)
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from pemlang.formats.adapter import Adapter
+from pemlang.formats.peft import Adapter
 from pemlang.graph.node import Node
 from pemlang.ops.record import NodeKind, Run, node_kind
 
 if TYPE_CHECKING:
-    from pemlang.kernels.factors import Factors
+    from pemlang.modules.factors import Factors
 
 
 def _adapter(node: Node) -> Adapter:

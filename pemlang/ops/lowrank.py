@@ -23,7 +23,7 @@ from pemlang.ops.sparse import MAGNITUDE, kept_by_magnitude
 
 if TYPE_CHECKING:
     from pemlang.kernels.lowrank import Matrix
-    from pemlang.kernels.merging import Method, Settings
+    from pemlang.kernels.methods import Method, Settings
 
 Pairs = Sequence[tuple["Matrix", "Matrix"]]
 """A and s·B of each adapter at a site."""
@@ -37,7 +37,7 @@ Make = Callable[[Pairs, Sequence[float], "Settings", int], "tuple[Matrix, Matrix
 
 def _by(make: Make) -> Callable[[], Method]:
     def made() -> Method:
-        from pemlang.kernels.merging import Factorised
+        from pemlang.kernels.methods import Factorised
 
         return Factorised(make)
 
@@ -217,7 +217,7 @@ def _extract_subtract(gram: Matrix, weights: Sequence[float], s: Settings) -> An
 
 
 def _rows() -> Method:
-    from pemlang.kernels.merging import Combination
+    from pemlang.kernels.methods import Combination
 
     return Combination(_extract_subtract, rowwise=True)
 

@@ -11,11 +11,11 @@ from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
 from pemlang.diagnostics import Fault, listed, visible
-from pemlang.formats.adapter import FLOATS, Adapter
-from pemlang.formats.sites import SiteShape
+from pemlang.formats.peft import FLOATS, Adapter
 from pemlang.graph.node import Graph, Node, Num, plain
 from pemlang.graph.normal import adapter_type
 from pemlang.graph.numbers import shown
+from pemlang.modules.sites import SiteShape
 from pemlang.ops import parameters
 from pemlang.ops.agree import TITLES, need_method
 from pemlang.ops.exact import TERMS
@@ -35,8 +35,8 @@ from pemlang.ops.record import (
 from pemlang.ops.shaping import unmeasured, whole_rank
 
 if TYPE_CHECKING:
-    from pemlang.kernels.factors import Factors
-    from pemlang.kernels.merging import Method
+    from pemlang.kernels.methods import Method
+    from pemlang.modules.factors import Factors
 
 SHARE = Within(Fraction(0), Fraction(1), open=True)
 """A share that is not nothing."""
@@ -269,8 +269,8 @@ def _cut(graph: Graph, node: Node, rank: int) -> Node | None:
 
 
 def _lower(run: Run, node: Node, site: str, args: Mapping[Node, Factors | None]) -> Factors | None:
-    from pemlang.kernels.factors import Factors, padded, zeros
-    from pemlang.kernels.merging import METHODS, Elementwise, Request
+    from pemlang.kernels.methods import METHODS, Elementwise, Request
+    from pemlang.modules.factors import Factors, padded, zeros
 
     name, over, limit, weights, settings = node.attrs
     if all(args[arg] is None for arg in node.args):

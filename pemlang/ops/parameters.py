@@ -37,7 +37,7 @@ from pemlang.ops.schedule import Schedule
 from pemlang.ops.shaping import unmeasured
 
 if TYPE_CHECKING:
-    from pemlang.kernels.factors import Factors
+    from pemlang.modules.factors import Factors
 
 _PLUS: Pair = (coefs.ONE, coefs.ONE)
 _MINUS: Pair = (coefs.ONE, MINUS_ONE)
@@ -231,7 +231,7 @@ def _mix_scales(node: Node) -> Mapping[str, float]:
 def _lower_mix(
     run: Run, node: Node, site: str, args: Mapping[Node, Factors | None]
 ) -> Factors | None:
-    from pemlang.kernels.factors import Factors, padded, weighted
+    from pemlang.modules.factors import Factors, padded, weighted
 
     parts = []
     for arg, (alpha, beta) in zip(node.args, node.attrs[1], strict=True):

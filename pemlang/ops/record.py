@@ -13,8 +13,8 @@ from pemlang.graph.node import AdapterType, Graph, ModelType, Node, Num, NumberT
 
 if TYPE_CHECKING:
     # A check reads these records and never a tensor: what computes is imported where it runs.
-    from pemlang.kernels.factors import Factors
     from pemlang.kernels.program import Builder, Value
+    from pemlang.modules.factors import Factors
 
 
 @dataclass(frozen=True)

@@ -9,10 +9,10 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from pemlang.diagnostics import Fault, listed, visible
-from pemlang.formats.sites import Shapes, SiteShape
 from pemlang.graph.node import AdapterType, Node, Num
 from pemlang.graph.normal import adapter_type
 from pemlang.graph.numbers import shown
+from pemlang.modules.sites import Shapes, SiteShape
 from pemlang.ops.agree import need_method, operand, same_space
 from pemlang.ops.record import (
     NODE_KINDS,
@@ -29,7 +29,7 @@ from pemlang.ops.record import (
 )
 
 if TYPE_CHECKING:
-    from pemlang.kernels.factors import Factors
+    from pemlang.modules.factors import Factors
 
 MAX_RANK = 1 << 20
 
@@ -149,7 +149,7 @@ def _compress_scales(node: Node) -> Mapping[str, float]:
 def _lower_compress(
     run: Run, node: Node, site: str, args: Mapping[Node, Factors | None]
 ) -> Factors | None:
-    from pemlang.kernels.factors import truncated
+    from pemlang.modules.factors import truncated
 
     part = args[node.args[0]]
     limit, energy = node.attrs
@@ -221,7 +221,7 @@ def _pad_ranks(node: Node) -> Mapping[str, int]:
 
 
 def _lower_pad(run: Run, node: Node, site: str, args: Mapping[Node, Factors | None]) -> Factors:
-    from pemlang.kernels.factors import padded, zeros
+    from pemlang.modules.factors import padded, zeros
 
     part, rank = args[node.args[0]], node.attrs[0]
     if part is None:
@@ -273,7 +273,7 @@ def _rescale(ctx: Context, x: Node, like: Node) -> Node:
 def _lower_rescale(
     run: Run, node: Node, site: str, args: Mapping[Node, Factors | None]
 ) -> Factors | None:
-    from pemlang.kernels.factors import rescaled
+    from pemlang.modules.factors import rescaled
 
     part = args[node.args[0]]
     return None if part is None else rescaled(run.builder, part, scales(node)[site])

@@ -28,9 +28,9 @@ from pemlang.ops.sparse import (
 )
 
 if TYPE_CHECKING:
-    from pemlang.kernels.dtypes import Array
     from pemlang.kernels.fields import Field
-    from pemlang.kernels.merging import Method, Settings
+    from pemlang.kernels.methods import Method, Settings
+    from pemlang.tensorfiles.dtypes import Array
 
 ELECT = Param("elect", ("word",), "total", words=("total", "frequency"))
 NORMALIZE = Param("normalize", ("word",), "count", words=("count", "weights", "off"))
@@ -77,7 +77,7 @@ def _agreeing(
 
 def _elected(pruning: Pruning) -> Callable[[], Method]:
     def made() -> Method:
-        from pemlang.kernels.merging import Elementwise
+        from pemlang.kernels.methods import Elementwise
 
         def at(
             field: Field, rows: slice, weights: Sequence[float], known: Any, s: Settings
@@ -146,7 +146,7 @@ def _sce_at(field: Field, rows: slice, weights: Sequence[float], known: Any, s: 
 
 
 def _sce() -> Method:
-    from pemlang.kernels.merging import Elementwise
+    from pemlang.kernels.methods import Elementwise
 
     return Elementwise(_sce_look, _sce_at)
 
@@ -165,7 +165,7 @@ def _near_at(field: Field, rows: slice, weights: Sequence[float], known: Any, s:
 
 
 def _near() -> Method:
-    from pemlang.kernels.merging import Elementwise
+    from pemlang.kernels.methods import Elementwise
 
     return Elementwise(lambda field, s: None, _near_at)
 

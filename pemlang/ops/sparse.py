@@ -16,9 +16,9 @@ from pemlang.ops.merge import DENSITY, OVER, RANK, SCALE, SEED, WEIGHTS, Kind, m
 from pemlang.ops.record import Operator, Param, Within
 
 if TYPE_CHECKING:
-    from pemlang.kernels.dtypes import Array
     from pemlang.kernels.fields import Draws, Field
-    from pemlang.kernels.merging import Method, Settings
+    from pemlang.kernels.methods import Method, Settings
+    from pemlang.tensorfiles.dtypes import Array
 
 NOTHING = Fraction(0)
 RESCALE = Param("rescale", ("word",), "density", words=("density", "l1", "off"))
@@ -168,7 +168,7 @@ LIKELIER = Pruning(_no_look, _likelier, draws=True)
 
 def _summed(pruning: Pruning) -> Callable[[], Method]:
     def made() -> Method:
-        from pemlang.kernels.merging import Elementwise
+        from pemlang.kernels.methods import Elementwise
 
         def at(
             field: Field, rows: slice, weights: Sequence[float], known: Any, s: Settings

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 import pytest
 import torch
 
-from pemlang.build import gpu
+from pemlang.execute import cuda as gpu
 
 DEVICES = [
     pytest.param("cpu", id="interpreter"),

@@ -8,9 +8,9 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from pemlang.kernels.dtypes import stored_dtype
-from pemlang.kernels.elementwise import Arena, Kernel, rounded
+from pemlang.execute.elementwise import Arena, Kernel, rounded
 from pemlang.kernels.program import Builder, Program, slot
+from pemlang.tensorfiles.dtypes import stored_dtype
 
 Bits = NDArray[np.generic]
 

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from loops import encoded
 from numpy.typing import NDArray
 
-from pemlang.kernels.dtypes import DTYPES, decoded
 from pemlang.kernels.program import Builder, Piece, Value
+from pemlang.tensorfiles.dtypes import DTYPES, decoded
 
 STORED = tuple(DTYPES)
 WORK = ("F32", "F64")

@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from loops import encoded
 from numpy.typing import NDArray
 
-from pemlang.kernels.dtypes import DTYPES, decoded, stored_dtype
-from pemlang.kernels.elementwise import rounded
+from pemlang.execute.elementwise import rounded
+from pemlang.tensorfiles.dtypes import DTYPES, decoded, stored_dtype
 
 TORCH = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,

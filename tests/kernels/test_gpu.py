@@ -20,12 +20,12 @@ from hypothesis import strategies as st
 from loops import encoded
 from numpy.typing import NDArray
 
-from pemlang.build.gpu import Gpu
-from pemlang.build.kernel_files import module_of
-from pemlang.kernels.dtypes import DTYPES, decoded, stored_dtype
-from pemlang.kernels.gpu import MOST_TENSORS, runs_on_gpu, triton_source
+from pemlang.execute.cuda import Gpu
+from pemlang.execute.kernel_files import module_of
 from pemlang.kernels.interpret import interpret
 from pemlang.kernels.program import Builder, Piece, Program, Value, exact_dtypes, loaded, stored
+from pemlang.kernels.triton import MOST_TENSORS, runs_on_gpu, triton_source
+from pemlang.tensorfiles.dtypes import DTYPES, decoded, stored_dtype
 
 # Numbers overflow on purpose, in the interpreter's NumPy too.
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")

@@ -20,19 +20,21 @@ import torch
 from gpu_support import DEVICES, opened
 from loops import encoded
 
-from pemlang.build import gpu as gpu_build
-from pemlang.build import kernel_files, plan, stream
-from pemlang.build.gpu import Gpu
-from pemlang.build.plan import Failed, OutputPlan, Plan, Sink
-from pemlang.build.run import plan_of
-from pemlang.build.tensors import Files
-from pemlang.build.tensors import Source as Tensor
 from pemlang.diagnostics import Fault
-from pemlang.kernels.dtypes import DTYPES
-from pemlang.kernels.elementwise import BLOCK
-from pemlang.kernels.gpu import triton_source
+from pemlang.execute import cuda as gpu_build
+from pemlang.execute import kernel_files
+from pemlang.execute import local as stream
+from pemlang.execute.cuda import Gpu
+from pemlang.execute.elementwise import BLOCK
 from pemlang.kernels.program import Builder, Program, Value
+from pemlang.kernels.triton import triton_source
+from pemlang.lower import plan
+from pemlang.lower.plan import Failed, OutputPlan, Plan, Sink
+from pemlang.pipeline.build import plan_of
 from pemlang.source import Source
+from pemlang.tensorfiles.dtypes import DTYPES
+from pemlang.tensorfiles.reader import Files
+from pemlang.tensorfiles.reader import Source as Tensor
 
 BUDGET = 1 << 30
 SIZES = (7, BLOCK - 3, 2 * BLOCK, 1, BLOCK // 2, 900_001)
@@ -278,7 +280,9 @@ def test_what_keeps_triton_from_working_is_told(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_torch_is_imported_for_a_gpu_only() -> None:
-    said = "import pemlang.build.gpu, sys; sys.exit(bool({'torch', 'triton'} & set(sys.modules)))"
+    said = (
+        "import pemlang.execute.cuda, sys; sys.exit(bool({'torch', 'triton'} & set(sys.modules)))"
+    )
     subprocess.run([sys.executable, "-c", said], check=True)
 
 

@@ -10,8 +10,8 @@ from loops import encoded
 from numpy.typing import NDArray
 
 from pemlang.diagnostics import Fault
-from pemlang.kernels.dtypes import DTYPES, decoded
 from pemlang.kernels.rounding import WORTH_SAYING, NotFinite, Seen, look
+from pemlang.tensorfiles.dtypes import DTYPES, decoded
 
 DRAWN = settings(deadline=None, max_examples=300)
 

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from pemlang.execute.matrices import bytes_at_work, execute
 from pemlang.kernels.interpret import interpret
 from pemlang.kernels.lowrank import (
     MAX_CONDITION,
@@ -19,7 +20,6 @@ from pemlang.kernels.lowrank import (
     triangle,
     truncate,
 )
-from pemlang.kernels.matrices import bytes_at_work, execute
 from pemlang.kernels.program import Builder
 
 Matrix = NDArray[np.float64]

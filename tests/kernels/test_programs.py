@@ -14,11 +14,11 @@ from loops import encoded
 from numpy.typing import NDArray
 from programs import Drawn, programs, tensors
 
-from pemlang.kernels.dtypes import DTYPES, decoded
-from pemlang.kernels.elementwise import BLOCK, CACHED, Arena, Kernel, block_of, bytes_at_work
+from pemlang.execute.elementwise import BLOCK, CACHED, Arena, Kernel, block_of, bytes_at_work
+from pemlang.execute.matrices import execute
 from pemlang.kernels.interpret import interpret
-from pemlang.kernels.matrices import execute
 from pemlang.kernels.program import Builder, Program
+from pemlang.tensorfiles.dtypes import DTYPES, decoded
 
 KERNELS = settings(deadline=None, max_examples=150, suppress_health_check=[HealthCheck.too_slow])
 Bits = NDArray[np.generic]

@@ -14,11 +14,11 @@ from safetensors.torch import load_file, save_file
 from support import build, ia3, lora, recipe, tensors_of
 
 import pemlang
-from pemlang.build import digests
-from pemlang.build.run import How
-from pemlang.build.stream import _Worker
-from pemlang.build.tensors import Files
-from pemlang.kernels import elementwise
+from pemlang.execute import elementwise
+from pemlang.execute.local import _Worker
+from pemlang.pipeline.build import How
+from pemlang.tensorfiles import digests
+from pemlang.tensorfiles.reader import Files
 
 DECLARED = """adapter a = "a"
 adapter b = "b"
@@ -44,7 +44,7 @@ OPTIONS = ["", " with rank=3", " with energy=0.8", " with dtype=f16", " with dty
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setattr(elementwise, "BLOCK", 64)
-    monkeypatch.setattr("pemlang.build.stream.RUN", 2)
+    monkeypatch.setattr("pemlang.execute.local.RUN", 2)
     for seed, name in enumerate("abc"):
         lora(tmp_path / name, seed, dtype=torch.bfloat16 if name == "b" else torch.float32)
     ia3(tmp_path / "i", 1)
@@ -139,7 +139,7 @@ def test_each_byte_is_read_once_for_all_outputs(
             read[file.parent.name, byte] = read.get((file.parent.name, byte), 0) + 1
         real(self, file, start, out)
 
-    monkeypatch.setattr("pemlang.build.jobs.verify", lambda *_: [])
+    monkeypatch.setattr("pemlang.pipeline.jobs.verify", lambda *_: [])
     monkeypatch.setattr(Files, "read", counted)
     text = "".join(f'save {n} ⊗ a ⊕ c to "x{n}"\n' for n in range(2, 9))
     build(folder, 'adapter a = "a"\nadapter c = "c"\n' + text)
@@ -205,14 +205,14 @@ def cut(path: Path) -> None:
 def test_a_file_that_changes_meanwhile_is_told(
     folder: Path, monkeypatch: pytest.MonkeyPatch, change: Callable[[Path], None]
 ) -> None:
-    real = pemlang.build.jobs.make_plan  # type: ignore[attr-defined]
+    real = pemlang.pipeline.jobs.make_plan  # type: ignore[attr-defined]
 
     def late(*args: object) -> object:
         found = real(*args)
         change(folder / "a" / "adapter_model.safetensors")
         return found
 
-    monkeypatch.setattr("pemlang.build.jobs.make_plan", late)
+    monkeypatch.setattr("pemlang.pipeline.jobs.make_plan", late)
     with pytest.raises(pemlang.PemError) as wrong:
         build(folder, DECLARED + 'save a ⊕ c to "out/x"\n')
     assert [said.code for said in wrong.value.diagnostics] == ["PEM0412"]

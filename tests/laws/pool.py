@@ -16,11 +16,11 @@ from spec import verify
 from support import ia3, lora, recipe
 
 import pemlang
-from pemlang.build.jobs import identified
-from pemlang.build.sweep import Point
 from pemlang.check.checked import Checked
 from pemlang.diagnostics import PemError, PemWarning
 from pemlang.graph.node import Node
+from pemlang.pipeline.jobs import identified
+from pemlang.pipeline.sweep import Point
 from pemlang.source import Source
 
 ROWS = {"q": (6, 8), "v": (4, 8)}

@@ -17,7 +17,7 @@ from pool import ALL, GAIN, LAWS, Pool, Q, V, declared
 from reference import Reference
 from support import delta, lora, save, tensors_of
 
-from pemlang.build.evaluate import Evaluator
+from pemlang.lower.evaluate import Evaluator
 
 PLAIN = World(LORA.leaves, LORA.sets, LORA.selectors, measured=False)
 ONE_SITE = {"m.layers.0.q": (6, 8)}

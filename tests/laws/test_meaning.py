@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pool import LAWS, Pool, declared
 from test_semantic_hash import refactored
 
-from pemlang.review.meaning import Meaning, meaning
+from pemlang.compare.meaning import Meaning, meaning
 
 SAVE = 'save x to "out"\n'
 NAMES = {"a": "α", "t": "tiny"}

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from peft_made import declared
 from support import PREFIX, SITES, Dense, build, config_of, delta, error, lora, save, tensors_of
 
-from pemlang.build.run import Built
+from pemlang.pipeline.build import Built
 
 SITE = "layer.0.fc"
 

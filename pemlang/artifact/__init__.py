@@ -1,0 +1,1 @@
+"""What an output is on disk: staged, written, described, verified and signed."""

@@ -1,0 +1,93 @@
+"""The README.md of an output: what it is, where it came from, how to load it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from pemlang.artifact.staging import MARK
+from pemlang.inputs.hub import HUB_NAME
+from pemlang.markup import code, markdown
+from pemlang.version import __version__
+
+
+@dataclass(frozen=True)
+class Input:
+    """An input as the card lists it."""
+
+    name: str
+    path: str
+    digests: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Card:
+    """What a card tells.
+
+    Attributes:
+        title: the output's directory name.
+        expression: what was saved, as written.
+        method, base: of the adapter.
+        recipe_name, recipe: the file and its text.
+        params: the values of its params.
+        inputs: what it was made from.
+        imports: the recipes it imports, and the digests of their text.
+        semantic_hash: equal for outputs of equal meaning.
+        notes: what truncation lost, and the like.
+    """
+
+    title: str
+    expression: str
+    method: str
+    base: str | None
+    recipe_name: str
+    recipe: str
+    params: Mapping[str, str]
+    inputs: Sequence[Input]
+    imports: Mapping[str, str]
+    semantic_hash: str
+    notes: Sequence[str]
+
+
+def write_card(card: Card) -> str:
+    """The card as Markdown. Names are untrusted: nothing in them is markup."""
+    lines = ["---", "library_name: peft"]
+    if card.base and HUB_NAME.fullmatch(card.base):
+        lines.append(f"base_model: {json.dumps(card.base)}")
+    lines += ["tags:", f"- {card.method}", "- pemlang", "---", MARK, ""]
+    lines += [f"# {markdown(card.title)}", ""]
+    base = f" for {markdown(card.base)}" if card.base else ""
+    title = {"lora": "LoRA", "ia3": "(IA)³"}[card.method]
+    lines += [f"A {title} adapter{base}, composed without training: {code(card.expression)}.", ""]
+    lines += [f"- {markdown(note)}" for note in card.notes] + [""] * bool(card.notes)
+    lines += ["## Load it", "", *_loading(card), "", "## Made from", ""]
+    for one in card.inputs:
+        lines.append(f"- {code(one.name)} = {code(one.path)}")
+        files = one.digests.items()
+        lines += [f"  - {markdown(file)}: blake3 `{digest}`" for file, digest in files]
+    lines += [f"- {code(name)}: blake3 `{digest}`" for name, digest in card.imports.items()]
+    lines += ["", f"Semantic hash: `{card.semantic_hash}`", ""]
+    lines += [f"## The recipe, {markdown(card.recipe_name)}", ""]
+    if card.params:
+        values = ", ".join(code(f"{name} = {value}") for name, value in card.params.items())
+        lines += [f"Built by pemlang {__version__} with {values}.", ""]
+    else:
+        lines += [f"Built by pemlang {__version__}.", ""]
+    longest = max((len(run) for run in re.findall(r"`{3,}", card.recipe)), default=2)
+    fence = "`" * (longest + 1)
+    lines += [f"{fence}text", card.recipe.rstrip("\n"), fence, ""]
+    return "\n".join(lines)
+
+
+def _loading(card: Card) -> list[str]:
+    known = card.base if card.base and HUB_NAME.fullmatch(card.base) else "the model it belongs to"
+    return [
+        "```python",
+        "from peft import PeftModel",
+        "",
+        f"base_model = ...  # {known}, as transformers loads it",
+        "model = PeftModel.from_pretrained(base_model, path_of_this_directory)",
+        "```",
+    ]

@@ -1,0 +1,301 @@
+"""Where an output came from: an in-toto statement with a SLSA v1 provenance beside its tensors.
+
+It names no absolute path but those the recipe itself names, and no time, so that it is the same
+to the byte wherever and whenever a recipe is built. See https://slsa.dev/spec/v1.0/provenance.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pemlang.diagnostics import Fault, visible
+from pemlang.formats.peft import CONFIG, WEIGHTS
+from pemlang.tensorfiles.digests import ALGORITHM, text_digest
+from pemlang.tensorfiles.disk import open_plain
+from pemlang.tensorfiles.jsons import parse_json
+from pemlang.version import LANGUAGE, __version__
+
+NAME = "provenance.json"
+CARD = "README.md"
+FILES = frozenset({CONFIG, WEIGHTS, CARD})
+"""What every output consists of, beside its provenance."""
+
+STATEMENT = "https://in-toto.io/Statement/v1"
+PREDICATE = "https://slsa.dev/provenance/v1"
+BUILD = "urn:pemlang:build:v1"
+MAX_BYTES = 64 << 20
+
+
+@dataclass(frozen=True)
+class Material:
+    """A file that an output was made from.
+
+    Attributes:
+        name: what the recipe calls the adapter or import.
+        source: the adapter as the recipe names it, seen from its folder; empty for an import.
+        uri: where the file is, seen from there; for the hub with its revision.
+        digest: its BLAKE3; of an import, that of its text.
+    """
+
+    name: str
+    source: str
+    uri: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A file of an output.
+
+    Attributes:
+        sha256, blake3: its digests.
+        parts: what it holds, so that a change can be named: a config's fields, or the BLAKE3 of
+            each tensor.
+    """
+
+    sha256: str
+    blake3: str
+    parts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Loss:
+    """What truncation took from one output: relative Frobenius error, in all and per site."""
+
+    total: float
+    sites: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What is known of an output once it has been made, for a build that need not make it again.
+
+    Attributes:
+        method: lora or ia3.
+        sites, rank, size: how many modules it changes, the largest rank (0 for (IA)³), the bytes
+            of its tensors' file.
+        losses: what truncation took, by the key of the node of the graph that cut.
+        rounding: how much the dtype of the file changes it, relative to its norm.
+        is_zero: whether it does nothing.
+    """
+
+    method: str
+    sites: int
+    rank: int
+    size: int
+    losses: Mapping[str, Loss]
+    rounding: float
+    is_zero: bool
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """All of a statement.
+
+    Attributes:
+        recipe, text: the recipe's file name, and its text.
+        settings: the values that were given for its params, as text.
+        params: the values of all its params.
+        output, expression: where the recipe saves, and what, as written.
+        normal_form: the same by algebra.
+        semantic_hash: equal for outputs of equal meaning.
+        materials: what it was made from.
+        subjects: its files.
+        outcome: what came out.
+        tool, language: the versions that made it.
+    """
+
+    recipe: str
+    text: str
+    settings: Mapping[str, str]
+    params: Mapping[str, str]
+    output: str
+    expression: str
+    normal_form: str
+    semantic_hash: str
+    materials: Sequence[Material]
+    subjects: Mapping[str, Subject]
+    outcome: Outcome
+    tool: str = __version__
+    language: int = LANGUAGE
+
+    def as_text(self) -> str:
+        """The statement, stable to the byte."""
+        subjects = [
+            {
+                "name": name,
+                "digest": {"sha256": one.sha256, ALGORITHM: one.blake3},
+                **({"annotations": {"parts": dict(one.parts)}} if one.parts else {}),
+            }
+            for name, one in sorted(self.subjects.items())
+        ]
+        dependencies = [
+            {
+                "name": one.name,
+                "uri": one.uri,
+                "digest": {ALGORITHM: one.digest},
+                **({"annotations": {"source": one.source}} if one.source else {}),
+            }
+            for one in self.materials
+        ]
+        asked = {
+            "recipe": {"name": self.recipe, "text": self.text},
+            "settings": dict(self.settings),
+            "params": dict(self.params),
+            "output": self.output,
+            "expression": self.expression,
+        }
+        details: dict[str, Any] = {
+            "builder": {
+                "id": "urn:pemlang",
+                "version": {"pemlang": self.tool, "language": str(self.language)},
+            },
+            "byproducts": [{"name": "outcome", "annotations": asdict(self.outcome)}],
+        }
+        followed = {"normalForm": self.normal_form, "semanticHash": self.semantic_hash}
+        statement = {
+            "_type": STATEMENT,
+            "subject": subjects,
+            "predicateType": PREDICATE,
+            "predicate": {
+                "buildDefinition": {
+                    "buildType": BUILD,
+                    "externalParameters": asked,
+                    "internalParameters": followed,
+                    "resolvedDependencies": dependencies,
+                },
+                "runDetails": details,
+            },
+        }
+        details["byproducts"].append(_digest_of(statement))
+        return json.dumps(statement, indent=1) + "\n"
+
+
+def _digest_of(statement: object) -> dict[str, Any]:
+    """The statement's own digest, which stands last in it: a change of one byte shows. It keeps
+    nobody from changing both; that is what a signature is for."""
+    return {"name": NAME, "digest": {ALGORITHM: text_digest(json.dumps(statement))}}
+
+
+def read_provenance(directory: Path) -> Provenance:
+    """The statement of an output; raises PEM0810 where there is none that pemlang wrote."""
+    path = directory / NAME
+    try:
+        with open_plain(path) as file:
+            data = file.read(MAX_BYTES + 1)
+        found = _parsed(parse_json(data) if len(data) <= MAX_BYTES else None)
+        if found.as_text().encode() == data:
+            return found
+        why = f"{visible(path)} is not what the build wrote"
+    except FileNotFoundError:
+        why = f"{visible(directory)} has no {NAME}"
+    except OSError as error:
+        why = f"cannot read {visible(path)}: {error.strerror or error}"
+    except (ValueError, LookupError, TypeError, AttributeError):
+        why = f"{visible(path)} is no provenance that this version of pemlang reads"
+    raise Fault("PEM0810", why, "build the adapter again with `pem build`")
+
+
+def _parsed(found: Any) -> Provenance:
+    """A statement by its fields; what is missing or of another type raises one of what is caught
+    above."""
+    if (found["_type"], found["predicateType"]) != (STATEMENT, PREDICATE):
+        raise ValueError
+    definition = found["predicate"]["buildDefinition"]
+    details = found["predicate"]["runDetails"]
+    asked, followed = definition["externalParameters"], definition["internalParameters"]
+    if definition["buildType"] != BUILD:
+        raise ValueError
+    versions = details["builder"]["version"]
+    outcome = details["byproducts"][0]["annotations"]
+    subjects = {
+        _text(one["name"]): Subject(
+            _text(one["digest"]["sha256"]),
+            _text(one["digest"][ALGORITHM]),
+            _object(one.get("annotations", {}).get("parts", {})),
+        )
+        for one in found["subject"]
+    }
+    if not subjects.keys() >= FILES:
+        raise ValueError
+    return Provenance(
+        recipe=_file_name(asked["recipe"]["name"]),
+        text=_text(asked["recipe"]["text"]),
+        settings=_texts(asked["settings"]),
+        params=_texts(asked["params"]),
+        output=_text(asked["output"]),
+        expression=_text(asked["expression"]),
+        normal_form=_text(followed["normalForm"]),
+        semantic_hash=_text(followed["semanticHash"]),
+        materials=[
+            Material(
+                _text(one["name"]),
+                _text(one.get("annotations", {}).get("source", "")),
+                _text(one["uri"]),
+                _text(one["digest"][ALGORITHM]),
+            )
+            for one in definition["resolvedDependencies"]
+        ],
+        subjects=subjects,
+        outcome=Outcome(
+            _method(outcome["method"]),
+            _count(outcome["sites"]),
+            _count(outcome["rank"]),
+            _count(outcome["size"]),
+            {
+                _text(key): Loss(
+                    _share(loss["total"]), {_text(k): _share(v) for k, v in loss["sites"].items()}
+                )
+                for key, loss in outcome["losses"].items()
+            },
+            _share(outcome["rounding"]),
+            outcome["is_zero"] is True,
+        ),
+        tool=_text(versions["pemlang"]),
+        language=_count(int(_text(versions["language"]))),
+    )
+
+
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value
+
+
+def _file_name(value: Any) -> str:
+    name = _text(value)
+    if not name or not name.isprintable() or name != Path(name).name:
+        raise ValueError
+    return name
+
+
+def _object(value: Any) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise TypeError
+    return value
+
+
+def _count(value: Any) -> int:
+    if type(value) is not int or not 0 <= value < 1 << 63:
+        raise ValueError
+    return value
+
+
+def _share(value: Any) -> float:
+    if type(value) not in (int, float) or not 0 <= value < 1e9:
+        raise ValueError
+    return float(value)
+
+
+def _method(value: Any) -> str:
+    if value not in ("lora", "ia3"):
+        raise ValueError
+    return _text(value)
+
+
+def _texts(value: Any) -> dict[str, str]:
+    return {_text(name): _text(one) for name, one in value.items()}

@@ -1,0 +1,91 @@
+"""Signatures over a whole output, through the package model-signing (OpenSSF): `model.sig` beside
+the tensors, which any tool that reads that format verifies."""
+
+from __future__ import annotations
+
+import secrets
+from pathlib import Path
+from typing import Any
+
+from pemlang.artifact.provenance import read_provenance
+from pemlang.artifact.verify import SIGNATURE
+from pemlang.diagnostics import Fault, visible
+from pemlang.tensorfiles.disk import is_file
+
+
+def sign(directory: Path, key: Path) -> Path:
+    """Sign all files of an output with an elliptic-curve private key in PEM form.
+
+    Raises:
+        Fault: PEM0810 it is no output of pemlang, PEM0812 model-signing is not installed, PEM0813
+            the key is none.
+        OSError: the signature cannot be written.
+    """
+    read_provenance(directory)
+    directory = directory.resolve()
+    signing = _library("signing")
+    target = directory / SIGNATURE
+    # Beside the directory: what is signed is all that is in it.
+    new = directory.parent / f".{directory.name[:100]}.{secrets.token_hex(8)}.sig"
+    try:
+        try:
+            # A plain Config starts out with a signer that asks a server, and is made with it.
+            offline = type("Offline", (signing.Config,), {"use_sigstore_signer": lambda self: self})
+            config = offline().use_elliptic_key_signer(private_key=key)
+            config.set_hashing_config(_hashing(directory)).sign(directory, new)
+        except OSError:
+            raise
+        except Exception as error:  # the library raises those of what it stands on
+            raise _bad_key(key, error) from None
+        new.replace(target)
+    finally:
+        new.unlink(missing_ok=True)
+    return target
+
+
+def signed_by(directory: Path, key: Path) -> str | None:
+    """Hold the signature of an output to a public key in PEM form: why it does not hold, or None.
+
+    Raises:
+        Fault: PEM0812 model-signing is not installed.
+    """
+    verifying = _library("verifying")
+    signature = directory / SIGNATURE
+    if not is_file(signature):
+        return f"there is no {SIGNATURE}"
+    try:
+        config = verifying.Config().use_elliptic_key_verifier(public_key=key)
+        config.set_hashing_config(_hashing(directory)).verify(directory, signature)
+    except Exception as error:  # as above: whatever it is, the signature was not verified
+        why = next((line for line in str(error).splitlines() if line.strip()), "")
+        return f"{type(error).__name__}: {visible(why, 300)}" if why else type(error).__name__
+    return None
+
+
+def _hashing(directory: Path) -> Any:
+    hashing = _library("hashing")
+    return hashing.Config().set_ignored_paths(paths=[directory / SIGNATURE], ignore_git_paths=False)
+
+
+def _library(part: str) -> Any:
+    try:
+        import model_signing.hashing
+        import model_signing.signing
+        import model_signing.verifying
+    except ImportError:
+        raise Fault(
+            "PEM0812",
+            "signatures need the package model-signing",
+            'pip install "pemlang[sign]"',
+        ) from None
+    return getattr(model_signing, part)
+
+
+def _bad_key(key: Path, error: Exception) -> Fault:
+    why = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return Fault(
+        "PEM0813",
+        f"cannot sign with {visible(key)}: {visible(why)}",
+        "give an elliptic-curve private key in PEM form: openssl ecparam -name prime256v1 -genkey "
+        "-noout -out key.pem",
+    )

@@ -1,0 +1,158 @@
+"""Directories that appear whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from pemlang.diagnostics import Fault, PemError, listed, visible
+from pemlang.source import Span
+from pemlang.tensorfiles.disk import flush_entry
+
+OWN_FILES = frozenset(
+    {
+        "adapter_config.json", "adapter_model.safetensors", "README.md", "provenance.json",
+        "model.sig",
+    }
+)  # fmt: skip
+MARK = "<!-- made by pemlang -->"
+
+
+@dataclass(frozen=True)
+class Staged:
+    """A finished directory, beside the place it will take."""
+
+    at: Path
+    target: Path
+
+
+def check_target(target: Path, inputs: set[Path]) -> None:
+    """Raise unless a directory may be written: PEM0510 it holds what this tool did not write,
+    PEM0511 it is one of the inputs, or around one."""
+    for path in sorted(inputs):
+        if path.is_relative_to(target):
+            within = "is" if path == target else "holds"
+            raise Fault(
+                "PEM0511",
+                f"{visible(target)} {within} an input of this recipe",
+                "save to another directory",
+            )
+    if not target.exists() and not target.is_symlink():
+        return
+    if target.is_symlink() or not target.is_dir():
+        raise Fault(
+            "PEM0510", f"{visible(target)} is not a directory", "remove it, or save elsewhere"
+        )
+    there = sorted(path.name for path in target.iterdir())
+    if not there:
+        return
+    foreign = [name for name in there if name not in OWN_FILES]
+    card = target / "README.md"
+    ours = card.is_file() and MARK in card.read_text(encoding="utf-8", errors="replace")
+    if foreign or not ours:
+        what = f"it holds {listed(foreign)}" if foreign else "it has no README.md that says so"
+        raise Fault(
+            "PEM0510",
+            f"{visible(target)} was not made by pemlang alone: {what}",
+            "remove it, or save elsewhere",
+        )
+
+
+@dataclass
+class Stage:
+    """Finished directories, and the parents that were made for them."""
+
+    directories: list[Staged] = field(default_factory=list)
+    made: list[Path] = field(default_factory=list)
+
+
+@contextlib.contextmanager
+def staging() -> Iterator[Stage]:
+    """A stage; on any failure, Ctrl-C included, nothing of it stays behind."""
+    stage = Stage()
+    try:
+        yield stage
+    finally:
+        for one in stage.directories:
+            shutil.rmtree(one.at, ignore_errors=True)
+        for folder in stage.made:
+            with contextlib.suppress(OSError):
+                folder.rmdir()  # only where it is empty: nothing took its place
+
+
+def new_stage(target: Path, staged: Stage) -> Path:
+    """An empty directory beside a target, on the same file system."""
+    missing = [folder for folder in target.parents if not folder.exists()]
+    target.parent.mkdir(parents=True, exist_ok=True)
+    staged.made.extend(missing)
+    at = target.parent / f".{target.name[:100]}.{secrets.token_hex(8)}"
+    at.mkdir()
+    staged.directories.append(Staged(at, target))
+    return at
+
+
+def flush(directory: Path) -> None:
+    """Bring a directory and its files to disk."""
+    for path in (*directory.iterdir(), directory):
+        handle = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def take_place(one: Staged, inputs: set[Path]) -> None:
+    """Move a staged directory to its target, replacing an earlier output of this tool.
+
+    Builds into one parent directory wait for each other.
+    """
+    with turn(one.target.parent):
+        check_target(one.target, inputs)
+        old = one.at.with_name(f"{one.at.name}.old")
+        replaces = one.target.exists()
+        if replaces:
+            one.target.rename(old)
+        try:
+            one.at.rename(one.target)
+        except BaseException:
+            if replaces:
+                old.rename(one.target)
+            raise
+        shutil.rmtree(old, ignore_errors=True)
+        flush_entry(one.target.parent)
+
+
+@contextlib.contextmanager
+def turn(directory: Path) -> Iterator[None]:
+    """Wait until no other build moves anything inside a directory."""
+    handle = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+@contextlib.contextmanager
+def placed(span: Span | None) -> Iterator[None]:
+    """Faults and file errors as diagnostics of a place in the recipe."""
+    try:
+        yield
+    except Fault as fault:
+        raise PemError([fault.at(span)]) from None
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        what = "there is no space left on the disk" if full else str(error.strerror or error)
+        name = f" ({visible(error.filename)})" if error.filename else ""
+        unwritable = Fault(
+            "PEM0512", f"cannot write: {what}{name}", "make room or change the path, and build "
+            "again",
+        )  # fmt: skip
+        raise PemError([unwritable.at(span)]) from None

@@ -1,0 +1,1 @@
+"""What changed, in the algebra and in the weights."""

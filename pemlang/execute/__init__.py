@@ -1,0 +1,1 @@
+"""Running a plan: on the threads of the processors, and on a GPU."""

@@ -1,0 +1,255 @@
+"""Elementwise programs on a CPU: native loops, made by LLVM when a build needs them, over blocks.
+
+A block of every input lies in the cache while one loop takes it to the outputs: what is in between
+lives in registers. Python only reads, calls, and writes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from functools import cache
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pemlang.kernels.llvm import WIDTH, llvm_source, passes, statistics, steps_of
+from pemlang.kernels.program import Builder, Program, exact_dtypes, loaded, slot, stored
+from pemlang.tensorfiles.dtypes import DTYPES, Array
+
+BLOCK = 1 << 19
+"""The most elements of a block."""
+
+CACHED = 1 << 22
+"""Bytes that the blocks of all inputs and outputs of a program may take together, for them to stay
+in a cache. Like BLOCK it is the same on any machine and in any amount of memory, so that sums over
+blocks are too."""
+
+LOOKED_AT = 1 << 15
+"""Elements of exact numbers that are kept at a time."""
+
+_LEAST = 1 << 10
+_ALIGNED = 64
+
+Bits = NDArray[np.generic]
+Read = Callable[[int, Bits], None]
+
+
+def block_of(program: Program) -> int:
+    """Elements of a block of a program: a power of two."""
+    block = BLOCK
+    while block > _LEAST and block * sum(_widths(program)) > CACHED:
+        block //= 2
+    return block
+
+
+def bytes_at_work(programs: Iterable[Program]) -> int:
+    """Bytes of the blocks that the kernels of some programs take, one after the other."""
+    return max((_room(program, block_of(program)) for program in programs), default=0)
+
+
+def _room(program: Program, block: int) -> int:
+    stores = sum(i.op == "store" for i in program.instrs)
+    blocks = sum((block + WIDTH) * width + _ALIGNED for width in _widths(program))
+    # Exact numbers, and what a look at them takes.
+    return blocks + min(block, LOOKED_AT) * 8 * (stores + 4)
+
+
+def _widths(program: Program) -> list[int]:
+    """Bytes of an element of each input and output slot."""
+    return [DTYPES[dtype].stored.itemsize for dtype in (*loaded(program), *stored(program))]
+
+
+class Arena:
+    """Memory for the blocks of the kernels of one thread, which take it one after the other."""
+
+    def __init__(self, size: int = 0) -> None:
+        """Take some bytes: as many as `bytes_at_work` says of all that will share it, since what
+        it grew out of would live as long as the kernels that used it."""
+        self._bytes: NDArray[np.uint8] = np.empty(size, "u1")
+
+    def arrays(self, dtypes: Sequence[np.dtype[np.generic]], count: int) -> list[Bits]:
+        """Arrays of some elements each and WIDTH more, aligned."""
+        count += WIDTH
+        need = sum(count * dtype.itemsize + _ALIGNED for dtype in dtypes)
+        if self._bytes.nbytes < need:
+            self._bytes = np.empty(need, "u1")
+        found, at = [], -self._bytes.ctypes.data % _ALIGNED
+        for dtype in dtypes:
+            end = at + count * dtype.itemsize
+            found.append(self._bytes[at:end].view(dtype))
+            at = end + -end % _ALIGNED
+        return found
+
+
+class Kernel:
+    """An elementwise program made ready to run over blocks. It is used by one thread.
+
+    Attributes:
+        program: what it computes.
+        block: the most elements it takes at a time.
+        passes: how often the inputs are read; all passes but the last give statistics.
+    """
+
+    def __init__(self, program: Program, arena: Arena, block: int = 0) -> None:
+        """Make it ready: compile it, unless another thread has.
+
+        Args:
+            program: what to compute.
+            arena: the memory for its blocks.
+            block: elements of a block; as many as suit the program unless given.
+        """
+        assert program.elementwise
+        self.program, self.block, self.passes = program, block or block_of(program), passes(program)
+        self._arena = arena
+        ins, outs = loaded(program), stored(program)
+        self._ins = len(ins)
+        self._stored = [DTYPES[dtype].stored for dtype in (*ins, *outs)]
+        self._consts = (ctypes.c_double * 1)()
+        self._settled = (ctypes.c_double * len(program.instrs))()
+        self._found = (ctypes.c_double * (1 + max(len(outs), len(program.instrs))))()
+        self._reads = [
+            sorted({slot(program.instrs[i].attrs[0]) for i in steps_of(program, turn)
+                    if program.instrs[i].op == "load"})
+            for turn in range(self.passes)
+        ]  # fmt: skip
+        self._exact_dtypes = exact_dtypes(program)
+
+    def start(self, consts: Sequence[float]) -> None:
+        """Take the blocks' memory, and the numbers of the constant slots."""
+        self._consts = (ctypes.c_double * max(1, len(consts)))(*consts)
+        self._arrays = self._arena.arrays(self._stored, self.block)
+        self._pointers = (ctypes.c_void_p * len(self._arrays))(
+            *(array.ctypes.data for array in self._arrays)
+        )
+        step = ctypes.sizeof(ctypes.c_void_p) * self._ins
+        self._outputs = ctypes.c_void_p(ctypes.addressof(self._pointers) + step)
+
+    def read(self, turn: int, size: int, read: Read) -> None:
+        """Fill the blocks of the inputs that a pass needs."""
+        for index in self._reads[turn]:
+            read(index, self._arrays[index][:size])
+
+    def run(self, turn: int, first: int, end: int) -> list[float]:
+        """Run one pass over elements of the block that was read.
+
+        Returns:
+            The sum of the squares of the exact numbers of each output slot; in all passes but the
+            last the statistics, in the order of `reduced`, and after them NaN where an input is
+            not finite.
+        """
+        count = len(self.reduced(turn)) if turn < self.passes - 1 else len(self._stored) - self._ins
+        self._loop(turn, False, first, end, self._outputs)
+        found = self._found[: count + 1]
+        if turn == self.passes - 1 and found.pop() != 0:
+            return [float("nan")] * count
+        return found
+
+    def reduced(self, turn: int) -> list[int]:
+        """The steps whose statistics a pass gives."""
+        return statistics(self.program, turn)
+
+    def settle(self, index: int, blocks: Sequence[float]) -> None:
+        """Give a statistic its value, from those of all blocks in order."""
+        join = sum if self.program.instrs[index].attrs[0] == "sum" else max
+        self._settled[index] = join(blocks)
+
+    def output(self, index: int, first: int, end: int) -> Bits:
+        """The rounded numbers of an output slot, after the last pass."""
+        return self._arrays[self._ins + index][first:end]
+
+    def exact(self, first: int, end: int) -> list[Array]:
+        """The numbers of each output slot before they are rounded, and before what they are
+        stored around is added; NaN where an input is not finite that might not show."""
+        size = end - first
+        found = [np.empty(size + WIDTH, DTYPES[dtype].stored) for dtype in self._exact_dtypes]
+        starts = [array.ctypes.data - first * array.itemsize for array in found]
+        outputs = (ctypes.c_void_p * len(found))(*starts)
+        self._loop(self.passes - 1, True, first, end, outputs)
+        return [array[:size] for array in found]
+
+    def _loop(self, turn: int, exact: bool, first: int, end: int, outputs: Any) -> None:
+        loop = _compiled(self.program, turn, exact)
+        loop(first, end, self._pointers, outputs, self._consts, self._settled, self._found)
+
+
+def rounded(numbers: Array, dtype: str, around: float = 0.0) -> tuple[Bits, float]:
+    """Numbers rounded to a dtype, to nearest and ties to even, once.
+
+    Args:
+        numbers: float32 or float64, of any shape.
+        dtype: to round to. What is too large for it becomes infinity, or NaN where it has none.
+        around: a number that is added before.
+
+    Returns:
+        The bits, in one dimension, and the sum of the squares of the numbers.
+    """
+    flat = np.ascontiguousarray(numbers).reshape(-1)
+    work = "F32" if flat.dtype == np.float32 else "F64"
+    bits: Bits = np.empty(flat.size, DTYPES[dtype].stored)
+    loop = _compiled(_rounding(work, dtype, around != 0), 0, False)
+    consts, found = (ctypes.c_double * 1)(around), (ctypes.c_double * 2)()
+    whole, square = flat.size - flat.size % WIDTH, 0.0
+    rest = np.zeros(WIDTH, flat.dtype)  # a loop goes on to the end of a vector
+    rest[: flat.size - whole] = flat[whole:]
+    last = np.empty(WIDTH, bits.dtype)
+    for source, target, count in ((flat, bits, whole), (rest, last, flat.size - whole)):
+        pointers = [ctypes.c_void_p(array.ctypes.data) for array in (source, target)]
+        loop(0, count, *map(ctypes.byref, pointers), consts, None, found)
+        square += found[0]
+    bits[whole:] = last[: flat.size - whole]
+    return bits, square
+
+
+@cache
+def _rounding(work: str, dtype: str, around: bool) -> Program:
+    builder = Builder()
+    builder.store(builder.load("x", work, ()), "y", dtype, 1.0 if around else 0.0)
+    [piece] = builder.pieces()
+    return piece.program
+
+
+_LOOP = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, *[ctypes.c_void_p] * 5)
+_lock = threading.Lock()
+_known: dict[tuple[Program, int, bool], Any] = {}
+_engines: list[Any] = []  # they own the loops
+
+
+def _compiled(program: Program, turn: int, exact: bool) -> Any:
+    """A loop of a program, made when it is first asked for."""
+    which = (program, turn, exact)
+    if which not in _known:
+        import llvmlite.binding as llvm  # loading it takes as long as all that a check does
+
+        with _lock:
+            if which not in _known:
+                module = llvm.parse_assembly(llvm_source(program, turn, exact))
+                engine = llvm.create_mcjit_compiler(module, _processor())
+                engine.finalize_object()
+                _engines.append(engine)
+                _known[which] = _LOOP(engine.get_function_address("loop"))
+    return _known[which]
+
+
+def prepare() -> None:
+    """Make LLVM ready: the first loop of a process takes longer to make than those after it."""
+    builder = Builder()
+    x, y = (builder.cast(builder.load(number, "BF16", ()), "F32") for number in range(2))
+    builder.store(builder.fma(x, 0.5, builder.scale(y, 0.5)), 0, "BF16")
+    [piece] = builder.pieces()
+    _compiled(piece.program, 0, False)
+    rounded(np.zeros(1), "BF16")
+
+
+@cache
+def _processor() -> Any:
+    """This processor, as LLVM knows it."""
+    import llvmlite.binding as llvm
+
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    return llvm.Target.from_default_triple().create_target_machine(
+        cpu=llvm.get_host_cpu_name(), features=llvm.get_host_cpu_features().flatten(), opt=2
+    )

@@ -1,0 +1,246 @@
+"""adapter_config.json: read, and held to what arithmetic on the tensors alone can keep true."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pemlang.diagnostics import Fault, nearest, visible
+from pemlang.modules.sites import Method
+from pemlang.tensorfiles.disk import is_dir, open_plain
+from pemlang.tensorfiles.jsons import parse_json
+
+MAX_CONFIG = 4 << 20
+
+# Initialisations that leave the base as it is. Any other makes Δ relative to a changed base.
+PLAIN_INITS = (True, False, None, "gaussian", "eva", "orthogonal", "mica")
+
+# Fields that do not change what a saved adapter does.
+IGNORED = frozenset(
+    "peft_type task_type auto_mapping peft_version revision base_model_name_or_path "
+    "inference_mode lora_dropout target_modules exclude_modules modules_to_save "
+    "layers_to_transform layers_pattern r lora_alpha rank_pattern alpha_pattern "
+    "fan_in_fan_out use_rslora init_lora_weights init_ia3_weights feedforward_modules "
+    "megatron_config megatron_core loftq_config eva_config corda_config lora_ga_config "
+    "qalora_group_size runtime_config".split()
+)
+
+# Fields that make a module more than the Δ of its factors, and what they add.
+UNSUPPORTED = {
+    "use_dora": "DoRA rescales the base's columns, which a sum of factors cannot express",
+    "kasa_config": "KaSA rescales the singular values of the base",
+    "lora_bias": "a bias on B is not part of Δ = s·B·A",
+    "layer_replication": "its sites are copies of the base's layers",
+    "target_parameters": "its factors change stacked 3-D parameters (mixture of experts)",
+    "trainable_token_indices": "it replaces rows of the base's embedding",
+    "alora_invocation_tokens": "it acts only after its invocation tokens",
+    "arrow_config": "its modules are routed between at run time",
+    "use_bdlora": "its factors are block-diagonal",
+    "use_qalora": "its A acts on pooled inputs",
+    "monteclora_config": "its weights are sampled",
+    "velora_config": "its activations are compressed",
+    "ensure_weight_tying": "its weights are tied to another module's",
+}
+
+_INSTEAD = {
+    "use_dora": "merge this adapter into its base with PEFT, or train it without DoRA",
+    "target_parameters": "use a version of it that targets modules",
+}
+
+
+@dataclass(frozen=True)
+class Config:
+    """The part of an adapter_config.json that arithmetic needs, checked."""
+
+    method: Method
+    base: str | None
+    raw: Mapping[str, Any]
+    rank: int
+    alpha: float
+    rank_pattern: Mapping[str, int]
+    alpha_pattern: Mapping[str, float]
+    rslora: bool
+    fan_in_fan_out: bool
+    feedforward: str | tuple[str, ...]
+    modules_to_save: tuple[str, ...]
+
+    def scale(self, rank: int, alpha: float) -> float:
+        """s = α/r, or α/√r with rsLoRA."""
+        return alpha / math.sqrt(rank) if self.rslora else alpha / rank
+
+
+def read_config(directory: Path) -> Config:
+    """The config of an adapter directory.
+
+    Raises:
+        Fault: PEM0410 not an adapter directory, PEM0411 unreadable, PEM0414 not JSON of the right
+            types, PEM0420 another method, PEM0421 a feature the algebra cannot keep, PEM0422 an
+            initialisation that changes the base, PEM0423 an unknown field.
+    """
+    path = directory / "adapter_config.json"
+    try:
+        with open_plain(path) as file:
+            data = file.read(MAX_CONFIG + 1)
+    except FileNotFoundError:
+        what = "has no adapter_config.json" if is_dir(directory) else "does not exist"
+        raise Fault(
+            "PEM0410",
+            f"{visible(directory)} {what}",
+            "give the directory that PEFT's save_pretrained wrote",
+        ) from None
+    except OSError as error:
+        raise Fault(
+            "PEM0411", f"cannot read {visible(path)}: {error.strerror or error}", "check the path"
+        ) from None
+    return parse_config(data, str(path))
+
+
+def parse_config(data: bytes, name: str) -> Config:
+    """The config in the bytes of an adapter_config.json; `name` is what messages call it."""
+    try:
+        raw = parse_json(data) if len(data) <= MAX_CONFIG else None
+    except ValueError:
+        raw = None
+    if not isinstance(raw, dict):
+        raise Fault(
+            "PEM0414", f"{visible(name)} is not a JSON object", "save the adapter again with PEFT"
+        )
+    read = _Reader(raw, name)
+    kind = read("peft_type", str, "")
+    if kind not in ("LORA", "IA3"):
+        said = f"is of peft_type {visible(kind, 40)!r}" if kind else "has no peft_type"
+        known = "pemlang composes LORA and IA3 adapters"
+        raise Fault("PEM0420", f"{visible(name)} {said}", known)
+    _refuse_features(raw, name)
+    if kind == "LORA" and raw.get("lora_alpha", ...) is None:
+        raise read.wrong("lora_alpha", None, _WANTED[float])
+    for field in ("target_modules", "exclude_modules"):
+        read.names(field)  # matched as they are, later
+    feedforward = read.names("feedforward_modules")
+    return Config(
+        method="lora" if kind == "LORA" else "ia3",
+        base=read("base_model_name_or_path", str, None) or None,
+        raw=raw,
+        rank=read("r", int, 8, lambda r: r >= 1, "a whole number of at least 1"),
+        alpha=read("lora_alpha", float, 8.0, math.isfinite, "a finite number"),
+        rank_pattern=read.pattern("rank_pattern", int, lambda r: r >= 1),
+        alpha_pattern=read.pattern("alpha_pattern", float, math.isfinite),
+        rslora=read("use_rslora", bool, False),
+        fan_in_fan_out=read("fan_in_fan_out", bool, False),
+        feedforward=feedforward,
+        modules_to_save=_as_tuple(read.names("modules_to_save")),
+    )
+
+
+def _as_tuple(names: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else names
+
+
+class _Reader:
+    """Fields of a config with their types checked; a null is a field left out."""
+
+    def __init__(self, raw: Mapping[str, Any], name: str) -> None:
+        self._raw, self._name = raw, name
+
+    def __call__(
+        self,
+        field: str,
+        type_: type,
+        default: Any,
+        holds: Callable[[Any], bool] = lambda _: True,
+        wanted: str = "",
+    ) -> Any:
+        value = self._raw.get(field)
+        if value is None:
+            return default
+        if not _is(value, type_) or not holds(value):
+            raise self.wrong(field, value, wanted or _WANTED[type_])
+        return value
+
+    def wrong(self, field: str, value: Any, wanted: str) -> Fault:
+        shown = visible(json.dumps(value), 60)
+        return Fault(
+            "PEM0414",
+            f"{visible(self._name)}: `{field}` is {shown}, it should be {wanted}",
+            "save the adapter again with PEFT, or mend the field",
+        )
+
+    def pattern(self, field: str, type_: type, holds: Callable[[Any], bool]) -> dict[str, Any]:
+        value = self(field, dict, {})
+        for key, entry in value.items():
+            if not _is(entry, type_) or not holds(entry):
+                raise self.wrong(f"{field}[{visible(key, 60)}]", entry, _WANTED[type_])
+        return dict(value)
+
+    def names(self, field: str) -> str | tuple[str, ...]:
+        value = self._raw.get(field)
+        if isinstance(value, str):
+            return value
+        if value is None:
+            return ()
+        if not isinstance(value, list) or not all(isinstance(item, str) for item in value):
+            raise self.wrong(field, value, "a string or a list of strings")
+        return tuple(value)
+
+
+_WANTED = {
+    int: "a whole number of at least 1",
+    float: "a finite number",
+    bool: "true or false",
+    str: "a string",
+    dict: "an object",
+}
+
+
+def _is(value: Any, type_: type) -> bool:
+    if type_ is float:
+        # A whole number of any size is JSON; one that no float holds is not a usable α.
+        return type(value) is float or (type(value) is int and abs(value) < 1 << 53)
+    return type(value) is type_
+
+
+def _refuse_features(raw: Mapping[str, Any], name: str) -> None:
+    for field, why in UNSUPPORTED.items():
+        value = raw.get(field)
+        # An empty list of invocation tokens is still an aLoRA, and an empty object is a config of
+        # defaults; everything else is off when falsy.
+        on = value == {} or (field == "alora_invocation_tokens" and value is not None)
+        if value or on:
+            raise Fault(
+                "PEM0421",
+                f"{visible(name)} has `{field}`: {why}",
+                _INSTEAD.get(field, f"use an adapter trained without `{field}`"),
+            )
+    bias = raw.get("bias")
+    if bias not in (None, "none"):
+        raise Fault(
+            "PEM0421",
+            f"{visible(name)} has `bias`: {visible(json.dumps(bias), 40)}: "
+            "it replaces the base's biases, which are not part of Δ",
+            'use an adapter trained with bias="none"',
+        )
+    init = raw.get("init_lora_weights")
+    if not any(
+        init is plain or (isinstance(plain, str) and init == plain) for plain in PLAIN_INITS
+    ):
+        raise Fault(
+            "PEM0422",
+            f"{visible(name)} was initialised with {visible(json.dumps(init), 40)}: its Δ is "
+            "relative to a base that this initialisation changed",
+            "convert it in PEFT: save_pretrained(…, path_initial_model_for_weight_conversion=…)",
+        )
+    for field, value in raw.items():
+        if value and field not in IGNORED and field not in UNSUPPORTED and field != "bias":
+            close = nearest(field, IGNORED)
+            raise Fault(
+                "PEM0423",
+                f"{visible(name)} has the field `{visible(field, 60)}`, which this version does "
+                "not know: it may change what the adapter does",
+                f"did it mean `{close}`?"
+                if close
+                else "remove it from the file if it does not change the adapter",
+            )

@@ -1,0 +1,55 @@
+"""A model directory: the names and shapes of its tensors, from headers alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pemlang.diagnostics import Fault, visible
+from pemlang.modules.sites import Shapes, SiteShape
+from pemlang.tensorfiles.disk import is_dir, is_file
+from pemlang.tensorfiles.safetensors import read_header
+
+MAX_INDEX = 64 << 20
+
+
+def read_model(directory: Path) -> Shapes:
+    """The tensors of a model as dense sites.
+
+    Raises:
+        Fault: PEM0430 no model directory, PEM0411 and PEM0412 as read_header.
+    """
+    single = directory / "model.safetensors"
+    index = directory / "model.safetensors.index.json"
+    if is_file(single):
+        files = [single]
+    elif is_file(index):
+        files = [directory / name for name in _shards(index)]
+    else:
+        why = "it has no model.safetensors" if is_dir(directory) else "there is none"
+        raise Fault(
+            "PEM0430",
+            f"{visible(directory)} is not a model directory: {why}",
+            "whole weights are needed here: give a directory written by save_pretrained",
+        )
+    sites: dict[str, SiteShape] = {}
+    for file in files:
+        for name, entry in read_header(file).entries.items():
+            sites[name] = SiteShape("dense", entry.shape)
+    return Shapes(sites)
+
+
+def _shards(index: Path) -> list[str]:
+    try:
+        data: Any = json.loads(index.read_bytes()) if index.stat().st_size <= MAX_INDEX else None
+        names = sorted(set(data["weight_map"].values()))
+        if any(not isinstance(n, str) or Path(n).name != n for n in names):
+            raise ValueError
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        raise Fault(
+            "PEM0430",
+            f"{visible(index)} is not an index of safetensors shards beside it",
+            "download the model again",
+        ) from None
+    return names

@@ -1,0 +1,1 @@
+"""From the graph to programs, and from programs to a plan."""

@@ -1,0 +1,1 @@
+"""What an adapter is made of at a site: parametrisations, one record each."""

@@ -1,1 +1,0 @@
-"""What a person reads about adapters and messages."""

@@ -1,0 +1,1 @@
+"""What a person reads: text, Markdown, HTML, SVG, SARIF."""

@@ -1,0 +1,61 @@
+"""What checks of recipes found, with a file, lines and columns for each: a service that shows
+messages beside a change has no other place for them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from pemlang.diagnostics import Diagnostic
+from pemlang.tensorfiles.disk import is_file
+
+
+@dataclass(frozen=True)
+class Place:
+    """A half-open range of a file, lines and columns counted from 1, columns in code points.
+
+    `file` is relative to the current directory where it lies within, and uses `/`.
+    """
+
+    file: str
+    start: tuple[int, int]
+    end: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A diagnostic, and the recipe whose check found it."""
+
+    recipe: str
+    diagnostic: Diagnostic
+
+    @property
+    def place(self) -> Place:
+        """Where it is; the first line of the recipe where it has no place in a file there is,
+        as of an adapter, or in the library."""
+        span = self.diagnostic.span
+        if span is None or not is_file(Path(span.source.name)):
+            return Place(_relative(self.recipe), (1, 1), (1, 1))
+        start, end = (span.source.position(offset) for offset in (span.start, span.end))
+        return Place(_relative(span.source.name), start, end)
+
+
+def once(found: Iterable[Finding]) -> list[Finding]:
+    """Findings without those that an import has brought before, through another recipe."""
+    kept: dict[tuple[object, ...], Finding] = {}
+    for finding in found:
+        said = finding.diagnostic
+        span = said.span
+        place = (finding.recipe,) if span is None else (span.source.name, span.start, span.end)
+        kept.setdefault((said.code, said.message, *place), finding)
+    return list(kept.values())
+
+
+def _relative(name: str) -> str:
+    path = Path(os.path.normpath(name))
+    here = Path.cwd()
+    if path.is_absolute() and path.is_relative_to(here):
+        path = path.relative_to(here)
+    return path.as_posix()

@@ -1,0 +1,27 @@
+"""Findings as commands of a GitHub workflow, which shows them beside the lines of a change."""
+
+from __future__ import annotations
+
+from pemlang.diagnostics import in_lines
+from pemlang.show.findings import Finding
+
+
+def command(finding: Finding) -> str:
+    """One finding as a line for the standard output of a workflow's step."""
+    said, place = finding.diagnostic, finding.place
+    (line, column), (end_line, end_column) = place.start, place.end
+    properties = {"file": place.file, "line": line, "endLine": end_line, "title": said.code}
+    # GitHub knows columns of one line only.
+    if line == end_line:
+        properties |= {"col": column, "endColumn": end_column}
+    shown = ",".join(f"{name}={_property(str(value))}" for name, value in properties.items())
+    return f"::{said.severity} {shown}::{_data(in_lines(said))}"
+
+
+def _data(text: str) -> str:
+    text = text.encode(errors="replace").decode()  # a file name may hold what is no text
+    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+
+
+def _property(text: str) -> str:
+    return _data(text).replace(":", "%3A").replace(",", "%2C")

@@ -1,0 +1,1 @@
+"""Files of tensors: headers, bounded readers, digests, dtypes, and references to tensors."""

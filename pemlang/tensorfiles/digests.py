@@ -1,0 +1,215 @@
+"""Digests of inputs, and a memory of them: a build should not read its inputs twice.
+
+A file is known by its device, inode, size, and times of the last change to its content and to
+itself. The last one is set by the system alone, so that a file with its old date put back is not
+taken for the one before. Digests of files changed a moment ago are not remembered: a second
+change within one tick of the clock would leave no trace.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import blake3
+
+from pemlang.diagnostics import Fault, visible
+from pemlang.formats.peft import Adapter
+from pemlang.tensorfiles.disk import open_plain, replace_file
+
+ALGORITHM = "blake3"
+REMEMBERED = 4096
+WORTH_REMEMBERING = 1 << 20  # bytes
+SETTLED = 2_000_000_000  # nanoseconds
+
+_HERE: dict[str, tuple[tuple[int, ...], str]] = {}
+
+
+def identity(path: Path) -> tuple[int, ...]:
+    """What tells a file from any other, and from itself before a change; raises OSError."""
+    stat = path.stat()
+    return (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+
+
+def digested(path: Path) -> tuple[int, ...] | None:
+    """What a file was when its digest was taken in this process, if it was."""
+    known = _HERE.get(str(path))
+    return None if known is None else known[0]
+
+
+def file_digest(path: Path) -> str:
+    """BLAKE3 of a file, remembered while the file stays as it is; raises PEM0411."""
+    take_digests([path], 1)
+    return _HERE[str(path)][1]
+
+
+def take_digests(paths: Sequence[Path], threads: int) -> None:
+    """Have the digests of some files at hand, those that are not remembered taken side by side;
+    raises PEM0411 for the first that cannot be read."""
+    missing: list[tuple[Path, tuple[int, ...]]] = []
+    for path in dict.fromkeys(paths):
+        known = _identified(path)
+        if digested(path) == known:
+            continue
+        found = _Memory.get(known)
+        if found is None:
+            missing.append((path, known))
+        else:
+            _HERE[str(path)] = (known, found)
+    taken: list[str | OSError] = [""] * len(missing)
+    queue = iter(range(len(missing)))
+
+    def work() -> None:
+        while (index := next(queue, None)) is not None:
+            try:
+                taken[index] = _digest(missing[index][0])
+            except OSError as error:
+                taken[index] = error
+
+    crew = [threading.Thread(target=work) for _ in range(min(threads, len(missing)) - 1)]
+    for member in crew:
+        member.start()
+    work()
+    for member in crew:
+        member.join()
+    fresh = {}
+    for (path, known), digest in zip(missing, taken, strict=True):
+        if isinstance(digest, OSError):
+            raise unreadable(path, digest)
+        if _identified(path) != known:
+            raise changed(path)
+        _HERE[str(path)] = (known, digest)
+        fresh[known] = digest
+    _Memory.put(fresh)
+
+
+def _identified(path: Path) -> tuple[int, ...]:
+    try:
+        return identity(path)
+    except OSError as error:
+        raise unreadable(path, error) from None
+
+
+def unreadable(path: Path, error: OSError) -> Fault:
+    """PEM0411 for a file that is not there, or not to be read."""
+    why = error.strerror or str(error)
+    return Fault("PEM0411", f"cannot read {visible(path)}: {why}", "check the file")
+
+
+def changed(path: Path) -> Fault:
+    """PEM0412 for a file that is not what it was when the recipe was checked."""
+    return Fault(
+        "PEM0412",
+        f"{visible(path)} was changed while it was read",
+        "let nothing write to it, and build again",
+    )
+
+
+def _digest(path: Path) -> str:
+    """Read in pieces of a cache's size: a map would count as memory of the process."""
+    hasher, buffer = blake3.blake3(), memoryview(bytearray(1 << 20))
+    with open_plain(path) as file:
+        while count := file.readinto(buffer):  # type: ignore[attr-defined]
+            hasher.update(buffer[:count])
+    return hasher.hexdigest()
+
+
+def text_digest(text: str) -> str:
+    """BLAKE3 of a text as a file would hold it."""
+    return blake3.blake3(text.encode()).hexdigest()
+
+
+def adapter_digest(adapter: Adapter) -> str:
+    """The identity of an adapter's content; raises PEM0411."""
+    return content_digest(digests_of(adapter).values())
+
+
+def digests_of(adapter: Adapter) -> dict[str, str]:
+    """BLAKE3 of each file that is read of an adapter, by its name: its config, its tensors, and
+    its statistics where it has any; raises PEM0411."""
+    files = [adapter.directory / "adapter_config.json", adapter.weights]
+    files += [] if adapter.statistics is None else [adapter.statistics_file]
+    return {file.name: file_digest(file) for file in files}
+
+
+def content_digest(digests: Iterable[str]) -> str:
+    """The identity of a content, from the digests of its files in the order of digests_of."""
+    return text_digest("\n".join(digests))
+
+
+def _folder() -> Path:
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home) / "pemlang"
+
+
+@contextlib.contextmanager
+def anew() -> Iterator[None]:
+    """Take digests from the files themselves, whatever is remembered of them: where something is
+    held to a digest, it is the bytes that count."""
+    before = _Memory.asked
+    _Memory.asked = False
+    _HERE.clear()
+    try:
+        yield
+    finally:
+        _Memory.asked = before
+
+
+class _Memory:
+    """Digests by identity, in one file of the user's cache that is replaced whole. It may be lost
+    or unwritable at any time: then files are read again.
+
+    Attributes:
+        asked: whether it is asked at all.
+    """
+
+    asked = True
+    _loaded: dict[str, str] | None = None
+
+    @classmethod
+    def get(cls, known: tuple[int, ...]) -> str | None:
+        if known[2] < WORTH_REMEMBERING or not cls.asked:
+            return None
+        if cls._loaded is None:
+            cls._loaded = _read()
+        return cls._loaded.get(_name(known))
+
+    @classmethod
+    def put(cls, digests: Mapping[tuple[int, ...], str]) -> None:
+        now = time.time_ns()
+        fresh = {
+            _name(known): digest
+            for known, digest in digests.items()
+            if known[2] >= WORTH_REMEMBERING and now - max(known[3:]) >= SETTLED
+        }
+        if not fresh:
+            return
+        # What another process wrote meanwhile stays; of two at once, one is forgotten.
+        found = {name: digest for name, digest in _read().items() if name not in fresh} | fresh
+        cls._loaded = found
+        kept = dict(list(found.items())[-REMEMBERED:])
+        with contextlib.suppress(OSError, RuntimeError):
+            folder = _folder()
+            folder.mkdir(parents=True, exist_ok=True)
+            replace_file(folder / "digests.json", json.dumps(kept).encode(), lasting=False)
+
+
+def _name(known: tuple[int, ...]) -> str:
+    return f"{ALGORITHM} " + " ".join(map(str, known))
+
+
+def _read() -> dict[str, str]:
+    try:
+        with open_plain(_folder() / "digests.json") as file:
+            found: Any = json.loads(file.read(REMEMBERED * 300))
+    except (OSError, ValueError, RecursionError, RuntimeError):
+        return {}
+    if not isinstance(found, dict):
+        return {}
+    return {k: v for k, v in found.items() if isinstance(v, str) and len(v) == 64}

@@ -1,0 +1,242 @@
+"""`adapter_model.bin`: the tensors of a torch zip file, read without running its pickle.
+
+A pickle is a program for a stack machine. This reader has a machine of its own, with the few
+instructions that torch writes for a dictionary of tensors, and four harmless names; anything else
+ends the reading. Nothing of the file is ever executed, and no step takes longer than it is long.
+"""
+
+from __future__ import annotations
+
+import math
+import pickletools
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pemlang.diagnostics import Fault, visible
+from pemlang.tensorfiles.disk import open_plain
+from pemlang.tensorfiles.safetensors import ITEM_SIZE, Entry, Header
+
+MAX_PICKLE = 8 << 20
+MAX_DIMENSIONS = 16
+
+_STORAGES = {
+    "DoubleStorage": "F64", "FloatStorage": "F32", "HalfStorage": "F16", "BFloat16Storage": "BF16",
+    "LongStorage": "I64", "IntStorage": "I32", "ShortStorage": "I16", "CharStorage": "I8",
+    "ByteStorage": "U8", "BoolStorage": "BOOL",
+}  # fmt: skip
+
+
+class _Refused(Exception):
+    """What is wrong with a file, in words."""
+
+
+@dataclass(frozen=True)
+class _Storage:
+    dtype: str
+    key: str
+    count: int
+
+
+@dataclass(frozen=True)
+class _Tensor:
+    storage: _Storage
+    offset: int
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class _Name:
+    """A name that the pickle wants: of a class or a function."""
+
+    module: str
+    name: str
+
+
+_MARK = object()
+_CONSTANTS: dict[str, Any] = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
+_LITERALS = ("BINUNICODE", "SHORT_BINUNICODE", "BININT", "BININT1", "BININT2", "LONG1")
+_TUPLES = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+
+
+class _Machine:
+    """Runs the instructions of a pickle that make dictionaries, tuples and tensors."""
+
+    def __init__(self) -> None:
+        self._stack: list[Any] = []
+        self._memo: dict[int, Any] = {}
+
+    def run(self, data: bytes) -> Any:
+        """What the pickle describes; raises _Refused."""
+        for opcode, arg, _ in pickletools.genops(data):
+            if opcode.name == "STOP":
+                return self._stack.pop()
+            self._step(opcode.name, arg)
+        raise _Refused("its index has no end")
+
+    def _step(self, name: str, arg: Any) -> None:
+        stack = self._stack
+        if name in _LITERALS or name in _CONSTANTS:
+            stack.append(_CONSTANTS.get(name, arg))
+        elif name in ("BINPUT", "LONG_BINPUT", "MEMOIZE"):
+            self._memo[len(self._memo) if arg is None else arg] = stack[-1]
+        elif name in ("BINGET", "LONG_BINGET"):
+            stack.append(self._memo[arg])
+        elif name == "MARK":
+            stack.append(_MARK)
+        elif name == "TUPLE":
+            stack.append(tuple(self._to_mark()))
+        elif name in _TUPLES:
+            stack.append(tuple(self._pop(_TUPLES[name])))
+        elif name in ("SETITEM", "SETITEMS"):
+            items = self._pop(2) if name == "SETITEM" else self._to_mark()
+            _fill(stack[-1], items)
+        elif name not in ("PROTO", "FRAME"):
+            self._make(name, arg)
+
+    def _make(self, name: str, arg: Any) -> None:
+        """The instructions that make something new."""
+        stack = self._stack
+        if name == "EMPTY_DICT":
+            stack.append({})
+        elif name == "GLOBAL":
+            stack.append(_Name(*arg.split(" ", 1)))
+        elif name == "STACK_GLOBAL":
+            module, called = self._pop(2)
+            if not isinstance(module, str) or not isinstance(called, str):
+                raise _Refused("it calls what is no name")
+            stack.append(_Name(module, called))
+        elif name == "BINPERSID":
+            stack.append(_storage(stack.pop()))
+        elif name == "REDUCE":
+            stack.append(_call(*self._pop(2)))
+        elif name == "BUILD":
+            stack.pop()  # attributes of an OrderedDict: versions of modules
+        else:
+            raise _Refused(f"it has the instruction {name}")
+
+    def _pop(self, count: int) -> list[Any]:
+        start = len(self._stack) - count
+        found = self._stack[start:]
+        del self._stack[start:]
+        return found
+
+    def _to_mark(self) -> list[Any]:
+        found = []
+        while (item := self._stack.pop()) is not _MARK:
+            found.append(item)
+        return found[::-1]
+
+
+def _fill(target: Any, items: list[Any]) -> None:
+    keys = items[::2]
+    if not isinstance(target, dict) or not all(isinstance(key, str) for key in keys):
+        raise _Refused("it holds something that is not a tensor under a name")
+    target.update(zip(keys, items[1::2], strict=True))
+
+
+def _call(name: Any, args: Any) -> Any:
+    """What one of the four known names makes of its arguments."""
+    match name, args:
+        case _Name("collections", "OrderedDict"), ():
+            return {}
+        case _Name("torch._utils", "_rebuild_tensor_v2"), (storage, offset, size, stride, *_):
+            return _tensor(storage, offset, size, stride)
+        case _Name("torch._utils", "_rebuild_parameter"), (data, *_):
+            return data
+        case _Name(module, called), _:
+            raise _Refused(f"it wants to run {visible(f'{module}.{called}', 80)}")
+    raise _Refused("it calls what is no name")
+
+
+def _storage(pid: Any) -> _Storage:
+    match pid:
+        case ("storage", _Name("torch", kind), str(key), _, int(count)) if kind in _STORAGES:
+            return _Storage(_STORAGES[kind], key, count)
+        case ("storage", _Name(module, kind), *_):
+            raise _Refused(f"it wants to run {visible(f'{module}.{kind}', 80)}")
+    raise _Refused("a storage of a kind this reader does not know")
+
+
+def _tensor(storage: Any, offset: Any, shape: Any, stride: Any) -> _Tensor:
+    numbers = isinstance(shape, tuple) and isinstance(stride, tuple)
+    if not numbers or any(type(n) is not int or n < 0 for n in (*shape, *stride, offset)):
+        raise _Refused("a shape that is not made of numbers")
+    if not isinstance(storage, _Storage):
+        raise _Refused("a tensor without a storage")
+    if len(shape) != len(stride) or len(shape) > MAX_DIMENSIONS:
+        raise _Refused("a tensor of too many dimensions")
+    dense = [math.prod(shape[i + 1 :]) for i in range(len(shape))]
+    if any(n != 1 and s != d for n, s, d in zip(shape, stride, dense, strict=True)):
+        raise _Refused("a tensor that is not contiguous")
+    return _Tensor(storage, offset, shape)
+
+
+def read_pickled_header(path: Path) -> Header:
+    """Names, dtypes, shapes and places of the tensors of an `adapter_model.bin`.
+
+    Entries give positions in the file itself, so that the tensors are read as from safetensors.
+
+    Raises:
+        Fault: PEM0411 when the file cannot be read, PEM0413 when it is not a torch zip file of
+            plain tensors.
+    """
+    try:
+        with open_plain(path) as file, zipfile.ZipFile(file) as archive:
+            return _header(file, archive)
+    except OSError as error:
+        raise Fault(
+            "PEM0411", f"cannot read {visible(path)}: {error.strerror or error}", "check the path"
+        ) from None
+    except Exception as error:  # a hostile pickle can make the reader fail in any way it likes
+        why = str(error) if isinstance(error, _Refused) else "it is damaged"
+        raise Fault(
+            "PEM0413",
+            f"{visible(path)} is not a torch file of plain tensors: {visible(why)}",
+            "load it in PEFT and save it again as safetensors",
+        ) from None
+
+
+def _header(file: Any, archive: zipfile.ZipFile) -> Header:
+    [pickled] = [info for info in archive.infolist() if info.filename.endswith("/data.pkl")]
+    root = pickled.filename.removesuffix("data.pkl")
+    found = _Machine().run(_member(archive, pickled.filename, MAX_PICKLE))
+    if not isinstance(found, Mapping):
+        raise _Refused("it does not hold a dictionary")
+    order = f"{root}byteorder"
+    if order in archive.namelist() and _member(archive, order, 16) != b"little":
+        raise _Refused("its numbers are big-endian")
+    starts: dict[str, tuple[int, int]] = {}
+    entries = {}
+    for name, tensor in found.items():
+        if not isinstance(tensor, _Tensor):
+            raise _Refused("it holds something that is not a tensor under a name")
+        key = tensor.storage.key
+        if key not in starts:
+            starts[key] = _extent(file, archive.getinfo(f"{root}data/{key}"))
+        start, size = starts[key]
+        width = ITEM_SIZE[tensor.storage.dtype]
+        begin = tensor.offset * width
+        end = begin + math.prod(tensor.shape) * width
+        if end > size:
+            raise _Refused("a tensor reaches past its storage")
+        entries[name] = Entry(tensor.storage.dtype, tensor.shape, start + begin, start + end)
+    return Header(entries, 0)
+
+
+def _member(archive: zipfile.ZipFile, name: str, most: int) -> bytes:
+    """A small member of the archive, whatever it would unpack to."""
+    if archive.getinfo(name).file_size > most:
+        raise _Refused("its index is too large")
+    return archive.read(name)
+
+
+def _extent(file: Any, info: zipfile.ZipInfo) -> tuple[int, int]:
+    """Where a stored (not compressed) member's bytes begin in the file, and how many they are."""
+    if info.compress_type != zipfile.ZIP_STORED:
+        raise _Refused("its tensors are compressed")
+    file.seek(info.header_offset + 26)
+    name, extra = (int.from_bytes(file.read(2), "little") for _ in range(2))
+    return info.header_offset + 30 + name + extra, info.file_size

@@ -1,0 +1,167 @@
+"""The safetensors container: its header read and checked without the tensors, and written.
+
+Layout: eight bytes of little-endian header length, a JSON object of
+`name: {dtype, shape, data_offsets}`, then the tensors' bytes without gaps.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from pemlang.diagnostics import Fault, visible
+from pemlang.tensorfiles.disk import open_plain
+
+MAX_DIMENSIONS = 16
+MAX_HEADER = 100 << 20  # what the format allows
+
+# Bytes of one element.
+ITEM_SIZE = {
+    "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1, "I64": 8, "I32": 4,
+    "I16": 2, "I8": 1, "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1,
+}  # fmt: skip
+
+# What recipes call the dtypes that factors may have.
+NAMES = {
+    "f64": "F64", "f32": "F32", "f16": "F16", "bf16": "BF16", "f8_e4m3": "F8_E4M3",
+    "f8_e5m2": "F8_E5M2",
+}  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One tensor of a file: its dtype as safetensors spells it, shape, and bytes from the start
+    of the file's data."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    start: int
+    end: int
+
+
+@dataclass(frozen=True)
+class Header:
+    """All tensors of a file, and where its data begins."""
+
+    entries: Mapping[str, Entry]
+    data_start: int
+
+
+def read_header(path: Path) -> Header:
+    """The checked header of a safetensors file; no tensor is read.
+
+    Raises:
+        Fault: PEM0411 when the file cannot be read, PEM0412 when it is truncated, its header is
+            not what the format says, or its offsets do not fit its shapes and size.
+    """
+    raw, size = _read(path)
+    try:
+        entries, extent = _entries(raw)
+    except _Broken as why:
+        raise _broken(path, str(why)) from None
+    if extent != size - 8 - len(raw):
+        raise _broken(path, f"its tensors take {extent} bytes, it holds {size - 8 - len(raw)}")
+    return Header(entries, 8 + len(raw))
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """What a safetensors file says of itself; raises as read_header."""
+    read_header(path)
+    found = json.loads(_read(path)[0]).get("__metadata__")
+    return found if isinstance(found, dict) else {}
+
+
+def _read(path: Path) -> tuple[bytes, int]:
+    """The header as it is stored, and the size of the file."""
+    try:
+        with open_plain(path) as file:
+            size = file.seek(0, 2)
+            file.seek(0)
+            length = int.from_bytes(file.read(8), "little")
+            if size < 8 or length > min(MAX_HEADER, size - 8):
+                raise _broken(path, f"its header says {length} bytes, the file has {size}")
+            return file.read(length), size
+    except OSError as error:
+        raise Fault(
+            "PEM0411", f"cannot read {visible(path)}: {error.strerror or error}", "check the path"
+        ) from None
+
+
+class _Broken(Exception):
+    """What is wrong with a header."""
+
+
+def _broken(path: Path, why: str) -> Fault:
+    return Fault(
+        "PEM0412",
+        f"{visible(path)} is not a whole safetensors file: {why}",
+        "download or save it again",
+    )
+
+
+@lru_cache(maxsize=64)
+def _entries(raw: bytes) -> tuple[Mapping[str, Entry], int]:
+    """The entries of a header and how many bytes they cover.
+
+    Cached by the bytes: the adapters of one family have the same header.
+    """
+    try:
+        header = json.loads(raw)
+    except (ValueError, RecursionError):
+        raise _Broken("its header is not JSON") from None
+    if not isinstance(header, dict):
+        raise _Broken("its header is not a JSON object")
+    header.pop("__metadata__", None)
+    try:
+        "".join(header).encode()
+    except UnicodeEncodeError:  # half a character
+        raise _Broken("a name in its header is no text") from None
+    entries = {name: _entry(name, value) for name, value in header.items()}
+    at = 0
+    for name, entry in sorted(entries.items(), key=lambda item: (item[1].start, item[1].end)):
+        if entry.start != at:
+            raise _Broken(f"{visible(name)} starts at byte {entry.start} where {at} is next")
+        at = entry.end
+    return entries, at
+
+
+def _entry(name: str, value: Any) -> Entry:
+    try:
+        dtype, shape, (start, end) = value["dtype"], value["shape"], value["data_offsets"]
+        numbers = [*shape, start, end]
+        fine = dtype in ITEM_SIZE and len(numbers) <= MAX_DIMENSIONS + 2
+        fine = fine and all(type(n) is int and 0 <= n < 1 << 63 for n in numbers)
+    except (TypeError, KeyError, ValueError):
+        fine = False
+    if not fine:
+        raise _Broken(f"the entry of {visible(name)} is not a dtype, a shape and two offsets")
+    if math.prod(shape) * ITEM_SIZE[dtype] != end - start:
+        raise _Broken(f"{visible(name)} has shape {shape} of {dtype} in {end - start} bytes")
+    return Entry(dtype, tuple(shape), start, end)
+
+
+def new_header(
+    tensors: Iterable[tuple[str, str, tuple[int, ...]]], metadata: Mapping[str, str]
+) -> tuple[bytes, list[int], int]:
+    """The start of a safetensors file whose tensors (name, dtype, shape) follow in their order.
+
+    Returns:
+        The bytes up to the first tensor; the place of each tensor in the file; the file's size.
+        The same tensors and metadata always give the same bytes.
+    """
+    header: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))}
+    starts, at = [], 0
+    for name, dtype, shape in tensors:
+        size = math.prod(shape) * ITEM_SIZE[dtype]
+        header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [at, at + size]}
+        starts.append(at)
+        at += size
+    raw = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    raw += b" " * (-len(raw) % 8)
+    start = len(raw).to_bytes(8, "little") + raw
+    return start, [len(start) + place for place in starts], len(start) + at
