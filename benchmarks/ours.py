@@ -9,8 +9,8 @@ import json
 import sys
 
 import pemlang
-from pemlang.execute.machine import for_one_command
-from pemlang.pipeline.build import get_ready
+from pemlang.execute import for_one_command
+from pemlang.pipeline import get_ready
 
 for_one_command()  # as `pem build` does
 get_ready()

@@ -4,41 +4,41 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping
+from dataclasses import replace
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pemlang.check.check import check
 from pemlang.check.checked import Checked
-from pemlang.check.options import Output
+from pemlang.check.outputs import Output
+from pemlang.check.values import Params
 from pemlang.diagnostics import (
     Diagnostic,
     Fault,
-    PemError,
     PemWarning,
     listed,
     nearest,
+    placed,
     render,
     visible,
 )
-from pemlang.graph.node import Node
-from pemlang.inputs.load import loaders
-from pemlang.ops.record import kind_of
+from pemlang.graph.node import AdapterNode
+from pemlang.inputs.lock import Lock, read_lock
+from pemlang.inputs.locked import LockResolver
+from pemlang.inputs.resolver import DiskResolver
+from pemlang.pipeline.checking import checked_with, identified_with
 from pemlang.source import Source
 from pemlang.syntax.files import read_source
+from pemlang.tensorfiles.dtypes import DTYPES
 
 if TYPE_CHECKING:
     import torch
     from peft import PeftModel
 
-    from pemlang.inputs.lock import Lock
-    from pemlang.lower.plan import Plan
-    from pemlang.pipeline.build import How, InMemory, Result, Tick
-    from pemlang.pipeline.forecast import Outlook
+    from pemlang.lower.plan import BuildPlan
+    from pemlang.pipeline.build import BuildOptions, BuildResult, InMemory, Tick
+    from pemlang.pipeline.forecast import Forecast
     from pemlang.pipeline.sweep import Sweep
-
-Params = Mapping[str, str | float | bool]
 
 
 class Recipe:
@@ -60,28 +60,21 @@ class Recipe:
         Raises:
             PemError: PEM0801 there is no lock that can be read.
         """
-        return tuple(self.checked(locked).report)
+        return tuple(self.checked(locked).diagnostics)
 
     def checked(self, locked: bool = False) -> Checked:
         """All that is known of the recipe from file headers, or from pem.lock, for tools that
         show it; raises as `check`."""
         if not locked:
-            return check(self._path, self._source, loaders(), self._params)
-        from pemlang.inputs.locked import hold_imports, locked_loaders
-
+            return checked_with(DiskResolver(), self._path, self._source, self._params)
         lock = self.lock_beside()
-        found = check(self._path, self._source, locked_loaders(lock), self._params)
-        hold_imports(found, lock)
-        return found
+        resolver = LockResolver(lock)
+        return checked_with(resolver, self._path, self._source, self._params, lock=lock)
 
     def lock_beside(self) -> Lock:
         """The pem.lock in the recipe's folder; raises PemError PEM0801."""
-        from pemlang.inputs.lock import read_lock
-
-        try:
+        with placed(None):
             return read_lock(self._source.directory)
-        except Fault as fault:
-            raise PemError([fault.at(None)]) from None
 
     def lock(self) -> Lock:
         """The lock of this recipe as its adapters are now, whole, fetched where they are on the
@@ -90,7 +83,7 @@ class Recipe:
         Raises:
             PemError: everything wrong with the recipe.
         """
-        from pemlang.inputs.lock import locked_now
+        from pemlang.pipeline.lock import locked_now
 
         return locked_now(self._path, self._source, self._params)
 
@@ -99,15 +92,15 @@ class Recipe:
         out: str | os.PathLike[str] | None = None,
         tick: Tick | None = None,
         sweep: Sweep | None = None,
-        how: How | None = None,
-    ) -> Result:
+        options: BuildOptions | None = None,
+    ) -> BuildResult:
         """Build every `save` of the recipe.
 
         Args:
             out: the folder in which its outputs lie; the recipe's own when not given.
             tick: told of progress: what is being made, the steps done, the steps in all.
             sweep: build it at each of some values of a param, reading the inputs once.
-            how: threads and memory; they change no byte of what is built.
+            options: threads and memory, which change no byte of what is built, and the like.
 
         Returns:
             What was written, and the warnings.
@@ -115,15 +108,37 @@ class Recipe:
         Raises:
             PemError: everything wrong; nothing has been written then.
         """
-        from pemlang.pipeline.build import build
+        from pemlang.pipeline.build import BuildOptions, build, no_tick
 
-        root = None if out is None else Path(out).absolute()
-        told = tick or (lambda what, done, total: None)
-        return build(self._path, self._source, self._params, root, told, sweep, how)
+        return build(
+            self._path,
+            self._source,
+            self._params,
+            _root(out),
+            tick or no_tick,
+            sweep,
+            options or BuildOptions(),
+        )
 
-    def plan(
+    def plan(self, out: str | os.PathLike[str] | None = None, locked: bool = False) -> Forecast:
+        """What a build would do, from headers and digests alone: normal forms, types, sizes,
+        what is up to date, and what it would read, write, compute and need of memory.
+
+        Args:
+            out: as for `build`.
+            locked: go by pem.lock; no adapter need be there.
+
+        Raises:
+            PemError: the recipe is wrong, or PEM0801 there is no lock.
+        """
+        from pemlang.pipeline.forecast import forecast
+
+        lock = self.lock_beside() if locked else None
+        return forecast(self._path, self._source, self._params, _root(out), lock)
+
+    def programs(
         self, out: str | os.PathLike[str] | None = None, sweep: Sweep | None = None
-    ) -> tuple[Plan, list[str]]:
+    ) -> tuple[BuildPlan, list[str]]:
         """What a build would compute, and the paths of its outputs as written; nothing is
         written.
 
@@ -135,25 +150,7 @@ class Recipe:
         """
         from pemlang.pipeline.build import plan_of
 
-        root = None if out is None else Path(out).absolute()
-        return plan_of(self._path, self._source, self._params, root, sweep)
-
-    def outlook(self, out: str | os.PathLike[str] | None = None, locked: bool = False) -> Outlook:
-        """What a build would do, from headers and digests alone: normal forms, types, sizes,
-        what is up to date, and what it would read, write, compute and need of memory.
-
-        Args:
-            out: as for `build`.
-            locked: go by pem.lock; no adapter need be there.
-
-        Raises:
-            PemError: the recipe is wrong, or PEM0801 there is no lock.
-        """
-        from pemlang.pipeline.forecast import outlook
-
-        root = None if out is None else Path(out).absolute()
-        lock = self.lock_beside() if locked else None
-        return outlook(self._path, self._source, self._params, root, lock)
+        return plan_of(self._path, self._source, self._params, _root(out), sweep)
 
     def evaluate(self, name: str) -> dict[str, torch.Tensor]:
         """The tensors of a named adapter of the recipe, as PEFT stores them.
@@ -179,38 +176,36 @@ class Recipe:
     def identified(self) -> Checked:
         """All that is known of a recipe that is right, its adapters fetched and known by their
         content; raises PemError with everything wrong with it."""
-        from pemlang.pipeline.jobs import identified
-        from pemlang.pipeline.sweep import Point
-
-        [checked] = identified(self._path, self._source, [Point(self._params)])
-        return checked
+        return identified_with(DiskResolver(), self._path, self._source, self._params)
 
     def _adapter(self, name: str) -> InMemory:
-        from pemlang.artifact.staging import placed
         from pemlang.pipeline.build import in_memory
 
         checked = self.identified()
         with placed(None):
             node = _named(checked, name)
-        place = checked.scope.places[name]
         saved = (output.heads for output in checked.outputs if output.node is node)
         chosen = next(filter(None, saved), None)
-        checked.outputs = [Output(node, name, Path(), None, chosen, place, name)]
-        found, told = in_memory(checked)
-        for one in told:
-            warnings.warn(render(one), PemWarning, stacklevel=3)
-        return found
+        output = Output(node, name, Path(), None, chosen, checked.places[name], name)
+        adapter, diagnostics = in_memory(replace(checked, outputs=[output]))
+        for diagnostic in diagnostics:
+            warnings.warn(render(diagnostic), PemWarning, stacklevel=3)
+        return adapter
 
 
-def _named(checked: Checked, name: str) -> Node:
-    values = checked.scope.values
-    adapters = [known for known, value in values.items() if kind_of(value) == "adapter"]
-    if name in adapters:
-        return values[name]  # type: ignore[no-any-return]
+def _root(out: str | os.PathLike[str] | None) -> Path | None:
+    return None if out is None else Path(out).absolute()
+
+
+def _named(checked: Checked, name: str) -> AdapterNode:
+    value = checked.names.get(name)
+    if isinstance(value, AdapterNode):
+        return value
+    adapters = [other for other, x in checked.names.items() if isinstance(x, AdapterNode)]
     close = nearest(name, adapters)
     has = f"its adapters are {listed(adapters, 8)}" if adapters else "it has no adapters"
     hint = f"did you mean `{visible(close)}`?" if close else has
-    if name in values:
+    if value is not None:
         raise Fault("PEM0301", f"`{visible(name)}` is not an adapter", hint)
     raise Fault("PEM0206", f"the recipe has nothing called `{visible(name)}`", hint)
 
@@ -225,11 +220,9 @@ def load(path: str | os.PathLike[str], params: Params | None = None) -> Recipe:
     Raises:
         PemError: PEM0100 to PEM0104 when the file is not readable recipe text.
     """
-    found = Path(path).absolute()
-    try:
-        return Recipe(found, read_source(found, os.fspath(path)), params or {})
-    except Fault as fault:
-        raise PemError([fault.at(None)]) from None
+    file = Path(path).absolute()
+    with placed(None):
+        return Recipe(file, read_source(file, os.fspath(path)), params or {})
 
 
 def apply(
@@ -254,76 +247,52 @@ def apply(
         PemWarning: what a build would warn of.
     """
     recipe = recipe if isinstance(recipe, Recipe) else load(recipe)
-    found = recipe._adapter(name)
+    adapter = recipe._adapter(name)
     called = adapter_name or name
-    known = peft_model.peft_config
-    if called not in known:
-        _attach(peft_model, found, called, name)
+    if called not in peft_model.peft_config:
+        _attach(peft_model, adapter, called, name)
         peft_model.set_adapter(called)
         return
     # What is there stays until the new one is known to fit; PEFT cannot rename an adapter.
-    fresh = next(f"{called}_{i}" for i in count() if f"{called}_{i}" not in known)
-    _attach(peft_model, found, fresh, name)
+    spare = (f"{called}_{number}" for number in count())
+    fresh = next(word for word in spare if word not in peft_model.peft_config)
+    _attach(peft_model, adapter, fresh, name)
     peft_model.set_adapter(fresh)
     peft_model.delete_adapter(called)
-    _attach(peft_model, found, called, name)
+    _attach(peft_model, adapter, called, name)
     peft_model.set_adapter(called)
     peft_model.delete_adapter(fresh)
 
 
-def _attach(peft_model: PeftModel, found: InMemory, called: str, name: str) -> None:
+def _attach(peft_model: PeftModel, adapter: InMemory, called: str, name: str) -> None:
     """Add an adapter to a model; on PEM0520 the model is as it was."""
-    from peft import PeftConfig, PeftType, get_peft_model_state_dict, set_peft_model_state_dict
-    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
-    from torch.nn import ModuleDict
+    from pemlang.formats.peft_live import attach, can_be_called
 
-    if "." in called or hasattr(ModuleDict(), called):
-        fault = Fault(
-            "PEM0520",
-            f"PEFT cannot call an adapter `{visible(called)}`: torch has another use for the name",
-            'choose one: apply(…, adapter_name="merged")',
-        )
-        raise PemError([fault.at(None)])
-    kind: type[PeftConfig] = PEFT_TYPE_TO_CONFIG_MAPPING[PeftType(found.config["peft_type"])]
-    fields = {key: value for key, value in found.config.items() if key != "peft_type"}
-    try:
-        peft_model.add_adapter(called, kind(**fields))
-        tensors, base = _tensors(found), peft_model.state_dict()
-        shared = {key for key in tensors if key in base}
-        for key in sorted(shared):
-            if not tensors[key].to(base[key]).equal(base[key]):
-                raise ValueError(f"it brings its own {key}, which all adapters of a model share")
-        set_peft_model_state_dict(peft_model, tensors, adapter_name=called)
-        there = get_peft_model_state_dict(
-            peft_model, adapter_name=called, save_embedding_layers=False
-        )
-        missing = set(tensors) - shared - set(there)
-        if missing:
-            raise ValueError(f"the model has no {min(missing)}")
-    except (ValueError, RuntimeError, KeyError) as error:
-        if called in peft_model.peft_config:
-            peft_model.delete_adapter(called)
-        raise PemError([_unfit(name, str(error)).at(None)]) from error
-
-
-def _unfit(name: str, why: str) -> Fault:
-    return Fault(
-        "PEM0520",
-        f"`{visible(name)}` does not fit the model: {visible(' '.join(why.split()), 300)}",
-        "load the base model that the recipe's adapters belong to",
-    )
+    with placed(None):
+        if not can_be_called(called):
+            raise Fault(
+                "PEM0520",
+                f"PEFT cannot call an adapter `{visible(called)}`: torch has another use for the "
+                "name",
+                'choose one: apply(…, adapter_name="merged")',
+            )
+        try:
+            attach(peft_model, called, adapter.texts, _tensors(adapter))
+        except ValueError as error:
+            why = visible(" ".join(str(error).split()), 300)
+            raise Fault(
+                "PEM0520",
+                f"`{visible(name)}` does not fit the model: {why}",
+                "load the base model that the recipe's adapters belong to",
+            ) from error
 
 
 def _tensors(adapter: InMemory) -> dict[str, torch.Tensor]:
     import torch
 
-    dtypes = {
-        "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
-        "F8_E4M3": torch.float8_e4m3fn, "F8_E5M2": torch.float8_e5m2,
-        "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8,
-        "U8": torch.uint8, "BOOL": torch.bool,
-    }  # fmt: skip
     return {
-        key: torch.frombuffer(bytearray(data), dtype=dtypes[dtype]).reshape(shape)
+        key: torch.frombuffer(bytearray(data), dtype=getattr(torch, DTYPES[dtype].torch)).reshape(
+            shape
+        )
         for key, dtype, shape, data in adapter.tensors
     }

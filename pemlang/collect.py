@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from pemlang.formats.peft import STATISTICS
+from pemlang.formats.adapter import STATISTICS
 
 if TYPE_CHECKING:
     import torch
     from peft import PeftModel
+
+AdaptedModule: TypeAlias = "tuple[Any, dict[str, torch.nn.Parameter]]"
+"""A module that an adapter changes, and its parameters by kind of statistic."""
 
 
 def collect_statistics(
@@ -39,70 +44,113 @@ def collect_statistics(
     Raises:
         ValueError: there is no batch, or the model has no active LoRA or (IA)³.
     """
-    import torch
-    from safetensors.torch import save_file
-
     sites = dict(_sites(model))
     if not sites:
         raise ValueError("the model has no active LoRA or (IA)³ adapter")
-    grams: dict[str, torch.Tensor] = {}
-    squares: dict[str, torch.Tensor] = {}
-    seen: dict[str, int] = {}
-    mask: list[torch.Tensor | None] = [None]
-
-    def look(site: str, x: torch.Tensor) -> None:
-        places = mask[0]
-        if places is not None and places.shape == x.shape[:-1]:
-            x = x[places.bool()]
-        x = x.detach().reshape(-1, x.shape[-1]).double()
-        grams[site] = grams.get(site, 0) + x.T @ x
-        seen[site] = seen.get(site, 0) + len(x)
-
-    hooks = [
-        module.register_forward_pre_hook(lambda _, args, site=site: look(site, args[0]))
-        for site, (module, _) in sites.items()
-        if isinstance(module.get_base_layer(), torch.nn.Linear)
-    ]
-    wanted = {
-        f"{site}.{kind}": p for site, (_, found) in sites.items() for kind, p in found.items()
-    }
-    before = {key: parameter.requires_grad for key, parameter in wanted.items()}
-    training, count = model.training, 0
-    model.eval()
-    try:
-        for parameter in wanted.values():
-            parameter.requires_grad_(True)
+    collector = _Collector(model, sites)
+    with collector.listening():
         for batch in batches:
-            count += 1
-            mask[0] = batch.get("attention_mask")
-            output = model(**batch)
-            gradients = torch.autograd.grad(
-                output.loss if loss is None else loss(output),
-                list(wanted.values()),
-                allow_unused=True,
-            )
-            for key, gradient in zip(wanted, gradients, strict=True):
-                square = 0 if gradient is None else gradient.detach().double() ** 2
-                squares[key] = squares.get(key, 0) + square
-    finally:
-        for hook in hooks:
-            hook.remove()
-        for key, parameter in wanted.items():
-            parameter.requires_grad_(before[key])
-        model.train(training)
-    if count == 0:
-        raise ValueError("there is no batch to collect statistics from")
-    found = {key: square / count + torch.zeros_like(wanted[key]) for key, square in squares.items()}
-    found |= {f"{site}.gram": gram / seen[site] for site, gram in grams.items()}
-    whole = {key: value.to(torch.float32).contiguous() for key, value in sorted(found.items())}
-    place = Path(directory) / STATISTICS
+            collector.add(batch, loss)
+    return _write(collector.means(), Path(directory) / STATISTICS)
+
+
+class _Collector:
+    """Sums over batches, for the modules that an adapter changes."""
+
+    def __init__(self, model: PeftModel, sites: Mapping[str, AdaptedModule]) -> None:
+        self._model, self._sites = model, sites
+        self._parameters = {
+            f"{site}.{kind}": parameter
+            for site, (_, parameters) in sites.items()
+            for kind, parameter in parameters.items()
+        }
+        self._grams: dict[str, torch.Tensor] = {}
+        self._inputs: dict[str, int] = {}
+        self._squares: dict[str, torch.Tensor] = {}
+        self._batches = 0
+        self._mask: torch.Tensor | None = None
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """See the inputs of the modules, and let their parameters have gradients; the model is as
+        it was afterwards."""
+        import torch
+
+        hooks = [
+            module.register_forward_pre_hook(partial(self._see, site))
+            for site, (module, _) in self._sites.items()
+            if isinstance(module.get_base_layer(), torch.nn.Linear)
+        ]
+        wanted = {key: parameter.requires_grad for key, parameter in self._parameters.items()}
+        training = self._model.training
+        self._model.eval()
+        try:
+            for parameter in self._parameters.values():
+                parameter.requires_grad_(True)
+            yield
+        finally:
+            for hook in hooks:
+                hook.remove()
+            for key, parameter in self._parameters.items():
+                parameter.requires_grad_(wanted[key])
+            self._model.train(training)
+
+    def add(
+        self, batch: Mapping[str, torch.Tensor], loss: Callable[[Any], torch.Tensor] | None
+    ) -> None:
+        """Take one batch."""
+        import torch
+
+        self._batches += 1
+        self._mask = batch.get("attention_mask")
+        output = self._model(**batch)
+        gradients = torch.autograd.grad(
+            output.loss if loss is None else loss(output),
+            list(self._parameters.values()),
+            allow_unused=True,
+        )
+        for key, gradient in zip(self._parameters, gradients, strict=True):
+            square = 0 if gradient is None else gradient.detach().double() ** 2
+            self._squares[key] = self._squares.get(key, 0) + square
+
+    def means(self) -> dict[str, torch.Tensor]:
+        """The statistics by key, in float64; raises ValueError where there was no batch."""
+        import torch
+
+        if self._batches == 0:
+            raise ValueError("there is no batch to collect statistics from")
+        means = {
+            key: square / self._batches + torch.zeros_like(self._parameters[key])
+            for key, square in self._squares.items()
+        }
+        grams = self._grams.items()
+        return means | {f"{site}.gram": gram / self._inputs[site] for site, gram in grams}
+
+    def _see(self, site: str, module: torch.nn.Module, args: tuple[torch.Tensor, ...]) -> None:
+        """The inputs of a module, padded places left out."""
+        x = args[0]
+        if self._mask is not None and self._mask.shape == x.shape[:-1]:
+            x = x[self._mask.bool()]
+        x = x.detach().reshape(-1, x.shape[-1]).double()
+        self._grams[site] = self._grams.get(site, 0) + x.T @ x
+        self._inputs[site] = self._inputs.get(site, 0) + len(x)
+
+
+def _write(statistics: Mapping[str, torch.Tensor], place: Path) -> Path:
+    """Write statistics, whole or not at all."""
+    import torch
+    from safetensors.torch import save_file
+
+    tensors = {
+        key: value.to(torch.float32).contiguous() for key, value in sorted(statistics.items())
+    }
     new = place.with_suffix(".new")
-    save_file(whole, new, metadata={"format": "pt"})
+    save_file(tensors, new, metadata={"format": "pt"})
     new.replace(place)
     return place
 
 
-def _sites(model: PeftModel) -> Iterable[tuple[str, tuple[Any, dict[str, torch.nn.Parameter]]]]:
+def _sites(model: PeftModel) -> Iterator[tuple[str, AdaptedModule]]:
     """Each module that the active adapter changes, with its parameters by kind of statistic."""
     from peft.tuners.ia3 import IA3Layer
     from peft.tuners.lora import LoraLayer

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import difflib
+import errno
 import unicodedata
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Literal
 
 from pemlang.source import Span
 
@@ -35,8 +37,8 @@ class Diagnostic:
     help: str | None = None
     notes: tuple[str, ...] = ()
 
-    def as_json(self) -> dict[str, Any]:
-        found: dict[str, Any] = {
+    def as_json(self) -> dict[str, object]:
+        fields: dict[str, object] = {
             "code": self.code,
             "severity": self.severity,
             "message": self.message,
@@ -47,9 +49,9 @@ class Diagnostic:
             source = self.span.source
             for end, offset in (("start", self.span.start), ("end", self.span.end)):
                 line, column = source.position(offset)
-                found[end] = {"line": line, "column": column, "offset": offset}
-            found["file"] = source.name
-        return found
+                fields[end] = {"line": line, "column": column, "offset": offset}
+            fields["file"] = source.name
+        return fields
 
 
 class Fault(Exception):
@@ -78,6 +80,24 @@ class PemError(Exception):
     def __init__(self, diagnostics: Iterable[Diagnostic]) -> None:
         self.diagnostics = tuple(diagnostics)
         super().__init__("\n".join(render(d) for d in self.diagnostics))
+
+
+@contextmanager
+def placed(span: Span | None) -> Iterator[None]:
+    """Faults and file errors as diagnostics of a place in the recipe."""
+    try:
+        yield
+    except Fault as fault:
+        raise PemError([fault.at(span)]) from None
+    except OSError as error:
+        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
+        what = "there is no space left on the disk" if full else str(error.strerror or error)
+        name = f" ({visible(error.filename)})" if error.filename else ""
+        unwritable = Fault(
+            "PEM0512", f"cannot write: {what}{name}", "make room or change the path, and build "
+            "again",
+        )  # fmt: skip
+        raise PemError([unwritable.at(span)]) from None
 
 
 class PemWarning(UserWarning):
@@ -129,8 +149,8 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     alike = [k for k in known if 3 * max(len(k), len(name)) <= 7 * min(len(k), len(name))]
     if len(alike) > MAX_ALIKE:
         return None
-    found = difflib.get_close_matches(name, alike, n=1, cutoff=0.6)
-    return found[0] if found else None
+    matches = difflib.get_close_matches(name, alike, n=1, cutoff=0.6)
+    return matches[0] if matches else None
 
 
 def listed(names: Iterable[str], limit: int = 4) -> str:
@@ -173,10 +193,10 @@ def render(diagnostic: Diagnostic, colour: bool = False) -> str:
 
 def in_lines(diagnostic: Diagnostic) -> str:
     """The message, its notes and its help, for what shows the place itself."""
-    said = [diagnostic.message, *(f"note: {note}" for note in diagnostic.notes)]
+    lines = [diagnostic.message, *(f"note: {note}" for note in diagnostic.notes)]
     if diagnostic.help:
-        said.append(f"help: {diagnostic.help}")
-    return "\n".join(map(_lines_visible, said))
+        lines.append(f"help: {diagnostic.help}")
+    return "\n".join(map(_lines_visible, lines))
 
 
 def _lines_visible(text: str) -> str:

@@ -28,7 +28,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
 @pytest.fixture(scope="session")
 def stocked(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with the adapters and models of shelf.py, and files to import."""
-    import shelf
+    from support import shelf
 
     root = tmp_path_factory.mktemp("stocked").resolve()
     shelf.stock(root)

@@ -7,21 +7,20 @@ import resource
 import signal
 import stat
 import subprocess
-import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from blake3 import blake3
 from safetensors import safe_open
-from support import build, config_of, delta, error, lora, recipe, tensors_of
+from support import build, command, config_of, delta, error, lora, recipe, tensors_of
+from support.outputs import CARD, CONFIG, DECLARED, PROVENANCE, WEIGHTS, contents
 
 import pemlang
-from pemlang.pipeline.build import How
 
-DECLARED = 'adapter a = "a"\nadapter b = "b"\n'
 SUM = DECLARED + 'save a + b to "out/x"\n'
-FILES = {"adapter_config.json", "adapter_model.safetensors", "README.md", "provenance.json"}
+FILES = {CONFIG, WEIGHTS, CARD, PROVENANCE}
 
 
 @pytest.fixture
@@ -31,17 +30,14 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def contents(directory: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in directory.iterdir()}
-
-
 def leftovers(folder: Path) -> list[Path]:
     return [path for path in folder.rglob(".*") if not path.name.startswith(".pem")]
 
 
-def start(folder: Path, text: str, *args: str) -> subprocess.Popen[str]:
+def start(folder: Path, text: str) -> subprocess.Popen[str]:
+    """A build on its way, in a process of its own."""
     return subprocess.Popen(
-        [sys.executable, "-m", "pemlang", "build", str(recipe(folder, text)), *args],
+        command("build", str(recipe(folder, text))),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -53,7 +49,7 @@ def test_an_output_is_four_files(folder: Path) -> None:
     assert built.path == folder / "out/x"
     assert set(contents(built.path)) == FILES
     assert (built.method, built.sites, built.rank, built.loss) == ("lora", 4, 8, None)
-    assert built.size == (built.path / "adapter_model.safetensors").stat().st_size
+    assert built.size == (built.path / WEIGHTS).stat().st_size
     assert leftovers(folder) == []
 
 
@@ -70,8 +66,9 @@ def test_a_build_gives_the_same_bytes_each_time_and_everywhere(folder: Path) -> 
     text = SUM + 'save a + b to "out/y" with rank=3\n'
     build(folder, text)
     first = contents(folder / "out/x"), contents(folder / "out/y")
-    again = pemlang.load(folder / "recipe.pem").build(how=How(force=True))
-    assert not any(one.was_there for one in again.outputs)
+    options = pemlang.BuildOptions(force=True)
+    again = pemlang.load(folder / "recipe.pem").build(options=options)
+    assert not any(built.was_there for built in again.outputs)
     assert (contents(folder / "out/x"), contents(folder / "out/y")) == first
     pemlang.load(recipe(folder, text)).build(out=folder / "elsewhere")
     assert contents(folder / "elsewhere/out/x") == first[0]
@@ -79,26 +76,24 @@ def test_a_build_gives_the_same_bytes_each_time_and_everywhere(folder: Path) -> 
 
 def test_the_card_says_where_it_came_from_and_how_to_load_it(folder: Path) -> None:
     [built] = build(folder, SUM).outputs
-    card = (built.path / "README.md").read_text()
+    card = (built.path / CARD).read_text()
     for wanted in (
         "library_name: peft", "PeftModel.from_pretrained", "`a + b`", SUM.strip(),
         built.semantic_hash, "some/base",
     ):  # fmt: skip
         assert wanted in card
     for name in "ab":
-        content = (folder / name / "adapter_model.safetensors").read_bytes()
-        assert blake3(content).hexdigest() in card
+        assert blake3((folder / name / WEIGHTS).read_bytes()).hexdigest() in card
 
 
 def test_the_card_names_imports_and_the_source_of_heads(folder: Path) -> None:
-    (folder / "lib").mkdir()
     recipe(folder / "lib", "let half = 0.5\n", "w.pem")
     head = {"base_model.model.classifier.weight": [[1.0, 2.0]]}
     lora(folder / "lib/h", 3, extra=head, modules_to_save=["classifier"])
     text = 'import "lib/w.pem" (half)\nimport std.paper (merge)\nadapter h = "lib/h"\n'
     text = text + DECLARED + 'save half * a to "out/x" with heads=h\n'
     [built] = build(folder, text).outputs
-    card = (built.path / "README.md").read_text()
+    card = (built.path / CARD).read_text()
     digest = blake3(b"let half = 0.5\n").hexdigest()
     assert f"- `lib/w.pem`: blake3 `{digest}`" in card
     assert "- `std.paper`: blake3" in card
@@ -117,7 +112,7 @@ def test_a_card_is_not_written_by_names(folder: Path) -> None:
     hostile = "a](javascript:x)<img src=x onerror=y>```"
     (folder / "a").rename(folder / hostile)
     [built] = build(folder, f'adapter a = "{hostile}"\nsave a to "out/<b>x"\n').outputs
-    card = (built.path / "README.md").read_text()
+    card = (built.path / CARD).read_text()
     before, _, recipe_text = card.partition("## The recipe")
     assert "# \\<b\\>x" in before
     assert f"```` {hostile} ````" in before
@@ -126,18 +121,18 @@ def test_a_card_is_not_written_by_names(folder: Path) -> None:
 
 def test_the_tensors_file_is_one_that_safetensors_reads(folder: Path) -> None:
     [built] = build(folder, SUM).outputs
-    with safe_open(built.path / "adapter_model.safetensors", "pt") as file:
-        said = file.metadata()
-        assert said["format"] == "pt"
-        assert said["pemlang_semantic_hash"] == built.semantic_hash
-        assert said["pemlang_version"] == pemlang.__version__
-        assert len(said["pemlang_inputs"].split()) == 2
+    with safe_open(built.path / WEIGHTS, "pt") as file:
+        metadata = file.metadata()
+        assert metadata["format"] == "pt"
+        assert metadata["pemlang_semantic_hash"] == built.semantic_hash
+        assert metadata["pemlang_version"] == pemlang.__version__
+        assert len(metadata["pemlang_inputs"].split()) == 2
         assert sorted(file.keys()) == sorted(tensors_of(built.path))
 
 
 def test_nothing_is_written_when_one_output_cannot_be(folder: Path) -> None:
     lora(folder / "c", 3)
-    tensors = folder / "c" / "adapter_model.safetensors"
+    tensors = folder / "c" / WEIGHTS
     raw = bytearray(tensors.read_bytes())
     raw[-4:] = b"\x00\x00\xc0\x7f"  # NaN
     tensors.write_bytes(raw)
@@ -148,21 +143,23 @@ def test_nothing_is_written_when_one_output_cannot_be(folder: Path) -> None:
 
 
 def test_a_failed_assertion_writes_nothing_and_shows_both_values(folder: Path) -> None:
-    text = SUM + 'assert norm(a) < 2 * 0.25 else "too large"\n'
-    found = error(folder, text)
-    assert found.code == "PEM0501"
-    assert "too large" in found.message
+    wrong = error(folder, SUM + 'assert norm(a) < 2 * 0.25 else "too large"\n')
+    assert wrong.code == "PEM0501"
+    assert "too large" in wrong.message
     size = sum((d**2).sum() for d in delta(folder / "a").values()) ** 0.5
-    assert found.notes == (f"norm(a) is {size:.6g}", "2 * 0.25 is 0.5")
+    assert wrong.notes == (f"norm(a) is {size:.6g}", "2 * 0.25 is 0.5")
     assert not (folder / "out").exists()
 
 
 def test_an_earlier_output_is_replaced_whole(folder: Path) -> None:
     build(folder, SUM)
     build(folder, DECLARED + 'save a to "out/x"\n')
-    found, one = delta(folder / "out/x"), delta(folder / "a")
-    assert all((found[site] == one[site]).all() for site in one)
+    built, wanted = delta(folder / "out/x"), delta(folder / "a")
+    assert all((built[site] == wanted[site]).all() for site in wanted)
     assert leftovers(folder) == []
+
+
+# --- what is in the way --------------------------------------------------------------------
 
 
 def foreign_file(folder: Path) -> None:
@@ -186,15 +183,19 @@ def link_in_the_way(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "before", [foreign_file, foreign_directory, file_in_the_way, link_in_the_way]
+    "occupy", [foreign_file, foreign_directory, file_in_the_way, link_in_the_way]
 )
-def test_what_this_tool_did_not_make_is_left_alone(folder: Path, before: object) -> None:
-    before(folder)  # type: ignore[operator]
-    there = {p: p.is_file() and p.read_bytes() for p in folder.rglob("*")}
+def test_what_this_tool_did_not_make_is_left_alone(
+    folder: Path, occupy: Callable[[Path], None]
+) -> None:
+    def everything() -> dict[Path, bytes | bool]:
+        paths = (path for path in folder.rglob("*") if path != folder / "recipe.pem")
+        return {path: path.is_file() and path.read_bytes() for path in paths}
+
+    occupy(folder)
+    before = everything()
     assert error(folder, SUM).code == "PEM0510"
-    recipe_path = folder / "recipe.pem"
-    after = {p: p.is_file() and p.read_bytes() for p in folder.rglob("*") if p != recipe_path}
-    assert after == {p: data for p, data in there.items() if p != recipe_path}
+    assert everything() == before
 
 
 @pytest.mark.parametrize("target", ["a", "."])
@@ -205,12 +206,12 @@ def test_an_input_is_never_overwritten(folder: Path, target: str) -> None:
 
 
 def test_two_outputs_in_one_place_are_refused(folder: Path) -> None:
-    for one, two in (("x", "x"), ("x", "x/y"), ("x/y", "x"), ("x", "./x")):
-        text = DECLARED + f'save a to "{one}"\nsave b to "{two}"\n'
+    for first, second in (("x", "x"), ("x", "x/y"), ("x/y", "x"), ("x", "./x")):
+        text = DECLARED + f'save a to "{first}"\nsave b to "{second}"\n'
         assert error(folder, text).code == "PEM0344"
 
 
-def test_a_link_does_not_lead_out_of_the_folder(folder: Path, tmp_path_factory: object) -> None:
+def test_a_link_does_not_lead_out_of_the_folder(folder: Path) -> None:
     outside = folder.parent / f"{folder.name}-outside"
     outside.mkdir()
     (folder / "out").symlink_to(outside)
@@ -218,10 +219,13 @@ def test_a_link_does_not_lead_out_of_the_folder(folder: Path, tmp_path_factory: 
     assert list(outside.iterdir()) == []
 
 
+# --- what comes between --------------------------------------------------------------------
+
+
 def test_a_full_disk_is_said_and_nothing_stays(folder: Path) -> None:
     """A file that may not grow past 1 kB stands in for a disk with no room."""
     done = subprocess.run(
-        [sys.executable, "-m", "pemlang", "build", str(recipe(folder, SUM))],
+        command("build", str(recipe(folder, SUM))),
         capture_output=True,
         text=True,
         check=False,
@@ -236,22 +240,19 @@ def test_a_full_disk_is_said_and_nothing_stays(folder: Path) -> None:
 BIG = {f"layers.{i}.q_proj": (512, 512) for i in range(40)}
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM])
-def test_an_interrupted_build_leaves_nothing(tmp_path: Path, how: signal.Signals) -> None:
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_build_leaves_nothing(tmp_path: Path, sent: signal.Signals) -> None:
     lora(tmp_path / "a", 1, BIG, rank=64)
     lora(tmp_path / "b", 2, BIG, rank=64)
     run = start(tmp_path, SUM + 'save a - b to "out/y" with rank=32\n')
     deadline = time.monotonic() + 60
-    while (
-        not list(tmp_path.glob("out/.x.*/adapter_model.safetensors"))
-        and time.monotonic() < deadline
-    ):
+    while not list(tmp_path.glob(f"out/.x.*/{WEIGHTS}")) and time.monotonic() < deadline:
         assert run.poll() is None, run.communicate()
         time.sleep(0.005)
-    run.send_signal(how)
-    _, said = run.communicate(timeout=60)
+    run.send_signal(sent)
+    _, written = run.communicate(timeout=60)
     assert run.returncode == 130
-    assert "Traceback" not in said
+    assert "Traceback" not in written
     assert not (tmp_path / "out").exists()
 
 
@@ -262,6 +263,9 @@ def test_builds_at_the_same_time_leave_one_whole_output(folder: Path) -> None:
     assert set(contents(folder / "out/x")) == FILES
     assert config_of(folder / "out/x")["r"] == 8
     assert leftovers(folder) == []
+
+
+# --- what is built, and what is not yet ----------------------------------------------------
 
 
 def test_models_are_checked_and_not_built_yet(folder: Path) -> None:

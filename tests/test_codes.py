@@ -7,15 +7,11 @@ import re
 from pathlib import Path
 
 import pytest
-import shelf
-import support
-from click.testing import CliRunner
+from support import pem, recipe, shelf
 
 import pemlang
-from pemlang.cli.main import cli
-from pemlang.ops import OPERATORS
-from pemlang.show import codes, operators
-from pemlang.show.codes import catalogue
+from pemlang.ops import FUNCTIONS, INFIX, PREFIX, every_operator
+from pemlang.show import catalogue, codes, operators
 
 SOURCES = Path(pemlang.__file__).parent
 REPOSITORY = SOURCES.parent
@@ -57,9 +53,9 @@ def test_every_code_has_a_snapshot() -> None:
 
 def test_every_entry_says_something_of_its_own() -> None:
     entries = catalogue().values()
-    for said in ([entry.title for entry in entries], [entry.text for entry in entries]):
-        assert all(said)
-        assert len(set(said)) == len(said)
+    for texts in ([entry.title for entry in entries], [entry.text for entry in entries]):
+        assert all(texts)
+        assert len(set(texts)) == len(texts)
 
 
 EXAMPLES = [
@@ -71,22 +67,22 @@ EXAMPLES = [
 ]
 
 
-def found(folder: Path, code: str, example: str) -> set[str]:
+def codes_of(folder: Path, code: str, example: str) -> set[str]:
     """The codes that an example gives when it is built, or checked where it saves nothing."""
     names = {"a": "a", "b": "b"} | STAND_INS.get(code, {})
     used = [name for name in names if re.search(rf"\b{name}\b", re.sub('".*?"', "", example))]
     text = "".join(f'adapter {name} = "adapters/{names[name]}"\n' for name in used)
     if example.startswith("language"):
         text, example = "language 1\n" + text, example.removeprefix("language 1\n")
-    recipe = pemlang.load(support.recipe(folder, text + example))
+    loaded = pemlang.load(recipe(folder, text + example))
     try:
-        if "save " in example or code == "PEM0114":
-            return {one.code for one in recipe.build().warnings}
-        return {one.code for one in recipe.check()}
+        builds = "save " in example or code == "PEM0114"
+        diagnostics = loaded.build().warnings if builds else loaded.check()
     except pemlang.PemError as error:
-        return {one.code for one in error.diagnostics}
+        diagnostics = error.diagnostics
     finally:
         shelf.clear(folder)
+    return {diagnostic.code for diagnostic in diagnostics}
 
 
 @pytest.mark.parametrize(
@@ -96,23 +92,25 @@ def test_examples_are_what_they_are_called(
     code: str, role: str, example: str, stocked: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(stocked)
-    assert found(stocked, code, example) == {"wrong": {code}, "right": set()}[role]
+    assert codes_of(stocked, code, example) == {"wrong": {code}, "right": set()}[role]
 
 
 @pytest.mark.parametrize("code", catalogue())
 def test_explain(code: str) -> None:
-    result = CliRunner().invoke(cli, ["explain", code.lower()])
     entry = catalogue()[code]
-    assert result.output == f"{code}: {entry.title}\n\n{entry.text}\n"
+    assert pem("explain", code.lower()).text == f"{code}: {entry.title}\n\n{entry.text}\n"
 
 
 def test_explain_lists_all() -> None:
-    lines = CliRunner().invoke(cli, ["explain"]).output.splitlines()
+    lines = pem("explain").text.splitlines()
     assert [line.split("  ")[0] for line in lines] == list(catalogue())
 
 
 def test_every_operator_is_on_the_page() -> None:
-    assert [one for *_, found in operators.SECTIONS for one in found] == list(OPERATORS)
+    registered = {*FUNCTIONS.values(), *INFIX.values(), *PREFIX.values()}
+    assert {operator.name for operator in registered} == {x.name for x in every_operator()}
+    headings = re.findall(r"^### `(.+)`$", operators.as_markdown(), re.MULTILINE)
+    assert headings == [operators.use(operator) for operator in every_operator()]
 
 
 @pytest.mark.parametrize("page", [codes, operators], ids=["errors", "operators"])

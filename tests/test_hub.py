@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from hub_server import Hub, serving
-from support import delta, lora, recipe, tensors_of
+from support import Done, delta, lora, pem, recipe, tensors_of
+from support.hub_server import Hub, serving
+from support.outputs import WEIGHTS
 
-WEIGHTS = "adapter_model.safetensors"
 BIG = {f"layers.{i}.q_proj": (256, 256) for i in range(20)}
 
 
@@ -27,21 +27,22 @@ class World:
     folder: Path
     source: Path
 
-    def pem(self, command: str, text: str, **env: str) -> subprocess.CompletedProcess[str]:
-        path = recipe(self.folder, text)
-        environment = os.environ | {
-            "HF_ENDPOINT": self.hub.url,
-            "HF_HOME": str(self.folder / "cache"),
-            "HF_HUB_OFFLINE": "0",
-        }
-        return subprocess.run(
-            [sys.executable, "-m", "pemlang", command, str(path)],
-            env=environment | env,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=120,
-        )
+    def pem(self, command: str, text: str, **env: str) -> Done:
+        """Run a command on a recipe: in a process, for the library reads its environment once."""
+        return pem(command, recipe(self.folder, text), process=True, **self.env | env)
+
+    @property
+    def env(self) -> dict[str, str]:
+        return self.hub.env(self.folder / "cache")
+
+    @property
+    def built(self) -> Path:
+        return self.folder / "out/x"
+
+    def is_the_sum(self) -> bool:
+        """Whether what was built is a + b."""
+        total, a, b = delta(self.built), delta(self.source / "a"), delta(self.source / "b")
+        return all(abs(total[site] - a[site] - b[site]).max() < 1e-5 for site in BIG)
 
 
 @pytest.fixture
@@ -64,29 +65,25 @@ def world(tmp_path: Path) -> Iterator[World]:
 
 
 SUM = 'adapter a = "hf://org/a"\nadapter b = "hf://org/{b}"\nsave a + b to "out/x"'
+ALONE = 'adapter a = "{reference}"\nsave a to "out/x"'
 
 
 def test_a_check_fetches_the_header_and_not_the_tensors(world: World) -> None:
-    done = world.pem("check", SUM.format(b="b"))
-    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    assert world.pem("check", SUM.format(b="b")) == Done(0, "", "")
     size = (world.source / "a" / WEIGHTS).stat().st_size
     assert 0 < world.hub.bytes_of(WEIGHTS) <= 2 * 100_001 < size
 
 
 def test_a_build_of_hub_adapters_is_that_of_the_directories(world: World) -> None:
     done = world.pem("build", SUM.format(b="b"))
-    assert (done.returncode, done.stderr) == (0, "")
-    found = delta(world.folder / "out/x")
-    one, two = delta(world.source / "a"), delta(world.source / "b")
-    assert all(abs(found[site] - one[site] - two[site]).max() < 1e-5 for site in BIG)
+    assert (done.code, done.err) == (0, "")
+    assert world.is_the_sum()
 
 
 def test_a_pickled_adapter_on_the_hub(world: World) -> None:
-    assert world.pem("check", SUM.format(b="pickled")).returncode == 0
-    assert world.pem("build", SUM.format(b="pickled")).returncode == 0
-    found = delta(world.folder / "out/x")
-    one, two = delta(world.source / "a"), delta(world.source / "b")
-    assert all(abs(found[site] - one[site] - two[site]).max() < 1e-5 for site in BIG)
+    assert world.pem("check", SUM.format(b="pickled")).code == 0
+    assert world.pem("build", SUM.format(b="pickled")).code == 0
+    assert world.is_the_sum()
 
 
 def test_a_cached_pickle_does_not_stand_in_for_the_tensors(world: World) -> None:
@@ -97,50 +94,47 @@ def test_a_cached_pickle_does_not_stand_in_for_the_tensors(world: World) -> None
     fetch = "import huggingface_hub as h\nfor name in ('adapter_config.json', 'adapter_model.bin'):"
     subprocess.run(
         [sys.executable, "-c", fetch + "\n    h.hf_hub_download('org/both', name)"],
-        env=os.environ
-        | {"HF_ENDPOINT": world.hub.url, "HF_HOME": str(world.folder / "cache")}
-        | {"HF_HUB_OFFLINE": "0"},
+        env=os.environ | world.env,
         check=True,
         capture_output=True,
     )
-    text = 'adapter a = "hf://org/both"\nsave a to "out/x"'
-    assert world.pem("build", text).returncode == 0
-    found, wanted = delta(world.folder / "out/x"), delta(world.source / "a")
-    assert all((found[site] == wanted[site]).all() for site in BIG)
+    assert world.pem("build", ALONE.format(reference="hf://org/both")).code == 0
+    built, wanted = delta(world.built), delta(world.source / "a")
+    assert all((built[site] == wanted[site]).all() for site in BIG)
 
 
 def test_damaged_tensors_on_the_hub_are_told(world: World) -> None:
     weights = world.source / "a" / WEIGHTS
     weights.write_bytes(weights.read_bytes()[:-1])
-    done = world.pem("build", 'adapter a = "hf://org/a"\nsave a to "out/x"')
-    assert (done.returncode, "error[PEM0412]" in done.stderr) == (1, True)
+    done = world.pem("build", ALONE.format(reference="hf://org/a"))
+    assert (done.code, "error[PEM0412]" in done.err) == (1, True)
 
 
 def test_a_revision_is_the_one_named(world: World) -> None:
     text = 'adapter a: lora(rank={r}) = "hf://org/a@{revision}"\nsave a to "out/x"'
     commit = world.hub.commit(world.source / "old")
     for revision, rank in (("main", 16), ("v1", 8), (commit, 8)):
-        assert world.pem("build", text.format(r=rank, revision=revision)).returncode == 0
-    assert delta(world.folder / "out/x").keys() == BIG.keys()
+        assert world.pem("build", text.format(r=rank, revision=revision)).code == 0
+    assert delta(world.built).keys() == BIG.keys()
 
 
 def test_a_built_adapter_needs_no_network_again(world: World) -> None:
     text = SUM.format(b="b")
-    assert world.pem("build", text).returncode == 0
-    first = (world.folder / "out/x" / WEIGHTS).read_bytes()
+    assert world.pem("build", text).code == 0
+    first = (world.built / WEIGHTS).read_bytes()
     world.hub.sent.clear()
     done = world.pem("build", text, HF_HUB_OFFLINE="1")
-    assert (done.returncode, done.stderr) == (0, "")
-    assert (world.folder / "out/x" / WEIGHTS).read_bytes() == first
+    assert (done.code, done.err) == (0, "")
+    assert (world.built / WEIGHTS).read_bytes() == first
     assert world.hub.sent == []
 
 
 def test_a_pinned_adapter_in_the_cache_is_not_asked_for(world: World) -> None:
     commit = world.hub.commit(world.source / "a")
-    text = f'adapter a = "hf://org/a@{commit}"\nsave a to "out/x"'
-    assert world.pem("build", text).returncode == 0
+    text = ALONE.format(reference=f"hf://org/a@{commit}")
+    assert world.pem("build", text).code == 0
     world.hub.sent.clear()
-    assert world.pem("build", text).returncode == 0
+    assert world.pem("build", text).code == 0
     assert world.hub.sent == []
 
 
@@ -156,15 +150,13 @@ def test_a_pinned_adapter_in_the_cache_is_not_asked_for(world: World) -> None:
     ],
 )
 def test_what_cannot_be_fetched_is_said(world: World, reference: str, code: str) -> None:
-    done = world.pem("build", f'adapter a = "{reference}"\nsave a to "out/x"')
-    assert done.returncode == 1
-    assert f"error[{code}]" in done.stderr
-    assert "Traceback" not in done.stderr
+    done = world.pem("build", ALONE.format(reference=reference))
+    assert (done.code, f"error[{code}]" in done.err) == (1, True)
+    assert "Traceback" not in done.err
     assert not (world.folder / "out").exists()
 
 
 def test_no_hub_at_all(world: World) -> None:
     done = world.pem("check", SUM.format(b="b"), HF_ENDPOINT="http://127.0.0.1:1")
-    assert done.returncode == 1
-    assert "error[PEM0441]" in done.stderr
-    assert "Traceback" not in done.stderr
+    assert (done.code, "error[PEM0441]" in done.err) == (1, True)
+    assert "Traceback" not in done.err

@@ -21,15 +21,13 @@ def folder(tmp_path: Path) -> Path:
 DECLARED = 'adapter a = "a"\nadapter b = "b"\n'
 
 
-def same(folder: Path, one: str, other: str, **params: object) -> bool:
+def same(folder: Path, text: str, other: str, **params: object) -> bool:
     """Whether two texts give `x` the same tensors."""
-    found = [
-        pemlang.load(recipe(folder, DECLARED + text), params).evaluate("x")  # type: ignore[arg-type]
-        for text in (one, other)
-    ]
-    return found[0].keys() == found[1].keys() and all(
-        (found[0][key] == found[1][key]).all() for key in found[0]
+    x, y = (
+        pemlang.load(recipe(folder, DECLARED + lets), params).evaluate("x")  # type: ignore[arg-type]
+        for lets in (text, other)
     )
+    return x.keys() == y.keys() and all((x[key] == y[key]).all() for key in x)
 
 
 # --- functions -----------------------------------------------------------------------------
@@ -160,9 +158,10 @@ def test_a_failed_assert_shows_only_what_decided(folder: Path) -> None:
 
 def test_a_mistake_inside_a_call_says_where_the_call_is(folder: Path) -> None:
     text = DECLARED + "def f(x: adapter) = compress(x, rank=99)\nlet y = f(a)\n"
-    [found] = pemlang.load(recipe(folder, text)).check()
-    assert found.code == "PEM0310"
-    assert any("in the call of `f`" in note and "recipe.pem:4:9" in note for note in found.notes)
+    [diagnostic] = pemlang.load(recipe(folder, text)).check()
+    assert diagnostic.code == "PEM0310"
+    notes = [note for note in diagnostic.notes if "in the call of `f`" in note]
+    assert any("recipe.pem:4:9" in note for note in notes)
 
 
 # --- names ---------------------------------------------------------------------------------
@@ -197,9 +196,9 @@ def test_a_mistake_is_said_once(folder: Path) -> None:
 
 def test_all_mistakes_are_said_in_order(folder: Path) -> None:
     text = 'adapter c = "nowhere"\nlet x = y\nlet z = a * b\nsave a to "../x"\n'
-    found = pemlang.load(recipe(folder, DECLARED + text)).check()
-    assert [d.code for d in found] == ["PEM0410", "PEM0206", "PEM0302", "PEM0345"]
-    places = [d.span.start for d in found if d.span]
+    diagnostics = pemlang.load(recipe(folder, DECLARED + text)).check()
+    assert [d.code for d in diagnostics] == ["PEM0410", "PEM0206", "PEM0302", "PEM0345"]
+    places = [d.span.start for d in diagnostics if d.span]
     assert places == sorted(places)
 
 

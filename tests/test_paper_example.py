@@ -14,7 +14,6 @@ from typing import Any
 import pytest
 
 import pemlang
-from pemlang.pipeline.build import How
 
 PAPER = Path(__file__).parent.parent / "examples" / "paper"
 RECIPES = sorted(PAPER.glob("*.pem"))
@@ -48,22 +47,28 @@ def copy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::pemlang.diagnostics.PemWarning")
+def every_setting(paper: Any) -> Iterator[tuple[Any, str, str]]:
+    """Each composition by each method from each seed."""
+    for composition in paper.settings.COMPOSITIONS:
+        for method in composition.methods:
+            for seed in paper.settings.SEEDS:
+                yield composition, method, seed
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::pemlang.PemWarning")
 def test_rebuilt_compositions_are_what_the_results_say(paper: Any, copy: Path) -> None:
     results = paper.record.read()
     sentences = paper.tasks.read_sample()
-    for one in paper.settings.COMPOSITIONS:
-        for method in one.methods:
-            for seed in paper.settings.SEEDS:
-                weight = paper.record.chosen(results, one.name, method, seed)
-                params = {**one.set(seed, method), "weight": float(weight)}
-                pemlang.load(copy / one.recipe, params).build()
-                built = copy / one.directory(seed, method, weight).relative_to(PAPER)
-                found = paper.tasks.measured(built, one.texts, sentences)
-                said = results["found"]["sample"][f"{one.name}/{method}/{seed}"]
-                for text, number in said.items():
-                    noise = LOSS_NOISE if text in paper.settings.LOSSES else ONE_SENTENCE
-                    assert found[text] == pytest.approx(number, abs=noise), (built, text)
+    for composition, method, seed in every_setting(paper):
+        weight = paper.record.chosen(results, composition.name, method, seed)
+        params = {**composition.set(seed, method), "weight": float(weight)}
+        pemlang.load(copy / composition.recipe, params).build()
+        built = copy / composition.directory(seed, method, weight).relative_to(PAPER)
+        measured = paper.tasks.measured(built, composition.texts, sentences)
+        recorded = results["found"]["sample"][f"{composition.name}/{method}/{seed}"]
+        for text, number in recorded.items():
+            noise = LOSS_NOISE if text in paper.settings.LOSSES else ONE_SENTENCE
+            assert measured[text] == pytest.approx(number, abs=noise), (built, text)
 
 
 def test_the_page_is_what_the_numbers_give(paper: Any) -> None:
@@ -72,13 +77,11 @@ def test_the_page_is_what_the_numbers_give(paper: Any) -> None:
 
 def test_lambda_is_what_validation_chooses(paper: Any) -> None:
     results = paper.record.read()
-    for one in paper.settings.COMPOSITIONS:
-        for method in one.methods:
-            for seed in paper.settings.SEEDS:
-                curve = paper.record.curve(results, one.name, method, seed)
-                base = results["found"][f"base/{seed}"]
-                chosen = paper.record.chosen(results, one.name, method, seed)
-                assert chosen == paper.settings.choose(one.name, curve, base)
+    for composition, method, seed in every_setting(paper):
+        curve = paper.record.curve(results, composition.name, method, seed)
+        base = results["found"][f"base/{seed}"]
+        chosen = paper.record.chosen(results, composition.name, method, seed)
+        assert chosen == paper.settings.choose(composition.name, curve, base)
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=[path.stem for path in RECIPES])
@@ -95,10 +98,10 @@ def test_detoxify_is_checked_from_its_lock_and_never_built(
     recipe = copy / "detoxify.pem"
     wrong = copy / "wrong.pem"
     wrong.write_text(recipe.read_text().replace("alpaca: lora(rank=16)", "alpaca: lora(rank=8)"))
-    assert [one.code for one in pemlang.load(wrong).check(locked=True)] == ["PEM0316"]
+    assert [d.code for d in pemlang.load(wrong).check(locked=True)] == ["PEM0316"]
     with pytest.raises(pemlang.PemError):
         locked = pemlang.load(recipe)
-        locked.build(how=How(lock=locked.lock_beside()))
+        locked.build(options=pemlang.BuildOptions(lock=locked.lock_beside()))
     assert not (copy / "out" / "detoxify").exists()
 
 

@@ -44,8 +44,8 @@ def test_an_evaluation_has_the_heads_that_its_save_chose(tmp_path: Path) -> None
         )
     with pytest.raises(pemlang.PemError, match="PEM0505"):
         pemlang.load(recipe(tmp_path, TEXT)).evaluate("y")
-    found = pemlang.load(recipe(tmp_path, TEXT + 'save y to "out" with heads=b\n')).evaluate("y")
-    assert torch.equal(found[head], torch.ones(2, 4))
+    chosen = pemlang.load(recipe(tmp_path, TEXT + 'save y to "out" with heads=b\n'))
+    assert torch.equal(chosen.evaluate("y")[head], torch.ones(2, 4))
 
 
 def test_an_error_is_one_exception_with_everything_in_it(tmp_path: Path) -> None:

@@ -35,11 +35,11 @@ def table() -> ModuleType:
     """The script that measures: examples/quickstart/table.py."""
     sys.path.insert(0, str(QUICKSTART))
     try:
-        import table as found  # type: ignore[import-not-found]
+        import table as script  # type: ignore[import-not-found]
     finally:
         sys.path.remove(str(QUICKSTART))
-    found.quiet()
-    return found  # type: ignore[no-any-return]
+    script.quiet()
+    return script  # type: ignore[no-any-return]
 
 
 def shown() -> dict[str, tuple[float, float]]:
@@ -52,14 +52,14 @@ def shown() -> dict[str, tuple[float, float]]:
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_the_table_in_the_readme_is_what_is_measured(built: Path, table: ModuleType) -> None:
-    found = shown()
+    rows = shown()
     names = [f"adapters/{name}" for name in table.INPUTS] + [f"out/{name}" for name in OUTPUTS]
-    assert sorted(found) == sorted(names)
+    assert sorted(rows) == sorted(names)
     sentences = [table.held_out(kind) for kind in table.KINDS]
     for name in names:
         model = table.load(built / name)  # every key finds its place, and every place its key
-        for said, texts in zip(found[name], sentences, strict=True):
-            assert table.accuracy(model, texts) == pytest.approx(said, abs=2.5 * ONE_SENTENCE)
+        for accuracy, texts in zip(rows[name], sentences, strict=True):
+            assert table.accuracy(model, texts) == pytest.approx(accuracy, abs=2.5 * ONE_SENTENCE)
 
 
 def test_the_adapters_are_small_and_name_no_machine() -> None:

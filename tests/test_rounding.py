@@ -9,18 +9,18 @@ import torch
 from support import build, gains, ia3, lora, tensors_of
 
 
-@pytest.mark.parametrize(("weight", "said"), [("1", []), ("0.01", ["PEM0704"])])
-def test_gains_in_bf16(tmp_path: Path, weight: str, said: list[str]) -> None:
+@pytest.mark.parametrize(("weight", "codes"), [("1", []), ("0.01", ["PEM0704"])])
+def test_gains_in_bf16(tmp_path: Path, weight: str, codes: list[str]) -> None:
     """l is close to 1 and kept to three digits; what counts is l − 1."""
     ia3(tmp_path / "a", 1, dtype=torch.bfloat16)
     result = build(tmp_path, f'adapter a = "a"\nsave {weight} * a to "out/x"\n')
-    assert [warning.code for warning in result.warnings] == said
-    exact, found = gains(tmp_path / "a"), gains(tmp_path / "out/x")
-    lost = sum(((float(weight) * (exact[s] - 1) - (found[s] - 1)) ** 2).sum() for s in exact)
+    assert [warning.code for warning in result.warnings] == codes
+    exact, kept = gains(tmp_path / "a"), gains(tmp_path / "out/x")
+    lost = sum(((float(weight) * (exact[s] - 1) - (kept[s] - 1)) ** 2).sum() for s in exact)
     norm = sum(((float(weight) * (exact[s] - 1)) ** 2).sum() for s in exact)
     share = (lost / norm) ** 0.5
-    assert (share > 0.01) == bool(said)
-    if said:
+    assert (share > 0.01) == bool(codes)
+    if codes:
         assert f"by {share:.1%}" in result.warnings[0].message
 
 

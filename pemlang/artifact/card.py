@@ -8,14 +8,16 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pemlang.artifact.staging import MARK
+from pemlang.formats import Format
+from pemlang.formats.adapter import method_title
 from pemlang.inputs.hub import HUB_NAME
 from pemlang.markup import code, markdown
 from pemlang.version import __version__
 
 
 @dataclass(frozen=True)
-class Input:
-    """An input as the card lists it."""
+class CardInput:
+    """An input as the card lists it: what the recipe calls it, its path, and its files' digests."""
 
     name: str
     path: str
@@ -30,6 +32,7 @@ class Card:
         title: the output's directory name.
         expression: what was saved, as written.
         method, base: of the adapter.
+        format: of its files.
         recipe_name, recipe: the file and its text.
         params: the values of its params.
         inputs: what it was made from.
@@ -42,10 +45,11 @@ class Card:
     expression: str
     method: str
     base: str | None
+    format: Format
     recipe_name: str
     recipe: str
     params: Mapping[str, str]
-    inputs: Sequence[Input]
+    inputs: Sequence[CardInput]
     imports: Mapping[str, str]
     semantic_hash: str
     notes: Sequence[str]
@@ -53,23 +57,40 @@ class Card:
 
 def write_card(card: Card) -> str:
     """The card as Markdown. Names are untrusted: nothing in them is markup."""
-    lines = ["---", "library_name: peft"]
-    if card.base and HUB_NAME.fullmatch(card.base):
-        lines.append(f"base_model: {json.dumps(card.base)}")
-    lines += ["tags:", f"- {card.method}", "- pemlang", "---", MARK, ""]
-    lines += [f"# {markdown(card.title)}", ""]
+    lines = [*_front_matter(card), MARK, "", f"# {markdown(card.title)}", ""]
     base = f" for {markdown(card.base)}" if card.base else ""
-    title = {"lora": "LoRA", "ia3": "(IA)³"}[card.method]
+    title = method_title(card.method)
     lines += [f"A {title} adapter{base}, composed without training: {code(card.expression)}.", ""]
     lines += [f"- {markdown(note)}" for note in card.notes] + [""] * bool(card.notes)
-    lines += ["## Load it", "", *_loading(card), "", "## Made from", ""]
-    for one in card.inputs:
-        lines.append(f"- {code(one.name)} = {code(one.path)}")
-        files = one.digests.items()
+    lines += [*_loading(card), "## Made from", ""]
+    for made_from in card.inputs:
+        lines.append(f"- {code(made_from.name)} = {code(made_from.path)}")
+        files = made_from.digests.items()
         lines += [f"  - {markdown(file)}: blake3 `{digest}`" for file, digest in files]
     lines += [f"- {code(name)}: blake3 `{digest}`" for name, digest in card.imports.items()]
-    lines += ["", f"Semantic hash: `{card.semantic_hash}`", ""]
-    lines += [f"## The recipe, {markdown(card.recipe_name)}", ""]
+    lines += ["", f"Semantic hash: `{card.semantic_hash}`", "", *_recipe(card)]
+    return "\n".join(lines)
+
+
+def _front_matter(card: Card) -> list[str]:
+    lines = ["---"]
+    if card.format.library:
+        lines.append(f"library_name: {card.format.library}")
+    if card.base and HUB_NAME.fullmatch(card.base):
+        lines.append(f"base_model: {json.dumps(card.base)}")
+    kinds = (f"- {kind}" for kind in card.method.split("+"))
+    return [*lines, "tags:", *kinds, "- pemlang", "---"]
+
+
+def _loading(card: Card) -> list[str]:
+    on_the_hub = card.base is not None and HUB_NAME.fullmatch(card.base)
+    base = card.base if card.base and on_the_hub else "the model it belongs to"
+    lines = card.format.loading(base)
+    return ["## Load it", "", "```python", *lines, "```", ""] if lines else []
+
+
+def _recipe(card: Card) -> list[str]:
+    lines = [f"## The recipe, {markdown(card.recipe_name)}", ""]
     if card.params:
         values = ", ".join(code(f"{name} = {value}") for name, value in card.params.items())
         lines += [f"Built by pemlang {__version__} with {values}.", ""]
@@ -77,17 +98,4 @@ def write_card(card: Card) -> str:
         lines += [f"Built by pemlang {__version__}.", ""]
     longest = max((len(run) for run in re.findall(r"`{3,}", card.recipe)), default=2)
     fence = "`" * (longest + 1)
-    lines += [f"{fence}text", card.recipe.rstrip("\n"), fence, ""]
-    return "\n".join(lines)
-
-
-def _loading(card: Card) -> list[str]:
-    known = card.base if card.base and HUB_NAME.fullmatch(card.base) else "the model it belongs to"
-    return [
-        "```python",
-        "from peft import PeftModel",
-        "",
-        f"base_model = ...  # {known}, as transformers loads it",
-        "model = PeftModel.from_pretrained(base_model, path_of_this_directory)",
-        "```",
-    ]
+    return [*lines, f"{fence}text", card.recipe.rstrip("\n"), fence, ""]

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from pemlang.artifact.provenance import NAME, Provenance, read_provenance
+from pemlang.artifact.provenance import Provenance, read_provenance
+from pemlang.artifact.staging import PROVENANCE
 from pemlang.diagnostics import Fault, visible
-from pemlang.formats.peft import CONFIG, WEIGHTS
 from pemlang.tensorfiles.digests import file_digest
 from pemlang.tensorfiles.disk import is_dir
 from pemlang.version import __version__
@@ -29,24 +29,24 @@ class Standing:
 def standing(target: Path, semantic_hash: str) -> Standing:
     """Whether a directory holds the output of a meaning, whole, made by this version.
 
-    Its config and tensors are held to their digests; its card says nothing that is not known.
+    The adapter's files are held to their digests; its card says nothing that is not known.
     """
     if not is_dir(target):
         return Standing(None, "not built yet")
     try:
-        found = read_provenance(target)
+        provenance = read_provenance(target)
     except Fault:
-        return Standing(None, f"what is there has no {NAME} that this version reads")
-    if found.semantic_hash != semantic_hash:
+        return Standing(None, f"what is there has no {PROVENANCE} that this version reads")
+    if provenance.semantic_hash != semantic_hash:
         return Standing(
-            None, f"its meaning has changed: {visible(found.semantic_hash, 12)} is there"
+            None, f"its meaning has changed: {visible(provenance.semantic_hash, 12)} is there"
         )
-    if found.tool != __version__:
-        return Standing(None, f"pemlang {visible(found.tool, 40)} built it")
-    for name in (CONFIG, WEIGHTS):
+    if provenance.tool != __version__:
+        return Standing(None, f"pemlang {visible(provenance.tool, 40)} built it")
+    for name in provenance.format.outputs:
         try:
-            if file_digest(target / name) != found.subjects[name].blake3:
+            if file_digest(target / name) != provenance.subjects[name].blake3:
                 return Standing(None, f"its {name} is not what was built")
         except Fault:
             return Standing(None, f"its {name} cannot be read")
-    return Standing(found, "")
+    return Standing(provenance, "")

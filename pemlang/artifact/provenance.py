@@ -12,17 +12,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pemlang.artifact.staging import CARD, PROVENANCE
 from pemlang.diagnostics import Fault, visible
-from pemlang.formats.peft import CONFIG, WEIGHTS
+from pemlang.formats import FORMATS, Format
+from pemlang.formats.adapter import method_title
+from pemlang.modules import PARAMETRISATIONS
 from pemlang.tensorfiles.digests import ALGORITHM, text_digest
 from pemlang.tensorfiles.disk import open_plain
 from pemlang.tensorfiles.jsons import parse_json
 from pemlang.version import LANGUAGE, __version__
-
-NAME = "provenance.json"
-CARD = "README.md"
-FILES = frozenset({CONFIG, WEIGHTS, CARD})
-"""What every output consists of, beside its provenance."""
 
 STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "https://slsa.dev/provenance/v1"
@@ -59,7 +57,7 @@ class Subject:
 
     sha256: str
     blake3: str
-    parts: Mapping[str, Any] = field(default_factory=dict)
+    parts: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -75,7 +73,7 @@ class Outcome:
     """What is known of an output once it has been made, for a build that need not make it again.
 
     Attributes:
-        method: lora or ia3.
+        method: the kinds of its sites, as AdapterType.method has them.
         sites, rank, size: how many modules it changes, the largest rank (0 for (IA)³), the bytes
             of its tensors' file.
         losses: what truncation took, by the key of the node of the graph that cut.
@@ -90,6 +88,11 @@ class Outcome:
     losses: Mapping[str, Loss]
     rounding: float
     is_zero: bool
+
+    @property
+    def title(self) -> str:
+        """What it is, as a reader calls it: `LoRA`."""
+        return method_title(self.method)
 
 
 @dataclass(frozen=True)
@@ -123,24 +126,29 @@ class Provenance:
     tool: str = __version__
     language: int = LANGUAGE
 
+    @property
+    def format(self) -> Format:
+        """Of its files."""
+        return format_of(self.subjects)
+
     def as_text(self) -> str:
         """The statement, stable to the byte."""
         subjects = [
             {
                 "name": name,
-                "digest": {"sha256": one.sha256, ALGORITHM: one.blake3},
-                **({"annotations": {"parts": dict(one.parts)}} if one.parts else {}),
+                "digest": {"sha256": subject.sha256, ALGORITHM: subject.blake3},
+                **({"annotations": {"parts": dict(subject.parts)}} if subject.parts else {}),
             }
-            for name, one in sorted(self.subjects.items())
+            for name, subject in sorted(self.subjects.items())
         ]
         dependencies = [
             {
-                "name": one.name,
-                "uri": one.uri,
-                "digest": {ALGORITHM: one.digest},
-                **({"annotations": {"source": one.source}} if one.source else {}),
+                "name": material.name,
+                "uri": material.uri,
+                "digest": {ALGORITHM: material.digest},
+                **({"annotations": {"source": material.source}} if material.source else {}),
             }
-            for one in self.materials
+            for material in self.materials
         ]
         asked = {
             "recipe": {"name": self.recipe, "text": self.text},
@@ -149,13 +157,11 @@ class Provenance:
             "output": self.output,
             "expression": self.expression,
         }
-        details: dict[str, Any] = {
-            "builder": {
-                "id": "urn:pemlang",
-                "version": {"pemlang": self.tool, "language": str(self.language)},
-            },
-            "byproducts": [{"name": "outcome", "annotations": asdict(self.outcome)}],
-        }
+        byproducts: list[object] = [{"name": "outcome", "annotations": asdict(self.outcome)}]
+        versions = {"pemlang": self.tool, "language": str(self.language)}
+        details = {
+            "builder": {"id": "urn:pemlang", "version": versions}, "byproducts": byproducts,
+        }  # fmt: skip
         followed = {"normalForm": self.normal_form, "semanticHash": self.semantic_hash}
         statement = {
             "_type": STATEMENT,
@@ -171,28 +177,36 @@ class Provenance:
                 "runDetails": details,
             },
         }
-        details["byproducts"].append(_digest_of(statement))
+        byproducts.append(_digest_of(statement))
         return json.dumps(statement, indent=1) + "\n"
 
 
-def _digest_of(statement: object) -> dict[str, Any]:
+def format_of(subjects: Mapping[str, Subject]) -> Format:
+    """The format whose files are among those of an output; raises LookupError where none is."""
+    for record in FORMATS.values():
+        if subjects.keys() >= set(record.outputs):
+            return record
+    raise LookupError
+
+
+def _digest_of(statement: object) -> dict[str, object]:
     """The statement's own digest, which stands last in it: a change of one byte shows. It keeps
     nobody from changing both; that is what a signature is for."""
-    return {"name": NAME, "digest": {ALGORITHM: text_digest(json.dumps(statement))}}
+    return {"name": PROVENANCE, "digest": {ALGORITHM: text_digest(json.dumps(statement))}}
 
 
 def read_provenance(directory: Path) -> Provenance:
     """The statement of an output; raises PEM0810 where there is none that pemlang wrote."""
-    path = directory / NAME
+    path = directory / PROVENANCE
     try:
         with open_plain(path) as file:
             data = file.read(MAX_BYTES + 1)
-        found = _parsed(parse_json(data) if len(data) <= MAX_BYTES else None)
-        if found.as_text().encode() == data:
-            return found
+        provenance = _parsed(parse_json(data) if len(data) <= MAX_BYTES else None)
+        if provenance.as_text().encode() == data:
+            return provenance
         why = f"{visible(path)} is not what the build wrote"
     except FileNotFoundError:
-        why = f"{visible(directory)} has no {NAME}"
+        why = f"{visible(directory)} has no {PROVENANCE}"
     except OSError as error:
         why = f"cannot read {visible(path)}: {error.strerror or error}"
     except (ValueError, LookupError, TypeError, AttributeError):
@@ -200,27 +214,27 @@ def read_provenance(directory: Path) -> Provenance:
     raise Fault("PEM0810", why, "build the adapter again with `pem build`")
 
 
-def _parsed(found: Any) -> Provenance:
+def _parsed(statement: Any) -> Provenance:
     """A statement by its fields; what is missing or of another type raises one of what is caught
     above."""
-    if (found["_type"], found["predicateType"]) != (STATEMENT, PREDICATE):
+    if (statement["_type"], statement["predicateType"]) != (STATEMENT, PREDICATE):
         raise ValueError
-    definition = found["predicate"]["buildDefinition"]
-    details = found["predicate"]["runDetails"]
+    definition = statement["predicate"]["buildDefinition"]
+    details = statement["predicate"]["runDetails"]
     asked, followed = definition["externalParameters"], definition["internalParameters"]
     if definition["buildType"] != BUILD:
         raise ValueError
     versions = details["builder"]["version"]
-    outcome = details["byproducts"][0]["annotations"]
     subjects = {
-        _text(one["name"]): Subject(
-            _text(one["digest"]["sha256"]),
-            _text(one["digest"][ALGORITHM]),
-            _object(one.get("annotations", {}).get("parts", {})),
+        _text(subject["name"]): Subject(
+            _text(subject["digest"]["sha256"]),
+            _text(subject["digest"][ALGORITHM]),
+            _object(subject.get("annotations", {}).get("parts", {})),
         )
-        for one in found["subject"]
+        for subject in statement["subject"]
     }
-    if not subjects.keys() >= FILES:
+    format_of(subjects)
+    if CARD not in subjects:
         raise ValueError
     return Provenance(
         recipe=_file_name(asked["recipe"]["name"]),
@@ -233,69 +247,74 @@ def _parsed(found: Any) -> Provenance:
         semantic_hash=_text(followed["semanticHash"]),
         materials=[
             Material(
-                _text(one["name"]),
-                _text(one.get("annotations", {}).get("source", "")),
-                _text(one["uri"]),
-                _text(one["digest"][ALGORITHM]),
+                _text(material["name"]),
+                _text(material.get("annotations", {}).get("source", "")),
+                _text(material["uri"]),
+                _text(material["digest"][ALGORITHM]),
             )
-            for one in definition["resolvedDependencies"]
+            for material in definition["resolvedDependencies"]
         ],
         subjects=subjects,
-        outcome=Outcome(
-            _method(outcome["method"]),
-            _count(outcome["sites"]),
-            _count(outcome["rank"]),
-            _count(outcome["size"]),
-            {
-                _text(key): Loss(
-                    _share(loss["total"]), {_text(k): _share(v) for k, v in loss["sites"].items()}
-                )
-                for key, loss in outcome["losses"].items()
-            },
-            _share(outcome["rounding"]),
-            outcome["is_zero"] is True,
-        ),
+        outcome=_outcome(details["byproducts"][0]["annotations"]),
         tool=_text(versions["pemlang"]),
         language=_count(int(_text(versions["language"]))),
     )
 
 
-def _text(value: Any) -> str:
+def _outcome(value: Any) -> Outcome:
+    losses = {
+        _text(key): Loss(
+            _share(loss["total"]), {_text(site): _share(x) for site, x in loss["sites"].items()}
+        )
+        for key, loss in value["losses"].items()
+    }
+    return Outcome(
+        _method(value["method"]),
+        _count(value["sites"]),
+        _count(value["rank"]),
+        _count(value["size"]),
+        losses,
+        _share(value["rounding"]),
+        value["is_zero"] is True,
+    )
+
+
+def _text(value: object) -> str:
     if not isinstance(value, str):
         raise TypeError
     return value
 
 
-def _file_name(value: Any) -> str:
+def _file_name(value: object) -> str:
     name = _text(value)
     if not name or not name.isprintable() or name != Path(name).name:
         raise ValueError
     return name
 
 
-def _object(value: Any) -> dict[str, Any]:
+def _object(value: object) -> dict[str, object]:
     if not isinstance(value, dict):
         raise TypeError
     return value
 
 
-def _count(value: Any) -> int:
+def _count(value: object) -> int:
     if type(value) is not int or not 0 <= value < 1 << 63:
         raise ValueError
     return value
 
 
-def _share(value: Any) -> float:
-    if type(value) not in (int, float) or not 0 <= value < 1e9:
+def _share(value: object) -> float:
+    if type(value) is bool or not isinstance(value, int | float) or not 0 <= value < 1e9:
         raise ValueError
     return float(value)
 
 
-def _method(value: Any) -> str:
-    if value not in ("lora", "ia3"):
+def _method(value: object) -> str:
+    if not set(_text(value).split("+")) <= PARAMETRISATIONS.keys():
         raise ValueError
     return _text(value)
 
 
 def _texts(value: Any) -> dict[str, str]:
-    return {_text(name): _text(one) for name, one in value.items()}
+    return {_text(name): _text(text) for name, text in value.items()}

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from pemlang.artifact.provenance import read_provenance
-from pemlang.artifact.verify import SIGNATURE
+from pemlang.artifact.staging import SIGNATURE
 from pemlang.diagnostics import Fault, visible
 from pemlang.tensorfiles.disk import is_file
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import fcntl
 import os
 import secrets
@@ -12,16 +11,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pemlang.diagnostics import Fault, PemError, listed, visible
-from pemlang.source import Span
+from pemlang.diagnostics import Fault, listed, visible
+from pemlang.formats import FORMATS
 from pemlang.tensorfiles.disk import flush_entry
 
-OWN_FILES = frozenset(
-    {
-        "adapter_config.json", "adapter_model.safetensors", "README.md", "provenance.json",
-        "model.sig",
-    }
-)  # fmt: skip
+CARD, PROVENANCE, SIGNATURE = "README.md", "provenance.json", "model.sig"
 MARK = "<!-- made by pemlang -->"
 
 
@@ -50,11 +44,11 @@ def check_target(target: Path, inputs: set[Path]) -> None:
         raise Fault(
             "PEM0510", f"{visible(target)} is not a directory", "remove it, or save elsewhere"
         )
-    there = sorted(path.name for path in target.iterdir())
-    if not there:
+    names = sorted(path.name for path in target.iterdir())
+    if not names:
         return
-    foreign = [name for name in there if name not in OWN_FILES]
-    card = target / "README.md"
+    foreign = [name for name in names if name not in own_files()]
+    card = target / CARD
     ours = card.is_file() and MARK in card.read_text(encoding="utf-8", errors="replace")
     if foreign or not ours:
         what = f"it holds {listed(foreign)}" if foreign else "it has no README.md that says so"
@@ -63,6 +57,12 @@ def check_target(target: Path, inputs: set[Path]) -> None:
             f"{visible(target)} was not made by pemlang alone: {what}",
             "remove it, or save elsewhere",
         )
+
+
+def own_files() -> set[str]:
+    """The names of all that outputs of this tool consist of."""
+    adapters = (name for record in FORMATS.values() for name in record.outputs)
+    return {CARD, PROVENANCE, SIGNATURE, *adapters}
 
 
 @dataclass
@@ -80,21 +80,21 @@ def staging() -> Iterator[Stage]:
     try:
         yield stage
     finally:
-        for one in stage.directories:
-            shutil.rmtree(one.at, ignore_errors=True)
+        for staged in stage.directories:
+            shutil.rmtree(staged.at, ignore_errors=True)
         for folder in stage.made:
             with contextlib.suppress(OSError):
                 folder.rmdir()  # only where it is empty: nothing took its place
 
 
-def new_stage(target: Path, staged: Stage) -> Path:
+def new_stage(target: Path, stage: Stage) -> Path:
     """An empty directory beside a target, on the same file system."""
     missing = [folder for folder in target.parents if not folder.exists()]
     target.parent.mkdir(parents=True, exist_ok=True)
-    staged.made.extend(missing)
+    stage.made.extend(missing)
     at = target.parent / f".{target.name[:100]}.{secrets.token_hex(8)}"
     at.mkdir()
-    staged.directories.append(Staged(at, target))
+    stage.directories.append(Staged(at, target))
     return at
 
 
@@ -108,25 +108,26 @@ def flush(directory: Path) -> None:
             os.close(handle)
 
 
-def take_place(one: Staged, inputs: set[Path]) -> None:
+def take_place(staged: Staged, inputs: set[Path]) -> None:
     """Move a staged directory to its target, replacing an earlier output of this tool.
 
     Builds into one parent directory wait for each other.
     """
-    with turn(one.target.parent):
-        check_target(one.target, inputs)
-        old = one.at.with_name(f"{one.at.name}.old")
-        replaces = one.target.exists()
+    at, target = staged.at, staged.target
+    with turn(target.parent):
+        check_target(target, inputs)
+        old = at.with_name(f"{at.name}.old")
+        replaces = target.exists()
         if replaces:
-            one.target.rename(old)
+            target.rename(old)
         try:
-            one.at.rename(one.target)
+            at.rename(target)
         except BaseException:
             if replaces:
-                old.rename(one.target)
+                old.rename(target)
             raise
         shutil.rmtree(old, ignore_errors=True)
-        flush_entry(one.target.parent)
+        flush_entry(target.parent)
 
 
 @contextlib.contextmanager
@@ -138,21 +139,3 @@ def turn(directory: Path) -> Iterator[None]:
         yield
     finally:
         os.close(handle)
-
-
-@contextlib.contextmanager
-def placed(span: Span | None) -> Iterator[None]:
-    """Faults and file errors as diagnostics of a place in the recipe."""
-    try:
-        yield
-    except Fault as fault:
-        raise PemError([fault.at(span)]) from None
-    except OSError as error:
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        what = "there is no space left on the disk" if full else str(error.strerror or error)
-        name = f" ({visible(error.filename)})" if error.filename else ""
-        unwritable = Fault(
-            "PEM0512", f"cannot write: {what}{name}", "make room or change the path, and build "
-            "again",
-        )  # fmt: skip
-        raise PemError([unwritable.at(span)]) from None

@@ -5,21 +5,24 @@ from __future__ import annotations
 import hashlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import blake3
 
 from pemlang.artifact.provenance import Subject
-from pemlang.formats.peft_config import MAX_CONFIG
 from pemlang.tensorfiles.disk import open_plain
 from pemlang.tensorfiles.jsons import parse_json
 from pemlang.tensorfiles.safetensors import read_header
 
+if TYPE_CHECKING:
+    from hashlib import _Hash as Hasher
+
+MAX_JSON = 4 << 20
 _PIECE = 1 << 20
 
 
 def subject(path: Path) -> Subject:
-    """A file of an output: a tensors' file by its tensors, a config by its fields.
+    """A file of an output: a tensors' file by its tensors, a JSON file by its fields.
 
     The two digests of a large file are taken side by side, in the time that the disk takes.
 
@@ -29,24 +32,24 @@ def subject(path: Path) -> Subject:
     """
     if path.suffix == ".safetensors":
         with ThreadPoolExecutor(2) as pool:
-            one = pool.submit(_hashed, path, hashlib.sha256())
-            two = pool.submit(_hashed, path, blake3.blake3())
-            parts: dict[str, Any] = tensor_digests(path)
-            return Subject(one.result(), two.result(), parts)
-    sha256, mine = (_hashed(path, hasher) for hasher in (hashlib.sha256(), blake3.blake3()))
-    return Subject(sha256, mine, _fields(path) if path.suffix == ".json" else {})
+            sha256 = pool.submit(_hashed, path, hashlib.sha256())
+            mine = pool.submit(_hashed, path, blake3.blake3())
+            parts = tensor_digests(path)
+            return Subject(sha256.result(), mine.result(), parts)
+    fields = _fields(path) if path.suffix == ".json" else {}
+    return Subject(_hashed(path, hashlib.sha256()), _hashed(path, blake3.blake3()), fields)
 
 
-def _fields(path: Path) -> dict[str, Any]:
+def _fields(path: Path) -> dict[str, object]:
     """The fields of a JSON object; raises ValueError for a file that is none."""
     with open_plain(path) as file:
-        found = parse_json(file.read(MAX_CONFIG))
-    if not isinstance(found, dict):
+        value = parse_json(file.read(MAX_JSON))
+    if not isinstance(value, dict):
         raise ValueError("it is no JSON object")
-    return found
+    return value
 
 
-def _hashed(path: Path, hasher: Any) -> str:
+def _hashed(path: Path, hasher: Hasher | blake3.blake3) -> str:
     buffer = memoryview(bytearray(_PIECE))
     with open_plain(path) as file:
         while count := file.readinto(buffer):  # type: ignore[attr-defined]
@@ -60,7 +63,7 @@ def tensor_digests(path: Path) -> dict[str, str]:
     Raises:
         Fault: PEM0411, PEM0412 for a file that is no whole safetensors file.
     """
-    header, found = read_header(path), {}
+    header, digests = read_header(path), {}
     buffer = memoryview(bytearray(_PIECE))
     with open_plain(path) as file:
         for key, entry in sorted(header.entries.items()):
@@ -70,5 +73,5 @@ def tensor_digests(path: Path) -> dict[str, str]:
             while rest and (count := file.readinto(buffer[: min(rest, _PIECE)])):  # type: ignore[attr-defined]
                 hasher.update(buffer[:count])
                 rest -= count
-            found[key] = hasher.hexdigest()
-    return found
+            digests[key] = hasher.hexdigest()
+    return digests

@@ -1,33 +1,33 @@
-"""What stands beside the tensors of an output: its config, its card, its provenance."""
+"""What stands beside the tensors of an output: its texts, its card, its provenance."""
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from functools import cached_property
 from pathlib import Path
 
-from pemlang.artifact import provenance
-from pemlang.artifact.card import Card, Input, write_card
-from pemlang.artifact.provenance import CARD, Loss, Material, Outcome, Provenance, Subject
-from pemlang.artifact.staging import flush, turn
+from pemlang.artifact.card import Card, CardInput, write_card
+from pemlang.artifact.provenance import Loss, Material, Outcome, Provenance, Subject
+from pemlang.artifact.staging import CARD, PROVENANCE, flush, turn
 from pemlang.artifact.subjects import subject
 from pemlang.check.checked import Checked
 from pemlang.check.conditions import Known
-from pemlang.check.options import Output
-from pemlang.formats.peft import CONFIG, WEIGHTS
-from pemlang.formats.peft_layout import adapters_of
-from pemlang.graph.formula import Algebra
-from pemlang.graph.node import Node
-from pemlang.graph.normal import adapter_type
+from pemlang.check.outputs import Output
+from pemlang.check.values import Setting
+from pemlang.formats import Format
+from pemlang.formats.adapter import Adapter
+from pemlang.formats.identity import digests_of
+from pemlang.graph.formula import Formula
+from pemlang.graph.node import Leaf
 from pemlang.graph.numbers import shown
 from pemlang.inputs.hub import SCHEME, parse_reference
 from pemlang.inputs.identities import seen_from
 from pemlang.inputs.imports import imports_of
-from pemlang.tensorfiles.digests import changed, digests_of, file_digest
+from pemlang.tensorfiles.digests import changed, file_digest
 from pemlang.version import __version__
 
 
@@ -39,6 +39,7 @@ class Built:
         path: the directory.
         label: what was saved, as written.
         method: lora or ia3.
+        title: the same as a reader calls it.
         sites: how many modules it changes.
         rank: the largest rank; None for (IA)³.
         size: bytes of its tensors' file.
@@ -50,6 +51,7 @@ class Built:
     path: Path
     label: str
     method: str
+    title: str
     sites: int
     rank: int | None
     size: int
@@ -58,62 +60,174 @@ class Built:
     was_there: bool
 
 
-def built(output: Output, digest: str, outcome: Outcome, was_there: bool) -> Built:
-    """What is told of an output."""
-    return Built(
-        path=output.target,
-        label=output.label,
-        method=outcome.method,
-        sites=outcome.sites,
-        rank=outcome.rank or None,
-        size=outcome.size,
-        semantic_hash=digest,
-        loss=outcome.losses.get(output.node.key),
-        was_there=was_there,
-    )
+@dataclass(frozen=True)
+class Description:
+    """What is known of an output that has been made.
+
+    Attributes:
+        checked, output: the recipe, and the `save`.
+        semantic_hash: of the output.
+        outcome: what came out.
+        format: of its files.
+    """
+
+    checked: Checked
+    output: Output
+    semantic_hash: str
+    outcome: Outcome
+    format: Format
+
+    def built(self, was_there: bool) -> Built:
+        """What is told of it to whoever asked for it."""
+        return Built(
+            path=self.output.target,
+            label=self.output.label,
+            method=self.outcome.method,
+            title=self.outcome.title,
+            sites=self.outcome.sites,
+            rank=self.outcome.rank or None,
+            size=self.outcome.size,
+            semantic_hash=self.semantic_hash,
+            loss=self.outcome.losses.get(self.output.node.key),
+            was_there=was_there,
+        )
+
+    def finish(self, texts: Mapping[str, str], tensors: Subject, at: Path) -> None:
+        """Write all that stands beside the tensors, which are there.
+
+        Args:
+            texts: the other files of its format.
+            tensors: the file of the tensors.
+            at: its directory.
+        """
+        kept = {self.format.weights: tensors}
+        for name, text in texts.items():
+            (at / name).write_text(text, encoding="utf-8")
+            kept[name] = subject(at / name)
+        self._write(at, kept)
+
+    def refresh(self, old: Provenance, at: Path) -> None:
+        """Write the card and the provenance of an output that stays to an empty directory, with
+        the rest of it, which is shared and not copied."""
+        kept = {name: old.subjects[name] for name in self.format.outputs}
+        with turn(self.output.target.parent):
+            for name in kept:
+                _share(self.output.target / name, at / name)
+        for name, before in kept.items():
+            if file_digest(at / name) != before.blake3:  # another build took its place meanwhile
+                raise changed(self.output.target / name)
+        self._write(at, kept)
+
+    def is_outdated(self, old: Provenance) -> bool:
+        """Whether the card or the provenance of an output that stays says something else than
+        they would now: the recipe was rewritten and means the same."""
+        target = self.output.target
+        try:
+            card = (target / CARD).read_text(encoding="utf-8")
+            statement = (target / PROVENANCE).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError):
+            return True
+        subjects = {name: old.subjects[name] for name in (*self.format.outputs, CARD)}
+        return card != self._card or statement != self._provenance(subjects).as_text()
+
+    def _write(self, at: Path, kept: Mapping[str, Subject]) -> None:
+        (at / CARD).write_text(self._card, encoding="utf-8")
+        provenance = self._provenance({**kept, CARD: subject(at / CARD)})
+        (at / PROVENANCE).write_text(provenance.as_text(), encoding="utf-8")
+        flush(at)
+
+    def _provenance(self, subjects: Mapping[str, Subject]) -> Provenance:
+        checked, output = self.checked, self.output
+        settings = sorted(checked.settings.items())
+        return Provenance(
+            recipe=checked.path.resolve().name,
+            text=checked.source.text,
+            settings={name: _given(value) for name, value in settings},
+            params=params_text(checked),
+            output=output.path,
+            expression=output.label,
+            normal_form=Formula(checked.leaf_name).value(output.node),
+            semantic_hash=self.semantic_hash,
+            materials=_materials(checked, output),
+            subjects=subjects,
+            outcome=self.outcome,
+        )
+
+    @cached_property
+    def _card(self) -> str:
+        checked, output = self.checked, self.output
+        inputs = []
+        for leaf in _lenders(checked, output):
+            declared = checked.leaves[leaf]
+            inputs.append(CardInput(declared.name, declared.path, digests_of(leaf.adapter)))
+        loss = self.outcome.losses.get(output.node.key)
+        notes = () if loss is None else (f"Truncation took {loss.total:.2%} of the norm.",)
+        return write_card(
+            Card(
+                title=output.target.name,
+                expression=output.label,
+                method=self.outcome.method,
+                base=output.adapter.type.base,
+                format=self.format,
+                recipe_name=Path(checked.source.name).name,
+                recipe=checked.source.text,
+                params=params_text(checked),
+                inputs=sorted(inputs, key=lambda made_from: (made_from.name, made_from.path)),
+                imports=imports_of(checked),
+                semantic_hash=self.semantic_hash,
+                notes=notes,
+            )
+        )
 
 
-def finish(
-    checked: Checked,
-    output: Output,
-    digest: str,
-    outcome: Outcome,
-    config: Mapping[str, object],
-    tensors: Subject,
-    at: Path,
-) -> None:
-    """Write what stands beside the tensors, which are there."""
-    text = json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False)
-    (at / CONFIG).write_text(text + "\n", encoding="utf-8")
-    kept = {CONFIG: subject(at / CONFIG), WEIGHTS: tensors}
-    _write(at, checked, output, digest, outcome, kept)
+def metadata(checked: Checked, output: Output, semantic_hash: str) -> dict[str, str]:
+    """What the file of the tensors says of itself. It depends on what the output means and on
+    nothing else, so that two recipes of one meaning build the same bytes."""
+    # A leaf is known by its content here, and by which copy of it it is.
+    inputs = sorted(leaf.identity.partition(" ")[0] for leaf in _lenders(checked, output))
+    return {
+        "format": "pt",
+        "pemlang_semantic_hash": semantic_hash,
+        "pemlang_version": __version__,
+        "pemlang_inputs": " ".join(inputs),
+    }
 
 
-def refresh(checked: Checked, output: Output, digest: str, old: Provenance, at: Path) -> None:
-    """Write the card and the provenance of an output that stays to an empty directory, with the
-    rest of it, which is shared and not copied."""
-    kept = {name: old.subjects[name] for name in (CONFIG, WEIGHTS)}
-    with turn(output.target.parent):
-        for name in kept:
-            _share(output.target / name, at / name)
-    for name, one in kept.items():
-        if file_digest(at / name) != one.blake3:  # another build took its place meanwhile
-            raise changed(output.target / name)
-    _write(at, checked, output, digest, old.outcome, kept)
+def params_text(checked: Checked) -> dict[str, str]:
+    """The values of a recipe's params, as text."""
+    return {name: _param(value) for name, value in checked.params.items()}
 
 
-def is_outdated(checked: Checked, output: Output, digest: str, old: Provenance) -> bool:
-    """Whether the card or the provenance of an output that stays says something else than they
-    would now: the recipe was rewritten and means the same."""
-    card = _card(checked, output, digest, old.outcome)
-    try:
-        there = (output.target / CARD).read_text(encoding="utf-8")
-        said = (output.target / provenance.NAME).read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError):
-        return True
-    subjects = {name: old.subjects[name] for name in (CONFIG, WEIGHTS, CARD)}
-    whole = _provenance(checked, output, digest, old.outcome, subjects)
-    return there != card or said != whole.as_text()
+def _lenders(checked: Checked, output: Output) -> list[Leaf]:
+    """The adapters that an output is made from, and the one that lends it its heads."""
+    heads = () if output.heads is None else (output.heads,)
+    return list(dict.fromkeys((*checked.graph.leaves(output.node), *heads)))
+
+
+def _materials(checked: Checked, output: Output) -> Sequence[Material]:
+    materials = [
+        material for leaf in _lenders(checked, output) for material in _of_adapter(checked, leaf)
+    ]
+    materials += [Material(name, "", name, digest) for name, digest in imports_of(checked).items()]
+    # Materials of one adapter stay in the order its identity is taken in.
+    return sorted(materials, key=lambda material: (material.name, material.source))
+
+
+def _of_adapter(checked: Checked, leaf: Leaf) -> list[Material]:
+    declared = checked.leaves[leaf]
+    source = seen_from(checked.source.directory, declared.path, declared.directory)
+    place = _place(source, leaf.adapter)
+    return [
+        Material(declared.name, source, f"{place}/{name}", digest)
+        for name, digest in digests_of(leaf.adapter).items()
+    ]
+
+
+def _place(source: str, adapter: Adapter) -> str:
+    """Where an adapter is; on the hub with its revision."""
+    if not source.startswith(SCHEME):
+        return source
+    return f"{SCHEME}{parse_reference(source).repo}@{adapter.directory.name}"
 
 
 def _share(old: Path, new: Path) -> None:
@@ -123,116 +237,11 @@ def _share(old: Path, new: Path) -> None:
         shutil.copyfile(old, new)
 
 
-def _write(
-    at: Path,
-    checked: Checked,
-    output: Output,
-    digest: str,
-    outcome: Outcome,
-    kept: Mapping[str, Subject],
-) -> None:
-    (at / CARD).write_text(_card(checked, output, digest, outcome), encoding="utf-8")
-    subjects = {**kept, CARD: subject(at / CARD)}
-    whole = _provenance(checked, output, digest, outcome, subjects)
-    (at / provenance.NAME).write_text(whole.as_text(), encoding="utf-8")
-    flush(at)
-
-
-def _provenance(
-    checked: Checked,
-    output: Output,
-    digest: str,
-    outcome: Outcome,
-    subjects: Mapping[str, Subject],
-) -> Provenance:
-    algebra = Algebra(checked.leaf_name)
-    return Provenance(
-        recipe=checked.path.resolve().name,
-        text=checked.source.text,
-        settings={name: _setting(value) for name, value in sorted(checked.settings.items())},
-        params=_params(checked),
-        output=output.path,
-        expression=output.label,
-        normal_form=algebra.value(output.node),
-        semantic_hash=digest,
-        materials=_materials(checked, output),
-        subjects=subjects,
-        outcome=outcome,
-    )
-
-
-def _lenders(checked: Checked, output: Output) -> list[Node]:
-    """The adapters that an output is made from, and the one that lends it its heads."""
-    heads = () if output.heads is None else (output.heads,)
-    return list(dict.fromkeys((*checked.graph.leaves(output.node), *heads)))
-
-
-def _materials(checked: Checked, output: Output) -> list[Material]:
-    found = []
-    for leaf in _lenders(checked, output):
-        [adapter] = adapters_of([leaf])
-        declared = checked.elaborator.leaves[leaf]
-        source = seen_from(checked.source.directory, declared.path, declared.directory)
-        place = source
-        if source.startswith(SCHEME):
-            place = f"{SCHEME}{parse_reference(source).repo}@{adapter.directory.name}"
-        found += [
-            Material(declared.name, source, f"{place}/{name}", digest)
-            for name, digest in digests_of(adapter).items()
-        ]
-    found += [Material(name, "", name, digest) for name, digest in imports_of(checked).items()]
-    # Materials of one adapter stay in the order its identity is taken in.
-    return sorted(found, key=lambda one: (one.name, one.source))
-
-
-def _card(checked: Checked, output: Output, digest: str, outcome: Outcome) -> str:
-    type_ = adapter_type(output.node)
-    inputs = []
-    for leaf in _lenders(checked, output):
-        [adapter] = adapters_of([leaf])
-        declared = checked.elaborator.leaves[leaf]
-        inputs.append(Input(declared.name, declared.path, digests_of(adapter)))
-    loss = outcome.losses.get(output.node.key)
-    notes = () if loss is None else (f"Truncation took {loss.total:.2%} of the norm.",)
-    return write_card(
-        Card(
-            title=output.target.name,
-            expression=output.label,
-            method=type_.method,
-            base=type_.base,
-            recipe_name=Path(checked.source.name).name,
-            recipe=checked.source.text,
-            params=_params(checked),
-            inputs=sorted(inputs, key=lambda one: (one.name, one.path)),
-            imports=imports_of(checked),
-            semantic_hash=digest,
-            notes=notes,
-        )
-    )
-
-
-def metadata(checked: Checked, output: Output, digest: str) -> dict[str, str]:
-    """What the file of the tensors says of itself. It depends on what the output means and on
-    nothing else, so that two recipes of one meaning build the same bytes."""
-    # A leaf is known by its content here, and by which copy of it it is.
-    inputs = sorted(leaf.attrs[0].partition(" ")[0] for leaf in _lenders(checked, output))
-    return {
-        "format": "pt",
-        "pemlang_semantic_hash": digest,
-        "pemlang_version": __version__,
-        "pemlang_inputs": " ".join(inputs),
-    }
-
-
-def _params(checked: Checked) -> dict[str, str]:
-    return {name: _param(value) for name, value in checked.params.items()}
-
-
-def _setting(value: str | float | bool) -> str:
+def _given(value: str | float | bool) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _param(value: object) -> str:
+def _param(value: Setting) -> str:
     if isinstance(value, Known):
-        return str(value.truth).lower()
+        return str(value.known).lower()
     return shown(value) if isinstance(value, Fraction) else str(value)

@@ -1,1 +1,11 @@
 """Names, kinds and types: tree to typed graph."""
+
+from __future__ import annotations
+
+from pemlang.lazy import door
+
+__getattr__ = door(
+    __name__,
+    checked="Checked",
+    statements="FileElaborator",
+)

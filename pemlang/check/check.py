@@ -2,87 +2,138 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from pemlang.check.checked import Checked
-from pemlang.check.elaborate import Elaborator, Loaders
-from pemlang.check.options import Output
-from pemlang.check.program import load_program
+from pemlang.check.conditions import Assertion
+from pemlang.check.elaborate import Elaborator
+from pemlang.check.files import RecipeFiles, load_files
+from pemlang.check.outputs import Output
 from pemlang.check.scope import Scope
-from pemlang.check.statements import File
-from pemlang.diagnostics import Diagnostic, Fault, nearest, visible
+from pemlang.check.statements import FileElaborator
+from pemlang.check.values import Inputs, Params, Setting
+from pemlang.diagnostics import Diagnostic, Fault, Report, nearest, visible
 from pemlang.graph.node import Graph
 from pemlang.source import Source
 from pemlang.syntax import tree as t
 
 
+@dataclass
+class CheckState:
+    """A recipe on its way through the passes: each fills what the next ones need.
+
+    Attributes:
+        path, source, settings, inputs, root: as `check` takes them.
+        report: everything that was said so far.
+        files: the recipe and what it imports, parsed.
+        scopes: the names of each file.
+        elaborator: the graph, and what to look at once weights are read.
+        outputs, assertions: its saves and asserts.
+        params: the value of each param of the main file.
+    """
+
+    path: Path
+    source: Source
+    settings: Params
+    inputs: Inputs
+    root: Path
+    report: Report = field(default_factory=Report)
+    files: RecipeFiles = field(init=False)
+    scopes: dict[Path, Scope] = field(default_factory=dict)
+    elaborator: Elaborator = field(init=False)
+    outputs: list[Output] = field(default_factory=list)
+    assertions: list[Assertion] = field(default_factory=list)
+    params: dict[str, Setting] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.files = RecipeFiles(self.path)
+        self.elaborator = Elaborator(Graph(), self.report, self.inputs)
+
+    def finished(self) -> Checked:
+        """What the passes leave."""
+        scope = self.scopes[self.path]
+        return Checked(
+            path=self.path,
+            source=self.source,
+            settings=self.settings,
+            diagnostics=tuple(self.report),
+            files=self.files,
+            graph=self.elaborator.graph,
+            leaves=self.elaborator.leaves,
+            spellings=self.elaborator.spellings,
+            watches=self.elaborator.watches,
+            outputs=self.outputs,
+            assertions=self.assertions,
+            params=self.params,
+            names=scope.values,
+            places=scope.places,
+        )
+
+
 def check(
     path: Path,
     source: Source,
-    loaders: Loaders,
-    settings: Mapping[str, str | float | bool] | None = None,
+    inputs: Inputs,
+    settings: Params | None = None,
     root: Path | None = None,
 ) -> Checked:
     """Everything that can be said about a recipe without reading a tensor.
 
     Args:
         path, source: the recipe.
-        loaders: how adapters and models are reached.
-        settings: values for its params; text is read as the param's type.
+        inputs: how adapters and models are reached.
+        settings: values for its params.
         root: where outputs may lie; the recipe's folder when not given.
     """
-    loaders.identities.start(source.directory)
-    while True:
-        checked = Checked(path, source, settings or {}, loaders, root or source.directory)
-        for run in PASSES:
-            run(checked)
-        if not loaders.identities.settle():
-            return checked
+    state = CheckState(path, source, settings or {}, inputs, root or source.directory)
+    for run in PASSES:
+        run(state)
+    return state.finished()
 
 
-def _parse(checked: Checked) -> None:
-    checked.program = load_program(checked.path, checked.source, checked.report)
+def _parse(state: CheckState) -> None:
+    state.files = load_files(state.path, state.source, state.report)
 
 
-def _settings_known(checked: Checked) -> None:
-    statements = checked.program.trees[checked.path].statements
-    known = [s.name.name for s in statements if isinstance(s, t.Param)]
-    for name in checked.settings:
-        if name not in known:
-            close = nearest(name, known)
+def _settings_known(state: CheckState) -> None:
+    statements = state.files.trees[state.path].statements
+    params = [s.name.name for s in statements if isinstance(s, t.Param)]
+    for name in state.settings:
+        if name not in params:
+            close = nearest(name, params)
             fault = Fault(
                 "PEM0211",
                 f"the recipe has no param `{visible(name, 40)}` to set",
                 f"did you mean `{visible(close)}`?"
                 if close
-                else (f"its params are {', '.join(known)}" if known else "it has no params"),
+                else (f"its params are {', '.join(params)}" if params else "it has no params"),
             )
-            checked.report.add(fault.at(None))
+            state.report.add(fault.at(None))
 
 
-def _elaborate(checked: Checked) -> None:
-    checked.elaborator = Elaborator(Graph(), checked.report, checked.loaders)
-    for path in checked.program.order():
-        if path not in checked.program.trees:
+def _elaborate(state: CheckState) -> None:
+    for path in state.files.order():
+        if path not in state.files.trees:
             continue
-        scope = checked.scopes[path] = Scope()
-        statements = checked.program.trees[path].statements
+        scope = state.scopes[path] = Scope()
+        statements = state.files.trees[path].statements
         for statement in reversed(statements):
             if isinstance(statement, t.Declaration):
                 scope.later[statement.name.name] = statement.span
-        File(checked, scope, is_main=path == checked.path).run(statements)
+        FileElaborator(state, scope, is_main=path == state.path).run(statements)
 
 
-def _outputs_apart(checked: Checked) -> None:
+def _outputs_apart(state: CheckState) -> None:
     first: dict[Path, Output] = {}
     below: dict[Path, Output] = {}
-    for output in checked.outputs:
+    for output in state.outputs:
         target = output.target
         others = [first.get(place) for place in (target, *target.parents)]
         for other in (*others, below.get(target)):
             if other is not None:
-                checked.report.add(_not_apart(output, other))
+                state.report.add(_not_apart(output, other))
         first.setdefault(target, output)
         for parent in target.parents:
             below.setdefault(parent, output)
@@ -100,7 +151,7 @@ def _not_apart(output: Output, other: Output) -> Diagnostic:
     return fault.at(output.span)
 
 
-PASSES: tuple[Callable[[Checked], None], ...] = (
+PASSES: tuple[Callable[[CheckState], None], ...] = (
     _parse,
     _settings_known,
     _elaborate,

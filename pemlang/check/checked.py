@@ -1,65 +1,97 @@
-"""What the passes of a check leave: everything that is known about a recipe."""
+"""What a check leaves: everything that is known about a recipe."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from pemlang.check.conditions import Assertion
-from pemlang.check.elaborate import Elaborator, Loaders
-from pemlang.check.options import Output
-from pemlang.check.program import Program
-from pemlang.check.scope import Scope
-from pemlang.diagnostics import Report
-from pemlang.graph.node import Graph, Node
+from pemlang.check.elaborate import Spelling
+from pemlang.check.files import RecipeFiles
+from pemlang.check.outputs import Output, semantic_hash
+from pemlang.check.values import Declared, Params, Setting, Value
+from pemlang.diagnostics import Diagnostic, PemError, Report
+from pemlang.formats.adapter import Adapter
+from pemlang.graph.node import Graph, Leaf, Node
+from pemlang.graph.rebuild import Rebuilding
 from pemlang.ops.record import Watch
 from pemlang.source import Source, Span
 
 
-@dataclass
+@dataclass(frozen=True)
 class Checked:
     """A recipe that has been through the passes.
 
     Attributes:
         path, source: the recipe.
         settings: values given for its params.
-        loaders, root: how files are reached; where outputs may lie.
-        report: everything found.
-        program: its files, parsed.
-        scopes: the names of each file.
-        elaborator: the graph, and what to look at once weights are read.
+        diagnostics: what is wrong, and what is worth a warning, in source order.
+        files: the recipe and what it imports, parsed.
+        graph: its values.
+        leaves: how each adapter is declared.
+        spellings: all the ways in which each adapter's place is spelt.
+        watches: what to look at once weights are read, with its place.
         outputs, assertions: its saves and asserts.
         params: the value of each param of the main file.
+        names: what the names of the main file stand for, in the order they are declared.
+        places: where they are declared.
     """
 
     path: Path
     source: Source
-    settings: Mapping[str, str | float | bool]
-    loaders: Loaders
-    root: Path
-    report: Report = field(default_factory=Report)
-    program: Program = field(init=False)
-    scopes: dict[Path, Scope] = field(default_factory=dict)
-    elaborator: Elaborator = field(init=False)
-    outputs: list[Output] = field(default_factory=list)
-    assertions: list[Assertion] = field(default_factory=list)
-    params: dict[str, Any] = field(default_factory=dict)
+    settings: Params
+    diagnostics: Sequence[Diagnostic]
+    files: RecipeFiles
+    graph: Graph
+    leaves: Mapping[Leaf, Declared]
+    spellings: Mapping[Leaf, Sequence[Spelling]]
+    watches: Sequence[tuple[Watch, Span]]
+    outputs: Sequence[Output]
+    assertions: Sequence[Assertion]
+    params: Mapping[str, Setting]
+    names: Mapping[str, Value]
+    places: Mapping[str, Span]
 
-    @property
-    def graph(self) -> Graph:
-        return self.elaborator.graph
+    def raise_errors(self) -> None:
+        """Raise PemError with everything there is to say if any of it is an error."""
+        if any(told.severity == "error" for told in self.diagnostics):
+            raise PemError(self.diagnostics)
 
-    @property
-    def scope(self) -> Scope:
-        return self.scopes[self.path]
-
-    @property
-    def watches(self) -> list[tuple[Watch, Span]]:
-        return self.elaborator.watches
+    def told(self, more: Iterable[Diagnostic]) -> Checked:
+        """The same, with more to say."""
+        report = Report()
+        for diagnostic in (*self.diagnostics, *more):
+            report.add(diagnostic)
+        return replace(self, diagnostics=tuple(report))
 
     def leaf_name(self, node: Node) -> str:
         """What the recipe calls an adapter."""
-        found = self.elaborator.leaves.get(node)
-        return "?" if found is None else found.name
+        declared = self.leaves.get(node) if isinstance(node, Leaf) else None
+        return "?" if declared is None else declared.name
+
+    def hash(self, output: Output) -> str:
+        """The semantic hash of an output; right where the adapters are known by their content."""
+        return semantic_hash(output, self.graph)
+
+    def identified(self, leaves: Mapping[Leaf, tuple[str, Adapter]]) -> Checked:
+        """The same recipe, its adapters known by other identities: the graph is made again, and
+        no statement is evaluated.
+
+        Args:
+            leaves: what each adapter is known by from now on, and what is known of it.
+        """
+        new = Rebuilding(leaves)
+        return replace(
+            self,
+            graph=new.graph,
+            leaves={new.node(leaf): declared for leaf, declared in self.leaves.items()},
+            spellings={new.node(leaf): spelt for leaf, spelt in self.spellings.items()},
+            watches=[(watch.rebuilt(new), span) for watch, span in self.watches],
+            outputs=[output.rebuilt(new) for output in self.outputs],
+            assertions=[assertion.rebuilt(new) for assertion in self.assertions],
+            names={
+                name: new.node(value) if isinstance(value, Node) else value
+                for name, value in self.names.items()
+            },
+        )

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fractions import Fraction
 
 from pemlang.diagnostics import Diagnostic, visible
-from pemlang.graph.node import Node, Num
+from pemlang.graph.formula import Formula
+from pemlang.graph.node import Num, NumberNode
 from pemlang.graph.numbers import shown
+from pemlang.graph.rebuild import Rebuilding
 from pemlang.source import Span
 
 COMPARE: dict[str, Callable[[Fraction, Fraction], bool]] = {
@@ -21,7 +23,9 @@ COMPARE: dict[str, Callable[[Fraction, Fraction], bool]] = {
     "!=": operator.ne,
 }
 
-Value = Callable[[Num], Fraction]
+_TURNED = {">": "<", ">=": "<="}
+
+ValueOf = Callable[[Num], Fraction]
 
 
 class Condition:
@@ -30,27 +34,44 @@ class Condition:
     kind = "bool"
     size = depth = 1
 
-    def holds(self, value: Value) -> bool:
+    def holds(self, value: ValueOf) -> bool:
         """Whether it is true, given the values of numbers."""
         raise AssertionError("every condition says when it holds")
 
-    def measured(self) -> list[Node]:
+    def measured(self) -> list[NumberNode]:
         """The numbers it needs that are not known before weights are read."""
         return []
 
-    def sides(self, value: Value) -> list[str]:
+    def sides(self, value: ValueOf) -> list[str]:
         """A line for each side of a comparison that is not a plain number: its value."""
         return []
+
+    def meaning(self) -> object:
+        """What it says: equal for those that mean the same."""
+        return self.truth
+
+    @property
+    def truth(self) -> bool | None:
+        """Whether it holds, where that is known before weights are read."""
+        return None if self.measured() else self.holds(exactly)
+
+    def formula(self, write: Formula) -> str:
+        """It as a reader writes it."""
+        return "true" if self.truth else "false"
+
+    def rebuilt(self, new: Rebuilding) -> Condition:
+        """The same of other numbers."""
+        return self
 
 
 @dataclass(frozen=True)
 class Known(Condition):
     """A truth that needs no weights."""
 
-    truth: bool
+    known: bool
 
-    def holds(self, value: Value) -> bool:
-        return self.truth
+    def holds(self, value: ValueOf) -> bool:
+        return self.known
 
 
 @dataclass(frozen=True)
@@ -62,19 +83,36 @@ class Comparison(Condition):
     right: Num
     texts: tuple[str, str]
 
-    def holds(self, value: Value) -> bool:
+    def holds(self, value: ValueOf) -> bool:
         return COMPARE[self.symbol](value(self.left), value(self.right))
 
-    def measured(self) -> list[Node]:
-        return [side for side in (self.left, self.right) if isinstance(side, Node)]
+    def formula(self, write: Formula) -> str:
+        return f"{write.number(self.left)} {self.symbol} {write.number(self.right)}"
 
-    def sides(self, value: Value) -> list[str]:
+    def meaning(self) -> object:
+        """Law: x > y is y < x."""
+        left, right = (
+            side.key if isinstance(side, NumberNode) else str(side)
+            for side in (self.left, self.right)
+        )
+        turned = _TURNED.get(self.symbol)
+        if turned is not None or (self.symbol in ("==", "!=") and right < left):
+            left, right = right, left
+        return (turned or self.symbol, left, right)
+
+    def rebuilt(self, new: Rebuilding) -> Condition:
+        return replace(self, left=new.number(self.left), right=new.number(self.right))
+
+    def measured(self) -> list[NumberNode]:
+        return [side for side in (self.left, self.right) if isinstance(side, NumberNode)]
+
+    def sides(self, value: ValueOf) -> list[str]:
         lines = []
         for text, side in zip(self.texts, (self.left, self.right), strict=True):
             number = value(side)
-            said = f"{float(number):.6g}" if isinstance(side, Node) else shown(number)
-            if said != text:
-                lines.append(f"{text} is {said}")
+            value_text = f"{float(number):.6g}" if isinstance(side, NumberNode) else shown(number)
+            if value_text != text:
+                lines.append(f"{text} is {value_text}")
         return lines
 
 
@@ -91,19 +129,31 @@ class Combined(Condition):
         object.__setattr__(self, "size", 1 + sum(part.size for part in self.parts))
         object.__setattr__(self, "depth", 1 + max(part.depth for part in self.parts))
 
-    def holds(self, value: Value) -> bool:
+    def holds(self, value: ValueOf) -> bool:
         if self.word == "not":
             return not self.parts[0].holds(value)
         joined = all if self.word == "and" else any
         return joined(part.holds(value) for part in self.parts)
 
-    def measured(self) -> list[Node]:
+    def meaning(self) -> object:
+        return (self.word, *(part.meaning() for part in self.parts))
+
+    def formula(self, write: Formula) -> str:
+        parts = [part.formula(write) for part in self.parts]
+        if self.word == "not":
+            return f"not ({parts[0]})"
+        return f"({f' {self.word} '.join(parts)})"
+
+    def rebuilt(self, new: Rebuilding) -> Condition:
+        return Combined(self.word, tuple(part.rebuilt(new) for part in self.parts))
+
+    def measured(self) -> list[NumberNode]:
         return [node for part in self.parts for node in part.measured()]
 
-    def sides(self, value: Value) -> list[str]:
+    def sides(self, value: ValueOf) -> list[str]:
         return [line for part in self._decisive(value) for line in part.sides(value)]
 
-    def _decisive(self, value: Value) -> tuple[Condition, ...]:
+    def _decisive(self, value: ValueOf) -> tuple[Condition, ...]:
         """The parts that settled it: those after the one that did may have no value."""
         settles = self.word == "or"
         if self.word != "not":
@@ -121,22 +171,26 @@ class Assertion:
     message: str | None
     span: Span
 
+    def rebuilt(self, new: Rebuilding) -> Assertion:
+        """The same over other adapters."""
+        return replace(self, condition=self.condition.rebuilt(new))
 
-def known(number: Num) -> Fraction:
+
+def exactly(number: Num) -> Fraction:
     """The value of a number that is not measured: itself."""
     assert isinstance(number, Fraction)  # a condition that is not measured has no other
     return number
 
 
-def failure(assertion: Assertion, value: Value) -> Diagnostic | None:
+def failure(assertion: Assertion, value: ValueOf) -> Diagnostic | None:
     """The diagnostic of an assertion that does not hold, with both values; None when it does."""
     if assertion.condition.holds(value):
         return None
-    said = f"{visible(assertion.message)}" if assertion.message else "this does not hold"
+    why = f"{visible(assertion.message)}" if assertion.message else "this does not hold"
     return Diagnostic(
         "PEM0501",
         "error",
-        f"assertion failed: {said}",
+        f"assertion failed: {why}",
         assertion.span,
         None,
         tuple(assertion.condition.sides(value)),

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple, cast
 
 from pemlang.check.annotations import check_annotation
 from pemlang.check.conditions import Combined, Comparison, Condition, Known
@@ -15,30 +15,22 @@ from pemlang.check.kinds import (
     article,
     bind,
     choose,
-    fits,
     kind_of_type,
     not_prefix,
     not_selectable,
 )
-from pemlang.check.scope import (
-    BaseName,
-    Function,
-    Poison,
-    Scope,
-    Stop,
-    bare_words,
-)
+from pemlang.check.scope import Function, Scope, Stop, bare_words
 from pemlang.check.selections import common, in_layers, whole_layer
-from pemlang.diagnostics import Diagnostic, Fault, Report, nearest, visible
-from pemlang.formats.peft import Adapter
-from pemlang.graph.node import AdapterType, Graph, ModelType, Node, Num
-from pemlang.graph.normal import adapter_type
+from pemlang.check.values import BaseName, Declared, Inputs, Plain, Poison, Value
+from pemlang.check.wanted import hold_size, list_kind, want_kind, want_within
+from pemlang.diagnostics import Diagnostic, Fault, Report, visible
+from pemlang.graph.node import AdapterNode, Graph, Leaf, ModelNode, Num
 from pemlang.graph.numbers import shown
-from pemlang.inputs.identities import Identities
-from pemlang.modules.sites import Shapes
+from pemlang.graph.types import ModelType
 from pemlang.ops import FUNCTIONS, INFIX, PREFIX
 from pemlang.ops.exact import restrict
-from pemlang.ops.record import Context, Param, Watch, Within, kind_of
+from pemlang.ops.models import Model
+from pemlang.ops.record import Context, Operator, Parameter, Watch, kind_of
 from pemlang.ops.schedule import PerPattern, Schedule, matching
 from pemlang.source import Span
 from pemlang.syntax import tree as t
@@ -46,8 +38,6 @@ from pemlang.syntax import tree as t
 MAX_STEPS = 50_000
 MAX_STRING = 4096
 MAX_CALLS = 100
-MAX_SIZE = 5_000
-MAX_DEPTH = 150
 
 _COMPARABLE = {
     frozenset({"adapter"}): "compare two numbers, such as cosine(a, b) < 0.9",
@@ -56,28 +46,14 @@ _COMPARABLE = {
     frozenset({"bool"}): "a bool is a condition by itself: join two with `and`, `or`, `not`",
 }
 
-LoadAdapter = Callable[[str, Path], tuple[str, Adapter]]
-LoadModel = Callable[[str, Path], tuple[str, Shapes]]
 
+class Spelling(NamedTuple):
+    """How an adapter's place is spelt somewhere: its path as written, the folder that path starts
+    from, and where it is written."""
 
-@dataclass(frozen=True)
-class Loaders:
-    """How files are reached: each takes a path as written and the directory it is relative to,
-    and gives an identity (equal for equal content, as far as is known) and what is there.
-    `identities` is how adapters known by content are told apart."""
-
-    adapter: LoadAdapter
-    model: LoadModel
-    identities: Identities = field(default_factory=Identities)
-
-
-class Declared(NamedTuple):
-    """How a recipe declares an adapter: its name, its path as written, and the folder that path
-    starts from."""
-
-    name: str
     path: str
     directory: Path
+    span: Span | None
 
 
 @dataclass
@@ -87,16 +63,18 @@ class Elaborator:
     Attributes:
         graph: what is built.
         report: what is wrong.
-        loaders: how adapters and models are reached.
+        inputs: how adapters and models are reached.
         watches: comparisons to make once weights are read, with their places.
         leaves: how each adapter leaf is declared, for messages and cards.
+        spellings: all the ways in which its place is spelt.
     """
 
     graph: Graph
     report: Report
-    loaders: Loaders
+    inputs: Inputs
     watches: list[tuple[Watch, Span]] = field(default_factory=list)
-    leaves: dict[Node, Declared] = field(default_factory=dict)
+    leaves: dict[Leaf, Declared] = field(default_factory=dict)
+    spellings: dict[Leaf, list[Spelling]] = field(default_factory=dict)
     _calls: list[str] = field(default_factory=list)
     _steps: int = 0
 
@@ -108,27 +86,43 @@ class Elaborator:
         try:
             yield
         except Fault as fault:
-            found = fault.at(span)
+            diagnostic = fault.at(span)
             if self._calls:
-                notes = (*found.notes, *reversed(self._calls[-3:]))
-                found = Diagnostic(found.code, "error", found.message, span, found.help, notes)
-            self.report.add(found)
+                notes = (*fault.notes, *reversed(self._calls[-3:]))
+                diagnostic = Diagnostic(fault.code, "error", fault.message, span, fault.help, notes)
+            self.report.add(diagnostic)
             raise Stop from None
 
     # --- expressions -----------------------------------------------------------------------
 
-    def value(self, tree: t.Tree, scope: Scope) -> Any:
+    def value(self, tree: t.Tree, scope: Scope) -> Value:
         """The value of an expression; raises Stop when something in it is wrong."""
         if self._calls:
             self._count(tree)
-        return getattr(self, f"_{type(tree).__name__.lower()}")(tree, scope)
+        return _EVALUATE[type(tree)](self, tree, scope)
 
-    def of_kind(self, tree: t.Tree, scope: Scope, *kinds: str) -> Any:
+    def of_kind(self, tree: t.Tree, scope: Scope, *kinds: str) -> Value:
         """The value of an expression of one of some kinds; reports PEM0301 otherwise."""
         value = self.value(tree, scope)
         with self.at(tree.span):
             want_kind(value, kinds)
         return value
+
+    def number(self, tree: t.Tree, scope: Scope) -> Num:
+        """The number that an expression is."""
+        return cast("Num", self.of_kind(tree, scope, "number"))
+
+    def text(self, tree: t.Tree, scope: Scope) -> str:
+        """The string that an expression is."""
+        return cast("str", self.of_kind(tree, scope, "string"))
+
+    def adapter(self, tree: t.Tree, scope: Scope) -> AdapterNode:
+        """The adapter that an expression is."""
+        return cast("AdapterNode", self.of_kind(tree, scope, "adapter"))
+
+    def condition(self, tree: t.Tree, scope: Scope) -> Condition:
+        """The truth that an expression is."""
+        return cast("Condition", self.of_kind(tree, scope, "bool"))
 
     def _count(self, tree: t.Tree, steps: int = 1) -> None:
         self._steps += steps
@@ -172,7 +166,7 @@ class Elaborator:
                 raise Fault("PEM0333", f"this text is longer than {MAX_STRING} characters")
         return text
 
-    def _name(self, tree: t.Name, scope: Scope) -> Any:
+    def _name(self, tree: t.Name, scope: Scope) -> Value:
         with self.at(tree.span):
             value = scope.look_up(tree)
         if isinstance(value, Poison):
@@ -181,13 +175,12 @@ class Elaborator:
             return self._base_weights(value, tree.span)
         return value
 
-    def _base_weights(self, base: BaseName, span: Span) -> Node:
+    def _base_weights(self, base: BaseName, span: Span) -> ModelNode:
         with self.at(span):
-            key, shapes = self.loaders.model(base.names[0], base.span.source.directory)
-        type_ = ModelType(base.names[0], shapes)
-        return self.graph.add("model", (), (key,), type_)
+            place, shapes = self.inputs.model(base.names[0], base.span.source.directory)
+        return self.graph.add(Model(ModelType(base.names[0], shapes), place))
 
-    def _listof(self, tree: t.ListOf, scope: Scope) -> tuple[Any, ...]:
+    def _listof(self, tree: t.ListOf, scope: Scope) -> tuple[Plain, ...]:
         values = tuple(self.value(item, scope) for item in tree.items)
         with self.at(tree.span):
             if any(isinstance(value, tuple) for value in values):
@@ -199,9 +192,9 @@ class Elaborator:
                     "PEM0301",
                     f"the items of a list are of one kind, these are {' and '.join(sorted(kinds))}",
                 )
-        return values
+        return cast("tuple[Plain, ...]", values)
 
-    def _chain(self, tree: t.Chain, scope: Scope) -> Any:
+    def _chain(self, tree: t.Chain, scope: Scope) -> Value:
         values = [self.value(operand, scope) for operand in tree.operands]
         spans = [operand.span for operand in tree.operands]
         total, at = values[0], 1
@@ -209,10 +202,9 @@ class Elaborator:
             end = _run_of_terms(tree.operators, values, total, at)
             here, span = spans[0].to(spans[at - 1]), spans[0].to(spans[end - 1])
             if end - at > 1:
+                terms = cast("list[AdapterNode]", [total, *values[at:end]])
                 places = [here, *spans[at:end]]
-                total = self._terms(
-                    tree.operators[at - 1 : end - 1], [total, *values[at:end]], places
-                )
+                total = self._terms(tree.operators[at - 1 : end - 1], terms, places)
             else:
                 texts = (_written(here), _written(spans[at]))
                 operator = tree.operators[at - 1]
@@ -221,26 +213,26 @@ class Elaborator:
         return total
 
     def _terms(
-        self, operators: Sequence[t.Operator], values: Sequence[Node], spans: Sequence[Span]
-    ) -> Node:
+        self, operators: Sequence[t.Symbol], values: Sequence[AdapterNode], spans: Sequence[Span]
+    ) -> AdapterNode:
         """A chain of + and −, or of ⊕ and ⊖, over adapters, as one value."""
         records = [INFIX[operator.symbol] for operator in operators]
         terms = records[0].terms
         assert terms is not None
-        known, written, left = values[0], _written(spans[0]), spans[0]
+        agreed, written, left = values[0], _written(spans[0]), spans[0]
         for operator, value, span in zip(operators, values[1:], spans[1:], strict=True):
             texts = (written, _written(span))
             ctx = Context(self.graph, texts, operator.symbol, _written(left))
             with self.at(spans[0].to(span)):
-                held = terms.agree(ctx, known, value)
+                held = terms.agree(ctx, agreed, value)
             self.watches += [(watch, spans[0].to(span)) for watch in ctx.watches]
-            if held is not known:
-                known, written = held, _written(span)
+            if held is not agreed:
+                agreed, written = held, _written(span)
             left = left.to(span)
         signs = [1, *(record.sign for record in records)]
         return terms.total(self.graph, list(zip(signs, values, strict=True)))
 
-    def _unary(self, tree: t.Unary, scope: Scope) -> Any:
+    def _unary(self, tree: t.Unary, scope: Scope) -> Value:
         operand = self.value(tree.operand, scope)
         with self.at(tree.operator.span):
             if tree.operator.symbol not in PREFIX:
@@ -250,20 +242,20 @@ class Elaborator:
 
     def _apply(
         self,
-        operator: t.Operator,
-        table: Mapping[str, Any],
-        values: tuple[Any, ...],
+        operator: t.Symbol,
+        table: Mapping[str, Operator],
+        values: tuple[Value, ...],
         texts: tuple[str, ...],
         span: Span,
-    ) -> Any:
+    ) -> Value:
         ctx = Context(self.graph, texts, operator.symbol)
         with self.at(span):
             signature = choose(table[operator.symbol], [list_kind(v) for v in values])
-            found = signature.rule(ctx, *values)
-            if isinstance(found, Schedule):
-                hold_size(found)
+            result = signature.rule(ctx, *values)
+            if isinstance(result, Schedule):
+                hold_size(result)
         self.watches += [(watch, span) for watch in ctx.watches]
-        return found
+        return result
 
     def _compare(self, tree: t.Compare, scope: Scope) -> Condition:
         left, right = self.value(tree.left, scope), self.value(tree.right, scope)
@@ -271,7 +263,8 @@ class Elaborator:
         texts = (tree.left.span.text, tree.right.span.text)
         with self.at(tree.span):
             if kinds == {"number"}:
-                return Comparison(tree.operator.symbol, left, right, texts)
+                sides = cast("tuple[Num, Num]", (left, right))
+                return Comparison(tree.operator.symbol, *sides, texts)
             if kinds == {"string"} and tree.operator.symbol in ("==", "!="):
                 return Known((left == right) == (tree.operator.symbol == "=="))
             raise Fault(
@@ -282,17 +275,16 @@ class Elaborator:
             )
 
     def _logic(self, tree: t.Logic, scope: Scope) -> Condition:
-        parts = tuple(self.of_kind(part, scope, "bool") for part in tree.operands)
-        found = Combined(tree.word, parts)
+        combined = Combined(tree.word, tuple(self.condition(x, scope) for x in tree.operands))
         with self.at(tree.span):
-            hold_size(found)
-        return found
+            hold_size(combined)
+        return combined
 
     def _per(self, tree: t.Per, scope: Scope) -> PerPattern:
         rows: list[tuple[str, Num]] = []
         otherwise: Num | None = None
         for item in tree.items:
-            number = self.of_kind(item.value, scope, "number")
+            number = self.number(item.value, scope)
             with self.at(item.span):
                 if otherwise is not None:
                     raise Fault("PEM0323", "`else` is the last row of `per`", "move it to the end")
@@ -302,40 +294,40 @@ class Elaborator:
                 rows.append((self._string(item.pattern, scope), number))
         return PerPattern(tuple(rows), otherwise)
 
-    def _select(self, tree: t.Select, scope: Scope) -> Node:
+    def _select(self, tree: t.Selection, scope: Scope) -> AdapterNode:
         operand = self.value(tree.operand, scope)
         with self.at(tree.operand.span):
-            if kind_of(operand) != "adapter":
+            if not isinstance(operand, AdapterNode):
                 raise not_selectable(kind_of(operand))
-        sites = self._selected(tree.selector, tuple(adapter_type(operand).shapes), scope)
+        sites = self._selected(tree.selector, tuple(operand.shapes), scope)
         return restrict(Context(self.graph), operand, sites)
 
     def _selected(
         self, selector: t.Globs | t.Layers | t.Like, sites: Sequence[str], scope: Scope
     ) -> frozenset[str]:
         if isinstance(selector, t.Globs):
-            found: set[str] = set()
+            matched: set[str] = set()
             for pattern in selector.patterns:
                 text = self._string(pattern, scope)
                 with self.at(pattern.span):
-                    found.update(matching(text, sites))
-            return frozenset(found)
+                    matched.update(matching(text, sites))
+            return frozenset(matched)
         if isinstance(selector, t.Like):
-            other = self.of_kind(selector.other, scope, "adapter")
+            other = self.adapter(selector.other, scope)
             with self.at(selector.span):
-                return common(sites, adapter_type(other).shapes)
+                return common(sites, other.shapes)
         first, last = (self._layer(tree, scope) for tree in (selector.first, selector.last))
         with self.at(selector.span):
             return in_layers(first, last, sites)
 
     def _layer(self, tree: t.Tree, scope: Scope) -> int:
-        number = self.of_kind(tree, scope, "number")
+        number = self.number(tree, scope)
         with self.at(tree.span):
             return whole_layer(number)
 
     # --- calls -----------------------------------------------------------------------------
 
-    def _call(self, tree: t.Call, scope: Scope) -> Any:
+    def _call(self, tree: t.Call, scope: Scope) -> Value:
         name = tree.function
         own = None
         if name.module is not None or name.name in scope.values or name.name not in FUNCTIONS:
@@ -358,8 +350,8 @@ class Elaborator:
         return self._builtin(tree, args, names, values)
 
     def _builtin(
-        self, tree: t.Call, args: Sequence[t.Tree], names: list[str | None], values: list[Any]
-    ) -> Any:
+        self, tree: t.Call, args: Sequence[t.Tree], names: list[str | None], values: list[Value]
+    ) -> Value:
         operator = FUNCTIONS[tree.function.name]
         signature = operator.signatures[0]
         with self.at(tree.span):
@@ -367,7 +359,7 @@ class Elaborator:
         order = [*bound.positions, *bound.rest]
         slots = [p for p in signature.params if not p.variadic]
         slots += [signature.params[-1]] * len(bound.rest)
-        given: list[Any] = []
+        given: list[object] = []
         for param, index in zip(slots, order, strict=True):
             if index is None:
                 given.append(param.default)
@@ -381,9 +373,9 @@ class Elaborator:
         items = tuple(_written(item.span) for item in lists[0].items) if lists else ()
         ctx = Context(self.graph, texts, tree.function.name, items=items)
         with self.at(tree.span):
-            found = signature.rule(ctx, *given)
+            result = signature.rule(ctx, *given)
         self.watches += [(watch, tree.span) for watch in ctx.watches]
-        return found
+        return result
 
     def _expand(
         self,
@@ -391,12 +383,13 @@ class Elaborator:
         function: Function,
         args: Sequence[t.Tree],
         names: list[str | None],
-        values: list[Any],
-    ) -> Any:
+        values: list[Value],
+    ) -> Value:
         definition = function.tree
         name = definition.name.name
         params = [
-            Param(p.name.name, (), ... if p.default is None else None) for p in definition.params
+            Parameter(p.name.name, (), ... if p.default is None else None)
+            for p in definition.params
         ]
         with self.at(tree.span):
             if len(self._calls) >= MAX_CALLS:
@@ -415,39 +408,42 @@ class Elaborator:
                     value, span = values[index], args[index].span
                 self.annotated(value, param.type, span, inner)
                 inner.values[param.name.name] = value
-            found = self.value(definition.body, inner)
+            result = self.value(definition.body, inner)
             if definition.returns is not None:
-                self.annotated(found, definition.returns, definition.body.span, inner)
+                self.annotated(result, definition.returns, definition.body.span, inner)
         finally:
             self._calls.pop()
-        return found
+        return result
 
-    def annotated(self, value: Any, type_: t.Tree, span: Span, scope: Scope) -> None:
+    def annotated(self, value: Value, type_: t.Tree, span: Span, scope: Scope) -> None:
         """Hold a value to an annotation; reports PEM0301, PEM0316, PEM0317, PEM0340."""
         with self.at(type_.span):
             kind = kind_of_type(type_)
         with self.at(span):
             want_kind(value, (kind,))
         if isinstance(type_, t.TypeList):
+            items = cast("tuple[Plain, ...]", value)
             if self._calls:
-                self._count(type_, len(value))
-            for item in value:
+                self._count(type_, len(items))
+            for item in items:
                 self.annotated(item, type_.item, span, scope)
         elif isinstance(type_, t.TypeName) and kind == "adapter":
-            refinements = {}
+            refinements: dict[str, Value] = {}
             for refinement in type_.refinements:
                 with self.at(refinement.span):
                     if refinement.name in refinements:
                         raise Fault("PEM0318", f"`{visible(refinement.name)}` is given twice")
-                item = refinement.value
-                bare = isinstance(item, t.Name) and refinement.name == "dtype"
-                refinements[refinement.name] = item.span.text if bare else self.value(item, scope)
+                tree = refinement.value
+                bare = isinstance(tree, t.Name) and refinement.name == "dtype"
+                refinements[refinement.name] = tree.span.text if bare else self.value(tree, scope)
             with self.at(type_.span):
-                check_annotation(value, type_.name, refinements, _written(span))
+                check_annotation(
+                    cast("AdapterNode", value), type_.name, refinements, _written(span)
+                )
 
 
 def _run_of_terms(
-    operators: Sequence[t.Operator], values: Sequence[Any], total: Any, at: int
+    operators: Sequence[t.Symbol], values: Sequence[Value], total: Value, at: int
 ) -> int:
     """Where a run of operators of one family over adapters ends that begins with the value of
     the operands before `at`, and operand `at`."""
@@ -463,68 +459,24 @@ def _run_of_terms(
     return max(end, at + 1)
 
 
-def list_kind(value: Any) -> str:
-    """The kind of a value, a list's with the kind of its items: [number]."""
-    if isinstance(value, tuple):
-        return f"[{list_kind(value[0])}]" if value else "[]"
-    return kind_of(value)
-
-
-def want_kind(value: Any, kinds: Sequence[str]) -> None:
-    """Raise PEM0301 unless a value is of one of some kinds."""
-    kind = list_kind(value)
-    if not fits(kind, kinds):
-        wanted = " or ".join(article(k) for k in kinds)
-        hint = "call it: name(…)" if kind == "function" else None
-        if f"[{kind}]" in kinds:
-            hint = "put it in brackets: […]"
-        raise Fault("PEM0301", f"this is {article(kind)}, {wanted} is wanted", hint)
-
-
-def want_within(value: Any, param: Param) -> None:
-    """Raise PEM0326 unless a value is one of the numbers or the words that a parameter takes."""
-    if param.words and value not in param.words:
-        close = nearest(value, param.words) if isinstance(value, str) else None
-        found = repr(visible(value, 40)) if isinstance(value, str) else article(list_kind(value))
-        raise Fault(
-            "PEM0326",
-            f"{param.name} is {found}, not {' or '.join(param.words)}",
-            f"{param.name}={close or param.words[0]}",
-        )
-    if param.within and isinstance(value, Fraction) and value not in param.within:
-        raise Fault(
-            "PEM0326",
-            f"{param.name} is {shown(value)}: it takes {param.within}",
-            f"{param.name}={_near(value, param.within)}",
-        )
-
-
-def _near(value: Fraction, within: Within) -> str:
-    """A number that a parameter takes, near one that it does not."""
-    if within.high is not None and value > within.high:
-        return shown(within.high)
-    if value < within.low or within.open:
-        return shown(within.low + (1 if within.high is None else (within.high - within.low) / 2))
-    return shown(Fraction(round(value)))
-
-
-def hold_size(value: Condition | Schedule) -> None:
-    """Raise PEM0333 when a value that is walked part by part has too many, or too deep ones."""
-    if value.size > MAX_SIZE or value.depth > MAX_DEPTH:
-        raise Fault(
-            "PEM0333",
-            f"this {value.kind} has more than {MAX_SIZE:,} parts or is more than {MAX_DEPTH} deep",
-        )
-
-
 def _written(span: Span) -> str:
     """The text of an operand, short enough for help that can be pasted."""
     text = " ".join(span.source.text[span.start : min(span.end, span.start + 600)].split())
     return text if len(text) <= 60 else text[:57] + "…"
 
 
-def leaf(graph: Graph, key: str, adapter: Adapter, base: str | None) -> Node:
-    """The node of an adapter on disk."""
-    config = adapter.config
-    type_ = AdapterType(config.method, base, adapter.layout.shapes, config.fan_in_fan_out)
-    return graph.add("leaf", (), (key, base), type_, adapter)
+_EVALUATE: dict[type[t.Tree], Callable[..., Value]] = {
+    t.Number: Elaborator._number,
+    t.Bool: Elaborator._bool,
+    t.String: Elaborator._string,
+    t.Name: Elaborator._name,
+    t.ListOf: Elaborator._listof,
+    t.Chain: Elaborator._chain,
+    t.Unary: Elaborator._unary,
+    t.Compare: Elaborator._compare,
+    t.Logic: Elaborator._logic,
+    t.Per: Elaborator._per,
+    t.Selection: Elaborator._select,
+    t.Call: Elaborator._call,
+}
+"""What evaluates each kind of expression."""

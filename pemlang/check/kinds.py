@@ -6,12 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pemlang.diagnostics import Fault, nearest, visible
+from pemlang.modules import PARAMETRISATIONS
 from pemlang.ops import FUNCTIONS, INFIX, PREFIX
-from pemlang.ops.record import Operator, Param, Signature
+from pemlang.ops.record import Operator, Parameter, Signature
 from pemlang.syntax import tree as t
 
 PLAIN = ("number", "string", "bool", "schedule", "model", "adapter")
-METHODS = {"lora": "lora", "ia3": "ia3", "dense": "dense"}
 # What other languages call our types.
 _ELSEWHERE = {"float": "number", "int": "number", "str": "string", "boolean": "bool"}
 
@@ -40,17 +40,19 @@ def kind_of_type(tree: t.Tree) -> str:
     if isinstance(tree, t.TypeList):
         return f"[{kind_of_type(tree.item)}]"
     assert isinstance(tree, t.TypeName)
-    if tree.name in METHODS:
+    if tree.name in PARAMETRISATIONS:
         return "adapter"
     if tree.name in PLAIN:
         if tree.refinements and tree.name != "adapter":
             raise Fault("PEM0340", f"the type {tree.name} has no refinements", tree.name)
         return tree.name
-    close = _ELSEWHERE.get(tree.name) or nearest(tree.name, [*PLAIN, *METHODS])
+    close = _ELSEWHERE.get(tree.name) or nearest(tree.name, [*PLAIN, *PARAMETRISATIONS])
     raise Fault(
         "PEM0317",
         f"there is no type `{visible(tree.name, 40)}`",
-        f"did you mean `{close}`?" if close else "types are " + ", ".join([*PLAIN, *METHODS]),
+        f"did you mean `{close}`?"
+        if close
+        else "types are " + ", ".join([*PLAIN, *PARAMETRISATIONS]),
     )
 
 
@@ -62,7 +64,7 @@ class Bound:
     rest: tuple[int, ...] = ()
 
 
-def bind(params: Sequence[Param], names: Sequence[str | None], what: str) -> Bound:
+def bind(params: Sequence[Parameter], names: Sequence[str | None], what: str) -> Bound:
     """Which argument each parameter takes.
 
     Args:
@@ -73,7 +75,7 @@ def bind(params: Sequence[Param], names: Sequence[str | None], what: str) -> Bou
     Raises:
         Fault: PEM0318 too many, too few, or twice; PEM0319 an unknown name.
     """
-    found: dict[str, int] = {}
+    taken: dict[str, int] = {}
     rest: list[int] = []
     order = [p.name for p in params if not p.variadic]
     usage = f"{what}({', '.join(_usage(p) for p in params)})"
@@ -92,24 +94,24 @@ def bind(params: Sequence[Param], names: Sequence[str | None], what: str) -> Bou
                 f"did you mean `{close}`?" if close else usage,
             )
         name = order[index] if given is None else given
-        if name in found:
+        if name in taken:
             raise Fault("PEM0318", f"`{what}` is given `{name}` twice", usage)
-        found[name] = index
+        taken[name] = index
     for param in params:
-        if param.required and param.name not in found and not (param.variadic and rest):
+        if param.required and param.name not in taken and not (param.variadic and rest):
             raise Fault("PEM0318", f"`{what}` is not given `{param.name}`", usage)
-    positions = tuple(found.get(p.name) for p in params if not p.variadic)
+    positions = tuple(taken.get(p.name) for p in params if not p.variadic)
     return Bound(positions, tuple(rest))
 
 
-def _count(params: Sequence[Param]) -> str:
+def _count(params: Sequence[Parameter]) -> str:
     most = "" if all(param.required for param in params) else "at most "
     if len(params) < 2:
         return most + ("one argument" if params else "no arguments")
     return f"{most}{len(params)} arguments"
 
 
-def _usage(param: Param) -> str:
+def _usage(param: Parameter) -> str:
     if param.required and param.kinds and param.kinds[0].startswith("["):
         return f"{param.name}=[…]"
     shown = param.name + ("…" if param.variadic else "")
@@ -169,7 +171,7 @@ class KindChecker:
                 return "schedule"
             case t.Name():
                 return self._env.get(tree.name) if tree.module is None else None
-            case t.Select():
+            case t.Selection():
                 return self._selected(tree)
             case t.Unary():
                 return self._operator(PREFIX, tree.operator, [self.kind(tree.operand)])
@@ -190,22 +192,22 @@ class KindChecker:
         for child in tree.children():
             self.kind(child.value if isinstance(child, t.NamedArg) else child)
 
-    def _selected(self, tree: t.Select) -> str | None:
+    def _selected(self, tree: t.Selection) -> str | None:
         kind = self.kind(tree.operand)
         if kind not in (None, "adapter"):
             raise Placed(not_selectable(str(kind)), tree)
         return kind
 
     def _operator(
-        self, table: Mapping[str, Operator], operator: t.Operator, kinds: list[str | None]
+        self, table: Mapping[str, Operator], operator: t.Symbol, kinds: list[str | None]
     ) -> str | None:
-        known = [kind for kind in kinds if kind is not None]
-        if len(known) < len(kinds):
+        certain = [kind for kind in kinds if kind is not None]
+        if len(certain) < len(kinds):
             return None
         if operator.symbol not in table:
             raise Placed(not_prefix(operator.symbol), operator)
         try:
-            return choose(table[operator.symbol], known).returns
+            return choose(table[operator.symbol], certain).returns
         except Fault as fault:
             raise Placed(fault, operator) from None
 

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import re
 from fractions import Fraction
-from typing import Any
 
-from pemlang.check.conditions import Condition, Known
+from pemlang.check.conditions import Known
+from pemlang.check.values import Setting
 from pemlang.diagnostics import Fault, visible
 from pemlang.graph.numbers import shown
 from pemlang.syntax.builder import number_value
-
-Setting = Fraction | str | Condition
 
 _NUMBER = re.compile(r"(-?)(\d[\d_]*(?:\.\d[\d_]*)?(?:[eE][+-]?\d+)?)", re.ASCII)
 
@@ -24,9 +22,9 @@ def setting(value: str | float | bool, kind: str, name: str) -> Setting:
     elif kind == "string" and isinstance(value, str):
         return value
     elif kind == "number" and not isinstance(value, bool):
-        found = _NUMBER.fullmatch(str(value).strip())
-        if found is not None:
-            return number_value(found[2]) * (-1 if found[1] else 1)
+        match = _NUMBER.fullmatch(str(value).strip())
+        if match is not None:
+            return number_value(match[2]) * (-1 if match[1] else 1)
     raise Fault(
         "PEM0212",
         f"{visible(repr(value), 40)} is not a {kind}, which `{visible(name)}` is",
@@ -34,7 +32,7 @@ def setting(value: str | float | bool, kind: str, name: str) -> Setting:
     )
 
 
-def hold_range(name: str, kind: str, value: Any, low: Fraction, high: Fraction) -> None:
+def hold_range(name: str, kind: str, value: Setting, low: Fraction, high: Fraction) -> None:
     """Raise PEM0214 unless a value lies in a range, PEM0212 where there can be no such range."""
     if kind != "number":
         raise Fault("PEM0212", f"a {kind} has no range", "remove `in …`")
@@ -44,6 +42,7 @@ def hold_range(name: str, kind: str, value: Any, low: Fraction, high: Fraction) 
             f"no number lies in {shown(low)}..{shown(high)}",
             f"in {shown(high)}..{shown(low)}",
         )
+    assert isinstance(value, Fraction)
     if not low <= value <= high:
         raise Fault(
             "PEM0214",

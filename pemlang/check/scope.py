@@ -5,19 +5,12 @@ from __future__ import annotations
 from collections import ChainMap
 from collections.abc import Callable, Iterator, MutableMapping
 from dataclasses import dataclass, field
-from typing import Any
 
+from pemlang.check.values import POISON, Poison, Value
 from pemlang.diagnostics import Fault, Report, listed, nearest, visible
 from pemlang.ops import FUNCTIONS
 from pemlang.source import Span
 from pemlang.syntax import tree as t
-
-
-class Poison:
-    """The value of a name whose declaration is wrong: said once, silent from then on."""
-
-
-POISON = Poison()
 
 
 class Stop(Exception):
@@ -40,27 +33,18 @@ class Module:
     scope: Scope
     kind = "module"
 
-    def member(self, name: str, module: str) -> Any:
+    def member(self, name: str, module: str) -> Value:
         """What a name means in the file; raises PEM0206. `module` is what messages call it."""
         if name in self.scope.values:
             return self.scope.values[name]
-        known = [visible(value) for value in self.scope.values]
-        close = nearest(name, known)
-        has = f"it has {listed(known, 8)}" if known else "it declares nothing"
+        names = [visible(value) for value in self.scope.values]
+        close = nearest(name, names)
+        has = f"it has {listed(names, 8)}" if names else "it declares nothing"
         raise Fault(
             "PEM0206",
             f"`{visible(module, 60)}` has nothing called `{visible(name, 60)}`",
             f"did you mean `{close}`?" if close else has,
         )
-
-
-@dataclass(frozen=True)
-class BaseName:
-    """A `base`: the model's identity and other names for the same model."""
-
-    names: tuple[str, ...]
-    span: Span
-    kind = "base"
 
 
 @dataclass
@@ -73,11 +57,11 @@ class Scope:
         later: names that are declared further down.
     """
 
-    values: MutableMapping[str, Any] = field(default_factory=dict)
+    values: MutableMapping[str, Value] = field(default_factory=dict)
     places: MutableMapping[str, Span] = field(default_factory=dict)
     later: dict[str, Span] = field(default_factory=dict)
 
-    def declare(self, name: t.Name, value: Any, report: Report) -> None:
+    def declare(self, name: t.Name, value: Value, report: Report) -> None:
         """Give a name a meaning; reports PEM0201 and PEM0202 and keeps the first meaning."""
         fault = self.taken(name.name)
         if fault is not None:
@@ -107,7 +91,7 @@ class Scope:
             )
         return None
 
-    def look_up(self, name: t.Name) -> Any:
+    def look_up(self, name: t.Name) -> Value:
         """What a name means.
 
         Raises:
@@ -165,7 +149,7 @@ def names_in(tree: t.Tree) -> Iterator[t.Name]:
 
 
 def resolve_names(
-    tree: t.Tree, scope: Scope, report: Report, known: Callable[[str], bool] = lambda _: False
+    tree: t.Tree, scope: Scope, report: Report, also: Callable[[str], bool] = lambda _: False
 ) -> None:
     """Report every unknown name of an expression; raises Stop when there is one.
 
@@ -178,7 +162,7 @@ def resolve_names(
     for name in names_in(tree):
         if id(name) in words:
             continue
-        if name.module is None and known(name.name):
+        if name.module is None and also(name.name):
             continue
         if name.module is None and id(name) in called and name.name in FUNCTIONS:
             continue

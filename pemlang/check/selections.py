@@ -26,11 +26,11 @@ def in_layers(first: int, last: int, sites: Sequence[str]) -> frozenset[str]:
     chosen = {s for s, layer in layers.items() if layer is not None and first <= layer <= last}
     if chosen:
         return frozenset(chosen)
-    known = [layer for layer in layers.values() if layer is not None]
-    if not known:
+    numbers = [layer for layer in layers.values() if layer is not None]
+    if not numbers:
         message = "the names of this adapter's sites have no layer numbers"
         raise Fault("PEM0320", message, 'select by name: x["*query"]')
-    low, high = min(known), max(known)
+    low, high = min(numbers), max(numbers)
     message = f"no site lies in these layers: the adapter has layers {low} to {high}"
     raise Fault("PEM0320", message, f"layers {low}..{high}")
 

@@ -2,59 +2,60 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from fractions import Fraction
+from typing import TYPE_CHECKING, TypedDict, cast
 
-from pemlang.check.checked import Checked
-from pemlang.check.conditions import Assertion, Condition, Known, failure, known
+from pemlang.check.conditions import Assertion, Condition, Known, exactly, failure
 from pemlang.check.definitions import check_def
-from pemlang.check.elaborate import Declared, leaf, want_kind
+from pemlang.check.elaborate import Spelling
 from pemlang.check.kinds import article, kind_of_type
-from pemlang.check.options import (
-    OPTIONS,
-    Output,
-    heads_agree,
-    option_dtype,
-    option_heads,
-    output_path,
-    unknown_option,
-)
-from pemlang.check.params import Setting, hold_range, setting
-from pemlang.check.scope import (
-    POISON,
-    BaseName,
-    Function,
-    Module,
-    Poison,
-    Scope,
-    Stop,
-    resolve_names,
-)
+from pemlang.check.options import OPTIONS, option_dtype, option_heads, unknown_option
+from pemlang.check.outputs import Output, heads_agree, hold_files, output_path
+from pemlang.check.params import hold_range, setting
+from pemlang.check.scope import Function, Module, Scope, Stop, resolve_names
+from pemlang.check.values import POISON, BaseName, Declared, Poison, Setting, Value
+from pemlang.check.wanted import want_kind
 from pemlang.diagnostics import Fault, visible
-from pemlang.graph.node import ModelType, Node
+from pemlang.graph.node import AdapterNode, Leaf, ModelNode, Num, NumberNode, leaf
 from pemlang.graph.numbers import shown
+from pemlang.graph.types import ModelType
 from pemlang.ops.agree import same_base
+from pemlang.ops.models import Model
 from pemlang.ops.record import Context, kind_of
 from pemlang.ops.shaping import compress
 from pemlang.syntax import tree as t
 from pemlang.version import LANGUAGE
 
+if TYPE_CHECKING:
+    from pemlang.check.check import CheckState
 
-class File:
-    """The statements of one file, evaluated top to bottom."""
 
-    def __init__(self, checked: Checked, scope: Scope, is_main: bool) -> None:
-        self._checked, self._scope, self._is_main = checked, scope, is_main
-        self._elaborator, self._report = checked.elaborator, checked.report
+class SaveOptions(TypedDict, total=False):
+    """The options of a `save`."""
+
+    rank: Num
+    energy: Num
+    dtype: str
+    heads: Leaf
+
+
+class FileElaborator:
+    """Evaluates the statements of one file, top to bottom."""
+
+    def __init__(self, state: CheckState, scope: Scope, is_main: bool) -> None:
+        self._state, self._scope, self._is_main = state, scope, is_main
+        self._elaborator, self._report = state.elaborator, state.report
 
     def run(self, statements: tuple[t.Statement, ...]) -> None:
         """Evaluate them; what is wrong with one is reported, and the next is evaluated."""
         for index, statement in enumerate(statements):
-            value: Any = POISON
+            value: Value = POISON
             try:
                 if isinstance(statement, t.Language):
                     self._language(statement, index)
                 else:
-                    value = getattr(self, f"_{type(statement).__name__.lower()}")(statement)
+                    value = _EVALUATE[type(statement)](self, statement)
             except Stop:
                 pass
             if isinstance(statement, t.Declaration):
@@ -72,27 +73,28 @@ class File:
             if index > 0:
                 raise Fault("PEM0113", "`language` is the first statement of a file", "move it up")
 
-    def _import(self, statement: t.Import) -> None:
-        found = self._checked.program.imports.get(statement)
-        scope = None if found is None else self._checked.scopes.get(found)
-        module = POISON if scope is None else Module(scope)
+    def _import(self, statement: t.Import) -> Value:
+        path = self._state.files.imports.get(statement)
+        scope = None if path is None else self._state.scopes.get(path)
+        module: Value = POISON if scope is None else Module(scope)
         if statement.alias is not None:
             self._scope.declare(statement.alias, module, self._report)
         for name in statement.names:
-            value: Any = POISON
-            if found is not None and isinstance(module, Module):
+            value: Value = POISON
+            if path is not None and isinstance(module, Module):
                 std = isinstance(statement.module, tuple)
                 try:
                     with self._elaborator.at(name.span):
-                        value = module.member(name.name, f"std.{found.stem}" if std else found.name)
+                        value = module.member(name.name, f"std.{path.stem}" if std else path.name)
                 except Stop:
                     pass
             self._scope.declare(name, value, self._report)
+        return POISON
 
     def _base(self, statement: t.Base) -> BaseName:
         resolve_names(statement.identity, self._scope, self._report)
         value = self._elaborator.of_kind(statement.identity, self._scope, "string", "[string]")
-        names = (value,) if isinstance(value, str) else tuple(value)
+        names = (value,) if isinstance(value, str) else cast("tuple[str, ...]", value)
         with self._elaborator.at(statement.identity.span):
             if not names or not all(names):
                 raise Fault("PEM0312", "a base needs a name", 'base llama = "huggyllama/llama-7b"')
@@ -113,43 +115,44 @@ class File:
                 )
         return value
 
-    def _adapter(self, statement: t.Adapter) -> Node:
+    def _adapter(self, statement: t.AdapterStatement) -> Value:
         resolve_names(statement.path, self._scope, self._report)
         base = self._on(statement.base)
-        path = self._elaborator.of_kind(statement.path, self._scope, "string")
-        source = statement.span.source
+        path = self._elaborator.text(statement.path, self._scope)
+        directory = statement.span.source.directory
         with self._elaborator.at(statement.path.span):
-            key, adapter = self._checked.loaders.adapter(path, source.directory)
-            own = adapter.config.base
+            place, adapter = self._state.inputs.adapter(path, directory)
+            own = adapter.base
             if base is not None and own is not None and own not in base.names:
                 names = ", ".join(f'"{visible(name)}"' for name in (*base.names, own))
                 assert statement.base is not None
                 raise Fault(
                     "PEM0305",
-                    f"its adapter_config.json says it belongs to {visible(own)!r}, not to "
-                    f"{visible(base.names[0])!r}",
+                    f"its {adapter.format.described_in} says it belongs to {visible(own)!r}, not "
+                    f"to {visible(base.names[0])!r}",
                     "if the two names mean one model, declare it with both: "
                     f"base {statement.base.name} = [{names}]",
                 )
-        identity = base.names[0] if base is not None else own
-        node = leaf(self._elaborator.graph, key, adapter, identity)
-        declared = Declared(statement.name.name, path, source.directory)
+        node = leaf(self._elaborator.graph, place, adapter, own if base is None else base.names[0])
+        declared = Declared(statement.name.name, path, directory)
         self._elaborator.leaves.setdefault(node, declared)
+        self._elaborator.spellings.setdefault(node, []).append(
+            Spelling(path, directory, statement.path.span)
+        )
         if statement.type is not None:
             self._elaborator.annotated(node, statement.type, statement.name.span, self._scope)
         return node
 
-    def _model(self, statement: t.Model) -> Node:
+    def _model(self, statement: t.ModelStatement) -> Value:
         resolve_names(statement.path, self._scope, self._report)
         base = self._on(statement.base)
-        path = self._elaborator.of_kind(statement.path, self._scope, "string")
+        path = self._elaborator.text(statement.path, self._scope)
         with self._elaborator.at(statement.path.span):
-            directory = statement.span.source.directory
-            key, shapes = self._checked.loaders.model(path, directory)
+            place, shapes = self._state.inputs.model(path, statement.span.source.directory)
         type_ = ModelType(base.names[0] if base else None, shapes)
-        return self._elaborator.graph.add("model", (), (key,), type_)
+        return self._elaborator.graph.add(Model(type_, place))
 
-    def _param(self, statement: t.Param) -> Setting:
+    def _param(self, statement: t.Param) -> Value:
         with self._elaborator.at(statement.type.span):
             kind = kind_of_type(statement.type)
             if kind not in ("number", "string", "bool"):
@@ -158,9 +161,9 @@ class File:
                 )
         default = None if statement.default is None else self._known(statement.default, kind)
         name = statement.name.name
-        if self._is_main and name in self._checked.settings:
+        if self._is_main and name in self._state.settings:
             with self._elaborator.at(statement.name.span):
-                value: Any = setting(self._checked.settings[name], kind, name)
+                value: Setting = setting(self._state.settings[name], kind, name)
         elif default is None:
             with self._elaborator.at(statement.span):
                 raise Fault(
@@ -175,59 +178,62 @@ class File:
         if statement.low is not None and statement.high is not None:
             low, high = self._known(statement.low, "number"), self._known(statement.high, "number")
             with self._elaborator.at(statement.span):
-                hold_range(name, kind, value, low, high)
+                hold_range(name, kind, value, cast("Fraction", low), cast("Fraction", high))
         if self._is_main:
-            self._checked.params[name] = value
-        return value  # type: ignore[no-any-return]
+            self._state.params[name] = value
+        return value
 
-    def _known(self, tree: t.Tree, kind: str) -> Any:
+    def _known(self, tree: t.Tree, kind: str) -> Setting:
         resolve_names(tree, self._scope, self._report)
         value = self._elaborator.value(tree, self._scope)
         with self._elaborator.at(tree.span):
             want_kind(value, (kind,))
-            if isinstance(value, Node) or (isinstance(value, Condition) and value.measured()):
+            if isinstance(value, NumberNode) or (isinstance(value, Condition) and value.measured()):
                 raise Fault(
                     "PEM0212",
                     "this is measured from weights; a param is known before they are read",
                     f"write a {kind}, or use `let`",
                 )
-        return Known(value.holds(known)) if isinstance(value, Condition) else value
+        if isinstance(value, Condition):
+            return Known(value.holds(exactly))
+        return cast("Setting", value)
 
-    def _let(self, statement: t.Let) -> Any:
+    def _let(self, statement: t.Let) -> Value:
         resolve_names(statement.value, self._scope, self._report)
         value = self._elaborator.value(statement.value, self._scope)
         with self._elaborator.at(statement.value.span):
-            how = {"function": "call it: name(…)", "module": "name what is in it: module.name"}
-            if kind_of(value) in how:
+            instead = {"function": "call it: name(…)", "module": "name what is in it: module.name"}
+            if kind_of(value) in instead:
                 message = f"{article(kind_of(value))} is no value"
-                raise Fault("PEM0301", message, how[kind_of(value)])
+                raise Fault("PEM0301", message, instead[kind_of(value)])
         if statement.type is not None:
             self._elaborator.annotated(value, statement.type, statement.value.span, self._scope)
         return value
 
-    def _unread(self, statement: t.Unread) -> Any:
+    def _unread(self, statement: t.Unread) -> Value:
         return POISON
 
-    def _def(self, statement: t.Def) -> Function:
+    def _def(self, statement: t.Def) -> Value:
         check_def(self._elaborator, statement, self._scope)
         return Function(statement, self._scope)
 
-    def _assert(self, statement: t.Assert) -> None:
+    def _assert(self, statement: t.Assert) -> Value:
         resolve_names(statement.condition, self._scope, self._report)
-        condition: Condition = self._elaborator.of_kind(statement.condition, self._scope, "bool")
+        condition = self._elaborator.condition(statement.condition, self._scope)
         message = None
         if statement.message is not None:
             resolve_names(statement.message, self._scope, self._report)
-            message = self._elaborator.of_kind(statement.message, self._scope, "string")
-        found = Assertion(condition, message, statement.span)
+            message = self._elaborator.text(statement.message, self._scope)
+        assertion = Assertion(condition, message, statement.span)
         if condition.measured():
-            self._checked.assertions.append(found)
+            self._state.assertions.append(assertion)
         else:
-            failed = failure(found, known)
+            failed = failure(assertion, exactly)
             if failed is not None:
                 self._report.add(failed)
+        return POISON
 
-    def _save(self, statement: t.Save) -> None:
+    def _save(self, statement: t.Save) -> Value:
         with self._elaborator.at(statement.span):
             if not self._is_main:
                 raise Fault(
@@ -237,49 +243,68 @@ class File:
                 )
         resolve_names(statement.value, self._scope, self._report)
         resolve_names(statement.path, self._scope, self._report)
-        node = self._elaborator.of_kind(statement.value, self._scope, "adapter", "model")
-        path = self._elaborator.of_kind(statement.path, self._scope, "string")
+        value = self._elaborator.of_kind(statement.value, self._scope, "adapter", "model")
+        node = cast("AdapterNode | ModelNode", value)
+        path = self._elaborator.text(statement.path, self._scope)
         options = self._options(statement)
         rank, energy = options.get("rank"), options.get("energy")
+        label = " ".join(statement.value.span.text.split())
+        graph = self._elaborator.graph
         with self._elaborator.at(statement.span):
             if rank is not None or energy is not None:
                 want_kind(node, ("adapter",))
-                text = " ".join(statement.value.span.text.split())
-                ctx = Context(self._elaborator.graph, (text,), "save")
-                node = compress(ctx, node, rank, energy)
+                adapter = cast("AdapterNode", node)
+                node = compress(Context(graph, (label,), "save"), adapter, rank, energy)
         with self._elaborator.at(statement.path.span):
-            out = self._checked.root
-            target = output_path(path, out, out)
+            target = output_path(path, self._state.root, self._state.root)
         heads = options.get("heads")
         with self._elaborator.at(statement.span):
-            if heads is not None and not isinstance(node.type, ModelType):
-                texts = (statement.value.span.text, self._checked.leaf_name(heads))
-                same_base(Context(self._elaborator.graph, texts, "heads"), node, heads)
-            if not isinstance(node.type, ModelType):
-                heads_agree(self._elaborator.graph, node, heads, self._checked.leaf_name)
-        self._checked.outputs.append(
-            Output(
-                node, path, target, options.get("dtype"), heads, statement.span,
-                " ".join(statement.value.span.text.split()),
-            )
-        )  # fmt: skip
+            if isinstance(node, AdapterNode):
+                if heads is not None:
+                    texts = (statement.value.span.text, self._name(heads))
+                    same_base(Context(graph, texts, "heads"), node, heads)
+                heads_agree(graph, node, heads, self._name)
+                hold_files(graph, node)
+        self._state.outputs.append(
+            Output(node, path, target, options.get("dtype"), heads, statement.span, label)
+        )
+        return POISON
 
-    def _options(self, statement: t.Save) -> dict[str, Any]:
-        found: dict[str, Any] = {}
+    def _name(self, leaf: Leaf) -> str:
+        return self._elaborator.leaves[leaf].name
+
+    def _options(self, statement: t.Save) -> SaveOptions:
+        options: SaveOptions = {}
         for option in statement.options:
             with self._elaborator.at(option.span):
-                if option.name in found:
+                if option.name in options:
                     raise Fault("PEM0318", f"`{option.name}` is given twice")
                 if option.name not in OPTIONS:
                     raise unknown_option(option.name)
                 if option.name == "dtype":
-                    found["dtype"] = option_dtype(option.value)
+                    options["dtype"] = option_dtype(option.value)
                     continue
             resolve_names(option.value, self._scope, self._report)
             if option.name == "heads":
                 value = self._elaborator.value(option.value, self._scope)
                 with self._elaborator.at(option.value.span):
-                    found["heads"] = option_heads(value, option.value.span.text)
+                    options["heads"] = option_heads(value, option.value.span.text)
             else:
-                found[option.name] = self._elaborator.of_kind(option.value, self._scope, "number")
-        return found
+                number = self._elaborator.number(option.value, self._scope)
+                options[option.name] = number  # type: ignore[literal-required]
+        return options
+
+
+_EVALUATE: dict[type[t.Statement], Callable[..., Value]] = {
+    t.Import: FileElaborator._import,
+    t.Base: FileElaborator._base,
+    t.AdapterStatement: FileElaborator._adapter,
+    t.ModelStatement: FileElaborator._model,
+    t.Param: FileElaborator._param,
+    t.Let: FileElaborator._let,
+    t.Unread: FileElaborator._unread,
+    t.Def: FileElaborator._def,
+    t.Assert: FileElaborator._assert,
+    t.Save: FileElaborator._save,
+}
+"""What evaluates each kind of statement but `language`."""

@@ -12,6 +12,7 @@ import click
 from pemlang.cli.common import Bar, coloured, locked_option, out_option, recipe_options, say
 from pemlang.cli.values import Memory, SweepOf
 from pemlang.diagnostics import PemError, visible
+from pemlang.execute.backends import BACKENDS
 
 if TYPE_CHECKING:
     from pemlang.artifact.write import Built
@@ -44,7 +45,7 @@ _SITES_SHOWN = 5
 )
 @click.option(
     "--device",
-    type=click.Choice(["cpu", "cuda"]),
+    type=click.Choice(list(BACKENDS)),
     default="cpu",
     help="Run elementwise programs on a GPU, which gives the same bytes; needs pemlang[cuda].",
 )
@@ -77,24 +78,24 @@ def build(
     provenance. One that is there already and means the same is not made again.
     """
     from pemlang.api import load
-    from pemlang.pipeline.build import How, get_ready
+    from pemlang.pipeline.build import BuildOptions, get_ready
 
     if sweep is not None and sweep.name in settings:
         raise click.UsageError(f"`{sweep.name}` is both in --set and in --sweep.")
     bar = Bar()
     get_ready()
     try:
-        found = load(recipe, settings)
-        how = How(threads, memory, device, force, found.lock_beside() if locked else None)
+        loaded = load(recipe, settings)
+        lock = loaded.lock_beside() if locked else None
+        options = BuildOptions(threads, memory, device, force, lock)
         if dump_kernels:
-            from pemlang.execute.machine import default_threads
             from pemlang.show.kernels import kernels_as_text
 
-            plan, outputs = found.plan(out, sweep)
-            many = threads or default_threads()
-            click.echo(kernels_as_text(plan, outputs, many, triton=device == "cuda"))
+            programs, outputs = loaded.programs(out, sweep)
+            many, triton = options.running.most_threads, device == "cuda"
+            click.echo(kernels_as_text(programs.plan, outputs, many, triton))
             return 0
-        result = found.build(out, bar, sweep, how)
+        result = loaded.build(out, bar, sweep, options)
     except PemError as error:
         bar.clear()
         return say(error.diagnostics, form)
@@ -111,12 +112,11 @@ def _line(built: Built) -> str:
 
     path = os.path.relpath(built.path)
     shown = path if not path.startswith("..") else str(Path(built.path))
-    title = {"lora": "LoRA", "ia3": "(IA)³"}[built.method]
     facts = [f"{built.sites} sites", f"{size_text(built.size)}", f"hash {built.semantic_hash[:12]}"]
     if built.rank is not None:
         facts.insert(0, f"rank {built.rank}")
     facts += ["up to date"] * built.was_there
-    line = f"{click.style(shown, bold=True)}  {title}, {', '.join(facts)}"
+    line = f"{click.style(shown, bold=True)}  {built.title}, {', '.join(facts)}"
     if built.loss is None:
         return line
     worst = sorted(built.loss.sites.items(), key=lambda item: -item[1])

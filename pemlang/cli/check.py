@@ -23,14 +23,14 @@ def check(recipes: tuple[str, ...], settings: dict[str, str], form: str, locked:
     place and what to write instead; `--format sarif` for code scanning, `--format github` as
     annotations of a GitHub workflow.
     """
-    found = once(
+    findings = once(
         finding
         for recipe in dict.fromkeys(recipes)
         for finding in _findings(recipe, settings, locked)
     )
-    diagnostics = [finding.diagnostic for finding in found]
+    diagnostics = [finding.diagnostic for finding in findings]
     if form in ("sarif", "github"):
-        _show(found, form)
+        _show(findings, form)
         return exit_code(diagnostics)
     code = say(diagnostics, form)
     if code == 0 and form == "text" and sys.stderr.isatty():
@@ -43,17 +43,17 @@ def _findings(recipe: str, settings: Mapping[str, str], locked: bool) -> Iterato
     from pemlang.api import load
 
     try:
-        found = load(recipe, settings).check(locked)
+        diagnostics = load(recipe, settings).check(locked)
     except PemError as error:
-        found = error.diagnostics
-    return (Finding(recipe, diagnostic) for diagnostic in found)
+        diagnostics = error.diagnostics
+    return (Finding(recipe, diagnostic) for diagnostic in diagnostics)
 
 
-def _show(found: list[Finding], form: str) -> None:
+def _show(findings: list[Finding], form: str) -> None:
     from pemlang.show import github, sarif
 
     if form == "sarif":
-        click.echo(json.dumps(sarif.log(found), ensure_ascii=False, indent=2))
+        click.echo(json.dumps(sarif.log(findings), ensure_ascii=False, indent=2))
         return
-    for finding in found:
+    for finding in findings:
         click.echo(github.command(finding))

@@ -33,22 +33,22 @@ def coloured(stream: TextIO) -> bool:
 def say(diagnostics: Iterable[Diagnostic], form: str) -> int:
     """Show diagnostics, on standard error as text or on standard output as JSON, and give the
     exit code they call for."""
-    found = list(diagnostics)
+    told = list(diagnostics)
     if form == "json":
-        click.echo(json.dumps([d.as_json() for d in found], ensure_ascii=False, indent=2))
+        click.echo(json.dumps([d.as_json() for d in told], ensure_ascii=False, indent=2))
     else:
-        for diagnostic in found[:SHOWN]:
+        for diagnostic in told[:SHOWN]:
             click.echo(render(diagnostic, coloured(sys.stderr)) + "\n", err=True)
-        if len(found) > SHOWN:
-            click.echo(f"… and {len(found) - SHOWN} more; --format json shows all.", err=True)
-    return exit_code(found)
+        if len(told) > SHOWN:
+            click.echo(f"… and {len(told) - SHOWN} more; --format json shows all.", err=True)
+    return exit_code(told)
 
 
-def exit_code(found: Sequence[Diagnostic]) -> int:
+def exit_code(diagnostics: Sequence[Diagnostic]) -> int:
     """The exit code that diagnostics call for."""
-    if any(d.code in USAGE_CODES for d in found):
+    if any(d.code in USAGE_CODES for d in diagnostics):
         return USAGE_IS_WRONG
-    return RECIPE_IS_WRONG if any(d.severity == "error" for d in found) else 0
+    return RECIPE_IS_WRONG if any(d.severity == "error" for d in diagnostics) else 0
 
 
 def _settings(
@@ -103,9 +103,9 @@ out_option = click.option(
 )
 
 
-def locked_option(told: str) -> Callable[[Command], Command]:
+def locked_option(help: str) -> Callable[[Command], Command]:
     """`--locked`, and what it does for a command."""
-    return click.option("--locked", is_flag=True, help=told)
+    return click.option("--locked", is_flag=True, help=help)
 
 
 class Bar:

@@ -47,9 +47,9 @@ def _script(shell: str) -> str:
 
     from pemlang.cli.main import cli
 
-    known = get_completion_class(shell)
-    assert known is not None
-    return known(cli, {}, "pem", "_PEM_COMPLETE").source().strip()
+    completion = get_completion_class(shell)
+    assert completion is not None
+    return completion(cli, {}, "pem", "_PEM_COMPLETE").source().strip()
 
 
 def _place(shell: str) -> Path:

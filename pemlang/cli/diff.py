@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from pemlang.cli.common import coloured, say, set_option
-from pemlang.diagnostics import Fault, PemError
+from pemlang.diagnostics import PemError, placed
 from pemlang.inputs.hub import SCHEME
 from pemlang.tensorfiles.disk import is_dir
 
@@ -32,8 +32,6 @@ def diff(old: str, new: str, settings: dict[str, str], form: str) -> int:
     algebra: a refactoring that means the same is no change. An adapter is a directory, or on the
     hub: how far its weights moved, and where. Adapters that are not there are taken from pem.lock.
     """
-    from pemlang.artifact.staging import placed
-
     adapters = [place.startswith(SCHEME) or is_dir(Path(place)) for place in (old, new)]
     if adapters[0] != adapters[1]:
         raise click.UsageError("Compare two recipes or two adapters, not one with the other.")
@@ -42,34 +40,29 @@ def diff(old: str, new: str, settings: dict[str, str], form: str) -> int:
             text = _adapters(old, new, form) if adapters[0] else _recipes(old, new, settings, form)
     except PemError as error:
         return say(error.diagnostics, "json" if form == "json" else "text")
-    except Fault as fault:
-        return say([fault.at(None)], "json" if form == "json" else "text")
     click.echo(text)
     return 0
 
 
 def _adapters(old: str, new: str, form: str) -> str:
-    from pemlang.compare.compare import compare
-    from pemlang.show import compare_show
+    from pemlang.compare.adapters import compare
+    from pemlang.show import adapter_diff
 
-    found = compare(old, new)
+    comparison = compare(old, new)
     if form == "json":
-        return json.dumps(compare_show.as_json(found), ensure_ascii=False, indent=2)
+        return json.dumps(adapter_diff.as_json(comparison), ensure_ascii=False, indent=2)
     if form == "text":
-        return compare_show.as_text(found, coloured(sys.stdout))
-    return (compare_show.as_markdown if form == "markdown" else compare_show.as_html)(found)
+        return adapter_diff.as_text(comparison, coloured(sys.stdout))
+    return (adapter_diff.as_markdown if form == "markdown" else adapter_diff.as_html)(comparison)
 
 
 def _recipes(old: str, new: str, settings: dict[str, str], form: str) -> str:
-    from pemlang.compare.meaning import meaning
-    from pemlang.compare.sides import opened
-    from pemlang.show import meaning_show
+    from pemlang.compare.sides import compared
+    from pemlang.show import recipe_diff
 
-    with opened(old, settings) as one, opened(new, settings) as two:
-        notes = list(dict.fromkeys([*one.notes, *two.notes]))
-        found = meaning(one.checked, two.checked, (old, new), notes)
-        if form == "json":
-            return json.dumps(meaning_show.as_json(found), ensure_ascii=False, indent=2)
-        if form == "text":
-            return meaning_show.as_text(found, coloured(sys.stdout))
-        return (meaning_show.as_markdown if form == "markdown" else meaning_show.as_html)(found)
+    comparison = compared(old, new, settings)
+    if form == "json":
+        return json.dumps(recipe_diff.as_json(comparison), ensure_ascii=False, indent=2)
+    if form == "text":
+        return recipe_diff.as_text(comparison, coloured(sys.stdout))
+    return (recipe_diff.as_markdown if form == "markdown" else recipe_diff.as_html)(comparison)

@@ -104,8 +104,8 @@ def _inside(directory: str, mistakes: list[Diagnostic]) -> Iterator[str]:
     while pending:
         directory = pending.pop()
         try:
-            with os.scandir(directory) as found:
-                entries = sorted(found, key=lambda entry: entry.name)
+            with os.scandir(directory) as listing:
+                entries = sorted(listing, key=lambda entry: entry.name)
             entries = [entry for entry in entries if not entry.name.startswith(".")]
         except OSError as error:
             why = f"cannot read {visible(directory)}: {error.strerror or error}"

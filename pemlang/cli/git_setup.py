@@ -40,10 +40,10 @@ def git_setup(remove: bool) -> int:
 
 
 def _register() -> None:
-    known = {key: _configured(key) for key in DRIVERS}
+    before = {key: _configured(key) for key in DRIVERS}
     for key, command in DRIVERS.items():
-        if known[key] and not _is_ours(known[key], command):
-            raise click.ClickException(f"{key} is `{known[key]}`: unset it first.")
+        if before[key] and not _is_ours(before[key], command):
+            raise click.ClickException(f"{key} is `{before[key]}`: unset it first.")
     for key, command in DRIVERS.items():
         _git("config", "--local", key, f"{_program()} {command} --")
 

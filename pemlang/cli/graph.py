@@ -41,13 +41,13 @@ def graph(recipe: str, settings: dict[str, str], form: str, output: Path | None)
         raise click.UsageError("The picture would take the place of the recipe.")
     try:
         checked = load(recipe, settings).checked()
-        checked.report.raise_errors()
+        checked.raise_errors()
         text = {"mermaid": as_mermaid, "dot": as_dot, "svg": as_svg}[form](picture(checked))
     except PemError as error:
         return say(error.diagnostics, "text")
     except TooMany as error:
         raise click.ClickException(f"{error}.") from None
-    say(checked.report, "text")
+    say(checked.diagnostics, "text")
     if output is None:
         click.echo(text, nl=False)
     else:

@@ -16,7 +16,8 @@ def inspect(directory: str) -> int:
     In a directory or on the hub (hf://org/name@revision): its method, base, sites by pattern, rank
     and scale, and how much it changes in each layer.
     """
-    from pemlang.compare.summary import as_text, summarise
+    from pemlang.compare.summary import summarise
+    from pemlang.show.inspect import as_text
 
     try:
         click.echo(as_text(summarise(directory)))

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pemlang.cli.common import coloured, recipe_options, say
-from pemlang.diagnostics import Fault, PemError, visible
+from pemlang.diagnostics import PemError, placed, visible
 
 if TYPE_CHECKING:
     from pemlang.inputs.lock import Lock
@@ -28,19 +28,18 @@ def lock(recipes: tuple[str, ...], settings: dict[str, str], form: str) -> int:
     what has changed.
     """
     from pemlang.api import load
-    from pemlang.artifact.staging import placed
     from pemlang.inputs.lock import NAME, joined, read_lock, write_lock
     from pemlang.tensorfiles.disk import is_file
 
-    found: dict[Path, list[Lock]] = {}
+    by_folder: dict[Path, list[Lock]] = {}
     try:
         for recipe in recipes:
             new = load(recipe, settings).lock()
-            found.setdefault(new.directory, []).append(new)
-        for directory, new_ones in found.items():
-            old = read_lock(directory) if is_file(directory / NAME) else None
-            total = joined(old, new_ones)
+            by_folder.setdefault(new.directory, []).append(new)
+        for directory, locks in by_folder.items():
             with placed(None):
+                old = read_lock(directory) if is_file(directory / NAME) else None
+                total = joined(old, locks)
                 path = write_lock(total)
             if form == "text":
                 click.echo(
@@ -50,8 +49,6 @@ def lock(recipes: tuple[str, ...], settings: dict[str, str], form: str) -> int:
                     click.echo(f"    {line}")
     except PemError as error:
         return say(error.diagnostics, form)
-    except Fault as fault:
-        return say([fault.at(None)], form)
     return say([], form) if form == "json" else 0
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import pkgutil
 import signal
 import sys
 from collections.abc import Sequence
@@ -11,37 +12,58 @@ from typing import NoReturn
 
 import click
 
+import pemlang.cli
 from pemlang.cli.common import INTERRUPTED, USAGE_IS_WRONG
 from pemlang.diagnostics import nearest
 from pemlang.execute.machine import for_one_command
 from pemlang.version import __version__
 
-# Each in a file of its own, imported only when it is called: start-up is part of every command.
-COMMANDS = (
+# The order in which help lists them.
+_FIRST = (
     "build", "check", "fmt", "plan", "lock", "diff", "report", "graph", "verify",
     "explain-output", "sign", "inspect", "ops", "explain", "git-setup", "completion",
 )  # fmt: skip
+_HELPERS = ("common", "hook", "main", "values")
 PLUMBING = ("git-diff", "git-tensors")  # what git runs; no help lists them
+
+_REGISTERED: dict[str, click.Command] = {}
+
+
+def register(command: click.Command) -> click.Command:
+    """Make a command known that has no file in this folder."""
+    assert command.name is not None
+    _REGISTERED[command.name] = command
+    return command
+
+
+def command_names() -> list[str]:
+    """All commands: each file beside this one is one, but for the helpers. It is imported only
+    when it is called: start-up is part of every command."""
+    modules = (module.name for module in pkgutil.iter_modules(pemlang.cli.__path__))
+    names = (name.replace("_", "-") for name in modules if name not in _HELPERS)
+    return list(dict.fromkeys((*_FIRST, *names, *_REGISTERED)))
 
 
 class Commands(click.Group):
     """The commands by name; for a name it does not know, the nearest one."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return [*COMMANDS, *PLUMBING]
+        return command_names()
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in self.list_commands(ctx):
+        if cmd_name in _REGISTERED:
+            return _REGISTERED[cmd_name]
+        if cmd_name not in command_names():
             return None
         name = cmd_name.replace("-", "_")
-        found: click.Command = getattr(importlib.import_module(f"pemlang.cli.{name}"), name)
-        return found
+        command: click.Command = getattr(importlib.import_module(f"pemlang.cli.{name}"), name)
+        return command
 
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in self.list_commands(ctx):
-            close = nearest(args[0], COMMANDS)
+            close = nearest(args[0], (name for name in command_names() if name not in PLUMBING))
             hint = f" Did you mean `pem {close}`?" if close else ""
             raise click.UsageError(f"There is no command `{args[0]}`.{hint}", ctx)
         return super().resolve_command(ctx, args)

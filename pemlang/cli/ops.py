@@ -13,28 +13,27 @@ from pemlang.ops.record import Operator
 @click.argument("name", required=False)
 def ops(name: str | None) -> int:
     """Say what an operator such as lerp does, or list them all."""
-    from pemlang.show.operators import SECTIONS, as_text, use
+    from pemlang.ops import SECTIONS, every_operator
+    from pemlang.show.operators import as_text, use
 
     if name is None:
-        for title, _, operators in SECTIONS:
-            click.secho(title, bold=True)
-            for operator in operators:
+        for section in SECTIONS:
+            click.secho(section.title, bold=True)
+            for operator in section.operators:
                 click.echo(f"  {use(operator)}\n      {operator.summary}")
         return 0
-    known = {
-        word: [op for _, _, group in SECTIONS for op in group if word in _names(op)]
-        for _, _, operators in SECTIONS
-        for operator in operators
-        for word in _names(operator)
-    }
-    if name not in known:
-        close = nearest(name, known)
+    by_name: dict[str, list[Operator]] = {}
+    for operator in every_operator():
+        for word in dict.fromkeys(_names(operator)):
+            by_name.setdefault(word, []).append(operator)
+    if name not in by_name:
+        close = nearest(name, by_name)
         hint = f" Did you mean `pem ops {close}`?" if close else ""
         click.echo(
             f"There is no operator `{visible(name, 40)}`.{hint} `pem ops` lists them all.", err=True
         )
         return USAGE_IS_WRONG
-    click.echo("\n\n".join(map(as_text, known[name])))
+    click.echo("\n\n".join(map(as_text, by_name[name])))
     return 0
 
 

@@ -25,11 +25,11 @@ def plan(recipe: str, settings: dict[str, str], form: str, out: str | None, lock
     from pemlang.show.plan import as_json, as_markdown, as_text
 
     try:
-        found = load(recipe, settings).outlook(out, locked)
+        forecast = load(recipe, settings).plan(out, locked)
     except PemError as error:
         return say(error.diagnostics, "json" if form == "json" else "text")
     if form == "json":
-        click.echo(json.dumps(as_json(found), ensure_ascii=False, indent=2))
+        click.echo(json.dumps(as_json(forecast), ensure_ascii=False, indent=2))
         return 0
-    click.echo((as_text if form == "text" else as_markdown)(found))
-    return say(found.warnings, "text")
+    click.echo((as_text if form == "text" else as_markdown)(forecast))
+    return say(forecast.warnings, "text")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from pemlang.cli.common import Bar, refuse_to_replace, say, set_option, write_wh
 from pemlang.diagnostics import Fault, PemError, visible
 
 if TYPE_CHECKING:
-    from pemlang.show.page import Section
+    from pemlang.show.page import PageSection
 
 
 @click.command()
@@ -36,7 +37,7 @@ def report(target: str, other: str | None, settings: dict[str, str], output: Pat
     what changed; that may be a recipe in git, as main:recipes/merge.pem. The page holds all it
     needs, and loads nothing.
     """
-    from pemlang.show.page import HEAD, page
+    from pemlang.show.page import HEAD, whole_page
 
     refuse_to_replace(output, HEAD)
     bar = Bar()
@@ -53,7 +54,7 @@ def report(target: str, other: str | None, settings: dict[str, str], output: Pat
         return say([fault.at(None)], "text")
     bar.clear()
     about = target if other is None else f"{target} and {other}"
-    write_whole(output, page(Path(target).name or target, sections, about), len(HEAD))
+    write_whole(output, whole_page(Path(target).name or target, sections, about), len(HEAD))
     return 0
 
 
@@ -61,43 +62,50 @@ def _is_recipe(target: str) -> bool:
     return target.endswith(".pem") or Path(target).is_file()
 
 
-def _sections(target: str, settings: dict[str, str], bar: Bar) -> list[Section]:
+def _sections(target: str, settings: dict[str, str], bar: Bar) -> list[PageSection]:
     from pemlang.api import load
     from pemlang.show.report import sections_of_adapter, sections_of_recipe
 
     if _is_recipe(target):
-        return sections_of_recipe(load(target, settings), bar)
+        return sections_of_recipe(load(target, settings).identified(), bar)
     return sections_of_adapter(target, bar)
 
 
-def _of_two(old: str, new: str, settings: dict[str, str], bar: Bar) -> list[Section]:
+def _of_two(old: str, new: str, settings: dict[str, str], bar: Bar) -> list[PageSection]:
     """What differs first; then both, one after the other, as far as they are in the working
     tree."""
-    from pemlang.show.page import Section
-
     if _is_recipe(old) != _is_recipe(new):
         raise click.UsageError("Report on two recipes or on two adapters, not on one of each.")
-    changed = _meaning(old, new, settings) if _is_recipe(new) else _weights(old, new)
-    there = [place for place in (old, new) if not _is_recipe(place) or Path(place).is_file()]
-    return [Section("What changed", changed)] + [
-        Section(f"{one.title}, {visible(Path(place).name, 40)}", one.html)
-        for place in there
-        for one in _sections(place, settings, bar)
-    ]
+    return _of_recipes(old, new, settings, bar) if _is_recipe(new) else _of_adapters(old, new, bar)
 
 
-def _meaning(old: str, new: str, settings: dict[str, str]) -> str:
-    from pemlang.compare.meaning import meaning
-    from pemlang.compare.sides import opened
-    from pemlang.show.meaning_show import as_html
+def _of_recipes(old: str, new: str, settings: dict[str, str], bar: Bar) -> list[PageSection]:
+    from pemlang.compare.sides import compare_sides, opened
+    from pemlang.show.page import PageSection
+    from pemlang.show.recipe_diff import as_html
+    from pemlang.show.report import sections_of_recipe
 
     with opened(old, settings) as one, opened(new, settings) as two:
-        notes = list(dict.fromkeys([*one.notes, *two.notes]))
-        return as_html(meaning(one.checked, two.checked, (old, new), notes))
+        sections = [PageSection("What changed", as_html(compare_sides(one, two)))]
+        for side in (one, two):
+            if Path(side.name).is_file():
+                sections += _named(sections_of_recipe(side.checked, bar), side.name)
+    return sections
 
 
-def _weights(old: str, new: str) -> str:
-    from pemlang.compare.compare import compare
-    from pemlang.show.compare_show import as_html
+def _of_adapters(old: str, new: str, bar: Bar) -> list[PageSection]:
+    from pemlang.compare.adapters import compare
+    from pemlang.show.adapter_diff import as_html
+    from pemlang.show.page import PageSection
+    from pemlang.show.report import sections_of_adapter
 
-    return as_html(compare(old, new))
+    sections = [PageSection("What changed", as_html(compare(old, new)))]
+    for place in (old, new):
+        sections += _named(sections_of_adapter(place, bar), place)
+    return sections
+
+
+def _named(sections: list[PageSection], place: str) -> list[PageSection]:
+    """Sections with the name of what they are about in their titles."""
+    name = visible(Path(place).name, 40)
+    return [replace(section, title=f"{section.title}, {name}") for section in sections]

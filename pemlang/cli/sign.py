@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from pemlang.cli.common import say
-from pemlang.diagnostics import Fault, PemError
+from pemlang.diagnostics import PemError, placed
 
 
 @click.command()
@@ -28,20 +28,17 @@ def sign(directory: str, key: str) -> int:
     `pem verify DIR --key PUBLIC` holds it to the public key.
     """
     from pemlang.artifact.sign import sign as signed
-    from pemlang.artifact.staging import placed
     from pemlang.artifact.verify import verify
 
     try:
         with placed(None):
-            found = verify(Path(directory))
-            if not all(one.state in ("same", "unchecked") for one in found.outputs):
+            verified = verify(Path(directory))
+            if not all(verdict.holds for verdict in verified.outputs):
                 raise click.ClickException(
                     f"{directory} is not what was built: `pem verify` says what differs."
                 )
             path = signed(Path(directory), Path(key))
     except PemError as error:
         return say(error.diagnostics, "text")
-    except Fault as fault:
-        return say([fault.at(None)], "text")
     click.echo(os.path.relpath(path))
     return 0

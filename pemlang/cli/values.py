@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -23,13 +23,15 @@ class Memory(click.ParamType[int]):
 
     name = "amount"
 
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int:
-        found = _AMOUNT.fullmatch(str(value).strip())
+    def convert(
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
+    ) -> int:
+        amount = _AMOUNT.fullmatch(str(value).strip())
         units = {unit.lower(): size for unit, size in _UNITS.items()}
-        size = units.get(found[2].lower()) if found else None
-        if found is None or size is None:
+        size = units.get(amount[2].lower()) if amount else None
+        if amount is None or size is None:
             self.fail(f"`{value}` is not an amount of memory, such as 512MB", param, ctx)
-        return int(Fraction(found[1]) * size)
+        return int(Fraction(amount[1]) * size)
 
 
 class SweepOf(click.ParamType["Sweep"]):
@@ -38,7 +40,7 @@ class SweepOf(click.ParamType["Sweep"]):
     name = "sweep"
 
     def convert(
-        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+        self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> Sweep:
         from pemlang.pipeline.sweep import Sweep
 
@@ -56,7 +58,11 @@ class SweepOf(click.ParamType["Sweep"]):
         return Sweep(name.strip(), tuple(values))
 
     def _steps(
-        self, parts: list[str], value: Any, param: click.Parameter | None, ctx: click.Context | None
+        self,
+        parts: list[str],
+        value: object,
+        param: click.Parameter | None,
+        ctx: click.Context | None,
     ) -> list[str]:
         from pemlang.graph.numbers import shown
 

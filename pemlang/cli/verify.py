@@ -15,7 +15,7 @@ from pemlang.cli.common import RECIPE_IS_WRONG, coloured, say
 from pemlang.diagnostics import Fault, PemError
 
 if TYPE_CHECKING:
-    from pemlang.artifact.verify import Finding
+    from pemlang.artifact.verify import FileVerdict
 
 _MARKS = {
     "same": ("✓", "green"),
@@ -66,38 +66,38 @@ def verify(
 
     Takes every digest again, of its files and of what it was made from, and names what differs.
     """
-    from pemlang.artifact import verify as verifying
     from pemlang.artifact.sign import signed_by
-    from pemlang.pipeline.build import How
+    from pemlang.artifact.verify import verify as verified_by_digests
+    from pemlang.pipeline.rebuild import rebuild as built_again
     from pemlang.tensorfiles.digests import unreadable
 
     place, inputs = Path(directory), None if folder is None else Path(folder)
     try:
-        found = verifying.verify(place, inputs)
+        verified = verified_by_digests(place, inputs)
         unsigned = None if key is None else signed_by(place, Path(key))
-        if rebuild:
-            verifying.rebuild(place, found, inputs, How(threads=threads))
+        rebuilt = built_again(place, verified.provenance, inputs, threads) if rebuild else None
     except PemError as error:
         return say(error.diagnostics, form)
     except Fault as fault:
         return say([fault.at(None)], form)
     except OSError as error:
         return say([unreadable(Path(error.filename or directory), error).at(None)], form)
-    holds = found.holds and unsigned is None
+    verdicts = [*verified.outputs, *verified.materials, *(rebuilt or [])]
+    holds = all(verdict.holds for verdict in verdicts) and unsigned is None
     if form == "json":
-        said = {
+        told = {
             "holds": holds,
-            "outputs": [asdict(one) for one in found.outputs],
-            "materials": [asdict(one) for one in found.materials],
-            "rebuilt": None if found.rebuilt is None else [asdict(one) for one in found.rebuilt],
+            "outputs": [asdict(verdict) for verdict in verified.outputs],
+            "materials": [asdict(verdict) for verdict in verified.materials],
+            "rebuilt": None if rebuilt is None else [asdict(verdict) for verdict in rebuilt],
             "signature": None if key is None else unsigned or "holds",
         }
-        click.echo(json.dumps(said, ensure_ascii=False, indent=2))
+        click.echo(json.dumps(told, ensure_ascii=False, indent=2))
         return 0 if holds else RECIPE_IS_WRONG
-    _show("the output", found.outputs)
-    _show("what it was made from", found.materials)
-    if found.rebuilt is not None:
-        _show("built once more", found.rebuilt)
+    _show("the output", verified.outputs)
+    _show("what it was made from", verified.materials)
+    if rebuilt is not None:
+        _show("built once more", rebuilt)
     if key is not None:
         click.echo(
             f"signature\n  {_marked('differs' if unsigned else 'same', unsigned or 'holds')}"
@@ -105,12 +105,12 @@ def verify(
     return 0 if holds else RECIPE_IS_WRONG
 
 
-def _show(title: str, findings: Sequence[Finding]) -> None:
+def _show(title: str, verdicts: Sequence[FileVerdict]) -> None:
     click.echo(title)
-    for one in findings:
-        word = _WORDS[one.state]
-        click.echo(f"  {_marked(one.state, one.what + (f' {word}' if word else ''))}")
-        for line in one.details:
+    for verdict in verdicts:
+        word = _WORDS[verdict.state]
+        click.echo(f"  {_marked(verdict.state, verdict.what + (f' {word}' if word else ''))}")
+        for line in verdict.details:
             click.echo(f"      {line}")
 
 

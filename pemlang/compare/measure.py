@@ -7,20 +7,18 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-import numpy as np
-from threadpoolctl import threadpool_limits
-
-from pemlang.artifact.staging import placed
-from pemlang.graph.node import Graph, Node
-from pemlang.graph.normal import adapter_type
+from pemlang.diagnostics import placed
+from pemlang.formats.adapter import method_title
+from pemlang.graph.node import AdapterNode, Graph
 from pemlang.kernels import lowrank
-from pemlang.kernels.lowrank import Arrays, Matrix
-from pemlang.lower.evaluate import Evaluator
-from pemlang.modules.sites import Shapes
+from pemlang.kernels.lowrank import LowRank, Matrix
+from pemlang.kernels.site import SitePart
+from pemlang.lazy import numpy as np
+from pemlang.modules import Shapes
 from pemlang.ops.schedule import layer_of
-from pemlang.tensorfiles.reader import Files
+from pemlang.pipeline.reading import reading
 
-MOST_SUBJECTS = 24
+MOST_ADAPTERS = 24
 """Adapters that are measured, and as many outputs: no heat map of more is readable."""
 MOST_ALIKE = 16
 """Adapters that are compared with each other, two by two."""
@@ -31,20 +29,27 @@ Tick = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, eq=False)
-class Subject:
+class MeasuredAdapter:
     """What is measured: an adapter that goes in, or one that comes out."""
 
     name: str
-    kind: Literal["input", "output"]
-    node: Node
+    role: Literal["input", "output"]
+    node: AdapterNode
 
     @property
     def method(self) -> str:
-        return adapter_type(self.node).method
+        """Its kinds, as AdapterType.method has them."""
+        return self.node.type.method
+
+    @property
+    def title(self) -> str:
+        """Its kinds, as a reader calls them."""
+        return method_title(self.method)
 
     @property
     def shapes(self) -> Shapes:
-        return adapter_type(self.node).shapes
+        """Its sites."""
+        return self.node.shapes
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,14 +57,14 @@ class Alike:
     """Adapters of one method and the same sites, two by two.
 
     Attributes:
-        subjects: at most MOST_ALIKE of them.
+        adapters: at most MOST_ALIKE of them.
         products: by layer, ⟨Δᵢ, Δⱼ⟩.
         conflicts: by layer, how many entries of Δᵢ and Δⱼ have opposite signs.
         entries: by layer, how many entries a Δ has.
         sampled: some sites are so large that their conflicts are those of a sample of rows.
     """
 
-    subjects: Sequence[Subject]
+    adapters: Sequence[MeasuredAdapter]
     products: Mapping[str, Matrix]
     conflicts: Mapping[str, Matrix]
     entries: Mapping[str, int]
@@ -70,8 +75,8 @@ class Alike:
         products: Matrix = np.sum([self.products[layer] for layer in layers], axis=0)
         norms = np.sqrt(np.diagonal(products))
         with np.errstate(invalid="ignore", divide="ignore"):
-            found: Matrix = np.clip(products / np.outer(norms, norms), -1.0, 1.0)
-        return found
+            cosines: Matrix = np.clip(products / np.outer(norms, norms), -1.0, 1.0)
+        return cosines
 
     def conflict(self, layers: Iterable[str]) -> Matrix:
         """The share of entries with opposite signs, of every two, over some layers."""
@@ -81,16 +86,26 @@ class Alike:
 
 
 @dataclass
-class Measured:
+class Measurements:
     """Attributes:
-    norms: ‖Δ‖ (Frobenius) of each subject by site; ‖l − 1‖ for (IA)³.
+    norms: ‖Δ‖ (Frobenius) of each adapter by site; ‖l − 1‖ for (IA)³.
     spectra: the singular values of Δ, falling, by site; empty for (IA)³.
     alike: the inputs that can be compared, by method and sites.
     """
 
-    norms: dict[Subject, dict[str, float]]
-    spectra: dict[Subject, dict[str, Matrix]]
+    norms: dict[MeasuredAdapter, dict[str, float]]
+    spectra: dict[MeasuredAdapter, dict[str, Matrix]]
     alike: list[Alike] = field(default_factory=list)
+
+    def add(self, adapter: MeasuredAdapter, site: str, part: SitePart | None) -> None:
+        """Measure an adapter at one of its sites; None is zero."""
+        if not adapter.node.type.record(site).ranked:
+            self.norms[adapter][site] = 0.0 if part is None else part.norm()
+            return
+        factors = None if part is None else part.low_rank
+        values = np.zeros(1) if factors is None else lowrank.singular_values(factors)
+        self.spectra[adapter][site] = values
+        self.norms[adapter][site] = float(np.linalg.norm(values))
 
 
 def layer_name(site: str) -> str:
@@ -106,66 +121,56 @@ def in_order(layers: Iterable[str]) -> list[str]:
     )
 
 
-def measured(graph: Graph, subjects: Sequence[Subject], tick: Tick) -> Measured:
+def measured(graph: Graph, adapters: Sequence[MeasuredAdapter], tick: Tick) -> Measurements:
     """Measure adapters of one graph.
 
     Args:
         graph: their graph.
-        subjects: what to measure.
+        adapters: what to measure.
         tick: told of progress.
 
     Raises:
         PemError: PEM0502 an input that is not finite, PEM0503 a number too large on the way.
     """
-    found = Measured({s: {} for s in subjects}, {s: {} for s in subjects})
-    groups = [_Group(alike) for alike in _groups(subjects)]
-    sites = sorted({site for subject in subjects for site in subject.shapes})
-    # One thread in the linear algebra: the same digits whatever the machine.
-    with placed(None), threadpool_limits(1), Files() as files:
-        evaluator = Evaluator(graph, files)
+    measurements = Measurements({x: {} for x in adapters}, {x: {} for x in adapters})
+    groups = [_AlikeSums(alike) for alike in _groups(adapters)]
+    sites = sorted({site for adapter in adapters for site in adapter.shapes})
+    with placed(None), reading(graph) as reader:
         for done, site in enumerate(sites):
             tick(f"measuring {site}", done, len(sites))
-            parts = evaluator.arrays([subject.node for subject in subjects], site)
-            here = {s: part for s, part in zip(subjects, parts, strict=True) if part is not None}
-            for subject in subjects:
-                if site in subject.shapes:
-                    _measure(found, subject, site, here.get(subject))
+            parts = reader.parts([adapter.node for adapter in adapters], site)
+            here = {x: part for x, part in zip(adapters, parts, strict=True) if part is not None}
+            for adapter in adapters:
+                if site in adapter.shapes:
+                    measurements.add(adapter, site, here.get(adapter))
             for group in groups:
                 group.add(site, here)
-        files.unchanged()
-    found.alike = [group.found() for group in groups]
-    return found
+        reader.files.unchanged()
+    measurements.alike = [group.alike() for group in groups]
+    return measurements
 
 
-def _measure(found: Measured, subject: Subject, site: str, part: Arrays | None) -> None:
-    if subject.method != "lora":
-        found.norms[subject][site] = 0.0 if part is None else lowrank.norm(part)
-        return
-    values = np.zeros(1) if part is None else lowrank.singular_values(part)
-    found.spectra[subject][site] = values
-    found.norms[subject][site] = float(np.linalg.norm(values))
-
-
-def _groups(subjects: Sequence[Subject]) -> list[list[Subject]]:
-    groups: dict[tuple[str, Shapes], list[Subject]] = {}
-    for subject in subjects:
-        if subject.kind == "input":
-            groups.setdefault((subject.method, subject.shapes), []).append(subject)
+def _groups(adapters: Sequence[MeasuredAdapter]) -> list[list[MeasuredAdapter]]:
+    groups: dict[tuple[str, Shapes], list[MeasuredAdapter]] = {}
+    for adapter in adapters:
+        if adapter.role == "input":
+            groups.setdefault((adapter.method, adapter.shapes), []).append(adapter)
     return [group[:MOST_ALIKE] for group in groups.values() if len(group) > 1]
 
 
-class _Group:
+class _AlikeSums:
     """Sums over the sites of a layer, for adapters that are compared."""
 
-    def __init__(self, subjects: Sequence[Subject]) -> None:
-        self._subjects = subjects
+    def __init__(self, adapters: Sequence[MeasuredAdapter]) -> None:
+        self._adapters = adapters
         self._products: dict[str, Matrix] = {}
         self._conflicts: dict[str, Matrix] = {}
         self._entries: dict[str, int] = {}
         self._sampled = False
 
-    def add(self, site: str, here: Mapping[Subject, Arrays]) -> None:
-        parts = [here[subject] for subject in self._subjects if subject in here]
+    def add(self, site: str, here: Mapping[MeasuredAdapter, SitePart]) -> None:
+        """Take a site."""
+        parts = [here[adapter] for adapter in self._adapters if adapter in here]
         if not parts:
             return
         layer, nothing = layer_name(site), np.zeros((len(parts), len(parts)))
@@ -175,41 +180,57 @@ class _Group:
         self._entries[layer] = self._entries.get(layer, 0) + entries
         self._sampled |= sampled
 
-    def found(self) -> Alike:
-        return Alike(self._subjects, self._products, self._conflicts, self._entries, self._sampled)
+    def alike(self) -> Alike:
+        """What they come to."""
+        return Alike(self._adapters, self._products, self._conflicts, self._entries, self._sampled)
 
 
-def inner_products(parts: Sequence[Arrays]) -> Matrix:
+def inner_products(parts: Sequence[SitePart]) -> Matrix:
     """⟨Δᵢ, Δⱼ⟩ of every two adapters at a site: Σ (BᵢᵀBⱼ) ∘ (AᵢAⱼᵀ), by two matrix products for
     all of them. Within an adapter as it was trained nothing cancels that this would lose."""
-    if parts[0].b is None:
-        gains = np.array([part.a.ravel().astype(np.float64) for part in parts])
-        found: Matrix = gains @ gains.T
-        return found
-    pairs = [lowrank.matrices(part) for part in parts]
-    b = np.hstack([part.scale * b for part, (b, _) in zip(parts, pairs, strict=True)])
+    factors = _all_factors(parts)
+    if factors is None:
+        deltas = np.array([part.delta().ravel() for part in parts])
+        products: Matrix = deltas @ deltas.T
+        return products
+    pairs = [lowrank.matrices(part) for part in factors]
+    b = np.hstack([part.scale * b for part, (b, _) in zip(factors, pairs, strict=True)])
     a = np.vstack([a for _, a in pairs])
     starts = np.cumsum([0, *(len(a) for _, a in pairs[:-1])])
     by_row = np.add.reduceat((b.T @ b) * (a @ a.T), starts, axis=0)
     return np.add.reduceat(by_row, starts, axis=1)
 
 
-def sign_conflicts(parts: Sequence[Arrays]) -> tuple[Matrix, int, bool]:
+def sign_conflicts(parts: Sequence[SitePart]) -> tuple[Matrix, int, bool]:
     """The share of the entries of Δᵢ and Δⱼ (of l − 1 for (IA)³) that have opposite signs.
 
     Returns:
         The share of every two adapters, how many entries a Δ has, and whether the share is that
         of a sample of rows, the same on every machine.
     """
-    first = parts[0]
-    columns = first.a.size if first.b is None else first.a[0].size
-    count = 1 if first.b is None else first.b.shape[0]
+    factors = _all_factors(parts)
+    if factors is None:
+        deltas = [part.delta().ravel() for part in parts]
+        return _opposite(deltas), deltas[0].size, False
+    count, columns = factors[0].b.shape[0], factors[0].a[0].size
     rows = rows_looked_at(count, columns)
-    deltas = [_rows(part, rows) for part in parts]
+    deltas = [_rows(part, rows) for part in factors]
+    return _opposite(deltas), count * columns, len(rows) < count
+
+
+def _all_factors(parts: Sequence[SitePart]) -> list[LowRank] | None:
+    """The factors of adapters that all have them."""
+    factors = [part.low_rank for part in parts]
+    return [part for part in factors if part is not None] if all(factors) else None
+
+
+def _opposite(deltas: Sequence[Matrix]) -> Matrix:
+    """The share of entries with opposite signs, of every two."""
     above = np.array([delta > 0 for delta in deltas], np.float32)
     below = np.array([delta < 0 for delta in deltas], np.float32)
     opposite = (above @ below.T).astype(np.float64)
-    return (opposite + opposite.T) / deltas[0].size, count * columns, len(rows) < count
+    share: Matrix = (opposite + opposite.T) / deltas[0].size
+    return share
 
 
 def rows_looked_at(count: int, columns: int) -> list[int]:
@@ -221,10 +242,8 @@ def rows_looked_at(count: int, columns: int) -> list[int]:
     return sorted({int(i * 0.6180339887498949 % 1 * count) for i in range(most)})
 
 
-def _rows(part: Arrays, rows: list[int]) -> Matrix:
+def _rows(part: LowRank, rows: list[int]) -> Matrix:
     """Some rows of Δ, one after the other."""
-    if part.b is None:
-        return part.a.ravel().astype(np.float64)
     b, a = lowrank.matrices(part)
     delta: Matrix = (part.scale * b[rows]) @ a
     return delta.ravel()

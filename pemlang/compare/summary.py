@@ -1,33 +1,25 @@
-"""What is in an adapter directory, for a person: `pem inspect`."""
+"""What is in an adapter."""
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from pemlang.check.elaborate import leaf
 from pemlang.diagnostics import visible
-from pemlang.formats.peft import Adapter, read_adapter
-from pemlang.graph.node import Graph
+from pemlang.formats import Adapter, read_adapter
+from pemlang.formats.identity import adapter_digest
+from pemlang.graph.node import Graph, leaf
 from pemlang.inputs.hub import SCHEME, read_hub_adapter
-from pemlang.kernels import lowrank
-from pemlang.lower.evaluate import Evaluator
-from pemlang.ops.agree import TITLES
 from pemlang.ops.schedule import layer_of
-from pemlang.tensorfiles.digests import adapter_digest
-from pemlang.tensorfiles.reader import Files
-
-_BARS = " ▏▎▍▌▋▊▉█"
-_WIDTH = 24
+from pemlang.pipeline.reading import reading
 
 
 @dataclass(frozen=True)
-class Row:
+class PatternRow:
     """Sites alike but for their layer: `encoder.layer.*.query`."""
 
     pattern: str
@@ -40,7 +32,7 @@ class Row:
 
 
 @dataclass(frozen=True)
-class Summary:
+class AdapterSummary:
     """Attributes:
     facts: label and value, in the order to show them.
     rows: the sites by pattern.
@@ -48,11 +40,11 @@ class Summary:
     """
 
     facts: list[tuple[str, str]]
-    rows: list[Row]
+    rows: list[PatternRow]
     layers: dict[str, float]
 
 
-def summarise(place: str) -> Summary:
+def summarise(place: str) -> AdapterSummary:
     """Read an adapter, in a directory or on the hub, and measure it.
 
     Raises:
@@ -67,7 +59,9 @@ def summarise(place: str) -> Summary:
         scale = f"{adapter.scales[site]:g}" if site in adapter.scales else "–"
         groups.setdefault((pattern, str(site_shape), rank, scale), []).append(site)
     rows = [
-        Row(visible(pattern), len(sites), _span(sites), shape, rank, scale, _total(norms, sites))
+        PatternRow(
+            visible(pattern), len(sites), _span(sites), shape, rank, scale, _total(norms, sites)
+        )
         for (pattern, shape, rank, scale), sites in groups.items()
     ]
     by_layer: dict[str, list[str]] = {}
@@ -82,7 +76,7 @@ def summarise(place: str) -> Summary:
         ("norm", f"{_total(norms, list(norms)):.4g}"),
         ("file", f"{adapter.weights.name}, content {adapter_digest(adapter)[:12]}"),
     ]
-    return Summary(facts, rows, layers)
+    return AdapterSummary(facts, rows, layers)
 
 
 def opened(place: str) -> Adapter:
@@ -99,18 +93,17 @@ def pattern_of(site: str) -> str:
 
 def _norms(adapter: Adapter) -> dict[str, float]:
     graph = Graph()
-    node = leaf(graph, "", adapter, adapter.config.base)
-    with Files() as files:
-        evaluator = Evaluator(graph, files)
-        found: dict[str, float] = {}
+    node = leaf(graph, "", adapter, adapter.base)
+    norms: dict[str, float] = {}
+    with reading(graph) as reader:
         for site in adapter.layout.shapes:
-            [part] = evaluator.arrays([node], site)
-            found[site] = 0.0 if part is None else lowrank.norm(part)
-        return found
+            [part] = reader.parts([node], site)
+            norms[site] = 0.0 if part is None else part.norm()
+    return norms
 
 
 def _total(norms: Mapping[str, float], sites: list[str]) -> float:
-    return float(np.linalg.norm([norms[site] for site in sites]))
+    return math.hypot(*(norms[site] for site in sites))
 
 
 def _span(sites: list[str]) -> str:
@@ -125,15 +118,10 @@ def _span(sites: list[str]) -> str:
 
 def facts_of(adapter: Adapter) -> list[tuple[str, str]]:
     """What config and header say of an adapter, with its heads left out: label and value."""
-    config, layout = adapter.config, adapter.layout
-    parameters = sum(
-        int(np.prod(adapter.header.entries[key].shape))
-        for keys in layout.factors.values()
-        for key in keys
-    )
+    layout = adapter.layout
     facts = [
-        ("method", TITLES[adapter.method] + (", rsLoRA" if config.rslora else "")),
-        ("base", visible(config.base or "not said")),
+        ("method", adapter.title),
+        ("base", visible(adapter.base or "not said")),
         ("sites", str(len(layout.shapes))),
     ]
     if layout.ranks:
@@ -143,41 +131,13 @@ def facts_of(adapter: Adapter) -> list[tuple[str, str]]:
         ]
     facts += [
         ("dtype", ", ".join(sorted(layout.dtypes)).lower()),
-        ("parameters", f"{parameters:,}"),
+        ("parameters", f"{adapter.parameters():,}"),
     ]
     return facts
 
 
-def _values(found: Mapping[str, float]) -> str:
-    counts = Counter(found.values())
+def _values(by_site: Mapping[str, float]) -> str:
+    counts = Counter(by_site.values())
     if len(counts) == 1:
         return f"{next(iter(counts)):g}"
     return ", ".join(f"{value:g} at {count} sites" for value, count in sorted(counts.items()))
-
-
-def bar(share: float) -> str:
-    """A bar of a share from 0 to 1, in eighths of a character."""
-    eighths = round(max(0.0, min(1.0, share)) * _WIDTH * 8)
-    full, rest = divmod(eighths, 8)
-    return "█" * full + (_BARS[rest] if rest else "")
-
-
-def as_text(summary: Summary) -> str:
-    """The summary as lines for a terminal."""
-    width = max(len(label) for label, _ in summary.facts)
-    lines = [f"{label:<{width}}  {value}" for label, value in summary.facts]
-    head = ("sites", "n", "layers", "shape", "rank", "scale", "norm")
-    table = [
-        (row.pattern, str(row.count), row.layers, row.shape, row.rank, row.scale, f"{row.norm:.4g}")
-        for row in summary.rows
-    ]
-    widths = [max(len(cells[i]) for cells in [head, *table]) for i in range(len(head))]
-    lines.append("")
-    for cells in [head, *table]:
-        lines.append("  ".join(f"{c:<{w}}" for c, w in zip(cells, widths, strict=True)).rstrip())
-    top = max(summary.layers.values(), default=0.0) or 1.0
-    label = max(len(name) for name in summary.layers) if summary.layers else 1
-    lines += ["", "norm of Δ by layer"]
-    for name, norm in summary.layers.items():
-        lines.append(f"{name or '–':>{max(label, 1)}}  {bar(norm / top):<{_WIDTH}}  {norm:.4g}")
-    return "\n".join(lines)

@@ -8,19 +8,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
-import numpy as np
-
 from pemlang.diagnostics import Fault, visible
 from pemlang.formats.signature import compact, names
+from pemlang.lazy import numpy as np
 from pemlang.tensorfiles.digests import file_digest
 from pemlang.tensorfiles.disk import open_plain
-from pemlang.tensorfiles.dtypes import DTYPES, decoded
-from pemlang.tensorfiles.safetensors import ITEM_SIZE, Entry, Header, read_header
+from pemlang.tensorfiles.dtypes import DTYPES, FLOATS, decoded, stored_dtype
+from pemlang.tensorfiles.safetensors import Header, TensorEntry, read_header
 
 POINTER = b"version https://git-lfs.github.com/spec/"
 _BLOCK = 1 << 18  # numbers read at once
-_WHOLE = {"I64": "<i8", "I32": "<i4", "I16": "<i2", "I8": "i1", "U64": "<u8", "U32": "<u4",
-          "U16": "<u2", "U8": "u1", "BOOL": "?"}  # fmt: skip
 
 
 def lines(path: Path) -> Iterator[str]:
@@ -64,15 +61,15 @@ def _damaged(path: Path, fault: Fault) -> Iterator[str]:
 
 def _metadata(file: BinaryIO, header: Header) -> Iterator[str]:
     file.seek(8)
-    found = json.loads(file.read(header.data_start - 8)).get("__metadata__")
-    if isinstance(found, dict):
-        for key, value in sorted(found.items()):
+    metadata = json.loads(file.read(header.data_start - 8)).get("__metadata__")
+    if isinstance(metadata, dict):
+        for key, value in sorted(metadata.items()):
             yield f"{visible(key)}: {visible(value, 2000)}"
 
 
 def _tensors(file: BinaryIO, header: Header) -> Iterator[str]:
-    for pattern, said in compact(header.entries).items():
-        yield f"{visible(pattern, 1000)}  {said}"
+    for pattern, layout in compact(header.entries).items():
+        yield f"{visible(pattern, 1000)}  {layout}"
         members = list(names(pattern))
         for name in members:
             norm, mean = _measured(file, header.data_start, header.entries[name])
@@ -86,19 +83,19 @@ def _number(pattern: str, name: str) -> str:
     return name[before : len(name) - after]
 
 
-def _measured(file: BinaryIO, data_start: int, entry: Entry) -> tuple[float, float]:
+def _measured(file: BinaryIO, data_start: int, entry: TensorEntry) -> tuple[float, float]:
     """The norm and the mean of a tensor, read in blocks."""
     count = math.prod(entry.shape)
-    size = ITEM_SIZE[entry.dtype]
+    size = DTYPES[entry.dtype].size
     file.seek(data_start + entry.start)
     squares = total = 0.0
     with np.errstate(all="ignore"):
         for start in range(0, count, _BLOCK):
             raw = file.read(min(_BLOCK, count - start) * size)
-            if entry.dtype in DTYPES:
+            if entry.dtype in FLOATS:
                 numbers = decoded(raw, entry.dtype, "F64")
             else:
-                numbers = np.frombuffer(raw, _WHOLE[entry.dtype]).astype(np.float64)
+                numbers = np.frombuffer(raw, stored_dtype(entry.dtype)).astype(np.float64)
             squares += float(np.sum(numbers * numbers))
             total += float(np.sum(numbers))
     return math.sqrt(squares), total / count if count else 0.0

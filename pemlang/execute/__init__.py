@@ -1,1 +1,19 @@
 """Running a plan: on the threads of the processors, and on a GPU."""
+
+from __future__ import annotations
+
+from pemlang.lazy import door
+
+__getattr__ = door(
+    __name__,
+    executor="ExecutionOptions Executor no_progress",
+    result="ExecutionResult FileTarget MemoryTarget OutputFailed OutputSeen",
+    backends="BACKENDS open_backend",
+    machine="for_one_command",
+    cpu="CpuExecutor working_memory",
+    cuda="CudaExecutor Gpu host_bytes open_gpu",
+    site="bytes_at_work run_call",
+    loop="LoopPart",
+    elementwise="BLOCK CACHED Arena Kernel block_memory block_of rounded",
+    kernel_files="module_of",
+)

@@ -1,6 +1,6 @@
-"""Spans on a GPU: read, copied there, computed, copied back and written, all at the same time.
+"""Loops on a GPU: read, copied there, computed, copied back and written, all at the same time.
 
-A span goes in chunks through two lanes, each with buffers of its own on both sides. While the
+A loop goes in chunks through two lanes, each with buffers of its own on both sides. While the
 device works on a chunk, the next one is read into the other lane and the one before is written
 from it. A chunk is a whole number of the CPU's blocks, so that what is seen of each block does
 not depend on how many of them it is.
@@ -17,24 +17,24 @@ from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from pemlang.diagnostics import Fault, visible
-from pemlang.execute.elementwise import BLOCK, block_of
+from pemlang.execute.cpu import CpuExecutor
+from pemlang.execute.elementwise import block_of
+from pemlang.execute.executor import DEFAULTS, ExecutionOptions, Progress, no_progress
 from pemlang.execute.kernel_files import module_of
-from pemlang.execute.local import SpanPart
-from pemlang.kernels.program import Builder, Program, exact_dtypes, loaded, slot, stored
+from pemlang.execute.loop import LoopPart
+from pemlang.execute.result import ExecutionResult, Target
+from pemlang.failures import NoGpu
+from pemlang.kernels.builder import Builder
+from pemlang.kernels.plan import FusedLoop, Plan
+from pemlang.kernels.program import Program
 from pemlang.kernels.rounding import settled
 from pemlang.kernels.triton import runs_on_gpu
-from pemlang.lower.plan import Sink, Span
-from pemlang.tensorfiles.dtypes import stored_dtype
-from pemlang.tensorfiles.safetensors import ITEM_SIZE
+from pemlang.lazy import numpy as np
+from pemlang.tensorfiles.dtypes import DTYPES, NATIVE, Bits, stored_dtype
+from pemlang.tensorfiles.reader import TensorReader
 
 if TYPE_CHECKING:
     import torch
-
-Bits = NDArray[np.generic]
 
 CHUNK = 1 << 22
 """The most elements of a chunk: enough for the bus to be fast, few enough to overlap."""
@@ -42,110 +42,134 @@ CHUNK = 1 << 22
 ROOM = 1 << 28
 """The most bytes of host memory that the lanes take."""
 
-_STAGED = 8 * BLOCK  # bytes of exact numbers that are brought to the host to be looked at
 
-_TORCH = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "int16",
-          "F8_E5M2": "uint8", "F8_E4M3": "uint8"}  # fmt: skip
-
-
-def open_gpu(device: str = "cuda") -> Gpu:
-    """A device for `stream.run`.
-
-    Args:
-        device: as torch calls it. `cpu` works where Triton interprets its kernels, for tests.
+class CudaExecutor:
+    """Runs elementwise loops on a GPU, and everything else on threads of this process.
 
     Raises:
-        Fault: PEM0522 torch, Triton or the device is not there, or they do not work together.
+        NoGpu: torch, Triton or the device is not there, or they do not work together.
     """
+
+    def __init__(self, options: ExecutionOptions = DEFAULTS, device: str = "cuda") -> None:
+        """Open the device, as torch calls it. `cpu` works where Triton interprets its kernels, for
+        tests."""
+        self._cpu = CpuExecutor(options, open_gpu(device, options))
+
+    def execute(
+        self,
+        plan: Plan,
+        reader: TensorReader,
+        targets: Sequence[Target] = (),
+        progress: Progress = no_progress,
+    ) -> ExecutionResult:
+        """See Executor."""
+        return self._cpu.execute(plan, reader, targets, progress)
+
+
+def executor(options: ExecutionOptions) -> CudaExecutor:
+    """See backends.BACKENDS."""
+    return CudaExecutor(options)
+
+
+def open_gpu(device: str = "cuda", options: ExecutionOptions = DEFAULTS) -> Gpu:
+    """A device for CpuExecutor; raises NoGpu."""
     missing = [name for name in ("torch", "triton") if importlib.util.find_spec(name) is None]
     if missing:
-        raise _no_gpu(f"{missing[0]} is not installed", 'pip install "pemlang[cuda]"')
+        raise NoGpu(f"{missing[0]} is not installed", 'pip install "pemlang[cuda]"')
     import torch
 
     if device == "cpu":
         if os.environ.get("TRITON_INTERPRET") != "1":
-            raise _no_gpu("Triton runs on a CPU as its interpreter only", "TRITON_INTERPRET=1")
+            raise NoGpu("Triton runs on a CPU as its interpreter only", "TRITON_INTERPRET=1")
     elif not torch.cuda.is_available():
-        raise _no_gpu(
+        raise NoGpu(
             "torch finds no GPU",
             f"{_INSTEAD}; or see what nvidia-smi lists, and install a torch made for CUDA: "
             "https://pytorch.org/get-started/locally",
         )
-    gpu = Gpu(device)
+    gpu = Gpu(device, options)
     try:
         gpu.try_out()
     except Exception as error:  # whatever is wrong with drivers and compilers
         first = next(iter(str(error).splitlines()), type(error).__name__)
-        raise _no_gpu(f"Triton cannot work there: {visible(first)}", _INSTEAD) from error
+        raise NoGpu(f"Triton cannot work there: {first}", _INSTEAD) from error
     return gpu
 
 
 _INSTEAD = "build on the CPU, which gives the same numbers"
 
 
-def _no_gpu(why: str, help: str) -> Fault:
-    return Fault("PEM0522", f"this build was to run on a GPU, but {why}", help)
-
-
 def host_bytes(program: Program, chunk: int) -> int:
     """Host memory for a program and chunks of some elements. Torch rounds memory that it pins up
     to a power of two."""
-    return _power(2 * chunk * _width(program)) + _STAGED
+    return _power(2 * chunk * _width(program))
 
 
 def device_bytes(program: Program, chunk: int) -> int:
     """Device memory for the same: exact numbers are kept, and their squares made, in float64."""
-    return 2 * chunk * (_width(program) + 24 * len(stored(program)))
+    return 2 * chunk * (_width(program) + 24 * len(program.stores))
 
 
 def _width(program: Program) -> int:
     """Bytes that are read and written for each element."""
-    return sum(ITEM_SIZE[dtype] for dtype in (*loaded(program), *stored(program)))
+    return sum(DTYPES[step.dtype].size for step in (*program.loads, *program.stores))
 
 
 def _power(number: int) -> int:
     return 1 << (number - 1).bit_length()
 
 
-class Gpu:
-    """A device with Triton, as `stream.run` wants it. It is driven by one thread at a time."""
+def _torch_name(dtype: str) -> str:
+    """What holds the bits of a dtype on the device: numbers where Triton reads them as such."""
+    if dtype in (*NATIVE, "F16"):
+        return DTYPES[dtype].torch
+    return {1: "uint8", 2: "int16"}[DTYPES[dtype].size]
 
-    def __init__(self, device: str) -> None:
+
+class Gpu:
+    """A device with Triton. It is driven by one thread at a time."""
+
+    def __init__(self, device: str, options: ExecutionOptions) -> None:
         import torch
 
         self.torch = torch
+        self.block = options.block
+        self._staged = 8 * options.block  # bytes of exact numbers brought to the host to look at
         self.name, self.cuda = device, device != "cpu"
         self.instance = 1024 if self.cuda else 1 << 16  # elements of one run of a kernel
         self._room, self._device_room = 0, 0
         self._arena: torch.Tensor | None = None
 
-    def reserve(self, spans: Sequence[Span], room: int) -> int:
-        """Bytes of host memory that it takes for some spans, at most `room`: what does not fit
+    def reserve(self, loops: Sequence[FusedLoop], room: int) -> int:
+        """Bytes of host memory that it takes for some loops, at most `room`: what does not fit
         stays on the CPU."""
         free = self.torch.cuda.mem_get_info(self.name)[0] if self.cuda else 1 << 40
-        self._room, self._device_room = min(room, ROOM + _STAGED), free // 2
-        needs = [host_bytes(s.program, self.chunk(s)) for s in spans if self.takes(s)]
+        self._room, self._device_room = min(room, ROOM + self._staged), free // 2
+        needs = [self._host_bytes(x.program, self.chunk(x)) for x in loops if self.takes(x)]
         self._room = max(needs, default=0)
         return self._room
 
-    def takes(self, span: Span) -> bool:
-        """Whether a span has a kernel, and room for a chunk of it."""
-        return span.count > 0 and runs_on_gpu(span.program) and self.chunk(span) > 0
+    def takes(self, loop: FusedLoop) -> bool:
+        """Whether a loop has a kernel, and room for a chunk of it."""
+        return loop.count > 0 and runs_on_gpu(loop.program) and self.chunk(loop) > 0
 
-    def chunk(self, span: Span) -> int:
-        """Elements of a chunk of a span: a whole number of blocks; 0 where none fits."""
-        chunk = min(CHUNK, max(BLOCK, _power(span.count)))
-        while chunk >= BLOCK:
-            fits = host_bytes(span.program, chunk) <= self._room
-            if fits and device_bytes(span.program, chunk) <= self._device_room:
+    def chunk(self, loop: FusedLoop) -> int:
+        """Elements of a chunk of a loop: a whole number of blocks; 0 where none fits."""
+        chunk = min(CHUNK, max(self.block, _power(loop.count)))
+        while chunk >= self.block:
+            fits = self._host_bytes(loop.program, chunk) <= self._room
+            if fits and device_bytes(loop.program, chunk) <= self._device_room:
                 return chunk
             chunk //= 2
         return 0
 
-    def run(self, part: SpanPart) -> None:
-        """Run all of a span; raises what `SpanPart.run` does."""
+    def _host_bytes(self, program: Program, chunk: int) -> int:
+        return host_bytes(program, chunk) + self._staged
+
+    def run(self, part: LoopPart) -> None:
+        """Run all of a loop; raises what `LoopPart.run` does."""
         with self._current():
-            _Run(self, part).run()
+            _LoopRun(self, part).run()
 
     def _current(self) -> AbstractContextManager[Any]:
         """The device as the one that Triton and new streams use."""
@@ -156,34 +180,34 @@ class Gpu:
 
     def try_out(self) -> None:
         """Run a kernel; raises whatever torch and Triton do where they cannot."""
-        builder = Builder()
+        builder = Builder[str, str]()
         builder.store(builder.load("x", "F32", ()), "y", "F32")
-        [piece] = builder.pieces()
+        [call] = builder.calls()
         numbers = [self.numbers([], dtype) for dtype in ("F32", "F32", "F32", "F32", "F64")]
         with self._current():
-            _kernel(piece.program)[(1,)](*numbers, 1, BLOCK=self.instance, enable_fp_fusion=False)
+            _kernel(call.program)[(1,)](*numbers, 1, BLOCK=self.instance, enable_fp_fusion=False)
             if self.cuda:
                 self.torch.cuda.synchronize()
 
     def host(self) -> torch.Tensor:
-        """The host memory of the lanes, which outlives a span: pinning memory is slow."""
-        size = self._room - _STAGED
+        """The host memory of the lanes, which outlives a loop: pinning memory is slow."""
+        size = self._room - self._staged
         if self._arena is None or self._arena.nbytes != size:
             self._arena = self.torch.empty(size, dtype=self.torch.uint8, pin_memory=self.cuda)
         return self._arena
 
     def empty(self, dtype: str, count: int) -> torch.Tensor:
         """Device memory for numbers as they are stored."""
-        kind = getattr(self.torch, _TORCH[dtype])
-        found: torch.Tensor = self.torch.empty(count, dtype=kind, device=self.name)
-        return found
+        kind = getattr(self.torch, _torch_name(dtype))
+        tensor: torch.Tensor = self.torch.empty(count, dtype=kind, device=self.name)
+        return tensor
 
     def numbers(self, numbers: Sequence[float], dtype: str) -> torch.Tensor:
         """Constants on the device, at least one."""
         with np.errstate(over="ignore"):
             array = np.array([*numbers, 0.0]).astype(stored_dtype(dtype))
-        found: torch.Tensor = self.torch.from_numpy(array).to(self.name)
-        return found
+        tensor: torch.Tensor = self.torch.from_numpy(array).to(self.name)
+        return tensor
 
 
 @cache
@@ -200,19 +224,22 @@ class _Lane:
         squares: for each output slot the sums of their squares, for each part asked for.
     """
 
-    def __init__(self, gpu: Gpu, span: Span, chunk: int, first: int) -> None:
-        self._gpu, self._kernel = gpu, _kernel(span.program)
+    def __init__(self, gpu: Gpu, loop: FusedLoop, chunk: int, first: int) -> None:
+        self._gpu, self._kernel = gpu, _kernel(loop.program)
         self._stream = gpu.torch.cuda.Stream() if gpu.cuda else None
         self._events = [gpu.torch.cuda.Event(blocking=True) for _ in range(2) if gpu.cuda]
-        ins, outs = loaded(span.program), stored(span.program)
+        program = loop.program
+        ins = [load.dtype for load in program.loads]
+        outs = [store.dtype for store in program.stores]
         views = list(self._views([*ins, *outs], chunk, first))
         self._host = [tensor for tensor, _ in views]
         self.reading = [array for _, array in views[: len(ins)]]
         self.writing = [array for _, array in views[len(ins) :]]
+        exact = [store.exact_dtype for store in program.stores]
         with self._on():
             self._device = [gpu.empty(dtype, chunk) for dtype in (*ins, *outs)]
-            self.exact = [gpu.empty(dtype, chunk) for dtype in exact_dtypes(span.program)]
-            self._consts = [gpu.numbers(span.consts, dtype) for dtype in ("F32", "F64")]
+            self.exact = [gpu.empty(dtype, chunk) for dtype in exact]
+            self._constants = [gpu.numbers(loop.constants, dtype) for dtype in ("F32", "F64")]
         self.squares: list[torch.Tensor] = []
 
     def _views(
@@ -221,9 +248,9 @@ class _Lane:
         """Host buffers from a byte on. Chunks are so large that every buffer is aligned."""
         arena = self._gpu.host()
         for dtype in dtypes:
-            end = first + chunk * ITEM_SIZE[dtype]
+            end = first + chunk * DTYPES[dtype].size
             tensor = arena[first:end]
-            kind = getattr(self._gpu.torch, _TORCH[dtype])
+            kind = getattr(self._gpu.torch, _torch_name(dtype))
             yield tensor.view(kind), tensor.numpy().view(stored_dtype(dtype))
             first = end
 
@@ -250,7 +277,7 @@ class _Lane:
                 to[:size].copy_(from_[:size], non_blocking=True)
             self._record(0)
             self._kernel[grid](
-                *self._device, *self.exact, *self._consts, size,
+                *self._device, *self.exact, *self._constants, size,
                 BLOCK=self._gpu.instance, enable_fp_fusion=False,
             )  # fmt: skip
             self.squares = [self._squares(exact[:size], many) for exact in self.exact]
@@ -260,10 +287,10 @@ class _Lane:
 
     def _squares(self, exact: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
         square = exact.to(self._gpu.torch.float64, copy=True).square_()
-        found: torch.Tensor = self._gpu.torch.segment_reduce(
+        tensor: torch.Tensor = self._gpu.torch.segment_reduce(
             square, "sum", lengths=lengths, unsafe=True
         )
-        return found
+        return tensor
 
     def _record(self, event: int) -> None:
         if self._events:
@@ -275,25 +302,23 @@ class _Lane:
             self._events[event].synchronize()
 
 
-class _Run:
-    """One span on its way through the lanes."""
+class _LoopRun:
+    """One loop on its way through the lanes."""
 
-    def __init__(self, gpu: Gpu, part: SpanPart) -> None:
-        self._part, self._span, self._over = part, part.span, False
-        self._chunk = gpu.chunk(part.span)
-        program = part.span.program
+    def __init__(self, gpu: Gpu, part: LoopPart) -> None:
+        self._part, self._loop, self._over = part, part.loop, False
+        self._block = block_of(part.loop.program, gpu.block)
+        self._chunk = gpu.chunk(part.loop)
+        program = part.loop.program
         half = self._chunk * _width(program)
-        self._lanes = [_Lane(gpu, part.span, self._chunk, first) for first in (0, half)]
-        self._stored = stored(program)
-        self._arounds = [0.0] * len(self._stored)
-        for instr in program.instrs:
-            if instr.op == "store" and len(instr.attrs) > 1:
-                self._arounds[slot(instr.attrs[0])] = part.span.consts[slot(instr.attrs[1])]
+        self._lanes = [_Lane(gpu, part.loop, self._chunk, first) for first in (0, half)]
+        self._dtypes = [store.dtype for store in program.stores]
+        self._arounds = [store.base(part.loop.constants) for store in program.stores]
 
     def run(self) -> None:
         """Keep reading, the device and writing at work, each on a chunk of its own."""
         finishing: deque[Future[None]] = deque()
-        count = self._span.count
+        count = self._loop.count
         with ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
             read = reader.submit(self._read, self._lanes[0], 0)
             for turn, at in enumerate(range(0, count, self._chunk)):
@@ -301,25 +326,25 @@ class _Run:
                 if len(finishing) == 2:  # the older one is of this lane
                     finishing.popleft().result()
                 self._have_read(read, finishing)
-                lane.launch(self._size(at), [end - one for _, one, end in self._parts(at)])
+                lane.launch(self._size(at), [end - start for _, start, end in self._parts(at)])
                 if at + self._chunk < count:
                     read = reader.submit(self._read, other, at + self._chunk)
                 finishing.append(writer.submit(self._finish, lane, at))
-            for one in finishing:
-                one.result()
+            for future in finishing:
+                future.result()
 
     def _have_read(self, read: Future[None], finishing: Sequence[Future[None]]) -> None:
         """Wait for a chunk; where it cannot be read, what is wrong before it is told first."""
         try:
             read.result()
         except Exception:
-            for one in finishing:
-                one.result()
-            self._part.found.output = self._span.outputs[0][0]
+            for future in finishing:
+                future.result()
+            self._part.seen.output = self._loop.outputs[0][0]
             raise
 
     def _size(self, at: int) -> int:
-        return min(self._chunk, self._span.count - at)
+        return min(self._chunk, self._loop.count - at)
 
     def _read(self, lane: _Lane, at: int) -> None:
         lane.wait(0)
@@ -329,10 +354,10 @@ class _Run:
     def _parts(self, at: int) -> Iterator[tuple[int, int, int]]:
         """The parts of a chunk that are looked at one by one, as on a CPU: the tensors in each
         block, with their block, their first element and their last, counted in the chunk."""
-        size, block = self._size(at), block_of(self._span.program)
+        size, block = self._size(at), self._block
         for first in range(0, size, block):
-            for _, one, end in self._part.pieces(at + first, min(block, size - first)):
-                yield first, first + one, first + end
+            for _, start, end in self._part.tensors(at + first, min(block, size - first)):
+                yield first, first + start, first + end
 
     def _finish(self, lane: _Lane, at: int) -> None:
         """Look at a chunk when the device is done with it, and write it; nothing after a chunk
@@ -342,7 +367,7 @@ class _Run:
             return
         try:
             with np.errstate(all="ignore"):
-                self._look(lane, at, [found.tolist() for found in lane.squares])
+                self._look(lane, at, [squares.tolist() for squares in lane.squares])
             for index, bits in enumerate(lane.writing):
                 self._part.write(index, at, bits[: self._size(at)])
         except Exception:
@@ -351,21 +376,19 @@ class _Run:
 
     def _look(self, lane: _Lane, at: int, squares: Sequence[Sequence[float]]) -> None:
         """What rounding does to each part, in the order in which a CPU comes by."""
-        for number, (_, one, end) in enumerate(self._parts(at)):
-            for index in range(len(self._stored)):
-                self._judge(lane, index, at, one, end, squares[index][number])
+        for number, (_, start, end) in enumerate(self._parts(at)):
+            for index in range(len(self._dtypes)):
+                self._judge(lane, index, at, start, end, squares[index][number])
 
-    def _judge(self, lane: _Lane, index: int, at: int, one: int, end: int, square: float) -> None:
+    def _judge(self, lane: _Lane, index: int, at: int, start: int, end: int, square: float) -> None:
         """See a part by its square if that settles it, else number by number."""
-        seen = settled(square, end - one, self._stored[index], self._arounds[index])
+        seen = settled(square, end - start, self._dtypes[index], self._arounds[index])
         if seen is not None:
-            [(piece, _, _)] = self._part.pieces(at + one, end - one)
-            sink = piece.outputs[index]
-            assert isinstance(sink, Sink)
-            self._part.found.see(sink, seen)
+            [(call, _, _)] = self._part.tensors(at + start, end - start)
+            self._part.see(call, index, seen)
             return
-        exact = lane.exact[index][one:end].cpu().numpy()
-        if not self._span.program.linear and not np.isfinite(exact).all():
-            self._part.found.output = self._span.outputs[0][0]
-            self._part.blame(at + one, end - one)
-        self._part.look(index, at + one, exact, lane.writing[index][one:end])
+        exact = lane.exact[index][start:end].cpu().numpy()
+        if not self._loop.program.linear and not np.isfinite(exact).all():
+            self._part.seen.output = self._loop.outputs[0][0]
+            self._part.blame(at + start, end - start)
+        self._part.look(index, at + start, exact, lane.writing[index][start:end])

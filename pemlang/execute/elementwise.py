@@ -10,14 +10,19 @@ import ctypes
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
+from pemlang.kernels.builder import Builder
+from pemlang.kernels.llvm import llvm_source
+from pemlang.kernels.llvm_text import WIDTH
+from pemlang.kernels.passes import passes, statistics, steps_of
+from pemlang.kernels.program import Program
+from pemlang.kernels.steps.elements import Load, Reduce
+from pemlang.lazy import numpy as np
+from pemlang.tensorfiles.dtypes import DTYPES, Array, Bits, stored_dtype
 
-from pemlang.kernels.llvm import WIDTH, llvm_source, passes, statistics, steps_of
-from pemlang.kernels.program import Builder, Program, exact_dtypes, loaded, slot, stored
-from pemlang.tensorfiles.dtypes import DTYPES, Array
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 BLOCK = 1 << 19
 """The most elements of a block."""
@@ -33,40 +38,38 @@ LOOKED_AT = 1 << 15
 _LEAST = 1 << 10
 _ALIGNED = 64
 
-Bits = NDArray[np.generic]
 Read = Callable[[int, Bits], None]
 
 
-def block_of(program: Program) -> int:
-    """Elements of a block of a program: a power of two."""
-    block = BLOCK
+def block_of(program: Program, most: int = BLOCK) -> int:
+    """Elements of a block of a program: a power of two, and at most `most`."""
+    block = most
     while block > _LEAST and block * sum(_widths(program)) > CACHED:
         block //= 2
     return block
 
 
-def bytes_at_work(programs: Iterable[Program]) -> int:
+def block_memory(programs: Iterable[Program], most: int = BLOCK) -> int:
     """Bytes of the blocks that the kernels of some programs take, one after the other."""
-    return max((_room(program, block_of(program)) for program in programs), default=0)
+    return max((_room(program, block_of(program, most)) for program in programs), default=0)
 
 
 def _room(program: Program, block: int) -> int:
-    stores = sum(i.op == "store" for i in program.instrs)
     blocks = sum((block + WIDTH) * width + _ALIGNED for width in _widths(program))
     # Exact numbers, and what a look at them takes.
-    return blocks + min(block, LOOKED_AT) * 8 * (stores + 4)
+    return blocks + min(block, LOOKED_AT) * 8 * (len(program.stores) + 4)
 
 
 def _widths(program: Program) -> list[int]:
     """Bytes of an element of each input and output slot."""
-    return [DTYPES[dtype].stored.itemsize for dtype in (*loaded(program), *stored(program))]
+    return [DTYPES[step.dtype].size for step in (*program.loads, *program.stores)]
 
 
 class Arena:
     """Memory for the blocks of the kernels of one thread, which take it one after the other."""
 
     def __init__(self, size: int = 0) -> None:
-        """Take some bytes: as many as `bytes_at_work` says of all that will share it, since what
+        """Take some bytes: as many as `block_memory` says of all that will share it, since what
         it grew out of would live as long as the kernels that used it."""
         self._bytes: NDArray[np.uint8] = np.empty(size, "u1")
 
@@ -76,12 +79,12 @@ class Arena:
         need = sum(count * dtype.itemsize + _ALIGNED for dtype in dtypes)
         if self._bytes.nbytes < need:
             self._bytes = np.empty(need, "u1")
-        found, at = [], -self._bytes.ctypes.data % _ALIGNED
+        arrays, at = [], -self._bytes.ctypes.data % _ALIGNED
         for dtype in dtypes:
             end = at + count * dtype.itemsize
-            found.append(self._bytes[at:end].view(dtype))
+            arrays.append(self._bytes[at:end].view(dtype))
             at = end + -end % _ALIGNED
-        return found
+        return arrays
 
 
 class Kernel:
@@ -104,22 +107,21 @@ class Kernel:
         assert program.elementwise
         self.program, self.block, self.passes = program, block or block_of(program), passes(program)
         self._arena = arena
-        ins, outs = loaded(program), stored(program)
-        self._ins = len(ins)
-        self._stored = [DTYPES[dtype].stored for dtype in (*ins, *outs)]
-        self._consts = (ctypes.c_double * 1)()
-        self._settled = (ctypes.c_double * len(program.instrs))()
-        self._found = (ctypes.c_double * (1 + max(len(outs), len(program.instrs))))()
+        ends = (*program.loads, *program.stores)
+        self._ins, outs = len(program.loads), len(program.stores)
+        self._stored = [stored_dtype(step.dtype) for step in ends]
+        self._constants = (ctypes.c_double * 1)()
+        self._settled = (ctypes.c_double * len(program.steps))()
+        self._totals = (ctypes.c_double * (1 + max(outs, len(program.steps))))()
         self._reads = [
-            sorted({slot(program.instrs[i].attrs[0]) for i in steps_of(program, turn)
-                    if program.instrs[i].op == "load"})
+            sorted(step.input for number in steps_of(program, turn)
+                   if isinstance(step := program.steps[number], Load))
             for turn in range(self.passes)
         ]  # fmt: skip
-        self._exact_dtypes = exact_dtypes(program)
 
-    def start(self, consts: Sequence[float]) -> None:
+    def start(self, constants: Sequence[float]) -> None:
         """Take the blocks' memory, and the numbers of the constant slots."""
-        self._consts = (ctypes.c_double * max(1, len(consts)))(*consts)
+        self._constants = (ctypes.c_double * max(1, len(constants)))(*constants)
         self._arrays = self._arena.arrays(self._stored, self.block)
         self._pointers = (ctypes.c_void_p * len(self._arrays))(
             *(array.ctypes.data for array in self._arrays)
@@ -142,10 +144,10 @@ class Kernel:
         """
         count = len(self.reduced(turn)) if turn < self.passes - 1 else len(self._stored) - self._ins
         self._loop(turn, False, first, end, self._outputs)
-        found = self._found[: count + 1]
-        if turn == self.passes - 1 and found.pop() != 0:
+        totals = self._totals[: count + 1]
+        if turn == self.passes - 1 and totals.pop() != 0:
             return [float("nan")] * count
-        return found
+        return totals
 
     def reduced(self, turn: int) -> list[int]:
         """The steps whose statistics a pass gives."""
@@ -153,8 +155,9 @@ class Kernel:
 
     def settle(self, index: int, blocks: Sequence[float]) -> None:
         """Give a statistic its value, from those of all blocks in order."""
-        join = sum if self.program.instrs[index].attrs[0] == "sum" else max
-        self._settled[index] = join(blocks)
+        step = self.program.steps[index]
+        assert isinstance(step, Reduce)
+        self._settled[index] = step.join(blocks)
 
     def output(self, index: int, first: int, end: int) -> Bits:
         """The rounded numbers of an output slot, after the last pass."""
@@ -164,15 +167,16 @@ class Kernel:
         """The numbers of each output slot before they are rounded, and before what they are
         stored around is added; NaN where an input is not finite that might not show."""
         size = end - first
-        found = [np.empty(size + WIDTH, DTYPES[dtype].stored) for dtype in self._exact_dtypes]
-        starts = [array.ctypes.data - first * array.itemsize for array in found]
-        outputs = (ctypes.c_void_p * len(found))(*starts)
+        dtypes = [stored_dtype(store.exact_dtype) for store in self.program.stores]
+        exact = [np.empty(size + WIDTH, dtype) for dtype in dtypes]
+        starts = [array.ctypes.data - first * array.itemsize for array in exact]
+        outputs = (ctypes.c_void_p * len(exact))(*starts)
         self._loop(self.passes - 1, True, first, end, outputs)
-        return [array[:size] for array in found]
+        return [array[:size] for array in exact]
 
     def _loop(self, turn: int, exact: bool, first: int, end: int, outputs: Any) -> None:
         loop = _compiled(self.program, turn, exact)
-        loop(first, end, self._pointers, outputs, self._consts, self._settled, self._found)
+        loop(first, end, self._pointers, outputs, self._constants, self._settled, self._totals)
 
 
 def rounded(numbers: Array, dtype: str, around: float = 0.0) -> tuple[Bits, float]:
@@ -188,58 +192,58 @@ def rounded(numbers: Array, dtype: str, around: float = 0.0) -> tuple[Bits, floa
     """
     flat = np.ascontiguousarray(numbers).reshape(-1)
     work = "F32" if flat.dtype == np.float32 else "F64"
-    bits: Bits = np.empty(flat.size, DTYPES[dtype].stored)
+    bits: Bits = np.empty(flat.size, stored_dtype(dtype))
     loop = _compiled(_rounding(work, dtype, around != 0), 0, False)
-    consts, found = (ctypes.c_double * 1)(around), (ctypes.c_double * 2)()
+    constants, totals = (ctypes.c_double * 1)(around), (ctypes.c_double * 2)()
     whole, square = flat.size - flat.size % WIDTH, 0.0
     rest = np.zeros(WIDTH, flat.dtype)  # a loop goes on to the end of a vector
     rest[: flat.size - whole] = flat[whole:]
     last = np.empty(WIDTH, bits.dtype)
     for source, target, count in ((flat, bits, whole), (rest, last, flat.size - whole)):
         pointers = [ctypes.c_void_p(array.ctypes.data) for array in (source, target)]
-        loop(0, count, *map(ctypes.byref, pointers), consts, None, found)
-        square += found[0]
+        loop(0, count, *map(ctypes.byref, pointers), constants, None, totals)
+        square += totals[0]
     bits[whole:] = last[: flat.size - whole]
     return bits, square
 
 
 @cache
 def _rounding(work: str, dtype: str, around: bool) -> Program:
-    builder = Builder()
+    builder = Builder[str, str]()
     builder.store(builder.load("x", work, ()), "y", dtype, 1.0 if around else 0.0)
-    [piece] = builder.pieces()
-    return piece.program
+    [call] = builder.calls()
+    return call.program
 
 
 _LOOP = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, *[ctypes.c_void_p] * 5)
 _lock = threading.Lock()
-_known: dict[tuple[Program, int, bool], Any] = {}
+_loops: dict[tuple[Program, int, bool], Any] = {}
 _engines: list[Any] = []  # they own the loops
 
 
 def _compiled(program: Program, turn: int, exact: bool) -> Any:
     """A loop of a program, made when it is first asked for."""
     which = (program, turn, exact)
-    if which not in _known:
+    if which not in _loops:
         import llvmlite.binding as llvm  # loading it takes as long as all that a check does
 
         with _lock:
-            if which not in _known:
+            if which not in _loops:
                 module = llvm.parse_assembly(llvm_source(program, turn, exact))
                 engine = llvm.create_mcjit_compiler(module, _processor())
                 engine.finalize_object()
                 _engines.append(engine)
-                _known[which] = _LOOP(engine.get_function_address("loop"))
-    return _known[which]
+                _loops[which] = _LOOP(engine.get_function_address("loop"))
+    return _loops[which]
 
 
 def prepare() -> None:
     """Make LLVM ready: the first loop of a process takes longer to make than those after it."""
-    builder = Builder()
+    builder = Builder[int, int]()
     x, y = (builder.cast(builder.load(number, "BF16", ()), "F32") for number in range(2))
     builder.store(builder.fma(x, 0.5, builder.scale(y, 0.5)), 0, "BF16")
-    [piece] = builder.pieces()
-    _compiled(piece.program, 0, False)
+    [call] = builder.calls()
+    _compiled(call.program, 0, False)
     rounded(np.zeros(1), "BF16")
 
 

@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import gc
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 _KEPT = 1 << 26
@@ -25,6 +26,19 @@ def default_budget() -> int:
     with contextlib.suppress(OSError, ValueError):  # where there is no such limit
         memory = min(memory, int(_CGROUP.read_text()))
     return memory // 2
+
+
+@contextlib.contextmanager
+def one_algebra_thread() -> Iterator[None]:
+    """One thread in the linear algebra, inside a thread of ours: the same bytes whatever the
+    machine."""
+    # What is not loaded yet cannot be held to one. All of numpy: a part of it would not wait for
+    # another thread that is loading it.
+    import numpy  # noqa: F401
+    from threadpoolctl import threadpool_limits
+
+    with threadpool_limits(1):
+        yield
 
 
 def for_one_command() -> None:

@@ -1,1 +1,38 @@
-"""Adapters and models on disk: headers, configs, key names."""
+"""Files of adapters and models, one record a format.
+
+Each file beside this one registers its own; a place is held to PEFT's first.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+
+from pemlang.formats.adapter import Adapter, Layout, Site
+from pemlang.formats.peft import PEFT
+from pemlang.formats.record import (
+    FORMATS,
+    AdapterSpec,
+    Detection,
+    Format,
+    OutputLayout,
+    OutputTensor,
+    read_adapter,
+    register,
+)
+from pemlang.formats.signature import (
+    Malformed,
+    compact,
+    expanded,
+    headers_restored,
+    headers_signature,
+)
+
+__all__ = [
+    "FORMATS", "PEFT", "Adapter", "AdapterSpec", "Detection", "Format", "Layout", "Malformed",
+    "OutputLayout", "OutputTensor", "Site", "compact", "expanded", "headers_restored",
+    "headers_signature", "read_adapter", "register",
+]  # fmt: skip
+
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_module.name}")

@@ -1,31 +1,28 @@
-"""A PEFT adapter directory: its config and the header of its tensors, put together."""
+"""The format of PEFT: its config and the header of its tensors, put together."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 from pemlang.diagnostics import Fault, listed, visible
-from pemlang.formats.peft_config import UNSUPPORTED, Config, read_config
+from pemlang.formats.adapter import STATISTICS, Adapter, Layout, kinds_text
+from pemlang.formats.peft_config import UNSUPPORTED, Config, parse_config, read_config
+from pemlang.formats.peft_names import CONFIG, PICKLED, PREFIX, WEIGHTS
 from pemlang.formats.peft_patterns import feeds_forward, in_layers, look_up, module_of, targets
-from pemlang.modules.sites import Method, Shapes, SiteShape
-from pemlang.tensorfiles.disk import is_dir, is_file
-from pemlang.tensorfiles.safetensors import Entry, Header, read_header
+from pemlang.formats.record import AdapterSpec, Detection, Format, OutputLayout, register
+from pemlang.formats.signature import Malformed, headers_restored, headers_signature
+from pemlang.modules import PARAMETRISATIONS, Shapes, SiteShape
+from pemlang.tensorfiles.disk import is_dir, is_file, lfs_pointer
+from pemlang.tensorfiles.dtypes import FLOATS
+from pemlang.tensorfiles.safetensors import Header, TensorEntry, read_header
 
-PREFIX = "base_model.model."
-CONFIG = "adapter_config.json"
-WEIGHTS = "adapter_model.safetensors"
-PICKLED = "adapter_model.bin"
-STATISTICS = "statistics.safetensors"
-KINDS_OF_STATISTICS = ("gram", "fisher_A", "fisher_B", "fisher_l")
 MAX_NAME = 512  # patterns of a config are matched with names: time grows with both
-FLOATS = ("F64", "F32", "F16", "BF16", "F8_E4M3", "F8_E5M2")
 
 _KEY = re.compile(
     r"(?P<site>.+)\.(?:(?P<lora>lora_[AB])\.weight|(?P<embedding>lora_embedding_[AB])"
@@ -35,93 +32,104 @@ _KEY = re.compile(
 _FOREIGN = ("lora_", "ia3_", "token_adapter", "trainable_tokens", "kasa_", "vera_")
 
 
-@dataclass(frozen=True, eq=False)
-class Layout:
-    """What the names and shapes of a file's tensors say.
+class Peft(Format):
+    """PEFT's directories: a config beside a safetensors file, or, older, beside
+    a pickle, of which tensors are read and nothing is run."""
 
-    Attributes:
-        shapes: the sites.
-        ranks: the rank at each site, from the tensors; empty for (IA)³.
-        factors: site to the keys of its factors: (A, B) for LoRA, (l,) for (IA)³.
-        heads: keys of whole tensors saved beside the adapter (`modules_to_save`).
-        dtypes: the dtypes of the factors.
-    """
+    name = "peft"
+    weights = WEIGHTS
+    texts = (CONFIG,)
+    library = "peft"
+    told_of = frozenset(
+        "peft_type base_model_name_or_path r lora_alpha rank_pattern alpha_pattern use_rslora "
+        "fan_in_fan_out target_modules modules_to_save feedforward_modules peft_version".split()
+    )
 
-    shapes: Shapes
-    ranks: Mapping[str, int]
-    factors: Mapping[str, tuple[str, ...]]
-    heads: Mapping[str, Entry]
-    dtypes: frozenset[str]
+    def detect(self, place: Path) -> Detection:
+        """See Format."""
+        present = [name for name in (CONFIG, WEIGHTS, PICKLED) if is_file(place / name)]
+        pointer = lfs_pointer(place / WEIGHTS) is not None
+        whole = not pointer and (WEIGHTS in present or PICKLED in present)
+        return Detection(CONFIG in present, whole, " and ".join(present) or f"no {CONFIG}")
 
+    def read(self, place: Path) -> Adapter:
+        """See Format.
 
-@dataclass(frozen=True, eq=False)
-class Adapter:
-    """An adapter as the checker knows it: everything but the numbers in its tensors.
+        Raises:
+            Fault: what read_config, read_header and read_pickled_header raise; PEM0415 when config
+                and tensors disagree, PEM0416 a tensor that is no part of an adapter, PEM0417
+                factors that do not fit each other, PEM0418 no factors at all, PEM0419 a dtype that
+                is not a float, PEM0421 a feature the algebra cannot keep.
+        """
+        config = read_config(place)
+        weights, pickled = place / WEIGHTS, place / PICKLED
+        if is_file(weights) or is_dir(weights):
+            header = read_header(weights)
+        elif is_file(pickled) or is_dir(pickled):
+            from pemlang.tensorfiles.pickled import read_pickled_header
 
-    Attributes:
-        directory: where it is.
-        weights: the file that holds its tensors.
-        config: its adapter_config.json.
-        header: the places of its tensors.
-        layout: its sites and factors.
-        scales: s at each site; empty for (IA)³.
-        statistics: the header of what was collected beside it for data-aware merges, if it was.
-    """
+            weights = pickled
+            header = read_pickled_header(weights)
+        else:
+            raise Fault(
+                "PEM0410",
+                f"{visible(place)} has no {WEIGHTS} or {PICKLED}",
+                "give the directory that PEFT's save_pretrained wrote",
+            )
+        beside = place / STATISTICS
+        statistics = read_header(beside) if is_file(beside) else None
+        return assemble(place, weights, config, header, statistics)
 
-    directory: Path
-    weights: Path
-    config: Config
-    header: Header
-    layout: Layout
-    scales: Mapping[str, float]
-    statistics: Header | None = None
+    def files(self, adapter: Adapter) -> list[Path]:
+        """See Format."""
+        return [adapter.directory / CONFIG, adapter.weights]
 
-    @property
-    def statistics_file(self) -> Path:
-        """Where its statistics lie, if they do."""
-        return self.directory / STATISTICS
+    def signature(self, adapter: Adapter) -> dict[str, object]:
+        """See Format: `config`, `tensors`, and `statistics` where it has some."""
+        fields = {k: v for k, v in sorted(adapter.fields.items()) if v is not None}
+        return {"config": fields, **headers_signature(adapter)}
 
-    @property
-    def method(self) -> Method:
-        return self.config.method
-
-
-def read_adapter(directory: Path) -> Adapter:
-    """The adapter in a directory, from its config and the header of its tensors alone.
-
-    Raises:
-        Fault: what read_config, read_header and read_pickled_header raise; PEM0415 when config
-            and tensors disagree, PEM0416 a tensor that is no part of an adapter, PEM0417 factors
-            that do not fit each other, PEM0418 no factors at all, PEM0419 a dtype that is not a
-            float, PEM0421 a feature the algebra cannot keep.
-    """
-    config = read_config(directory)
-    weights = directory / WEIGHTS
-    pickled = directory / PICKLED
-    if is_file(weights) or is_dir(weights):
-        header = read_header(weights)
-    elif is_file(pickled) or is_dir(pickled):
-        from pemlang.tensorfiles.pickled import read_pickled_header
-
-        weights = pickled
-        header = read_pickled_header(weights)
-    else:
-        raise Fault(
-            "PEM0410",
-            f"{visible(directory)} has no adapter_model.safetensors or adapter_model.bin",
-            "give the directory that PEFT's save_pretrained wrote",
+    def restored(self, signature: Mapping[str, object], directory: Path, weights: str) -> Adapter:
+        """See Format."""
+        config = signature.get("config")
+        if not isinstance(config, dict):
+            raise Malformed("it has no config")
+        header, statistics = headers_restored(signature)
+        return assemble(
+            directory,
+            directory / weights,
+            parse_config(json.dumps(config).encode(), str(directory / CONFIG)),
+            header,
+            statistics,
         )
-    beside = directory / STATISTICS
-    statistics = read_header(beside) if is_file(beside) else None
-    return assemble(directory, weights, config, header, statistics)
+
+    def hold(self, shapes: Shapes) -> None:
+        """See Format; raises PEM0421."""
+        if shapes.kinds not in (("lora",), ("ia3",)):
+            raise Fault(
+                "PEM0421",
+                f"this is {kinds_text(shapes.kinds)}: a file of PEFT holds LoRA alone, or (IA)³ "
+                "alone",
+                "save the sites of one kind",
+            )
+
+    def layout(self, spec: AdapterSpec) -> OutputLayout:
+        """See Format; raises PEM0421 for two layers of one nn.MultiheadAttention that differ."""
+        from pemlang.formats.peft_write import peft_layout
+
+        return peft_layout(spec)
+
+    def loading(self, base: str) -> Sequence[str]:
+        """See Format."""
+        return (
+            "from peft import PeftModel",
+            "",
+            f"base_model = ...  # {base}, as transformers loads it",
+            "model = PeftModel.from_pretrained(base_model, path_of_this_directory)",
+        )
 
 
-def statistics_at(adapter: Adapter, site: str) -> list[str]:
-    """The keys of the statistics that an adapter has of a site, in one order at every site."""
-    if adapter.statistics is None:
-        return []
-    keys = (f"{site}.{kind}" for kind in KINDS_OF_STATISTICS)
-    return [key for key in keys if key in adapter.statistics.entries]
+PEFT = register(Peft())
 
 
 def assemble(
@@ -131,15 +139,28 @@ def assemble(
     header: Header,
     statistics: Header | None = None,
 ) -> Adapter:
-    """Config and headers put together; raises as read_adapter."""
+    """Config and headers put together; raises as Peft.read."""
     try:
-        layout = _layout(_ByIdentity(header.entries), config.method, config.feedforward)
+        layout = _layout(_ByIdentity(header.entries), config.kind, config.feedforward)
         _all_targeted(_ByIdentity(layout), json.dumps([config.raw.get(f) for f in _TARGETING]))
         scales = _scales(layout, config)
     except Fault as fault:
         message = f"{visible(weights)}: {fault.message}"
         raise Fault(fault.code, message, fault.help, fault.notes) from None
-    return Adapter(directory, weights, config, header, layout, scales, statistics)
+    return Adapter(
+        PEFT,
+        directory,
+        weights,
+        header,
+        layout,
+        scales,
+        base=config.base,
+        fan_in_fan_out=config.fan_in_fan_out,
+        whole_modules=config.modules_to_save,
+        variant="rsLoRA" if config.rslora else "",
+        fields=config.raw,
+        statistics=statistics,
+    )
 
 
 class _ByIdentity:
@@ -158,21 +179,21 @@ class _ByIdentity:
 
 
 @lru_cache(maxsize=64)
-def _layout(key: _ByIdentity, method: Method, feedforward: str | tuple[str, ...]) -> Layout:
-    entries: Mapping[str, Entry] = key.it  # type: ignore[assignment]
+def _layout(key: _ByIdentity, kind: str, feedforward: str | tuple[str, ...]) -> Layout:
+    entries: Mapping[str, TensorEntry] = key.it  # type: ignore[assignment]
     factors: dict[str, dict[str, str]] = {}
-    heads: dict[str, Entry] = {}
+    heads: dict[str, TensorEntry] = {}
     for name, entry in entries.items():
         site, factor = _role(name)
         if factor is None:
             heads[name] = entry
         else:
             factors.setdefault(site, {})[factor] = name
-    read = _lora_site if method == "lora" else _gain_site
+    read = _lora_site if kind == "lora" else _gain_site
     shapes, ranks, keys, dtypes = {}, {}, {}, set()
     for site, parts in factors.items():
-        wanted = ("lora_A", "lora_B") if method == "lora" else ("ia3_l",)
-        if "lora_embedding_A" in parts and method == "lora":
+        wanted = ("lora_A", "lora_B") if kind == "lora" else ("ia3_l",)
+        if "lora_embedding_A" in parts and kind == "lora":
             wanted = ("lora_embedding_A", "lora_embedding_B")
         if set(parts) != set(wanted):
             raise Fault(
@@ -182,8 +203,8 @@ def _layout(key: _ByIdentity, method: Method, feedforward: str | tuple[str, ...]
                 "save the adapter again with PEFT",
             )
         keys[site] = tuple(parts[factor] for factor in wanted)
-        found = [entries[name] for name in keys[site]]
-        for name, entry in zip(keys[site], found, strict=True):
+        tensors = [entries[name] for name in keys[site]]
+        for name, entry in zip(keys[site], tensors, strict=True):
             if entry.dtype not in FLOATS:
                 raise Fault(
                     "PEM0419",
@@ -191,11 +212,11 @@ def _layout(key: _ByIdentity, method: Method, feedforward: str | tuple[str, ...]
                     f"save it as one of {', '.join(FLOATS)}",
                 )
             dtypes.add(entry.dtype)
-        shapes[site], ranks[site] = read(site, parts, found, feedforward)
+        shapes[site], ranks[site] = read(site, parts, tensors, feedforward)
     if not shapes:
         raise Fault(
             "PEM0418",
-            f"it holds no {'LoRA' if method == 'lora' else '(IA)³'} tensors",
+            f"it holds no {PARAMETRISATIONS[kind].title} tensors",
             "was the adapter saved with save_pretrained, and is its peft_type right?",
         )
     lora_ranks = {site: rank for site, rank in sorted(ranks.items()) if rank}
@@ -243,7 +264,7 @@ _LORA_LAYERS = {2: "linear", 3: "conv1d", 4: "conv2d", 5: "conv3d"}
 
 
 def _lora_site(
-    site: str, parts: Mapping[str, str], found: list[Entry], _: str | tuple[str, ...]
+    site: str, parts: Mapping[str, str], found: list[TensorEntry], _: str | tuple[str, ...]
 ) -> tuple[SiteShape, int]:
     a, b = (entry.shape for entry in found)
     layer = "embedding" if "lora_embedding_A" in parts else _LORA_LAYERS.get(len(a), "")
@@ -264,11 +285,11 @@ def _lora_site(
             f"the factors of site {visible(site)} do not fit: A is {list(a)}, B is {list(b)}",
             "A is (rank, in), B is (out, rank); save the adapter again with PEFT",
         )
-    return SiteShape(layer, a[1:], (b[0], *b[2:])), rank
+    return SiteShape("lora", layer, a[1:], (b[0], *b[2:])), rank
 
 
 def _gain_site(
-    site: str, _: Mapping[str, str], found: list[Entry], feedforward: str | tuple[str, ...]
+    site: str, _: Mapping[str, str], found: list[TensorEntry], feedforward: str | tuple[str, ...]
 ) -> tuple[SiteShape, int]:
     shape = found[0].shape
     inputs = feeds_forward(feedforward, site)
@@ -284,9 +305,9 @@ def _gain_site(
             "PEM0415",
             f"ia3_l of site {visible(site)} has shape {list(shape)}, but the config says it "
             f"{where}, whose vector is {wanted}",
-            "mend `feedforward_modules` in adapter_config.json",
+            f"mend `feedforward_modules` in {CONFIG}",
         )
-    return SiteShape("gain_in" if inputs else "gain_out", shape), 0
+    return SiteShape("ia3", "gain_in" if inputs else "gain_out", shape), 0
 
 
 _TARGETING = (
@@ -298,16 +319,16 @@ _TARGETING = (
 def _all_targeted(key: _ByIdentity, fields: str) -> None:
     """Hold the tensors to what the config targets: PEFT ignores any other."""
     layout: Layout = key.it  # type: ignore[assignment]
-    said: list[Any] = json.loads(fields)
-    said[:2] = [frozenset(v) if isinstance(v, list) else v for v in said[:2]]
+    spec: list[object] = json.loads(fields)
+    spec[:2] = [frozenset(v) if isinstance(v, list) else v for v in spec[:2]]
     for site in layout.shapes:
-        field = _left_out_by(module_of(site), *said)
+        field = _left_out_by(module_of(site), *spec)
         if field is not None:
             raise Fault(
                 "PEM0415",
                 f"it holds factors of {visible(site)}, but `{field}` in the config leaves that "
                 "module out: PEFT would ignore them",
-                f"mend `{field}` in adapter_config.json",
+                f"mend `{field}` in {CONFIG}",
             )
 
 
@@ -332,15 +353,15 @@ def _left_out_by(
 def _scales(layout: Layout, config: Config) -> Mapping[str, float]:
     scales = {}
     for site, rank in layout.ranks.items():
-        name, said = module_of(site), config.rank
+        name, wanted = module_of(site), config.rank
         if config.rank_pattern:
-            said = look_up(config.rank_pattern, name, said)
-        if said != rank:
+            wanted = look_up(config.rank_pattern, name, wanted)
+        if wanted != rank:
             raise Fault(
                 "PEM0415",
-                f"site {visible(site)} has rank {rank}, but the config says {said}: the scale may "
-                f"be α/{rank} or α/{said}",
-                "mend `r` or `rank_pattern` in adapter_config.json",
+                f"site {visible(site)} has rank {rank}, but the config says {wanted}: the scale "
+                f"may be α/{rank} or α/{wanted}",
+                f"mend `r` or `rank_pattern` in {CONFIG}",
             )
         alpha = config.alpha
         if config.alpha_pattern:

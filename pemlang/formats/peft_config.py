@@ -1,4 +1,4 @@
-"""adapter_config.json: read, and held to what arithmetic on the tensors alone can keep true."""
+"""PEFT's config: read, and held to what arithmetic on the tensors alone can keep true."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from pemlang.diagnostics import Fault, nearest, visible
-from pemlang.modules.sites import Method
+from pemlang.formats.peft_names import CONFIG
 from pemlang.tensorfiles.disk import is_dir, open_plain
 from pemlang.tensorfiles.jsons import parse_json
 
@@ -54,11 +54,11 @@ _INSTEAD = {
 
 @dataclass(frozen=True)
 class Config:
-    """The part of an adapter_config.json that arithmetic needs, checked."""
+    """The part of a config that arithmetic needs, checked; `kind` is the parametrisation."""
 
-    method: Method
+    kind: str
     base: str | None
-    raw: Mapping[str, Any]
+    raw: Mapping[str, object]
     rank: int
     alpha: float
     rank_pattern: Mapping[str, int]
@@ -81,12 +81,12 @@ def read_config(directory: Path) -> Config:
             types, PEM0420 another method, PEM0421 a feature the algebra cannot keep, PEM0422 an
             initialisation that changes the base, PEM0423 an unknown field.
     """
-    path = directory / "adapter_config.json"
+    path = directory / CONFIG
     try:
         with open_plain(path) as file:
             data = file.read(MAX_CONFIG + 1)
     except FileNotFoundError:
-        what = "has no adapter_config.json" if is_dir(directory) else "does not exist"
+        what = f"has no {CONFIG}" if is_dir(directory) else "does not exist"
         raise Fault(
             "PEM0410",
             f"{visible(directory)} {what}",
@@ -100,7 +100,7 @@ def read_config(directory: Path) -> Config:
 
 
 def parse_config(data: bytes, name: str) -> Config:
-    """The config in the bytes of an adapter_config.json; `name` is what messages call it."""
+    """The config in the bytes of a file; `name` is what messages call it."""
     try:
         raw = parse_json(data) if len(data) <= MAX_CONFIG else None
     except ValueError:
@@ -112,9 +112,9 @@ def parse_config(data: bytes, name: str) -> Config:
     read = _Reader(raw, name)
     kind = read("peft_type", str, "")
     if kind not in ("LORA", "IA3"):
-        said = f"is of peft_type {visible(kind, 40)!r}" if kind else "has no peft_type"
-        known = "pemlang composes LORA and IA3 adapters"
-        raise Fault("PEM0420", f"{visible(name)} {said}", known)
+        what = f"is of peft_type {visible(kind, 40)!r}" if kind else "has no peft_type"
+        instead = "pemlang composes LORA and IA3 adapters"
+        raise Fault("PEM0420", f"{visible(name)} {what}", instead)
     _refuse_features(raw, name)
     if kind == "LORA" and raw.get("lora_alpha", ...) is None:
         raise read.wrong("lora_alpha", None, _WANTED[float])
@@ -122,7 +122,7 @@ def parse_config(data: bytes, name: str) -> Config:
         read.names(field)  # matched as they are, later
     feedforward = read.names("feedforward_modules")
     return Config(
-        method="lora" if kind == "LORA" else "ia3",
+        kind="lora" if kind == "LORA" else "ia3",
         base=read("base_model_name_or_path", str, None) or None,
         raw=raw,
         rank=read("r", int, 8, lambda r: r >= 1, "a whole number of at least 1"),
@@ -143,7 +143,7 @@ def _as_tuple(names: str | tuple[str, ...]) -> tuple[str, ...]:
 class _Reader:
     """Fields of a config with their types checked; a null is a field left out."""
 
-    def __init__(self, raw: Mapping[str, Any], name: str) -> None:
+    def __init__(self, raw: Mapping[str, object], name: str) -> None:
         self._raw, self._name = raw, name
 
     def __call__(
@@ -161,7 +161,7 @@ class _Reader:
             raise self.wrong(field, value, wanted or _WANTED[type_])
         return value
 
-    def wrong(self, field: str, value: Any, wanted: str) -> Fault:
+    def wrong(self, field: str, value: object, wanted: str) -> Fault:
         shown = visible(json.dumps(value), 60)
         return Fault(
             "PEM0414",
@@ -196,14 +196,14 @@ _WANTED = {
 }
 
 
-def _is(value: Any, type_: type) -> bool:
+def _is(value: object, type_: type) -> bool:
     if type_ is float:
         # A whole number of any size is JSON; one that no float holds is not a usable α.
         return type(value) is float or (type(value) is int and abs(value) < 1 << 53)
     return type(value) is type_
 
 
-def _refuse_features(raw: Mapping[str, Any], name: str) -> None:
+def _refuse_features(raw: Mapping[str, object], name: str) -> None:
     for field, why in UNSUPPORTED.items():
         value = raw.get(field)
         # An empty list of invocation tokens is still an aLoRA, and an empty object is a config of

@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Any
 
 from pemlang.diagnostics import Fault, visible
+from pemlang.formats.peft_names import CONFIG
 
 # A config comes from anywhere, and some regular expressions take for ever. These do not.
 _SLOW = re.compile(r"\)\s*[*+{]|\\\d|\(\?P")
@@ -31,7 +32,7 @@ def _compiled(pattern: str, frame: str) -> re.Pattern[str]:
         why = error.msg if isinstance(error, re.error) else "it is too large"
         raise Fault(
             "PEM0424",
-            f"the pattern `{visible(pattern, 80)}` in adapter_config.json cannot be used: {why}",
+            f"the pattern `{visible(pattern, 80)}` in {CONFIG} cannot be used: {why}",
             "write the module names out",
         ) from None
 
@@ -70,7 +71,7 @@ def targets(modules: str | Collection[str] | None, site: str) -> bool:
     return any(".".join(parts[start:]) in modules for start in range(len(parts)))
 
 
-def in_layers(layers: Any, patterns: Any, site: str) -> bool:
+def in_layers(layers: object, patterns: object, site: str) -> bool:
     """Whether `layers_to_transform` takes a site that a list of targets names by its end.
 
     Source: PEFT `tuners_utils.py`, `check_target_module_exists`.
@@ -80,9 +81,9 @@ def in_layers(layers: Any, patterns: Any, site: str) -> bool:
     given = patterns if isinstance(patterns, list) else [patterns]
     names = given if patterns else [r"[^.]*"]
     frame = r"(?:^|.*?\.)%\.(?P<index>\d+)\." if patterns else r".*?\.%\.(?P<index>\d+)\."
-    found = next(filter(None, (_compiled(str(n), frame).match(site) for n in names)), None)
+    match = next(filter(None, (_compiled(str(n), frame).match(site) for n in names)), None)
     taken = layers if isinstance(layers, list) else [layers]
-    return found is not None and int(found["index"]) in taken
+    return match is not None and int(match["index"]) in taken
 
 
 def feeds_forward(modules: str | Collection[str] | None, site: str) -> bool:

@@ -6,16 +6,13 @@ dtypes and shapes of its tensors, with the layers that are alike on one line.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Any
 
-from pemlang.formats.peft import Adapter, assemble
-from pemlang.formats.peft_config import parse_config
-from pemlang.tensorfiles.safetensors import ITEM_SIZE, MAX_DIMENSIONS, MAX_HEADER, Entry, Header
+from pemlang.formats.adapter import Adapter
+from pemlang.tensorfiles.dtypes import DTYPES
+from pemlang.tensorfiles.safetensors import MAX_DIMENSIONS, MAX_HEADER, Header, TensorEntry
 
 LEAST = 50  # bytes that the header of a file spends on a tensor beside its name
 _NUMBER = re.compile(r"(?<=\.)(?:0|[1-9][0-9]{0,5})(?=\.)")
@@ -30,56 +27,39 @@ class Malformed(ValueError):
     """What is wrong with a signature."""
 
 
-def signature(adapter: Adapter) -> dict[str, Any]:
-    """The signature of an adapter: `config`, `tensors`, and `statistics` where it has some."""
-    found: dict[str, Any] = {
-        "config": {k: v for k, v in sorted(adapter.config.raw.items()) if v is not None},
-        "tensors": compact(adapter.header.entries),
-    }
+def headers_signature(adapter: Adapter) -> dict[str, object]:
+    """The part of a signature that every format has: `tensors`, and `statistics` where there are
+    some."""
+    headers: dict[str, object] = {"tensors": compact(adapter.header.entries)}
     if adapter.statistics is not None:
-        found["statistics"] = compact(adapter.statistics.entries)
-    return found
+        headers["statistics"] = compact(adapter.statistics.entries)
+    return headers
 
 
-def adapter_from(found: Mapping[str, Any], directory: Path, weights: str) -> Adapter:
-    """The adapter of a signature, as read_adapter gives it, but for its tensors' places: they are
-    as if the tensors lay in the order of their names.
-
-    Args:
-        found: what `signature` gave.
-        directory, weights: where it would be, and the name of the file of its tensors.
-
-    Raises:
-        Malformed: it is no signature.
-        Fault: what parse_config and assemble raise.
-    """
-    config, tensors = found.get("config"), found.get("tensors")
-    statistics = found.get("statistics")
-    if not isinstance(config, dict):
-        raise Malformed("it has no config")
-    return assemble(
-        directory,
-        directory / weights,
-        parse_config(json.dumps(config).encode(), str(directory / "adapter_config.json")),
-        Header(expanded(tensors), 0),
+def headers_restored(signature: Mapping[str, object]) -> tuple[Header, Header | None]:
+    """The headers of tensors and statistics, as if the tensors lay in the order of their names;
+    raises Malformed."""
+    statistics = signature.get("statistics")
+    return (
+        Header(expanded(signature.get("tensors")), 0),
         None if statistics is None else Header(expanded(statistics), 0),
     )
 
 
-def compact(entries: Mapping[str, Entry]) -> dict[str, str]:
+def compact(entries: Mapping[str, TensorEntry]) -> dict[str, str]:
     """Names to dtypes and shapes, sorted; names that differ in one number are one line."""
     groups: dict[tuple[str, str, str], list[int]] = {}
     alone: dict[str, str] = {}
     for name, entry in entries.items():
-        said = f"{entry.dtype} {list(entry.shape)}"
+        layout = f"{entry.dtype} {list(entry.shape)}"
         number = _NUMBER.search(name)
         if number is None or "{" in name or "}" in name:
-            alone[name.replace("{", "{{").replace("}", "}}")] = said
+            alone[name.replace("{", "{{").replace("}", "}}")] = layout
         else:
-            key = (name[: number.start()], name[number.end() :], said)
+            key = (name[: number.start()], name[number.end() :], layout)
             groups.setdefault(key, []).append(int(number.group()))
-    for (before, after, said), numbers in groups.items():
-        alone[f"{before}{{{_ranges(sorted(numbers))}}}{after}"] = said
+    for (before, after, layout), numbers in groups.items():
+        alone[f"{before}{{{_ranges(sorted(numbers))}}}{after}"] = layout
     return dict(sorted(alone.items()))
 
 
@@ -94,30 +74,30 @@ def _ranges(numbers: list[int]) -> str:
     return ",".join(str(a) if a == b else f"{a}..{b}" for a, b in runs)
 
 
-def expanded(found: Any) -> dict[str, Entry]:
+def expanded(compacted: object) -> dict[str, TensorEntry]:
     """The entries that `compact` wrote; raises Malformed."""
-    if not isinstance(found, dict):
+    if not isinstance(compacted, dict):
         raise Malformed("it has no tensors")
-    said: dict[str, Any] = {}
+    layouts: dict[str, object] = {}
     room = MAX_HEADER
-    for line, what in found.items():
+    for line, layout in compacted.items():
         for name in names(line):
             room -= len(name) + LEAST
             if room < 0:
                 raise Malformed("it has more tensors than a file can name")
-            if name in said:
+            if name in layouts:
                 raise Malformed(f"it has {name} twice")
-            said[name] = what
+            layouts[name] = layout
     entries, at = {}, 0
-    for name in sorted(said):
-        entry = _ENTRY.fullmatch(said[name]) if isinstance(said[name], str) else None
-        if entry is None or entry[1] not in ITEM_SIZE:
+    for name, text in sorted(layouts.items()):
+        entry = _ENTRY.fullmatch(text) if isinstance(text, str) else None
+        if entry is None or entry[1] not in DTYPES:
             raise Malformed(f"{name} has no dtype and shape")
         shape = tuple(int(size) for size in entry[2].split(", ") if size)
-        size = math.prod(shape) * ITEM_SIZE[entry[1]]
+        size = math.prod(shape) * DTYPES[entry[1]].size
         if at + size >= 1 << 63:
             raise Malformed(f"{name} is too large")
-        entries[name] = Entry(entry[1], shape, at, at + size)
+        entries[name] = TensorEntry(entry[1], shape, at, at + size)
         at += size
     return entries
 

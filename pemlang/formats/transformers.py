@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from pemlang.diagnostics import Fault, visible
-from pemlang.modules.sites import Shapes, SiteShape
+from pemlang.modules import Shapes, SiteShape
 from pemlang.tensorfiles.disk import is_dir, is_file
 from pemlang.tensorfiles.safetensors import read_header
 
@@ -36,7 +36,7 @@ def read_model(directory: Path) -> Shapes:
     sites: dict[str, SiteShape] = {}
     for file in files:
         for name, entry in read_header(file).entries.items():
-            sites[name] = SiteShape("dense", entry.shape)
+            sites[name] = SiteShape("dense", "dense", entry.shape)
     return Shapes(sites)
 
 

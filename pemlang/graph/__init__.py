@@ -1,1 +1,16 @@
 """The typed DAG of a recipe, exact numbers, coefficients, and normal forms."""
+
+from __future__ import annotations
+
+from pemlang.lazy import door
+
+__getattr__ = door(
+    __name__,
+    node="Graph Leaf Node AdapterNode NumberNode ModelNode",
+    types="AdapterType ModelType NumberType",
+    normal="Mix Sum",
+    coef="at",
+    numbers="MAX_BITS Polynomial Reciprocal exact",
+    formula="Formula",
+    difference="Difference",
+)

@@ -6,13 +6,8 @@ from bisect import bisect_left
 from collections.abc import Mapping
 from fractions import Fraction
 
-from pemlang.graph.node import Graph, Num
+from pemlang.graph.node import Coef, Graph, Num
 from pemlang.graph.numbers import combine
-
-PerSite = tuple[tuple[str, Num], ...]
-"""Sites in name order with their numbers; a site that is not there counts zero."""
-
-Coef = Num | PerSite
 
 ONE = Fraction(1)
 
@@ -22,8 +17,8 @@ def at(coef: Coef, site: str) -> Num:
     if not isinstance(coef, tuple):
         return coef
     index = bisect_left(coef, (site,))  # the shorter tuple sorts first
-    found = index < len(coef) and coef[index][0] == site
-    return coef[index][1] if found else Fraction(0)
+    present = index < len(coef) and coef[index][0] == site
+    return coef[index][1] if present else Fraction(0)
 
 
 def expand(coef: Coef, sites: Mapping[str, object]) -> dict[str, Num]:
@@ -54,14 +49,14 @@ def scaled(graph: Graph, coef: Coef, by: Coef) -> Coef:
         coef, by = by, coef
     assert isinstance(coef, tuple)
     factors = dict(by) if isinstance(by, tuple) else None
-    found = []
+    products = []
     for site, number in coef:
         factor = by if factors is None else factors.get(site, Fraction(0))
         assert not isinstance(factor, tuple)
         product = combine(graph, "*", number, factor)
         if product != 0:
-            found.append((site, product))
-    return tuple(found)
+            products.append((site, product))
+    return tuple(products)
 
 
 def added(graph: Graph, one: Coef, other: Coef, sites: Mapping[str, object]) -> Coef:

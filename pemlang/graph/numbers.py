@@ -1,22 +1,23 @@
 """Exact numbers: 0.1 + 0.2 is 0.3, so that a refactored recipe stays the same recipe.
 
 A number is a Fraction until a measure enters it. Then it is a polynomial over what is measured, a
-node of the graph whose value is known at build time:
-
-`measure`     a number read off adapters;
-`reciprocal`  1/x of one of these. It cancels nothing, since x may turn out to be zero;
-`polynomial`  Σ cᵢ·Π xⱼ^eᵢⱼ over distinct measures and reciprocals, the args in canonical order;
-              attrs hold (cᵢ, (eᵢ₁, …)), none of them zero.
+node of the graph whose value is known at build time.
 """
 
 from __future__ import annotations
 
 import operator
 from collections.abc import Callable
+from dataclasses import dataclass
 from fractions import Fraction
+from typing import TYPE_CHECKING
 
 from pemlang.diagnostics import Fault
-from pemlang.graph.node import Graph, Node, Num, NumberType
+from pemlang.graph.node import Graph, Node, Num, NumberNode, Part
+
+if TYPE_CHECKING:
+    from pemlang.graph.formula import Formula
+    from pemlang.graph.rebuild import Rebuilding
 
 MAX_BITS = 1024
 MAX_TERMS = 200
@@ -29,10 +30,119 @@ ARITHMETIC: dict[str, Callable[[Fraction, Fraction], Fraction]] = {
     "/": operator.truediv,
 }
 
-_Monomial = frozenset[tuple[Node, int]]
-_Polynomial = dict[_Monomial, Fraction]
+Monomial = frozenset[tuple[NumberNode, int]]
+Terms = dict[Monomial, Fraction]
 
-_ONE: _Monomial = frozenset()
+_ONE: Monomial = frozenset()
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Reciprocal(NumberNode):
+    """1/x. It cancels nothing, since x may turn out to be zero.
+
+    Attributes:
+        of: x.
+    """
+
+    kind = "reciprocal"
+    compound = True
+
+    of: NumberNode
+
+    @property
+    def args(self) -> tuple[NumberNode, ...]:
+        return (self.of,)
+
+    def rebuilt(self, new: Rebuilding) -> Node:
+        return new.graph.add(Reciprocal(new.node(self.of)))
+
+    def value(self, value_of: Callable[[Num], Fraction]) -> Fraction:
+        return exact("/", Fraction(1), value_of(self.of))
+
+    def formula(self, write: Formula) -> str:
+        return f"1/{write.inner(self.of)}"
+
+    def invariant(self) -> None:
+        assert isinstance(self.of, NumberNode), "an exact number has an exact reciprocal"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Polynomial(NumberNode):
+    """Σ cᵢ·Π xⱼ^eᵢⱼ over distinct measures and reciprocals in key order.
+
+    Attributes:
+        variables: the xⱼ.
+        terms: the (cᵢ, (eᵢ₁, …)), by the powers; no cᵢ is zero.
+    """
+
+    kind = "polynomial"
+    compound = True
+
+    variables: tuple[NumberNode, ...]
+    terms: tuple[tuple[Fraction, tuple[int, ...]], ...]
+
+    @property
+    def args(self) -> tuple[NumberNode, ...]:
+        return self.variables
+
+    def parts(self) -> tuple[Part, ...]:
+        return self.terms
+
+    def rebuilt(self, new: Rebuilding) -> Node:
+        number = _number(
+            new.graph,
+            {
+                frozenset((new.node(x), e) for x, e in monomial): c
+                for monomial, c in self.monomials()
+            },
+        )
+        assert isinstance(number, Node)
+        return number
+
+    def monomials(self) -> list[tuple[Monomial, Fraction]]:
+        """Its terms, each by the variables in it."""
+        return [
+            (frozenset((x, e) for x, e in zip(self.variables, powers, strict=True) if e), c)
+            for c, powers in self.terms
+        ]
+
+    def value(self, value_of: Callable[[Num], Fraction]) -> Fraction:
+        values = [value_of(x) for x in self.variables]
+        total = Fraction(0)
+        for coefficient, powers in self.terms:
+            term = coefficient
+            for value, power in zip(values, powers, strict=True):
+                for _ in range(power):
+                    term = exact("*", term, value)
+            total = exact("+", total, term)
+        return total
+
+    def formula(self, write: Formula) -> str:
+        terms = []
+        for by, powers in self.terms:
+            factors = [
+                write.inner(x) + (f"^{power}" if power > 1 else "")
+                for x, power in zip(self.variables, powers, strict=True)
+                if power
+            ]
+            lead = [write.number(by)] if by != 1 or not factors else []
+            terms.append("·".join([*lead, *factors]))
+        return " + ".join(terms).replace("+ −", "− ")
+
+    @property
+    def title(self) -> str:
+        return "arithmetic"
+
+    def invariant(self) -> None:
+        assert self.variables, "an exact number is no node"
+        assert all(isinstance(x, NumberNode) for x in self.variables)
+        assert not any(isinstance(x, Polynomial) for x in self.variables)
+        assert [x.key for x in self.variables] == sorted({x.key for x in self.variables})
+        powers = [e for _, e in self.terms]
+        assert powers == sorted(set(powers)), "one term for each monomial, in order"
+        assert all(c != 0 and len(e) == len(self.variables) for c, e in self.terms)
+        assert all(any(e[i] for e in powers) for i in range(len(self.variables))), "nothing unused"
+        assert self.terms != ((Fraction(1), (1,)),), "1·x, which is x"
 
 
 def combine(graph: Graph, symbol: str, left: Num, right: Num) -> Num:
@@ -49,32 +159,29 @@ def combine(graph: Graph, symbol: str, left: Num, right: Num) -> Num:
         if isinstance(right, Fraction):
             right = exact("/", Fraction(1), right)
         else:
-            right = graph.add("reciprocal", (right,), (), NumberType())
+            right = graph.add(Reciprocal(right))
         symbol = "*"
     one, two = _polynomial(left), _polynomial(right)
     return _number(graph, _product(one, two) if symbol == "*" else _sum(symbol, one, two))
 
 
-def _polynomial(number: Num) -> _Polynomial:
+def _polynomial(number: Num) -> Terms:
     if isinstance(number, Fraction):
         return {_ONE: number}
-    if number.op != "polynomial":
-        return {frozenset({(number, 1)}): Fraction(1)}
-    return {
-        frozenset((x, e) for x, e in zip(number.args, powers, strict=True) if e): c
-        for c, powers in number.attrs
-    }
+    if isinstance(number, Polynomial):
+        return dict(number.monomials())
+    return {frozenset({(number, 1)}): Fraction(1)}
 
 
-def _sum(symbol: str, one: _Polynomial, two: _Polynomial) -> _Polynomial:
+def _sum(symbol: str, one: Terms, two: Terms) -> Terms:
     total = dict(one)
     for monomial, number in two.items():
         total[monomial] = exact(symbol, total.get(monomial, Fraction(0)), number)
     return total
 
 
-def _product(one: _Polynomial, two: _Polynomial) -> _Polynomial:
-    total: _Polynomial = {}
+def _product(one: Terms, two: Terms) -> Terms:
+    total: Terms = {}
     _bound(len(one) * len(two) <= MAX_TERMS**2)
     for left, c in one.items():
         for right, d in two.items():
@@ -83,8 +190,8 @@ def _product(one: _Polynomial, two: _Polynomial) -> _Polynomial:
                 powers[x] = powers.get(x, 0) + e
             _bound(sum(powers.values()) <= MAX_DEGREE)
             monomial = frozenset(powers.items())
-            found = exact("*", c, d)
-            total[monomial] = exact("+", total.get(monomial, Fraction(0)), found)
+            product = exact("*", c, d)
+            total[monomial] = exact("+", total.get(monomial, Fraction(0)), product)
     return total
 
 
@@ -97,7 +204,7 @@ def _bound(holds: bool) -> None:
         )
 
 
-def _number(graph: Graph, polynomial: _Polynomial) -> Num:
+def _number(graph: Graph, polynomial: Terms) -> Num:
     """The one number or node that a polynomial is. Laws: 0·x = 0, 1·x = x, x + 0 = x."""
     kept = {monomial: number for monomial, number in polynomial.items() if number != 0}
     _bound(len(kept) <= MAX_TERMS)
@@ -113,7 +220,7 @@ def _number(graph: Graph, polynomial: _Polynomial) -> Num:
     args = sorted({x for monomial in kept for x, _ in monomial}, key=lambda x: x.key)
     powers = {monomial: dict(monomial) for monomial in kept}
     terms = sorted((tuple(powers[m].get(x, 0) for x in args), c) for m, c in kept.items())
-    return graph.add("polynomial", args, tuple((c, e) for e, c in terms), NumberType())
+    return graph.add(Polynomial(tuple(args), tuple((c, e) for e, c in terms)))
 
 
 def exact(symbol: str, left: Fraction, right: Fraction) -> Fraction:
@@ -134,7 +241,7 @@ def exact(symbol: str, left: Fraction, right: Fraction) -> Fraction:
 
 def shown(value: Num) -> str:
     """A number as a reader writes it: 3/5 is 0.6; what no decimal is, as a float."""
-    if isinstance(value, Node):
+    if isinstance(value, NumberNode):
         return "…"
     rest = value.denominator
     for prime in (2, 5):

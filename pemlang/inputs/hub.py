@@ -14,13 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from pemlang.diagnostics import Fault, visible
-from pemlang.formats.peft import Adapter, assemble, read_adapter
+from pemlang.formats.adapter import Adapter
+from pemlang.formats.peft import PEFT, assemble
 from pemlang.formats.peft_config import read_config
-from pemlang.tensorfiles.safetensors import Entry, Header
+from pemlang.formats.peft_names import CONFIG, PICKLED, WEIGHTS
+from pemlang.tensorfiles.safetensors import Header, TensorEntry
 
 SCHEME = "hf://"
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
-FILES = ("adapter_config.json", "adapter_model.safetensors", "adapter_model.bin")
 _REFERENCE = re.compile(r"hf://(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
@@ -35,14 +36,14 @@ class HubReference:
 
 def parse_reference(text: str) -> HubReference:
     """The reference in `hf://org/name@revision`; raises PEM0440 when it is none."""
-    found = _REFERENCE.fullmatch(text)
-    if found is None or ".." in text:
+    match = _REFERENCE.fullmatch(text)
+    if match is None or ".." in text:
         raise Fault(
             "PEM0440",
             f"{visible(text, 80)!r} is not a hub reference",
             '"hf://org/name@revision"',
         )
-    return HubReference(found["repo"], found["revision"])
+    return HubReference(match["repo"], match["revision"])
 
 
 def read_hub_adapter(text: str, whole: bool) -> Adapter:
@@ -62,20 +63,20 @@ def read_hub_adapter(text: str, whole: bool) -> Adapter:
         directory = _config(hub, reference)
         # A branch may move between two requests: the rest comes from the commit of the config.
         commit = directory.name
-        if (directory / FILES[1]).exists():
-            return read_adapter(directory)
+        if (directory / WEIGHTS).exists():
+            return PEFT.read(directory)
         try:
             if not whole:
                 return _from_header(hub, reference, directory, commit)
-            hub.hf_hub_download(reference.repo, FILES[1], revision=commit)
+            hub.hf_hub_download(reference.repo, WEIGHTS, revision=commit)
         except hub.errors.EntryNotFoundError:
-            hub.hf_hub_download(reference.repo, FILES[2], revision=commit)
+            hub.hf_hub_download(reference.repo, PICKLED, revision=commit)
         except (Fault, hub.errors.HfHubHTTPError):
             raise
         except Exception:  # no answer: a pickle in the cache will do
-            if not (directory / FILES[2]).exists():
+            if not (directory / PICKLED).exists():
                 raise
-        return read_adapter(directory)
+        return PEFT.read(directory)
 
 
 def _config(hub: Any, reference: HubReference) -> Path:
@@ -84,7 +85,7 @@ def _config(hub: Any, reference: HubReference) -> Path:
     The library tries a hub that does not answer for most of a minute: ask once before, and go by
     the cache when there is no answer.
     """
-    ask = {"repo_id": reference.repo, "filename": FILES[0], "revision": reference.revision}
+    ask = {"repo_id": reference.repo, "filename": CONFIG, "revision": reference.revision}
     cached = hub.try_to_load_from_cache(**ask)
     if not (isinstance(cached, str) and _COMMIT.fullmatch(reference.revision or "")):
         try:
@@ -100,12 +101,12 @@ def _config(hub: Any, reference: HubReference) -> Path:
 
 def _from_header(hub: Any, reference: HubReference, directory: Path, commit: str) -> Adapter:
     """The adapter from its config and the header of its tensors, fetched without them."""
-    found = hub.HfApi().parse_safetensors_file_metadata(reference.repo, FILES[1], revision=commit)
+    header = hub.HfApi().parse_safetensors_file_metadata(reference.repo, WEIGHTS, revision=commit)
     entries = {
-        name: Entry(info.dtype, tuple(info.shape), *info.data_offsets)
-        for name, info in found.tensors.items()
+        name: TensorEntry(info.dtype, tuple(info.shape), *info.data_offsets)
+        for name, info in header.tensors.items()
     }
-    return assemble(directory, directory / FILES[1], read_config(directory), Header(entries, 0))
+    return assemble(directory, directory / WEIGHTS, read_config(directory), Header(entries, 0))
 
 
 def _library() -> Any:

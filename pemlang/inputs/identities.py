@@ -1,11 +1,75 @@
-"""What tells adapters apart that are known by content."""
+"""What tells adapters apart: their content, and which copy of it they are."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
+from pemlang.check.checked import Checked
+from pemlang.diagnostics import Fault, placed
+from pemlang.execute.machine import default_threads
+from pemlang.formats.adapter import Adapter
+from pemlang.graph.node import Leaf
 from pemlang.inputs.hub import SCHEME
+from pemlang.inputs.resolver import Resolver
+from pemlang.tensorfiles.digests import changed, take_digests
+
+
+def identified(checked: Checked, resolver: Resolver) -> Checked:
+    """A recipe that is right, its adapters fetched and known by their content.
+
+    Raises:
+        PemError: what is wrong with any of them, at the places that name them.
+    """
+    adapters: dict[Leaf, Adapter] = {}
+    contents: dict[Leaf, str] = {}
+    wrong = []
+    for leaf, spelt in checked.spellings.items():
+        try:
+            adapters[leaf] = _whole(leaf, checked, resolver)
+        except Fault as fault:
+            wrong.append(fault.at(spelt[0].span))
+    files = [file for adapter in adapters.values() for file in resolver.large_files(adapter)]
+    with placed(None):
+        take_digests(files, default_threads())
+    for leaf, adapter in adapters.items():
+        spelling = checked.spellings[leaf][0]
+        try:
+            contents[leaf] = resolver.content(adapter, spelling)
+        except Fault as fault:
+            wrong.append(fault.at(spelling.span))
+    checked.told(wrong).raise_errors()
+    copies = _copies(checked, adapters, contents)
+    return checked.identified({leaf: (copies[leaf], adapter) for leaf, adapter in adapters.items()})
+
+
+def _whole(leaf: Leaf, checked: Checked, resolver: Resolver) -> Adapter:
+    adapter = resolver.whole(leaf.adapter, checked.spellings[leaf][0])
+    before, after = leaf.adapter.layout, adapter.layout
+    if (before.shapes, before.ranks) != (after.shapes, after.ranks):
+        raise changed(adapter.weights)
+    return adapter
+
+
+def _copies(
+    checked: Checked, adapters: Mapping[Leaf, Adapter], contents: Mapping[Leaf, str]
+) -> dict[Leaf, str]:
+    """The identity of each adapter. A copy elsewhere stays another adapter, as it is to a check
+    that reads no tensor: which copy it is goes by the names of their places, so that it does not
+    depend on the order of declarations."""
+    names: dict[str, dict[Path, str]] = {}
+    for leaf, adapter in adapters.items():
+        places = names.setdefault(contents[leaf], {})
+        for spelling in checked.spellings[leaf]:
+            name = seen_from(checked.source.directory, spelling.path, spelling.directory)
+            places[adapter.directory] = min(places.get(adapter.directory, name), name)
+    identities = {}
+    for leaf, adapter in adapters.items():
+        places = names[contents[leaf]]
+        copy = sorted(places, key=lambda directory: places[directory]).index(adapter.directory)
+        identities[leaf] = contents[leaf] + f" copy {copy}" * bool(copy)
+    return identities
 
 
 def seen_from(directory: Path, path: str, written_in: Path) -> str:
@@ -13,46 +77,3 @@ def seen_from(directory: Path, path: str, written_in: Path) -> str:
     if path.startswith(SCHEME) or Path(path).is_absolute():
         return path
     return Path(os.path.relpath(written_in / path, directory)).as_posix()
-
-
-class Identities:
-    """The identities of the adapters of one check. A copy elsewhere stays another adapter, as it
-    is to a check that reads no tensor: which copy it is goes by the names of their places, so that
-    it does not depend on the order of declarations."""
-
-    def __init__(self) -> None:
-        self._base = Path()
-        self._order: dict[str, list[Path]] = {}
-        self._sources: dict[str, dict[Path, str]] = {}
-
-    def start(self, base: Path) -> None:
-        """Begin a check of a recipe in a folder."""
-        self._base = base
-        self._order, self._sources = {}, {}
-
-    def of(self, path: str, written_in: Path, directory: Path, digest: str) -> str:
-        """The identity of an adapter.
-
-        Args:
-            path, written_in: as a recipe of a folder writes it.
-            directory: where it is.
-            digest: of its content.
-        """
-        source = seen_from(self._base, path, written_in)
-        sources = self._sources.setdefault(digest, {})
-        sources[directory] = min(sources.get(directory, source), source)
-        order = self._order.setdefault(digest, [])
-        if directory not in order:
-            order.append(directory)
-        copy = order.index(directory)
-        return digest + f" copy {copy}" * bool(copy)
-
-    def settle(self) -> bool:
-        """Put copies in the order of their names; whether they were met in another, so that the
-        check has to be made again."""
-        changed = False
-        for digest, sources in self._sources.items():
-            order = sorted(sources, key=lambda directory: sources[directory])
-            changed = changed or order != self._order[digest]
-            self._order[digest] = order
-        return changed

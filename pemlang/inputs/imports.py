@@ -12,11 +12,12 @@ from pemlang.tensorfiles.digests import text_digest
 
 def imports_of(checked: Checked) -> dict[str, str]:
     """The files that a recipe imports, seen from its folder, with the digests of their text."""
-    found = {}
-    for path, tree in checked.program.trees.items():
+    digests = {}
+    for path, tree in checked.files.trees.items():
         if path != checked.path:
-            found[import_name(path, checked.source.directory)] = text_digest(tree.span.source.text)
-    return dict(sorted(found.items()))
+            name = import_name(path, checked.source.directory)
+            digests[name] = text_digest(tree.span.source.text)
+    return dict(sorted(digests.items()))
 
 
 def import_name(path: Path, directory: Path) -> str:

@@ -14,21 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pemlang.artifact.staging import placed
-from pemlang.check.check import check
-from pemlang.check.checked import Checked
-from pemlang.check.elaborate import Loaders
 from pemlang.diagnostics import Fault, visible
-from pemlang.execute.machine import default_threads
-from pemlang.formats.peft import CONFIG, Adapter
-from pemlang.formats.signature import signature
-from pemlang.inputs.hub import SCHEME
+from pemlang.formats import FORMATS, PEFT
+from pemlang.formats.adapter import STATISTICS
+from pemlang.formats.identity import content_digest
 from pemlang.inputs.identities import seen_from
-from pemlang.inputs.imports import imports_of
-from pemlang.inputs.load import loaders
-from pemlang.source import Source
-from pemlang.tensorfiles.digests import anew, content_digest, digests_of, take_digests
-from pemlang.tensorfiles.disk import is_file, open_plain, replace_file, sha256
+from pemlang.tensorfiles.disk import is_file, open_plain, replace_file
 from pemlang.tensorfiles.jsons import parse_json
 from pemlang.version import LANGUAGE, __version__
 
@@ -36,6 +27,8 @@ NAME = "pem.lock"
 FORMAT = 1
 MAX_BYTES = 64 << 20
 _DIGEST, _COMMIT = re.compile("[0-9a-f]{64}"), re.compile("[0-9a-f]{40}")
+MAX_FILES = 8  # of an adapter
+_OWN = ("files", "sha256", "revision", "same", "format")  # not of a signature
 ABOUT = "What the recipes of this folder are made from. Written by `pem lock`; commit it."
 
 
@@ -46,16 +39,23 @@ class Locked:
     Attributes:
         files: BLAKE3 of each file that is read, in the order its identity is taken in.
         sha256: SHA-256 of those that hold tensors, by which Git LFS knows them.
-        signature: its config and its tensors' names, dtypes and shapes.
+        signature: what its format says that a check needs.
         revision: the commit a hub reference stood for.
         same: the source of another adapter that was in the same directory, by a link.
+        format: of its files, by name.
     """
 
     files: Mapping[str, str]
-    signature: Mapping[str, Any]
+    signature: Mapping[str, object]
     revision: str | None = None
     same: str | None = None
     sha256: Mapping[str, str] = field(default_factory=dict)
+    format: str = PEFT.name
+
+    @property
+    def weights(self) -> str:
+        """The name of the file that holds its tensors."""
+        return [name for name in self.files if name != STATISTICS][-1]
 
     @property
     def content(self) -> str:
@@ -105,13 +105,14 @@ class Lock:
 
     def as_text(self) -> str:
         """The file: stable to the byte, a line for each fact."""
-        adapters: dict[str, dict[str, Any]] = {}
+        adapters: dict[str, dict[str, object]] = {}
         for source, locked in sorted(self.adapters.items()):
-            also = {"revision": locked.revision, "same": locked.same}
+            other = None if locked.format == PEFT.name else locked.format
+            also = {"revision": locked.revision, "same": locked.same, "format": other}
             adapters[source] = {key: value for key, value in also.items() if value is not None}
             adapters[source] |= {"files": dict(locked.files), "sha256": dict(locked.sha256)}
             adapters[source] |= locked.signature
-        said = {
+        fields = {
             "about": ABOUT,
             "lock": FORMAT,
             "language": self.language,
@@ -120,7 +121,7 @@ class Lock:
             "imports": dict(sorted(self.imports.items())),
             "adapters": adapters,
         }
-        return json.dumps(said, indent=1) + "\n"
+        return json.dumps(fields, indent=1) + "\n"
 
 
 def read_lock(directory: Path) -> Lock:
@@ -143,14 +144,14 @@ def read_lock(directory: Path) -> Lock:
 def parse_lock(data: bytes, path: Path) -> Lock:
     """The lock in some bytes; raises PEM0801."""
     try:
-        found = parse_json(data) if len(data) <= MAX_BYTES else None
+        value = parse_json(data) if len(data) <= MAX_BYTES else None
     except ValueError:
-        found = None
-    if not isinstance(found, dict) or type(found.get("lock")) is not int:
+        value = None
+    if not isinstance(value, dict) or type(value.get("lock")) is not int:
         raise unreadable(path, "it is not what `pem lock` writes")
-    if found["lock"] != FORMAT or found.get("language") != LANGUAGE:
+    if value["lock"] != FORMAT or value.get("language") != LANGUAGE:
         raise unreadable(path, "another version of pemlang wrote it")
-    tool, parts = found.get("pemlang"), [found.get(k) for k in ("recipes", "imports", "adapters")]
+    tool, parts = value.get("pemlang"), [value.get(k) for k in ("recipes", "imports", "adapters")]
     recipes, imports, adapters = parts
     if not isinstance(tool, str) or not all(isinstance(part, dict) for part in parts):
         raise unreadable(path, "a part of it is missing")
@@ -166,24 +167,31 @@ def parse_lock(data: bytes, path: Path) -> Lock:
         if not _is_digest(digest):
             raise unreadable(path, f"its entry for {visible(name)} is no digest")
         lock.imports[name] = digest
-    for source, said in adapters.items():
-        lock.adapters[source] = _locked(path, source, said)
+    for source, entry in adapters.items():
+        lock.adapters[source] = _locked(path, source, entry)
     return lock
 
 
-def _locked(path: Path, source: str, said: Any) -> Locked:
-    files = said.get("files") if isinstance(said, dict) else None
-    also = [said.get(key, "") if isinstance(said, dict) else None for key in ("revision", "same")]
-    whole = isinstance(files, dict) and len(files) in (2, 3) and _is_list(also)
-    pointers = said.get("sha256", {}) if isinstance(said, dict) else None
-    whole = whole and isinstance(pointers, dict) and all(map(_is_digest, pointers.values()))
-    whole = whole and (not also[0] or _COMMIT.fullmatch(str(also[0])) is not None)
-    if not whole or not all(map(_is_digest, files.values())):  # type: ignore[union-attr]
+def _locked(path: Path, source: str, entry: Any) -> Locked:
+    entry = entry if isinstance(entry, dict) else {}
+    files, pointers = entry.get("files"), entry.get("sha256", {})
+    revision, same, format_ = (
+        entry.get(key, usual) for key, usual in (("revision", ""), ("same", ""), ("format", "peft"))
+    )
+    if (
+        not isinstance(files, dict)
+        or not 0 < len(files) <= MAX_FILES
+        or files.keys() == {STATISTICS}
+        or not isinstance(pointers, dict)
+        or not _is_list([revision, same, format_])
+        or not all(map(_is_digest, (*files.values(), *pointers.values())))
+        or not (revision == "" or _COMMIT.fullmatch(revision))
+        or format_ not in FORMATS
+        or len(files) <= len(FORMATS[format_].texts)
+    ):
         raise unreadable(path, f"its entry for {visible(source)} is not whole")
-    assert isinstance(files, dict)
-    kept = {key: said[key] for key in ("config", "tensors", "statistics") if key in said}
-    revision, same = also
-    return Locked(files, kept, revision or None, same or None, pointers or {})
+    signature = {key: value for key, value in entry.items() if key not in _OWN}
+    return Locked(files, signature, revision or None, same or None, pointers, format_)
 
 
 def _is_digest(value: object) -> bool:
@@ -201,53 +209,6 @@ def unreadable(path: Path, why: str) -> Fault:
         f"cannot read {visible(path)}: {visible(why)}",
         "write it anew: remove it, and run `pem lock` on the recipes of the folder",
     )
-
-
-def recording(inner: Loaders, loaded: dict[tuple[str, Path], Adapter]) -> Loaders:
-    """Loaders that note each adapter by its path as written and the folder of the recipe."""
-
-    def adapter(path: str, directory: Path) -> tuple[str, Adapter]:
-        key, found = inner.adapter(path, directory)
-        loaded[path, directory] = found
-        return key, found
-
-    return Loaders(adapter, inner.model, inner.identities)
-
-
-def locked_now(path: Path, source: Source, settings: Mapping[str, str | float | bool]) -> Lock:
-    """The lock of one recipe as its adapters are now, whole, fetched where they are on the hub.
-
-    Raises:
-        PemError: everything wrong with the recipe, or PEM0411 a file that cannot be read.
-    """
-    check(path, source, loaders(), settings).report.raise_errors()
-    loaded: dict[tuple[str, Path], Adapter] = {}
-    checked = check(path, source, recording(loaders(whole=True), loaded), settings)
-    checked.report.raise_errors()
-    with placed(None), anew():
-        take_digests([adapter.weights for adapter in loaded.values()], default_threads())
-        return _lock_of(checked, loaded)
-
-
-def _lock_of(checked: Checked, loaded: Mapping[tuple[str, Path], Adapter]) -> Lock:
-    imports = imports_of(checked)
-    lock = Lock(checked.source.directory, imports=imports)
-    first: dict[Path, str] = {}
-    for (path, where), adapter in sorted(loaded.items(), key=lambda one: lock.source(*one[0])):
-        source, remote = lock.source(path, where), path.startswith(SCHEME)
-        revision = adapter.directory.name if remote else None
-        same = None if remote else first.setdefault(adapter.directory, source)
-        digests = digests_of(adapter)
-        lock.adapters[source] = Locked(
-            digests,
-            signature(adapter),
-            revision,
-            None if same == source else same,
-            {name: sha256(adapter.directory / name) for name in digests if name != CONFIG},
-        )
-    made_of = {"adapters": sorted(lock.adapters), "imports": sorted(imports)}
-    lock.recipes[checked.path.resolve().name] = made_of
-    return lock
 
 
 def joined(old: Lock | None, new: Sequence[Lock]) -> Lock:

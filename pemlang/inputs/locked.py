@@ -2,54 +2,60 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from pemlang.check.checked import Checked
-from pemlang.check.elaborate import Loaders
-from pemlang.diagnostics import Fault, visible
-from pemlang.formats.peft import CONFIG, Adapter
-from pemlang.formats.signature import Malformed, adapter_from, signature
+from pemlang.check.elaborate import Spelling
+from pemlang.diagnostics import Diagnostic, Fault, visible
+from pemlang.formats import FORMATS
+from pemlang.formats.adapter import Adapter
+from pemlang.formats.identity import digests_of
+from pemlang.formats.signature import Malformed
 from pemlang.inputs.hub import SCHEME, parse_reference
-from pemlang.inputs.identities import Identities
 from pemlang.inputs.imports import import_name, imports_of
-from pemlang.inputs.load import local, model
 from pemlang.inputs.lock import NAME, Lock, Locked, unreadable
-from pemlang.tensorfiles.digests import digests_of, file_digest
+from pemlang.inputs.resolver import Resolver, local
+from pemlang.modules import Shapes
+from pemlang.tensorfiles.digests import file_digest
 from pemlang.tensorfiles.disk import is_file, lfs_pointer
 from pemlang.version import __version__
 
 
-def locked_loaders(lock: Lock) -> Loaders:
-    """Adapters as the lock has them, their content for identity. No file of theirs need be there;
-    one that is, or a Git LFS pointer in its place, is held to the lock: PEM0803."""
-    seen: dict[str, Adapter] = {}
-    identities = Identities()
+class LockResolver(Resolver):
+    """Adapters as the lock has them. No file of theirs need be there; one that is, or a Git LFS
+    pointer in its place, is held to the lock: PEM0803."""
 
-    def adapter(path: str, directory: Path) -> tuple[str, Adapter]:
-        locked, source = lock.find(path, directory), lock.source(path, directory)
-        if source not in seen:
-            seen[source] = from_lock(lock, path, directory)
+    def __init__(self, lock: Lock) -> None:
+        self._lock = lock
+        self._seen: dict[str, Adapter] = {}
+
+    def adapter(self, path: str, directory: Path) -> tuple[str, Adapter]:
+        """See Resolver."""
+        source = self._lock.source(path, directory)
+        if source not in self._seen:
+            self._seen[source] = from_lock(self._lock, path, directory)
             if not path.startswith(SCHEME):
-                _hold_files(lock, source, seen[source].directory)
-        found = seen[source]
-        return identities.of(path, directory, found.directory, locked.content), found
+                self._hold_files(source, self._seen[source].directory)
+        adapter = self._seen[source]
+        return str(adapter.directory), adapter
 
-    return Loaders(adapter, model, identities)
+    def content(self, adapter: Adapter, spelling: Spelling) -> str:
+        """See Resolver."""
+        return self._lock.find(spelling.path, spelling.directory).content
 
-
-def _hold_files(lock: Lock, source: str, directory: Path) -> None:
-    locked = lock.adapters[source]
-    for name, digest in locked.files.items():
-        path = directory / Path(name).name
-        if not is_file(path):
-            continue
-        pointer = lfs_pointer(path)
-        if pointer is None and file_digest(path) != digest:
-            raise _other(lock, source, name, _told(digest, file_digest(path)))
-        before = locked.sha256.get(name)
-        if pointer is not None and before not in (None, pointer):
-            raise _other(lock, source, name, _told(before, pointer, "SHA-256"))
+    def _hold_files(self, source: str, directory: Path) -> None:
+        locked = self._lock.adapters[source]
+        for name, digest in locked.files.items():
+            path = directory / Path(name).name
+            if not is_file(path):
+                continue
+            pointer = lfs_pointer(path)
+            if pointer is None and file_digest(path) != digest:
+                raise _other(self._lock, source, name, _digests(digest, file_digest(path)))
+            before = locked.sha256.get(name)
+            if pointer is not None and before not in (None, pointer):
+                raise _other(self._lock, source, name, _digests(before, pointer, "SHA-256"))
 
 
 def _other(lock: Lock, source: str, name: str, note: str) -> Fault:
@@ -65,12 +71,12 @@ def _other(lock: Lock, source: str, name: str, note: str) -> Fault:
 def from_lock(lock: Lock, path: str, directory: Path) -> Adapter:
     """An adapter as the lock has it; raises PEM0801, PEM0802."""
     locked = lock.find(path, directory)
-    place = _place(lock, path, directory)
-    weights = list(locked.files)[1]
+    weights = locked.weights
     if weights != Path(weights).name:
         raise unreadable(lock.directory / NAME, f"{weights} is not the name of a file")
     try:
-        return adapter_from(locked.signature, place, weights)
+        place = _place(lock, path, directory)
+        return FORMATS[locked.format].restored(locked.signature, place, weights)
     except Malformed as error:
         source = lock.source(path, directory)
         raise unreadable(lock.directory / NAME, f"its entry for {source}: {error}") from None
@@ -86,44 +92,74 @@ def _place(lock: Lock, path: str, directory: Path) -> Path:
     return local(path, directory)
 
 
-def held(lock: Lock, inner: Loaders, whole: bool) -> Loaders:
-    """Loaders that give only what the lock has: hub references at the revision it has, and, once
-    the tensors are there, files of the digests it has.
+class HeldResolver(Resolver):
+    """Gives only what the lock has: hub references at the revision it has, and, once the tensors
+    are there, files of the digests it has.
 
     Raises:
         Fault: PEM0802 for an adapter that is not in the lock, PEM0803 for one that differs.
     """
 
-    def adapter(path: str, directory: Path) -> tuple[str, Adapter]:
-        if lock.partial and lock.source(path, directory) not in lock.adapters:
-            return inner.adapter(path, directory)
-        locked = lock.find(path, directory)
+    def __init__(self, lock: Lock, inner: Resolver) -> None:
+        self._lock, self._inner = lock, inner
+
+    def adapter(self, path: str, directory: Path) -> tuple[str, Adapter]:
+        """See Resolver."""
+        locked = self._locked(path, directory)
+        if locked is None:
+            return self._inner.adapter(path, directory)
         if locked.revision is not None and path.startswith(SCHEME):
-            pinned = f"{SCHEME}{parse_reference(path).repo}@{locked.revision}"
-            key, found = inner.adapter(pinned, directory)
-        else:
-            key, found = inner.adapter(path, directory)
-        if whole or _looks_other(locked, found):
-            for name in differences(locked.files, digests_of(found)):
-                told = _told(locked.files.get(name), digests_of(found).get(name))
-                raise _other(lock, lock.source(path, directory), name, told)
-        if whole and locked.signature and signature(found) != locked.signature:
-            source = lock.source(path, directory)
-            raise _other(lock, source, "the signature", "its files are those of the lock")
-        return key, found
+            path = f"{SCHEME}{parse_reference(path).repo}@{locked.revision}"
+        place, adapter = self._inner.adapter(path, directory)
+        if _looks_other(locked, adapter):
+            self._hold(locked, adapter, self._lock.source(path, directory))
+        return place, adapter
 
-    return Loaders(adapter, inner.model, inner.identities)
+    def model(self, path: str, directory: Path) -> tuple[str, Shapes]:
+        """See Resolver."""
+        return self._inner.model(path, directory)
+
+    def whole(self, adapter: Adapter, spelling: Spelling) -> Adapter:
+        """See Resolver."""
+        return self._inner.whole(adapter, spelling)
+
+    def large_files(self, adapter: Adapter) -> list[Path]:
+        """See Resolver."""
+        return self._inner.large_files(adapter)
+
+    def content(self, adapter: Adapter, spelling: Spelling) -> str:
+        """See Resolver."""
+        locked = self._locked(spelling.path, spelling.directory)
+        if locked is not None:
+            source = self._lock.source(spelling.path, spelling.directory)
+            self._hold(locked, adapter, source)
+            if locked.signature and adapter.format.signature(adapter) != locked.signature:
+                note = "its files are those of the lock"
+                raise _other(self._lock, source, "the signature", note)
+        return self._inner.content(adapter, spelling)
+
+    def _locked(self, path: str, directory: Path) -> Locked | None:
+        """What the lock has of an adapter; None of one that it need not have."""
+        lock = self._lock
+        if lock.partial and lock.source(path, directory) not in lock.adapters:
+            return None
+        return lock.find(path, directory)
+
+    def _hold(self, locked: Locked, adapter: Adapter, source: str) -> None:
+        now = digests_of(adapter)
+        for name in differences(locked.files, now):
+            raise _other(self._lock, source, name, _digests(locked.files.get(name), now.get(name)))
 
 
-def _looks_other(locked: Locked, found: Adapter) -> bool:
+def _looks_other(locked: Locked, adapter: Adapter) -> bool:
     """Whether what lies there differs in its config or header from what was locked: then that is
     what to say, rather than what the recipe cannot do with it. Its tensors need not be read."""
-    if not is_file(found.weights):
+    if not is_file(adapter.weights):
         return False
-    config = found.directory / CONFIG
-    if file_digest(config) != locked.files.get(CONFIG):
-        return True
-    return bool(locked.signature) and signature(found) != locked.signature
+    for file in adapter.format.files(adapter):
+        if file != adapter.weights and file_digest(file) != locked.files.get(file.name):
+            return True
+    return bool(locked.signature) and adapter.format.signature(adapter) != locked.signature
 
 
 def differences(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:
@@ -131,15 +167,16 @@ def differences(before: Mapping[str, str], after: Mapping[str, str]) -> list[str
     return [n for n in dict.fromkeys((*before, *after)) if before.get(n) != after.get(n)]
 
 
-def _told(before: str | None, after: str | None, algorithm: str = "BLAKE3") -> str:
-    one, two = (digest[:12] if digest else "none" for digest in (before, after))
-    return f"{algorithm} was {visible(one)}, is {two}"
+def _digests(before: str | None, after: str | None, algorithm: str = "BLAKE3") -> str:
+    was, now = (digest[:12] if digest else "none" for digest in (before, after))
+    return f"{algorithm} was {visible(was)}, is {visible(now)}"
 
 
-def hold_imports(checked: Checked, lock: Lock) -> None:
-    """Report each import of a recipe that is not what the lock has: PEM0802, PEM0803."""
+def held_imports(checked: Checked, lock: Lock) -> Iterator[Diagnostic]:
+    """What is wrong with each import of a recipe that is not what the lock has: PEM0802,
+    PEM0803."""
     now = imports_of(checked)
-    for statement, path in checked.program.imports.items():
+    for statement, path in checked.files.imports.items():
         name = import_name(path, checked.source.directory)
         before = lock.imports.get(name)
         if before is None:
@@ -149,11 +186,11 @@ def hold_imports(checked: Checked, lock: Lock) -> None:
                 "PEM0803",
                 f"{visible(name)} is not what {lock.name} has",
                 f"put the locked text back, or {lock.again}",
-                (_told(before, now.get(name)),),
+                (_digests(before, now.get(name)),),
             )
         else:
             continue
-        checked.report.add(fault.at(statement.span))
+        yield fault.at(statement.span)
 
 
 def hold_version(lock: Lock) -> None:

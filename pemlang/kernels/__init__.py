@@ -1,1 +1,26 @@
 """The arithmetic itself, on NumPy arrays."""
+
+from __future__ import annotations
+
+from pemlang.lazy import door
+
+__getattr__ = door(
+    __name__,
+    builder="Builder KernelCall Value",
+    program="Program",
+    step="Step",
+    **{
+        "steps.elements": "Abs Add Div Equal Less Load Mul Sign Sub",
+        "steps.merges": "MergeTensors",
+    },
+    interpret="meaning",
+    plan="FusedLoop HeadCopy NumberSink OutputFile Plan TensorPlace TensorSink",
+    rounding="WORTH_SAYING ResultNotFinite Seen look",
+    lowrank="MAX_CONDITION LowRank difference inner norm overlap singular_values triangle truncate",
+    fields="drawn kth_largest products_field",
+    sketch="TOLERANCE truncated_svd",
+    methods="Combination Elementwise Factorised MergeKernel MergeSettings",
+    measuring="SiteMeasure",
+    site="SitePart",
+    triton="MOST_TENSORS runs_on_gpu triton_source",
+)

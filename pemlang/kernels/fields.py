@@ -5,18 +5,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
-
+from pemlang.lazy import numpy as np
 from pemlang.tensorfiles.dtypes import Array
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 TILE = 1 << 18
 """Elements of a tile. Like a block it is the same on any machine, so that sums over tiles are."""
 
 _ALIGNED = 8  # a step of the generator gives eight numbers
 
-Draws = NDArray[np.uint32]
+Draws: TypeAlias = "NDArray[np.uint32]"
 
 
 @dataclass(frozen=True)
@@ -56,8 +58,8 @@ class Field:
     def draws(self, index: int, rows: slice) -> Draws:
         """A number from 0 to 2³² − 1 for each element of a tile of one tensor."""
         count = (rows.stop - rows.start) * self.columns
-        found = drawn((int(self.seeds[index]), self.part), rows.start * self.columns, count)
-        return found.reshape(-1, self.columns)
+        key = (int(self.seeds[index]), self.part)
+        return drawn(key, rows.start * self.columns, count).reshape(-1, self.columns)
 
 
 def drawn(key: tuple[int, int], first: int, count: int) -> Draws:

@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
-
-from pemlang.diagnostics import Fault
+from pemlang.failures import TooLarge
+from pemlang.lazy import numpy as np
 from pemlang.tensorfiles.dtypes import Array
 
-Matrix = NDArray[np.float64]
+Matrix: TypeAlias = Array
+"""Of float64."""
 
 MAX_CONDITION = 1e4
 """Of a factor with columns of norm 1. A Gram matrix squares it, and R, with it the core, has a
@@ -26,44 +26,34 @@ relative error of about ε·κ²: 2·10⁻⁸ here, under float32's rounding."""
 
 @contextmanager
 def finite() -> Iterator[None]:
-    """Numbers stay finite, so that no later step meets infinity or NaN; raises PEM0503."""
+    """Numbers stay finite, so that no later step meets infinity or NaN; raises TooLarge."""
     try:
         with np.errstate(over="raise"):
             yield
     except (FloatingPointError, np.linalg.LinAlgError):
-        raise too_large_to_compute() from None
-
-
-def too_large_to_compute() -> Fault:
-    """PEM0503 for a result that is infinite before it is rounded."""
-    return Fault(
-        "PEM0503", "a result is too large for the precision it is computed in", "scale it down"
-    )
+        raise TooLarge(None) from None
 
 
 @dataclass(frozen=True, slots=True)
-class Arrays:
-    """The parameters of one site, as numbers.
+class LowRank:
+    """Δ = scale·B·A of one site, by its factors.
 
-    LoRA: a is (r, in, …), b is (out, r, …), Δ = scale·b·a. (IA)³: a is g = l − 1, b is None.
+    Attributes:
+        a: (r, in), or (r, in, k, …) of a convolution.
+        b: (out, r), or (out, r, 1, …).
+        scale: s.
     """
 
     a: Array
-    b: Array | None
+    b: Array
     scale: float = 1.0
 
-    @property
-    def out(self) -> Array:
-        """B, which a LoRA always has."""
-        assert self.b is not None
-        return self.b
 
-
-def matrices(part: Arrays) -> tuple[Matrix, Matrix]:
+def matrices(part: LowRank) -> tuple[Matrix, Matrix]:
     """B (out, r) without the scale, and A (r, in), flattened and in float64."""
     rank = part.a.shape[0]
     a = part.a.reshape(rank, -1).astype(np.float64, copy=False)
-    b = part.out.reshape(part.out.shape[0], rank).astype(np.float64, copy=False)
+    b = part.b.reshape(part.b.shape[0], rank).astype(np.float64, copy=False)
     return b, a
 
 
@@ -121,71 +111,95 @@ def triangle(x: Matrix) -> Triangle:
     return Triangle(x, r, None, q)
 
 
-def core(part: Arrays) -> Matrix:
+def core(part: LowRank) -> Matrix:
     """The core s·R_B·R_Aᵀ: at most r×r, with the singular values and the norm of Δ."""
     b, a = matrices(part)
-    found: Matrix = part.scale * (triangle(b).r @ triangle(a.T).r.T)
-    return found
+    product: Matrix = part.scale * (triangle(b).r @ triangle(a.T).r.T)
+    return product
 
 
-def singular_values(part: Arrays) -> Matrix:
+def singular_values(part: LowRank) -> Matrix:
     """The min(r, out, in) largest singular values of Δ, falling."""
     return np.asarray(np.linalg.svd(core(part), compute_uv=False), dtype=np.float64)
 
 
-def numerical_rank(part: Arrays) -> int:
+def numerical_rank(part: LowRank) -> int:
     """How many singular values of Δ stand above rounding, σᵢ > σ₁·max(out, in)·ε, with ε that of
     the dtype the factors came in."""
     values = singular_values(part)
-    size = max(part.out.shape[0], part.a[0].size)
+    size = max(part.b.shape[0], part.a[0].size)
     floor = values.max(initial=0.0) * size * float(np.finfo(part.a.dtype).eps)
     return int((values > floor).sum())
 
 
-def norm(part: Arrays) -> float:
-    """‖Δ‖ (Frobenius); for (IA)³ ‖g‖."""
-    if part.b is None:
-        return float(np.linalg.norm(part.a.astype(np.float64)))
+def norm(part: LowRank) -> float:
+    """‖Δ‖ (Frobenius)."""
     return float(np.linalg.norm(core(part)))
 
 
-def inner(one: Arrays, other: Arrays) -> float:
-    """⟨Δ₁, Δ₂⟩, from the cores of both over common bases; for (IA)³ ⟨g₁, g₂⟩.
+def inner(one: LowRank, other: LowRank) -> float:
+    """⟨Δ₁, Δ₂⟩, from the cores of both over common bases.
 
     Σ (B₁ᵀB₂) ∘ (A₁A₂ᵀ) is cheaper, and squares what is lost where the terms of a Δ cancel.
     """
-    if one.b is None or other.b is None:
-        return float(np.sum(one.a.astype(np.float64) * other.a))
     (b1, a1), (b2, a2) = matrices(one), matrices(other)
     r_b = triangle(np.hstack([b1, b2])).r
     r_a = triangle(np.hstack([a1.T, a2.T])).r
     cut = b1.shape[1]
-    found = np.sum((r_b[:, :cut] @ r_a[:, :cut].T) * (r_b[:, cut:] @ r_a[:, cut:].T))
-    return float(one.scale * other.scale * found)
+    product = np.sum((r_b[:, :cut] @ r_a[:, :cut].T) * (r_b[:, cut:] @ r_a[:, cut:].T))
+    return float(one.scale * other.scale * product)
 
 
-def overlap(one: Arrays, other: Arrays) -> float:
-    """How alike two A row spaces are: ‖Q₁ᵀQ₂‖²/min(r₁, r₂), 1 for one inside the other.
+def difference(old: LowRank, new: LowRank) -> tuple[Matrix, Matrix, Matrix]:
+    """Cores of Δ₁, Δ₂ and Δ₂ − Δ₁ over common orthonormal bases.
+
+    With s in B and both of one rank, by zeros, Δ₂ − Δ₁ = (B₂ − B₁)·A₂ + B₁·(A₂ − A₁). Subtracting
+    factors first leaves a small difference its digits, and none at all exactly 0; Householder QR,
+    unlike a Gram matrix, keeps the digits of each column, however small beside the others.
+    """
+    (b1, a1), (b2, a2) = (matrices(part) for part in (old, new))
+    rank = max(len(a1), len(a2))
+    b1, b2, b_change = _over_one_basis(_wide(b1 * old.scale, rank), _wide(b2 * new.scale, rank))
+    a1, a2, a_change = _over_one_basis(_wide(a1.T, rank), _wide(a2.T, rank))
+    change = b_change @ a2.T + b1 @ a_change.T
+    before = b1 @ a1.T
+    return before, b2 @ a2.T if change.any() else before, change
+
+
+def _over_one_basis(x: Matrix, y: Matrix) -> tuple[Matrix, Matrix, Matrix]:
+    """x, y and y − x, tall, as coordinates over orthonormal columns that span them."""
+    r = np.asarray(np.linalg.qr(np.hstack([x, y, y - x]), mode="r"), dtype=np.float64)
+    first, second, third = np.hsplit(r, 3)
+    return first, second, third
+
+
+def _wide(x: Matrix, rank: int) -> Matrix:
+    """x with columns of zeros up to a rank."""
+    return np.hstack([x, np.zeros((len(x), rank - x.shape[1]))])
+
+
+def overlap(one: Array, other: Array) -> float:
+    """How alike the row spaces of two A are: ‖Q₁ᵀQ₂‖²/min(r₁, r₂), 1 for one inside the other.
 
     Q₁ᵀQ₂ = R₁⁻ᵀ·(A₁A₂ᵀ)·R₂⁻¹ needs no Q where both R are well conditioned.
     """
-    rows = [part.a.reshape(part.a.shape[0], -1).astype(np.float64) for part in (one, other)]
+    rows = [a.reshape(a.shape[0], -1).astype(np.float64) for a in (one, other)]
     first, second = (triangle(a.T) for a in rows)
     if first.inverse is not None and second.inverse is not None:
         shared = first.inverse.T @ (rows[0] @ rows[1].T) @ second.inverse
         return float(np.sum(shared**2) / min(len(a) for a in rows))
-    bases = [_basis(found) for found in (first, second)]
+    bases = [_basis(qr) for qr in (first, second)]
     least = min(q.shape[1] for q in bases)
     if least == 0:
         return 0.0
     return float(np.sum((bases[0].T @ bases[1]) ** 2) / least)
 
 
-def _basis(found: Triangle) -> Matrix:
+def _basis(qr: Triangle) -> Matrix:
     """Orthonormal columns that span x: rows that depend on others add no direction."""
-    u, sizes, _ = np.linalg.svd(found.r)
+    u, sizes, _ = np.linalg.svd(qr.r)
     largest = max(1e-300, float(sizes.max(initial=0.0)))
-    return found.times(u[:, sizes > 1e-10 * largest])
+    return qr.times(u[:, sizes > 1e-10 * largest])
 
 
 def rank_for_energy(values: Matrix, energy: float) -> int:
@@ -199,7 +213,7 @@ def rank_for_energy(values: Matrix, energy: float) -> int:
 
 
 @finite()
-def truncate(part: Arrays, rank: int) -> tuple[Matrix, Matrix, Matrix]:
+def truncate(part: LowRank, rank: int) -> tuple[Matrix, Matrix, Matrix]:
     """The best approximation of Δ of a rank: its A and B at the same scale, and what it costs, the
     Frobenius norms of what is cut off and of Δ.
 
@@ -219,7 +233,7 @@ def truncate(part: Arrays, rank: int) -> tuple[Matrix, Matrix, Matrix]:
     cost = np.array([np.linalg.norm(values[rank:]), np.linalg.norm(values)])
     return (
         right.reshape(rank, *part.a.shape[1:]),
-        left.reshape(part.out.shape[0], rank, *part.out.shape[2:]),
+        left.reshape(part.b.shape[0], rank, *part.b.shape[2:]),
         cost,
     )
 

@@ -1,144 +1,224 @@
-"""The step `merge` of programs: the parameters of several adapters at a site as those of one, by a
-method that is no linear combination of them.
+"""How adapters are merged at a site, by methods that are no linear combination of them.
 
 A method is one of three kinds. `Elementwise` treats each element of a tensor by itself, over the
 factors or over Δ, which is then formed in tiles and cut to a rank. `Combination` weighs the
 adapters by numbers that it finds from their inner products: the result keeps their factors. And
-`Factorised` makes new factors from theirs.
+`Factorised` makes new factors from theirs. A kernel holds functions and numbers alone, so that a
+program that holds one can be sent to another process.
 """
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
-
-import numpy as np
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from pemlang.kernels import sketch
-from pemlang.kernels.fields import TILE, Field, matrices_field, products_field
-from pemlang.kernels.lowrank import Arrays, Matrix, inner, triangle
+from pemlang.kernels.fields import TILE, Field, drawn, matrices_field, products_field
+from pemlang.kernels.lowrank import LowRank, Matrix, inner, triangle
 from pemlang.kernels.sketch import squared_norm, truncated_svd
-from pemlang.tensorfiles.dtypes import Array, stored_dtype
+from pemlang.lazy import numpy as np
+from pemlang.tensorfiles.dtypes import DTYPES, Array, stored_dtype
 
-Settings = Mapping[str, Any]
-"""The parameters of a method by name: numbers and words. `seeds` are those of the adapters, and
-`statistics` what was collected for each."""
+if TYPE_CHECKING:
+    from pemlang.kernels.step import Dense
 
-Found = tuple[Array, Array | None, Array]
-"""A and B at scale 1, or a gain; and what a cut to a rank costs: the norm of what is lost, and the
-norm of all."""
+T = TypeVar("T")
+
+Reference: TypeAlias = Callable[..., Any]
+"""What a method does to dense float64 tensors, or to pairs (A, s·B), by its settings' names."""
+
+Merged: TypeAlias = "tuple[Array, Array, Array]"
+"""A and B at scale 1; and what a cut to a rank costs: the norm of what is lost, and of all."""
 
 
 @dataclass(frozen=True)
-class Request:
-    """What a step `merge` is asked for.
+class MergeSettings:
+    """What a method is told at a site.
 
     Attributes:
-        name: of the method.
+        numbers, words: its parameters by name.
+        weights: of the adapters.
+        seeds: of what is drawn for each adapter: whole numbers.
+        statistics: the tensors that were collected for each.
+        rank: that comes out; 0 where adapters have none.
         over: `delta` or `factors`.
-        rank: of what comes out; 0 for (IA)³.
-        words: settings that are words.
-        numbers: the names of those that are numbers.
         dtype: to compute in where the method is elementwise.
-        statistics: how many tensors of statistics stand after A and B of each adapter.
     """
 
-    name: str
-    over: str
+    numbers: Mapping[str, float]
+    words: Mapping[str, str]
+    weights: Sequence[float]
+    seeds: Sequence[float]
+    statistics: Sequence[Sequence[Array]]
     rank: int
-    words: tuple[tuple[str, str], ...]
-    numbers: tuple[str, ...]
+    over: str
     dtype: str
-    statistics: int = 0
 
-    def __str__(self) -> str:
-        words = (f"{key}={value}" for key, value in self.words)
-        asked = (self.name, f"over={self.over}", f"rank={self.rank}")
-        return " ".join([*asked, *words, *self.numbers])
+    def __getitem__(self, name: str) -> float:
+        """A parameter that is a number."""
+        return self.numbers[name]
 
-
-class Method(Protocol):
-    """How adapters are merged at a site."""
-
-    def merge(
-        self, parts: Sequence[Arrays], weights: Sequence[float], s: Settings, ask: Request
-    ) -> Found:
-        """The parameters of the merge."""
-
-    def room(self, rows: int, columns: int, ranks: int, ask: Request) -> int:
-        """The most bytes that takes beside the arguments; `ranks` is the sum of their ranks."""
-
-
-METHODS: dict[str, Method] = {}
-"""By the name of the operator. The operators' files fill it."""
-
-_NO_COST = np.zeros(2)
+    @property
+    def named(self) -> dict[str, float | str]:
+        """All parameters by name."""
+        return {**self.numbers, **self.words}
 
 
 @dataclass(frozen=True)
-class Elementwise:
+class MergeKernel(ABC):
+    """What computes a method.
+
+    Attributes:
+        reference: the same, written apart from it on dense float64 tensors.
+    """
+
+    reference: Reference
+
+    @abstractmethod
+    def of_factors(self, parts: Sequence[LowRank], s: MergeSettings) -> Merged:
+        """The merge of some LoRAs; raises Undefined where there is none."""
+
+    @abstractmethod
+    def of_tensors(self, xs: Sequence[Array], s: MergeSettings) -> Array:
+        """The merge of adapters of one tensor each, such as gains g = l − 1."""
+
+    @abstractmethod
+    def workspace(self, rows: int, columns: int, ranks: int, s: MergeSettings) -> int:
+        """The most bytes either takes beside the arguments. `ranks` is the sum of the adapters';
+        0 for tensors, which are one row."""
+
+    def meaning_of_factors(self, parts: Sequence[LowRank], s: MergeSettings) -> Merged:
+        """What `of_factors` means, by the reference: factors of the dense Δ in float64, whichever
+        they are, and what a cut to their rank costs."""
+        deltas = [flat_columns(part) @ flat_rows(part) for part in parts]
+        return best_factors(self._referred(deltas, s), s.rank)
+
+    def meaning_of_tensors(self, xs: Sequence[Dense], s: MergeSettings) -> Dense:
+        """What `of_tensors` means, by the reference."""
+        return self._referred(xs, s)
+
+    def _referred(self, xs: Sequence[Any], s: MergeSettings) -> Dense:
+        return np.asarray(self.reference(xs, weights=s.weights, **s.named))
+
+
+def best_factors(delta: Dense, rank: int) -> Merged:
+    """The best factors of a rank by a full decomposition; with zeros where there is no more."""
+    u, values, vt = np.linalg.svd(delta, full_matrices=False)
+    root, more = np.sqrt(values[:rank]), max(0, rank - len(values))
+    a = np.pad(root[:, None] * vt[:rank], ((0, more), (0, 0)))
+    b = np.pad(u[:, :rank] * root, ((0, 0), (0, more)))
+    return a, b, np.array([np.linalg.norm(values[rank:]), np.linalg.norm(values)])
+
+
+# --- element by element ----------------------------------------------------------------------
+
+Look = Callable[[Field, MergeSettings], Any]
+At = Callable[[Field, slice, Sequence[float], Any, MergeSettings], Array]
+
+
+@dataclass(frozen=True)
+class Elementwise(MergeKernel):
     """A method on each element of tensors of one shape.
 
     Attributes:
         look: what has to be known of the whole tensors first.
-        at: the merged numbers of some rows, from those of each tensor there, and what `look` gave.
+        at: the merged numbers of some rows, from those of each tensor there, the weights, and
+            what `look` gave.
+        draws: whether entries are kept by chance.
     """
 
-    look: Callable[[Field, Settings], Any]
-    at: Callable[[Field, slice, Sequence[float], Any, Settings], Array]
+    look: Look
+    at: At
+    draws: bool = False
 
-    def merge(
-        self, parts: Sequence[Arrays], weights: Sequence[float], s: Settings, ask: Request
-    ) -> Found:
-        """See Method."""
-        dtype = stored_dtype(ask.dtype)
-        first, seeds = parts[0], s["seeds"]
+    def of_tensors(self, xs: Sequence[Array], s: MergeSettings) -> Array:
+        """See MergeKernel."""
+        field = matrices_field([as_rows(x.astype(stored_dtype(s.dtype))) for x in xs], s.seeds)
+        return self._whole(field, s.weights, s).reshape(xs[0].shape)
+
+    def of_factors(self, parts: Sequence[LowRank], s: MergeSettings) -> Merged:
+        """See MergeKernel."""
+        dtype = stored_dtype(s.dtype)
         a = [part.a.astype(dtype, copy=False) for part in parts]
-        if first.b is None:
-            merged = self._whole(matrices_field([x.reshape(1, -1) for x in a], seeds), weights, s)
-            return merged.reshape(first.a.shape), None, _NO_COST
-        b = [part.out.astype(dtype, copy=False) for part in parts]
-        if ask.over == "factors":
-            # PEFT's weights: √|w| on both factors, and the sign of w on A.
-            roots = [math.sqrt(abs(weight)) for weight in weights]
-            signed = [math.copysign(root, w) for root, w in zip(roots, weights, strict=True)]
-            new_a = self._whole(matrices_field(a, seeds, 0), signed, s)
-            new_b = self._whole(matrices_field(b, seeds, 1), roots, s)
-            return new_a.reshape(first.a.shape), new_b.reshape(first.out.shape), _NO_COST
+        b = [part.b.astype(dtype, copy=False) for part in parts]
+        if s.over == "factors":
+            signed, roots = factor_weights(s.weights)
+            new_a = self._whole(matrices_field(a, s.seeds, 0), signed, s)
+            new_b = self._whole(matrices_field(b, s.seeds, 1), roots, s)
+            return new_a.reshape(a[0].shape), new_b.reshape(b[0].shape), np.zeros(2)
         scaled = [x * dtype.type(part.scale) for x, part in zip(b, parts, strict=True)]
-        field = products_field(list(zip(a, scaled, strict=True)), seeds)
-        return _cut(self._whole(field, weights, s), ask.rank)
+        field = products_field(list(zip(a, scaled, strict=True)), s.seeds)
+        return _cut(self._whole(field, s.weights, s), s.rank)
 
-    def _whole(self, field: Field, weights: Sequence[float], s: Settings) -> Array:
+    def _whole(self, field: Field, weights: Sequence[float], s: MergeSettings) -> Array:
         known = self.look(field, s)
         first, *tiles = field.tiles()
         start = self.at(field, first, weights, known, s)
-        found = np.empty((field.rows, field.columns), start.dtype)
-        found[first] = start
+        merged = np.empty((field.rows, field.columns), start.dtype)
+        merged[first] = start
         for rows in tiles:
-            found[rows] = self.at(field, rows, weights, known, s)
-        return found
+            merged[rows] = self.at(field, rows, weights, known, s)
+        return merged
 
-    def room(self, rows: int, columns: int, ranks: int, ask: Request) -> int:
-        """See Method."""
-        width = stored_dtype(ask.dtype).itemsize
+    def workspace(self, rows: int, columns: int, ranks: int, s: MergeSettings) -> int:
+        """See MergeKernel."""
+        width = DTYPES[s.dtype].size
         tiles = 16 * TILE * width * 2
-        if ask.rank == 0:
+        if ranks == 0:
             return 8 * columns * width
-        if ask.over == "factors":
+        if s.over == "factors":
             return tiles + 3 * (rows + columns) * ranks * width
-        cut = sketch.room(rows, columns, ask.rank, width) if ask.rank < min(rows, columns) else 0
+        cut = sketch.room(rows, columns, s.rank, width) if s.rank < min(rows, columns) else 0
         return tiles + rows * columns * width + 2 * (rows + columns) * ranks * width + cut
 
+    def meaning_of_factors(self, parts: Sequence[LowRank], s: MergeSettings) -> Merged:
+        """See MergeKernel."""
+        if s.over != "factors":
+            return super().meaning_of_factors(parts, s)
+        signed, roots = factor_weights(s.weights)
+        a = self._meant([part.a.reshape(len(part.a), -1) for part in parts], signed, s, 0)
+        b = self._meant([part.b.reshape(len(part.b), -1) for part in parts], roots, s, 1)
+        return a, b, np.zeros(2)
 
-def _cut(x: Array, rank: int) -> Found:
+    def meaning_of_tensors(self, xs: Sequence[Dense], s: MergeSettings) -> Dense:
+        """See MergeKernel."""
+        return self._referred([as_rows(x) for x in xs], s)
+
+    def _referred(self, xs: Sequence[Dense], s: MergeSettings) -> Dense:
+        return self._meant(xs, s.weights, s, 0)
+
+    def _meant(
+        self, xs: Sequence[Dense], weights: Sequence[float], s: MergeSettings, part: int
+    ) -> Dense:
+        """The reference on matrices that are part number `part` of a site."""
+        draws: dict[str, Sequence[Dense]] = {}
+        if self.draws:
+            field = matrices_field(xs, s.seeds, part)
+            whole = slice(0, field.rows)
+            draws["draws"] = [field.draws(index, whole) / 2**32 for index in range(len(xs))]
+        return np.asarray(self.reference(xs, weights=weights, **s.named, **draws))
+
+
+def as_rows(x: Array) -> Array:
+    """A tensor as a matrix: its first axis and the rest; a vector along any axis as one row."""
+    return x.reshape(1 if x.size == max(x.shape) else x.shape[0], -1)
+
+
+def factor_weights(weights: Sequence[float]) -> tuple[list[float], list[float]]:
+    """PEFT's weights of A and of B: √|w| on both, and the sign of w on A."""
+    roots = [math.sqrt(abs(weight)) for weight in weights]
+    return [math.copysign(root, w) for root, w in zip(roots, weights, strict=True)], roots
+
+
+def _cut(x: Array, rank: int) -> Merged:
     """A dense Δ as factors of a rank; whole where the rank is full, one of them the identity."""
     rows, columns = x.shape
     if rank >= min(rows, columns):
         eye = np.eye(min(rows, columns), dtype=x.dtype)
-        return (x, eye, _NO_COST) if rows <= columns else (eye, x, _NO_COST)
+        return (x, eye, np.zeros(2)) if rows <= columns else (eye, x, np.zeros(2))
     u, values, vt = truncated_svd(x, rank)
     root = np.sqrt(values) * np.where(u.max(axis=0) >= -u.min(axis=0), 1.0, -1.0)
     square = squared_norm(x)
@@ -146,8 +226,13 @@ def _cut(x: Array, rank: int) -> Found:
     return root[:, None] * vt, u * root, np.array([lost, math.sqrt(square)])
 
 
+# --- linear combinations ---------------------------------------------------------------------
+
+Coefficients = Callable[[Matrix, Sequence[float], MergeSettings], Matrix]
+
+
 @dataclass(frozen=True)
-class Combination:
+class Combination(MergeKernel):
     """A linear combination whose numbers are found at each site: it stays as low-rank as a sum.
 
     Attributes:
@@ -156,140 +241,115 @@ class Combination:
         rowwise: whether inner products are of rows of Δ instead.
     """
 
-    coefficients: Callable[[Matrix, Sequence[float], Settings], Matrix]
+    coefficients: Coefficients
     rowwise: bool = False
 
-    def merge(
-        self, parts: Sequence[Arrays], weights: Sequence[float], s: Settings, ask: Request
-    ) -> Found:
-        """See Method."""
-        gram = row_products(parts) if self.rowwise else inner_products(parts)
-        numbers = self.coefficients(gram, weights, s)
-        if parts[0].b is None:
-            flat = [part.a.astype(np.float64) for part in parts]
-            shaped = numbers.reshape(-1, len(parts)) if self.rowwise else numbers[None]
-            total = sum(c * x for c, x in zip(shaped[0], flat, strict=True))
-            return np.asarray(total), None, _NO_COST
+    def of_tensors(self, xs: Sequence[Array], s: MergeSettings) -> Array:
+        """See MergeKernel."""
+        flat = [x.astype(np.float64) for x in xs]
+        gram = products(flat, lambda x, y: float(np.sum(x * y)))
+        # A tensor is one row.
+        numbers = self.coefficients(gram[None] if self.rowwise else gram, s.weights, s).reshape(-1)
+        return np.asarray(sum(c * x for c, x in zip(numbers, flat, strict=True)))
+
+    def of_factors(self, parts: Sequence[LowRank], s: MergeSettings) -> Merged:
+        """See MergeKernel."""
+        gram = row_products(parts) if self.rowwise else products(parts, inner)
+        numbers = self.coefficients(gram, s.weights, s)
         columns = [
-            part.out.astype(np.float64) * part.scale * _along(numbers[..., i], part.out.ndim)
+            part.b.astype(np.float64) * part.scale * _along(numbers[..., i], part.b.ndim)
             for i, part in enumerate(parts)
         ]
         rows = [part.a.astype(np.float64) for part in parts]
-        return np.concatenate(rows), np.concatenate(columns, axis=1), _NO_COST
+        return np.concatenate(rows), np.concatenate(columns, axis=1), np.zeros(2)
 
-    def room(self, rows: int, columns: int, ranks: int, ask: Request) -> int:
-        """See Method."""
+    def workspace(self, rows: int, columns: int, ranks: int, s: MergeSettings) -> int:
+        """See MergeKernel."""
         return 8 * 6 * (rows + columns) * max(1, ranks)
 
 
-def _along(number: Any, dims: int) -> Any:
+def _along(number: Matrix, dims: int) -> Matrix:
     """A number for all of B, or one for each of its rows."""
     return number if np.ndim(number) == 0 else number.reshape(-1, *[1] * (dims - 1))
 
 
-def inner_products(parts: Sequence[Arrays]) -> Matrix:
-    """⟨Δᵢ, Δⱼ⟩ for all pairs, from the factors."""
-    found = np.zeros((len(parts), len(parts)))
-    for i, one in enumerate(parts):
-        for j, other in enumerate(parts[: i + 1]):
-            found[i, j] = found[j, i] = inner(one, other)
-    return found
+def products(xs: Sequence[T], product: Callable[[T, T], float]) -> Matrix:
+    """⟨xᵢ, xⱼ⟩ for all pairs."""
+    gram = np.zeros((len(xs), len(xs)))
+    for i, x in enumerate(xs):
+        for j, y in enumerate(xs[: i + 1]):
+            gram[i, j] = gram[j, i] = product(x, y)
+    return gram
 
 
-def row_products(parts: Sequence[Arrays]) -> Matrix:
-    """⟨row of Δᵢ, row of Δⱼ⟩ for all pairs and rows, from the factors: (out, n, n). The gains of
-    (IA)³ are one row."""
-    if parts[0].b is None:
-        flat = np.stack([part.a.astype(np.float64).reshape(-1) for part in parts])
-        return (flat @ flat.T)[None]
-    stacked = np.concatenate([_rows(part) for part in parts])
+def row_products(parts: Sequence[LowRank]) -> Matrix:
+    """⟨row of Δᵢ, row of Δⱼ⟩ for all pairs and rows, from the factors: (out, n, n)."""
+    stacked = np.concatenate([flat_rows(part) for part in parts])
     # Rows of B·Rᵀ have the products of the rows of B·A, and are short.
     r = triangle(stacked.T).r
     cut = np.cumsum([part.a.shape[0] for part in parts])[:-1]
     sides = np.split(r, cut, axis=1)
-    short = np.stack([_columns(p) @ side.T for p, side in zip(parts, sides, strict=True)])
+    short = np.stack([flat_columns(p) @ side.T for p, side in zip(parts, sides, strict=True)])
     return np.asarray(np.einsum("iok,jok->oij", short, short))
 
 
-def _rows(part: Arrays) -> Matrix:
+def flat_rows(part: LowRank) -> Matrix:
     """A as a matrix, in float64."""
     return part.a.reshape(part.a.shape[0], -1).astype(np.float64)
 
 
-def _columns(part: Arrays) -> Matrix:
+def flat_columns(part: LowRank) -> Matrix:
     """s·B as a matrix, in float64."""
-    return part.out.reshape(part.out.shape[0], -1).astype(np.float64) * part.scale
+    return part.b.reshape(part.b.shape[0], -1).astype(np.float64) * part.scale
+
+
+# --- new factors -----------------------------------------------------------------------------
+
+Pairs: TypeAlias = "Sequence[tuple[Matrix, Matrix]]"
+"""A (r, in) and s·B (out, r) of each adapter at a site."""
+
+Make = Callable[[Pairs, Sequence[float], MergeSettings], tuple[Matrix, Matrix]]
 
 
 @dataclass(frozen=True)
-class Factorised:
+class Factorised(MergeKernel):
     """A method that makes factors from factors.
 
     Attributes:
-        make: from the pairs (A, s·B) as float64 matrices, the weights, the settings, and the rank
-            asked for: A (k, in) and B (out, k), of that rank or less.
+        make: from the pairs (A, s·B) as float64 matrices, the weights and the settings: A (k, in)
+            and B (out, k), of the rank in the settings or less.
+        from_pairs: whether the reference takes pairs (A, s·B) and not dense tensors.
+        draws: whether it takes a number that is drawn.
     """
 
-    make: Callable[[Sequence[tuple[Matrix, Matrix]], Sequence[float], Settings, int], Any]
+    make: Make
+    from_pairs: bool = False
+    draws: bool = False
 
-    def merge(
-        self, parts: Sequence[Arrays], weights: Sequence[float], s: Settings, ask: Request
-    ) -> Found:
-        """See Method."""
-        pairs = [(_rows(part), _columns(part)) for part in parts]
-        a, b = self.make(pairs, weights, s, ask.rank)
-        if len(a) > ask.rank:  # more parts than a matrix of this shape has
-            a, b, _ = _cut(b @ a, ask.rank)
-        more = ask.rank - a.shape[0]
-        return np.pad(a, ((0, more), (0, 0))), np.pad(b, ((0, 0), (0, more))), _NO_COST
+    def of_tensors(self, xs: Sequence[Array], s: MergeSettings) -> Array:
+        """See MergeKernel."""
+        raise AssertionError("this method is for LoRA alone")
 
-    def room(self, rows: int, columns: int, ranks: int, ask: Request) -> int:
-        """See Method."""
+    def of_factors(self, parts: Sequence[LowRank], s: MergeSettings) -> Merged:
+        """See MergeKernel."""
+        pairs = [(flat_rows(part), flat_columns(part)) for part in parts]
+        a, b = self.make(pairs, s.weights, s)
+        if len(a) > s.rank:  # more parts than a matrix of this shape has
+            a, b, _ = _cut(b @ a, s.rank)
+        more = s.rank - a.shape[0]
+        return np.pad(a, ((0, more), (0, 0))), np.pad(b, ((0, 0), (0, more))), np.zeros(2)
+
+    def workspace(self, rows: int, columns: int, ranks: int, s: MergeSettings) -> int:
+        """See MergeKernel."""
         return 8 * 8 * ((rows + columns) * max(1, ranks) + ranks * ranks)
 
+    def meaning_of_factors(self, parts: Sequence[LowRank], s: MergeSettings) -> Merged:
+        """See MergeKernel."""
+        if not self.from_pairs:
+            return super().meaning_of_factors(parts, s)
+        pairs = [(flat_rows(part), flat_columns(part)) for part in parts]
+        return best_factors(self._referred(pairs, s), s.rank)
 
-def merged(ask: Request, arrays: Sequence[Array], numbers: Sequence[float]) -> tuple[Array, ...]:
-    """The results of a step `merge`.
-
-    Args:
-        ask: what it asks for.
-        arrays: of each adapter A and B, or the gains of (IA)³, and its statistics.
-        numbers: of each adapter the weight, of each the scale, of each the seed, and the settings'.
-    """
-    gains = ask.rank == 0
-    step = (1 if gains else 2) + ask.statistics
-    count = len(arrays) // step
-    weights, scales, seeds = (numbers[i * count : (i + 1) * count] for i in range(3))
-    settings = {**dict(zip(ask.numbers, numbers[3 * count :], strict=True)), **dict(ask.words)}
-    settings["seeds"] = seeds
-    rows = [arrays[first : first + step] for first in range(0, len(arrays), step)]
-    settings["statistics"] = [row[step - ask.statistics :] for row in rows]
-    parts = [
-        Arrays(row[0], None) if gains else Arrays(row[0], row[1], scale)
-        for row, scale in zip(rows, scales, strict=True)
-    ]
-    a, b, cost = METHODS[ask.name].merge(parts, weights, settings, ask)
-    if b is None:
-        return (a, cost)
-    return (
-        a.reshape(-1, *arrays[0].shape[1:]),
-        b.reshape(arrays[1].shape[0], -1, *arrays[1].shape[2:]),
-        cost,
-    )
-
-
-def results(ask: Request, shapes: Sequence[tuple[int, ...]]) -> int:
-    """Elements of the results of a step `merge`."""
-    if ask.rank == 0:
-        return math.prod(shapes[0])
-    return ask.rank * (shapes[1][0] + math.prod(shapes[0][1:]))
-
-
-def room(ask: Request, shapes: Sequence[tuple[int, ...]]) -> int:
-    """The most bytes that a step `merge` takes beside its arguments and its results."""
-    if ask.rank == 0:
-        return METHODS[ask.name].room(1, math.prod(shapes[0]), 0, ask)
-    rows, columns = shapes[1][0], math.prod(shapes[0][1:])
-    ranks = sum(shape[0] for shape in shapes[:: 2 + ask.statistics])
-    copies = 8 * results(ask, shapes)
-    return copies + METHODS[ask.name].room(rows, columns, ranks, ask)
+    def _referred(self, xs: Sequence[Any], s: MergeSettings) -> Dense:
+        draw = {"draw": int(drawn((int(s.seeds[0]), 0), 0, 8)[0])} if self.draws else {}
+        return np.asarray(self.reference(xs, weights=s.weights, **s.named, **draw))

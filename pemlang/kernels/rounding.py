@@ -10,17 +10,15 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 
-import numpy as np
-from numpy.typing import NDArray
-
-from pemlang.diagnostics import Fault
-from pemlang.tensorfiles.dtypes import DTYPES, Array, decoded, too_large, too_small
+from pemlang.failures import Failure, TooLarge, TooSmall
+from pemlang.lazy import numpy as np
+from pemlang.tensorfiles.dtypes import FLOATS, Array, Bits, decoded
 
 WORTH_SAYING = 0.01
 """A relative change by rounding that a reader is told of."""
 
 
-class NotFinite(Exception):
+class ResultNotFinite(Exception):
     """A result is infinite or NaN before it is rounded: an input is, or a step was too large."""
 
 
@@ -67,10 +65,10 @@ class Size:
         self.top = max(self.top, other.top)
         self.some |= other.some
 
-    def fault(self, dtype: str) -> Fault | None:
-        """PEM0503 for a tensor whose digits would be lost."""
-        lost = not self.fine and self.some and self.top < 16 * DTYPES[dtype].step
-        return too_small(dtype) if lost else None
+    def failure(self, dtype: str) -> Failure | None:
+        """What is wrong with a tensor whose digits would be lost."""
+        lost = not self.fine and self.some and self.top < 16 * FLOATS[dtype].step
+        return TooSmall(dtype) if lost else None
 
 
 @dataclass
@@ -84,18 +82,18 @@ class Seen:
 def settled(square: float, count: int, dtype: str, around: float) -> Seen | None:
     """What `look` sees of some numbers by the sum of their squares alone; None where that does
     not settle it."""
-    known = DTYPES[dtype]
-    noise = count * known.step**2
-    bound = 2.0 ** (-2 * known.bits) * square + noise / 4
+    layout = FLOATS[dtype]
+    noise = count * layout.step**2
+    bound = 2.0 ** (-2 * layout.bits) * square + noise / 4
     certain = (
         around == 0
-        and max(4096 * noise, 1e-30) <= square <= min(known.largest, 1e150) ** 2
+        and max(4096 * noise, 1e-30) <= square <= min(layout.largest, 1e150) ** 2
         and bound <= WORTH_SAYING**2 * square
     )
     return Seen(Rounding(0.0, square, True), Size(fine=True)) if certain else None
 
 
-def look(exact: Array, bits: NDArray[np.generic], dtype: str, around: float = 0.0) -> Seen:
+def look(exact: Array, bits: Bits, dtype: str, around: float = 0.0) -> Seen:
     """Hold rounded numbers to the exact ones.
 
     Args:
@@ -105,20 +103,20 @@ def look(exact: Array, bits: NDArray[np.generic], dtype: str, around: float = 0.
         around: what was added before rounding: 1 for the gains of (IA)³, of which l − 1 counts.
 
     Raises:
-        NotFinite: a number is infinite or NaN.
-        Fault: PEM0503 one is too large for the dtype.
+        ResultNotFinite: a number is infinite or NaN.
+        TooLarge: one is too large for the dtype.
     """
-    found = settled(float(np.dot(exact, exact)), exact.size, dtype, around)
-    if found is not None:
-        return found
+    seen = settled(float(np.dot(exact, exact)), exact.size, dtype, around)
+    if seen is not None:
+        return seen
     if not exact.any():
         return Seen()
     if not np.isfinite(exact).all():
-        raise NotFinite
+        raise ResultNotFinite
     wide = exact.astype(np.float64)
     read = decoded(bits, dtype, "F64")
     if not np.isfinite(read).all():
-        raise too_large(dtype)
+        raise TooLarge(dtype)
     top, some = float(np.abs(read).max()), True
     read -= around
     lost = float(np.sum((read - wide) ** 2))

@@ -8,10 +8,9 @@ those of a sparse Δ do; there a subspace iteration would not.
 
 from __future__ import annotations
 
-import numpy as np
-
 from pemlang.kernels.fields import TILE, drawn
 from pemlang.kernels.lowrank import Matrix
+from pemlang.lazy import numpy as np
 from pemlang.tensorfiles.dtypes import Array
 
 SMALL = 512
@@ -21,6 +20,9 @@ TOLERANCE = 1e-3
 """How much more than the least possible the residual ‖x − x_k‖ may be, relative to it."""
 
 ROUNDS = 10
+
+PASSES = 6
+"""Over the matrix, forth and back, that it takes as a rule."""
 
 
 def truncated_svd(x: Array, rank: int) -> tuple[Matrix, Matrix, Matrix]:
@@ -32,9 +34,9 @@ def truncated_svd(x: Array, rank: int) -> tuple[Matrix, Matrix, Matrix]:
     k = min(rank, *x.shape)
     width = k + 8
     if min(x.shape) > max(SMALL, 3 * width):
-        found = _krylov(x, k, width)
-        if found is not None:
-            return found
+        decomposition = _krylov(x, k, width)
+        if decomposition is not None:
+            return decomposition
     if min(x.shape) > SMALL:
         return _by_gram(x, k)
     u, values, vt = np.linalg.svd(x.astype(np.float64), full_matrices=False)

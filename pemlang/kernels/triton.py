@@ -13,9 +13,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pemlang.kernels.program import Instr, Program, loaded, slot, stored
+from pemlang.kernels.program import Program
+from pemlang.kernels.steps.elements import Load
+from pemlang.kernels.steps.results import Store
+from pemlang.tensorfiles.dtypes import DTYPES, FLOATS
 
-VERSION = 1
+VERSION = 2
 """Of the text that a program gives; part of the name it is kept under."""
 
 MOST_TENSORS = 400
@@ -28,20 +31,16 @@ def from_bf16(bits):
     """float32 of bf16: its upper half."""
     return (bits.to(tl.int32) << 16).to(tl.float32, bitcast=True)
 ''',
-    "from_e5m2": '''\
+    "from_f8": '''\
 @triton.jit
-def from_e5m2(bits):
-    """float32 of f8_e5m2: the upper half of a float16."""
-    return (bits.to(tl.int16) << 8).to(tl.float16, bitcast=True).to(tl.float32)
-''',
-    "from_e4m3": '''\
-@triton.jit
-def from_e4m3(bits):
-    """float32 of f8_e4m3: a float16 with an exponent that is 8 less, but for NaN."""
+def from_f8(bits, SHIFT: tl.constexpr, POWER: tl.constexpr, LAST: tl.constexpr):
+    """float32 of an 8-bit float, by way of float16, whose exponent is at least as wide: POWER
+    makes up for what that is more. Codes after LAST are NaN, where those of float16 are not.
+    """
     wide = bits.to(tl.int16)
-    half = ((wide & 0x80) << 8) | ((wide & 0x7F) << 7)
-    number = half.to(tl.float16, bitcast=True).to(tl.float32) * 256.0
-    return tl.where((wide & 0x7F) == 0x7F, float("nan"), number)
+    half = ((wide & 0x80) << 8) | ((wide & 0x7F) << SHIFT)
+    number = half.to(tl.float16, bitcast=True).to(tl.float32) * POWER
+    return tl.where((wide & 0x7F) > LAST, float("nan"), number)
 ''',
     "to_odd": '''\
 @triton.jit
@@ -89,22 +88,6 @@ def sign(x):
 ''',
 }
 
-_LOADED = {"BF16": "from_bf16({})", "F8_E5M2": "from_e5m2({})", "F8_E4M3": "from_e4m3({})",
-           "F16": "{}.to(tl.float32)"}  # fmt: skip
-
-_NARROW = {
-    "BF16": "to_bf16({})",
-    "F16": "{}.to(tl.float16)",
-    "F8_E5M2": "to_f8({}, 21, 113, 128.0, 123)",
-    "F8_E4M3": "to_f8({}, 20, 121, 16384.0, 126)",
-}
-
-_WORDS = {
-    "add": "{0} + {1}", "sub": "{0} - {1}", "mul": "{0} * {1}", "scale": "{c} * {0}",
-    "fma": "{1} + {c} * {0}", "abs": "tl.abs({0})", "sign": "sign({0})", "less": "{0} < {1}",
-    "equal": "{0} == {1}", "select": "tl.where({0}, {1}, {2})",
-}  # fmt: skip
-
 _HEAD = '''\
 """A kernel of pemlang:
 
@@ -129,7 +112,7 @@ def kernel(
 
 def runs_on_gpu(program: Program) -> bool:
     """Whether a program has a Triton kernel."""
-    tensors = sum(1 + (i.op == "store") for i in program.instrs if i.op in ("load", "store"))
+    tensors = len(program.loads) + 2 * len(program.stores)
     return program.elementwise and not program.reduces and tensors <= MOST_TENSORS
 
 
@@ -148,85 +131,83 @@ def triton_source(program: Program) -> str:
     - how many elements there are, and BLOCK, the elements of one instance: a power of two.
     """
     assert runs_on_gpu(program)
-    names, body = "\n    ".join(_names(program)), "\n    ".join(_body(program))
-    text = _KERNEL.format(names=names, body=body)
+    kernel = TritonKernel(program)
+    text = _KERNEL.format(names="\n    ".join(_names(program)), body="\n    ".join(kernel.lines))
     used = [helper for name, helper in _HELPERS.items() if f"{name}(" in text]
     return "\n\n".join([_HEAD.format(listing=program), *used, text])
 
 
 def _names(program: Program) -> Iterator[str]:
     """The tensors a kernel takes, a line for each kind."""
-    ins, outs = len(loaded(program)), len(stored(program))
-    for kind, count in (("in", ins), ("out", outs), ("exact", outs)):
+    inputs, outputs = len(program.loads), len(program.stores)
+    for kind, count in (("in", inputs), ("out", outputs), ("exact", outputs)):
         if count:
             yield " ".join(f"{kind}{index}," for index in range(count))
 
 
-def _work(dtype: str) -> str:
-    """What a value of a dtype is held in."""
-    return "F64" if dtype == "F64" else "F32"
+class TritonKernel:
+    """The statements of a kernel.
+
+    Attributes:
+        lines: constants first, then one for each step but stores, which take several.
+    """
+
+    def __init__(self, program: Program) -> None:
+        self._constants: dict[str, str] = {}
+        self._watched = False
+        body: list[str] = []
+        for number, step in enumerate(program.steps):
+            args = [f"v{arg}" for arg in step.args]
+            if isinstance(step, Store):
+                body += self._store(step, args[0])
+                continue
+            body.append(f"v{number} = {step.triton(self, args)}")
+            if isinstance(step, Load) and not program.linear:  # a comparison, say, would hide it
+                test = f'tl.abs(v{number}) < float("inf")'
+                body.append(f"finite = finite & ({test})" if self._watched else f"finite = {test}")
+                self._watched = True
+        self.lines = [*(self._constants[name] for name in sorted(self._constants)), *body]
+
+    def load(self, slot: int, dtype: str) -> str:
+        """Numbers of an input slot; those of narrow dtypes as float32."""
+        read = f"tl.load(in{slot} + at, mask=here)"
+        if dtype == "BF16":
+            return f"from_bf16({read})"
+        if DTYPES[dtype].size == 1:
+            layout = FLOATS[dtype]
+            assert layout.exponent == 5 or not layout.infinite
+            last = 0x7F if layout.infinite else layout.last
+            return f"from_f8({read}, {11 - layout.bits}, {2.0 ** (15 - layout.bias)}, {last})"
+        return f"{read}.to(tl.float32)" if dtype == "F16" else read
+
+    def constant(self, slot: int, dtype: str) -> str:
+        """A constant, rounded to a precision."""
+        work = "f64" if dtype == "F64" else "f32"
+        name = f"c{slot}_{work}"
+        self._constants[name] = f"{name} = tl.load(c_{work} + {slot})"
+        return name
+
+    def _store(self, step: Store, value: str) -> Iterator[str]:
+        """Write the exact numbers, and round them once."""
+        slot, work = step.output, step.exact_dtype
+        exact = f'tl.where(finite, {value}, float("nan"))' if self._watched else value
+        yield f"tl.store(exact{slot} + at, {exact}, mask=here)"
+        whole = value
+        if step.around is not None:
+            whole = f"w{slot}"
+            yield f"{whole} = {value} + {self.constant(step.around, work)}"
+        yield f"tl.store(out{slot} + at, {_narrowed(whole, work, step.dtype)}, mask=here)"
 
 
-def _body(program: Program) -> Iterator[str]:
-    """The statements of a kernel, one for each step but stores, which take several."""
-    yield from _constants(program)
-    watched: list[str] = []
-    for index, instr in enumerate(program.instrs):
-        if instr.op == "store":
-            yield from _store(program, instr, bool(watched))
-            continue
-        yield f"v{index} = {_value(program, instr)}"
-        if instr.op == "load" and not program.linear:  # a comparison, say, would hide it
-            test = f'tl.abs(v{index}) < float("inf")'
-            yield f"finite = finite & ({test})" if watched else f"finite = {test}"
-            watched.append(instr.attrs[0])
-
-
-def _constants(program: Program) -> Iterator[str]:
-    """Each constant in each precision it is used in."""
-    used = {_constant(program, i) for i in program.instrs} - {""}
-    for name in sorted(used):
-        number, dtype = name.removeprefix("c").split("_")
-        yield f"{name} = tl.load(c_{dtype} + {number})"
-
-
-def _constant(program: Program, instr: Instr) -> str:
-    """The name of the constant of a step, rounded to the precision the step is done in."""
-    found = [attr for attr in instr.attrs if str(attr)[0] == "c"]
-    dtype = program.instrs[instr.args[0]].dtype if instr.op == "store" else instr.dtype
-    return f"{found[0]}_{_work(dtype).lower()}" if found else ""
-
-
-def _value(program: Program, instr: Instr) -> str:
-    args = [f"v{arg}" for arg in instr.args]
-    match instr.op:
-        case "load":
-            read = f"tl.load({instr.attrs[0]} + at, mask=here)"
-            return _LOADED.get(instr.dtype, "{}").format(read)
-        case "cast":
-            return f"{args[0]}.to(tl.float{instr.dtype[1:]})"
-        case "const":
-            return f"tl.broadcast_to({_constant(program, instr)}, (BLOCK,))"
-        case "div" if instr.dtype == "F32":  # `/` may be off by two units in the last place
-            return f"tl.math.div_rn({args[0]}, {args[1]})"
-        case "div":
-            return f"{args[0]} / {args[1]}"
-    return _WORDS[instr.op].format(*args, c=_constant(program, instr))
-
-
-def _store(program: Program, instr: Instr, watched: bool) -> Iterator[str]:
-    """Write the exact numbers, and round them once."""
-    name, around = f"v{instr.args[0]}", _constant(program, instr)
-    number = slot(instr.attrs[0])
-    exact = f'tl.where(finite, {name}, float("nan"))' if watched else name
-    yield f"tl.store(exact{number} + at, {exact}, mask=here)"
-    whole, work = name, _work(program.instrs[instr.args[0]].dtype)
-    if around:
-        whole = f"w{number}"
-        yield f"{whole} = {name} + {around}"
-    if instr.dtype in _NARROW:
-        narrow = f"to_odd({whole})" if work == "F64" else whole
-        bits = _NARROW[instr.dtype].format(narrow)
-    else:
-        bits = f"{whole}.to(tl.float{instr.dtype[1:]})"
-    yield f"tl.store({instr.attrs[0]} + at, {bits}, mask=here)"
+def _narrowed(value: str, work: str, dtype: str) -> str:
+    """A number of a work dtype as the bits of a file's, rounded once."""
+    layout = FLOATS[dtype]
+    if layout.bits >= 24:
+        return f"{value}.to(tl.float{dtype[1:]})"
+    narrow = f"to_odd({value})" if work == "F64" else value
+    if dtype == "BF16":
+        return f"to_bf16({narrow})"
+    if dtype == "F16":
+        return f"{narrow}.to(tl.float16)"
+    lost, least = 24 - layout.bits, 128 - layout.bias
+    return f"to_f8({narrow}, {lost}, {least}, {2.0 ** (least + lost - 127)}, {layout.last})"

@@ -3,333 +3,348 @@ over, the files they write, and the most memory that takes."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from pemlang.diagnostics import Fault
-from pemlang.formats.peft import statistics_at
-from pemlang.formats.peft_layout import PeftLayout, Tensor, peft_layout
-from pemlang.graph.node import Node
-from pemlang.graph.normal import adapter_type
-from pemlang.kernels.program import Builder, Piece, Program, slot
-from pemlang.lower.evaluate import Evaluator
-from pemlang.modules.factors import Factors, zeros
-from pemlang.ops.record import Cut
-from pemlang.tensorfiles.reader import Source, source, statistic
-from pemlang.tensorfiles.safetensors import ITEM_SIZE, new_header
+from pemlang.execute.result import OutputFailed
+from pemlang.formats.adapter import Adapter
+from pemlang.formats.record import AdapterSpec, Format, OutputLayout, output_format
+from pemlang.graph.lowering import Truncation
+from pemlang.graph.node import AdapterNode, Leaf, adapters_of
+from pemlang.kernels.builder import Builder, KernelCall
+from pemlang.kernels.plan import (
+    FusedLoop,
+    HeadCopy,
+    NumberSink,
+    OutputFile,
+    Plan,
+    Sink,
+    SiteCall,
+    TensorPlace,
+    TensorSink,
+)
+from pemlang.kernels.program import Program
+from pemlang.lower.lowering import Lowering
+from pemlang.modules import Shapes, SiteValues
+from pemlang.modules.record import SiteBuilder
+from pemlang.tensorfiles.dtypes import DTYPES
+from pemlang.tensorfiles.reference import TensorRef
+from pemlang.tensorfiles.safetensors import new_header
 
 
 @dataclass(frozen=True)
-class Wanted:
+class OutputRequest:
     """An adapter to be made.
 
     Attributes:
-        evaluator: of its graph.
+        lowering: of its graph.
         node: the adapter.
         leaves: what it is made from.
         heads: leaves with equal heads; the first one's are kept.
         dtype: of the factors; the inputs' own when None.
-        metadata: of its safetensors file.
+        metadata: of its tensors' file.
+        format: of its files; that of its inputs when None.
     """
 
-    evaluator: Evaluator
-    node: Node
-    leaves: Sequence[Node]
-    heads: Sequence[Node]
+    lowering: Lowering
+    node: AdapterNode
+    leaves: Sequence[Leaf]
+    heads: Sequence[Leaf]
     dtype: str | None
     metadata: Mapping[str, str]
+    format: Format | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Sink:
-    """Where a program writes: a tensor of an output."""
+@dataclass(frozen=True)
+class TruncationKey:
+    """What a truncation is known by: the key of its node, its site, and how far the rank came
+    down."""
 
-    output: int
-    tensor: int
-
-
-@dataclass(frozen=True, slots=True)
-class CutSink:
-    """Where a program says what a truncation of an output costs."""
-
-    output: int
-    node: Node
+    node: str
     site: str
     by: int
 
 
-class Failed(Exception):
-    """Something is wrong with one output: a Fault, or an OSError."""
+@dataclass(frozen=True)
+class PlannedOutput:
+    """An output, but for the numbers in its tensors.
 
-    def __init__(self, output: int, error: Exception) -> None:
-        super().__init__(output)
-        self.output, self.error = output, error
+    Attributes:
+        format, layout: its files.
+        ranks: the rank at each site that is written; 0 of what has none.
+        heads: adapters whose heads have to be equal.
+        idle: it does nothing whatever its tensors hold: every coefficient or scale is zero.
+    """
+
+    format: Format
+    layout: OutputLayout
+    ranks: Mapping[str, int]
+    heads: Sequence[Adapter]
+    idle: bool
 
 
 @dataclass(frozen=True)
-class OutputPlan:
-    """One file of tensors.
+class BuildPlan:
+    """What a build does: for whatever runs it, and for whoever asked for it."""
 
-    Attributes:
-        layout: its tensors and its config.
-        header: its first bytes.
-        starts: where each tensor begins.
-        size: of the file.
-    """
-
-    layout: PeftLayout
-    header: bytes
-    starts: Sequence[int]
-    size: int
+    plan: Plan
+    outputs: Sequence[PlannedOutput]
 
 
-@dataclass
-class Span:
-    """Tensors that lie one after the other in every input and every output and have one program:
-    one loop.
-
-    Attributes:
-        pieces: the tensors with the number of elements in each.
-        program, consts: what to do.
-        inputs: the first tensor's sources.
-        outputs: the first tensor's output and its first byte there.
-        count: elements in all.
-    """
-
-    pieces: list[tuple[Piece, int]]
-    program: Program
-    consts: tuple[float, ...]
-    inputs: tuple[Source, ...]
-    outputs: tuple[tuple[int, int], ...]
-    count: int
-
-
-@dataclass(frozen=True)
-class Copy:
-    """A head: bytes kept as they are, if all adapters of an output agree on them.
-
-    Attributes:
-        output, tensor: where it goes.
-        sources: the same tensor in each adapter.
-    """
-
-    output: int
-    tensor: int
-    sources: tuple[Source, ...]
-
-
-@dataclass
-class Plan:
-    """All of a build.
-
-    Attributes:
-        outputs: the files.
-        spans: loops over elements.
-        sites: programs over the whole tensors of one site.
-        copies: heads.
-    """
-
-    outputs: list[OutputPlan]
-    spans: list[Span] = field(default_factory=list)
-    sites: list[Piece] = field(default_factory=list)
-    copies: list[Copy] = field(default_factory=list)
-
-    def tensor(self, sink: Sink) -> Tensor:
-        """The tensor that a program writes to."""
-        return self.outputs[sink.output].layout.tensors[sink.tensor]
-
-    def start(self, sink: Sink) -> int:
-        """Its first byte."""
-        return self.outputs[sink.output].starts[sink.tensor]
-
-
-def make_plan(wanted: Sequence[Wanted]) -> Plan:
+def make_plan(requests: Sequence[OutputRequest]) -> BuildPlan:
     """The plan of some outputs. One program serves all outputs at a site, so that they share what
     they read, and all sites whose tensors are alike.
 
     Raises:
-        Failed: PEM0421 two layers of one nn.MultiheadAttention that differ; and what is wrong with
+        OutputFailed: a format that cannot say what an output is (PEM0421), and what is wrong with
             tensors that measured numbers and energies are read from.
     """
-    groups = [_Group(sites, wanted) for sites in _alike(wanted)]
-    plan = Plan([])
-    for index, one in enumerate(wanted):
-        factors = {
-            site: group.factors[index]
+    groups = [_SiteGroup(sites, requests) for sites in _alike(requests)]
+    planned, files = [], []
+    for index, request in enumerate(requests):
+        values = {
+            site: group.values[index]
             for group in groups
-            if index in group.factors
+            if index in group.values
             for site in group.sites
         }
         try:
-            plan.outputs.append(_output(one, dict(sorted(factors.items()))))
+            planned.append(_planned(request, dict(sorted(values.items()))))
         except Fault as fault:
-            raise Failed(index, fault) from None
-    places = [_places_of(one) for one in plan.outputs]
-    pieces = [piece for group in groups for piece in group.pieces(plan, places)]
-    plan.spans = _spans(plan, [piece for piece in pieces if piece.program.elementwise])
-    plan.sites = [piece for piece in pieces if not piece.program.elementwise]
-    for index, output in enumerate(plan.outputs):
+            raise OutputFailed(index, fault) from None
+        files.append(_file(planned[-1].layout, request.metadata))
+    places = [_numbers(output.layout) for output in planned]
+    frame = Plan(tuple(files))
+    calls = [call for group in groups for call in group.calls(planned, places)]
+    plan = replace(
+        frame,
+        loops=tuple(joined_loops(frame, [call for call in calls if call.program.elementwise])),
+        sites=tuple(call for call in calls if not call.program.elementwise),
+        copies=tuple(_copies(planned)),
+    )
+    return BuildPlan(plan, planned)
+
+
+def _alike(requests: Sequence[OutputRequest]) -> list[list[str]]:
+    """The sites of all outputs, those together that one program will do for."""
+    groups: dict[Hashable, list[str]] = {}
+    for site in sorted({site for request in requests for site in request.node.shapes}):
+        key = tuple(
+            request.lowering.alike(request.node, site) if site in request.node.shapes else None
+            for request in requests
+        )
+        groups.setdefault(key, []).append(site)
+    return list(groups.values())
+
+
+def _numbers(layout: OutputLayout) -> dict[tuple[str | None, str], int]:
+    """The number of each factor's tensor."""
+    return {(t.site, t.factor): number for number, t in enumerate(layout.tensors)}
+
+
+def _planned(request: OutputRequest, values: Mapping[str, SiteValues]) -> PlannedOutput:
+    """What the files of an output are, from its parameters at each site where it is not zero."""
+    node, type_ = request.node, request.node.type
+    inputs, heads = adapters_of(request.leaves), adapters_of(request.heads)
+    is_zero = not values
+    if is_zero:  # an adapter without tensors would not load
+        ranks = {site: 1 if type_.record(site).ranked else 0 for site in type_.shapes}
+        scales = dict.fromkeys(ranks, 1.0)
+    else:
+        ranks = {site: part.rank for site, part in values.items()}
+        scales = {site: node.scales.get(site, 1.0) for site in ranks}
+    record = request.format or output_format(inputs)
+    spec = AdapterSpec(
+        Shapes({site: type_.shapes[site] for site in ranks}),
+        ranks,
+        scales,
+        type_.base,
+        type_.fan_in_fan_out,
+        request.dtype or default_dtype(inputs),
+        inputs,
+        heads,
+    )
+    idle = is_zero or (type_.is_lora and not any(scales.values()))
+    return PlannedOutput(record, record.layout(spec), ranks, heads, idle)
+
+
+def default_dtype(adapters: Sequence[Adapter]) -> str:
+    """The inputs' dtype where they share one; else the widest, at least F32.
+
+    A zero made from nothing is F32.
+    """
+    dtypes = frozenset[str]().union(*(adapter.layout.dtypes for adapter in adapters))
+    if len(dtypes) == 1:
+        return next(iter(dtypes))
+    return "F64" if "F64" in dtypes else "F32"
+
+
+def _file(layout: OutputLayout, metadata: Mapping[str, str]) -> OutputFile:
+    header, starts, size = new_header(((t.key, t.dtype, t.shape) for t in layout.tensors), metadata)
+    tensors = tuple(
+        TensorPlace(tensor.key, tensor.dtype, tensor.shape, start, tensor.factor)
+        for tensor, start in zip(layout.tensors, starts, strict=True)
+    )
+    return OutputFile(header, tensors, size)
+
+
+def _copies(planned: Sequence[PlannedOutput]) -> Iterator[HeadCopy]:
+    for index, output in enumerate(planned):
         for number, tensor in enumerate(output.layout.tensors):
             if tensor.site is None:
-                sources = tuple(source(head, tensor.what) for head in output.layout.heads)
-                plan.copies.append(Copy(index, number, sources))
-    return plan
+                sources = tuple(adapter.reference(tensor.factor) for adapter in output.heads)
+                yield HeadCopy(index, number, sources)
 
 
-def _alike(wanted: Sequence[Wanted]) -> list[list[str]]:
-    """The sites of all outputs, those together that one program will do for."""
-    found: dict[Hashable, list[str]] = {}
-    for site in sorted({site for one in wanted for site in adapter_type(one.node).shapes}):
-        key = tuple(
-            one.evaluator.alike(one.node, site) if site in adapter_type(one.node).shapes else None
-            for one in wanted
-        )
-        found.setdefault(key, []).append(site)
-    return list(found.values())
-
-
-def _places_of(output: OutputPlan) -> dict[tuple[str | None, str], int]:
-    """The number of each factor's tensor."""
-    return {(t.site, t.what): number for number, t in enumerate(output.layout.tensors)}
-
-
-def _output(one: Wanted, factors: Mapping[str, Factors]) -> OutputPlan:
-    layout = peft_layout(one.node, one.leaves, one.heads, one.dtype, factors)
-    said = [(tensor.key, tensor.dtype, tensor.shape) for tensor in layout.tensors]
-    return OutputPlan(layout, *new_header(said, one.metadata))
-
-
-class _Group:
+class _SiteGroup:
     """Sites that one program will do for; it is made at the first of them.
 
     Attributes:
         sites: their names.
-        factors: by output, its parameters there; none where it is zero or has no such site.
+        values: by output, its parameters there; none where it is zero or has no such site.
     """
 
-    def __init__(self, sites: Sequence[str], wanted: Sequence[Wanted]) -> None:
-        self.sites, self._wanted = sites, wanted
-        self.factors: dict[int, Factors] = {}
-        self._builder = Builder()
-        for index, one in enumerate(wanted):
-            if sites[0] in adapter_type(one.node).shapes:
-                self._lower(index, one)
+    def __init__(self, sites: Sequence[str], requests: Sequence[OutputRequest]) -> None:
+        self.sites, self._requests = sites, requests
+        self.values: dict[int, SiteValues] = {}
+        self._builder: SiteBuilder = Builder()
+        for index, request in enumerate(requests):
+            if sites[0] in request.node.shapes:
+                self._lower(index, request)
 
-    def _lower(self, index: int, one: Wanted) -> None:
-        cuts: dict[Node, Cut] = {}
+    def _lower(self, index: int, request: OutputRequest) -> None:
+        truncations: dict[AdapterNode, Truncation] = {}
+        site = self.sites[0]
         try:
-            [part] = one.evaluator.lower(self._builder, [one.node], self.sites[0], cuts)
+            [part] = request.lowering.lower(self._builder, [request.node], site, truncations)
         except Fault as fault:
-            raise Failed(index, fault) from None
+            raise OutputFailed(index, fault) from None
         if part is not None:
-            self.factors[index] = part
-        for node, cut in cuts.items():
-            self._builder.report(cut.cost, CutSink(index, node, self.sites[0], cut.by))
+            self.values[index] = part
+        for node, truncation in truncations.items():
+            key = TruncationKey(node.key, site, truncation.by)
+            self._builder.report(truncation.cost, NumberSink(index, key))
 
-    def pieces(
-        self, plan: Plan, places: Sequence[Mapping[tuple[str | None, str], int]]
-    ) -> Iterator[Piece]:
+    def calls(
+        self,
+        planned: Sequence[PlannedOutput],
+        places: Sequence[Mapping[tuple[str | None, str], int]],
+    ) -> Iterator[SiteCall]:
         """The program of each site, with its own tensors in the slots."""
-        for index, one in enumerate(self._wanted):
-            for what in "abl":
-                number = places[index].get((self.sites[0], what))
-                if number is not None:
-                    self._store(index, one, what, plan.tensor(Sink(index, number)).dtype)
-        made = self._builder.pieces()
-        order = {what: index for index, what in enumerate(self._sources(self.sites[0]))}
-        slots = [[order[what] for what in piece.inputs] for piece in made]  # type: ignore[index]
-        for site in self.sites:
-            own = self._sources(site)
-
-            def sink(found: Hashable, site: str = site) -> Hashable:
-                if isinstance(found, CutSink):
-                    return replace(found, site=site)
-                assert isinstance(found, tuple)
-                index, what = found
-                return Sink(index, places[index][site, what])
-
-            for piece, inputs in zip(made, slots, strict=True):
-                yield replace(
-                    piece,
-                    inputs=tuple(own[index] for index in inputs),
-                    outputs=tuple(map(sink, piece.outputs)),
+        site = self.sites[0]
+        for index, request in enumerate(self._requests):
+            if site in request.node.shapes and site in planned[index].ranks:
+                self._store(index, request, planned[index].layout, places[index])
+        made = self._builder.calls()
+        order = {reference: index for index, reference in enumerate(self._references(site))}
+        slots = [[order[reference] for reference in call.inputs] for call in made]
+        for here in self.sites:
+            own = self._references(here)
+            for call, inputs in zip(made, slots, strict=True):
+                yield KernelCall(
+                    call.program,
+                    tuple(own[index] for index in inputs),
+                    call.constants,
+                    tuple(_sink_at(sink, here, places) for sink in call.outputs),
+                    call.shape,
                 )
 
-    def _store(self, index: int, one: Wanted, what: str, dtype: str) -> None:
-        part = self.factors.get(index) or _nothing(self._builder, one.node, self.sites[0])
-        value = part.out if what == "b" else part.a
-        self._builder.store(value, (index, what), dtype, 1.0 if what == "l" else 0.0)
+    def _store(
+        self,
+        index: int,
+        request: OutputRequest,
+        layout: OutputLayout,
+        places: Mapping[tuple[str | None, str], int],
+    ) -> None:
+        site = self.sites[0]
+        record = request.node.type.record(site)
+        part = self.values.get(index) or record.zeros(
+            self._builder, request.node.shapes[site], 1, 1.0
+        )
+        for factor, value in zip(record.factors, part.values, strict=True):
+            tensor = layout.tensors[places[site, factor]]
+            self._builder.store(value, (index, factor), tensor.dtype, tensor.around)
 
-    def _sources(self, site: str) -> list[Source]:
+    def _references(self, site: str) -> list[TensorRef]:
         """The tensors of all inputs at a site, in one order at every site of the group."""
-        return [
-            source(adapter, key)
-            for one in self._wanted
-            for adapter in one.evaluator.adapters(one.node)
-            for key in adapter.layout.factors.get(site, ())
-        ] + [
-            statistic(adapter, key)
-            for one in self._wanted
-            for adapter in one.evaluator.adapters(one.node)
-            for key in statistics_at(adapter, site)
+        adapters = [
+            adapter
+            for request in self._requests
+            for adapter in request.lowering.adapters(request.node)
         ]
+        return [
+            adapter.reference(key)
+            for adapter in adapters
+            for key in adapter.layout.factors.get(site, ())
+        ] + [adapter.statistic(key) for adapter in adapters for key in adapter.statistics_at(site)]
 
 
-def _nothing(builder: Builder, node: Node, site: str) -> Factors:
-    """Parameters of an adapter that is zero everywhere."""
-    shape = adapter_type(node).shapes[site]
-    if adapter_type(node).method == "ia3":
-        return Factors(builder.const(0.0, "F64", shape.a), None)
-    return zeros(builder, shape.a, shape.b, 1, 1.0)
+def _sink_at(
+    sink: Sink | Hashable, site: str, places: Sequence[Mapping[tuple[str | None, str], int]]
+) -> Sink:
+    """A sink of the program of one site as that of another."""
+    if isinstance(sink, NumberSink):
+        assert isinstance(sink.key, TruncationKey)
+        return replace(sink, key=replace(sink.key, site=site))
+    assert isinstance(sink, tuple)
+    index, factor = sink
+    return TensorSink(index, places[index][site, factor])
 
 
-def _spans(plan: Plan, pieces: Sequence[Piece]) -> list[Span]:
-    """Pieces that follow each other everywhere, joined. Every byte is still written once."""
-    found: list[Span] = []
-    for piece in sorted(pieces, key=lambda piece: _places(plan, piece)):
-        span = _span(plan, piece)
-        if found and _follows(found[-1], span):
-            found[-1].pieces += span.pieces
-            found[-1].count += span.count
+# --- loops -----------------------------------------------------------------------------------
+
+
+def joined_loops(plan: Plan, calls: Sequence[SiteCall]) -> list[FusedLoop]:
+    """Calls that follow each other everywhere, joined. Every byte is still written once."""
+    ready = sorted((_starts(plan, call), index) for index, call in enumerate(calls))
+    runs: list[list[FusedLoop]] = []
+    for starts, index in ready:
+        loop = _loop(calls[index], starts)
+        if runs and _follows(runs[-1], loop):
+            runs[-1].append(loop)
         else:
-            found.append(span)
-    return found
+            runs.append([loop])
+    return [_joined(run) for run in runs]
 
 
-def _places(plan: Plan, piece: Piece) -> tuple[tuple[int, int], ...]:
-    sinks = [sink for sink in piece.outputs if isinstance(sink, Sink)]
-    return tuple((sink.output, plan.start(sink)) for sink in sinks)
+def _starts(plan: Plan, call: SiteCall) -> tuple[tuple[int, int], ...]:
+    sinks = [sink for sink in call.outputs if isinstance(sink, TensorSink)]
+    return tuple((sink.output, plan.place(sink).start) for sink in sinks)
 
 
-def _span(plan: Plan, piece: Piece) -> Span:
-    count = 1
-    for size in piece.shape:
-        count *= size
-    sources = tuple(what for what in piece.inputs if isinstance(what, Source))
-    places = _places(plan, piece)
-    return Span([(piece, count)], piece.program, piece.consts, sources, places, count)
+def _loop(call: SiteCall, starts: tuple[tuple[int, int], ...]) -> FusedLoop:
+    count = math.prod(call.shape)
+    return FusedLoop(((call, count),), call.program, call.constants, call.inputs, starts, count)
 
 
-def _follows(before: Span, after: Span) -> bool:
-    """Whether a span goes on where another ends, in every file."""
-    same = before.program == after.program and before.consts == after.consts
+def _joined(run: Sequence[FusedLoop]) -> FusedLoop:
+    calls = tuple(call for loop in run for call in loop.calls)
+    return replace(run[0], calls=calls, count=sum(loop.count for loop in run))
+
+
+def _follows(run: Sequence[FusedLoop], after: FusedLoop) -> bool:
+    """Whether a loop goes on where the last of some others ends, in every file."""
+    before = run[-1]
+    same = before.program == after.program and before.constants == after.constants
     if not same or after.program.reduces:
         return False
-    ins, outs = _widths(after.program)
+    reads, writes = _widths(after.program)
     return all(
         one.start + before.count * width == other.start and one.file == other.file
-        for one, other, width in zip(before.inputs, after.inputs, ins, strict=True)
+        for one, other, width in zip(before.inputs, after.inputs, reads, strict=True)
     ) and all(
         one[0] == other[0] and one[1] + before.count * width == other[1]
-        for one, other, width in zip(before.outputs, after.outputs, outs, strict=True)
+        for one, other, width in zip(before.outputs, after.outputs, writes, strict=True)
     )
 
 
 @lru_cache(maxsize=64)
 def _widths(program: Program) -> tuple[list[int], list[int]]:
     """Bytes of an element, for each input and output slot."""
-    found = {i.attrs[0]: ITEM_SIZE[i.dtype] for i in program.instrs if i.op in ("load", "store")}
-    ins = sorted((slot(name), width) for name, width in found.items() if name[0] == "i")
-    outs = sorted((slot(name), width) for name, width in found.items() if name[0] == "o")
-    return [width for _, width in ins], [width for _, width in outs]
+    return (
+        [DTYPES[load.dtype].size for load in program.loads],
+        [DTYPES[store.dtype].size for store in program.stores],
+    )

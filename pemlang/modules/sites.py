@@ -7,21 +7,21 @@ import json
 import math
 from collections.abc import Iterator, Mapping
 from functools import cached_property
-from typing import Literal, NamedTuple
-
-Method = Literal["lora", "ia3", "dense"]
+from typing import NamedTuple
 
 
 class SiteShape(NamedTuple):
     """The shape of one site, with the rank left out.
 
+    kind: the name of the parametrisation.
     layer: `linear`, `embedding`, `conv1d`, `conv2d`, `conv3d` for LoRA; `gain_out`, `gain_in` for
         (IA)³ (a vector over a module's outputs, or over its inputs); `dense` for a task vector.
-    a: LoRA: the shape of A without its rank axis, (in,) or (in, k, k). (IA)³: the shape of l.
-        Dense: the shape of the weight.
-    b: LoRA: the shape of B without its rank axis, (out,) or (out, 1, 1). Otherwise ().
+    a: LoRA: the shape of A without its rank axis, (in,) or (in, k, k). Others: the shape of their
+        tensor.
+    b: LoRA: the shape of B without its rank axis, (out,) or (out, 1, 1). Others: ().
     """
 
+    kind: str
     layer: str
     a: tuple[int, ...]
     b: tuple[int, ...] = ()
@@ -68,9 +68,18 @@ class Shapes(Mapping[str, SiteShape]):
 
     @cached_property
     def digest(self) -> str:
-        """The same for equal shapes."""
-        said = json.dumps(self._sites, ensure_ascii=False)
-        return hashlib.sha256(said.encode()).hexdigest()
+        """The same for equal shapes. A kind that all sites share is told with the type."""
+        mixed = len(self.kinds) > 1
+        told = {
+            site: [shape.layer, shape.a, shape.b, *([shape.kind] * mixed)]
+            for site, shape in self._sites.items()
+        }
+        return hashlib.sha256(json.dumps(told, ensure_ascii=False).encode()).hexdigest()
+
+    @cached_property
+    def kinds(self) -> tuple[str, ...]:
+        """The names of the parametrisations of its sites."""
+        return tuple(sorted({shape.kind for shape in self._sites.values()}))
 
     def only(self, sites: frozenset[str]) -> Shapes:
         """These sites alone."""

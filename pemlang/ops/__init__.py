@@ -1,45 +1,54 @@
 """The operators of the language, one record each.
 
-`FUNCTIONS` maps a function's name to its record, `INFIX` and `PREFIX` a symbol's.
+Each file beside this one registers its own; the sections that the documentation tells of first
+are named here.
 """
 
 from __future__ import annotations
 
-from pemlang.ops import (
-    data,
-    exact,
-    geometric,
-    leaf,
-    linear,
-    lowrank,
-    measures,
-    parameters,
-    record,
-    schedule,
-    shaping,
-    signs,
-    sparse,
-)
-from pemlang.ops.record import Operator
+import importlib
+import pkgutil
 
-NODE_KINDS = record.NODE_KINDS
-assert leaf.LEAF.op in NODE_KINDS  # importing the modules above makes their nodes known
-
-OPERATORS: tuple[Operator, ...] = (
-    *exact.OPERATORS,
-    *linear.OPERATORS,
-    *sparse.OPERATORS,
-    *signs.OPERATORS,
-    *geometric.OPERATORS,
-    *lowrank.OPERATORS,
-    *data.OPERATORS,
-    *parameters.OPERATORS,
-    *shaping.OPERATORS,
-    *schedule.OPERATORS,
-    *measures.OPERATORS,
+from pemlang.ops.record import (
+    FUNCTIONS,
+    INFIX,
+    PREFIX,
+    SECTIONS,
+    Operator,
+    Parameter,
+    Section,
+    every_operator,
+    register,
 )
 
-FUNCTIONS = {name: op for op in OPERATORS if not op.symbols for name in (op.name, *op.aliases)}
-_SYMBOLS = [op for op in OPERATORS if op.symbols]
-INFIX = {op.symbols[0]: op for op in _SYMBOLS if len(op.signatures[0].params) == 2}
-PREFIX = {op.symbols[0]: op for op in _SYMBOLS if len(op.signatures[0].params) == 1}
+__all__ = [
+    "DENSITY", "FUNCTIONS", "INFIX", "MEASURES", "METHODS", "OVER", "PREFIX", "RANK", "SCALE",
+    "SECTIONS", "SEED", "WEIGHTS", "Compress", "MergeMethod", "Operator", "Pad", "Parameter",
+    "Rescale", "Section", "every_operator", "merge_operator", "register",
+]  # fmt: skip
+
+_FIRST = (
+    "On what modules do", "Weighted sums", "Sparse merges", "Merges that elect a sign",
+    "Geometric merges", "Low-rank merges", "Merges by data", "On their parameters",
+    "Ranks and scales", "Schedules", "Measures",
+)  # fmt: skip
+
+for _module in pkgutil.iter_modules(__path__):
+    importlib.import_module(f"{__name__}.{_module.name}")
+
+# A file is imported, and registers its own, when the first other one needs it.
+SECTIONS.sort(key=lambda x: _FIRST.index(x.title) if x.title in _FIRST else len(_FIRST))
+
+from pemlang.ops.measures import MEASURES  # noqa: E402  # once every file has registered its own
+from pemlang.ops.merge import (  # noqa: E402
+    DENSITY,
+    METHODS,
+    OVER,
+    RANK,
+    SCALE,
+    SEED,
+    WEIGHTS,
+    MergeMethod,
+    merge_operator,
+)
+from pemlang.ops.shaping import Compress, Pad, Rescale  # noqa: E402

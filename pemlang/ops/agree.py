@@ -7,22 +7,21 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from pemlang.diagnostics import Fault, listed, visible
-from pemlang.graph.node import AdapterType, Node
-from pemlang.graph.normal import adapter_type
-from pemlang.modules.sites import Method, Shapes
-from pemlang.ops.record import Context, ranks, scales
+from pemlang.formats.adapter import kinds_text
+from pemlang.graph.node import AdapterNode
+from pemlang.graph.types import AdapterType
+from pemlang.modules import PARAMETRISATIONS, Shapes
+from pemlang.ops.record import Context
 
-TITLES = {"lora": "LoRA", "ia3": "(IA)³", "dense": "dense"}
 
-
-def same_space(ctx: Context, left: Node, right: Node) -> AdapterType:
+def same_space(ctx: Context, left: AdapterNode, right: AdapterNode) -> AdapterType:
     """The common type of two adapters that change the same sites of the same base.
 
     Raises:
         Fault: PEM0304 methods, PEM0305 bases, PEM0306 sites, PEM0307 shapes.
     """
-    found = same_base(ctx, left, right)
-    one, two = adapter_type(left).shapes, adapter_type(right).shapes
+    type_ = same_base(ctx, left, right)
+    one, two = left.shapes, right.shapes
     if one != two:
         _same_shapes(ctx, one, two)
         lack = [
@@ -34,7 +33,7 @@ def same_space(ctx: Context, left: Node, right: Node) -> AdapterType:
         ]
         message = f"`{ctx.text(0)}` and `{ctx.text(1)}` change different modules"
         raise Fault("PEM0306", message, *_with_sites_of_both(ctx, one, two, lack))
-    return found
+    return type_
 
 
 def _with_sites_of_both(
@@ -43,14 +42,14 @@ def _with_sites_of_both(
     """What to write where two operands change different modules, and what to know about it."""
     a, b = ctx.left, ctx.text(1)
     if ctx.what in ("+", "-"):
-        told = [*lack, "join counts a site that one of them does not have as zero there"]
-        return f"join({a}, {'-' * (ctx.what == '-')}{b})", told
+        notes = [*lack, "join counts a site that one of them does not have as zero there"]
+        return f"join({a}, {'-' * (ctx.what == '-')}{b})", notes
     if not any(site in two for site in one):
         return None, lack
     a_kept = a if all(site in two for site in one) else f"{operand(a)}[like {ctx.text(1)}]"
     b_kept = b if all(site in one for site in two) else f"{operand(b)}[like {ctx.text(0)}]"
-    told = [*lack, "x[like y] keeps the sites of x that y has too"]
-    return ctx.combined(a_kept, b_kept), told
+    notes = [*lack, "x[like y] keeps the sites of x that y has too"]
+    return ctx.combined(a_kept, b_kept), notes
 
 
 def operand(text: str) -> str:
@@ -58,19 +57,19 @@ def operand(text: str) -> str:
     return text if text.replace(".", "").replace("_", "").isalnum() else f"({text})"
 
 
-def with_base(one: Node, other: Node) -> Node:
+def with_base(one: AdapterNode, other: AdapterNode) -> AdapterNode:
     """Of two adapters of one space, one whose base is known if there is one."""
-    return other if adapter_type(one).base is None else one
+    return other if one.type.base is None else one
 
 
-def same_base(ctx: Context, left: Node, right: Node) -> AdapterType:
+def same_base(ctx: Context, left: AdapterNode, right: AdapterNode) -> AdapterType:
     """The common type of two adapters of one method on one base, whatever their sites."""
-    one, two = adapter_type(left), adapter_type(right)
-    if one.method != two.method:
+    one, two = left.type, right.type
+    if one.kinds != two.kinds:
         raise Fault(
             "PEM0304",
-            f"`{ctx.text(0)}` is {TITLES[one.method]} and `{ctx.text(1)}` is "
-            f"{TITLES[two.method]}: their parameters mean different things",
+            f"`{ctx.text(0)}` is {kinds_text(one.kinds)} and `{ctx.text(1)}` is "
+            f"{kinds_text(two.kinds)}: their parameters mean different things",
             "combine adapters of one method",
         )
     if one.base is not None and two.base is not None and one.base != two.base:
@@ -91,9 +90,9 @@ def same_base(ctx: Context, left: Node, right: Node) -> AdapterType:
     return replace(one, base=one.base if one.base is not None else two.base)
 
 
-def union(ctx: Context, left: Node, right: Node) -> Shapes:
+def union(ctx: Context, left: AdapterNode, right: AdapterNode) -> Shapes:
     """The sites of both; raises PEM0307 where a site of both has two shapes."""
-    one, two = adapter_type(left).shapes, adapter_type(right).shapes
+    one, two = left.shapes, right.shapes
     if one == two:
         return one
     _same_shapes(ctx, one, two)
@@ -113,34 +112,34 @@ def _same_shapes(ctx: Context, one: Shapes, two: Shapes) -> None:
         )
 
 
-def same_parameters(ctx: Context, left: Node, right: Node) -> AdapterType:
+def same_parameters(ctx: Context, left: AdapterNode, right: AdapterNode) -> AdapterType:
     """What ⊕ needs of two LoRAs beyond the same space: equal rank and scale at every site.
 
     Raises:
         Fault: as same_space; PEM0308 ranks, PEM0309 scales.
     """
-    found = same_space(ctx, left, right)
+    type_ = same_space(ctx, left, right)
     a, b = ctx.text(0), ctx.text(1)
     exact = exactly(ctx)
-    site = _first_difference(ranks(left), ranks(right))
+    site = _first_difference(left.ranks, right.ranks)
     if site is not None:
-        high = max(*ranks(left).values(), *ranks(right).values())
+        high = max(*left.ranks.values(), *right.ranks.values())
         padded = [
-            text if set(ranks(x).values()) == {high} else f"pad({text}, rank={high})"
+            text if set(x.ranks.values()) == {high} else f"pad({text}, rank={high})"
             for x, text in ((left, ctx.left), (right, b))
         ]
-        if scales(left) != scales(right):
+        if left.scales != right.scales:
             padded[1] = f"rescale({padded[1]}, like={a})"
         raise Fault(
             "PEM0308",
             f"{ctx.what} needs equal ranks: at {visible(site)} `{a}` has rank "
-            f"{ranks(left)[site]}, `{b}` has rank {ranks(right)[site]}",
+            f"{left.ranks[site]}, `{b}` has rank {right.ranks[site]}",
             ctx.combined(*padded),
             (f"or combine what they do, exactly, at any rank: {exact}",),
         )
-    site = _first_difference(scales(left), scales(right))
+    site = _first_difference(left.scales, right.scales)
     if site is not None:
-        one_s, two_s = scales(left)[site], scales(right)[site]
+        one_s, two_s = left.scales[site], right.scales[site]
         raise Fault(
             "PEM0309",
             f"{ctx.what} needs equal scales: at {visible(site)} `{a}` has scale {one_s:g}, "
@@ -148,7 +147,7 @@ def same_parameters(ctx: Context, left: Node, right: Node) -> AdapterType:
             ctx.combined(ctx.left, f"rescale({b}, like={a})"),
             (f"or combine what they do, exactly, at any scale: {exact}",),
         )
-    return found
+    return type_
 
 
 def exactly(ctx: Context) -> str:
@@ -158,7 +157,7 @@ def exactly(ctx: Context) -> str:
     # A string may hold the characters of .* in a pattern; it stays as it is.
     return re.sub(
         r'"[^"]*"|⊗|\.\*',
-        lambda found: found[0] if found[0].startswith('"') else "*",
+        lambda match: match[0] if match[0].startswith('"') else "*",
         f"{ctx.left} {sign} {ctx.text(1)}",
     )
 
@@ -169,12 +168,12 @@ def _first_difference(one: Mapping[str, float], two: Mapping[str, float]) -> str
     return next(site for site in one if one[site] != two.get(site))
 
 
-def need_method(node: Node, method: Method, what: str, text: str) -> None:
-    """Raise PEM0311 unless an adapter is of the method an operator is defined for."""
-    found = adapter_type(node).method
-    if found != method:
+def need_kind(x: AdapterNode, kind: str, what: str, text: str) -> None:
+    """Raise PEM0311 unless an adapter is of the parametrisation an operator is defined for."""
+    if x.type.kinds != (kind,):
+        title = PARAMETRISATIONS[kind].title
         raise Fault(
             "PEM0311",
-            f"{what} is defined for {TITLES[method]}; `{text}` is {TITLES[found]}",
-            f"use it on a {TITLES[method]} adapter",
+            f"{what} is defined for {title}; `{text}` is {kinds_text(x.type.kinds)}",
+            f"use it on a {title} adapter",
         )

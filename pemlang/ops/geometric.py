@@ -4,72 +4,58 @@ the adapters. They need inner products alone, so the factors stay and no Δ is f
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from pemlang.diagnostics import Fault
-from pemlang.ops.merge import WEIGHTS, Kind, many, pair, total_rank
-from pemlang.ops.record import Operator, Param, Within
+from pemlang.failures import Undefined
+from pemlang.kernels.methods import Coefficients, Combination, MergeSettings, Reference
+from pemlang.lazy import numpy as np
+from pemlang.ops.merge import WEIGHTS, MergeMethod, merge_operator, total_rank
+from pemlang.ops.record import Parameter, Section, Within, register
 
 if TYPE_CHECKING:
     from pemlang.kernels.lowrank import Matrix
-    from pemlang.kernels.methods import Method, Settings
+    from pemlang.kernels.step import Dense
 
 STAYS = "the sum of the adapters'"
 NEARLY_PARALLEL = 0.9995
 """The cosine from which on `slerp` goes straight, as in mergekit."""
 
-Coefficients = Callable[["Matrix", Sequence[float], "Settings"], Any]
+
+def _method(
+    name: str, coefficients: Coefficients, reference: Reference, divides: bool = False
+) -> MergeMethod:
+    kernel = Combination(reference, coefficients)
+    return MergeMethod(name, kernel, rank=total_rank, divides=divides)
 
 
-def _by(coefficients: Coefficients) -> Callable[[], Method]:
-    def made() -> Method:
-        from pemlang.kernels.methods import Combination
-
-        return Combination(coefficients)
-
-    return made
-
-
-def _kind(coefficients: Coefficients, divides: bool = False) -> Kind:
-    return Kind(_by(coefficients), rank=total_rank, divides=divides)
-
-
-def _shares(weights: Sequence[float]) -> Any:
+def _shares(weights: Sequence[float] | Matrix) -> Matrix:
     """Weights over their sum; raises PEM0330 where it is zero: measured ones can sum to zero, and
     those of adapters that are not zero."""
-    import numpy as np
-
     total = sum(weights)
     if total == 0:
-        raise Fault(
+        raise Undefined(
             "PEM0330",
             "the weights of the adapters that are not zero sum to zero",
             "give weights whose sum is not zero",
         )
-    return np.array(weights) / total
+    return np.asarray(np.array(weights) / total)
 
 
-def _norms(gram: Matrix) -> Any:
-    import numpy as np
-
+def _norms(gram: Matrix) -> Matrix:
     return np.sqrt(np.maximum(np.diagonal(gram), 0.0))
 
 
-def _cosines(gram: Matrix) -> tuple[Any, Any]:
+def _cosines(gram: Matrix) -> tuple[Matrix, Matrix]:
     """The cosines of all pairs, 0 with a zero adapter, and 1/‖Δᵢ‖, 0 for one. No size is taken for
     zero but zero: what an adapter does at a site may be small."""
-    import numpy as np
-
     norms = _norms(gram)
     each = np.where(norms > 0, 1 / np.where(norms > 0, norms, 1), 0.0)
     return np.clip(gram * each * each[:, None], -1, 1), each
 
 
-def _slerp(gram: Matrix, weights: Sequence[float], s: Settings) -> Any:
-    import numpy as np
-
+def _slerp(gram: Matrix, weights: Sequence[float], s: MergeSettings) -> Matrix:
     return np.array(_arc(float(_cosines(gram)[0][0, 1]), s["t"], NEARLY_PARALLEL))
 
 
@@ -81,9 +67,7 @@ def _arc(cosine: float, t: float, straight: float) -> tuple[float, float]:
     return math.sin((1 - t) * angle) / math.sin(angle), math.sin(t * angle) / math.sin(angle)
 
 
-def _nuslerp(gram: Matrix, weights: Sequence[float], s: Settings) -> Any:
-    import numpy as np
-
+def _nuslerp(gram: Matrix, weights: Sequence[float], s: MergeSettings) -> Matrix:
     total = sum(weights)
     t = 0.5 if abs(total) < 1e-6 else weights[1] / total
     cosine = float(_cosines(gram)[0][0, 1])
@@ -92,11 +76,9 @@ def _nuslerp(gram: Matrix, weights: Sequence[float], s: Settings) -> Any:
     return np.array(_arc(cosine, t, 2.0))
 
 
-def _multislerp(gram: Matrix, weights: Sequence[float], s: Settings) -> Any:
+def _multislerp(gram: Matrix, weights: Sequence[float], s: MergeSettings) -> Matrix:
     """Everything lies in the span of the adapters: vectors are their coordinates u over the units,
     and ⟨u, v⟩ is uᵀ·G·v with G the matrix of cosines."""
-    import numpy as np
-
     if len(weights) == 1:
         return np.ones(1)
     norms, w = _norms(gram), _shares(weights)
@@ -107,14 +89,12 @@ def _multislerp(gram: Matrix, weights: Sequence[float], s: Settings) -> Any:
     mean = w / size
     tangent = w - float(w @ (cosines @ mean)) * mean
     length = max(1e-12, math.sqrt(max(0.0, float(tangent @ cosines @ tangent))))
-    found = mean * math.cos(length) + tangent * math.sin(length) / length
-    return found * float(norms @ w) * each
+    end = mean * math.cos(length) + tangent * math.sin(length) / length
+    return np.asarray(end * float(norms @ w) * each)
 
 
-def _karcher(gram: Matrix, weights: Sequence[float], s: Settings) -> Any:
+def _karcher(gram: Matrix, weights: Sequence[float], s: MergeSettings) -> Matrix:
     """As for `multislerp`, in coordinates over the units."""
-    import numpy as np
-
     norms, tolerance = _norms(gram), s["tolerance"]
     shares = _shares(weights)
     valid = norms > 0
@@ -124,7 +104,7 @@ def _karcher(gram: Matrix, weights: Sequence[float], s: Settings) -> Any:
     w = np.zeros(len(weights))
     w[valid] = _shares(shares[valid])
 
-    def size(u: Any) -> float:
+    def size(u: Matrix) -> float:
         return math.sqrt(max(0.0, float(u @ cosines @ u)))
 
     u = w / size(w) if size(w) >= tolerance else np.eye(len(w))[int(np.argmax(valid))]
@@ -139,17 +119,15 @@ def _karcher(gram: Matrix, weights: Sequence[float], s: Settings) -> Any:
             break
         u = math.cos(length) * u + math.sin(length) * tangent / length
         u = u / size(u)
-    return float(shares @ norms) * u * each
+    return np.asarray(float(shares @ norms) * u * each)
 
 
-def _model_stock(gram: Matrix, weights: Sequence[float], s: Settings) -> Any:
-    import numpy as np
-
+def _model_stock(gram: Matrix, weights: Sequence[float], s: MergeSettings) -> Matrix:
     count, cosines = len(weights), _cosines(gram)[0]
     cosine = float(np.mean(cosines[np.triu_indices(count, 1)])) if count > 1 else 1.0
     divisor = 1 + (count - 1) * cosine
     if divisor < 1e-9:
-        raise Fault(
+        raise Undefined(
             "PEM0504",
             "`model_stock` is not defined for adapters that point against each other",
             "their sum is all but zero: check their signs",
@@ -160,56 +138,56 @@ def _model_stock(gram: Matrix, weights: Sequence[float], s: Settings) -> Any:
 # --- references on dense tensors -----------------------------------------------------------
 
 
-def _angle(x: Any, y: Any) -> float:
-    import numpy as np
-
+def _angle(x: Dense, y: Dense) -> float:
     cosine = float(np.sum(x * y) / (np.linalg.norm(x) * np.linalg.norm(y)))
     return math.acos(max(-1.0, min(1.0, cosine)))
 
 
-def _slerp_reference(x: Any, y: Any, t: float, **_: Any) -> Any:
+def _slerp_reference(xs: Sequence[Dense], t: float, **_: object) -> Dense:
+    x, y = xs
     angle = _angle(x, y)
     if abs(math.cos(angle)) > NEARLY_PARALLEL:
         return (1 - t) * x + t * y
-    return (math.sin((1 - t) * angle) * x + math.sin(t * angle) * y) / math.sin(angle)
+    return np.asarray((math.sin((1 - t) * angle) * x + math.sin(t * angle) * y) / math.sin(angle))
 
 
-def _nuslerp_reference(x: Any, y: Any, weights: Sequence[float], **_: Any) -> Any:
+def _nuslerp_reference(xs: Sequence[Dense], weights: Sequence[float], **_: object) -> Dense:
+    x, y = xs
     t, angle = weights[1] / sum(weights), _angle(x, y)
     if math.sin(angle) < 1e-7:
         return (1 - t) * x + t * y
-    return (math.sin((1 - t) * angle) * x + math.sin(t * angle) * y) / math.sin(angle)
+    return np.asarray((math.sin((1 - t) * angle) * x + math.sin(t * angle) * y) / math.sin(angle))
 
 
-def _multislerp_reference(xs: Sequence[Any], weights: Sequence[float], **_: Any) -> Any:
-    import numpy as np
+def _weighted(xs: Sequence[Dense], weights: Sequence[float]) -> Dense:
+    return np.asarray(sum(w * x for w, x in zip(weights, xs, strict=True)))
 
-    w = [one / sum(weights) for one in weights]
+
+def _multislerp_reference(xs: Sequence[Dense], weights: Sequence[float], **_: object) -> Dense:
+    w = [weight / sum(weights) for weight in weights]
     units = [x / np.linalg.norm(x) for x in xs]
-    mean = sum(a * u for a, u in zip(w, units, strict=True))
+    mean = _weighted(units, w)
     if len(xs) == 1 or np.linalg.norm(mean) < 1e-8:
-        return sum(a * x for a, x in zip(w, xs, strict=True))
+        return _weighted(xs, w)
     mean = mean / np.linalg.norm(mean)
-    tangent = sum(a * (u - np.sum(u * mean) * mean) for a, u in zip(w, units, strict=True))
+    tangent = _weighted([u - np.sum(u * mean) * mean for u in units], w)
     length = float(np.linalg.norm(tangent)) + 1e-30
-    norm = sum(a * np.linalg.norm(x) for a, x in zip(w, xs, strict=True))
+    norm = sum(a * float(np.linalg.norm(x)) for a, x in zip(w, xs, strict=True))
     return norm * (mean * math.cos(length) + tangent * math.sin(length) / length)
 
 
 def _karcher_reference(
-    xs: Sequence[Any],
+    xs: Sequence[Dense],
     weights: Sequence[float],
     rounds: float = 10,
     tolerance: float = 1e-5,
-    **_: Any,
-) -> Any:
-    import numpy as np
-
-    w = [one / sum(weights) for one in weights]
+    **_: object,
+) -> Dense:
+    w = [weight / sum(weights) for weight in weights]
     units = [x / np.linalg.norm(x) for x in xs]
-    u = sum(a * unit for a, unit in zip(w, units, strict=True))
+    u = _weighted(units, w)
     u = u / np.linalg.norm(u) if np.linalg.norm(u) >= tolerance else units[0]
-    for _i in range(int(rounds)):
+    for _round in range(int(rounds)):
         tangent = 0 * u
         for a, unit in zip(w, units, strict=True):
             dot = max(-1.0, min(1.0, float(np.sum(u * unit))))
@@ -220,44 +198,42 @@ def _karcher_reference(
             break
         u = math.cos(length) * u + math.sin(length) * tangent / length
         u = u / np.linalg.norm(u)
-    return sum(a * np.linalg.norm(x) for a, x in zip(w, xs, strict=True)) * u
+    return sum(a * float(np.linalg.norm(x)) for a, x in zip(w, xs, strict=True)) * u
 
 
-def _model_stock_reference(xs: Sequence[Any], **_: Any) -> Any:
+def _model_stock_reference(xs: Sequence[Dense], **_: object) -> Dense:
     n = len(xs)
     pairs = [(i, j) for i in range(n) for j in range(i)]
     cosine = sum(math.cos(_angle(xs[i], xs[j])) for i, j in pairs) / len(pairs) if pairs else 1.0
-    return n * cosine / (1 + (n - 1) * cosine) * sum(xs) / n
+    return np.asarray(n * cosine / (1 + (n - 1) * cosine) * sum(xs) / n)
 
 
-SLERP = Operator(
-    name="slerp",
-    signatures=(pair("slerp", _kind(_slerp), Param("t", ("number",))),),
+SLERP = merge_operator(
+    _method("slerp", _slerp, _slerp_reference),
+    Parameter("t", ("number",)),
+    pair=True,
     summary="From one adapter to another along the arc between them: the first at 0, the second "
     "at 1. Straight where they are nearly parallel.",
     formula="Δ = (sin((1 − t)θ)·Δx + sin(tθ)·Δy) / sin θ, θ the angle between Δx and Δy",
     laws=("slerp(x, y, t=0) = x", "slerp(x, y, t=1) = y", "slerp(x, x, t=n) = x"),
     source="Shoemake 1985; mergekit `slerp`, there on whole weights",
     rank=STAYS,
-    reference=_slerp_reference,
-    acts_on="delta",
 )
 
-NUSLERP = Operator(
-    name="nuslerp",
-    signatures=(pair("nuslerp", _kind(_nuslerp), Param("weights", ("[number]",))),),
+NUSLERP = merge_operator(
+    _method("nuslerp", _nuslerp, _nuslerp_reference),
+    Parameter("weights", ("[number]",)),
+    pair=True,
     summary="slerp by two weights, straight only where the adapters are parallel.",
     formula="slerp at t = w₂ / (w₁ + w₂)",
     laws=("nuslerp(x, y, weights=[1, 0]) = x", "nuslerp(x, y, weights=[0, 1]) = y"),
     source="mergekit `nuslerp`, flattened",
     rank=STAYS,
-    reference=_nuslerp_reference,
-    acts_on="delta",
 )
 
-MULTISLERP = Operator(
-    name="multislerp",
-    signatures=(many("multislerp", _kind(_multislerp, divides=True), WEIGHTS),),
+MULTISLERP = merge_operator(
+    _method("multislerp", _multislerp, _multislerp_reference, divides=True),
+    WEIGHTS,
     summary="The weighted mean of adapters on a sphere, by one step in the space that touches it "
     "at their plain mean; the norm is the mean of theirs.",
     formula="m = Σ wᵢuᵢ / ‖·‖, τ = Σ wᵢ(uᵢ − ⟨uᵢ, m⟩m), "
@@ -265,52 +241,46 @@ MULTISLERP = Operator(
     laws=("multislerp([x]) = x", "multislerp([x, y]) = multislerp([y, x])"),
     source="mergekit `multislerp`",
     rank=STAYS,
-    reference=_multislerp_reference,
-    acts_on="delta",
 )
 
-KARCHER = Operator(
-    name="karcher",
-    aliases=("karcher_mean",),
-    signatures=(
-        many(
-            "karcher",
-            _kind(_karcher, divides=True),
-            WEIGHTS,
-            Param(
-                "rounds",
-                ("number",),
-                Fraction(10),
-                within=Within(Fraction(1), Fraction(1000), whole=True),
-            ),
-            Param(
-                "tolerance",
-                ("number",),
-                Fraction(1, 100_000),
-                within=Within(Fraction(0), Fraction(1), open=True),
-            ),
-        ),
+KARCHER = merge_operator(
+    _method("karcher", _karcher, _karcher_reference, divides=True),
+    WEIGHTS,
+    Parameter(
+        "rounds",
+        ("number",),
+        Fraction(10),
+        within=Within(Fraction(1), Fraction(1000), whole=True),
     ),
+    Parameter(
+        "tolerance",
+        ("number",),
+        Fraction(1, 100_000),
+        within=Within(Fraction(0), Fraction(1), open=True),
+    ),
+    aliases=("karcher_mean",),
     summary="The point on a sphere whose squared angles to the adapters have the least weighted "
     "sum; the norm is the mean of theirs.",
     formula="u ← exp_u(Σ wᵢ·log_u(uᵢ)) from the plain mean on, Δ = Σ wᵢ‖Δᵢ‖ · u",
     laws=("karcher([x]) = x", "karcher([x, x]) = x", "karcher([x, y]) = karcher([y, x])"),
     source="Karcher 1977; mergekit `karcher`, whose max_iter and tol are rounds and tolerance",
     rank=STAYS,
-    reference=_karcher_reference,
-    acts_on="delta",
 )
 
-MODEL_STOCK = Operator(
-    name="model_stock",
-    signatures=(many("model_stock", _kind(_model_stock)),),
+MODEL_STOCK = merge_operator(
+    _method("model_stock", _model_stock, _model_stock_reference),
     summary="The mean of adapters, the shorter the less they agree.",
     formula="Δ = t·Σ Δᵢ/n, t = n·c / (1 + (n − 1)·c), c the mean cosine between two of them",
     laws=("model_stock([x]) = x", "model_stock([x, x]) = x"),
     source="Jang et al. 2024, *Model Stock*; mergekit `model_stock`, per tensor",
     rank=STAYS,
-    reference=_model_stock_reference,
-    acts_on="delta",
 )
 
-OPERATORS = (SLERP, NUSLERP, MULTISLERP, KARCHER, MODEL_STOCK)
+register(
+    Section(
+        "Geometric merges",
+        "Weighted sums whose weights come from the angles between adapters, site by site. They "
+        "need inner products of the factors alone, and stay as low-rank as a sum.",
+        (SLERP, NUSLERP, MULTISLERP, KARCHER, MODEL_STOCK),
+    )
+)

@@ -5,25 +5,32 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from fractions import Fraction
-from typing import Any
+from typing import Protocol
 
 from pemlang.diagnostics import Fault
-from pemlang.graph.node import Node, Num
-from pemlang.graph.normal import adapter_type
+from pemlang.graph.node import AdapterNode, Num
 from pemlang.graph.normal import linear as combination
 from pemlang.graph.numbers import combine
 from pemlang.ops.exact import TERMS, resolve
-from pemlang.ops.record import Context, Operator, Param, Signature
+from pemlang.ops.record import Context, Operator, Parameter, Section, Signature, register
 from pemlang.ops.schedule import Arithmetic, Schedule
 
-ADAPTERS = Param("xs", ("[adapter]",))
+ADAPTERS = Parameter("xs", ("[adapter]",))
+
+
+class Truth(Protocol):
+    """A condition of the language."""
+
+    @property
+    def truth(self) -> bool | None:
+        """Whether it holds, where that is known before weights are read."""
 
 
 def alike(
     ctx: Context,
-    xs: Sequence[Node],
-    agree: Callable[[Context, Node, Node], Node] = TERMS.agree,
-) -> Node:
+    xs: Sequence[AdapterNode],
+    agree: Callable[[Context, AdapterNode, AdapterNode], AdapterNode] = TERMS.agree,
+) -> AdapterNode:
     """One of some adapters that the others can be combined with, held to each other two by two.
 
     Raises:
@@ -31,17 +38,19 @@ def alike(
     """
     if not xs:
         raise Fault("PEM0325", f"`{ctx.what}` is given no adapters", f"{ctx.what}([a, b])")
-    known, at = xs[0], 0
+    agreed, at = xs[0], 0
     what = f"{ctx.what}([…]{', …' * (len(ctx.texts) > 1)})"
     for index, x in enumerate(xs[1:], 1):
         pair = Context(ctx.graph, (ctx.item(at), ctx.item(index)), what)
-        held = agree(pair, known, x)
+        held = agree(pair, agreed, x)
         ctx.watches += pair.watches
-        known, at = (known, at) if held is known else (held, index)
-    return known
+        agreed, at = (agreed, at) if held is agreed else (held, index)
+    return agreed
 
 
-def weights_for(ctx: Context, xs: Sequence[Node], weights: Sequence[Num] | None) -> list[Num]:
+def weights_for(
+    ctx: Context, xs: Sequence[AdapterNode], weights: Sequence[Num] | None
+) -> list[Num]:
     """A weight for each adapter, 1 where none are given; raises PEM0325 where their numbers
     differ."""
     if weights is None:
@@ -56,9 +65,9 @@ def weights_for(ctx: Context, xs: Sequence[Node], weights: Sequence[Num] | None)
     return list(weights)
 
 
-def _weighted(ctx: Context, xs: Sequence[Node], weights: Sequence[Num]) -> Node:
-    known = alike(ctx, xs)
-    return combination(ctx.graph, adapter_type(known), list(zip(weights, xs, strict=True)))
+def _weighted(ctx: Context, xs: Sequence[AdapterNode], weights: Sequence[Num]) -> AdapterNode:
+    agreed = alike(ctx, xs)
+    return combination(ctx.graph, agreed.type, list(zip(weights, xs, strict=True)))
 
 
 def _normalised(ctx: Context, weights: Sequence[Num]) -> list[Num]:
@@ -74,34 +83,36 @@ def _normalised(ctx: Context, weights: Sequence[Num]) -> list[Num]:
     return [combine(ctx.graph, "/", weight, total) for weight in weights]
 
 
-def _mean(ctx: Context, xs: Sequence[Node]) -> Node:
+def _mean(ctx: Context, xs: Sequence[AdapterNode]) -> AdapterNode:
     return _weighted(ctx, xs, [Fraction(1, len(xs) or 1)] * len(xs))
 
 
-def _linear(ctx: Context, xs: Sequence[Node], weights: Sequence[Num], normalize: Any) -> Node:
-    found = weights_for(ctx, xs, weights)
-    truth = True if normalize is None else getattr(normalize, "truth", None)
+def _linear(
+    ctx: Context, xs: Sequence[AdapterNode], weights: Sequence[Num], normalize: Truth | None
+) -> AdapterNode:
+    given = weights_for(ctx, xs, weights)
+    truth = True if normalize is None else normalize.truth
     if truth is None:
         raise Fault(
             "PEM0314",
             "normalize is measured from weights, but it decides what is computed",
             "write true or false",
         )
-    return _weighted(ctx, xs, _normalised(ctx, found) if truth else found)
+    return _weighted(ctx, xs, _normalised(ctx, given) if truth else given)
 
 
 def _task_arithmetic(
-    ctx: Context, xs: Sequence[Node], weights: Sequence[Num] | None, scale: Num
-) -> Node:
-    found = weights_for(ctx, xs, weights)
-    return _weighted(ctx, xs, [combine(ctx.graph, "*", scale, weight) for weight in found])
+    ctx: Context, xs: Sequence[AdapterNode], weights: Sequence[Num] | None, scale: Num
+) -> AdapterNode:
+    given = weights_for(ctx, xs, weights)
+    return _weighted(ctx, xs, [combine(ctx.graph, "*", scale, weight) for weight in given])
 
 
-def _lerp(ctx: Context, x: Node, y: Node, t: Num | Schedule) -> Node:
-    known = TERMS.agree(ctx, x, y)
+def _lerp(ctx: Context, x: AdapterNode, y: AdapterNode, t: Num | Schedule) -> AdapterNode:
+    agreed = TERMS.agree(ctx, x, y)
     rest = Arithmetic("-", Fraction(1), t).simple(ctx.graph)
     terms = [(resolve(ctx, rest, x), x), (resolve(ctx, t, y), y)]
-    return combination(ctx.graph, adapter_type(known), terms)
+    return combination(ctx.graph, agreed.type, terms)
 
 
 MEAN = Operator(
@@ -120,8 +131,8 @@ LINEAR = Operator(
         Signature(
             (
                 ADAPTERS,
-                Param("weights", ("[number]",)),
-                Param("normalize", ("bool",), None),
+                Parameter("weights", ("[number]",)),
+                Parameter("normalize", ("bool",), None),
             ),
             "adapter",
             _linear,
@@ -144,8 +155,8 @@ TASK_ARITHMETIC = Operator(
         Signature(
             (
                 ADAPTERS,
-                Param("weights", ("[number]",), None),
-                Param("scale", ("number",), Fraction(1)),
+                Parameter("weights", ("[number]",), None),
+                Parameter("scale", ("number",), Fraction(1)),
             ),
             "adapter",
             _task_arithmetic,
@@ -167,9 +178,9 @@ LERP = Operator(
     signatures=(
         Signature(
             (
-                Param("x", ("adapter",)),
-                Param("y", ("adapter",)),
-                Param("t", ("number", "schedule")),
+                Parameter("x", ("adapter",)),
+                Parameter("y", ("adapter",)),
+                Parameter("t", ("number", "schedule")),
             ),
             "adapter",
             _lerp,
@@ -182,4 +193,10 @@ LERP = Operator(
     acts_on="delta",
 )
 
-OPERATORS = (MEAN, LINEAR, TASK_ARITHMETIC, LERP)
+register(
+    Section(
+        "Weighted sums",
+        "`+` and `*` under the names that other tools give them. They take a list of adapters.",
+        (MEAN, LINEAR, TASK_ARITHMETIC, LERP),
+    )
+)

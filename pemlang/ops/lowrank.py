@@ -3,54 +3,64 @@ on their rank-one parts. Nothing larger than the factors is formed."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import replace
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from pemlang.kernels.fields import drawn, matrices_field
+from pemlang.kernels.methods import (
+    Combination,
+    Factorised,
+    Make,
+    MergeSettings,
+    Pairs,
+    Reference,
+)
+from pemlang.lazy import numpy as np
 from pemlang.ops.merge import (
     SCALE,
     SEED,
     SHARE,
     WEIGHTS,
-    Kind,
-    many,
-    pair,
+    MergeMethod,
+    RankRule,
+    Settings,
+    merge_operator,
     total_rank,
 )
-from pemlang.ops.record import Operator, Param, Within
+from pemlang.ops.record import Parameter, Section, Within, register
 from pemlang.ops.signs import ELECT, agreed, elected
 from pemlang.ops.sparse import MAGNITUDE, kept_by_magnitude
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from pemlang.kernels.lowrank import Matrix
-    from pemlang.kernels.methods import Method, Settings
+    from pemlang.kernels.step import Dense
+    from pemlang.tensorfiles.dtypes import Array
 
-Pairs = Sequence[tuple["Matrix", "Matrix"]]
-"""A and s·B of each adapter at a site."""
-
-WHOLE = Param("density", ("number",), Fraction(1), within=SHARE)
+WHOLE = Parameter("density", ("number",), Fraction(1), within=SHARE)
 NEGLIGIBLE = 1e-10
 """Singular values below this share of the largest are rounding."""
 
-Make = Callable[[Pairs, Sequence[float], "Settings", int], "tuple[Matrix, Matrix]"]
+
+def _method(
+    name: str,
+    make: Make,
+    reference: Reference,
+    rank: RankRule,
+    from_pairs: bool = False,
+    draws: bool = False,
+) -> MergeMethod:
+    return MergeMethod(name, Factorised(reference, make, from_pairs, draws), rank=rank, lora=True)
 
 
-def _by(make: Make) -> Callable[[], Method]:
-    def made() -> Method:
-        from pemlang.kernels.methods import Factorised
-
-        return Factorised(make)
-
-    return made
-
-
-def _full_total(found: Sequence[int], full: int, settings: Mapping[str, Any]) -> int:
-    return min(full, sum(found))
+def _full_total(ranks: Sequence[int], full: int, settings: Settings) -> int:
+    return min(full, sum(ranks))
 
 
 def _qr(x: Matrix) -> tuple[Matrix, Matrix]:
-    import numpy as np
-
     q, r = np.linalg.qr(x)
     return q, r
 
@@ -58,8 +68,6 @@ def _qr(x: Matrix) -> tuple[Matrix, Matrix]:
 def _svd(b: Matrix, a: Matrix) -> tuple[Matrix, Matrix, Matrix]:
     """U, Vᵀ and σ of b·a, those above rounding, from the factors; the largest entry of each column
     of U is positive."""
-    import numpy as np
-
     (left, r), (right, t) = _qr(b), _qr(a.T)
     u, values, vt = np.linalg.svd(r @ t.T, full_matrices=False)
     kept = values > NEGLIGIBLE * values.max(initial=0.0)
@@ -68,8 +76,6 @@ def _svd(b: Matrix, a: Matrix) -> tuple[Matrix, Matrix, Matrix]:
 
 
 def _signed(u: Matrix, vt: Matrix) -> tuple[Matrix, Matrix]:
-    import numpy as np
-
     if u.shape[1] == 0:
         return u, vt
     signs = np.where(u.max(axis=0) >= -u.min(axis=0), 1.0, -1.0)
@@ -78,36 +84,28 @@ def _signed(u: Matrix, vt: Matrix) -> tuple[Matrix, Matrix]:
 
 def _balanced(u: Matrix, values: Matrix, vt: Matrix) -> tuple[Matrix, Matrix]:
     """A and B of U·diag(σ)·Vᵀ, which share the size of σ."""
-    import numpy as np
-
     root = np.sqrt(values)
     return root[:, None] * vt, u * root
 
 
 def _polar(x: Matrix) -> Matrix:
     """The nearest matrix to x with orthonormal columns, over the directions that x has."""
-    import numpy as np
-
     u, sizes, vt = np.linalg.svd(x, full_matrices=False)
     kept = sizes > 1e-8 * max(1e-300, sizes.max(initial=0.0))
     return np.asarray(u[:, kept] @ vt[kept])
 
 
-def _voted(xs: Sequence[Matrix], weights: Sequence[float], s: Settings) -> Any:
+def _voted(xs: Sequence[Matrix], weights: Sequence[float], s: MergeSettings) -> Array:
     """TIES of some small matrices."""
-    from pemlang.kernels.fields import matrices_field
-
-    field = matrices_field(xs, s["seeds"])
+    field = matrices_field(xs, s.seeds)
     trimmed = MAGNITUDE.rows(field, slice(0, field.rows), MAGNITUDE.known(field, s), s)
-    return agreed(trimmed, weights, {**s, "normalize": "count"})
+    return agreed(trimmed, weights, replace(s, words={**s.words, "normalize": "count"}))
 
 
 # --- a shared basis ------------------------------------------------------------------------
 
 
-def _knots(pairs: Pairs, weights: Sequence[float], s: Settings, rank: int) -> Any:
-    import numpy as np
-
+def _knots(pairs: Pairs, weights: Sequence[float], s: MergeSettings) -> tuple[Matrix, Matrix]:
     left, r = _qr(np.concatenate([b for _, b in pairs], axis=1))
     rights = [_qr(a.T) for a, _ in pairs]
     cuts = np.cumsum([len(a) for a, _ in pairs])[:-1]
@@ -121,9 +119,7 @@ def _knots(pairs: Pairs, weights: Sequence[float], s: Settings, rank: int) -> An
     return _balanced(u, values[kept], _voted(vs, weights, s))
 
 
-def _core_merge(pairs: Pairs, weights: Sequence[float], s: Settings, rank: int) -> Any:
-    import numpy as np
-
+def _core_merge(pairs: Pairs, weights: Sequence[float], s: MergeSettings) -> tuple[Matrix, Matrix]:
     left = _basis(np.concatenate([b for _, b in pairs], axis=1))
     right = _basis(np.concatenate([a for a, _ in pairs]).T)
     cores = [(left.T @ b) @ (a @ right) for a, b in pairs]
@@ -135,8 +131,6 @@ def _core_merge(pairs: Pairs, weights: Sequence[float], s: Settings, rank: int) 
 
 def _basis(x: Matrix) -> Matrix:
     """The left singular vectors of x, those above rounding."""
-    import numpy as np
-
     u, values, _ = np.linalg.svd(x, full_matrices=False)
     u = u[:, values > NEGLIGIBLE * values.max(initial=0.0)]
     return _signed(u, u.T)[0]
@@ -149,41 +143,33 @@ def _task_rank(count: int, full: int) -> int:
     return max(1, full // count)
 
 
-def _tsv_rank(found: Sequence[int], full: int, settings: Mapping[str, Any]) -> int:
-    return sum(min(rank, _task_rank(len(found), full)) for rank in found)
+def _tsv_rank(ranks: Sequence[int], full: int, settings: Settings) -> int:
+    return sum(min(rank, _task_rank(len(ranks), full)) for rank in ranks)
 
 
-def _tsv(pairs: Pairs, weights: Sequence[float], s: Settings, rank: int) -> Any:
-    import numpy as np
-
+def _tsv(pairs: Pairs, weights: Sequence[float], s: MergeSettings) -> tuple[Matrix, Matrix]:
     k = _task_rank(len(pairs), min(pairs[0][1].shape[0], pairs[0][0].shape[1]))
-    found = [_svd(b, a) for a, b in pairs]
-    us = np.concatenate([u[:, :k] for u, _, _ in found], axis=1)
-    vts = np.concatenate([vt[:k] for _, vt, _ in found])
-    values = np.concatenate([w * x[:k] for w, (_, _, x) in zip(weights, found, strict=True)])
+    parts = [_svd(b, a) for a, b in pairs]
+    us = np.concatenate([u[:, :k] for u, _, _ in parts], axis=1)
+    vts = np.concatenate([vt[:k] for _, vt, _ in parts])
+    values = np.concatenate([w * x[:k] for w, (_, _, x) in zip(weights, parts, strict=True)])
     signs = np.where(values < 0, -1.0, 1.0)
     a, b = _balanced(_polar(us) * signs, np.abs(values), _polar(vts.T).T)
     return a, b * s["scale"]
 
 
 def _sum(pairs: Pairs, weights: Sequence[float]) -> tuple[Matrix, Matrix]:
-    import numpy as np
-
     b = np.concatenate([w * b for w, (_, b) in zip(weights, pairs, strict=True)], axis=1)
     return b, np.concatenate([a for a, _ in pairs])
 
 
-def _iso_c(pairs: Pairs, weights: Sequence[float], s: Settings, rank: int) -> Any:
-    import numpy as np
-
+def _iso_c(pairs: Pairs, weights: Sequence[float], s: MergeSettings) -> tuple[Matrix, Matrix]:
     u, vt, values = _svd(*_sum(pairs, weights))
     a, b = _balanced(u, np.full(len(values), values.mean() if len(values) else 0.0), vt)
     return a, b * s["scale"]
 
 
-def _iso_cts(pairs: Pairs, weights: Sequence[float], s: Settings, rank: int) -> Any:
-    import numpy as np
-
+def _iso_cts(pairs: Pairs, weights: Sequence[float], s: MergeSettings) -> tuple[Matrix, Matrix]:
     u, vt, values = _svd(*_sum(pairs, weights))
     each = round((len(values) - int(len(values) * s["common"])) / len(pairs))
     k = max(0, len(values) - each * len(pairs))
@@ -201,57 +187,45 @@ def _iso_cts(pairs: Pairs, weights: Sequence[float], s: Settings, rank: int) -> 
 # --- rows ----------------------------------------------------------------------------------
 
 
-def _extract_subtract(gram: Matrix, weights: Sequence[float], s: Settings) -> Any:
+def _extract_subtract(gram: Matrix, weights: Sequence[float], s: MergeSettings) -> Matrix:
     """Row by row v₁ − by·(v₂ − ⟨v₂, c⟩c), c the direction of v₁/‖v₁‖ + v₂/‖v₂‖: numbers of v₁ and
     v₂ that three inner products decide."""
-    import numpy as np
-
     norms = np.sqrt(np.maximum(np.einsum("oii->oi", gram), 0.0))
     each = np.where(norms > 0, 1 / np.where(norms > 0, norms, 1), 0.0)
     squared = np.einsum("oi,oij,oj->o", each, gram, each)
-    found = np.where(squared > NEGLIGIBLE, 1 / np.where(squared > NEGLIGIBLE, squared, 1), 0.0)
-    common = np.einsum("oj,oj->o", gram[:, 1], each) * found
+    inverse = np.where(squared > NEGLIGIBLE, 1 / np.where(squared > NEGLIGIBLE, squared, 1), 0.0)
+    common = np.einsum("oj,oj->o", gram[:, 1], each) * inverse
     one = 1 + s["by"] * common * each[:, 0]
     other = s["by"] * (common * each[:, 1] - 1)
     return np.stack([one, other], axis=1)
 
 
-def _rows() -> Method:
-    from pemlang.kernels.methods import Combination
-
-    return Combination(_extract_subtract, rowwise=True)
-
-
 # --- rank-one parts ------------------------------------------------------------------------
 
 
-def _lego_rank(found: Sequence[int], full: int, settings: Mapping[str, Any]) -> int:
-    return min(int(settings["units"]), sum(found))
+def _lego_rank(ranks: Sequence[int], full: int, settings: Settings) -> int:
+    units = settings["units"]
+    assert isinstance(units, Fraction)
+    return min(int(units), sum(ranks))
 
 
-def _lego(pairs: Pairs, weights: Sequence[float], s: Settings, rank: int) -> Any:
-    import numpy as np
-
+def _lego(pairs: Pairs, weights: Sequence[float], s: MergeSettings) -> tuple[Matrix, Matrix]:
     units = np.concatenate([np.concatenate([a, b.T], axis=1) for a, b in pairs])
-    labels = clusters(units, rank, int(s["seeds"][0]))
+    labels = clusters(units, s.rank, int(s.seeds[0]))
     norms = np.linalg.norm(units, axis=1)
-    found = []
-    for label in range(rank):
+    centres = []
+    for label in range(s.rank):
         members = labels == label
         centre = units[members].mean(axis=0)
         size = np.linalg.norm(centre)
-        found.append(centre * (norms[members].mean() / size if size else 0.0))
-    rows, cut = np.stack(found), pairs[0][0].shape[1]
+        centres.append(centre * (norms[members].mean() / size if size else 0.0))
+    rows, cut = np.stack(centres), pairs[0][0].shape[1]
     return rows[:, :cut], rows[:, cut:].T
 
 
-def clusters(points: Matrix, count: int, seed: int) -> Any:
+def clusters(points: Matrix, count: int, seed: int) -> NDArray[np.intp]:
     """The number of the cluster of each point: k-means from the points that lie furthest apart,
     the first of them drawn, until nothing changes. No cluster is empty."""
-    import numpy as np
-
-    from pemlang.kernels.fields import drawn
-
     chosen = [int(drawn((seed, 0), 0, 8)[0]) % len(points)]
     while len(chosen) < count:
         apart = _squared_distances(points, points[chosen]).min(axis=1)
@@ -275,8 +249,6 @@ def clusters(points: Matrix, count: int, seed: int) -> Any:
 
 def _squared_distances(points: Matrix, centres: Matrix) -> Matrix:
     """‖p − c‖² for each point and centre, from ‖p‖² + ‖c‖² − 2⟨p, c⟩."""
-    import numpy as np
-
     sizes = (points**2).sum(axis=1)[:, None] + (centres**2).sum(axis=1)
     return np.asarray(np.maximum(0.0, sizes - 2 * points @ centres.T))
 
@@ -285,106 +257,101 @@ def _squared_distances(points: Matrix, centres: Matrix) -> Matrix:
 
 
 def _knots_reference(
-    xs: Sequence[Any], weights: Sequence[float], density: float, scale: float, elect: str, **_: Any
-) -> Any:
-    import numpy as np
-
+    xs: Sequence[Dense],
+    weights: Sequence[float],
+    density: float,
+    scale: float,
+    elect: str,
+    **_: object,
+) -> Dense:
     u, values, vt = _dense_svd(np.concatenate(xs, axis=1), xs[0].shape[0])
     signs = np.sign(u[np.abs(u).argmax(axis=0), np.arange(len(values))])
     parts = np.split(signs[:, None] * vt, len(xs), axis=1)
     trimmed = [kept_by_magnitude(part, density) for part in parts]
-    return (u * signs * values) @ elected(trimmed, weights, scale, elect, "count")
+    return np.asarray((u * signs * values) @ elected(trimmed, weights, scale, elect, "count"))
 
 
 def _core_reference(
-    xs: Sequence[Any], weights: Sequence[float], density: float, scale: float, elect: str, **_: Any
-) -> Any:
+    xs: Pairs, weights: Sequence[float], density: float, scale: float, elect: str, **_: object
+) -> Dense:
     """From pairs (A, s·B)."""
-    import numpy as np
-
     b, a = np.concatenate([b for _, b in xs], axis=1), np.concatenate([a for a, _ in xs])
     left, right = (_dense_svd(x, x.shape[1])[0] for x in (b, a.T))
     left, right = (u * np.sign(u[np.abs(u).argmax(axis=0), np.arange(u.shape[1])])
                    for u in (left, right))  # fmt: skip
     cores = [kept_by_magnitude(left.T @ b @ a @ right, density) for a, b in xs]
-    return left @ elected(cores, weights, scale, elect, "count") @ right.T
+    return np.asarray(left @ elected(cores, weights, scale, elect, "count") @ right.T)
 
 
-def _dense_svd(x: Any, k: int) -> tuple[Any, Any, Any]:
-    import numpy as np
-
+def _dense_svd(x: Dense, k: int) -> tuple[Dense, Dense, Dense]:
     u, values, vt = np.linalg.svd(x, full_matrices=False)
     k = min(k, int((values > NEGLIGIBLE * values[0]).sum()))
     return u[:, :k], values[:k], vt[:k]
 
 
-def _orthogonal(x: Any) -> Any:
-    """x·(xᵀx)^(−1/2), with the pseudo-inverse."""
-    import numpy as np
-
-    sizes, v = np.linalg.eigh(x.T @ x)
-    return x @ (v * np.where(sizes > 1e-14 * sizes.max(), abs(sizes) ** -0.5, 0)) @ v.T
-
-
-def _tsv_reference(xs: Sequence[Any], weights: Sequence[float], scale: float, **_: Any) -> Any:
-    import numpy as np
-
-    found = [_dense_svd(x, max(1, min(x.shape) // len(xs))) for x in xs]
-    u, v = (np.concatenate(p, axis=1) for p in zip(*((u, vt.T) for u, _, vt in found), strict=True))
-    values = np.concatenate([w * x for w, (_, x, _) in zip(weights, found, strict=True)])
-    return scale * (_orthogonal(u) * values) @ _orthogonal(v).T
+def _orthogonal(x: Dense) -> Dense:
+    """x·(xᵀx)^(−1/2), with the pseudo-inverse, from the eigenvectors of [0 x; xᵀ 0]: those of xᵀx
+    would lose half of the digits."""
+    rows, columns = x.shape
+    whole = np.block([[np.zeros((rows, rows)), x], [x.T, np.zeros((columns, columns))]])
+    sizes, v = np.linalg.eigh(whole)
+    v = v[:, sizes > 1e-8 * sizes.max()]
+    return np.asarray(2 * v[:rows] @ v[rows:].T)
 
 
-def _iso_c_reference(xs: Sequence[Any], weights: Sequence[float], scale: float, **_: Any) -> Any:
-    total = sum(w * x for w, x in zip(weights, xs, strict=True))
+def _tsv_reference(
+    xs: Sequence[Dense], weights: Sequence[float], scale: float, **_: object
+) -> Dense:
+    parts = [_dense_svd(x, max(1, min(x.shape) // len(xs))) for x in xs]
+    u = np.concatenate([u for u, _, _ in parts], axis=1)
+    v = np.concatenate([vt.T for _, _, vt in parts], axis=1)
+    values = np.concatenate([w * x for w, (_, x, _) in zip(weights, parts, strict=True)])
+    return np.asarray(scale * (_orthogonal(u) * values) @ _orthogonal(v).T)
+
+
+def _iso_c_reference(
+    xs: Sequence[Dense], weights: Sequence[float], scale: float, **_: object
+) -> Dense:
+    total = np.asarray(sum(w * x for w, x in zip(weights, xs, strict=True)))
     u, values, vt = _dense_svd(total, min(total.shape))
-    return scale * values.mean() * u @ vt
+    return np.asarray(scale * values.mean() * u @ vt)
 
 
 def _iso_cts_reference(
-    xs: Sequence[Any], weights: Sequence[float], common: float, scale: float, **_: Any
-) -> Any:
-    import numpy as np
-
-    total = sum(w * x for w, x in zip(weights, xs, strict=True))
+    xs: Sequence[Dense], weights: Sequence[float], common: float, scale: float, **_: object
+) -> Dense:
+    total = np.asarray(sum(w * x for w, x in zip(weights, xs, strict=True)))
     u, values, vt = _dense_svd(total, min(total.shape))
     each = round((len(values) - int(len(values) * common)) / len(xs))
     k = max(0, len(values) - each * len(xs))
     space = u[:, :k]
-    found = [(space, values[:k], vt[:k])]
+    parts = [(space, values[:k], vt[:k])]
     for w, x in zip(weights, xs, strict=True):
-        found.append(_dense_svd(w * (x - space @ space.T @ x), each))
-    us, vs = (np.concatenate(p, axis=1) for p in zip(*((a, c.T) for a, _, c in found), strict=True))
-    mean = np.concatenate([b for _, b, _ in found]).mean()
-    return scale * mean * _orthogonal(us) @ _orthogonal(vs).T
+        parts.append(_dense_svd(w * (x - space @ space.T @ x), each))
+    us = np.concatenate([u for u, _, _ in parts], axis=1)
+    vs = np.concatenate([vt.T for _, _, vt in parts], axis=1)
+    mean = np.concatenate([sizes for _, sizes, _ in parts]).mean()
+    return np.asarray(scale * mean * _orthogonal(us) @ _orthogonal(vs).T)
 
 
-def _extract_reference(x: Any, y: Any, by: float, **_: Any) -> Any:
-    import numpy as np
-
-    found = []
-    for one, two in zip(x, y, strict=True):
+def _extract_reference(xs: Sequence[Dense], by: float, **_: object) -> Dense:
+    rows = []
+    for one, two in zip(*xs, strict=True):
         common = one / np.linalg.norm(one) + two / np.linalg.norm(two)
         common = common / np.linalg.norm(common)
-        found.append(one - by * (two - (two @ common) * common))
-    return np.stack(found)
+        rows.append(one - by * (two - (two @ common) * common))
+    return np.stack(rows)
 
 
-def _of(name: str, make: Make, rank: Any, *params: Param) -> Any:
-    return many(name, Kind(_by(make), rank=rank, lora=True), *params)
-
-
-def _lego_reference(xs: Sequence[Any], units: float, draw: int, **_: Any) -> Any:
+def _lego_reference(xs: Pairs, units: float, draw: int, **_: object) -> Dense:
     """From pairs (A, s·B) in the order that the method takes them, and the first number drawn."""
-    import numpy as np
-
     points = [np.concatenate([a[i], b[:, i]]) for a, b in xs for i in range(len(a))]
     centres = [points[draw % len(points)]]
     while len(centres) < min(int(units), len(points)):
         far = [min(float(np.sum((p - c) ** 2)) for c in centres) for p in points]
         centres.append(points[int(np.argmax(far))])
-    for _i in range(100):
-        groups: list[list[Any]] = [[] for _ in centres]
+    for _round in range(100):
+        groups: list[list[Dense]] = [[] for _ in centres]
         for p in points:
             groups[int(np.argmin([np.sum((p - c) ** 2) for c in centres]))].append(p)
         centres = [np.mean(group, axis=0) for group in groups]
@@ -396,35 +363,32 @@ def _lego_reference(xs: Sequence[Any], units: float, draw: int, **_: Any) -> Any
     return total
 
 
-KNOTS = Operator(
-    name="knots",
-    signatures=(_of("knots", _knots, _full_total, WEIGHTS, WHOLE, ELECT, SCALE),),
+KNOTS = merge_operator(
+    _method("knots", _knots, _knots_reference, _full_total),
+    *(WEIGHTS, WHOLE, ELECT, SCALE),
     summary="Aligns adapters in a joint basis of singular vectors, and merges them there by TIES.",
     formula="[Δ₁ … Δₙ] = U·Σ·[V₁ … Vₙ]ᵀ, Δ = U·Σ·ties(V₁, …, Vₙ)ᵀ",
     laws=("knots([x]) = x", "knots([x, x]) = x"),
     source="Stoica et al. 2025, *Model Merging with SVD to Tie the KnOTS* (arXiv 2410.19735)",
     rank="the sum of the adapters', at most min(out, in)",
-    reference=_knots_reference,
-    acts_on="delta",
 )
 
-CORE_MERGE = Operator(
-    name="core_merge",
-    signatures=(_of("core_merge", _core_merge, _full_total, WEIGHTS, WHOLE, ELECT, SCALE),),
+CORE_MERGE = merge_operator(
+    _method("core_merge", _core_merge, _core_reference, _full_total, from_pairs=True),
+    *(WEIGHTS, WHOLE, ELECT, SCALE),
     summary="Merges adapters by TIES in the small core that bases shared by their factors leave.",
     formula="U of [B₁ … Bₙ], V of [A₁; …; Aₙ]ᵀ, Δ = U·ties(UᵀΔ₁V, …, UᵀΔₙV)·Vᵀ",
     laws=("core_merge([x]) = x", "core_merge([x, x]) = x"),
     source="Panariello et al. 2025, *Accurate and Efficient Low-Rank Model Merging in Core Space* "
     "(arXiv 2509.17786)",
     rank="the sum of the adapters', at most min(out, in)",
-    reference=_core_reference,
     acts_on="factors",
 )
 
-TSV = Operator(
-    name="tsv",
+TSV = merge_operator(
+    _method("tsv", _tsv, _tsv_reference, _tsv_rank),
+    *(WEIGHTS, SCALE),
     aliases=("tsv_m",),
-    signatures=(_of("tsv", _tsv, _tsv_rank, WEIGHTS, SCALE),),
     summary="Keeps the leading singular vectors of each adapter, makes those of different ones "
     "orthogonal to each other, and puts them together.",
     formula="Δ = λ·Û·diag(wᵢσᵢ)·V̂ᵀ, Û and V̂ the nearest to [U₁ … Uₙ] and [V₁ … Vₙ] with "
@@ -432,34 +396,21 @@ TSV = Operator(
     laws=("tsv([x]) = x", "tsv([x, y]) = tsv([y, x])"),
     source="Gargiulo et al. 2025, *Task Singular Vectors* (arXiv 2412.00081), TSV-Merge",
     rank="the sum of the adapters', of each at most min(out, in)/n",
-    reference=_tsv_reference,
-    acts_on="delta",
 )
 
-ISO_C = Operator(
-    name="iso_c",
-    signatures=(_of("iso_c", _iso_c, _full_total, WEIGHTS, SCALE),),
+ISO_C = merge_operator(
+    _method("iso_c", _iso_c, _iso_c_reference, _full_total),
+    *(WEIGHTS, SCALE),
     summary="The sum of adapters with all its singular values made equal to their mean.",
     formula="Σ wᵢ·Δᵢ = U·diag(σ)·Vᵀ, Δ = λ·mean(σ)·U·Vᵀ, over the singular values that are not 0",
     laws=("iso_c([x, y]) = iso_c([y, x])", "iso_c([x, x]) = 2·iso_c([x])"),
     source="Marczak et al. 2025, *No Task Left Behind: Isotropic Model Merging* (arXiv 2502.04959)",
     rank="the sum of the adapters', at most min(out, in)",
-    reference=_iso_c_reference,
-    acts_on="delta",
 )
 
-ISO_CTS = Operator(
-    name="iso_cts",
-    signatures=(
-        _of(
-            "iso_cts",
-            _iso_cts,
-            _full_total,
-            WEIGHTS,
-            Param("common", ("number",), Fraction(8, 10), within=SHARE),
-            SCALE,
-        ),
-    ),
+ISO_CTS = merge_operator(
+    _method("iso_cts", _iso_cts, _iso_cts_reference, _full_total),
+    *(WEIGHTS, Parameter("common", ("number",), Fraction(8, 10), within=SHARE), SCALE),
     summary="`iso_c`, in which directions that each adapter has for itself take the place of the "
     "weakest common ones.",
     formula="the leading share `common` of U, V of the sum, and of each (1 − U·Uᵀ)·wᵢ·Δᵢ the "
@@ -467,20 +418,18 @@ ISO_CTS = Operator(
     laws=("iso_cts([x, y], common=1) = iso_c([x, y])",),
     source="Marczak et al. 2025 (arXiv 2502.04959)",
     rank="the sum of the adapters', at most min(out, in)",
-    reference=_iso_cts_reference,
-    acts_on="delta",
 )
 
-EXTRACT_SUBTRACT = Operator(
-    name="extract_subtract",
-    aliases=("ext_sub",),
-    signatures=(
-        pair(
-            "extract_subtract",
-            Kind(_rows, rank=total_rank, lora=True),
-            Param("by", ("number",), Fraction(1)),
-        ),
+EXTRACT_SUBTRACT = merge_operator(
+    MergeMethod(
+        "extract_subtract",
+        Combination(_extract_reference, _extract_subtract, rowwise=True),
+        rank=total_rank,
+        lora=True,
     ),
+    Parameter("by", ("number",), Fraction(1)),
+    pair=True,
+    aliases=("ext_sub",),
     summary="Takes from the first adapter what the second has of its own, and leaves what the two "
     "have in common: unlearning that spares general skill.",
     formula="row by row Δ = v₁ − by·(v₂ − ⟨v₂, c⟩·c), c the direction of v₁/‖v₁‖ + v₂/‖v₂‖",
@@ -490,21 +439,11 @@ EXTRACT_SUBTRACT = Operator(
     ),
     source="Hu et al. 2024, *Separate the Wheat from the Chaff* (Ext-Sub, arXiv 2308.08090)",
     rank="the sum of the two, and no dense matrix: c lies in the span of the rows",
-    reference=_extract_reference,
-    acts_on="delta",
 )
 
-LORA_LEGO = Operator(
-    name="lora_lego",
-    signatures=(
-        _of(
-            "lora_lego",
-            _lego,
-            _lego_rank,
-            Param("units", ("number",), within=Within(Fraction(1), whole=True)),
-            SEED,
-        ),
-    ),
+LORA_LEGO = merge_operator(
+    _method("lora_lego", _lego, _lego_reference, _lego_rank, from_pairs=True, draws=True),
+    *(Parameter("units", ("number",), within=Within(Fraction(1), whole=True)), SEED),
     summary="Takes adapters apart into their rank-one parts, clusters those, and puts an adapter "
     "together from the centres.",
     formula="units (aᵢ, s·bᵢ), k-means into `units` clusters; each centre at the mean norm of its "
@@ -513,8 +452,14 @@ LORA_LEGO = Operator(
     source="Zhao et al. 2024, *Merging LoRAs like Playing LEGO* (arXiv 2409.16167); without its "
     "reweighting of the output",
     rank="units, at most the sum of the adapters'",
-    reference=_lego_reference,
     acts_on="factors",
 )
 
-OPERATORS = (KNOTS, CORE_MERGE, TSV, ISO_C, ISO_CTS, EXTRACT_SUBTRACT, LORA_LEGO)
+register(
+    Section(
+        "Low-rank merges",
+        "For LoRA: in a basis that the adapters share, on their singular vectors, or on their "
+        "rank-one parts. Nothing larger than the factors is formed.",
+        (KNOTS, CORE_MERGE, TSV, ISO_C, ISO_CTS, EXTRACT_SUBTRACT, LORA_LEGO),
+    )
+)

@@ -5,57 +5,233 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from fractions import Fraction
+from typing import TYPE_CHECKING
 
 from pemlang.diagnostics import Fault
 from pemlang.graph import coef as coefs
-from pemlang.graph.node import Node, Num, NumberType
-from pemlang.graph.normal import MINUS_ONE, linear
-from pemlang.ops.agree import need_method, same_space
-from pemlang.ops.record import Context, Operator, Param, Signature
+from pemlang.graph.node import AdapterNode, Graph, Node, Num, NumberNode, Part
+from pemlang.graph.normal import MINUS_ONE, Sum, linear
+from pemlang.kernels import lowrank
+from pemlang.kernels.measuring import SiteMeasure
+from pemlang.lazy import numpy as np
+from pemlang.ops.agree import need_kind, same_space
+from pemlang.ops.record import Context, Operator, Parameter, Section, Signature, register
 from pemlang.ops.shaping import whole_rank
 
 if TYPE_CHECKING:
-    from pemlang.kernels.lowrank import Arrays
+    from pemlang.graph.formula import Formula
+    from pemlang.graph.rebuild import Rebuilding
+    from pemlang.kernels.lowrank import LowRank
+    from pemlang.kernels.site import SitePart
+    from pemlang.kernels.step import Dense
 
-Site = Sequence["Arrays | None"]
+Parts = Sequence["SitePart | None"]
+Deltas = Sequence["Dense | None"]
+Totals = tuple[float, ...]
 
 
 @dataclass(frozen=True)
-class Measure:
+class MeasureRecord:
     """How a measure is computed.
 
     Attributes:
-        at_site: numbers at one site, from the factors of the arguments there; None is zero.
-        join: how the numbers of two sites combine.
+        name: of the measure.
+        at_site: what is measured at each site, made from what a recipe says beside the adapters.
+        count: how many numbers that gives.
         finish: the measure from the combined numbers.
-        rows_alone: it looks at the A factors of LoRAs and at nothing else.
+        join: how the numbers of two sites combine.
+        symmetric: whether its adapters may change places.
+        even: whether it is the same of −x as of x.
     """
 
-    at_site: Callable[[Site, Sequence[Any]], tuple[float, ...]]
-    finish: Callable[[tuple[float, ...]], float]
+    name: str
+    at_site: Callable[..., SiteMeasure]
+    count: int
+    finish: Callable[[Totals], float]
     join: Callable[[float, float], float] = lambda x, y: x + y
-    rows_alone: bool = False
+    symmetric: bool = False
+    even: bool = False
+
+    def canonical(self, graph: Graph, xs: Sequence[AdapterNode]) -> tuple[AdapterNode, ...]:
+        """Its adapters in key order where they may change places, and of x and −x the one whose
+        first number is positive where it is the same of both."""
+        if self.even:
+            xs = [_positive(graph, x) for x in xs]
+        return tuple(sorted(xs, key=lambda x: x.key) if self.symmetric else xs)
 
 
-# NumPy is imported where it computes, since a check imports this file and measures nothing.
+def _positive(graph: Graph, x: AdapterNode) -> AdapterNode:
+    if not isinstance(x, Sum) or not x.coefficients:
+        return x
+    first = x.coefficients[0]
+    number = first[0][1] if isinstance(first, tuple) else first
+    if isinstance(number, Fraction) and number < 0:
+        return linear(graph, x.type, [(MINUS_ONE, x)])
+    return x
 
 
-def _squares(site: Site, _: Sequence[Any]) -> tuple[float, ...]:
-    from pemlang.kernels.lowrank import norm
+@dataclass(frozen=True, eq=False, repr=False)
+class Measured(NumberNode):
+    """A number read off adapters.
 
-    return tuple(0.0 if part is None else norm(part) ** 2 for part in site)
+    Attributes:
+        measure: how.
+        adapters: of which; in key order where they may change places.
+        settings: what a recipe says beside them.
+    """
+
+    kind = "measure"
+
+    measure: MeasureRecord
+    adapters: tuple[AdapterNode, ...]
+    settings: tuple[int, ...] = ()
+
+    @property
+    def args(self) -> tuple[AdapterNode, ...]:
+        return self.adapters
+
+    def parts(self) -> tuple[Part, ...]:
+        return (self.measure.name, *self.settings)
+
+    def rebuilt(self, new: Rebuilding) -> Node:
+        adapters = [new.adapter(x) for x in self.adapters]
+        in_order = self.measure.canonical(new.graph, adapters)
+        return new.graph.add(Measured(self.measure, in_order, self.settings))
+
+    def value(self, value_of: Callable[[Num], Fraction]) -> None:
+        return None
+
+    @property
+    def at_site(self) -> SiteMeasure:
+        """What is measured at each site."""
+        return self.measure.at_site(*self.settings)
+
+    @property
+    def sites(self) -> list[str]:
+        """The sites of any of its adapters, in order."""
+        return sorted({site for x in self.adapters for site in x.shapes})
+
+    def total(self, rows: Sequence[Totals]) -> float:
+        """The measure from the numbers of its sites, in order; raises Undefined and Fault."""
+        if not rows:
+            return self.measure.finish((0.0,) * self.measure.count)
+        total = rows[0]
+        for row in rows[1:]:
+            total = tuple(self.measure.join(x, y) for x, y in zip(total, row, strict=True))
+        return self.measure.finish(total)
+
+    def formula(self, write: Formula) -> str:
+        # Of two adapters that may change places: by name.
+        args = sorted(write.value(x) for x in self.adapters)
+        return write.call(self.measure.name, [*args, *map(str, self.settings)], [])
+
+    @property
+    def name(self) -> str:
+        return self.measure.name
+
+    def invariant(self) -> None:
+        assert self.measure is MEASURES.get(self.measure.name)
+        assert all(isinstance(x, AdapterNode) for x in self.adapters)
+        order = [x.key for x in self.adapters]
+        assert not self.measure.symmetric or order == sorted(order), "adapters out of order"
 
 
-def _products(site: Site, attrs: Sequence[Any]) -> tuple[float, ...]:
-    from pemlang.kernels.lowrank import inner
-
-    one, other = site
-    product = 0.0 if one is None or other is None else inner(one, other)
-    return (product, *_squares(site, attrs))
+# --- at a site -------------------------------------------------------------------------------
 
 
-def _cosine(totals: tuple[float, ...]) -> float:
+class Norms(SiteMeasure):
+    """‖Δ‖² of each."""
+
+    def numbers(self, parts: Parts) -> Totals:
+        return tuple(0.0 if part is None else part.norm() ** 2 for part in parts)
+
+    def meaning(self, deltas: Deltas) -> Totals:
+        return tuple(0.0 if x is None else float(np.sum(x**2)) for x in deltas)
+
+
+class Products(SiteMeasure):
+    """⟨Δ₁, Δ₂⟩, ‖Δ₁‖², ‖Δ₂‖²."""
+
+    def numbers(self, parts: Parts) -> Totals:
+        one, two = parts
+        product = 0.0 if one is None or two is None else one.inner(two)
+        return (product, *Norms().numbers(parts))
+
+    def meaning(self, deltas: Deltas) -> Totals:
+        one, two = deltas
+        product = 0.0 if one is None or two is None else float(np.sum(one * two))
+        return (product, *Norms().meaning(deltas))
+
+
+class Kept(SiteMeasure):
+    """What the best LoRA of a rank keeps of Σσ², and all of it."""
+
+    def __init__(self, rank: int) -> None:
+        self.rank = rank
+
+    def numbers(self, parts: Parts) -> Totals:
+        [part] = parts
+        return (0.0, 0.0) if part is None else self._of(lowrank.singular_values(_low_rank(part)))
+
+    def meaning(self, deltas: Deltas) -> Totals:
+        [x] = deltas
+        return (0.0, 0.0) if x is None else self._of(np.linalg.svd(x, compute_uv=False))
+
+    def _of(self, values: Dense) -> Totals:
+        squares = values**2
+        return float(squares[: self.rank].sum()), float(squares.sum())
+
+
+class Overlap(SiteMeasure):
+    """How alike two A row spaces are, and 1 for a site where both are."""
+
+    rows_alone = True
+
+    def numbers(self, parts: Parts) -> Totals:
+        one, two = parts
+        if one is None or two is None:
+            return 0.0, 0.0
+        return lowrank.overlap(one.tensors[0], two.tensors[0]), 1.0
+
+    def meaning(self, deltas: Deltas) -> Totals:
+        one, two = deltas
+        if one is None or two is None:
+            return 0.0, 0.0
+        bases = [_row_space(x) for x in (one, two)]
+        least = min(len(basis) for basis in bases)
+        return (float(np.sum((bases[0] @ bases[1].T) ** 2)) / least if least else 0.0), 1.0
+
+
+def _row_space(a: Dense) -> Dense:
+    """Orthonormal rows that span those of A."""
+    _, values, vt = np.linalg.svd(a.reshape(len(a), -1), full_matrices=False)
+    basis: Dense = vt[values > 1e-10 * values.max(initial=0.0)]
+    return basis
+
+
+class Rank(SiteMeasure):
+    """The numerical rank."""
+
+    def numbers(self, parts: Parts) -> Totals:
+        [part] = parts
+        return (0.0 if part is None else float(lowrank.numerical_rank(_low_rank(part))),)
+
+    def meaning(self, deltas: Deltas) -> Totals:
+        [x] = deltas
+        return (0.0 if x is None else float(np.linalg.matrix_rank(x, rtol=1e-6)),)
+
+
+def _low_rank(part: SitePart) -> LowRank:
+    factors = part.low_rank
+    assert factors is not None  # held by the type rule
+    return factors
+
+
+# --- over all sites --------------------------------------------------------------------------
+
+
+def _cosine(totals: Totals) -> float:
     product, one, other = totals
     if one == 0 or other == 0:
         raise Fault(
@@ -66,120 +242,107 @@ def _cosine(totals: tuple[float, ...]) -> float:
     return max(-1.0, min(1.0, product / (math.sqrt(one) * math.sqrt(other))))
 
 
-def _energy_at(site: Site, attrs: Sequence[Any]) -> tuple[float, float]:
-    from pemlang.kernels.lowrank import singular_values
-
-    if site[0] is None:
-        return 0.0, 0.0
-    squares = singular_values(site[0]) ** 2
-    return float(squares[: attrs[0]].sum()), float(squares.sum())
-
-
-def _overlap_at(site: Site, _: Sequence[Any]) -> tuple[float, float]:
-    from pemlang.kernels.lowrank import overlap
-
-    one, other = site
-    return (0.0, 0.0) if one is None or other is None else (overlap(one, other), 1.0)
-
-
-def _rank_at(site: Site, _: Sequence[Any]) -> tuple[float]:
-    from pemlang.kernels.lowrank import numerical_rank
-
-    return (0.0 if site[0] is None else float(numerical_rank(site[0])),)
-
-
-MEASURES: dict[str, Measure] = {
-    "norm": Measure(_squares, lambda t: math.sqrt(t[0])),
-    "cosine": Measure(_products, _cosine),
-    "energy": Measure(_energy_at, lambda t: t[0] / t[1] if t[1] else 1.0),
-    "init_overlap": Measure(_overlap_at, lambda t: t[0] / t[1] if t[1] else 0.0, rows_alone=True),
-    "rank": Measure(_rank_at, lambda t: t[0], max),
+MEASURES: dict[str, MeasureRecord] = {
+    record.name: record
+    for record in (
+        MeasureRecord("norm", Norms, 1, lambda t: math.sqrt(t[0]), even=True),
+        MeasureRecord("cosine", Products, 3, _cosine, symmetric=True),
+        MeasureRecord("energy", Kept, 2, lambda t: t[0] / t[1] if t[1] else 1.0),
+        MeasureRecord(
+            "init_overlap", Overlap, 2, lambda t: t[0] / t[1] if t[1] else 0.0, symmetric=True
+        ),
+        MeasureRecord("rank", Rank, 1, lambda t: t[0], max),
+    )
 }
 
 
-def measure(ctx: Context, name: str, args: Sequence[Node], attrs: tuple[Any, ...] = ()) -> Node:
+def measure(ctx: Context, name: str, *xs: AdapterNode, settings: tuple[int, ...] = ()) -> Measured:
     """The node of a measure of some adapters."""
-    return ctx.graph.add("measure", tuple(args), (name, *attrs), NumberType())
+    record = MEASURES[name]
+    return ctx.graph.add(Measured(record, record.canonical(ctx.graph, xs), settings))
 
 
-def _norm(ctx: Context, x: Node) -> Node:
-    return measure(ctx, "norm", [x])
+def _norm(ctx: Context, x: AdapterNode) -> Num:
+    return measure(ctx, "norm", x)
 
 
-def _in_order(x: Node, y: Node) -> list[Node]:
-    """Two arguments that may change places, in canonical order."""
-    return sorted((x, y), key=lambda node: node.key)
-
-
-def _cosine_of(ctx: Context, x: Node, y: Node) -> Node:
+def _cosine_of(ctx: Context, x: AdapterNode, y: AdapterNode) -> Num:
     same_space(ctx, x, y)
-    return measure(ctx, "cosine", _in_order(x, y))
+    return measure(ctx, "cosine", x, y)
 
 
-def _distance(ctx: Context, x: Node, y: Node) -> Node:
+def _distance(ctx: Context, x: AdapterNode, y: AdapterNode) -> Num:
     type_ = same_space(ctx, x, y)
-    one, two = _in_order(x, y)
-    return measure(ctx, "norm", [linear(ctx.graph, type_, [(coefs.ONE, one), (MINUS_ONE, two)])])
+    return measure(ctx, "norm", linear(ctx.graph, type_, [(coefs.ONE, x), (MINUS_ONE, y)]))
 
 
-def _energy_of(ctx: Context, x: Node, rank: Num) -> Node:
-    need_method(x, "lora", "energy", ctx.text(0))
-    return measure(ctx, "energy", [x], (whole_rank(rank, "rank"),))
+def _energy_of(ctx: Context, x: AdapterNode, rank: Num) -> Num:
+    need_kind(x, "lora", "energy", ctx.text(0))
+    return measure(ctx, "energy", x, settings=(whole_rank(rank, "rank"),))
 
 
-def init_overlap(ctx: Context, x: Node, y: Node) -> Node:
+def init_overlap(ctx: Context, x: AdapterNode, y: AdapterNode) -> Num:
     """The node of init_overlap(x, y); raises PEM0311 unless both are LoRA, and as `+`."""
-    need_method(x, "lora", "init_overlap", ctx.text(0))
-    need_method(y, "lora", "init_overlap", ctx.text(1))
+    need_kind(x, "lora", "init_overlap", ctx.text(0))
+    need_kind(y, "lora", "init_overlap", ctx.text(1))
     same_space(ctx, x, y)
-    return measure(ctx, "init_overlap", _in_order(x, y))
+    return measure(ctx, "init_overlap", x, y)
 
 
-def _rank(ctx: Context, x: Node) -> Node:
-    need_method(x, "lora", "rank", ctx.text(0))
-    return measure(ctx, "rank", [x])
+def _rank(ctx: Context, x: AdapterNode) -> Num:
+    need_kind(x, "lora", "rank", ctx.text(0))
+    return measure(ctx, "rank", x)
 
 
-_X = (Param("x", ("adapter",)),)
-_XY = (Param("x", ("adapter",)), Param("y", ("adapter",)))
+_X = (Parameter("x", ("adapter",)),)
+_XY = (Parameter("x", ("adapter",)), Parameter("y", ("adapter",)))
 
-OPERATORS = (
-    Operator(
-        name="norm",
-        signatures=(Signature(_X, "number", _norm),),
-        summary="How much an adapter changes: the Frobenius norm of Δ over all sites.",
-        formula="√ Σ ‖Δ[site]‖²;  for (IA)³ ‖l − 1‖",
-    ),
-    Operator(
-        name="cosine",
-        signatures=(Signature(_XY, "number", _cosine_of),),
-        summary="How alike two adapters' changes are in direction, from −1 to 1.",
-        formula="⟨Δx, Δy⟩ / (‖Δx‖·‖Δy‖)",
-    ),
-    Operator(
-        name="distance",
-        signatures=(Signature(_XY, "number", _distance),),
-        summary="The norm of the difference of two adapters.",
-        formula="‖Δx − Δy‖",
-    ),
-    Operator(
-        name="energy",
-        signatures=(Signature((*_X, Param("rank", ("number",))), "number", _energy_of),),
-        summary="The share of the squared norm that the best LoRA of a rank keeps.",
-        formula="Σ_site Σ_{i ≤ rank} σᵢ² / Σ_site Σᵢ σᵢ²",
-    ),
-    Operator(
-        name="init_overlap",
-        signatures=(Signature(_XY, "number", init_overlap),),
-        summary="How alike two LoRAs' A row spaces are, the mean over sites: 1 for one "
-        "initialisation kept, about r/in for two drawn apart.",
-        formula="‖QxᵀQy‖² / min(rx, ry)",
-        source="the limit that Zhang et al. 2023 name, made visible",
-    ),
-    Operator(
-        name="rank",
-        signatures=(Signature(_X, "number", _rank),),
-        summary="The largest numerical rank of Δ at a site: singular values above rounding.",
-        formula="max_site #{σᵢ > σ₁·max(out, in)·ε}",
-    ),
+register(
+    Section(
+        "Measures",
+        "Numbers computed from the factors when weights are read, for `assert` and for weights.",
+        (
+            Operator(
+                name="norm",
+                signatures=(Signature(_X, "number", _norm),),
+                summary="How much an adapter changes: the Frobenius norm of Δ over all sites.",
+                formula="√ Σ ‖Δ[site]‖²;  for (IA)³ ‖l − 1‖",
+            ),
+            Operator(
+                name="cosine",
+                signatures=(Signature(_XY, "number", _cosine_of),),
+                summary="How alike two adapters' changes are in direction, from −1 to 1.",
+                formula="⟨Δx, Δy⟩ / (‖Δx‖·‖Δy‖)",
+            ),
+            Operator(
+                name="distance",
+                signatures=(Signature(_XY, "number", _distance),),
+                summary="The norm of the difference of two adapters.",
+                formula="‖Δx − Δy‖",
+            ),
+            Operator(
+                name="energy",
+                signatures=(
+                    Signature((*_X, Parameter("rank", ("number",))), "number", _energy_of),
+                ),
+                summary="The share of the squared norm that the best LoRA of a rank keeps.",
+                formula="Σ_site Σ_{i ≤ rank} σᵢ² / Σ_site Σᵢ σᵢ²",
+            ),
+            Operator(
+                name="init_overlap",
+                signatures=(Signature(_XY, "number", init_overlap),),
+                summary="How alike two LoRAs' A row spaces are, the mean over sites: 1 for one "
+                "initialisation kept, about r/in for two drawn apart.",
+                formula="‖QxᵀQy‖² / min(rx, ry)",
+                source="the limit that Zhang et al. 2023 name, made visible",
+            ),
+            Operator(
+                name="rank",
+                signatures=(Signature(_X, "number", _rank),),
+                summary="The largest numerical rank of Δ at a site: singular values above "
+                "rounding.",
+                formula="max_site #{σᵢ > σ₁·max(out, in)·ε}",
+            ),
+        ),
+    )
 )

@@ -8,68 +8,70 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from pemlang.diagnostics import Fault, listed, visible
-from pemlang.formats.peft import FLOATS, Adapter
-from pemlang.graph.node import Graph, Node, Num, plain
-from pemlang.graph.normal import adapter_type
+from pemlang.diagnostics import Fault, visible
+from pemlang.formats.adapter import Adapter, kinds_text
+from pemlang.graph.lowering import LoweringContext, Truncation
+from pemlang.graph.node import AdapterNode, Graph, Leaf, Node, Num, Part, told
 from pemlang.graph.numbers import shown
-from pemlang.modules.sites import SiteShape
+from pemlang.kernels.methods import Elementwise, MergeKernel
+from pemlang.modules import SiteShape
+from pemlang.modules.lora import padded
 from pemlang.ops import parameters
-from pemlang.ops.agree import TITLES, need_method
+from pemlang.ops.agree import need_kind
 from pemlang.ops.exact import TERMS
 from pemlang.ops.linear import ADAPTERS, alike, weights_for
-from pemlang.ops.record import (
-    Context,
-    Cut,
-    NodeKind,
-    Param,
-    Run,
-    Signature,
-    Within,
-    node_kind,
-    ranks,
-    scales,
-)
-from pemlang.ops.shaping import unmeasured, whole_rank
+from pemlang.ops.record import Context, Operator, Parameter, Signature, Within
+from pemlang.ops.shaping import hold_rank, unmeasured, whole_rank
+from pemlang.tensorfiles.dtypes import FLOATS
 
 if TYPE_CHECKING:
-    from pemlang.kernels.methods import Method
-    from pemlang.modules.factors import Factors
+    from pemlang.graph.difference import Difference
+    from pemlang.graph.formula import Formula, Setting
+    from pemlang.graph.rebuild import Rebuilding
+    from pemlang.modules import SiteValues
 
 SHARE = Within(Fraction(0), Fraction(1), open=True)
 """A share that is not nothing."""
 
-WEIGHTS = Param("weights", ("[number]",), None)
-DENSITY = Param("density", ("number",), within=SHARE)
-SCALE = Param("scale", ("number",), Fraction(1))
-SEED = Param(
+WEIGHTS = Parameter("weights", ("[number]",), None)
+DENSITY = Parameter("density", ("number",), within=SHARE)
+SCALE = Parameter("scale", ("number",), Fraction(1))
+SEED = Parameter(
     "seed", ("number",), Fraction(0), within=Within(Fraction(0), Fraction(2**32 - 1), whole=True)
 )
-OVER = Param("over", ("word",), "delta", words=("delta", "factors"))
-RANK = Param("rank", ("number",), None)
-PAIR = (Param("x", ("adapter",)), Param("y", ("adapter",)))
+OVER = Parameter("over", ("word",), "delta", words=("delta", "factors"))
+RANK = Parameter("rank", ("number",), None)
+PAIR = (Parameter("x", ("adapter",)), Parameter("y", ("adapter",)))
 
-RankRule = Callable[[Sequence[int], int, Mapping[str, Any]], int]
+Settings = Mapping[str, Num | str | None]
+"""What a recipe says of a method, by parameter."""
+
+RankRule = Callable[[Sequence[int], int, Settings], int]
 """The ranks of the adapters at a site, min(out, in) and the settings to the rank that comes out."""
+
+METHODS: dict[str, MergeMethod] = {}
+"""The methods by name."""
 
 
 @dataclass(frozen=True)
-class Kind:
-    """How the node of one method behaves.
+class MergeMethod:
+    """A method, beside what its operator says.
 
     Attributes:
-        method: what computes it, made when it is first needed: it needs NumPy.
+        name: of its operator.
+        kernel: what computes it, and its reference.
         symmetric: whether the adapters, with their weights, may change places.
         divides: whether it divides by the sum of the weights.
         rank: what rank comes out; None for a method on each element, which takes `rank=`.
         lora: whether it is for LoRA alone.
-        statistics: the kinds of statistics that it needs of each adapter, of a LoRA and of (IA)³.
+        statistics: the kinds of statistics that it needs of each adapter, of a LoRA and of others.
         factors: whether it acts on A and on B, and not on Δ.
     """
 
-    method: Callable[[], Method]
+    name: str
+    kernel: MergeKernel
     symmetric: bool = True
     divides: bool = False
     rank: RankRule | None = None
@@ -77,69 +79,107 @@ class Kind:
     statistics: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
     factors: bool = False
 
+    def statistics_of(self, x: AdapterNode) -> tuple[str, ...]:
+        """The kinds of statistics that it needs of an adapter."""
+        return self.statistics[0 if x.type.is_lora else 1]
 
-KINDS: dict[str, Kind] = {}
 
-
-def total_rank(found: Sequence[int], full: int, settings: Mapping[str, Any]) -> int:
+def total_rank(ranks: Sequence[int], full: int, settings: Settings) -> int:
     """The rank of a sum."""
-    return sum(found)
+    return sum(ranks)
 
 
-def signature(name: str, kind: Kind, *params: Param) -> Signature:
-    """The signature of a method: its parameters, and a type rule that makes its node."""
-    KINDS[name] = kind
+def merge_operator(
+    method: MergeMethod,
+    *params: Parameter,
+    summary: str,
+    formula: str,
+    source: str,
+    rank: str,
+    laws: tuple[str, ...],
+    aliases: tuple[str, ...] = (),
+    acts_on: str = "delta",
+    pair: bool = False,
+) -> Operator:
+    """The operator of a method on a list of adapters, which makes it known.
 
-    def rule(ctx: Context, *given: Any) -> Node:
-        return _merge(ctx, name, kind, dict(zip(params, given, strict=True)))
+    Args:
+        method: the method.
+        params: its parameters beside the adapters.
+        summary, formula, source, rank, laws, aliases, acts_on: as Operator says.
+        pair: whether it takes two adapters instead, which may not change places.
+    """
+    if pair:
+        method = replace(method, symmetric=False)
+    METHODS[method.name] = method
+    taken = (*(PAIR if pair else (ADAPTERS,)), *params)
 
-    return Signature(params, "adapter", rule)
+    def rule(ctx: Context, *given: object) -> AdapterNode:
+        return _merge(ctx, method, dict(zip(taken, given, strict=True)))
+
+    return Operator(
+        name=method.name,
+        signatures=(Signature(taken, "adapter", rule),),
+        summary=summary,
+        formula=formula,
+        laws=laws,
+        source=source,
+        aliases=aliases,
+        rank=rank,
+        reference=method.kernel.reference,
+        acts_on=acts_on,
+    )
 
 
-def many(name: str, kind: Kind, *params: Param) -> Signature:
-    """The signature of a method on a list of adapters."""
-    return signature(name, kind, ADAPTERS, *params)
+# --- the type rule ---------------------------------------------------------------------------
 
 
-def pair(name: str, kind: Kind, *params: Param) -> Signature:
-    """The signature of a method on two adapters that may not change places."""
-    return signature(name, replace(kind, symmetric=False), *PAIR, *params)
-
-
-def _merge(ctx: Context, name: str, kind: Kind, values: Mapping[Param, Any]) -> Node:
+def _merge(ctx: Context, method: MergeMethod, values: Mapping[Parameter, object]) -> AdapterNode:
     given = {param.name: value for param, value in values.items()}
     if "xs" in given:
-        xs = given.pop("xs")
+        xs: Sequence[AdapterNode] = given.pop("xs")  # type: ignore[assignment]
     else:
-        xs, ctx.items = (given.pop("x"), given.pop("y")), ctx.texts
-    weights = _weights(ctx, xs, kind, given.pop("weights", None))
-    over, rank = given.pop("over", "delta"), given.pop("rank", None)
-    if any(adapter_type(x).method != "lora" for x in xs):
+        xs, ctx.items = (given.pop("x"), given.pop("y")), ctx.texts  # type: ignore[assignment]
+    weights = _weights(ctx, xs, method, given.pop("weights", None))  # type: ignore[arg-type]
+    over, rank = str(given.pop("over", "delta")), given.pop("rank", None)
+    if not all(x.type.is_lora for x in xs):
         over = "delta"  # one vector is all that such an adapter has
-    elif kind.factors:
+    elif method.factors:
         over = "factors"
-    known = _agreed(ctx, xs, kind, over)
-    _collected(ctx, xs, kind)
-    settings = dict(sorted(given.items()))
+    agreed = _agreed(ctx, xs, method, over)
+    _collected(ctx, xs, method)
+    settings: dict[str, Num | str | None] = dict(sorted(given.items()))  # type: ignore[arg-type]
     for param in values:
         if param.within is not None:
-            unmeasured(settings[param.name], f"{param.name} of {name}")
-    check_settings(name, settings)
+            unmeasured(settings[param.name], f"{param.name} of {method.name}")  # type: ignore[arg-type]
+    check_settings(method.name, settings)
+    limit = None if rank is None else _limit(agreed, rank, over, method.name)  # type: ignore[arg-type]
     pairs = list(zip(xs, weights, strict=True))
-    if kind.symmetric:
-        pairs.sort(key=lambda one: (one[0].key, str(plain(one[1]))))
-    type_ = adapter_type(known)
-    limit = None if rank is None else _limit(ctx, known, rank, over, name)
-    attrs = (name, over, limit, tuple(weight for _, weight in pairs), tuple(settings.items()))
-    return ctx.graph.add("merge", [x for x, _ in pairs], attrs, type_)
+    return _made(ctx.graph, agreed, method, pairs, over, limit, tuple(settings.items()))
+
+
+def _made(
+    graph: Graph,
+    like: AdapterNode,
+    method: MergeMethod,
+    pairs: list[tuple[AdapterNode, Num]],
+    over: str,
+    limit: int | None,
+    settings: tuple[tuple[str, Num | str | None], ...],
+) -> Merge:
+    """The node of some adapters with their weights, in key order where they may change places."""
+    if method.symmetric:
+        pairs.sort(key=lambda pair: (pair[0].key, str(told(pair[1]))))
+    xs, weights = tuple(x for x, _ in pairs), tuple(weight for _, weight in pairs)
+    return graph.add(Merge(like.type, method, xs, over, limit, weights, settings))
 
 
 def _weights(
-    ctx: Context, xs: Sequence[Node], kind: Kind, given: Sequence[Num] | None
+    ctx: Context, xs: Sequence[AdapterNode], method: MergeMethod, given: Sequence[Num] | None
 ) -> list[Num]:
     weights = weights_for(ctx, xs, given)
     exact = [weight for weight in weights if isinstance(weight, Fraction)]
-    if kind.divides and weights and len(exact) == len(weights) and sum(exact) == 0:
+    if method.divides and weights and len(exact) == len(weights) and sum(exact) == 0:
         raise Fault(
             "PEM0330",
             f"the weights of `{ctx.what}` sum to zero, and it divides by their sum",
@@ -148,20 +188,27 @@ def _weights(
     return weights
 
 
-def _agreed(ctx: Context, xs: Sequence[Node], kind: Kind, over: str) -> Node:
-    if kind.lora:
-        for index, x in enumerate(xs):
-            need_method(x, "lora", ctx.what, ctx.item(index))
+def _agreed(ctx: Context, xs: Sequence[AdapterNode], method: MergeMethod, over: str) -> AdapterNode:
+    for index, x in enumerate(xs):
+        if method.lora:
+            need_kind(x, "lora", ctx.what, ctx.item(index))
+        elif len(x.type.kinds) > 1:
+            raise Fault(
+                "PEM0311",
+                f"{ctx.what} merges adapters of one kind; `{ctx.item(index)}` is "
+                f"{kinds_text(x.type.kinds)}",
+                "select the sites of one kind, and join what comes out",
+            )
     return alike(ctx, xs, parameters.TERMS.agree if over == "factors" else TERMS.agree)
 
 
-def _collected(ctx: Context, xs: Sequence[Node], kind: Kind) -> None:
+def _collected(ctx: Context, xs: Sequence[AdapterNode], method: MergeMethod) -> None:
     """Hold adapters to have the statistics that a method needs, of the shapes that it needs."""
     for index, x in enumerate(xs):
-        wanted = _statistics(kind, x)
-        adapter = x.adapter
+        wanted = method.statistics_of(x)
         if not wanted:
             continue
+        adapter = x.adapter if isinstance(x, Leaf) else None
         if adapter is None or adapter.statistics is None:
             why = "has no statistics.safetensors beside it" if adapter else "is no adapter on disk"
             raise Fault(
@@ -170,29 +217,25 @@ def _collected(ctx: Context, xs: Sequence[Node], kind: Kind) -> None:
                 "collect them: pemlang.collect_statistics(model, batches, directory)",
                 () if adapter else ("merge the adapters as declared, and scale or select after",),
             )
-        for site, shape in adapter_type(x).shapes.items():
-            for what, size in _shapes(adapter, site, shape).items():
+        for site, shape in x.shapes.items():
+            for what, size in _statistic_shapes(adapter, site, shape).items():
                 entry = adapter.statistics.entries.get(f"{site}.{what}")
                 fits = entry is not None and entry.shape == size and entry.dtype in FLOATS
                 if what in wanted and not fits:
-                    found = "none"
+                    present = "none"
                     if entry is not None:
-                        found = f"{entry.dtype} {'×'.join(map(str, entry.shape))}"
+                        present = f"{entry.dtype} {'×'.join(map(str, entry.shape))}"
                     raise Fault(
                         "PEM0328",
                         f"the statistics of `{ctx.item(index)}` have no {what} of "
-                        f"{visible(site)} of the shape {'×'.join(map(str, size))}: found {found}",
+                        f"{visible(site)} of the shape {'×'.join(map(str, size))}: found {present}",
                         "collect them again, from a model with this adapter",
                     )
 
 
-def _statistics(kind: Kind, x: Node) -> tuple[str, ...]:
-    return kind.statistics[0 if adapter_type(x).method == "lora" else 1]
-
-
-def _shapes(adapter: Adapter, site: str, shape: SiteShape) -> dict[str, tuple[int, ...]]:
+def _statistic_shapes(adapter: Adapter, site: str, shape: SiteShape) -> dict[str, tuple[int, ...]]:
     """The shape of each kind of statistic at a site."""
-    if adapter.method == "ia3":
+    if shape.kind != "lora":
         return {"fisher_l": shape.a}
     rank = adapter.layout.ranks[site]
     return {
@@ -202,138 +245,225 @@ def _shapes(adapter: Adapter, site: str, shape: SiteShape) -> dict[str, tuple[in
     }
 
 
-def check_settings(name: str, settings: Mapping[str, Any]) -> None:
+def check_settings(name: str, settings: Settings) -> None:
     """Raise PEM0326 for settings that do not go together."""
-    spread = settings.get("epsilon")
-    if spread is None or settings["density"] == 1:
+    spread, density = settings.get("epsilon"), settings.get("density")
+    if not isinstance(spread, Fraction) or not isinstance(density, Fraction) or density == 1:
         return
-    room = min(settings["density"], 1 - settings["density"])
+    room = min(density, 1 - density)
     if spread >= room:
         raise Fault(
             "PEM0326",
-            f"epsilon={shown(spread)} is too wide for density={shown(settings['density'])}: {name} "
+            f"epsilon={shown(spread)} is too wide for density={shown(density)}: {name} "
             "keeps an entry with a probability from density − epsilon to density + epsilon, which "
             "has to lie between 0 and 1",
             f"epsilon={shown(room / 2)}",
         )
 
 
-def _limit(ctx: Context, known: Node, rank: Num, over: str, name: str) -> int:
-    limit, type_ = whole_rank(rank, "rank"), adapter_type(known)
-    if type_.method != "lora" or over == "factors":
+def _limit(like: AdapterNode, rank: Num, over: str, name: str) -> int:
+    limit = whole_rank(rank, "rank")
+    if not like.type.is_lora or over == "factors":
         why = "over=factors keeps the rank of the adapters"
-        if type_.method != "lora":
-            why = f"these adapters are {TITLES[type_.method]}, which has none"
+        if not like.type.is_lora:
+            why = f"these adapters are {kinds_text(like.type.kinds)}, which has none"
         raise Fault("PEM0326", f"`{name}` takes no rank here: {why}", "leave rank out")
-    above = [site for site, shape in type_.shapes.items() if limit > shape.full_rank]
-    if above:
-        raise Fault(
-            "PEM0310",
-            f"rank {limit} is above min(out, in) at {listed(above)}",
-            f"rank={min(type_.shapes[site].full_rank for site in above)}",
-            (f"{visible(above[0])} is {type_.shapes[above[0]]}",),
-        )
+    hold_rank(limit, like.shapes)
     return limit
 
 
-# --- the node ------------------------------------------------------------------------------
+# --- the node --------------------------------------------------------------------------------
 
 
-def _rank_at(node: Node, site: str, shape: SiteShape) -> int:
-    name, over, limit, _, settings = node.attrs
-    found = [max(1, ranks(arg)[site]) for arg in node.args]
-    if over == "factors":
-        return found[0]
-    rule = KINDS[name].rank
-    if rule is not None:
-        return rule(found, shape.full_rank, dict(settings))
-    return shape.full_rank if limit is None else limit
+@dataclass(frozen=True, eq=False, repr=False)
+class Merge(AdapterNode):
+    """Several adapters merged by a method.
+
+    Attributes:
+        method: the method.
+        adapters: the adapters; in key order where they may change places.
+        over: `delta` or `factors`.
+        limit: the rank that a recipe asks for.
+        weights: of the adapters.
+        settings: the other parameters, by name.
+    """
+
+    kind = "merge"
+
+    method: MergeMethod
+    adapters: tuple[AdapterNode, ...]
+    over: str
+    limit: int | None
+    weights: tuple[Num, ...]
+    settings: tuple[tuple[str, Num | str | None], ...]
+
+    @property
+    def args(self) -> tuple[AdapterNode, ...]:
+        return self.adapters
+
+    def parts(self) -> tuple[Part, ...]:
+        return (self.method.name, self.over, self.limit, self.weights, self.settings)
+
+    def rebuilt(self, new: Rebuilding) -> Node:
+        pairs = [
+            (new.adapter(x), new.number(weight))
+            for x, weight in zip(self.adapters, self.weights, strict=True)
+        ]
+        settings = tuple(
+            (key, value if value is None or isinstance(value, str) else new.number(value))
+            for key, value in self.settings
+        )
+        return _made(new.graph, self, self.method, pairs, self.over, self.limit, settings)
+
+    @property
+    def by_factors(self) -> bool:
+        return self.over == "factors"
+
+    def _rank_at(self, site: str, shape: SiteShape) -> int:
+        ranks = [max(1, x.ranks[site]) for x in self.adapters]
+        if self.over == "factors":
+            return ranks[0]
+        if self.method.rank is not None:
+            return self.method.rank(ranks, shape.full_rank, dict(self.settings))
+        return shape.full_rank if self.limit is None else self.limit
+
+    def _ranks(self) -> Mapping[str, int]:
+        if not self.type.is_lora:
+            return {}
+        return {site: self._rank_at(site, shape) for site, shape in self.shapes.items()}
+
+    def _scales(self) -> Mapping[str, float]:
+        if self.over == "factors":
+            return self.adapters[0].scales
+        return dict.fromkeys(self.shapes, 1.0)
+
+    def lower(
+        self, ctx: LoweringContext, args: Mapping[AdapterNode, SiteValues | None]
+    ) -> SiteValues | None:
+        if all(args[x] is None for x in self.adapters):
+            return None
+        parts = [self._part(ctx, x, args[x]) for x in self.adapters]
+        statistics = self.method.statistics_of(self)
+        numbers = {
+            key: ctx.number(value)
+            for key, value in self.settings
+            if value is not None and not isinstance(value, str)
+        }
+        seed = numbers.pop("seed", None)
+        wide = not isinstance(self.method.kernel, Elementwise) or any(
+            part.values[0].dtype == "F64" for part in parts
+        )
+        *values, cost = ctx.builder.merge(
+            self.method.name,
+            self.method.kernel,
+            over=self.over,
+            rank=self.ranks.get(ctx.site, 0),
+            dtype="F64" if wide else "F32",
+            parts=[
+                (*part.values, *(ctx.statistic(_leaf(x), kind) for kind in statistics))
+                for x, part in zip(self.adapters, parts, strict=True)
+            ],
+            statistics=len(statistics),
+            weights=[ctx.number(weight) for weight in self.weights],
+            scales=[part.scale for part in parts],
+            seeds=[
+                0.0 if seed is None else draw_seed(int(seed), ctx.site, x) for x in self.adapters
+            ],
+            words=tuple((key, x) for key, x in self.settings if isinstance(x, str)),
+            numbers=numbers,
+        )
+        if self.limit is not None:
+            by = self.shapes[ctx.site].full_rank - self.limit
+            ctx.truncations[self] = Truncation(cost, by)
+        return replace(parts[0], values=tuple(values), scale=self.scales[ctx.site])
+
+    def _part(self, ctx: LoweringContext, x: AdapterNode, part: SiteValues | None) -> SiteValues:
+        """The parameters of one of the adapters: zeros where it is zero, padded where need be."""
+        if part is None:
+            part = ctx.zeros(self, max(1, x.ranks.get(ctx.site, 0)), x.scales.get(ctx.site, 1.0))
+        return padded(ctx.builder, part, self.ranks[ctx.site]) if self.by_factors else part
+
+    @property
+    def steady(self) -> bool:
+        drawn = any(key == "seed" for key, _ in self.settings)
+        return not drawn and not self.method.statistics_of(self)
+
+    def cut(self, graph: Graph, rank: int) -> AdapterNode | None:
+        """Law: compress(m, rank=k) of a method m that fills the matrix is m with rank=k."""
+        if self.by_factors or self.limit is not None or self.method.rank is not None:
+            return None
+        return graph.add(replace(self, limit=rank))
+
+    def formula(self, write: Formula) -> str:
+        pairs = [(write.value(x), w) for x, w in zip(self.adapters, self.weights, strict=True)]
+        if self.method.symmetric:  # by name: the node has them in an order of their content
+            pairs.sort(key=lambda pair: pair[0])
+        named: list[tuple[str, Setting]] = []
+        named += [("rank", self.limit)] if self.limit is not None else []
+        named += [(key, value) for key, value in self.settings if value is not None]
+        named += [("over", self.over)] if self.by_factors else []
+        if any(weight != 1 for weight in self.weights):
+            named.append(("weights", f"[{', '.join(write.number(weight) for _, weight in pairs)}]"))
+        return write.call(self.method.name, [f"[{', '.join(text for text, _ in pairs)}]"], named)
+
+    def differ(self, old: Node, new: Node, write: Difference) -> list[str] | None:
+        if not (isinstance(old, Merge) and isinstance(new, Merge) and old.method is new.method):
+            return None
+        if any(len(set(x.adapters)) < len(x.adapters) for x in (old, new)):
+            return None  # an adapter that stands there twice
+        before, after = old._told_settings(), new._told_settings()
+        phrases = [
+            write.setting(self.name, key, before.get(key), after.get(key))
+            for key in sorted(before.keys() | after.keys())
+            if told(before.get(key)) != told(after.get(key))
+        ]
+        inside = write.terms(
+            dict(zip(old.adapters, old.weights, strict=True)),
+            dict(zip(new.adapters, new.weights, strict=True)),
+        )
+        return phrases + [f"{self.name}: {phrase}" for phrase in inside] or None
+
+    def _told_settings(self) -> dict[str, Num | str | int | None]:
+        return {**dict(self.settings), "over": self.over, "rank": self.limit}
+
+    @property
+    def name(self) -> str:
+        return self.method.name
+
+    def weight(self, write: Formula, index: int) -> str:
+        if all(weight == 1 for weight in self.weights):
+            return ""
+        return f"weight {write.short(write.number(self.weights[index]))} ·"
+
+    def invariant(self) -> None:
+        assert METHODS.get(self.method.name) is self.method
+        assert len(self.weights) == len(self.adapters) > 0
+        assert self.over in ("delta", "factors")
+        assert self.limit is None or self.method.rank is None
+        assert [key for key, _ in self.settings] == sorted(key for key, _ in self.settings)
+        if self.method.symmetric:
+            order = [x.key for x in self.adapters]
+            assert order == sorted(order), "adapters out of order"
+        if self.by_factors:
+            assert self.type.is_lora
+            assert all(x.ranks == self.ranks for x in self.adapters)
 
 
-def _ranks(node: Node) -> Mapping[str, int]:
-    return {s: _rank_at(node, s, shape) for s, shape in adapter_type(node).shapes.items()}
+def _leaf(x: AdapterNode) -> Leaf:
+    assert isinstance(x, Leaf)
+    return x
 
 
-def _scales(node: Node) -> Mapping[str, float]:
-    if node.attrs[1] == "factors":
-        return scales(node.args[0])
-    return dict.fromkeys(adapter_type(node).shapes, 1.0)
-
-
-def _cut(graph: Graph, node: Node, rank: int) -> Node | None:
-    """Law: compress(m, rank=k) of a method m that fills the matrix is m with rank=k."""
-    name, over, limit, *rest = node.attrs
-    if over == "factors" or limit is not None or KINDS[name].rank is not None:
-        return None
-    return graph.add("merge", node.args, (name, over, rank, *rest), node.type)
-
-
-def _lower(run: Run, node: Node, site: str, args: Mapping[Node, Factors | None]) -> Factors | None:
-    from pemlang.kernels.methods import METHODS, Elementwise, Request
-    from pemlang.modules.factors import Factors, padded, zeros
-
-    name, over, limit, weights, settings = node.attrs
-    if all(args[arg] is None for arg in node.args):
-        return None
-    shape, lora = adapter_type(node).shapes[site], adapter_type(node).method == "lora"
-    parts = []
-    for arg in node.args:
-        part = args[arg]
-        if part is None and lora:
-            rank, scale = max(1, ranks(arg)[site]), scales(arg)[site]
-            part = zeros(run.builder, shape.a, shape.b, rank, scale)
-        elif part is None:
-            part = Factors(run.builder.const(0.0, "F64", shape.a), None)
-        if over == "factors":
-            part = padded(run.builder, part, ranks(node)[site])
-        parts.append(part)
-    method = METHODS.setdefault(name, KINDS[name].method())
-    values = [part.a for part in parts]
-    wide = not isinstance(method, Elementwise) or any(x.dtype == "F64" for x in values)
-    numbers = {key: run.number(x) for key, x in settings if not isinstance(x, str)}
-    seed = numbers.pop("seed", None)
-    words = tuple((key, x) for key, x in settings if isinstance(x, str))
-    rank = ranks(node)[site] if lora else 0
-    kinds = _statistics(KINDS[name], node)
-    dtype = "F64" if wide else "F32"
-    ask = Request(name, over, rank, words, tuple(numbers), dtype, len(kinds))
-    given = [run.number(weight) for weight in weights]
-    seeds = [0.0 if seed is None else _draw_seed(int(seed), site, arg) for arg in node.args]
-    consts = [*given, *(part.scale for part in parts), *seeds, *numbers.values()]
-    rows = [
-        (part.a, part.b, *(run.statistic(arg, kind) for kind in kinds))
-        for arg, part in zip(node.args, parts, strict=True)
-    ]
-    a, b, cost = run.builder.merge(ask, rows, consts)
-    if limit is not None:
-        run.cuts[node] = Cut(cost, shape.full_rank - limit)
-    return Factors(a, b, scales(node)[site] if lora else 1.0)
-
-
-def _draw_seed(seed: int, site: str, arg: Node) -> float:
+def draw_seed(seed: int, site: str, x: AdapterNode) -> float:
     """The seed of what is drawn for an adapter at a site, a whole number that a float holds: from
     the recipe's seed, the site's name, and which adapter files it is made from. So no draw depends
     on an order, on what else is merged, or on how much an adapter is scaled."""
-    leaves, pending = set(), [arg]
+    leaves: set[str] = set()
+    pending: list[Node] = [x]
     while pending:
         node = pending.pop()
         pending += node.args
-        if node.op == "leaf":
+        if isinstance(node, Leaf):
             leaves.add(node.key)
     digest = hashlib.sha256(" ".join([str(seed), site, *sorted(leaves)]).encode()).digest()
     return float(int.from_bytes(digest[:8], "little") >> 11)
-
-
-MERGE = node_kind(
-    NodeKind(
-        "merge",
-        _ranks,
-        _scales,
-        _lower,
-        lambda node: (
-            not any(key == "seed" for key, _ in node.attrs[4])
-            and not _statistics(KINDS[node.attrs[0]], node)
-        ),
-        _cut,
-    )
-)

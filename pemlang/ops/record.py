@@ -3,18 +3,27 @@ checker, the evaluator, the documentation and the tests read it there."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
-from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from types import EllipsisType
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from pemlang.graph.node import AdapterType, Graph, ModelType, Node, Num, NumberType
+from pemlang.graph.node import AdapterNode, Graph, ModelNode, NumberNode
 
 if TYPE_CHECKING:
-    # A check reads these records and never a tensor: what computes is imported where it runs.
-    from pemlang.kernels.program import Builder, Value
-    from pemlang.modules.factors import Factors
+    from pemlang.graph.node import Num
+    from pemlang.graph.rebuild import Rebuilding
+    from pemlang.ops.schedule import Schedule
+
+Result: TypeAlias = "Num | Schedule | AdapterNode | ModelNode"
+"""What an operator gives."""
+
+Default: TypeAlias = "Fraction | str | EllipsisType | None"
+"""What a parameter is when it is not given; `...` where it has to be."""
+
+Reference: TypeAlias = Callable[..., Any]
+"""What an operator does to dense float64 tensors, written apart from what computes it."""
 
 
 @dataclass(frozen=True)
@@ -23,11 +32,18 @@ class Watch:
     the operands of a ⊕ overlap. `terms` are what the ⊕ combines, `exact` is the expression that
     adds what they do instead."""
 
-    left: Node
-    right: Node
-    terms: frozenset[Node]
+    left: AdapterNode
+    right: AdapterNode
+    terms: frozenset[AdapterNode]
     texts: tuple[str, str]
     exact: str
+
+    def rebuilt(self, new: Rebuilding) -> Watch:
+        """The same over other adapters."""
+        terms = frozenset(new.adapter(x) for x in self.terms)
+        return replace(
+            self, left=new.adapter(self.left), right=new.adapter(self.right), terms=terms
+        )
 
 
 class Context:
@@ -98,13 +114,13 @@ class Within:
 
 
 @dataclass(frozen=True)
-class Param:
+class Parameter:
     """A parameter of an operator: its name, its kinds, and its default when it has one; the
     numbers, or the words, that it takes."""
 
     name: str
     kinds: tuple[str, ...]
-    default: Any = ...
+    default: Default = ...
     variadic: bool = False
     within: Within | None = None
     words: tuple[str, ...] = ()
@@ -121,9 +137,9 @@ class Signature:
     The rule takes a Context and the arguments, and gives the value; it raises Fault.
     """
 
-    params: tuple[Param, ...]
+    params: tuple[Parameter, ...]
     returns: str
-    rule: Callable[..., Any]
+    rule: Callable[..., Result]
 
 
 @dataclass(frozen=True)
@@ -136,13 +152,13 @@ class Terms:
         total: the value of the terms with their signs.
     """
 
-    agree: Callable[[Context, Node, Node], Node]
-    total: Callable[[Graph, Sequence[tuple[int, Node]]], Node]
+    agree: Callable[[Context, AdapterNode, AdapterNode], AdapterNode]
+    total: Callable[[Graph, Sequence[tuple[int, AdapterNode]]], AdapterNode]
 
-    def pair(self, sign: int) -> Callable[[Context, Node, Node], Node]:
+    def pair(self, sign: int) -> Callable[[Context, AdapterNode, AdapterNode], AdapterNode]:
         """The type rule of one operator of the chain: a chain of two."""
 
-        def rule(ctx: Context, x: Node, y: Node) -> Node:
+        def rule(ctx: Context, x: AdapterNode, y: AdapterNode) -> AdapterNode:
             self.agree(ctx, x, y)
             return self.total(ctx.graph, [(1, x), (sign, y)])
 
@@ -177,96 +193,70 @@ class Operator:
     source: str = ""
     aliases: tuple[str, ...] = ()
     rank: str = ""
-    reference: Callable[..., Any] | None = None
+    reference: Reference | None = None
     acts_on: str = ""
     terms: Terms | None = None
     sign: int = 1
 
 
-# --- evaluation ----------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
-class Cut:
-    """A truncation at one site: the value that tells what it costs, and how far the rank came
-    down."""
-
-    cost: Value
-    by: int
-
-
-@dataclass
-class Run:
-    """What lowering at one site needs beside factors.
+class Section:
+    """Operators of one kind, as the documentation has them together.
 
     Attributes:
-        builder: takes the steps.
-        read: the factors of a leaf.
-        statistic: one of the statistics of a leaf by its kind, as float64.
-        number: the value of a number, measured if it has to be.
-        rank: the least rank at which a node keeps a share of its squared norm.
-        cuts: a place to note truncations, by node.
+        title, text: what they are, and what they have in common, in Markdown.
+        operators: in the order they are told of.
     """
 
-    builder: Builder
-    read: Callable[[Node], Factors]
-    statistic: Callable[[Node, str], Value]
-    number: Callable[[Num], float]
-    rank: Callable[[Node, float], int]
-    cuts: dict[Node, Cut] = field(default_factory=dict)
+    title: str
+    text: str
+    operators: tuple[Operator, ...]
 
 
-@dataclass(frozen=True)
-class NodeKind:
-    """How one kind of node of the normal form behaves.
+SECTIONS: list[Section] = []
+"""All operators, in the order of the documentation."""
 
-    Attributes:
-        op: the node's op.
-        ranks: the rank at each site, an upper bound where a number or an energy decides.
-        scales: the scale s at each site.
-        lower: the factors at a site from the factors of the arguments there; None is zero.
-        steady: whether it does the same at all sites whose tensors are alike, so that lowering
-            one of them will do.
-        cut: the node that compress(node, rank=…) is, where that is one of this kind too.
-    """
+FUNCTIONS: dict[str, Operator] = {}
+"""The operators that are called, by each of their names."""
 
-    op: str
-    ranks: Callable[[Node], Mapping[str, int]]
-    scales: Callable[[Node], Mapping[str, float]]
-    lower: Callable[[Run, Node, str, Mapping[Node, Factors | None]], Factors | None]
-    steady: Callable[[Node], bool] = lambda node: False
-    cut: Callable[[Graph, Node, int], Node | None] = lambda graph, node, rank: None
+INFIX: dict[str, Operator] = {}
+"""The operators between two operands, by their symbol."""
+
+PREFIX: dict[str, Operator] = {}
+"""The operators before one operand, by their symbol."""
 
 
-NODE_KINDS: dict[str, NodeKind] = {}
+def register(section: Section) -> Section:
+    """Make operators known: to the language, to the documentation and to the tests."""
+    SECTIONS.append(section)
+    for operator in section.operators:
+        if operator.symbols:
+            infix = len(operator.signatures[0].params) == 2
+            (INFIX if infix else PREFIX)[operator.symbols[0]] = operator
+        else:
+            FUNCTIONS.update(dict.fromkeys((operator.name, *operator.aliases), operator))
+    return section
 
 
-def node_kind(kind: NodeKind) -> NodeKind:
-    """Make a kind of node known."""
-    NODE_KINDS[kind.op] = kind
-    return kind
+def every_operator() -> list[Operator]:
+    """All operators, in the order of the documentation."""
+    return [operator for section in SECTIONS for operator in section.operators]
 
 
-@lru_cache(maxsize=1 << 14)
-def ranks(node: Node) -> Mapping[str, int]:
-    """The rank a LoRA node has at each site: what would be written. Zero where it has no term."""
-    return NODE_KINDS[node.op].ranks(node)
-
-
-@lru_cache(maxsize=1 << 14)
-def scales(node: Node) -> Mapping[str, float]:
-    """The scale s a LoRA node has at each site."""
-    return NODE_KINDS[node.op].scales(node)
-
-
-def kind_of(value: Any) -> str:
+def kind_of(value: object) -> str:
     """The kind of a value of the language, as the reader of a message calls it."""
-    if isinstance(value, Node):
-        return {NumberType: "number", AdapterType: "adapter", ModelType: "model"}[type(value.type)]
     for type_, kind in _KINDS.items():
         if isinstance(value, type_):
             return kind
-    return str(value.kind)
+    return str(value.kind)  # type: ignore[attr-defined]
 
 
-_KINDS: dict[type, str] = {bool: "bool", Fraction: "number", str: "string", tuple: "list"}
+_KINDS: dict[type, str] = {
+    NumberNode: "number",
+    AdapterNode: "adapter",
+    ModelNode: "model",
+    bool: "bool",
+    Fraction: "number",
+    str: "string",
+    tuple: "list",
+}

@@ -12,15 +12,15 @@ from functools import lru_cache
 from pemlang.diagnostics import Fault, listed, nearest, visible
 from pemlang.graph.node import Graph, Num
 from pemlang.graph.numbers import combine
-from pemlang.ops.record import Context, Operator, Param, Signature
+from pemlang.ops.record import Context, Operator, Parameter, Section, Signature, register
 
 _LAYER = re.compile(r"(?:^|\.)(\d+)(?=\.|$)")
 
 
 def layer_of(site: str) -> int | None:
     """The number of the layer a site is in: the first whole number in its dotted name."""
-    found = _LAYER.search(site)
-    return int(found[1]) if found and len(found[1]) < 10 else None
+    match = _LAYER.search(site)
+    return int(match[1]) if match and len(match[1]) < 10 else None
 
 
 @lru_cache(maxsize=1024)
@@ -34,9 +34,9 @@ def matching(pattern: str, sites: Sequence[str]) -> list[str]:
     Raises:
         Fault: PEM0320 when it names none.
     """
-    found = [site for site in sites if _glob(pattern).match(site)]
-    if found:
-        return found
+    matched = [site for site in sites if _glob(pattern).match(site)]
+    if matched:
+        return matched
     shown = visible(pattern, 80)
     endings = sorted({site.rsplit(".", 1)[-1] for site in sites})
     close = nearest(pattern.rsplit(".", 1)[-1], endings)
@@ -132,11 +132,11 @@ class PerPattern(Schedule):
         return dict(self._known[key])
 
     def _matched(self, sites: Sequence[str]) -> dict[str, Num]:
-        found: dict[str, Num] = {}
+        numbers: dict[str, Num] = {}
         for pattern, number in self.rows:
             for site in matching(pattern, sites):
-                found.setdefault(site, number)
-        missing = [site for site in sites if site not in found]
+                numbers.setdefault(site, number)
+        missing = [site for site in sites if site not in numbers]
         if missing and self.otherwise is None:
             raise Fault(
                 "PEM0321",
@@ -145,8 +145,8 @@ class PerPattern(Schedule):
             )
         for site in missing:
             assert self.otherwise is not None
-            found[site] = self.otherwise
-        return found
+            numbers[site] = self.otherwise
+        return numbers
 
 
 @dataclass(frozen=True)
@@ -189,7 +189,7 @@ RAMP = Operator(
     name="ramp",
     signatures=(
         Signature(
-            (Param("first", ("number",)), Param("last", ("number",))),
+            (Parameter("first", ("number",)), Parameter("last", ("number",))),
             "schedule",
             lambda ctx, first, last: Ramp(first, last),
         ),
@@ -200,9 +200,16 @@ RAMP = Operator(
 
 STEPS = Operator(
     name="steps",
-    signatures=(Signature((Param("values", ("[number]",)),), "schedule", _steps),),
+    signatures=(Signature((Parameter("values", ("[number]",)),), "schedule", _steps),),
     summary="One number for each of as many equal bands of layers.",
     formula="c(layer) = values[band of the layer]",
 )
 
-OPERATORS = (RAMP, STEPS)
+register(
+    Section(
+        "Schedules",
+        'Numbers that vary by module. A third kind, `per { "*.q_proj": 0.5, else: 1 }`, goes by '
+        "the modules' names.",
+        (RAMP, STEPS),
+    )
+)

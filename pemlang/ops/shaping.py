@@ -4,39 +4,32 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from pemlang.diagnostics import Fault, listed, visible
-from pemlang.graph.node import AdapterType, Node, Num
-from pemlang.graph.normal import adapter_type
+from pemlang.graph.lowering import LoweringContext, Truncation
+from pemlang.graph.node import AdapterNode, Node, Num, NumberNode, Part
 from pemlang.graph.numbers import shown
-from pemlang.modules.sites import Shapes, SiteShape
-from pemlang.ops.agree import need_method, operand, same_space
-from pemlang.ops.record import (
-    NODE_KINDS,
-    Context,
-    Cut,
-    NodeKind,
-    Operator,
-    Param,
-    Run,
-    Signature,
-    node_kind,
-    ranks,
-    scales,
-)
+from pemlang.graph.types import AdapterType
+from pemlang.modules import Shapes, SiteShape
+from pemlang.modules.lora import padded, rescaled, truncated
+from pemlang.ops.agree import need_kind, operand, same_space
+from pemlang.ops.record import Context, Operator, Parameter, Section, Signature, register
 
 if TYPE_CHECKING:
-    from pemlang.modules.factors import Factors
+    from pemlang.graph.difference import Difference
+    from pemlang.graph.formula import Formula
+    from pemlang.graph.rebuild import Rebuilding
+    from pemlang.modules import SiteValues
 
 MAX_RANK = 1 << 20
 
 
 def unmeasured(value: Num, what: str) -> Fraction:
     """A number that decides shapes; raises PEM0314 when it is measured."""
-    if isinstance(value, Node):
+    if isinstance(value, NumberNode):
         raise Fault(
             "PEM0314",
             f"{what} is measured from weights, but has to be known before they are read",
@@ -57,7 +50,100 @@ def whole_rank(value: Num, what: str) -> int:
 # --- compress ------------------------------------------------------------------------------
 
 
-def compress(ctx: Context, x: Node, rank: Num | None = None, energy: Num | None = None) -> Node:
+@dataclass(frozen=True, eq=False, repr=False)
+class Compress(AdapterNode):
+    """The best LoRA of a rank, or of the least rank that keeps a share of the squared norm.
+
+    Attributes:
+        x: of what.
+        rank, energy: the one that is given.
+    """
+
+    kind = "compress"
+
+    x: AdapterNode
+    rank: int | None
+    energy: Fraction | None
+
+    @property
+    def args(self) -> tuple[AdapterNode, ...]:
+        return (self.x,)
+
+    def parts(self) -> tuple[Part, ...]:
+        return (self.rank, self.energy)
+
+    def rebuilt(self, new: Rebuilding) -> Node:
+        return new.graph.add(Compress(self.type, new.adapter(self.x), self.rank, self.energy))
+
+    def _ranks(self) -> Mapping[str, int]:
+        top = {site: self.rank or shape.full_rank for site, shape in self.shapes.items()}
+        if not self.x.type.is_lora:
+            return top
+        return {site: min(rank, top[site]) for site, rank in self.x.ranks.items()}
+
+    def _scales(self) -> Mapping[str, float]:
+        return self.x.scales if self.x.type.is_lora else dict.fromkeys(self.shapes, 1.0)
+
+    def lower(
+        self, ctx: LoweringContext, args: Mapping[AdapterNode, SiteValues | None]
+    ) -> SiteValues | None:
+        part = args[self.x]
+        if part is None:
+            return None
+        rank = ctx.rank(self.x, float(self.energy)) if self.energy is not None else self.rank
+        assert rank is not None
+        if part.rank <= rank:
+            cost = ctx.builder.whole(part.values[0], part.values[1], part.scale)
+            ctx.truncations[self] = Truncation(cost, 0)
+            return part
+        cut, cost = truncated(ctx.builder, part, rank)
+        ctx.truncations[self] = Truncation(cost, part.rank - rank)
+        return cut
+
+    @property
+    def steady(self) -> bool:
+        return self.energy is None  # an energy decides on a rank site by site
+
+    @property
+    def bounded(self) -> bool:
+        return self.energy is not None
+
+    @property
+    def uncut(self) -> AdapterNode:
+        return self.x
+
+    @property
+    def kept_energy(self) -> Fraction | None:
+        return self.energy
+
+    def differ(self, old: Node, new: Node, write: Difference) -> list[str] | None:
+        if not (isinstance(old, AdapterNode) and isinstance(new, AdapterNode)):
+            return None
+        return write.values(old.uncut, new.uncut) + write.energies(old, new)
+
+    def formula(self, write: Formula) -> str:
+        by = ("rank", self.rank) if self.rank is not None else ("energy", self.energy)
+        return write.call("compress", [write.value(self.x)], [by])
+
+    @property
+    def title(self) -> str:
+        if self.rank is not None:
+            return f"compress to rank {self.rank}"
+        return f"compress to energy {self.energy}"
+
+    @property
+    def pictured(self) -> Node:
+        return self.x
+
+    def invariant(self) -> None:
+        assert (self.rank is None) != (self.energy is None)
+        if self.rank is not None and self.x.type.is_lora:
+            assert any(rank > self.rank for rank in self.x.ranks.values())
+
+
+def compress(
+    ctx: Context, x: AdapterNode, rank: Num | None = None, energy: Num | None = None
+) -> AdapterNode:
     """The node of x cut to a rank or an energy.
 
     Laws: cutting to a rank that x does not exceed is x; so compress(compress(x, k), m) is
@@ -71,37 +157,40 @@ def compress(ctx: Context, x: Node, rank: Num | None = None, energy: Num | None 
             if ctx.what == "save"
             else f"compress({ctx.text(0)}, rank=16) or compress({ctx.text(0)}, energy=0.99)",
         )
-    type_ = adapter_type(x)
-    if type_.method == "dense":
+    type_ = x.type
+    if type_.kinds == ("dense",):
         type_ = _matrices_only(ctx, type_)
     else:
         what = "compress" if ctx.what == "compress" else "save … with rank or energy"
-        need_method(x, "lora", what, ctx.text(0))
+        need_kind(x, "lora", what, ctx.text(0))
     if energy is not None:
-        if not 0 < unmeasured(energy, "energy") <= 1:
+        share = unmeasured(energy, "energy")
+        if not 0 < share <= 1:
             raise Fault(
                 "PEM0312",
                 f"energy is {shown(energy)}, not a number above 0 and at most 1",
                 "energy=0.99",
                 ("energy=0.99 keeps 99 % of the squared norm",),
             )
-        return ctx.graph.add("compress", (x,), (None, energy), type_)
+        return ctx.graph.add(Compress(type_, x, None, share))
     assert rank is not None
     limit = whole_rank(rank, "rank")
-    over = [site for site, shape in type_.shapes.items() if limit > shape.full_rank]
-    if over:
-        least = min(type_.shapes[site].full_rank for site in over)
+    hold_rank(limit, type_.shapes)
+    if x.type.is_lora and all(r <= limit for r in x.ranks.values()):
+        return x
+    return x.cut(ctx.graph, limit) or ctx.graph.add(Compress(type_, x, limit, None))
+
+
+def hold_rank(rank: int, shapes: Shapes) -> None:
+    """Raise PEM0310 for a rank that a site has no room for."""
+    above = [site for site, shape in shapes.items() if rank > shape.full_rank]
+    if above:
         raise Fault(
             "PEM0310",
-            f"rank {limit} is above min(out, in) at {listed(over)}",
-            f"rank={least}",
-            (f"{visible(over[0])} is {type_.shapes[over[0]]}",),
+            f"rank {rank} is above min(out, in) at {listed(above)}",
+            f"rank={min(shapes[site].full_rank for site in above)}",
+            (f"{visible(above[0])} is {shapes[above[0]]}",),
         )
-    if adapter_type(x).method == "lora" and all(r <= limit for r in ranks(x).values()):
-        return x
-    return NODE_KINDS[x.op].cut(ctx.graph, x, limit) or ctx.graph.add(
-        "compress", (x,), (limit, None), type_
-    )
 
 
 def _matrices_only(ctx: Context, type_: AdapterType) -> AdapterType:
@@ -119,10 +208,10 @@ def _matrices_only(ctx: Context, type_: AdapterType) -> AdapterType:
             _select_matrices(ctx.text(0), [site for site in type_.shapes if site not in others]),
         )
     shapes = {
-        site.removesuffix(".weight"): SiteShape("linear", shape.a[1:], shape.a[:1])
+        site.removesuffix(".weight"): SiteShape("lora", "linear", shape.a[1:], shape.a[:1])
         for site, shape in type_.shapes.items()
     }
-    return replace(type_, method="lora", shapes=Shapes(shapes))
+    return replace(type_, shapes=Shapes(shapes))
 
 
 def _select_matrices(text: str, matrices: Sequence[str]) -> str | None:
@@ -131,48 +220,14 @@ def _select_matrices(text: str, matrices: Sequence[str]) -> str | None:
     return f"select the matrices: {operand(text)}[{patterns}]" if ends else None
 
 
-def _compress_ranks(node: Node) -> Mapping[str, int]:
-    limit = node.attrs[0]
-    shapes = adapter_type(node).shapes
-    if adapter_type(node.args[0]).method == "dense":
-        return {site: limit or shape.full_rank for site, shape in shapes.items()}
-    top = {site: limit or shape.full_rank for site, shape in shapes.items()}
-    return {site: min(rank, top[site]) for site, rank in ranks(node.args[0]).items()}
-
-
-def _compress_scales(node: Node) -> Mapping[str, float]:
-    if adapter_type(node.args[0]).method == "dense":
-        return dict.fromkeys(adapter_type(node).shapes, 1.0)
-    return scales(node.args[0])
-
-
-def _lower_compress(
-    run: Run, node: Node, site: str, args: Mapping[Node, Factors | None]
-) -> Factors | None:
-    from pemlang.modules.factors import truncated
-
-    part = args[node.args[0]]
-    limit, energy = node.attrs
-    if part is None:
-        return None
-    rank = run.rank(node.args[0], float(energy)) if limit is None else limit
-    if part.rank <= rank:
-        cost = run.builder.whole(part.a, part.out, part.scale)
-        run.cuts[node] = Cut(cost, 0)
-        return part
-    found, cost = truncated(run.builder, part, rank)
-    run.cuts[node] = Cut(cost, part.rank - rank)
-    return found
-
-
 COMPRESS = Operator(
     name="compress",
     signatures=(
         Signature(
             (
-                Param("x", ("adapter",)),
-                Param("rank", ("number",), None),
-                Param("energy", ("number",), None),
+                Parameter("x", ("adapter",)),
+                Parameter("rank", ("number",), None),
+                Parameter("energy", ("number",), None),
             ),
             "adapter",
             compress,
@@ -184,56 +239,99 @@ COMPRESS = Operator(
     source="Eckart and Young 1936",
 )
 
-node_kind(
-    NodeKind(
-        "compress",
-        _compress_ranks,
-        _compress_scales,
-        _lower_compress,
-        lambda node: node.attrs[1] is None,  # an energy decides on a rank site by site
-    )
-)
-
 
 # --- pad -----------------------------------------------------------------------------------
 
 
-def _pad(ctx: Context, x: Node, rank: Num) -> Node:
-    need_method(x, "lora", "pad", ctx.text(0))
+@dataclass(frozen=True, eq=False, repr=False)
+class Pad(AdapterNode):
+    """The same function at a higher rank.
+
+    Attributes:
+        x: of what; no other pad.
+        rank: the rank.
+    """
+
+    kind = "pad"
+
+    x: AdapterNode
+    rank: int
+
+    @property
+    def args(self) -> tuple[AdapterNode, ...]:
+        return (self.x,)
+
+    def parts(self) -> tuple[Part, ...]:
+        return (self.rank,)
+
+    def rebuilt(self, new: Rebuilding) -> Node:
+        return new.graph.add(Pad(self.type, new.adapter(self.x), self.rank))
+
+    def _ranks(self) -> Mapping[str, int]:
+        return dict.fromkeys(self.shapes, self.rank)
+
+    def _scales(self) -> Mapping[str, float]:
+        return self.x.scales
+
+    def lower(
+        self, ctx: LoweringContext, args: Mapping[AdapterNode, SiteValues | None]
+    ) -> SiteValues | None:
+        part = args[self.x]
+        if part is None:
+            return ctx.zeros(self, self.rank, self.scales[ctx.site])
+        return padded(ctx.builder, part, self.rank)
+
+    @property
+    def steady(self) -> bool:
+        return True
+
+    @property
+    def rows_in_order(self) -> bool:
+        return self.x.rows_in_order
+
+    def formula(self, write: Formula) -> str:
+        return write.call("pad", [write.value(self.x)], [("rank", self.rank)])
+
+    def differ(self, old: Node, new: Node, write: Difference) -> list[str] | None:
+        if isinstance(old, Pad) and isinstance(new, Pad):
+            return write.values(old.x, new.x) or None
+        return None
+
+    @property
+    def title(self) -> str:
+        return f"pad to rank {self.rank}"
+
+    @property
+    def pictured(self) -> Node:
+        return self.x
+
+    def invariant(self) -> None:
+        assert not isinstance(self.x, Pad), "a pad in a pad"
+        assert all(rank <= self.rank for rank in self.x.ranks.values())
+        assert any(rank < self.rank for rank in self.x.ranks.values()), "a pad of nothing"
+
+
+def _pad(ctx: Context, x: AdapterNode, rank: Num) -> AdapterNode:
+    need_kind(x, "lora", "pad", ctx.text(0))
     wanted = whole_rank(rank, "rank")
-    above = [site for site, found in ranks(x).items() if found > wanted]
+    above = [site for site, rank_there in x.ranks.items() if rank_there > wanted]
     if above:
         raise Fault(
             "PEM0315",
-            f"`{ctx.text(0)}` has rank {ranks(x)[above[0]]} at {visible(above[0])}: "
+            f"`{ctx.text(0)}` has rank {x.ranks[above[0]]} at {visible(above[0])}: "
             f"pad cannot bring it to {wanted}",
             f"compress({ctx.text(0)}, rank={wanted})",
         )
-    if all(found == wanted for found in ranks(x).values()):
+    if all(rank_there == wanted for rank_there in x.ranks.values()):
         return x
     # Law: pad(pad(x, k), m) = pad(x, m).
-    inner = x.args[0] if x.op == "pad" else x
-    return ctx.graph.add("pad", (inner,), (wanted,), adapter_type(x))
-
-
-def _pad_ranks(node: Node) -> Mapping[str, int]:
-    return dict.fromkeys(adapter_type(node).shapes, int(node.attrs[0]))
-
-
-def _lower_pad(run: Run, node: Node, site: str, args: Mapping[Node, Factors | None]) -> Factors:
-    from pemlang.modules.factors import padded, zeros
-
-    part, rank = args[node.args[0]], node.attrs[0]
-    if part is None:
-        shape = adapter_type(node).shapes[site]
-        return zeros(run.builder, shape.a, shape.b, rank, scales(node)[site])
-    return padded(run.builder, part, rank)
+    return ctx.graph.add(Pad(x.type, x.x if isinstance(x, Pad) else x, wanted))
 
 
 PAD = Operator(
     name="pad",
     signatures=(
-        Signature((Param("x", ("adapter",)), Param("rank", ("number",))), "adapter", _pad),
+        Signature((Parameter("x", ("adapter",)), Parameter("rank", ("number",))), "adapter", _pad),
     ),
     summary="The same function at a higher rank: zero rows in A, zero columns in B.",
     formula="Δ = Δx",
@@ -242,19 +340,74 @@ PAD = Operator(
     acts_on="delta",
 )
 
-node_kind(
-    NodeKind("pad", _pad_ranks, lambda node: scales(node.args[0]), _lower_pad, lambda node: True)
-)
-
 
 # --- rescale -------------------------------------------------------------------------------
 
 
-def _rescale(ctx: Context, x: Node, like: Node) -> Node:
-    need_method(x, "lora", "rescale", ctx.text(0))
+@dataclass(frozen=True, eq=False, repr=False)
+class Rescale(AdapterNode):
+    """The same function at other scales.
+
+    Attributes:
+        x: of what; no other rescale.
+        wanted: the scale at each site, in name order.
+    """
+
+    kind = "rescale"
+
+    x: AdapterNode
+    wanted: tuple[tuple[str, float], ...]
+
+    @property
+    def args(self) -> tuple[AdapterNode, ...]:
+        return (self.x,)
+
+    def parts(self) -> tuple[Part, ...]:
+        return (self.wanted,)
+
+    def rebuilt(self, new: Rebuilding) -> Node:
+        return new.graph.add(Rescale(self.type, new.adapter(self.x), self.wanted))
+
+    def _ranks(self) -> Mapping[str, int]:
+        return self.x.ranks
+
+    def _scales(self) -> Mapping[str, float]:
+        return dict(self.wanted)
+
+    def lower(
+        self, ctx: LoweringContext, args: Mapping[AdapterNode, SiteValues | None]
+    ) -> SiteValues | None:
+        part = args[self.x]
+        return None if part is None else rescaled(ctx.builder, part, self.scales[ctx.site])
+
+    @property
+    def rows_in_order(self) -> bool:
+        return self.x.rows_in_order
+
+    def formula(self, write: Formula) -> str:
+        scales = sorted({scale for _, scale in self.wanted})
+        to = f"{scales[0]:g}" if len(scales) == 1 else f"{scales[0]:g} … {scales[-1]:g}"
+        return f"rescale({write.value(self.x)} to scale {to})"
+
+    def differ(self, old: Node, new: Node, write: Difference) -> list[str] | None:
+        if isinstance(old, Rescale) and isinstance(new, Rescale):
+            return write.values(old.x, new.x) or None
+        return None
+
+    @property
+    def pictured(self) -> Node:
+        return self.x
+
+    def invariant(self) -> None:
+        assert not isinstance(self.x, Rescale), "a rescale in a rescale"
+        assert self.scales != self.x.scales, "a rescale to itself"
+
+
+def _rescale(ctx: Context, x: AdapterNode, like: AdapterNode) -> AdapterNode:
+    need_kind(x, "lora", "rescale", ctx.text(0))
     type_ = same_space(ctx, x, like)
-    wanted = {site: float(scale) for site, scale in scales(like).items()}
-    if wanted == scales(x):
+    wanted = {site: float(scale) for site, scale in like.scales.items()}
+    if wanted == x.scales:
         return x
     zero = [site for site, scale in wanted.items() if scale == 0]
     if zero:
@@ -264,25 +417,18 @@ def _rescale(ctx: Context, x: Node, like: Node) -> Node:
             "rescale like an adapter whose lora_alpha is not 0",
         )
     # Law: rescale(rescale(x, …), like=y) = rescale(x, like=y).
-    inner = x.args[0] if x.op == "rescale" else x
-    if wanted == scales(inner):
+    inner = x.x if isinstance(x, Rescale) else x
+    if wanted == inner.scales:
         return inner
-    return ctx.graph.add("rescale", (inner,), (tuple(sorted(wanted.items())),), type_)
-
-
-def _lower_rescale(
-    run: Run, node: Node, site: str, args: Mapping[Node, Factors | None]
-) -> Factors | None:
-    from pemlang.modules.factors import rescaled
-
-    part = args[node.args[0]]
-    return None if part is None else rescaled(run.builder, part, scales(node)[site])
+    return ctx.graph.add(Rescale(type_, inner, tuple(sorted(wanted.items()))))
 
 
 RESCALE = Operator(
     name="rescale",
     signatures=(
-        Signature((Param("x", ("adapter",)), Param("like", ("adapter",))), "adapter", _rescale),
+        Signature(
+            (Parameter("x", ("adapter",)), Parameter("like", ("adapter",))), "adapter", _rescale
+        ),
     ),
     summary="The same function at another adapter's scale: the ratio of the scales moves into B.",
     formula="(A, B, s) → (A, B·s/s′, s′)",
@@ -291,13 +437,10 @@ RESCALE = Operator(
     acts_on="delta",
 )
 
-node_kind(
-    NodeKind(
-        "rescale",
-        lambda node: ranks(node.args[0]),
-        lambda node: dict(node.attrs[0]),
-        _lower_rescale,
+register(
+    Section(
+        "Ranks and scales",
+        "The same function, or nearly, by other factors.",
+        (COMPRESS, PAD, RESCALE),
     )
 )
-
-OPERATORS = (COMPRESS, PAD, RESCALE)

@@ -12,18 +12,32 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
-from pemlang.ops.merge import DENSITY, OVER, RANK, SCALE, SEED, WEIGHTS, Kind, many
-from pemlang.ops.record import Operator, Param, Within
+from pemlang.kernels.fields import kth_largest
+from pemlang.kernels.methods import Elementwise, MergeSettings, Reference
+from pemlang.lazy import numpy as np
+from pemlang.ops.merge import (
+    DENSITY,
+    OVER,
+    RANK,
+    SCALE,
+    SEED,
+    WEIGHTS,
+    MergeMethod,
+    merge_operator,
+)
+from pemlang.ops.record import Parameter, Section, Within, register
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from pemlang.kernels.fields import Draws, Field
-    from pemlang.kernels.methods import Method, Settings
+    from pemlang.kernels.step import Dense
     from pemlang.tensorfiles.dtypes import Array
 
 NOTHING = Fraction(0)
-RESCALE = Param("rescale", ("word",), "density", words=("density", "l1", "off"))
-GAMMA = Param("gamma", ("number",), Fraction(1, 100), within=Within(NOTHING, Fraction(1)))
-EPSILON = Param(
+RESCALE = Parameter("rescale", ("word",), "density", words=("density", "l1", "off"))
+GAMMA = Parameter("gamma", ("number",), Fraction(1, 100), within=Within(NOTHING, Fraction(1)))
+EPSILON = Parameter(
     "epsilon", ("number",), Fraction(15, 100), within=Within(NOTHING, Fraction(1, 2), open=True)
 )
 FILLS = "over delta min(out, in), or rank= what is given; over factors the adapters'"
@@ -39,20 +53,18 @@ class Pruning:
         draws: whether it draws.
     """
 
-    look: Callable[[Field, int, Settings], Any]
-    keep: Callable[[Array, Draws | None, Any, Settings], Array]
+    look: Callable[[Field, int, MergeSettings], Any]
+    keep: Callable[[Array, Draws | None, Any, MergeSettings], Array]
     draws: bool = False
 
-    def known(self, field: Field, s: Settings) -> list[tuple[Any, float]]:
+    def known(self, field: Field, s: MergeSettings) -> list[tuple[Any, float]]:
         """What `look` gives for each tensor, and what to scale what is kept by."""
-        found = [self.look(field, index, s) for index in range(field.count)]
-        if s.get("rescale") != "l1" or s["density"] >= 1:
-            return [(one, 1.0) for one in found]
-        return [(one, self._l1(field, index, one, s)) for index, one in enumerate(found)]
+        looks = [self.look(field, index, s) for index in range(field.count)]
+        if s.words.get("rescale") != "l1" or s["density"] >= 1:
+            return [(look, 1.0) for look in looks]
+        return [(look, self._l1(field, index, look, s)) for index, look in enumerate(looks)]
 
-    def _l1(self, field: Field, index: int, known: Any, s: Settings) -> float:
-        import numpy as np
-
+    def _l1(self, field: Field, index: int, known: Any, s: MergeSettings) -> float:
         before = after = 0.0
         for rows in field.tiles():
             x = field.tile(index, rows)
@@ -61,47 +73,53 @@ class Pruning:
         return before / after if after > 0 else 1.0
 
     def _kept(
-        self, field: Field, index: int, rows: slice, x: Array, known: Any, s: Settings
+        self, field: Field, index: int, rows: slice, x: Array, known: Any, s: MergeSettings
     ) -> Array:
         if s["density"] >= 1:
             return x
         return self.keep(x, field.draws(index, rows) if self.draws else None, known, s)
 
     def rows(
-        self, field: Field, rows: slice, known: Sequence[tuple[Any, float]], s: Settings
+        self, field: Field, rows: slice, known: Sequence[tuple[Any, float]], s: MergeSettings
     ) -> list[Array]:
         """Some rows of each tensor, sparse."""
-        found = []
-        for index, (one, by) in enumerate(known):
-            x = self._kept(field, index, rows, field.tile(index, rows), one, s)
-            found.append(x if by == 1 else x * x.dtype.type(by))
-        return found
+        sparse = []
+        for index, (look, by) in enumerate(known):
+            x = self._kept(field, index, rows, field.tile(index, rows), look, s)
+            sparse.append(x if by == 1 else x * x.dtype.type(by))
+        return sparse
+
+    def summed(
+        self, field: Field, rows: slice, weights: Sequence[float], known: Any, s: MergeSettings
+    ) -> Array:
+        """Some rows of the weighted sum."""
+        first, *others = self.rows(field, rows, known, s)
+        total = first * first.dtype.type(weights[0] * s["scale"])
+        for weight, x in zip(weights[1:], others, strict=True):
+            total += x * x.dtype.type(weight * s["scale"])
+        return total
 
 
-def kept(x: Array, mask: Any) -> Array:
+def kept(x: Array, mask: NDArray[np.bool_]) -> Array:
     """x where a mask holds, else zero. A product takes a tenth of the time that np.where does."""
-    found: Array = x * mask
-    return found
+    sparse: Array = x * mask
+    return sparse
 
 
-def _no_look(field: Field, index: int, s: Settings) -> None:
+def _no_look(field: Field, index: int, s: MergeSettings) -> None:
     return None
 
 
 # --- the largest ---------------------------------------------------------------------------
 
 
-def _threshold(field: Field, index: int, s: Settings) -> float:
-    from pemlang.kernels.fields import kth_largest
-
+def _threshold(field: Field, index: int, s: MergeSettings) -> float:
     if s["density"] >= 1:
         return 0.0
     return kth_largest(field.of(index), field.size, int(s["density"] * field.size))
 
 
-def _largest(x: Array, draws: Draws | None, threshold: float, s: Settings) -> Array:
-    import numpy as np
-
+def _largest(x: Array, draws: Draws | None, threshold: float, s: MergeSettings) -> Array:
     return kept(x, np.abs(x) >= threshold)
 
 
@@ -110,9 +128,7 @@ MAGNITUDE = Pruning(_threshold, _largest)
 # --- all but the largest and the smallest --------------------------------------------------
 
 
-def _band(field: Field, index: int, s: Settings) -> tuple[float, float]:
-    from pemlang.kernels.fields import kth_largest
-
+def _band(field: Field, index: int, s: MergeSettings) -> tuple[float, float]:
     size = field.size
     kept, top = int(s["density"] * size), int(s["gamma"] * size)
     top = min(top, size - kept)
@@ -122,9 +138,7 @@ def _band(field: Field, index: int, s: Settings) -> tuple[float, float]:
     return kth_largest(walk, size, top + kept), kth_largest(walk, size, top + 1)
 
 
-def _inside(x: Array, draws: Draws | None, band: tuple[float, float], s: Settings) -> Array:
-    import numpy as np
-
+def _inside(x: Array, draws: Draws | None, band: tuple[float, float], s: MergeSettings) -> Array:
     size = np.abs(x)
     return kept(x, (size >= band[0]) & (size <= band[1]))
 
@@ -134,12 +148,10 @@ BAND = Pruning(_band, _inside)
 # --- by chance -----------------------------------------------------------------------------
 
 
-def _chosen(x: Array, draws: Draws | None, known: None, s: Settings) -> Array:
-    import numpy as np
-
+def _chosen(x: Array, draws: Draws | None, known: None, s: MergeSettings) -> Array:
     assert draws is not None
-    found = kept(x, draws < np.uint32(s["density"] * 2**32))
-    return found * x.dtype.type(1 / s["density"]) if s["rescale"] == "density" else found
+    chosen = kept(x, draws < np.uint32(s["density"] * 2**32))
+    return chosen * x.dtype.type(1 / s["density"]) if s.words["rescale"] == "density" else chosen
 
 
 CHANCE = Pruning(_no_look, _chosen, draws=True)
@@ -147,63 +159,32 @@ CHANCE = Pruning(_no_look, _chosen, draws=True)
 # --- by chance, the larger the likelier ----------------------------------------------------
 
 
-def _likelier(x: Array, draws: Draws | None, known: None, s: Settings) -> Array:
-    import numpy as np
-
+def _likelier(x: Array, draws: Draws | None, known: None, s: MergeSettings) -> Array:
     order = np.argsort(np.abs(x), axis=1, kind="stable")
     place = np.empty_like(order)
     np.put_along_axis(place, order, np.arange(x.shape[1])[None], axis=1)
     share = place / (x.shape[1] - 1) if x.shape[1] > 1 else np.full(x.shape, 0.5)
     keep = s["density"] + s["epsilon"] * (2 * share - 1)
     assert draws is not None
-    found = kept(x, draws < keep * 2**32)
-    return found / keep.astype(x.dtype) if s["rescale"] == "density" else found
+    chosen = kept(x, draws < keep * 2**32)
+    return chosen / keep.astype(x.dtype) if s.words["rescale"] == "density" else chosen
 
 
 LIKELIER = Pruning(_no_look, _likelier, draws=True)
 
 
-# --- weighted sums of them -----------------------------------------------------------------
-
-
-def _summed(pruning: Pruning) -> Callable[[], Method]:
-    def made() -> Method:
-        from pemlang.kernels.methods import Elementwise
-
-        def at(
-            field: Field, rows: slice, weights: Sequence[float], known: Any, s: Settings
-        ) -> Array:
-            first, *others = pruning.rows(field, rows, known, s)
-            total = first * first.dtype.type(weights[0] * s["scale"])
-            for weight, x in zip(weights[1:], others, strict=True):
-                total += x * x.dtype.type(weight * s["scale"])
-            return total
-
-        return Elementwise(pruning.known, at)
-
-    return made
-
-
-def _sum_of(name: str, pruning: Pruning, *params: Param) -> Any:
-    return many(name, Kind(_summed(pruning)), WEIGHTS, DENSITY, *params, SCALE, OVER, RANK)
-
-
 # --- references, written apart from the above ----------------------------------------------
 
 
-def kept_by_magnitude(x: Any, density: float) -> Any:
+def kept_by_magnitude(x: Dense, density: float) -> Dense:
     """A float64 tensor with all but its largest entries set to zero."""
-    import numpy as np
-
     k = int(density * x.size)
     order = np.sort(np.abs(x), axis=None)[::-1]
     return x * (np.abs(x) >= order[k - 1]) if k else 0 * x
 
 
-def kept_in_band(x: Any, density: float, gamma: float) -> Any:
+def kept_in_band(x: Dense, density: float, gamma: float) -> Dense:
     """A float64 tensor without its largest entries and without its smallest."""
-    import numpy as np
-
     if density == 1:
         return x
     order = np.sort(np.abs(x), axis=None)[::-1]
@@ -211,40 +192,90 @@ def kept_in_band(x: Any, density: float, gamma: float) -> Any:
     top = min(int(gamma * x.size), x.size - kept)
     if kept == 0:
         return 0 * x
-    return x * (np.abs(x) <= order[top]) * (np.abs(x) >= order[top + kept - 1])
+    return np.asarray(x * (np.abs(x) <= order[top]) * (np.abs(x) >= order[top + kept - 1]))
 
 
-def kept_by_chance(x: Any, draws: Any, keep: Any, rescale: str) -> Any:
+def kept_by_chance(x: Dense, draws: Dense, keep: Dense | float, rescale: str) -> Dense:
     """A float64 tensor with its entries kept where a draw from 0 to 1 is below a probability."""
-    import numpy as np
-
     if np.min(keep) >= 1:
         return x
     kept = np.where(draws < keep, x, 0)
     if rescale == "l1":
         after = np.abs(kept).sum()
-        return kept * (np.abs(x).sum() / after if after > 0 else 1)
+        return np.asarray(kept * (np.abs(x).sum() / after if after > 0 else 1))
     return kept / keep if rescale == "density" else kept
 
 
-def likelihood(x: Any, density: float, epsilon: float) -> Any:
+def likelihood(x: Dense, density: float, epsilon: float) -> Dense:
     """The probability of each entry of a float64 matrix by its rank in the row."""
-    import numpy as np
-
     if density == 1 or x.shape[1] == 1:
         return np.full(x.shape, density)
     place = np.array([[(abs(row) < abs(v)).sum() for v in row] for row in x])
-    return density - epsilon + 2 * epsilon * place / (x.shape[1] - 1)
+    share: Dense = density - epsilon + 2 * epsilon * place / (x.shape[1] - 1)
+    return share
 
 
-def summed(xs: Sequence[Any], weights: Sequence[float], scale: float) -> Any:
+def summed(xs: Sequence[Dense], weights: Sequence[float], scale: float) -> Dense:
     """λ·Σ wᵢ·xᵢ."""
-    return scale * sum(w * x for w, x in zip(weights, xs, strict=True))
+    return np.asarray(scale * sum(w * x for w, x in zip(weights, xs, strict=True)))
 
 
-MAGNITUDE_PRUNE = Operator(
-    name="magnitude_prune",
-    signatures=(_sum_of("magnitude_prune", MAGNITUDE),),
+def _magnitude_reference(
+    xs: Sequence[Dense], weights: Sequence[float], density: float, scale: float, **_: object
+) -> Dense:
+    return summed([kept_by_magnitude(x, density) for x in xs], weights, scale)
+
+
+def _dare_reference(
+    xs: Sequence[Dense],
+    draws: Sequence[Dense],
+    weights: Sequence[float],
+    density: float,
+    scale: float,
+    rescale: str,
+    **_: object,
+) -> Dense:
+    sparse = [kept_by_chance(x, d, density, rescale) for x, d in zip(xs, draws, strict=True)]
+    return summed(sparse, weights, scale)
+
+
+def _della_reference(
+    xs: Sequence[Dense],
+    draws: Sequence[Dense],
+    weights: Sequence[float],
+    density: float,
+    epsilon: float,
+    scale: float,
+    rescale: str,
+    **_: object,
+) -> Dense:
+    sparse = [
+        kept_by_chance(x, d, likelihood(x, density, epsilon), rescale)
+        for x, d in zip(xs, draws, strict=True)
+    ]
+    return summed(sparse, weights, scale)
+
+
+def _breadcrumbs_reference(
+    xs: Sequence[Dense],
+    weights: Sequence[float],
+    density: float,
+    gamma: float,
+    scale: float,
+    **_: object,
+) -> Dense:
+    return summed([kept_in_band(x, density, gamma) for x in xs], weights, scale)
+
+
+def _sum_of(name: str, pruning: Pruning, reference: Reference) -> MergeMethod:
+    return MergeMethod(
+        name, Elementwise(reference, pruning.known, pruning.summed, draws=pruning.draws)
+    )
+
+
+MAGNITUDE_PRUNE = merge_operator(
+    _sum_of("magnitude_prune", MAGNITUDE, _magnitude_reference),
+    *(WEIGHTS, DENSITY, SCALE, OVER, RANK),
     summary="Keeps the entries of largest magnitude of each adapter, and sums what is left.",
     formula="Δ = λ·Σ wᵢ·top(Δᵢ), top: the ⌊density·n⌋ largest of n entries",
     laws=(
@@ -254,16 +285,12 @@ MAGNITUDE_PRUNE = Operator(
     source="Yadav et al. 2023 (the trimming of TIES); PEFT `magnitude_prune`, with over=delta "
     "`magnitude_prune_svd`",
     rank=FILLS,
-    reference=lambda xs, weights, density, scale, **_: summed(
-        [kept_by_magnitude(x, density) for x in xs], weights, scale
-    ),
-    acts_on="delta",
 )
 
-DARE = Operator(
-    name="dare",
+DARE = merge_operator(
+    _sum_of("dare", CHANCE, _dare_reference),
+    *(WEIGHTS, DENSITY, SEED, RESCALE, SCALE, OVER, RANK),
     aliases=("dare_linear",),
-    signatures=(_sum_of("dare", CHANCE, SEED, RESCALE),),
     summary="Keeps each entry by chance, makes up for those that go, and sums what is left.",
     formula="Δ = λ·Σ wᵢ·mᵢ∘Δᵢ / density, mᵢ = 1 with probability density; rescale=l1 divides by "
     "‖m∘Δ‖₁/‖Δ‖₁ instead",
@@ -274,33 +301,23 @@ DARE = Operator(
     source="Yu et al. 2024, *Language Models are Super Mario*; PEFT `dare_linear` and, with "
     "over=delta, `dare_linear_svd`; mergekit `dare_linear` is rescale=l1",
     rank=FILLS,
-    reference=lambda xs, draws, weights, density, scale, rescale, **_: summed(
-        [kept_by_chance(x, draws, density, rescale) for x in xs], weights, scale
-    ),
-    acts_on="delta",
 )
 
-DELLA = Operator(
-    name="della",
+DELLA = merge_operator(
+    _sum_of("della", LIKELIER, _della_reference),
+    *(WEIGHTS, DENSITY, EPSILON, SEED, RESCALE, SCALE, OVER, RANK),
     aliases=("della_linear",),
-    signatures=(_sum_of("della", LIKELIER, EPSILON, SEED, RESCALE),),
     summary="Keeps entries by chance, the larger of a row the likelier, and sums what is left.",
     formula="Δ = λ·Σ wᵢ·mᵢ∘Δᵢ / p, p from density − ε to density + ε by rank of magnitude in the "
     "row; rescale=l1 divides by ‖m∘Δ‖₁/‖Δ‖₁ instead",
     laws=("della([x, y], density=1) = x + y",),
     source="Deep et al. 2024, *DELLA-Merging*; mergekit `della_linear` is rescale=l1",
     rank=FILLS,
-    reference=lambda xs, draws, weights, density, epsilon, scale, rescale, **_: summed(
-        [kept_by_chance(x, draws, likelihood(x, density, epsilon), rescale) for x in xs],
-        weights,
-        scale,
-    ),
-    acts_on="delta",
 )
 
-BREADCRUMBS = Operator(
-    name="breadcrumbs",
-    signatures=(_sum_of("breadcrumbs", BAND, GAMMA),),
+BREADCRUMBS = merge_operator(
+    _sum_of("breadcrumbs", BAND, _breadcrumbs_reference),
+    *(WEIGHTS, DENSITY, GAMMA, SCALE, OVER, RANK),
     summary="Drops the largest entries as outliers and the smallest as noise, and sums the rest.",
     formula="Δ = λ·Σ wᵢ·band(Δᵢ), band: without the ⌊γ·n⌋ largest, the ⌊density·n⌋ largest then",
     laws=(
@@ -310,10 +327,17 @@ BREADCRUMBS = Operator(
     source="Davari and Belilovsky 2023, *Model Breadcrumbs*; mergekit `breadcrumbs`, whose γ = 0 "
     "gives zeros",
     rank=FILLS,
-    reference=lambda xs, weights, density, gamma, scale, **_: summed(
-        [kept_in_band(x, density, gamma) for x in xs], weights, scale
-    ),
-    acts_on="delta",
 )
 
-OPERATORS = (MAGNITUDE_PRUNE, DARE, DELLA, BREADCRUMBS)
+register(
+    Section(
+        "Sparse merges",
+        "A share of the entries of each adapter is kept, tensor by tensor; entries as large as the "
+        "smallest that is kept are kept too. With over=delta an entry is one of Δ, which fills the "
+        "matrix: it is formed a site at a time, in tiles, and cut to rank=, or to that of `save … "
+        "with rank`. With over=factors, as in PEFT, it is one of A or of B: the adapters need one "
+        "rank, one scale and one initialisation. What is drawn depends on the seed, the site's "
+        "name and the adapter, not on an order.",
+        (MAGNITUDE_PRUNE, DARE, DELLA, BREADCRUMBS),
+    )
+)

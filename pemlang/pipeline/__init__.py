@@ -1,1 +1,14 @@
 """What a command does: check, plan, build, sweep."""
+
+from __future__ import annotations
+
+from pemlang.lazy import door
+
+__getattr__ = door(
+    __name__,
+    build="BuildOptions BuildResult get_ready",
+    faults="fault_of",
+    forecast="Forecast OutputForecast",
+    jobs="measuring_with",
+    sweep="Sweep",
+)

@@ -1,4 +1,4 @@
-"""Build: check, identify by content, assert, plan, stream, write; nothing takes its place before
+"""Build: check, identify by content, assert, plan, run, write; nothing takes its place before
 all of it is known to be right."""
 
 from __future__ import annotations
@@ -7,65 +7,66 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass
-from functools import cache
+from contextlib import AbstractContextManager, ExitStack, nullcontext
+from dataclasses import dataclass, replace
+from functools import cache, cached_property, partial
 from pathlib import Path
-from typing import Any
-
-from threadpoolctl import threadpool_limits
 
 from pemlang.artifact.existing import standing
 from pemlang.artifact.provenance import Outcome, Provenance, Subject
-from pemlang.artifact.staging import (
-    Stage,
-    check_target,
-    flush,
-    new_stage,
-    placed,
-    staging,
-    take_place,
-)
+from pemlang.artifact.staging import Stage, check_target, flush, new_stage, staging, take_place
 from pemlang.artifact.subjects import subject
-from pemlang.artifact.write import Built, built, finish, is_outdated, refresh
+from pemlang.artifact.write import Built, Description
 from pemlang.check.checked import Checked
-from pemlang.diagnostics import Diagnostic
+from pemlang.check.values import Params
+from pemlang.diagnostics import Diagnostic, placed
 from pemlang.execute import elementwise
-from pemlang.execute.local import Device, FileTarget, MemoryTarget, Report, Target, run
-from pemlang.execute.machine import default_budget, default_threads
-from pemlang.formats.peft import WEIGHTS
+from pemlang.execute.backends import open_backend
+from pemlang.execute.cpu import CpuExecutor
+from pemlang.execute.executor import DEFAULTS, ExecutionOptions, Executor, Progress, no_progress
+from pemlang.execute.machine import one_algebra_thread
+from pemlang.execute.result import ExecutionResult, FileTarget, MemoryTarget, Target
+from pemlang.formats import PEFT, Format
 from pemlang.inputs.lock import Lock
-from pemlang.lower.plan import Failed, Plan
+from pemlang.lower.plan import BuildPlan, PlannedOutput
+from pemlang.pipeline.faults import worded
 from pemlang.pipeline.jobs import (
-    Job,
+    OutputJob,
     checked_recipes,
+    error_of,
     inputs_of,
     jobs_of,
+    least_memory,
+    measuring_with,
     planned,
     refuse_models,
-    told,
 )
-from pemlang.pipeline.sweep import Point, Setting, Sweep, points
-from pemlang.pipeline.warnings import noticed, outcome_of
+from pemlang.pipeline.sweep import Sweep, SweepPoint, sweep_points
+from pemlang.pipeline.warnings import noticed, outcome_of, truncations
 from pemlang.source import Source
 from pemlang.tensorfiles.digests import anew
-from pemlang.tensorfiles.reader import Files, make_room
+from pemlang.tensorfiles.reader import TensorReader, make_room
 
 Tick = Callable[[str, int, int], None]
 """Called with what is being made, the steps done and the steps in all."""
 
 
+def no_tick(what: str, done: int, total: int) -> None:
+    """Tell nobody."""
+
+
 @dataclass(frozen=True)
-class How:
+class BuildOptions:
     """How to build, none of which changes a byte of what is built.
 
     Attributes:
         threads: at most so many at work; the machine's own number when None.
         memory: bytes of working memory; a part of the machine's when None.
-        device: `cpu`, or `cuda` where elementwise programs are to run on a GPU.
+        device: the backend: `cpu`, or `cuda` where elementwise programs are to run on a GPU.
         force: make again what is up to date.
         lock: what everything the recipe is made from is held to.
         only: the one output to build, by its path as written.
+        execution: the rest of how to run a plan; its threads and memory are those above.
     """
 
     threads: int | None = None
@@ -74,10 +75,16 @@ class How:
     force: bool = False
     lock: Lock | None = None
     only: str | None = None
+    execution: ExecutionOptions = DEFAULTS
+
+    @property
+    def running(self) -> ExecutionOptions:
+        """How to run a plan."""
+        return replace(self.execution, threads=self.threads, memory=self.memory)
 
 
 @dataclass(frozen=True)
-class Result:
+class BuildResult:
     """What a build made, and the warnings on the way.
 
     Attributes:
@@ -99,210 +106,249 @@ def get_ready() -> None:
 def build(
     path: Path,
     source: Source,
-    settings: Mapping[str, Setting],
+    params: Params,
     root: Path | None = None,
-    tick: Tick = lambda what, done, total: None,
+    tick: Tick = no_tick,
     sweep: Sweep | None = None,
-    how: How | None = None,
-) -> Result:
+    options: BuildOptions = BuildOptions(),
+) -> BuildResult:
     """Build every `save` of a recipe.
 
     An output that is there, whole and of the same meaning, stays as it is.
 
     Args:
         path, source: the recipe.
-        settings: values for its params.
+        params: values for its params.
         root: the folder its outputs lie in; the recipe's own when not given.
         tick: told of progress.
         sweep: build the recipe at each of these values; the inputs are read once for all.
-        how: threads and memory, and what to hold to.
+        options: threads and memory, and what to hold to.
 
     Raises:
         PemError: with everything wrong; nothing has been written then.
     """
-    how = how or How()
     get_ready()
-    at = points(settings, sweep)
+    points = sweep_points(params, sweep)
     # What is held to a lock is held to it by its bytes, not by what is remembered of them.
-    with nullcontext() if how.lock is None else anew():
-        recipes = checked_recipes(path, source, at, root, sweep, how.lock)
-    for checked in recipes:
-        if how.only is not None:
-            checked.outputs = [one for one in checked.outputs if one.path == how.only]
+    with nullcontext() if options.lock is None else anew():
+        recipes = checked_recipes(path, source, points, root, sweep, options.lock)
+    if options.only is not None:
+        recipes = [_only(checked, options.only) for checked in recipes]
     inputs = inputs_of(recipes)
     for checked in recipes:
         for output in checked.outputs:
             with placed(output.span):
                 check_target(output.target, inputs)
-    # One thread in the linear algebra: the same bytes whatever the machine.
-    with threadpool_limits(1), Files() as files, staging() as stage:
+    with one_algebra_thread(), TensorReader() as reader, staging() as stage:
+        building = _Build(reader, stage, tick, options)
+        result = building.run(recipes, points)
+        for staged in stage.directories:
+            with building.placed(staged.target):
+                take_place(staged, inputs)
+    return result
+
+
+def _only(checked: Checked, path: str) -> Checked:
+    """A recipe with the one of its outputs that is saved to a path."""
+    return replace(checked, outputs=[x for x in checked.outputs if x.path == path])
+
+
+class _Build:
+    """A build on its way."""
+
+    def __init__(
+        self, reader: TensorReader, stage: Stage, tick: Tick, options: BuildOptions
+    ) -> None:
+        self._reader, self._stage, self._tick, self._options = reader, stage, tick, options
+        self._jobs: list[OutputJob] = []
+
+    def run(self, recipes: Sequence[Checked], points: Sequence[SweepPoint]) -> BuildResult:
+        """Make what is not up to date; every output is ready to take its place then."""
         began = time.perf_counter()
-        budget = default_budget() if how.memory is None else how.memory
-        jobs, warnings = jobs_of(recipes, at, files, budget, lambda: tick("measuring", 0, 1))
-        there = {} if how.force else {job: old for job in jobs if (old := _standing(job))}
-        todo = [job for job in jobs if job not in there]
-        made = _made(todo, files, stage, tick, how, began) if todo else _Made({}, {})
-        results = []
+        progress = partial(self._tick, "measuring")
+        measuring = measuring_with(
+            lambda: self._executor,
+            self._reader,
+            progress,
+            partial(least_memory, recipes, points, self._options.running),
+        )
+        jobs, warnings = jobs_of(recipes, points, measuring)
+        self._jobs = jobs
+        old = {} if self._options.force else _up_to_date(jobs)
+        todo = [job for job in jobs if job not in old]
+        made, seconds = self._made(todo, began) if todo else ({}, {})
+        outputs = []
         for job in jobs:
             with job.placed():
-                old = there.get(job)
-                outcome = made.outcomes[job] if old is None else old.outcome
-                if old is not None:
-                    _refresh(job, old, stage)
-                warnings += job.point.noted(noticed(job.checked, job.output, outcome))
-                results.append(built(job.output, job.digest, outcome, old is not None))
-        by_target = {job.output.target: job for job in jobs}
-        for staged in stage.directories:
-            with by_target[staged.target].placed():
-                take_place(staged, inputs)
-    return Result(tuple(results), tuple(warnings), made.seconds)
+                description = made[job] if job in made else self._refreshed(job, old[job])
+                diagnostics = noticed(job.checked, job.output, description.outcome)
+                warnings += job.point.noted(diagnostics)
+                outputs.append(description.built(was_there=job in old))
+        return BuildResult(tuple(outputs), tuple(warnings), seconds)
+
+    @cached_property
+    def _executor(self) -> Executor:
+        with placed(None), worded():
+            return open_backend(self._options.device, self._options.running)
+
+    def placed(self, target: Path) -> AbstractContextManager[None]:
+        """See OutputJob.placed, by the directory of the output."""
+        return next(job for job in self._jobs if job.output.target == target).placed()
+
+    def _refreshed(self, job: OutputJob, old: Provenance) -> Description:
+        """Bring the card and the provenance of an output that stays up to date."""
+        description = _described(job, old.outcome, old.format)
+        if description.is_outdated(old):
+            description.refresh(old, new_stage(job.output.target, self._stage))
+        return description
+
+    def _made(
+        self, jobs: Sequence[OutputJob], began: float
+    ) -> tuple[dict[OutputJob, Description], Mapping[str, float]]:
+        """Make outputs, each in a directory of the stage; and what took how long."""
+        plan = planned(jobs)
+        places = []
+        for job in jobs:
+            with job.placed():
+                places.append(new_stage(job.output.target, self._stage))
+        result = self._write(plan, jobs, places)
+        written = time.perf_counter()
+        subjects = _flushed(plan, jobs, places)
+        flushed = time.perf_counter()
+        made = {}
+        for index, job in enumerate(jobs):
+            output = plan.outputs[index]
+            with job.placed():
+                made[job] = _described(job, _outcome(job, plan, index, result), output.format)
+                made[job].finish(output.layout.texts, subjects[index], places[index])
+        return made, {"work": written - began, "flush": flushed - written}
+
+    def _write(
+        self, plan: BuildPlan, jobs: Sequence[OutputJob], places: Sequence[Path]
+    ) -> ExecutionResult:
+        """Write the tensors of all outputs."""
+        what = jobs[0].output.path + f" and {len(jobs) - 1} more" * (len(jobs) > 1)
+        make_room(len(jobs))
+        with ExitStack() as open_files:
+            targets: list[Target] = []
+            for index, job in enumerate(jobs):
+                with job.placed():
+                    place = _weights(plan.outputs[index], places[index])
+                    file = open_files.enter_context(place.open("wb"))
+                    file.truncate(plan.plan.outputs[index].size)
+                    targets.append(FileTarget(file.fileno()))
+            progress = partial(self._tick, what)
+            return _run(plan, jobs, self._executor, self._reader, targets, progress)
 
 
-def _standing(job: Job) -> Provenance | None:
-    return standing(job.output.target, job.digest).provenance
+def _up_to_date(jobs: Sequence[OutputJob]) -> dict[OutputJob, Provenance]:
+    """The outputs that need not be made again."""
+    there = {job: standing(job.output.target, job.semantic_hash).provenance for job in jobs}
+    return {job: provenance for job, provenance in there.items() if provenance is not None}
 
 
-def _refresh(job: Job, old: Provenance, stage: Stage) -> None:
-    """Bring the card and the provenance of an output that stays up to date."""
-    if is_outdated(job.checked, job.output, job.digest, old):
-        refresh(job.checked, job.output, job.digest, old, new_stage(job.output.target, stage))
+def _described(job: OutputJob, outcome: Outcome, format_: Format) -> Description:
+    return Description(job.checked, job.output, job.semantic_hash, outcome, format_)
 
 
-@dataclass(frozen=True)
-class _Made:
-    """What was made: what came out of each job, and what took how long."""
-
-    outcomes: Mapping[Job, Outcome]
-    seconds: Mapping[str, float]
+def _weights(output: PlannedOutput, place: Path) -> Path:
+    return place / output.format.weights
 
 
-def _made(
-    jobs: Sequence[Job], files: Files, stage: Stage, tick: Tick, how: How, began: float
-) -> _Made:
-    """Make outputs, each in a directory of the stage."""
-    plan = planned(jobs)
-    places = []
-    for job in jobs:
-        with job.placed():
-            places.append(new_stage(job.output.target, stage))
-    reports, subjects, seconds = _stream(plan, jobs, files, places, tick, how, began)
-    outcomes = {}
-    for index, job in enumerate(jobs):
-        one, report = plan.outputs[index], reports[index]
-        with job.placed():
-            layout = one.layout
-            outcome = outcome_of(job.output, layout.ranks, one.size, report, layout.idle)
-            outcomes[job] = outcome
-            finish(
-                job.checked, job.output, job.digest, outcome, layout.config, subjects[index],
-                places[index],
-            )  # fmt: skip
-    return _Made(outcomes, seconds)
+def _flushed(plan: BuildPlan, jobs: Sequence[OutputJob], places: Sequence[Path]) -> list[Subject]:
+    """The tensors' files, brought to disk, and their digests taken while the disk works."""
+    with ThreadPoolExecutor(2) as pool:
+        taken = [
+            pool.submit(subject, _weights(output, place))
+            for output, place in zip(plan.outputs, places, strict=True)
+        ]
+        for job, place in zip(jobs, places, strict=True):
+            with job.placed():
+                flush(place)
+        with placed(None):
+            return [future.result() for future in taken]
+
+
+def _run(
+    plan: BuildPlan,
+    jobs: Sequence[OutputJob],
+    executor: Executor,
+    reader: TensorReader,
+    targets: Sequence[Target],
+    progress: Progress,
+) -> ExecutionResult:
+    with placed(None), worded():
+        result = executor.execute(plan.plan, reader, targets, progress)
+        if result.failed is None:
+            reader.unchanged()
+    if result.failed is not None:
+        raise error_of(result.failed, jobs)
+    return result
+
+
+def _outcome(job: OutputJob, plan: BuildPlan, index: int, result: ExecutionResult) -> Outcome:
+    return outcome_of(
+        job.output,
+        plan.outputs[index],
+        plan.plan.outputs[index].size,
+        result.outputs[index],
+        truncations(result.numbers, index),
+    )
 
 
 def plan_of(
     path: Path,
     source: Source,
-    settings: Mapping[str, Setting],
+    params: Params,
     root: Path | None = None,
     sweep: Sweep | None = None,
-) -> tuple[Plan, list[str]]:
-    """What a build would do, and the paths of its outputs; raises as build does until then.
+) -> tuple[BuildPlan, list[str]]:
+    """What a build would run, and the paths of its outputs; raises as build does until then.
 
     Tensors are read where a number or a rank is measured, and nothing is written.
     """
-    at = points(settings, sweep)
-    recipes = checked_recipes(path, source, at, root, sweep)
-    with threadpool_limits(1), Files() as files:
-        jobs, _ = jobs_of(recipes, at, files, default_budget(), lambda: None)
+    points = sweep_points(params, sweep)
+    recipes = checked_recipes(path, source, points, root, sweep)
+    with TensorReader() as reader:
+        jobs = _quiet_jobs(recipes, points, reader)[0]
         return planned(jobs), [job.output.path for job in jobs]
 
 
-def _stream(
-    plan: Plan,
-    jobs: Sequence[Job],
-    files: Files,
-    places: Sequence[Path],
-    tick: Tick,
-    how: How,
-    began: float,
-) -> tuple[list[Report], list[Subject], dict[str, float]]:
-    """Write the tensors of all outputs, to disk, and take their digests while the disk works."""
-    what = jobs[0].output.path + f" and {len(jobs) - 1} more" * (len(jobs) > 1)
-    make_room(len(jobs))
-    with ExitStack() as open_files:
-        targets: list[Target] = []
-        for job, one, at in zip(jobs, plan.outputs, places, strict=True):
-            with job.placed():
-                file = open_files.enter_context((at / WEIGHTS).open("wb"))
-                file.truncate(one.size)
-                targets.append(FileTarget(file.fileno()))
-        reports = _run(plan, jobs, files, targets, lambda done, all: tick(what, done, all), how)
-        written = time.perf_counter()
-        with ThreadPoolExecutor(2) as pool:
-            taken = [pool.submit(subject, at / WEIGHTS) for at in places]
-            for job, at in zip(jobs, places, strict=True):
-                with job.placed():
-                    flush(at)
-            with placed(None):
-                subjects = [one.result() for one in taken]
-    now = time.perf_counter()
-    return reports, subjects, {"work": written - began, "flush": now - written}
-
-
-def _run(
-    plan: Plan,
-    jobs: Sequence[Job],
-    files: Files,
-    targets: Sequence[Target],
-    tick: Callable[[int, int], None],
-    how: How,
-) -> list[Report]:
-    threads = default_threads() if how.threads is None else how.threads
-    budget = default_budget() if how.memory is None else how.memory
-    try:
-        with placed(None):
-            device = None if how.device == "cpu" else _gpu(how.device)
-            reports = run(plan, files, targets, threads, budget, tick, device)
-            files.unchanged()
-            return reports
-    except Failed as failed:
-        raise told(failed, jobs) from None
-
-
-def _gpu(name: str) -> Device:
-    from pemlang.execute.cuda import open_gpu  # it knows stream.py, and is seldom wanted
-
-    return open_gpu(name)
+def _quiet_jobs(
+    recipes: Sequence[Checked], points: Sequence[SweepPoint], reader: TensorReader
+) -> tuple[list[OutputJob], list[Diagnostic]]:
+    """Jobs of a build that tells nobody of its progress."""
+    return jobs_of(recipes, points, measuring_with(CpuExecutor, reader, no_progress))
 
 
 @dataclass(frozen=True)
 class InMemory:
-    """An adapter that was not written to a file.
+    """An adapter that was not written to files, of PEFT.
 
     Attributes:
-        config: its adapter_config.json.
+        texts: the files beside its tensors, by name.
         tensors: key, dtype, shape and little-endian bytes of each.
     """
 
-    config: Mapping[str, Any]
+    texts: Mapping[str, str]
     tensors: Sequence[tuple[str, str, tuple[int, ...], memoryview]]
 
 
 def in_memory(checked: Checked) -> tuple[InMemory, list[Diagnostic]]:
-    """The one output of a recipe, and the warnings on the way; raises PemError."""
+    """The one output of a recipe as PEFT would store it, and the warnings on the way; raises
+    PemError."""
     refuse_models(checked)
-    with threadpool_limits(1), Files() as files:
-        jobs, warnings = jobs_of([checked], [Point({})], files, default_budget(), lambda: None)
+    with one_algebra_thread(), TensorReader() as reader:
+        jobs, warnings = _quiet_jobs([checked], [SweepPoint({})], reader)
+        jobs = [replace(job, request=replace(job.request, format=PEFT)) for job in jobs]
         plan = planned(jobs)
-        [job], [one] = jobs, plan.outputs
-        data = bytearray(one.size)
-        [report] = _run(plan, jobs, files, [MemoryTarget(data)], lambda done, all: None, How())
-    outcome = outcome_of(job.output, one.layout.ranks, one.size, report, one.layout.idle)
-    warnings += noticed(checked, job.output, outcome)
-    ends = [*one.starts[1:], one.size]
+        [job], [file] = jobs, plan.plan.outputs
+        data = bytearray(file.size)
+        result = _run(plan, jobs, CpuExecutor(), reader, [MemoryTarget(data)], no_progress)
+    warnings += noticed(checked, job.output, _outcome(job, plan, 0, result))
+    ends = [*(tensor.start for tensor in file.tensors[1:]), file.size]
     tensors = [
-        (tensor.key, tensor.dtype, tensor.shape, memoryview(data)[start:end])
-        for tensor, start, end in zip(one.layout.tensors, one.starts, ends, strict=True)
+        (tensor.key, tensor.dtype, tensor.shape, memoryview(data)[tensor.start : end])
+        for tensor, end in zip(file.tensors, ends, strict=True)
     ]
-    return InMemory(one.layout.config, tensors), warnings
+    return InMemory(plan.outputs[0].layout.texts, tensors), warnings

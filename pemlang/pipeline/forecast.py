@@ -8,39 +8,39 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pemlang.artifact.existing import standing
-from pemlang.artifact.staging import check_target, placed
-from pemlang.check.check import check
+from pemlang.artifact.staging import check_target
 from pemlang.check.checked import Checked
-from pemlang.check.options import Output
-from pemlang.check.scope import Scope
-from pemlang.diagnostics import Diagnostic
-from pemlang.execute.local import working_memory
-from pemlang.execute.machine import default_threads
-from pemlang.formats.peft import Adapter
-from pemlang.graph.formula import Algebra, type_text
-from pemlang.graph.node import AdapterType, ModelType, Node
-from pemlang.graph.normal import adapter_type
-from pemlang.inputs.load import loaders
+from pemlang.check.elaborate import Spelling
+from pemlang.check.values import Params, Value
+from pemlang.diagnostics import Diagnostic, placed
+from pemlang.execute.cpu import working_memory
+from pemlang.execute.executor import DEFAULTS
+from pemlang.formats.adapter import Adapter
+from pemlang.formats.identity import adapter_digest
+from pemlang.graph.formula import Formula, type_text
+from pemlang.graph.node import AdapterNode, Leaf, ModelNode, Node
 from pemlang.inputs.lock import Lock
-from pemlang.inputs.locked import hold_imports, locked_loaders
-from pemlang.kernels.cost import flops
+from pemlang.inputs.locked import LockResolver
+from pemlang.inputs.resolver import DiskResolver, Resolver
+from pemlang.kernels.plan import Plan
 from pemlang.kernels.program import Program
-from pemlang.lower.evaluate import Foreseen
-from pemlang.lower.plan import Plan
-from pemlang.ops.record import ranks
-from pemlang.pipeline.jobs import Job, inputs_of, job_of, on_disk, planned, refuse_models
-from pemlang.pipeline.sweep import Point, Setting
+from pemlang.lower.lowering import Foreseen, Lowering
+from pemlang.lower.plan import BuildPlan
+from pemlang.ops.measures import Measured
+from pemlang.ops.models import Model
+from pemlang.pipeline.checking import identified_with
+from pemlang.pipeline.jobs import OutputJob, inputs_of, job_of, planned, refuse_models
+from pemlang.pipeline.sweep import SweepPoint
 from pemlang.source import Source
-from pemlang.tensorfiles.digests import adapter_digest, take_digests
 from pemlang.tensorfiles.disk import is_file
-from pemlang.tensorfiles.safetensors import ITEM_SIZE
+from pemlang.tensorfiles.dtypes import DTYPES
 
 UNKNOWN = "not here: "
 """Before where an adapter would be, for the identity of one whose tensors have not been fetched."""
 
 
 @dataclass(frozen=True)
-class Input:
+class InputForecast:
     """An adapter that a recipe names.
 
     Attributes:
@@ -69,7 +69,7 @@ class Binding:
 
 
 @dataclass(frozen=True)
-class Forecast:
+class OutputForecast:
     """An output.
 
     Attributes:
@@ -98,7 +98,7 @@ class Forecast:
 
 
 @dataclass(frozen=True)
-class Outlook:
+class Forecast:
     """All that a build would do.
 
     Attributes:
@@ -113,9 +113,9 @@ class Outlook:
     """
 
     warnings: Sequence[Diagnostic]
-    inputs: Sequence[Input]
+    inputs: Sequence[InputForecast]
     bindings: Sequence[Binding]
-    outputs: Sequence[Forecast]
+    outputs: Sequence[OutputForecast]
     measured: Sequence[str]
     read: int
     written: int
@@ -126,13 +126,13 @@ class Outlook:
     locked: bool
 
 
-def outlook(
+def forecast(
     path: Path,
     source: Source,
-    settings: Mapping[str, Setting],
+    params: Params,
     root: Path | None = None,
     lock: Lock | None = None,
-) -> Outlook:
+) -> Forecast:
     """What a build of a recipe would do.
 
     No tensor is read but to know an adapter by its content, or, where a lock has it, to hold what
@@ -141,146 +141,129 @@ def outlook(
     Raises:
         PemError: everything wrong with the recipe.
     """
-    checked = _checked(path, source, settings, root, lock)
+    resolver: Resolver = _PresentResolver() if lock is None else LockResolver(lock)
+    checked = identified_with(resolver, path, source, params, root, lock)
+    return forecast_of(checked, locked=lock is not None)
+
+
+def forecast_of(checked: Checked, locked: bool = False) -> Forecast:
+    """What a build of a recipe would do that is known by content; raises as forecast."""
     refuse_models(checked)
     with placed(None):
-        evaluator = Foreseen(checked.graph)
-        jobs = [job_of(checked, Point({}), evaluator, output) for output in checked.outputs]
+        lowering = Lowering(checked.graph, Foreseen())
+        jobs = [job_of(checked, SweepPoint({}), lowering, output) for output in checked.outputs]
     inputs = inputs_of([checked])
     for output in checked.outputs:
         with placed(output.span):
             check_target(output.target, inputs)
-    algebra = Algebra(checked.leaf_name)
+    write = Formula(checked.leaf_name)
     whole = planned(jobs)
-    outputs = [
-        _forecast(job, plan.size, plan.layout.tensors[0].dtype, algebra)
-        for job, plan in zip(jobs, whole.outputs, strict=True)
-    ]
-    todo = [job for job, one in zip(jobs, outputs, strict=True) if not one.stays]
-    plan = whole if len(todo) == len(jobs) else planned(todo)
-    threads = default_threads()
-    programs = {id(p): p for p in _programs(plan)}
-    return Outlook(
-        warnings=tuple(checked.report),
+    outputs = [_output(job, whole, index, write) for index, job in enumerate(jobs)]
+    todo = [job for job, output in zip(jobs, outputs, strict=True) if not output.stays]
+    plan = (whole if len(todo) == len(jobs) else planned(todo)).plan
+    threads, programs = DEFAULTS.most_threads, programs_of(plan)
+    return Forecast(
+        warnings=tuple(checked.diagnostics),
         inputs=_inputs(checked),
-        bindings=_bindings(checked.scope, algebra),
+        bindings=_bindings(checked.names, write),
         outputs=outputs,
-        measured=_measured(checked, algebra),
+        measured=_measured(checked, write),
         read=bytes_read(plan),
-        written=sum(one.size for one in plan.outputs),
+        written=sum(file.size for file in plan.outputs),
         flops=_flops(plan),
-        memory=working_memory(plan, threads),
+        memory=working_memory(plan, threads, DEFAULTS),
         threads=threads,
-        kernels=(len(programs), len(_programs(plan))),
-        locked=lock is not None,
+        kernels=(len({id(program) for program in programs}), len(programs)),
+        locked=locked,
     )
 
 
-def _checked(
-    path: Path,
-    source: Source,
-    settings: Mapping[str, Setting],
-    root: Path | None,
-    lock: Lock | None,
-) -> Checked:
-    if lock is not None:
-        found = check(path, source, locked_loaders(lock), settings, root)
-        hold_imports(found, lock)
-        found.report.raise_errors()
-        return found
-    found = check(path, source, loaders(), settings, root)
-    found.report.raise_errors()
-    with placed(None):
-        take_digests(on_disk([found]), default_threads())
-    return check(path, source, loaders(identify=_identity), settings, root)
+class _PresentResolver(DiskResolver):
+    """Adapters as far as they are here: none is fetched."""
+
+    def whole(self, adapter: Adapter, spelling: Spelling) -> Adapter:
+        """See Resolver."""
+        return adapter
+
+    def content(self, adapter: Adapter, spelling: Spelling) -> str:
+        """See Resolver."""
+        here = is_file(adapter.weights)
+        return adapter_digest(adapter) if here else f"{UNKNOWN}{adapter.directory}"
 
 
-def _identity(adapter: Adapter) -> str:
-    here = is_file(adapter.weights)
-    return adapter_digest(adapter) if here else f"{UNKNOWN}{adapter.directory}"
-
-
-def _forecast(job: Job, size: int, dtype: str, algebra: Algebra) -> Forecast:
-    output, graph = job.output, job.checked.graph
-    known = not any(_unknown(leaf) for leaf in graph.leaves(output.node))
-    there = standing(output.target, job.digest)
-    found = ranks(output.node).values() if adapter_type(output.node).method == "lora" else None
-    return Forecast(
+def _output(job: OutputJob, plan: BuildPlan, index: int, write: Formula) -> OutputForecast:
+    output, graph, node = job.output, job.checked.graph, job.output.adapter
+    known = not any(_unknown(leaf) for leaf in graph.leaves(node))
+    existing = standing(output.target, job.semantic_hash)
+    ranks = (min(node.ranks.values(), default=0), max(node.ranks.values(), default=0))
+    made_from = graph.order([node])
+    return OutputForecast(
         path=output.path,
         label=output.label,
-        value=algebra.value(output.node),
-        type=type_text(output.node),
-        ranks=None if found is None else (min(found, default=0), max(found, default=0)),
-        at_most=any(node.op == "compress" and node.attrs[0] is None for node in _made(job, output)),
-        dtype=dtype,
-        size=size,
-        semantic_hash=job.digest if known else None,
-        stays=known and there.provenance is not None,
-        why=there.why if known else "the tensors of an input are not here yet",
+        value=write.value(node),
+        type=type_text(node),
+        ranks=ranks if node.type.ranked else None,
+        at_most=any(isinstance(x, AdapterNode) and x.bounded for x in made_from),
+        dtype=plan.outputs[index].layout.tensors[0].dtype,
+        size=plan.plan.outputs[index].size,
+        semantic_hash=job.semantic_hash if known else None,
+        stays=known and existing.provenance is not None,
+        why=existing.why if known else "the tensors of an input are not here yet",
     )
 
 
-def _made(job: Job, output: Output) -> list[Node]:
-    return job.checked.graph.order([output.node])
+def _unknown(leaf: Leaf) -> bool:
+    return leaf.identity.startswith(UNKNOWN)
 
 
-def _unknown(leaf: Node) -> bool:
-    return str(leaf.attrs[0]).startswith(UNKNOWN)
-
-
-def _inputs(checked: Checked) -> list[Input]:
+def _inputs(checked: Checked) -> list[InputForecast]:
     used = {leaf for output in checked.outputs for leaf in checked.graph.leaves(output.node)}
-    found = []
-    for leaf, declared in checked.elaborator.leaves.items():
-        adapter = leaf.adapter
-        assert adapter is not None
-        size = sum(entry.end - entry.start for entry in adapter.header.entries.values())
-        content = None if _unknown(leaf) else str(leaf.attrs[0]).partition(" ")[0]
-        found.append(
-            Input(declared.name, declared.path, type_text(leaf), size, content, leaf in used)
+    inputs = []
+    for leaf, declared in checked.leaves.items():
+        size = sum(entry.end - entry.start for entry in leaf.adapter.header.entries.values())
+        content = None if _unknown(leaf) else leaf.identity.partition(" ")[0]
+        inputs.append(
+            InputForecast(
+                declared.name, declared.path, type_text(leaf), size, content, leaf in used
+            )
         )
-    return found
+    return inputs
 
 
-def _bindings(scope: Scope, algebra: Algebra) -> list[Binding]:
+def _bindings(names: Mapping[str, Value], write: Formula) -> list[Binding]:
     """The adapters and models that the recipe names, but for those that it only declares."""
     return [
-        Binding(name, type_text(value), algebra.value(value))
-        for name, value in scope.values.items()
-        if isinstance(value, Node)
-        and isinstance(value.type, AdapterType | ModelType)
-        and value.op not in ("leaf", "model")
+        Binding(name, type_text(value), write.value(value))
+        for name, value in names.items()
+        if isinstance(value, AdapterNode | ModelNode) and not isinstance(value, Leaf | Model)
     ]
 
 
-def _measured(checked: Checked, algebra: Algebra) -> list[str]:
+def _measured(checked: Checked, write: Formula) -> list[str]:
     """What is measured before anything is made: for weights, and for assertions."""
-    roots = [output.node for output in checked.outputs]
-    roots += [node for one in checked.assertions for node in one.condition.measured()]
-    found = [node for node in checked.graph.order(roots) if node.op == "measure"]
-    return sorted(algebra.value(node) for node in found)
+    roots: list[Node] = [output.node for output in checked.outputs]
+    roots += [node for x in checked.assertions for node in x.condition.measured()]
+    measured = (node for node in checked.graph.order(roots) if isinstance(node, Measured))
+    return sorted(map(write.value, measured))
 
 
-def _programs(plan: Plan) -> list[Program]:
-    return [span.program for span in plan.spans] + [piece.program for piece in plan.sites]
+def programs_of(plan: Plan) -> list[Program]:
+    """The program of each loop and site."""
+    return [loop.program for loop in plan.loops] + [call.program for call in plan.sites]
 
 
 def bytes_read(plan: Plan) -> int:
-    """Bytes of inputs that the loops and sites read; each span reads its inputs once."""
-    total = 0
-    for span in plan.spans:
-        total += span.count * sum(ITEM_SIZE[dtype] for dtype, _ in _loads(span.program))
-    for piece in plan.sites:
-        loads = _loads(piece.program)
-        total += sum(ITEM_SIZE[dtype] * math.prod(shape) for dtype, shape in loads)
-    return total
-
-
-def _loads(program: Program) -> list[tuple[str, tuple[int, ...]]]:
-    found = {i.attrs[0]: (i.dtype, i.shape) for i in program.instrs if i.op == "load"}
-    return list(found.values())
+    """Bytes of inputs that the loops and sites read; each loop reads its inputs once."""
+    loops = sum(
+        loop.count * DTYPES[load.dtype].size for loop in plan.loops for load in loop.program.loads
+    )
+    return loops + sum(
+        math.prod(load.shape) * DTYPES[load.dtype].size
+        for call in plan.sites
+        for load in call.program.loads
+    )
 
 
 def _flops(plan: Plan) -> int:
-    spans = sum(flops(span.program, span.count) for span in plan.spans)
-    return spans + sum(flops(piece.program) for piece in plan.sites)
+    loops = sum(loop.program.flops(loop.count) for loop in plan.loops)
+    return loops + sum(call.program.flops() for call in plan.sites)

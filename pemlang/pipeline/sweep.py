@@ -3,15 +3,14 @@ of one names it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pemlang.check.checked import Checked
+from pemlang.check.values import Params, ParamValue
 from pemlang.diagnostics import Diagnostic, Fault, PemError, visible
-
-Setting = str | float | bool
 
 
 @dataclass(frozen=True)
@@ -19,11 +18,11 @@ class Sweep:
     """One param, and the values to build a recipe at."""
 
     name: str
-    values: tuple[Setting, ...]
+    values: tuple[ParamValue, ...]
 
 
 @dataclass(frozen=True)
-class Point:
+class SweepPoint:
     """One value of a sweep, or a build without one.
 
     Attributes:
@@ -31,12 +30,14 @@ class Point:
         note: what is added to messages: which value it is.
     """
 
-    settings: Mapping[str, Setting]
+    settings: Params
     note: tuple[str, ...] = ()
 
     def noted(self, diagnostics: Sequence[Diagnostic]) -> list[Diagnostic]:
         """Diagnostics that say which value they are about."""
-        return [replace(one, notes=(*one.notes, *self.note)) for one in diagnostics]
+        return [
+            replace(diagnostic, notes=(*diagnostic.notes, *self.note)) for diagnostic in diagnostics
+        ]
 
     @contextmanager
     def telling(self) -> Iterator[None]:
@@ -47,13 +48,13 @@ class Point:
             raise PemError(self.noted(error.diagnostics)) from None
 
 
-def points(settings: Mapping[str, Setting], sweep: Sweep | None) -> list[Point]:
+def sweep_points(settings: Params, sweep: Sweep | None) -> list[SweepPoint]:
     """The values of a sweep, with the other settings."""
     if sweep is None:
-        return [Point(settings)]
+        return [SweepPoint(settings)]
     name = sweep.name
     return [
-        Point({**settings, name: value}, (f"at {visible(name)} = {visible(value)}",))
+        SweepPoint({**settings, name: value}, (f"at {visible(name)} = {visible(value)}",))
         for value in sweep.values
     ]
 

@@ -1,1 +1,15 @@
 """What a person reads: text, Markdown, HTML, SVG, SARIF."""
+
+from __future__ import annotations
+
+from pemlang.lazy import door
+
+__getattr__ = door(
+    __name__,
+    page="Chart Column PageSection View chart table whole_page",
+    svg="as_svg text_width",
+    graph="Edge Picture TooMany Vertex as_dot as_mermaid picture",
+    codes="catalogue",
+    sarif="log",
+    findings="Finding",
+)

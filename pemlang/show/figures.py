@@ -5,13 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 
-import numpy as np
-
 from pemlang.compare.measure import (
     TILE,
     Alike,
-    Measured,
-    Subject,
+    MeasuredAdapter,
+    Measurements,
     in_order,
     layer_name,
     mean_spectrum,
@@ -19,7 +17,7 @@ from pemlang.compare.measure import (
 )
 from pemlang.compare.summary import pattern_of
 from pemlang.kernels.lowrank import Matrix
-from pemlang.ops.agree import TITLES
+from pemlang.lazy import numpy as np
 from pemlang.show.page import Chart, View, chart, paragraph
 
 _MOST_NUMBERS = 150_000
@@ -34,52 +32,64 @@ _DELTA = {
     "lora": "‖Δ‖ (Frobenius), Δ = s·B·A, over the sites of a layer",
     "ia3": "‖l − 1‖, the gains' distance from doing nothing, over the sites of a layer",
 }
+_ANY_DELTA = "‖Δ‖ (Frobenius), over the sites of a layer"
 
 
-def _methods(subjects: Sequence[Subject]) -> dict[str, list[Subject]]:
-    found: dict[str, list[Subject]] = {}
-    for subject in subjects:
-        found.setdefault(subject.method, []).append(subject)
-    return found
+def _methods(adapters: Sequence[MeasuredAdapter]) -> dict[str, list[MeasuredAdapter]]:
+    methods: dict[str, list[MeasuredAdapter]] = {}
+    for adapter in adapters:
+        methods.setdefault(adapter.method, []).append(adapter)
+    return methods
 
 
-def _label(subject: Subject) -> str:
-    return subject.name if subject.kind == "input" else f"→ {subject.name}"
+def _label(adapter: MeasuredAdapter) -> str:
+    return adapter.name if adapter.role == "input" else f"→ {adapter.name}"
 
 
 # --- norms -----------------------------------------------------------------------------------
 
 
-def norm_maps(found: Measured) -> str:
+def norm_maps(measurements: Measurements) -> str:
     """For each method a heat map, adapters by layers; one kind of module at a time, or all."""
     return "".join(
-        chart(
-            Chart(
-                "heat",
-                f"Norm by layer, {TITLES[method]}",
-                f"{_DELTA[method]}. Outputs are marked with an arrow.",
-                layers := in_order(layer_name(s) for one in subjects for s in one.shapes),
-                "layer",
-                [_norm_view(found, subjects, layers, only) for only in _patterns(subjects, layers)],
-                "norm",
-                choice="modules",
-            )
-        )
-        for method, subjects in _methods(list(found.norms)).items()
+        _norm_map(measurements, adapters)
+        for adapters in _methods(list(measurements.norms)).values()
     )
 
 
-def _patterns(subjects: Sequence[Subject], layers: Sequence[str]) -> list[str | None]:
+def _norm_map(measurements: Measurements, adapters: Sequence[MeasuredAdapter]) -> str:
+    layers = in_order(layer_name(site) for adapter in adapters for site in adapter.shapes)
+    return chart(
+        Chart(
+            "heat",
+            f"Norm by layer, {adapters[0].title}",
+            f"{_DELTA.get(adapters[0].method, _ANY_DELTA)}. Outputs are marked with an arrow.",
+            layers,
+            "layer",
+            [
+                _norm_view(measurements, adapters, layers, only)
+                for only in _patterns(adapters, layers)
+            ],
+            "norm",
+            choice="modules",
+        )
+    )
+
+
+def _patterns(adapters: Sequence[MeasuredAdapter], layers: Sequence[str]) -> list[str | None]:
     """The kinds of modules to choose from, as far as a page can hold them; None is all."""
-    patterns = sorted({pattern_of(site) for one in subjects for site in one.shapes})
-    numbers = len(patterns) * len(subjects) * len(layers)
+    patterns = sorted({pattern_of(site) for adapter in adapters for site in adapter.shapes})
+    numbers = len(patterns) * len(adapters) * len(layers)
     return [None, *patterns] if len(patterns) > 1 and numbers <= _MOST_NUMBERS else [None]
 
 
 def _norm_view(
-    found: Measured, subjects: Sequence[Subject], layers: Sequence[str], only: str | None
+    measurements: Measurements,
+    adapters: Sequence[MeasuredAdapter],
+    layers: Sequence[str],
+    only: str | None,
 ) -> View:
-    rows = [(_label(s), by_layer(found.norms[s], only).row(layers)) for s in subjects]
+    rows = [(_label(x), by_layer(measurements.norms[x], only).row(layers)) for x in adapters]
     return View(only or _ALL, rows)
 
 
@@ -95,22 +105,22 @@ class _Layers:
 
     def row(self, layers: Sequence[str]) -> list[float | None]:
         """The norm over the sites of each layer; None where there is no site."""
-        found = self._squares
-        return [found[layer] ** 0.5 if layer in found else None for layer in layers]
+        squares = (self._squares.get(layer) for layer in layers)
+        return [None if square is None else square**0.5 for square in squares]
 
 
 def by_layer(norms: Mapping[str, float], only: str | None = None) -> _Layers:
     """The norms of an adapter by layer, those of a pattern alone where one is given."""
-    found = _Layers()
+    total = _Layers()
     for site, norm in norms.items():
         if only is None or pattern_of(site) == only:
-            found.add(site, norm)
-    return found
+            total.add(site, norm)
+    return total
 
 
-def module_map(found: Measured, subject: Subject) -> str:
+def module_map(measurements: Measurements, adapter: MeasuredAdapter) -> str:
     """A heat map of one adapter, kinds of modules by layers."""
-    norms = found.norms[subject]
+    norms = measurements.norms[adapter]
     layers = in_order(map(layer_name, norms))
     kinds: dict[str, _Layers] = {}
     for site, norm in norms.items():
@@ -119,7 +129,9 @@ def module_map(found: Measured, subject: Subject) -> str:
         kinds = {}  # names that have nothing in common: the table of sites is what tells
     rows = [(kind, of_kind.row(layers)) for kind, of_kind in sorted(kinds.items())]
     view = View("", [*rows, ("all", by_layer(norms).row(layers))])
-    about = _DELTA[subject.method].replace("over the sites of a layer", "at each module")
+    about = _DELTA.get(adapter.method, _ANY_DELTA).replace(
+        "over the sites of a layer", "at each module"
+    )
     return chart(
         Chart("heat", "Norm by module and layer", f"{about}.", layers, "layer", [view], "norm")
     )
@@ -130,8 +142,8 @@ def module_map(found: Measured, subject: Subject) -> str:
 
 def likeness(alike: Alike) -> str:
     """Cosines and sign conflicts of every two adapters, in all and by layer."""
-    names, layers = [one.name for one in alike.subjects], in_order(alike.products)
-    method = TITLES[alike.subjects[0].method]
+    names, layers = [adapter.name for adapter in alike.adapters], in_order(alike.products)
+    method = alike.adapters[0].title
     rows = f" Sites of more than {TILE:,} entries are judged by a sample of their rows."
     cosine = Chart(
         "heat",
@@ -159,10 +171,10 @@ def likeness(alike: Alike) -> str:
 
 
 def _square(names: Sequence[str], values: Matrix) -> list[tuple[str, list[float | None]]]:
-    return [(name, _known(row)) for name, row in zip(names, values, strict=True)]
+    return [(name, _finite(row)) for name, row in zip(names, values, strict=True)]
 
 
-def _known(values: Matrix) -> list[float | None]:
+def _finite(values: Matrix) -> list[float | None]:
     return [float(value) if np.isfinite(value) else None for value in values]
 
 
@@ -170,18 +182,19 @@ def _pairs(alike: Alike, layers: Sequence[str]) -> str:
     """One pair at a time, by layer."""
     cosines = np.array([alike.cosine([layer]) for layer in layers])
     conflicts = np.array([alike.conflict([layer]) for layer in layers])
-    pairs = list(combinations(enumerate(one.name for one in alike.subjects), 2))[:_MOST_PAIRS]
+    names = enumerate(adapter.name for adapter in alike.adapters)
+    pairs = list(combinations(names, 2))[:_MOST_PAIRS]
     views = [
         View(
             f"{one} and {other}",
-            [("cosine", _known(cosines[:, i, j])), ("sign conflict", _known(conflicts[:, i, j]))],
+            [("cosine", _finite(cosines[:, i, j])), ("sign conflict", _finite(conflicts[:, i, j]))],
         )
         for (i, one), (j, other) in pairs
     ]
     return chart(
         Chart(
             "lines",
-            f"Likeness by layer, {TITLES[alike.subjects[0].method]}",
+            f"Likeness by layer, {alike.adapters[0].title}",
             "The cosine and the sign conflict of two adapters in each layer.",
             layers,
             "layer",
@@ -195,24 +208,32 @@ def _pairs(alike: Alike, layers: Sequence[str]) -> str:
 # --- spectra ---------------------------------------------------------------------------------
 
 
-def spectra(found: Measured) -> str:
+Spectra = Mapping[MeasuredAdapter, Mapping[str, Matrix]]
+
+
+def spectra(measurements: Measurements) -> str:
     """Singular values, at a site or their mean, and what a truncation would lose."""
-    known = {s: values for s, values in found.spectra.items() if values}
-    if not known:
+    low_rank = {x: by_site for x, by_site in measurements.spectra.items() if by_site}
+    if not low_rank:
         return paragraph("None of these is a LoRA: a gain has no spectrum.")
-    return f'<div class="pair">{chart(_spectrum(known))}{chart(_losses(known))}</div>'
+    return f'<div class="pair">{chart(_spectrum(low_rank))}{chart(_losses(low_rank))}</div>'
 
 
-def _spectrum(known: Mapping[Subject, Mapping[str, Matrix]]) -> Chart:
-    sites = sorted({site for values in known.values() for site in values})
-    count = sum(len(v) for values in known.values() for v in values.values())
-    means = {subject: mean_spectrum(values) for subject, values in known.items()}
+def _spectrum(spectra: Spectra) -> Chart:
+    sites = sorted({site for by_site in spectra.values() for site in by_site})
+    count = sum(len(values) for by_site in spectra.values() for values in by_site.values())
+    means = {adapter: mean_spectrum(by_site) for adapter, by_site in spectra.items()}
     most = min(_LONGEST_SPECTRUM, max(map(len, means.values())))
-    views = [View("mean over sites", [(_label(s), _falling(v, most)) for s, v in means.items()])]
+    views = [View("mean over sites", [(_label(x), _falling(v, most)) for x, v in means.items()])]
     if count <= _MOST_NUMBERS:
         views += [
             View(
-                site, [(_label(s), _falling(v[site], most)) for s, v in known.items() if site in v]
+                site,
+                [
+                    (_label(adapter), _falling(by_site[site], most))
+                    for adapter, by_site in spectra.items()
+                    if site in by_site
+                ],
             )
             for site in sites
         ]
@@ -236,12 +257,13 @@ def _falling(values: Matrix, most: int) -> list[float | None]:
     return kept + [None] * (most - len(kept))
 
 
-def _losses(known: Mapping[Subject, Mapping[str, Matrix]]) -> Chart:
-    chosen = [s for s in known if s.kind == "output"] or list(known)
-    curves = {subject: truncation_curve(known[subject]) for subject in chosen}
+def _losses(spectra: Spectra) -> Chart:
+    chosen = [adapter for adapter in spectra if adapter.role == "output"] or list(spectra)
+    curves = {adapter: truncation_curve(spectra[adapter]) for adapter in chosen}
     most = min(_LONGEST_SPECTRUM, max(map(len, curves.values())))
     rows = [
-        (_label(s), [*map(float, c[:most]), *[None] * (most - len(c))]) for s, c in curves.items()
+        (_label(adapter), [*map(float, curve[:most]), *[None] * (most - len(curve))])
+        for adapter, curve in curves.items()
     ]
     return Chart(
         "lines",

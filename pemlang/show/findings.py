@@ -42,14 +42,14 @@ class Finding:
         return Place(_relative(span.source.name), start, end)
 
 
-def once(found: Iterable[Finding]) -> list[Finding]:
+def once(findings: Iterable[Finding]) -> list[Finding]:
     """Findings without those that an import has brought before, through another recipe."""
     kept: dict[tuple[object, ...], Finding] = {}
-    for finding in found:
-        said = finding.diagnostic
-        span = said.span
+    for finding in findings:
+        diagnostic = finding.diagnostic
+        span = diagnostic.span
         place = (finding.recipe,) if span is None else (span.source.name, span.start, span.end)
-        kept.setdefault((said.code, said.message, *place), finding)
+        kept.setdefault((diagnostic.code, diagnostic.message, *place), finding)
     return list(kept.values())
 
 

@@ -7,8 +7,13 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from pemlang.compare.sides import file_meaning
-from pemlang.diagnostics import Fault, PemError, Report, visible
+from pemlang.check.checked import Checked
+from pemlang.compare.recipes import compare_recipes
+from pemlang.compare.sides import working_side
+from pemlang.diagnostics import Fault, PemError, Report, listed, visible
+from pemlang.inputs.imports import imports_of
+from pemlang.show.recipe_diff import as_text
+from pemlang.source import Source
 from pemlang.syntax.files import is_certificate, read_source
 from pemlang.syntax.parser import parse
 
@@ -109,11 +114,39 @@ def meaning(change: Change) -> list[str]:
         if wrong is not None:
             return [f"# what this means cannot be told: the {side} recipe {wrong}"]
     try:
-        found = file_meaning(files.get("old"), files.get("new"), change.new_path or change.path)
+        lines = _meaning(files.get("old"), files.get("new"), change.new_path or change.path)
     except (PemError, Fault) as error:
         first = error.diagnostics[0] if isinstance(error, PemError) else error
         return [f"# what this means cannot be told: {visible(first.message, 400)} ({first.code})"]
-    return [f"# {line}" for line in found]
+    return [f"# {line}" for line in lines]
+
+
+def _meaning(old: Path | None, new: Path | None, path: str) -> list[str]:
+    """What changed between two states of one recipe, as lines for a terminal.
+
+    Args:
+        old, new: files that hold its text; None where there is none.
+        path: where the recipe is in the working tree, whose imports, adapters and lock both have.
+
+    Raises:
+        Fault, PemError: as `opened`.
+    """
+    before, after = (_side(file, path) for file in (old, new))
+    lines = as_text(compare_recipes(before, after, (path, path))).splitlines()
+    imports = {name for checked in (before, after) if checked for name in imports_of(checked)}
+    files = sorted(name for name in imports if not name.startswith("std."))
+    if files:
+        lines.append(f"with {listed(files)} on both sides as it is now")
+    return lines
+
+
+def _side(file: Path | None, path: str) -> Checked | None:
+    if file is None:
+        return None
+    place = Path(path).resolve()
+    return working_side(
+        path, place, Source(path, read_source(file, path).text, place.parent), {}
+    ).checked
 
 
 def _unreadable(file: Path) -> str | None:

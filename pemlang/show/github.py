@@ -8,14 +8,14 @@ from pemlang.show.findings import Finding
 
 def command(finding: Finding) -> str:
     """One finding as a line for the standard output of a workflow's step."""
-    said, place = finding.diagnostic, finding.place
+    diagnostic, place = finding.diagnostic, finding.place
     (line, column), (end_line, end_column) = place.start, place.end
-    properties = {"file": place.file, "line": line, "endLine": end_line, "title": said.code}
+    properties = {"file": place.file, "line": line, "endLine": end_line, "title": diagnostic.code}
     # GitHub knows columns of one line only.
     if line == end_line:
         properties |= {"col": column, "endColumn": end_column}
     shown = ",".join(f"{name}={_property(str(value))}" for name, value in properties.items())
-    return f"::{said.severity} {shown}::{_data(in_lines(said))}"
+    return f"::{diagnostic.severity} {shown}::{_data(in_lines(diagnostic))}"
 
 
 def _data(text: str) -> str:

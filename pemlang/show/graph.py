@@ -10,15 +10,15 @@ from dataclasses import dataclass
 from typing import Literal
 
 from pemlang.check.checked import Checked
-from pemlang.check.options import Output
+from pemlang.check.outputs import Output
 from pemlang.diagnostics import visible
-from pemlang.graph.formula import Algebra, type_text
-from pemlang.graph.node import Node
+from pemlang.graph.formula import Formula, type_text
+from pemlang.graph.node import Leaf, Node
 
 MOST_VERTICES, MOST_EDGES = 400, 1500
-_TITLE, _DETAIL, _TERM = 36, 40, 36  # characters of a name, of a line below it, of a coefficient
+_TITLE, _DETAIL = 36, 40  # characters of a name, and of a line below it
 
-Kind = Literal["adapter", "operator", "number", "output"]
+VertexKind = Literal["adapter", "operator", "number", "output"]
 
 
 class TooMany(Exception):
@@ -35,7 +35,7 @@ class Vertex:
         detail: the line below: a path, a formula, what is saved.
     """
 
-    kind: Kind
+    kind: VertexKind
     title: str
     detail: str
 
@@ -81,7 +81,7 @@ class _Drawn:
 
     def __init__(self, checked: Checked) -> None:
         self._checked = checked
-        self._algebra = Algebra(lambda node: leaf_name(checked, node))
+        self._write = Formula(lambda node: leaf_name(checked, node))
         self._index: dict[Node, int] = {}
         self._vertices: list[Vertex] = []
         self._edges: list[Edge] = []
@@ -102,28 +102,25 @@ class _Drawn:
         deep."""
         if node in self._index:
             return self._index[node]
-        terms = [(arg, coefficient(self._algebra, node, i)) for i, arg in enumerate(node.args)]
+        terms = [(arg, node.weight(self._write, i)) for i, arg in enumerate(node.args)]
         terms += [(number, "") for number in node.sources[len(node.args) :]]
         # by name: the order of keys would change with the folder
-        terms = sorted(
-            dict.fromkeys(terms), key=lambda term: (self._algebra.value(term[0]), term[1])
-        )
-        sources = [(self._add(arg), arg, term) for arg, term in terms]
-        self._index[node] = found = len(self._vertices)
+        terms = sorted(dict.fromkeys(terms), key=lambda term: (self._write.value(term[0]), term[1]))
+        sources = [(self._add(arg), arg, weight) for arg, weight in terms]
+        self._index[node] = here = len(self._vertices)
         self._vertices.append(self._vertex(node))
-        for index, arg, term in sources:
-            self._edges.append(Edge(index, found, f"{term} {type_text(arg)}".lstrip()))
-        return found
+        for index, arg, weight in sources:
+            self._edges.append(Edge(index, here, f"{weight} {type_text(arg)}".lstrip()))
+        return here
 
     def _vertex(self, node: Node) -> Vertex:
-        if node.op in ("leaf", "model"):
-            path = self._checked.elaborator.leaves.get(node, ("", node.op))[1]
+        if node.drawn_as == "adapter":
+            declared = self._checked.leaves.get(node) if isinstance(node, Leaf) else None
+            path = node.kind if declared is None else declared.path
             name = visible(leaf_name(self._checked, node), _TITLE)
             return Vertex("adapter", name, visible(path, _DETAIL))
-        number = node.op in ("measure", "polynomial", "reciprocal")
-        whole = node if node.op not in ("compress", "pad", "rescale") else node.args[0]
-        formula = _cut(self._algebra.value(whole))
-        return Vertex("number" if number else "operator", visible(_title(node), _TITLE), formula)
+        formula = _cut(self._write.value(node.pictured))
+        return Vertex(node.drawn_as, visible(node.title, _TITLE), formula)
 
 
 def leaf_name(checked: Checked, node: Node) -> str:
@@ -132,49 +129,13 @@ def leaf_name(checked: Checked, node: Node) -> str:
     return getattr(node.type, "base", None) or name if name == "?" else name
 
 
-def coefficient(algebra: Algebra, node: Node, index: int) -> str:
-    """What stands before an argument of a node, `0.5 ·`; empty where nothing does."""
-    if node.op == "sum":
-        return _cut(algebra.coefficient(node.attrs[1][index]), _TERM) + " ·"
-    if node.op == "mix":
-        one, two = (algebra.coefficient(coef) for coef in node.attrs[1][index])
-        if one == two:
-            return _cut(one, _TERM) + " ⊗"
-        return f"{_cut(one, _TERM)} A, {_cut(two, _TERM)} B ·"
-    if node.op == "merge":
-        weights = node.attrs[3]
-        if len(weights) == len(node.args) and any(weight != 1 for weight in weights):
-            return f"weight {_cut(algebra.number(weights[index]), _TERM)} ·"
-    return ""
-
-
-def _title(node: Node) -> str:
-    """What an operator is called."""
-    if node.op == "compress":
-        rank, energy = node.attrs
-        return f"compress to rank {rank}" if rank is not None else f"compress to energy {energy}"
-    if node.op == "pad":
-        return f"pad to rank {node.attrs[0]}"
-    if node.op in ("merge", "measure"):
-        return str(node.attrs[0])
-    if not node.args:
-        return "zero"
-    names = {
-        "mix": "⊕",
-        "bake": "model + adapter",
-        "task_vector": "task vector",
-        "polynomial": "arithmetic",
-    }
-    return names.get(node.op, node.op)
-
-
-def _cut(text: str, limit: int = _DETAIL) -> str:
-    return visible(" ".join(text.split()), limit)
+def _cut(text: str) -> str:
+    return visible(" ".join(text.split()), _DETAIL)
 
 
 # --- Mermaid ---------------------------------------------------------------------------------
 
-_SHAPES: dict[Kind, tuple[str, str]] = {
+_SHAPES: dict[VertexKind, tuple[str, str]] = {
     "adapter": ("([", "])"),
     "operator": ("[", "]"),
     "number": ("(", ")"),
@@ -183,14 +144,14 @@ _SHAPES: dict[Kind, tuple[str, str]] = {
 _PLAIN = frozenset(" .,/_-+=?!~*^…·⊕⊗⊖−²³‖Δ√Σ()")
 
 
-def as_mermaid(found: Picture) -> str:
+def as_mermaid(picture: Picture) -> str:
     """The picture as a Mermaid flowchart, which GitHub and GitLab draw."""
     lines = ["flowchart LR"]
-    for index, vertex in enumerate(found.vertices):
+    for index, vertex in enumerate(picture.vertices):
         left, right = _SHAPES[vertex.kind]
         label = "<br/>".join(map(_entities, _lines(vertex)))
         lines.append(f'  n{index}{left}"{label}"{right}')
-    for edge in found.edges:
+    for edge in picture.edges:
         lines.append(f'  n{edge.source} -->|"{_entities(edge.label)}"| n{edge.target}')
     return "\n".join(lines) + "\n"
 
@@ -204,7 +165,7 @@ def _entities(text: str) -> str:
 
 # --- Graphviz --------------------------------------------------------------------------------
 
-_STYLES: dict[Kind, str] = {
+_STYLES: dict[VertexKind, str] = {
     "adapter": 'shape=box, style="rounded,filled", fillcolor="#e8f1fb"',
     "operator": 'shape=box, style="rounded"',
     "number": 'shape=box, style="rounded,dashed"',
@@ -212,7 +173,7 @@ _STYLES: dict[Kind, str] = {
 }
 
 
-def as_dot(found: Picture) -> str:
+def as_dot(picture: Picture) -> str:
     """The picture for Graphviz."""
     lines = [
         "digraph recipe {",
@@ -220,10 +181,10 @@ def as_dot(found: Picture) -> str:
         '  node [fontname="Helvetica", fontsize=11];',
         '  edge [fontname="Helvetica", fontsize=9];',
     ]
-    for index, vertex in enumerate(found.vertices):
+    for index, vertex in enumerate(picture.vertices):
         label = r"\n".join(map(_quotable, _lines(vertex)))
         lines.append(f'  n{index} [label="{label}", {_STYLES[vertex.kind]}];')
-    for edge in found.edges:
+    for edge in picture.edges:
         lines.append(f'  n{edge.source} -> n{edge.target} [label="{_quotable(edge.label)}"];')
     return "\n".join([*lines, "}"]) + "\n"
 

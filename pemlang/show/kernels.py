@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pemlang.diagnostics import visible
-from pemlang.execute.local import working_memory
-from pemlang.kernels.program import Piece, Program, slot
+from pemlang.execute.cpu import working_memory
+from pemlang.execute.executor import DEFAULTS
+from pemlang.graph.formula import count
+from pemlang.kernels.plan import FusedLoop, Plan, SiteCall, TensorSink
 from pemlang.kernels.triton import runs_on_gpu, triton_source
-from pemlang.lower.plan import Plan, Sink, Span
-from pemlang.pipeline.forecast import bytes_read
-from pemlang.tensorfiles.reader import Source
+from pemlang.pipeline.forecast import bytes_read, programs_of
 
 
 def kernels_as_text(plan: Plan, outputs: Sequence[str], threads: int, triton: bool = False) -> str:
@@ -23,76 +23,60 @@ def kernels_as_text(plan: Plan, outputs: Sequence[str], threads: int, triton: bo
         threads: that would run it.
         triton: show the source of the kernels for a GPU too.
     """
-    blocks, order = [], {id(program): program for program in _programs(plan)}
-    for number, program in enumerate(order.values(), 1):
-        spans = [span for span in plan.spans if span.program is program]
-        sites = [piece for piece in plan.sites if piece.program is program]
-        head = _of_spans(spans) if spans else _of_sites(sites)
-        first = spans[0].pieces[0][0] if spans else sites[0]
-        lines = [f"kernel {number}: {head}", *_slots(plan, outputs, first, spans, sites), ""]
+    blocks, programs = [], {id(program): program for program in programs_of(plan)}
+    for number, program in enumerate(programs.values(), 1):
+        loops = [loop for loop in plan.loops if loop.program is program]
+        sites = [call for call in plan.sites if call.program is program]
+        head = _of_loops(loops) if loops else f"whole matrices, {count(len(sites), 'site')}"
+        lines = [f"kernel {number}: {head}", *_slots(plan, outputs, loops, sites), ""]
         lines += [f"  {line}" for line in str(program).splitlines()]
-        if triton and spans and runs_on_gpu(program):
+        if triton and loops and runs_on_gpu(program):
             lines += ["", *(f"    {line}".rstrip() for line in triton_source(program).splitlines())]
         blocks.append("\n".join(lines))
     for copy in plan.copies:
-        tensor = plan.outputs[copy.output].layout.tensors[copy.tensor]
+        tensor = plan.outputs[copy.output].tensors[copy.tensor]
         blocks.append(f"copy: {visible(tensor.key)} to {visible(outputs[copy.output])}")
-    memory = working_memory(plan, threads)
-    read, written = bytes_read(plan), sum(one.size for one in plan.outputs)
-    many = f"{threads} thread{'s' * (threads != 1)}"
-    blocks.append(
-        f"reads {read / 1e6:.4g} MB, writes {written / 1e6:.4g} MB, works in at most "
-        f"{memory / 1e6:.4g} MB on {many}"
-    )
-    return "\n\n".join(blocks)
+    return "\n\n".join([*blocks, _work(plan, threads)])
 
 
-def _programs(plan: Plan) -> list[Program]:
-    return [span.program for span in plan.spans] + [piece.program for piece in plan.sites]
-
-
-def _of_spans(spans: Sequence[Span]) -> str:
-    tensors = sum(len(span.pieces) for span in spans)
-    elements = sum(span.count for span in spans)
+def _work(plan: Plan, threads: int) -> str:
+    memory = working_memory(plan, threads, DEFAULTS)
+    read, written = bytes_read(plan), sum(file.size for file in plan.outputs)
     return (
-        f"elementwise, {_many(tensors, 'tensor')} in {_many(len(spans), 'span')}, "
+        f"reads {read / 1e6:.4g} MB, writes {written / 1e6:.4g} MB, works in at most "
+        f"{memory / 1e6:.4g} MB on {count(threads, 'thread')}"
+    )
+
+
+def _of_loops(loops: Sequence[FusedLoop]) -> str:
+    tensors = sum(len(loop.calls) for loop in loops)
+    elements = sum(loop.count for loop in loops)
+    return (
+        f"elementwise, {count(tensors, 'tensor')} in {count(len(loops), 'span')}, "
         f"{elements:,} elements each side"
     )
 
 
-def _of_sites(sites: Sequence[Piece]) -> str:
-    return f"whole matrices, {_many(len(sites), 'site')}"
-
-
-def _many(count: int, what: str) -> str:
-    return f"{count:,} {what}{'s' * (count != 1)}"
-
-
 def _slots(
-    plan: Plan,
-    outputs: Sequence[str],
-    first: Piece,
-    spans: Sequence[Span],
-    sites: Sequence[Piece],
+    plan: Plan, outputs: Sequence[str], loops: Sequence[FusedLoop], sites: Sequence[SiteCall]
 ) -> list[str]:
     """What the first place of a kernel has in its slots."""
+    first = loops[0].calls[0][0] if loops else sites[0]
     lines = []
-    for index, what in enumerate(first.inputs):
-        assert isinstance(what, Source)
-        lines.append(f"  in{index} = {visible(what.key)} of {visible(_near(what.file.parent))}")
-    lines += [f"  c{index} = {number!r}" for index, number in enumerate(first.consts)]
-    stored = [i for i in first.program.instrs if i.op == "store"]
-    for instr in stored:
-        sink = first.outputs[slot(instr.attrs[0])]
-        assert isinstance(sink, Sink)
-        key, where = plan.tensor(sink).key, outputs[sink.output]
-        lines.append(f"  {instr.attrs[0]} = {visible(key)} of {visible(where)}")
-    places = len(spans) or len(sites)
-    numbers = {span.consts for span in spans} | {piece.consts for piece in sites}
+    for slot, reference in enumerate(first.inputs):
+        where = visible(_near(reference.file.parent))
+        lines.append(f"  in{slot} = {visible(reference.key)} of {where}")
+    lines += [f"  c{slot} = {number!r}" for slot, number in enumerate(first.constants)]
+    for slot, sink in enumerate(first.outputs):
+        if isinstance(sink, TensorSink):
+            key, where = plan.place(sink).key, outputs[sink.output]
+            lines.append(f"  out{slot} = {visible(key)} of {visible(where)}")
+    places = len(loops) or len(sites)
+    constants = {loop.constants for loop in loops} | {call.constants for call in sites}
     if places > 1:
         lines.append(f"  here at the first of {places} places")
-    if len(numbers) > 1:
-        lines.append(f"  {len(numbers)} sets of constants in all")
+    if len(constants) > 1:
+        lines.append(f"  {len(constants)} sets of constants in all")
     return lines
 
 

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from pemlang.artifact.staging import MARK
 from pemlang.diagnostics import visible
@@ -34,7 +34,7 @@ Value = str | int | float | None
 
 
 @dataclass(frozen=True)
-class Section:
+class PageSection:
     """A part of a page: its title as plain text, and an HTML fragment made by what is here."""
 
     title: str
@@ -148,40 +148,40 @@ def number(value: float) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.4g}".replace("-", "−")
 
 
-def chart(found: Chart) -> str:
+def chart(drawing: Chart) -> str:
     """A chart, its choices and its numbers; drawn by report.js."""
-    columns = [Column(found.across), *(Column(name, "number") for name in found.columns)]
-    rows: list[Sequence[Value]] = [[name, *values] for name, values in found.views[0].rows]
-    if found.kind == "lines":
-        names = [name for name, _ in found.views[0].rows]
-        columns = [Column(found.across, "number"), *(Column(name, "number") for name in names)]
-        every = zip(*(values for _, values in found.views[0].rows), strict=True)
-        rows = [[name, *values] for name, values in zip(found.columns, every, strict=True)]
+    columns = [Column(drawing.across), *(Column(name, "number") for name in drawing.columns)]
+    rows: list[Sequence[Value]] = [[name, *values] for name, values in drawing.views[0].rows]
+    if drawing.kind == "lines":
+        names = [name for name, _ in drawing.views[0].rows]
+        columns = [Column(drawing.across, "number"), *(Column(name, "number") for name in names)]
+        every = zip(*(values for _, values in drawing.views[0].rows), strict=True)
+        rows = [[name, *values] for name, values in zip(drawing.columns, every, strict=True)]
     else:
         columns[0] = Column("")
     return (
-        f'<figure class="chart"><figcaption><h3>{escaped(found.title)}</h3>'
-        f"<p>{escaped(found.caption, 1000)}</p></figcaption>"
+        f'<figure class="chart"><figcaption><h3>{escaped(drawing.title)}</h3>'
+        f"<p>{escaped(drawing.caption, 1000)}</p></figcaption>"
         f'<div class="plot"></div>{folded("Numbers", table(columns, rows))}'
-        f'<script type="application/json">{_embedded(_as_json(found))}</script></figure>'
+        f'<script type="application/json">{_embedded(_as_json(drawing))}</script></figure>'
     )
 
 
-def _as_json(found: Chart) -> dict[str, Any]:
+def _as_json(drawing: Chart) -> dict[str, object]:
     return {
-        "kind": found.kind,
-        "columns": [visible(name) for name in found.columns],
-        "across": found.across,
-        "unit": found.unit,
-        "choice": found.choice,
-        "log": found.log,
-        "range": found.range,
+        "kind": drawing.kind,
+        "columns": [visible(name) for name in drawing.columns],
+        "across": drawing.across,
+        "unit": drawing.unit,
+        "choice": drawing.choice,
+        "log": drawing.log,
+        "range": drawing.range,
         "views": [
             {
                 "name": visible(view.name),
                 "rows": [[visible(name), list(map(_short, values))] for name, values in view.rows],
             }
-            for view in found.views
+            for view in drawing.views
         ],
     }
 
@@ -196,13 +196,13 @@ def _short(value: float | None) -> float | None:
 _RISKY = {ord(c): f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"}
 
 
-def _embedded(data: Any) -> str:
+def _embedded(data: object) -> str:
     """JSON inside a script element: none of its text can end the element."""
     text = json.dumps(data, ensure_ascii=False, separators=(",", ":"), allow_nan=False)
     return text.translate(_RISKY)
 
 
-def page(title: str, sections: Sequence[Section], about: str = "") -> str:
+def whole_page(title: str, sections: Sequence[PageSection], about: str = "") -> str:
     """The whole page.
 
     Args:

@@ -4,27 +4,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
 
 from pemlang.diagnostics import visible
 from pemlang.graph.formula import count, size_text
 from pemlang.markup import cell, code, markdown
-from pemlang.pipeline.forecast import Forecast, Outlook
+from pemlang.pipeline.forecast import Forecast, OutputForecast
 from pemlang.show.page import Column, facts, table
 
 HASH = 12  # characters of a digest that are worth a look
 
 
-def as_text(plan: Outlook) -> str:
+def as_text(plan: Forecast) -> str:
     """The plan as lines for a terminal."""
     blocks = [_table("adapters", _inputs(plan))]
     if plan.bindings:
-        rows = [(one.name, one.type, f"= {one.value}") for one in plan.bindings]
+        rows = [(name.name, name.type, f"= {name.value}") for name in plan.bindings]
         blocks.append(_table("names", rows))
     lines = ["outputs"] + ["  none"] * (not plan.outputs)
-    for one in plan.outputs:
-        lines.append(f"  {visible(one.path)}  {_state(one)}")
-        lines += [f"      {visible(one.label, 80)} = {one.value}", f"      {_facts(one)}"]
+    for output in plan.outputs:
+        lines.append(f"  {visible(output.path)}  {_state(output)}")
+        lines += [f"      {visible(output.label, 80)} = {output.value}", f"      {_facts(output)}"]
     blocks.append("\n".join(lines))
     if plan.measured:
         listed = "\n".join(f"  {text}" for text in plan.measured)
@@ -32,12 +31,17 @@ def as_text(plan: Outlook) -> str:
     return "\n\n".join([*blocks, _work(plan)])
 
 
-def as_markdown(plan: Outlook) -> str:
+def as_markdown(plan: Forecast) -> str:
     """The plan for a pull request."""
     rows = ["| output | | is | by algebra | |", "|---|---|---|---|---|"]
-    for one in plan.outputs:
-        told = (cell(one.path), markdown(_state(one)), cell(one.label), cell(one.value))
-        rows.append(f"| {' | '.join(told)} | {markdown(_facts(one))} |")
+    for output in plan.outputs:
+        cells = (
+            cell(output.path),
+            markdown(_state(output)),
+            cell(output.label),
+            cell(output.value),
+        )
+        rows.append(f"| {' | '.join(cells)} | {markdown(_facts(output))} |")
     adapters = ["| adapter | type | size | content | path |", "|---|---|---|---|---|"]
     for name, type_, size, content, path in _inputs(plan):
         adapters.append(
@@ -50,53 +54,61 @@ def as_markdown(plan: Outlook) -> str:
     return "\n".join([*rows, "", *adapters, "", last])
 
 
-def as_html(plan: Outlook) -> str:
+def as_html(plan: Forecast) -> str:
     """The plan as a part of a page."""
     outputs = [
-        [one.path, _state(one), one.dtype.lower(), size_text(one.size), one.semantic_hash or ""]
-        for one in plan.outputs
+        [
+            output.path,
+            _state(output),
+            output.dtype.lower(),
+            size_text(output.size),
+            output.semantic_hash or "",
+        ]
+        for output in plan.outputs
     ]
     columns = [
         Column("output", "code"), Column("state"), Column("dtype"), Column("size"),
         Column("semantic hash", "code"),
     ]  # fmt: skip
-    found = [("work", _work(plan)), *(("measured first", text) for text in plan.measured)]
-    return table(columns, outputs) + facts(found)
+    lines = [("work", _work(plan)), *(("measured first", text) for text in plan.measured)]
+    return table(columns, outputs) + facts(lines)
 
 
-def as_json(plan: Outlook) -> dict[str, Any]:
+def as_json(plan: Forecast) -> dict[str, object]:
     """The plan as plain values."""
-    found = asdict(plan)
-    found["warnings"] = [one.as_json() for one in plan.warnings]
-    return found
+    values = asdict(plan)
+    values["warnings"] = [warning.as_json() for warning in plan.warnings]
+    return values
 
 
-def _inputs(plan: Outlook) -> list[tuple[str, str, str, str, str]]:
+def _inputs(plan: Forecast) -> list[tuple[str, str, str, str, str]]:
     return [
         (
-            visible(one.name, 60),
-            one.type,
-            size_text(one.size),
-            one.content[:HASH] if one.content else "not here yet",
-            visible(one.path) + ("" if one.used else "  (not used)"),
+            visible(adapter.name, 60),
+            adapter.type,
+            size_text(adapter.size),
+            adapter.content[:HASH] if adapter.content else "not here yet",
+            visible(adapter.path) + ("" if adapter.used else "  (not used)"),
         )
-        for one in plan.inputs
+        for adapter in plan.inputs
     ]
 
 
-def _state(one: Forecast) -> str:
-    return "up to date" if one.stays else f"to build: {one.why}"
+def _state(output: OutputForecast) -> str:
+    return "up to date" if output.stays else f"to build: {output.why}"
 
 
-def _facts(one: Forecast) -> str:
-    facts = [one.type + (" at most" if one.at_most else ""), one.dtype.lower()]
-    facts.append(size_text(one.size) + (" at most" if one.at_most else ""))
-    facts.append(f"hash {one.semantic_hash[:HASH]}" if one.semantic_hash else "hash not known yet")
+def _facts(output: OutputForecast) -> str:
+    facts = [output.type + (" at most" if output.at_most else ""), output.dtype.lower()]
+    facts.append(size_text(output.size) + (" at most" if output.at_most else ""))
+    facts.append(
+        f"hash {output.semantic_hash[:HASH]}" if output.semantic_hash else "hash not known yet"
+    )
     return ", ".join(facts)
 
 
-def _work(plan: Outlook) -> str:
-    todo = [one for one in plan.outputs if not one.stays]
+def _work(plan: Forecast) -> str:
+    todo = [output for output in plan.outputs if not output.stays]
     if not plan.outputs:
         return "nothing to build: the recipe saves nothing"
     if not todo:

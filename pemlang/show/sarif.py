@@ -6,7 +6,6 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 from urllib.parse import quote
 
 from pemlang.diagnostics import in_lines
@@ -19,20 +18,20 @@ SCHEMA = (
 )
 
 
-def log(found: Sequence[Finding]) -> dict[str, Any]:
+def log(findings: Sequence[Finding]) -> dict[str, object]:
     """One log of one run, ready for json.dumps. It describes the codes that were found."""
-    used = {finding.diagnostic.code for finding in found}
+    used = {finding.diagnostic.code for finding in findings}
     rules = [_rule(code, entry) for code, entry in catalogue().items() if code in used]
     driver = {"name": "pemlang", "version": __version__, "rules": rules}
     run = {
         "tool": {"driver": driver},
         "columnKind": "unicodeCodePoints",
-        "results": [_result(finding) for finding in found],
+        "results": [_result(finding) for finding in findings],
     }
     return {"$schema": SCHEMA, "version": "2.1.0", "runs": [run]}
 
 
-def _rule(code: str, entry: Entry) -> dict[str, Any]:
+def _rule(code: str, entry: Entry) -> dict[str, object]:
     first, _, _ = entry.text.partition("\n\n")
     return {
         "id": code,
@@ -42,12 +41,12 @@ def _rule(code: str, entry: Entry) -> dict[str, Any]:
     }
 
 
-def _result(finding: Finding) -> dict[str, Any]:
-    said = finding.diagnostic
+def _result(finding: Finding) -> dict[str, object]:
+    diagnostic = finding.diagnostic
     return {
-        "ruleId": said.code,
-        "level": said.severity,
-        "message": {"text": _plain(in_lines(said))},
+        "ruleId": diagnostic.code,
+        "level": diagnostic.severity,
+        "message": {"text": _plain(in_lines(diagnostic))},
         "locations": [{"physicalLocation": _location(finding.place)}],
     }
 
@@ -57,7 +56,7 @@ def _plain(text: str) -> str:
     return re.sub(r"\](?=\()", r"\\]", text)
 
 
-def _location(place: Place) -> dict[str, Any]:
+def _location(place: Place) -> dict[str, object]:
     (line, column), (end_line, end_column) = place.start, place.end
     path = Path(place.file)
     uri = path.as_uri() if path.is_absolute() else quote(os.fsencode(place.file))

@@ -45,14 +45,14 @@ class _Line:
     through: Sequence[_Place]
 
 
-def as_svg(found: Picture, alone: bool = True) -> str:
+def as_svg(picture: Picture, alone: bool = True) -> str:
     """The picture as an SVG element.
 
     Args:
-        found: what to draw.
+        picture: what to draw.
         alone: a file of its own, with its colours; else the page around it has STYLE's rules.
     """
-    columns, lines = _columns(found)
+    columns, lines = _columns(picture)
     for index in range(_SWEEPS):
         _order(columns, forward=index % 2 == 0)
     for index in range(_SWEEPS):
@@ -75,7 +75,7 @@ def as_svg(found: Picture, alone: bool = True) -> str:
     kind = "pem-graph" if width <= _FITS else "pem-graph wide"
     return (
         f'<svg class="{kind}" xmlns="http://www.w3.org/2000/svg" role="img" '
-        f'aria-label="{_escaped(_summary(found))}" width="{width:.0f}" height="{height:.0f}" '
+        f'aria-label="{_escaped(_summary(picture))}" width="{width:.0f}" height="{height:.0f}" '
         f'viewBox="0 0 {width:.0f} {height:.0f}">{style}\n' + "\n".join(body) + "\n</svg>\n"
     )
 
@@ -85,26 +85,26 @@ def graph_style() -> str:
     return (Path(__file__).parent / "assets" / "graph.css").read_text(encoding="utf-8").strip()
 
 
-def _summary(found: Picture) -> str:
-    adapters = sum(vertex.kind == "adapter" for vertex in found.vertices)
-    outputs = [vertex.title for vertex in found.vertices if vertex.kind == "output"]
+def _summary(picture: Picture) -> str:
+    adapters = sum(vertex.kind == "adapter" for vertex in picture.vertices)
+    outputs = [vertex.title for vertex in picture.vertices if vertex.kind == "output"]
     return f"A graph from {adapters} adapters to {len(outputs)} outputs: {', '.join(outputs)}"
 
 
 # --- columns ---------------------------------------------------------------------------------
 
 
-def _columns(found: Picture) -> tuple[list[list[_Place]], list[_Line]]:
+def _columns(picture: Picture) -> tuple[list[list[_Place]], list[_Line]]:
     """The places of every column, and the lines through them."""
-    layers = _layers(found)
+    layers = _layers(picture)
     columns: list[list[_Place]] = [[] for _ in range(2 * max(layers, default=-1) + 1)]
     boxes = []
-    for vertex, layer in zip(found.vertices, layers, strict=True):
+    for vertex, layer in zip(picture.vertices, layers, strict=True):
         place = _Place(2 * layer, _box_width(vertex), _BOX, vertex)
         boxes.append(place)
         columns[place.layer].append(place)
     lines = []
-    for edge in found.edges:
+    for edge in picture.edges:
         start, end = boxes[edge.source], boxes[edge.target]
         lane = [_Place(start.layer + 1, text_width(edge.label, _LABEL_SIZE) + 4, _LABEL)]
         lane += [_Place(layer, 0, _LANE) for layer in range(start.layer + 2, end.layer)]
@@ -118,14 +118,14 @@ def _columns(found: Picture) -> tuple[list[list[_Place]], list[_Line]]:
     return columns, lines
 
 
-def _layers(found: Picture) -> list[int]:
+def _layers(picture: Picture) -> list[int]:
     """The column of each box: after all it is made from; what is made from nothing just before
     its first use, and all outputs in the last."""
     import networkx as nx
 
     graph: nx.DiGraph[int] = nx.DiGraph()
-    graph.add_nodes_from(range(len(found.vertices)))
-    graph.add_edges_from((edge.source, edge.target) for edge in found.edges)
+    graph.add_nodes_from(range(len(picture.vertices)))
+    graph.add_edges_from((edge.source, edge.target) for edge in picture.edges)
     layer = {
         node: depth
         for depth, generation in enumerate(nx.topological_generations(graph))
@@ -136,7 +136,7 @@ def _layers(found: Picture) -> list[int]:
             layer[node] = min(layer[user] for user in graph.successors(node)) - 1
     last = max(layer.values(), default=0)
     return [
-        last if vertex.kind == "output" else layer[i] for i, vertex in enumerate(found.vertices)
+        last if vertex.kind == "output" else layer[i] for i, vertex in enumerate(picture.vertices)
     ]
 
 

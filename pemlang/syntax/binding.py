@@ -72,7 +72,7 @@ def opens(tree: t.Tree, need: int = POSTFIX) -> bool:
             return bool(tree.args)
         case t.ListOf():
             return bool(tree.items)
-        case t.Select():
+        case t.Selection():
             return isinstance(tree.selector, t.Globs) or opens(tree.operand)
         case t.Unary():
             return opens(tree.operand, UNARY)

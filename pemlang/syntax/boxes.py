@@ -141,9 +141,9 @@ def _opened(box: Box, indent: int, flat: bool, room: int, rest: list[Placed]) ->
     raise TypeError(box)
 
 
-def _fits(found: list[Placed], room: int, rest: list[Placed]) -> bool:
+def _fits(placed: list[Placed], room: int, rest: list[Placed]) -> bool:
     """Whether what is written up to the next place where a line may end has room."""
-    stack, after = list(found), len(rest)
+    stack, after = list(placed), len(rest)
     while room >= 0:
         if not stack:
             if not after:

@@ -6,7 +6,7 @@ import re
 import unicodedata
 from dataclasses import replace
 from fractions import Fraction
-from typing import Any
+from typing import Any, TypeAlias
 
 from lark import Token, v_args
 from lark.tree import Meta
@@ -15,6 +15,9 @@ from lark.visitors import Transformer_NonRecursive
 from pemlang.diagnostics import Fault, visible
 from pemlang.source import Source, Span
 from pemlang.syntax import tree as t
+
+Items: TypeAlias = "list[Any]"
+"""What the parser hands over for a rule: tokens, trees, and None for what is left out."""
 
 # What is typed in ASCII and what it stands for.
 ASCII = {".+": "⊕", ".-": "⊖", ".*": "⊗"}
@@ -43,159 +46,159 @@ class TreeBuilder(Transformer_NonRecursive[Token, t.Statement]):
     def _name(self, token: Token) -> t.Name:
         return t.Name(self._at(token), unicodedata.normalize("NFC", str(token)))
 
-    def _operator(self, token: Token) -> t.Operator:
-        return t.Operator(self._at(token), ASCII.get(str(token), str(token)))
+    def _operator(self, token: Token) -> t.Symbol:
+        return t.Symbol(self._at(token), ASCII.get(str(token), str(token)))
 
     # --- statements ------------------------------------------------------------------------
 
-    def language_stmt(self, meta: Meta, items: list[Any]) -> t.Tree:
+    def language_stmt(self, meta: Meta, items: Items) -> t.Tree:
         number = t.Number(self._at(items[0]), number_value(str(items[0])))
         return t.Language(self._span(meta), self._doc, number)
 
-    def module_path(self, meta: Meta, items: list[Any]) -> Any:
+    def module_path(self, meta: Meta, items: Items) -> object:
         return tuple(str(item) for item in items)
 
-    def import_names(self, meta: Meta, items: list[Any]) -> Any:
+    def import_names(self, meta: Meta, items: Items) -> object:
         return [self._name(item) for item in items if item is not None]
 
-    def import_alias(self, meta: Meta, items: list[Any]) -> Any:
+    def import_alias(self, meta: Meta, items: Items) -> object:
         return self._name(items[0])
 
-    def import_stmt(self, meta: Meta, items: list[Any]) -> t.Tree:
+    def import_stmt(self, meta: Meta, items: Items) -> t.Tree:
         module, what = items
         names, alias = (tuple(what), None) if isinstance(what, list) else ((), what)
         return t.Import(self._span(meta), self._doc, module, names, alias)
 
-    def base_stmt(self, meta: Meta, items: list[Any]) -> t.Tree:
+    def base_stmt(self, meta: Meta, items: Items) -> t.Tree:
         return t.Base(self._span(meta), self._doc, self._name(items[0]), items[1])
 
-    def model_stmt(self, meta: Meta, items: list[Any]) -> t.Tree:
+    def model_stmt(self, meta: Meta, items: Items) -> t.Tree:
         name, base, path = items
         on = self._name(base) if base is not None else None
-        return t.Model(self._span(meta), self._doc, self._name(name), on, path)
+        return t.ModelStatement(self._span(meta), self._doc, self._name(name), on, path)
 
-    def adapter_stmt(self, meta: Meta, items: list[Any]) -> t.Tree:
+    def adapter_stmt(self, meta: Meta, items: Items) -> t.Tree:
         name, type_, base, path = items
         on = self._name(base) if base is not None else None
-        return t.Adapter(self._span(meta), self._doc, self._name(name), type_, on, path)
+        return t.AdapterStatement(self._span(meta), self._doc, self._name(name), type_, on, path)
 
-    def param_stmt(self, meta: Meta, items: list[Any]) -> t.Tree:
+    def param_stmt(self, meta: Meta, items: Items) -> t.Tree:
         name, type_, low, high, default = items
         return t.Param(self._span(meta), self._doc, self._name(name), type_, low, high, default)
 
-    def let_stmt(self, meta: Meta, items: list[Any]) -> t.Tree:
+    def let_stmt(self, meta: Meta, items: Items) -> t.Tree:
         return t.Let(self._span(meta), self._doc, self._name(items[0]), *items[1:])
 
-    def def_param(self, meta: Meta, items: list[Any]) -> t.Tree:
+    def def_param(self, meta: Meta, items: Items) -> t.Tree:
         return t.DefParam(self._span(meta), self._name(items[0]), *items[1:])
 
-    def def_params(self, meta: Meta, items: list[Any]) -> Any:
+    def def_params(self, meta: Meta, items: Items) -> object:
         return tuple(item for item in items if item is not None)
 
-    def def_stmt(self, meta: Meta, items: list[Any]) -> t.Tree:
+    def def_stmt(self, meta: Meta, items: Items) -> t.Tree:
         name, params, returns, body = items
         return t.Def(self._span(meta), self._doc, self._name(name), params or (), returns, body)
 
-    def assert_stmt(self, meta: Meta, items: list[Any]) -> t.Tree:
+    def assert_stmt(self, meta: Meta, items: Items) -> t.Tree:
         return t.Assert(self._span(meta), self._doc, *items)
 
-    def save_stmt(self, meta: Meta, items: list[Any]) -> t.Tree:
+    def save_stmt(self, meta: Meta, items: Items) -> t.Tree:
         value, path, options = items
         return t.Save(self._span(meta), self._doc, value, path, options or ())
 
-    def options(self, meta: Meta, items: list[Any]) -> Any:
+    def options(self, meta: Meta, items: Items) -> object:
         return tuple(items)
 
     # --- types -----------------------------------------------------------------------------
 
-    def type_name(self, meta: Meta, items: list[Any]) -> t.Tree:
+    def type_name(self, meta: Meta, items: Items) -> t.Tree:
         name, *refinements = items
         return t.TypeName(
             self._span(meta), str(name), tuple(r for r in refinements if r is not None)
         )
 
-    def type_list(self, meta: Meta, items: list[Any]) -> t.Tree:
+    def type_list(self, meta: Meta, items: Items) -> t.Tree:
         return t.TypeList(self._span(meta), items[0])
 
     # --- expressions -----------------------------------------------------------------------
 
-    def or_(self, meta: Meta, items: list[Any]) -> t.Tree:
+    def or_(self, meta: Meta, items: Items) -> t.Tree:
         return t.Logic(self._span(meta), "or", tuple(items)) if len(items) > 1 else items[0]
 
-    def and_(self, meta: Meta, items: list[Any]) -> t.Tree:
+    def and_(self, meta: Meta, items: Items) -> t.Tree:
         return t.Logic(self._span(meta), "and", tuple(items)) if len(items) > 1 else items[0]
 
-    def not_(self, meta: Meta, items: list[Any]) -> t.Tree:
+    def not_(self, meta: Meta, items: Items) -> t.Tree:
         return t.Logic(self._span(meta), "not", (items[0],))
 
-    def comparison(self, meta: Meta, items: list[Any]) -> t.Tree:
+    def comparison(self, meta: Meta, items: Items) -> t.Tree:
         left, symbol, right = items
         if symbol is None:
             return left  # type: ignore[no-any-return]
         return t.Compare(self._span(meta), left, self._operator(symbol), right)
 
-    def chain(self, meta: Meta, items: list[Any]) -> t.Tree:
+    def chain(self, meta: Meta, items: Items) -> t.Tree:
         if len(items) == 1:
             return items[0]  # type: ignore[no-any-return]
         operators = tuple(self._operator(token) for token in items[1::2])
         return t.Chain(self._span(meta), tuple(items[::2]), operators)
 
-    def unary(self, meta: Meta, items: list[Any]) -> t.Tree:
+    def unary(self, meta: Meta, items: Items) -> t.Tree:
         return t.Unary(self._span(meta), self._operator(items[0]), items[1])
 
-    def call(self, meta: Meta, items: list[Any]) -> t.Tree:
+    def call(self, meta: Meta, items: Items) -> t.Tree:
         return t.Call(self._span(meta), items[0], items[1] or ())
 
-    def arguments(self, meta: Meta, items: list[Any]) -> Any:
+    def arguments(self, meta: Meta, items: Items) -> object:
         return tuple(item for item in items if item is not None)
 
-    def named_arg(self, meta: Meta, items: list[Any]) -> t.Tree:
+    def named_arg(self, meta: Meta, items: Items) -> t.Tree:
         return t.NamedArg(self._span(meta), str(items[0]), items[1])
 
-    def select(self, meta: Meta, items: list[Any]) -> t.Tree:
-        return t.Select(self._span(meta), *items)
+    def select(self, meta: Meta, items: Items) -> t.Tree:
+        return t.Selection(self._span(meta), *items)
 
-    def globs(self, meta: Meta, items: list[Any]) -> t.Tree:
+    def globs(self, meta: Meta, items: Items) -> t.Tree:
         return t.Globs(self._span(meta), tuple(items))
 
-    def layers(self, meta: Meta, items: list[Any]) -> t.Tree:
+    def layers(self, meta: Meta, items: Items) -> t.Tree:
         first, last = items
         return t.Layers(self._span(meta), first, first if last is None else last)
 
-    def like(self, meta: Meta, items: list[Any]) -> t.Tree:
+    def like(self, meta: Meta, items: Items) -> t.Tree:
         return t.Like(self._span(meta), items[0])
 
-    def number(self, meta: Meta, items: list[Any]) -> t.Tree:
+    def number(self, meta: Meta, items: Items) -> t.Tree:
         return t.Number(self._span(meta), number_value(str(items[0])))
 
-    def true(self, meta: Meta, items: list[Any]) -> t.Tree:
+    def true(self, meta: Meta, items: Items) -> t.Tree:
         return t.Bool(self._span(meta), True)
 
-    def false(self, meta: Meta, items: list[Any]) -> t.Tree:
+    def false(self, meta: Meta, items: Items) -> t.Tree:
         return t.Bool(self._span(meta), False)
 
-    def name(self, meta: Meta, items: list[Any]) -> t.Tree:
+    def name(self, meta: Meta, items: Items) -> t.Tree:
         first, second = items
         if second is None:
             return self._name(first)
         module, name = self._name(first).name, self._name(second).name
         return t.Name(self._span(meta), name, module)
 
-    def group(self, meta: Meta, items: list[Any]) -> t.Tree:
+    def group(self, meta: Meta, items: Items) -> t.Tree:
         inner: t.Tree = items[0]
         return replace(inner, span=self._span(meta))  # the brackets belong to what they hold
 
-    def list_(self, meta: Meta, items: list[Any]) -> t.Tree:
+    def list_(self, meta: Meta, items: Items) -> t.Tree:
         return t.ListOf(self._span(meta), tuple(item for item in items if item is not None))
 
-    def per_item(self, meta: Meta, items: list[Any]) -> t.Tree:
+    def per_item(self, meta: Meta, items: Items) -> t.Tree:
         pattern = items[0] if isinstance(items[0], t.String) else None
         return t.PerItem(self._span(meta), pattern, items[1])
 
-    def per(self, meta: Meta, items: list[Any]) -> t.Tree:
+    def per(self, meta: Meta, items: Items) -> t.Tree:
         return t.Per(self._span(meta), tuple(item for item in items if item is not None))
 
-    def string(self, meta: Meta, items: list[Any]) -> t.Tree:
+    def string(self, meta: Meta, items: Items) -> t.Tree:
         span = self._at(items[0])
         parts: list[str | t.Name] = []
         text, at = str(items[0])[1:-1], 0

@@ -26,7 +26,7 @@ def formatted(source: Source) -> str:
     return text if _says_the_same(file, text) else source.text
 
 
-def laid_out(source: Source, file: t.File) -> str:
+def laid_out(source: Source, file: t.RecipeFile) -> str:
     """The text of a file that parsed, laid out."""
     lines: list[str] = []
     at = 0
@@ -38,16 +38,16 @@ def laid_out(source: Source, file: t.File) -> str:
     return "".join(line + "\n" for line in lines[: len(lines) - (lines[-1:] == [""])])
 
 
-def _add_lines(lines: list[str], found: list[str], after_statement: bool) -> None:
+def _add_lines(lines: list[str], added: list[str], after_statement: bool) -> None:
     """Add the comments, and the blank lines squeezed to one, between two statements."""
-    for i, text in enumerate(map(str.strip, found)):
+    for i, text in enumerate(map(str.strip, added)):
         if after_statement and i == 0:
             lines[-1] += f"  {text}" if text else ""
         elif text or lines[-1:] not in ([], [""]):
             lines.append(text)
 
 
-def _says_the_same(file: t.File, text: str) -> bool:
+def _says_the_same(file: t.RecipeFile, text: str) -> bool:
     """Whether a text has the trees and the comments of a file: what has not is never written."""
     report = Report()
     again = parse(Source(file.span.source.name, text), report)

@@ -71,7 +71,7 @@ class _Layout(Places):
         while binds(tree) >= need:
             if joins(tree):
                 tree, need = operands(tree)[0], binds(tree) + 1
-            elif isinstance(tree, t.Select):
+            elif isinstance(tree, t.Selection):
                 tree, need = tree.operand, POSTFIX
             else:
                 return self.first_token(tree.span.start)
@@ -88,9 +88,9 @@ class _Layout(Places):
             return around("(", ")", before, inner, self.notes(closing))
         if not joins(tree):
             return _EXPRESSIONS[type(tree)](self, tree)
-        found = self._joined(tree)
-        group = Group((found.first, Nest(found.rest)))
-        return Hug(*found.hug, group) if found.hug else group
+        joined = self._joined(tree)
+        group = Group((joined.first, Nest(joined.rest)))
+        return Hug(*joined.hug, group) if joined.hug else group
 
     def value(self, tree: t.Tree, need: int = OR) -> Box:
         """A tree outside all brackets: it gets some if it does not fit on the line."""
@@ -108,8 +108,8 @@ class _Layout(Places):
         """A tree alone between brackets, and how it may do without them."""
         if not joins(tree):
             return self.expression(tree), None
-        found = self._joined(tree)
-        return Group((found.first, *found.rest)), found.hug
+        joined = self._joined(tree)
+        return Group((joined.first, *joined.rest)), joined.hug
 
     def _joined(self, tree: t.Tree) -> _Joined:
         need, (first, *others) = binds(tree) + 1, operands(tree)
@@ -134,13 +134,13 @@ class _Layout(Places):
         return head, last
 
     def leaf(self, tree: t.Tree) -> str:
-        found = _LEAF.match(self._text, self.lead(tree))
-        if found is None:  # a comment inside a name
+        match = _LEAF.match(self._text, self.lead(tree))
+        if match is None:  # a comment inside a name
             raise NoPlace
-        self.pass_to(found.end())
+        self.pass_to(match.end())
         if isinstance(tree, t.Name):
             return f"{tree.module}.{tree.name}" if tree.module else tree.name
-        return found.group()
+        return match.group()
 
     def brackets(
         self,
@@ -196,7 +196,7 @@ class _Layout(Places):
         pattern = self.leaf(tree.pattern) if tree.pattern else "else"
         return (pattern, ": ", self.expression(tree.value))
 
-    def select(self, tree: t.Select) -> Box:
+    def select(self, tree: t.Selection) -> Box:
         operand, at = self.expression(tree.operand, POSTFIX), tree.operand.span.end
         selector = tree.selector
         if isinstance(selector, t.Globs):
@@ -242,8 +242,10 @@ class _Layout(Places):
     def base(self, tree: t.Base) -> Box:
         return ("base ", self.leaf(tree.name), " = ", self.value(tree.identity))
 
-    def module(self, tree: t.Model | t.Adapter) -> Box:
-        word, type_ = ("adapter ", tree.type) if isinstance(tree, t.Adapter) else ("model ", None)
+    def module(self, tree: t.ModelStatement | t.AdapterStatement) -> Box:
+        word, type_ = (
+            ("adapter ", tree.type) if isinstance(tree, t.AdapterStatement) else ("model ", None)
+        )
         start = (word, self.leaf(tree.name), self._typed(type_))
         on = (" on ", self.leaf(tree.base)) if tree.base else ()
         return (*start, *on, _tail(f" = {self.leaf(tree.path)}"))
@@ -298,15 +300,15 @@ _EXPRESSIONS: dict[type[t.Tree], Callable[[_Layout, Any], Box]] = {
     t.Call: _Layout.call,
     t.ListOf: _Layout.list_,
     t.Per: _Layout.per,
-    t.Select: _Layout.select,
+    t.Selection: _Layout.select,
 }
 
 _STATEMENTS: dict[type[t.Statement], Callable[[_Layout, Any], Box]] = {
     t.Language: _Layout.language,
     t.Import: _Layout.import_,
     t.Base: _Layout.base,
-    t.Model: _Layout.module,
-    t.Adapter: _Layout.module,
+    t.ModelStatement: _Layout.module,
+    t.AdapterStatement: _Layout.module,
     t.Param: _Layout.param,
     t.Let: _Layout.let,
     t.Def: _Layout.def_,

@@ -46,10 +46,10 @@ class Places:
 
     def notes(self, end: int) -> list[Note]:
         """The comments up to a place that have none yet."""
-        found = []
+        notes = []
         while self._comments and self._comments[0].at < end:
-            found.append(self._comments.popleft())
-        return found
+            notes.append(self._comments.popleft())
+        return notes
 
     def pass_to(self, end: int) -> None:
         """Raise NoPlace if a comment up to there has not been written."""

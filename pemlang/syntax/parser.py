@@ -23,7 +23,7 @@ _DECLARED = re.compile(r"(?:base|model|adapter|param|let|def)\s+([^\W\d]\w*)")
 STATEMENTS = "language import base model adapter param let def assert save".split()
 
 
-def parse(source: Source, report: Report) -> t.File:
+def parse(source: Source, report: Report) -> t.RecipeFile:
     """The tree of a whole source.
 
     Statements that do not parse are reported, so that the rest is still checked.
@@ -35,15 +35,15 @@ def parse(source: Source, report: Report) -> t.File:
         except _Misread as mistake:
             report.add(mistake.fault.at(mistake.span))
             statements += _unread(source, chunk)
-    return t.File(Span(source, 0, len(source.text)), tuple(statements))
+    return t.RecipeFile(Span(source, 0, len(source.text)), tuple(statements))
 
 
 def _unread(source: Source, chunk: Chunk) -> list[t.Statement]:
     """The name that a statement which does not parse would have declared."""
-    found = _DECLARED.match(source.text, chunk.start, chunk.end)
-    if found is None:
+    match = _DECLARED.match(source.text, chunk.start, chunk.end)
+    if match is None:
         return []
-    name = t.Name(Span(source, found.start(1), found.end(1)), normalize("NFC", found[1]))
+    name = t.Name(Span(source, match.start(1), match.end(1)), normalize("NFC", match[1]))
     return [t.Unread(Span(source, chunk.start, chunk.end), "", name)]
 
 
@@ -61,7 +61,7 @@ def _statement(source: Source, chunk: Chunk) -> t.Statement:
     try:
         # A TextSlice is parsed in place and keeps the offsets of the whole file.
         parsed = _lark().parse(TextSlice(source.text, chunk.start, chunk.end))
-        found = TreeBuilder(source, chunk.doc).transform(parsed)
+        statement = TreeBuilder(source, chunk.doc).transform(parsed)
     except VisitError as error:
         if isinstance(error.orig_exc, Fault):
             place: Any = getattr(error.obj, "meta", error.obj)  # of a tree, or of a token
@@ -70,8 +70,8 @@ def _statement(source: Source, chunk: Chunk) -> t.Statement:
         raise
     except UnexpectedInput as error:
         raise _misread(source, chunk, error) from None
-    _bound_depth(found)
-    return found
+    _bound_depth(statement)
+    return statement
 
 
 def _bound_depth(statement: t.Statement) -> None:
@@ -119,35 +119,35 @@ def _misread(source: Source, chunk: Chunk, error: UnexpectedInput) -> _Misread:
         start = int(error.pos_in_stream or 0)
         word = _WORD.match(source.text, start, chunk.end)
         end = word.end() if word else start + 1
-    found = source.text[start:end]
+    text = source.text[start:end]
     span = Span(source, start, end)
     if start == chunk.start:
-        return _Misread(_unknown_statement(found, source.text[end : chunk.end]), span)
+        return _Misread(_unknown_statement(text, source.text[end : chunk.end]), span)
     expected = _expected(wanted)
-    if not found.strip():
+    if not text.strip():
         message = f"the line ends where {expected} should follow"
         goes_on = wanted >= _VALUE_START or "SUM_OP" in wanted
         return _Misread(Fault("PEM0108", message, _GOES_ON if goes_on else None), span)
     if isinstance(error, UnexpectedCharacters):
-        message = f"`{visible(found, 40)}` means nothing in a recipe"
+        message = f"`{visible(text, 40)}` means nothing in a recipe"
     else:
-        message = f"`{visible(found, 40)}` is out of place: {expected} should stand here"
+        message = f"`{visible(text, 40)}` is out of place: {expected} should stand here"
     return _Misread(Fault("PEM0108", message, _remedy(source, span, wanted)), span)
 
 
 def _remedy(source: Source, span: Span, wanted: set[str]) -> str | None:
     """What to write instead of the mistakes that other languages teach."""
-    found = span.text
-    if found == "=" and "COMPARE" in wanted:
+    text = span.text
+    if text == "=" and "COMPARE" in wanted:
         return "compare with `==`"
-    if found in ("<", "<=", ">", ">=", "==", "!=") and "_AND" in wanted:
+    if text in ("<", "<=", ">", ">=", "==", "!=") and "_AND" in wanted:
         return "join two comparisons with `and`"
-    if found == "'":
+    if text == "'":
         return 'a string stands in double quotes: "…"'
     for product in _PRODUCT.finditer(source.text, max(0, span.start - 40), span.end + 40):
         if product.start() <= span.start < product.end():
             return f"write the product out: {product[1]} * {product[2]}"
-    if found == "." and source.text[span.end : span.end + 1].isdigit():
+    if text == "." and source.text[span.end : span.end + 1].isdigit():
         return "write a digit before the point: 0.5"
     return None
 

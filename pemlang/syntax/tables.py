@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any
 
 import lark
 from lark import Lark
@@ -29,9 +28,9 @@ def load_parser() -> Lark:
 def kept_parser() -> Lark | None:
     """The parser from the tables; None where they are lost, or belong to another grammar."""
     try:
-        found = json.loads((resource("grammar") / TABLES).read_text(encoding="utf-8"))
-        if found["for"] == _belongs_to(_grammar()):
-            return Lark.load(_numbered(found["tables"]))
+        tables = json.loads((resource("grammar") / TABLES).read_text(encoding="utf-8"))
+        if tables["for"] == _belongs_to(_grammar()):
+            return Lark.load(_numbered(tables["tables"]))
     except (OSError, ValueError, KeyError, TypeError):
         pass
     return None
@@ -64,7 +63,7 @@ def _made(text: str) -> Lark:
     )
 
 
-def _numbered(value: Any) -> Any:
+def _numbered(value: object) -> object:
     """JSON with the whole numbers that keys were before they were written."""
     if isinstance(value, dict):
         return {int(k) if k.isdigit() else k: _numbered(v) for k, v in value.items()}

@@ -62,24 +62,24 @@ class Chain(Tree):
     """Operands joined left to right by operators of one precedence: a long sum is not deep."""
 
     operands: tuple[Tree, ...]
-    operators: tuple[Operator, ...]
+    operators: tuple[Symbol, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Operator(Tree):
+class Symbol(Tree):
     symbol: str
 
 
 @dataclass(frozen=True, slots=True)
 class Unary(Tree):
-    operator: Operator
+    operator: Symbol
     operand: Tree
 
 
 @dataclass(frozen=True, slots=True)
 class Compare(Tree):
     left: Tree
-    operator: Operator
+    operator: Symbol
     right: Tree
 
 
@@ -120,7 +120,7 @@ class Like(Tree):
 
 
 @dataclass(frozen=True, slots=True)
-class Select(Tree):
+class Selection(Tree):
     operand: Tree
     selector: Globs | Layers | Like
 
@@ -189,13 +189,13 @@ class Base(Declaration):
 
 
 @dataclass(frozen=True, slots=True)
-class Model(Declaration):
+class ModelStatement(Declaration):
     base: Name | None
     path: String
 
 
 @dataclass(frozen=True, slots=True)
-class Adapter(Declaration):
+class AdapterStatement(Declaration):
     type: Tree | None
     base: Name | None
     path: String
@@ -248,7 +248,7 @@ class Unread(Declaration):
 
 
 @dataclass(frozen=True, slots=True)
-class File(Tree):
+class RecipeFile(Tree):
     statements: tuple[Statement, ...]
 
 

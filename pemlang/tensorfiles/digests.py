@@ -13,14 +13,12 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import blake3
 
 from pemlang.diagnostics import Fault, visible
-from pemlang.formats.peft import Adapter
 from pemlang.tensorfiles.disk import open_plain, replace_file
 
 ALGORITHM = "blake3"
@@ -39,8 +37,8 @@ def identity(path: Path) -> tuple[int, ...]:
 
 def digested(path: Path) -> tuple[int, ...] | None:
     """What a file was when its digest was taken in this process, if it was."""
-    known = _HERE.get(str(path))
-    return None if known is None else known[0]
+    taken = _HERE.get(str(path))
+    return None if taken is None else taken[0]
 
 
 def file_digest(path: Path) -> str:
@@ -54,14 +52,14 @@ def take_digests(paths: Sequence[Path], threads: int) -> None:
     raises PEM0411 for the first that cannot be read."""
     missing: list[tuple[Path, tuple[int, ...]]] = []
     for path in dict.fromkeys(paths):
-        known = _identified(path)
-        if digested(path) == known:
+        file = _identified(path)
+        if digested(path) == file:
             continue
-        found = _Memory.get(known)
-        if found is None:
-            missing.append((path, known))
+        remembered = _Memory.get(file)
+        if remembered is None:
+            missing.append((path, file))
         else:
-            _HERE[str(path)] = (known, found)
+            _HERE[str(path)] = (file, remembered)
     taken: list[str | OSError] = [""] * len(missing)
     queue = iter(range(len(missing)))
 
@@ -79,13 +77,13 @@ def take_digests(paths: Sequence[Path], threads: int) -> None:
     for member in crew:
         member.join()
     fresh = {}
-    for (path, known), digest in zip(missing, taken, strict=True):
+    for (path, file), digest in zip(missing, taken, strict=True):
         if isinstance(digest, OSError):
             raise unreadable(path, digest)
-        if _identified(path) != known:
+        if _identified(path) != file:
             raise changed(path)
-        _HERE[str(path)] = (known, digest)
-        fresh[known] = digest
+        _HERE[str(path)] = (file, digest)
+        fresh[file] = digest
     _Memory.put(fresh)
 
 
@@ -125,24 +123,6 @@ def text_digest(text: str) -> str:
     return blake3.blake3(text.encode()).hexdigest()
 
 
-def adapter_digest(adapter: Adapter) -> str:
-    """The identity of an adapter's content; raises PEM0411."""
-    return content_digest(digests_of(adapter).values())
-
-
-def digests_of(adapter: Adapter) -> dict[str, str]:
-    """BLAKE3 of each file that is read of an adapter, by its name: its config, its tensors, and
-    its statistics where it has any; raises PEM0411."""
-    files = [adapter.directory / "adapter_config.json", adapter.weights]
-    files += [] if adapter.statistics is None else [adapter.statistics_file]
-    return {file.name: file_digest(file) for file in files}
-
-
-def content_digest(digests: Iterable[str]) -> str:
-    """The identity of a content, from the digests of its files in the order of digests_of."""
-    return text_digest("\n".join(digests))
-
-
 def _folder() -> Path:
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(home) / "pemlang"
@@ -173,43 +153,43 @@ class _Memory:
     _loaded: dict[str, str] | None = None
 
     @classmethod
-    def get(cls, known: tuple[int, ...]) -> str | None:
-        if known[2] < WORTH_REMEMBERING or not cls.asked:
+    def get(cls, file: tuple[int, ...]) -> str | None:
+        if file[2] < WORTH_REMEMBERING or not cls.asked:
             return None
         if cls._loaded is None:
             cls._loaded = _read()
-        return cls._loaded.get(_name(known))
+        return cls._loaded.get(_name(file))
 
     @classmethod
     def put(cls, digests: Mapping[tuple[int, ...], str]) -> None:
         now = time.time_ns()
         fresh = {
-            _name(known): digest
-            for known, digest in digests.items()
-            if known[2] >= WORTH_REMEMBERING and now - max(known[3:]) >= SETTLED
+            _name(file): digest
+            for file, digest in digests.items()
+            if file[2] >= WORTH_REMEMBERING and now - max(file[3:]) >= SETTLED
         }
         if not fresh:
             return
         # What another process wrote meanwhile stays; of two at once, one is forgotten.
-        found = {name: digest for name, digest in _read().items() if name not in fresh} | fresh
-        cls._loaded = found
-        kept = dict(list(found.items())[-REMEMBERED:])
+        remembered = {name: digest for name, digest in _read().items() if name not in fresh} | fresh
+        cls._loaded = remembered
+        kept = dict(list(remembered.items())[-REMEMBERED:])
         with contextlib.suppress(OSError, RuntimeError):
             folder = _folder()
             folder.mkdir(parents=True, exist_ok=True)
             replace_file(folder / "digests.json", json.dumps(kept).encode(), lasting=False)
 
 
-def _name(known: tuple[int, ...]) -> str:
-    return f"{ALGORITHM} " + " ".join(map(str, known))
+def _name(file: tuple[int, ...]) -> str:
+    return f"{ALGORITHM} " + " ".join(map(str, file))
 
 
 def _read() -> dict[str, str]:
     try:
         with open_plain(_folder() / "digests.json") as file:
-            found: Any = json.loads(file.read(REMEMBERED * 300))
+            digests: object = json.loads(file.read(REMEMBERED * 300))
     except (OSError, ValueError, RecursionError, RuntimeError):
         return {}
-    if not isinstance(found, dict):
+    if not isinstance(digests, dict):
         return {}
-    return {k: v for k, v in found.items() if isinstance(v, str) and len(v) == 64}
+    return {k: v for k, v in digests.items() if isinstance(v, str) and len(v) == 64}

@@ -35,10 +35,10 @@ def lfs_pointer(path: Path) -> str | None:
     """The SHA-256 of what a Git LFS pointer stands for; None for a file that is none."""
     try:
         with open_plain(path) as file:
-            found = _LFS.match(file.read(400))
+            pointer = _LFS.match(file.read(400))
     except OSError:
         return None
-    return None if found is None else found[1].decode()
+    return None if pointer is None else pointer[1].decode()
 
 
 def sha256(path: Path) -> str:

@@ -1,45 +1,116 @@
-"""The dtypes of files, and their bytes as arrays of numbers."""
+"""The dtypes of files, a row each, and their bytes as arrays of numbers."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache, cached_property
+from typing import TYPE_CHECKING, TypeAlias
 
-import numpy as np
-from numpy.typing import NDArray
+from pemlang.lazy import numpy as np
 
-from pemlang.diagnostics import Fault
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
-Array = NDArray[np.floating]
+Array: TypeAlias = "NDArray[np.floating]"
+"""Numbers to compute with: float32 or float64."""
+
+Bits: TypeAlias = "NDArray[np.generic]"
+"""Numbers as a file stores them."""
 
 
 @dataclass(frozen=True)
-class Float:
-    """A floating-point dtype of files.
+class FloatLayout:
+    """How the bits of a floating-point number are laid out behind its sign.
 
     Attributes:
-        stored: how NumPy holds its bits.
-        bits: of its significand, the hidden one included; a rounding changes a number by at most
+        exponent: bits of the exponent.
+        bits: of the significand, the hidden one included; a rounding changes a number by at most
             a share 2⁻ᵇⁱᵗˢ of it.
-        step: its smallest positive number.
-        largest: its largest finite number.
+        infinite: whether the largest exponent means infinity and NaN; else it holds numbers like
+            any other, and its last code alone is NaN.
     """
 
-    stored: np.dtype[np.generic]
+    exponent: int
     bits: int
-    step: float
-    largest: float
+    infinite: bool = True
+
+    @property
+    def bias(self) -> int:
+        """What is taken from a stored exponent."""
+        return (1 << (self.exponent - 1)) - 1
+
+    @property
+    def step(self) -> float:
+        """The smallest positive number."""
+        return 2.0 ** (2 - self.bias - self.bits)
+
+    @property
+    def last(self) -> int:
+        """The code of the largest finite number."""
+        if self.infinite:
+            return (((1 << self.exponent) - 1) << (self.bits - 1)) - 1
+        return (1 << (self.exponent + self.bits - 1)) - 2
+
+    @cached_property
+    def largest(self) -> float:
+        """The largest finite number."""
+        fraction = self.last & ((1 << (self.bits - 1)) - 1)
+        power = (self.last >> (self.bits - 1)) - self.bias
+        return (1 + fraction * 2.0 ** (1 - self.bits)) * 2.0**power
 
 
-F32, F64 = np.dtype("<f4"), np.dtype("<f8")
+@dataclass(frozen=True)
+class Dtype:
+    """A dtype of files.
 
-DTYPES: dict[str, Float] = {
-    "F64": Float(F64, 53, 2.0**-1074, float(np.finfo("f8").max)),
-    "F32": Float(F32, 24, 2.0**-149, float(np.finfo("f4").max)),
-    "F16": Float(np.dtype("<f2"), 11, 2.0**-24, 65504.0),
-    "BF16": Float(np.dtype("<u2"), 8, 2.0**-133, (2 - 2.0**-7) * 2.0**127),
-    "F8_E5M2": Float(np.dtype("u1"), 3, 2.0**-16, 57344.0),
-    "F8_E4M3": Float(np.dtype("u1"), 4, 2.0**-9, 448.0),
+    Attributes:
+        name: as safetensors spells it; a recipe writes it in small letters.
+        size: bytes of an element.
+        numpy: how NumPy holds its bits.
+        torch: what torch calls it.
+        storage: what a torch file calls an array of it; empty where it has no such name.
+        layout: of its numbers; None for whole numbers and truths, which no factor is made of.
+    """
+
+    name: str
+    size: int
+    numpy: str
+    torch: str
+    storage: str = ""
+    layout: FloatLayout | None = None
+
+
+DTYPES: dict[str, Dtype] = {
+    row.name: row
+    for row in (
+        Dtype("F64", 8, "<f8", "float64", "DoubleStorage", FloatLayout(11, 53)),
+        Dtype("F32", 4, "<f4", "float32", "FloatStorage", FloatLayout(8, 24)),
+        Dtype("F16", 2, "<f2", "float16", "HalfStorage", FloatLayout(5, 11)),
+        Dtype("BF16", 2, "<u2", "bfloat16", "BFloat16Storage", FloatLayout(8, 8)),
+        Dtype("F8_E4M3", 1, "u1", "float8_e4m3fn", "", FloatLayout(4, 4, infinite=False)),
+        Dtype("F8_E5M2", 1, "u1", "float8_e5m2", "", FloatLayout(5, 3)),
+        Dtype("I64", 8, "<i8", "int64", "LongStorage"),
+        Dtype("I32", 4, "<i4", "int32", "IntStorage"),
+        Dtype("I16", 2, "<i2", "int16", "ShortStorage"),
+        Dtype("I8", 1, "i1", "int8", "CharStorage"),
+        Dtype("U64", 8, "<u8", "uint64"),
+        Dtype("U32", 4, "<u4", "uint32"),
+        Dtype("U16", 2, "<u2", "uint16"),
+        Dtype("U8", 1, "u1", "uint8", "ByteStorage"),
+        Dtype("BOOL", 1, "?", "bool", "BoolStorage"),
+    )
 }
+
+FLOATS: dict[str, FloatLayout] = {
+    name: row.layout for name, row in DTYPES.items() if row.layout is not None
+}
+"""The dtypes that factors may have."""
+
+NAMES = {name.lower(): name for name in FLOATS}
+"""What recipes call them."""
+
+NATIVE = ("F64", "F32")
+"""Those that every processor computes in."""
 
 
 def work_dtype(dtypes: frozenset[str]) -> str:
@@ -47,30 +118,28 @@ def work_dtype(dtypes: frozenset[str]) -> str:
     return "F64" if "F64" in dtypes else "F32"
 
 
+@cache
 def stored_dtype(dtype: str) -> np.dtype[np.generic]:
-    """How NumPy holds the bits of a value of a program."""
-    return np.dtype(bool) if dtype == "BOOL" else DTYPES[dtype].stored
+    """How NumPy holds the bits of a dtype."""
+    return np.dtype(DTYPES[dtype].numpy)
 
 
+@cache
 def _table(dtype: str) -> Array:
     """All 256 numbers of an 8-bit dtype, in the order of their bits."""
-    known = DTYPES[dtype]
+    layout = FLOATS[dtype]
     code = np.arange(128, dtype=np.float64)
-    fraction = 2.0 ** (known.bits - 1)
+    fraction = 2.0 ** (layout.bits - 1)
     # Below the first normal number the steps are even; above, each binade doubles them.
     binade = np.maximum(np.floor(code / fraction) - 1, 0)
-    half = known.step * (code - binade * fraction) * 2.0**binade
-    half[half > known.largest] = np.nan
-    half[127] = np.nan
-    if dtype == "F8_E5M2":
-        half[124] = np.inf
-    return np.concatenate([half, -half]).astype(F32)
+    half = layout.step * (code - binade * fraction) * 2.0**binade
+    half[layout.last + 1 :] = np.nan
+    if layout.infinite:
+        half[layout.last + 1] = np.inf
+    return np.concatenate([half, -half]).astype(np.float32)
 
 
-_TABLES = {dtype: _table(dtype) for dtype in ("F8_E5M2", "F8_E4M3")}
-
-
-def decode(raw: NDArray[np.generic] | memoryview | bytes, dtype: str, out: Array) -> None:
+def decode(raw: Bits | memoryview | bytes, dtype: str, out: Array) -> None:
     """Write numbers of a file dtype into an array of float32 or float64. Exact.
 
     Args:
@@ -78,45 +147,25 @@ def decode(raw: NDArray[np.generic] | memoryview | bytes, dtype: str, out: Array
         dtype: their dtype.
         out: as many numbers, in one dimension.
     """
-    bits = np.frombuffer(raw, DTYPES[dtype].stored) if not isinstance(raw, np.ndarray) else raw
-    if dtype == "BF16" and out.dtype == F32:
+    bits = np.frombuffer(raw, stored_dtype(dtype)) if not isinstance(raw, np.ndarray) else raw
+    if dtype == "BF16" and out.dtype == np.float32:
         wide = out.view("<u4")
         wide[...] = bits
         np.left_shift(wide, 16, out=wide)
     elif dtype == "BF16":
-        np.copyto(out, np.left_shift(bits, 16, dtype="<u4").view(F32))
-    elif dtype in _TABLES and out.dtype == F32:
-        _TABLES[dtype].take(bits.view("u1"), out=out, mode="clip")
-    elif dtype in _TABLES:
-        np.copyto(out, _TABLES[dtype][bits])
+        np.copyto(out, np.left_shift(bits, 16, dtype="<u4").view("<f4"))
+    elif DTYPES[dtype].size == 1 and out.dtype == np.float32:
+        _table(dtype).take(bits.view("u1"), out=out, mode="clip")
+    elif DTYPES[dtype].size == 1:
+        np.copyto(out, _table(dtype)[bits])
     else:
         np.copyto(out, bits, casting="unsafe")
 
 
-def decoded(raw: NDArray[np.generic] | memoryview | bytes, dtype: str, work: str) -> Array:
+def decoded(raw: Bits | memoryview | bytes, dtype: str, work: str) -> Array:
     """The numbers in a new array of a work dtype."""
-    stored = DTYPES[dtype].stored
-    bits = raw if isinstance(raw, np.ndarray) else np.frombuffer(raw, stored)
-    out: Array = np.empty(bits.shape, DTYPES[work].stored)
+    bits = raw if isinstance(raw, np.ndarray) else np.frombuffer(raw, stored_dtype(dtype))
+    out: Array = np.empty(bits.shape, stored_dtype(work))
     with np.errstate(invalid="ignore"):  # a NaN that signals is NaN like any other
         decode(bits, dtype, out)
     return out
-
-
-def too_large(dtype: str) -> Fault:
-    """PEM0503 for a result that a dtype has no finite number for."""
-    wider = "f32" if dtype in ("F16", *_TABLES) else "f64"
-    return Fault(
-        "PEM0503",
-        f"a result is too large for {dtype.lower()}",
-        f"save with dtype={wider}, or scale it down",
-    )
-
-
-def too_small(dtype: str) -> Fault:
-    """PEM0503 for a result whose digits a dtype's smallest steps would lose."""
-    return Fault(
-        "PEM0503",
-        f"a result is too small for {dtype.lower()}, which would lose most of its digits",
-        f"save with dtype={'bf16' if dtype in ('F16', *_TABLES) else 'f64'}, or scale it up",
-    )

@@ -12,19 +12,19 @@ def parse_json(data: bytes | str) -> Any:
     """The value in a text; raises ValueError for what is no JSON, is nested too deeply, or has half
     a character in it, which JSON can say and no file can hold."""
     try:
-        found = json.loads(data)
+        value = json.loads(data)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
-    level = [found]
+    level = [value]
     for _ in range(MAX_DEPTH):
-        "".join(one for one in level if isinstance(one, str)).encode()
-        level = [inner for one in level for inner in _inside(one)]
+        "".join(text for text in level if isinstance(text, str)).encode()
+        level = [inner for outer in level for inner in _inside(outer)]
         if not level:
-            return found
+            return value
     raise ValueError("it is nested too deeply")
 
 
-def _inside(value: Any) -> list[Any]:
+def _inside(value: object) -> list[object]:
     if isinstance(value, dict):
         return [*value, *value.values()]
     return value if isinstance(value, list) else []

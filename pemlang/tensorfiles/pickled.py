@@ -13,20 +13,17 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
 from pemlang.diagnostics import Fault, visible
 from pemlang.tensorfiles.disk import open_plain
-from pemlang.tensorfiles.safetensors import ITEM_SIZE, Entry, Header
+from pemlang.tensorfiles.dtypes import DTYPES
+from pemlang.tensorfiles.safetensors import Header, TensorEntry
 
 MAX_PICKLE = 8 << 20
 MAX_DIMENSIONS = 16
 
-_STORAGES = {
-    "DoubleStorage": "F64", "FloatStorage": "F32", "HalfStorage": "F16", "BFloat16Storage": "BF16",
-    "LongStorage": "I64", "IntStorage": "I32", "ShortStorage": "I16", "CharStorage": "I8",
-    "ByteStorage": "U8", "BoolStorage": "BOOL",
-}  # fmt: skip
+_STORAGES = {row.storage: name for name, row in DTYPES.items() if row.storage}
 
 
 class _Refused(Exception):
@@ -56,7 +53,7 @@ class _Name:
 
 
 _MARK = object()
-_CONSTANTS: dict[str, Any] = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
+_CONSTANTS: dict[str, object] = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _LITERALS = ("BINUNICODE", "SHORT_BINUNICODE", "BININT", "BININT1", "BININT2", "LONG1")
 _TUPLES = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
 
@@ -65,10 +62,10 @@ class _Machine:
     """Runs the instructions of a pickle that make dictionaries, tuples and tensors."""
 
     def __init__(self) -> None:
-        self._stack: list[Any] = []
-        self._memo: dict[int, Any] = {}
+        self._stack: list[object] = []
+        self._memo: dict[object, object] = {}
 
-    def run(self, data: bytes) -> Any:
+    def run(self, data: bytes) -> object:
         """What the pickle describes; raises _Refused."""
         for opcode, arg, _ in pickletools.genops(data):
             if opcode.name == "STOP":
@@ -76,7 +73,7 @@ class _Machine:
             self._step(opcode.name, arg)
         raise _Refused("its index has no end")
 
-    def _step(self, name: str, arg: Any) -> None:
+    def _step(self, name: str, arg: object) -> None:
         stack = self._stack
         if name in _LITERALS or name in _CONSTANTS:
             stack.append(_CONSTANTS.get(name, arg))
@@ -96,13 +93,13 @@ class _Machine:
         elif name not in ("PROTO", "FRAME"):
             self._make(name, arg)
 
-    def _make(self, name: str, arg: Any) -> None:
+    def _make(self, name: str, arg: object) -> None:
         """The instructions that make something new."""
         stack = self._stack
         if name == "EMPTY_DICT":
             stack.append({})
         elif name == "GLOBAL":
-            stack.append(_Name(*arg.split(" ", 1)))
+            stack.append(_Name(*str(arg).split(" ", 1)))
         elif name == "STACK_GLOBAL":
             module, called = self._pop(2)
             if not isinstance(module, str) or not isinstance(called, str):
@@ -117,27 +114,27 @@ class _Machine:
         else:
             raise _Refused(f"it has the instruction {name}")
 
-    def _pop(self, count: int) -> list[Any]:
+    def _pop(self, count: int) -> list[object]:
         start = len(self._stack) - count
-        found = self._stack[start:]
+        items = self._stack[start:]
         del self._stack[start:]
-        return found
+        return items
 
-    def _to_mark(self) -> list[Any]:
-        found = []
+    def _to_mark(self) -> list[object]:
+        items = []
         while (item := self._stack.pop()) is not _MARK:
-            found.append(item)
-        return found[::-1]
+            items.append(item)
+        return items[::-1]
 
 
-def _fill(target: Any, items: list[Any]) -> None:
+def _fill(target: object, items: list[object]) -> None:
     keys = items[::2]
     if not isinstance(target, dict) or not all(isinstance(key, str) for key in keys):
         raise _Refused("it holds something that is not a tensor under a name")
     target.update(zip(keys, items[1::2], strict=True))
 
 
-def _call(name: Any, args: Any) -> Any:
+def _call(name: object, args: object) -> object:
     """What one of the four known names makes of its arguments."""
     match name, args:
         case _Name("collections", "OrderedDict"), ():
@@ -151,7 +148,7 @@ def _call(name: Any, args: Any) -> Any:
     raise _Refused("it calls what is no name")
 
 
-def _storage(pid: Any) -> _Storage:
+def _storage(pid: object) -> _Storage:
     match pid:
         case ("storage", _Name("torch", kind), str(key), _, int(count)) if kind in _STORAGES:
             return _Storage(_STORAGES[kind], key, count)
@@ -160,9 +157,10 @@ def _storage(pid: Any) -> _Storage:
     raise _Refused("a storage of a kind this reader does not know")
 
 
-def _tensor(storage: Any, offset: Any, shape: Any, stride: Any) -> _Tensor:
-    numbers = isinstance(shape, tuple) and isinstance(stride, tuple)
-    if not numbers or any(type(n) is not int or n < 0 for n in (*shape, *stride, offset)):
+def _tensor(storage: object, offset: object, shape: object, stride: object) -> _Tensor:
+    if not isinstance(shape, tuple) or not isinstance(stride, tuple) or type(offset) is not int:
+        raise _Refused("a shape that is not made of numbers")
+    if any(type(n) is not int or n < 0 for n in (*shape, *stride, offset)):
         raise _Refused("a shape that is not made of numbers")
     if not isinstance(storage, _Storage):
         raise _Refused("a tensor without a storage")
@@ -199,30 +197,30 @@ def read_pickled_header(path: Path) -> Header:
         ) from None
 
 
-def _header(file: Any, archive: zipfile.ZipFile) -> Header:
+def _header(file: BinaryIO, archive: zipfile.ZipFile) -> Header:
     [pickled] = [info for info in archive.infolist() if info.filename.endswith("/data.pkl")]
     root = pickled.filename.removesuffix("data.pkl")
-    found = _Machine().run(_member(archive, pickled.filename, MAX_PICKLE))
-    if not isinstance(found, Mapping):
+    tensors = _Machine().run(_member(archive, pickled.filename, MAX_PICKLE))
+    if not isinstance(tensors, Mapping):
         raise _Refused("it does not hold a dictionary")
     order = f"{root}byteorder"
     if order in archive.namelist() and _member(archive, order, 16) != b"little":
         raise _Refused("its numbers are big-endian")
     starts: dict[str, tuple[int, int]] = {}
     entries = {}
-    for name, tensor in found.items():
+    for name, tensor in tensors.items():
         if not isinstance(tensor, _Tensor):
             raise _Refused("it holds something that is not a tensor under a name")
         key = tensor.storage.key
         if key not in starts:
             starts[key] = _extent(file, archive.getinfo(f"{root}data/{key}"))
         start, size = starts[key]
-        width = ITEM_SIZE[tensor.storage.dtype]
+        width = DTYPES[tensor.storage.dtype].size
         begin = tensor.offset * width
         end = begin + math.prod(tensor.shape) * width
         if end > size:
             raise _Refused("a tensor reaches past its storage")
-        entries[name] = Entry(tensor.storage.dtype, tensor.shape, start + begin, start + end)
+        entries[name] = TensorEntry(tensor.storage.dtype, tensor.shape, start + begin, start + end)
     return Header(entries, 0)
 
 
@@ -233,7 +231,7 @@ def _member(archive: zipfile.ZipFile, name: str, most: int) -> bytes:
     return archive.read(name)
 
 
-def _extent(file: Any, info: zipfile.ZipInfo) -> tuple[int, int]:
+def _extent(file: BinaryIO, info: zipfile.ZipInfo) -> tuple[int, int]:
     """Where a stored (not compressed) member's bytes begin in the file, and how many they are."""
     if info.compress_type != zipfile.ZIP_STORED:
         raise _Refused("its tensors are compressed")

@@ -16,25 +16,15 @@ from typing import Any
 
 from pemlang.diagnostics import Fault, visible
 from pemlang.tensorfiles.disk import open_plain
+from pemlang.tensorfiles.dtypes import DTYPES
+from pemlang.tensorfiles.reference import TensorRef
 
 MAX_DIMENSIONS = 16
 MAX_HEADER = 100 << 20  # what the format allows
 
-# Bytes of one element.
-ITEM_SIZE = {
-    "F64": 8, "F32": 4, "F16": 2, "BF16": 2, "F8_E4M3": 1, "F8_E5M2": 1, "I64": 8, "I32": 4,
-    "I16": 2, "I8": 1, "U64": 8, "U32": 4, "U16": 2, "U8": 1, "BOOL": 1,
-}  # fmt: skip
-
-# What recipes call the dtypes that factors may have.
-NAMES = {
-    "f64": "F64", "f32": "F32", "f16": "F16", "bf16": "BF16", "f8_e4m3": "F8_E4M3",
-    "f8_e5m2": "F8_E5M2",
-}  # fmt: skip
-
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class TensorEntry:
     """One tensor of a file: its dtype as safetensors spells it, shape, and bytes from the start
     of the file's data."""
 
@@ -48,8 +38,12 @@ class Entry:
 class Header:
     """All tensors of a file, and where its data begins."""
 
-    entries: Mapping[str, Entry]
+    entries: Mapping[str, TensorEntry]
     data_start: int
+
+    def reference(self, file: Path, key: str) -> TensorRef:
+        """Where one of them lies."""
+        return TensorRef(file, self.data_start + self.entries[key].start, key)
 
 
 def read_header(path: Path) -> Header:
@@ -72,8 +66,8 @@ def read_header(path: Path) -> Header:
 def read_metadata(path: Path) -> dict[str, str]:
     """What a safetensors file says of itself; raises as read_header."""
     read_header(path)
-    found = json.loads(_read(path)[0]).get("__metadata__")
-    return found if isinstance(found, dict) else {}
+    metadata = json.loads(_read(path)[0]).get("__metadata__")
+    return metadata if isinstance(metadata, dict) else {}
 
 
 def _read(path: Path) -> tuple[bytes, int]:
@@ -105,7 +99,7 @@ def _broken(path: Path, why: str) -> Fault:
 
 
 @lru_cache(maxsize=64)
-def _entries(raw: bytes) -> tuple[Mapping[str, Entry], int]:
+def _entries(raw: bytes) -> tuple[Mapping[str, TensorEntry], int]:
     """The entries of a header and how many bytes they cover.
 
     Cached by the bytes: the adapters of one family have the same header.
@@ -130,19 +124,19 @@ def _entries(raw: bytes) -> tuple[Mapping[str, Entry], int]:
     return entries, at
 
 
-def _entry(name: str, value: Any) -> Entry:
+def _entry(name: str, value: Any) -> TensorEntry:
     try:
         dtype, shape, (start, end) = value["dtype"], value["shape"], value["data_offsets"]
         numbers = [*shape, start, end]
-        fine = dtype in ITEM_SIZE and len(numbers) <= MAX_DIMENSIONS + 2
+        fine = dtype in DTYPES and len(numbers) <= MAX_DIMENSIONS + 2
         fine = fine and all(type(n) is int and 0 <= n < 1 << 63 for n in numbers)
     except (TypeError, KeyError, ValueError):
         fine = False
     if not fine:
         raise _Broken(f"the entry of {visible(name)} is not a dtype, a shape and two offsets")
-    if math.prod(shape) * ITEM_SIZE[dtype] != end - start:
+    if math.prod(shape) * DTYPES[dtype].size != end - start:
         raise _Broken(f"{visible(name)} has shape {shape} of {dtype} in {end - start} bytes")
-    return Entry(dtype, tuple(shape), start, end)
+    return TensorEntry(dtype, tuple(shape), start, end)
 
 
 def new_header(
@@ -154,10 +148,10 @@ def new_header(
         The bytes up to the first tensor; the place of each tensor in the file; the file's size.
         The same tensors and metadata always give the same bytes.
     """
-    header: dict[str, Any] = {"__metadata__": dict(sorted(metadata.items()))}
+    header: dict[str, object] = {"__metadata__": dict(sorted(metadata.items()))}
     starts, at = [], 0
     for name, dtype, shape in tensors:
-        size = math.prod(shape) * ITEM_SIZE[dtype]
+        size = math.prod(shape) * DTYPES[dtype].size
         header[name] = {"dtype": dtype, "shape": list(shape), "data_offsets": [at, at + size]}
         starts.append(at)
         at += size

@@ -8,17 +8,17 @@ import math
 from collections.abc import Callable
 from fractions import Fraction
 
-import loops
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from loops import encoded
 from numpy.typing import NDArray
+from support.kernels import loops
+from support.kernels.loops import encoded
 
-from pemlang.execute.elementwise import rounded
-from pemlang.tensorfiles.dtypes import DTYPES, decoded, stored_dtype
+from pemlang.execute import rounded
+from pemlang.tensorfiles import FLOATS, decoded, stored_dtype
 
 TORCH = {
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16,
@@ -53,8 +53,8 @@ def by_torch(bits: NDArray[np.generic], dtype: str) -> NDArray[np.float64]:
 @pytest.mark.parametrize("work", ["F32", "F64"])
 @pytest.mark.parametrize("dtype", NARROW)
 def test_all_bits_are_read_as_torch_reads_them(dtype: str, work: str, read: Read) -> None:
-    found = read(every(dtype), dtype, work)
-    np.testing.assert_array_equal(found.astype("f8"), by_torch(every(dtype), dtype))
+    numbers = read(every(dtype), dtype, work)
+    np.testing.assert_array_equal(numbers.astype("f8"), by_torch(every(dtype), dtype))
 
 
 @pytest.mark.parametrize("dtype", NARROW)
@@ -80,9 +80,9 @@ def near(dtype: str) -> NDArray[np.float32]:
 def test_float32_is_rounded_as_torch_rounds_it(dtype: str) -> None:
     numbers = near(dtype)
     wanted = torch.from_numpy(numbers).to(TORCH[dtype]).double().numpy()
-    found = decoded(encoded(numbers, dtype), dtype, "F64")
-    np.testing.assert_array_equal(found, wanted)
-    np.testing.assert_array_equal(np.signbit(found), np.signbit(wanted))
+    ours = decoded(encoded(numbers, dtype), dtype, "F64")
+    np.testing.assert_array_equal(ours, wanted)
+    np.testing.assert_array_equal(np.signbit(ours), np.signbit(wanted))
 
 
 @pytest.mark.parametrize("dtype", ["F32", *NARROW])
@@ -90,31 +90,35 @@ def test_float32_is_rounded_as_torch_rounds_it(dtype: str) -> None:
 @given(number=st.floats(allow_nan=False, allow_infinity=False, width=64), tie=st.booleans())
 def test_float64_is_rounded_once(dtype: str, number: float, tie: bool) -> None:
     """To the nearest number of the dtype; of two, to the even one."""
-    known = DTYPES[dtype]
+    layout = FLOATS[dtype]
     if tie:  # next to halfway between two numbers of the dtype, where two roundings would err
-        one = float(decoded(encoded(np.array([number]), dtype), dtype, "F64")[0])
-        if not math.isfinite(one) or one == 0:
+        near_by = rounded_to(dtype, number)
+        if not math.isfinite(near_by) or near_by == 0:
             return
-        _, exponent = math.frexp(one)
-        step = max(math.ldexp(1.0, exponent - known.bits), known.step)
-        number = math.nextafter(one + step / 2, one if number > 0 else math.inf)
-    if abs(number) > known.largest:
+        _, exponent = math.frexp(near_by)
+        step = max(math.ldexp(1.0, exponent - layout.bits), layout.step)
+        number = math.nextafter(near_by + step / 2, near_by if number > 0 else math.inf)
+    if abs(number) > layout.largest:
         return
     with np.errstate(over="ignore"):
-        found = float(decoded(encoded(np.array([number]), dtype), dtype, "F64")[0])
+        ours = rounded_to(dtype, number)
     _, exponent = math.frexp(number)
-    step = Fraction(max(math.ldexp(1.0, max(exponent - known.bits, -1074)), known.step))
+    step = Fraction(max(math.ldexp(1.0, max(exponent - layout.bits, -1074)), layout.step))
     wanted = round(Fraction(number) / step) * step  # halves go to the even one
-    assert Fraction(found) == wanted if math.isfinite(found) else abs(wanted) > known.largest
+    assert Fraction(ours) == wanted if math.isfinite(ours) else abs(wanted) > layout.largest
+
+
+def rounded_to(dtype: str, number: float) -> float:
+    return float(decoded(encoded(np.array([number]), dtype), dtype, "F64")[0])
 
 
 @pytest.mark.parametrize("work", ["f4", "f8"])
 @pytest.mark.parametrize("dtype", NARROW)
 def test_what_is_too_large_is_not_finite(dtype: str, work: str) -> None:
-    numbers = np.array([4.0, -4.0]).astype(work) * work_type(work)(DTYPES[dtype].largest / 2)
+    numbers = np.array([4.0, -4.0]).astype(work) * work_type(work)(FLOATS[dtype].largest / 2)
     with np.errstate(over="ignore"):
-        found = decoded(encoded(numbers, dtype), dtype, "F64")
-    assert not np.isfinite(found).any()
+        read = decoded(encoded(numbers, dtype), dtype, "F64")
+    assert not np.isfinite(read).any()
 
 
 def work_type(work: str) -> type[np.floating]:
@@ -130,6 +134,6 @@ def test_sizes_that_are_no_whole_vector(size: int) -> None:
     assert square == pytest.approx(np.sum(numbers**2))
 
 
-@pytest.mark.parametrize("dtype", list(DTYPES))
+@pytest.mark.parametrize("dtype", list(FLOATS))
 def test_no_numbers_at_all(dtype: str) -> None:
     assert decoded(encoded(np.empty(0, "f4"), dtype), dtype, "F32").shape == (0,)

@@ -6,35 +6,47 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import loops
 import numpy as np
 import pytest
 import torch
-from gpu_support import DEVICES, opened
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from loops import encoded
 from numpy.typing import NDArray
+from support.kernels import loops
+from support.kernels.gpu_support import DEVICES, opened
+from support.kernels.loops import Bits, encoded
 
-from pemlang.execute.cuda import Gpu
-from pemlang.execute.kernel_files import module_of
-from pemlang.kernels.interpret import interpret
-from pemlang.kernels.program import Builder, Piece, Program, Value, exact_dtypes, loaded, stored
-from pemlang.kernels.triton import MOST_TENSORS, runs_on_gpu, triton_source
-from pemlang.tensorfiles.dtypes import DTYPES, decoded, stored_dtype
+from pemlang.execute import Gpu, module_of
+from pemlang.kernels import (
+    MOST_TENSORS,
+    Abs,
+    Add,
+    Builder,
+    Div,
+    Equal,
+    KernelCall,
+    Less,
+    Mul,
+    Program,
+    Sign,
+    Sub,
+    Value,
+    meaning,
+    runs_on_gpu,
+    triton_source,
+)
+from pemlang.tensorfiles import FLOATS, decoded, stored_dtype
 
 # Numbers overflow on purpose, in the interpreter's NumPy too.
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
 
-Bits = NDArray[np.generic]
 GUARD = 5
 """Elements after the last that must not be touched."""
 
-FLOATS = st.sampled_from(sorted(DTYPES))
+STORED = st.sampled_from(sorted(FLOATS))
 SIZES = st.one_of(st.sampled_from([1, 2, 127, 129, 1025]), st.integers(1, 700))
 TORCH = {"F16": torch.float16, "BF16": torch.bfloat16, "F8_E5M2": torch.float8_e5m2,
          "F8_E4M3": torch.float8_e4m3fn}  # fmt: skip
@@ -48,39 +60,56 @@ class Results:
     exact: list[Bits]
 
 
-def on_device(gpu: Gpu, program: Program, inputs: Sequence[Bits], consts: Sequence[float],
+def loaded(program: Program) -> list[str]:
+    """The dtypes of the input slots."""
+    return [load.dtype for load in program.loads]
+
+
+def stored(program: Program) -> list[str]:
+    """The dtypes of the output slots."""
+    return [store.dtype for store in program.stores]
+
+
+def exact_dtypes(program: Program) -> list[str]:
+    """What the numbers of the output slots are in before they are rounded."""
+    return [store.exact_dtype for store in program.stores]
+
+
+def on_device(gpu: Gpu, program: Program, inputs: Sequence[Bits], constants: Sequence[float],
               size: int) -> Results:  # fmt: skip
     """One launch. Outputs are poisoned before, and what lies after them is held to that."""
 
-    def given_(array: Bits) -> torch.Tensor:
+    def sent(array: Bits) -> torch.Tensor:
         signed = array.view("<i2") if array.dtype == np.dtype("<u2") else array
         return torch.from_numpy(signed.copy()).to(gpu.name)
 
     def poisoned(dtype: str) -> torch.Tensor:
         poison = np.full((size + GUARD) * stored_dtype(dtype).itemsize, 0xAB, "u1")
-        return given_(poison.view(stored_dtype(dtype)))
+        return sent(poison.view(stored_dtype(dtype)))
 
     outs = [poisoned(dtype) for dtype in stored(program)]
     exacts = [poisoned(dtype) for dtype in exact_dtypes(program)]
-    numbers = [gpu.numbers(consts, dtype) for dtype in ("F32", "F64")]
+    numbers = [gpu.numbers(constants, dtype) for dtype in ("F32", "F64")]
     kernel: Any = module_of(program).kernel
     kernel[(-(-size // 256),)](
-        *map(given_, inputs), *outs, *exacts, *numbers, size, BLOCK=256, enable_fp_fusion=False
+        *map(sent, inputs), *outs, *exacts, *numbers, size, BLOCK=256, enable_fp_fusion=False
     )
-    found = Results([], [])
-    for dtype, tensor, to in chain(
-        ((d, t, found.bits) for d, t in zip(stored(program), outs, strict=True)),
-        ((d, t, found.exact) for d, t in zip(exact_dtypes(program), exacts, strict=True)),
-    ):
-        array = tensor.cpu().numpy().view(stored_dtype(dtype))
-        assert (array[size:].view("u1") == 0xAB).all()
-        to.append(array[:size])
-    return found
+    return Results(
+        [_written(t, d, size) for d, t in zip(stored(program), outs, strict=True)],
+        [_written(t, d, size) for d, t in zip(exact_dtypes(program), exacts, strict=True)],
+    )
 
 
-def on_cpu(program: Program, inputs: Sequence[Bits], consts: Sequence[float]) -> Results:
+def _written(tensor: torch.Tensor, dtype: str, size: int) -> Bits:
+    """What a launch wrote, and that it wrote no more."""
+    array = tensor.cpu().numpy().view(stored_dtype(dtype))
+    assert (array[size:].view("u1") == 0xAB).all()
+    return array[:size]
+
+
+def on_cpu(program: Program, inputs: Sequence[Bits], constants: Sequence[float]) -> Results:
     """The same from a CPU's loop."""
-    return Results(*loops.run(program, consts, inputs))
+    return Results(*loops.run(program, constants, inputs))
 
 
 def assert_same(program: Program, one: Results, other: Results) -> None:
@@ -97,11 +126,11 @@ def assert_same(program: Program, one: Results, other: Results) -> None:
 # --- drawn programs --------------------------------------------------------------------------
 
 SMALL = (-2.0, -1.0, -0.5, 0.5, 2.0, 3.0)
-BINARY = ("add", "sub", "mul", "div")
+BINARY = (Add, Sub, Mul, Div)
 
 
 @st.composite
-def programs(draw: st.DrawFn, whole: bool) -> Piece:
+def programs(draw: st.DrawFn, whole: bool) -> KernelCall:
     """A program over one to three inputs.
 
     Args:
@@ -110,7 +139,7 @@ def programs(draw: st.DrawFn, whole: bool) -> Piece:
     """
     b = Builder()
     numbers = st.sampled_from(SMALL) if whole else st.floats(-3, 3)
-    loads = [b.load(n, draw(FLOATS), ()) for n in range(draw(st.integers(1, 3)))]
+    loads = [b.load(n, draw(STORED), ()) for n in range(draw(st.integers(1, 3)))]
     values = [b.cast(load, draw(st.sampled_from([w for w in ("F32", "F64")
               if w == "F64" or load.dtype != "F64"]))) for load in loads]  # fmt: skip
     first = list(values)
@@ -121,27 +150,27 @@ def programs(draw: st.DrawFn, whole: bool) -> Piece:
         values.append(step(b, draw, pick, first, numbers, whole))
     for out in range(draw(st.integers(1, 3))):
         around = draw(st.sampled_from([0.0, 0.0, 1.0]))
-        b.store(draw(st.sampled_from(values)), out, draw(FLOATS), around)
+        b.store(draw(st.sampled_from(values)), out, draw(STORED), around)
     b.store(_all_of(b, values), 3, "F64")
-    [piece] = b.pieces()
-    return piece
+    [call] = b.calls()
+    return call
 
 
 def _all_of(b: Builder, values: Sequence[Value]) -> Value:
     """The sum of all values, so that a program is of one part and no step is for nothing."""
     total = values[0]
     for value in values[1:]:
-        total = b.binary("add", total, value)
+        total = b.binary(Add, total, value)
     return total
 
 
 def _arithmetic(b: Builder, draw: Any, pick: Any, first: Any, numbers: Any, whole: bool) -> Value:
-    op = draw(st.sampled_from(BINARY[:2] if whole else BINARY))
-    return b.binary(op, pick(), pick())
+    kind = draw(st.sampled_from(BINARY[:2] if whole else BINARY))
+    return b.binary(kind, pick(), pick())
 
 
 def _product(b: Builder, draw: Any, pick: Any, first: Any, numbers: Any, whole: bool) -> Value:
-    return b.binary("mul", *(draw(st.sampled_from(first)) for _ in range(2)))
+    return b.binary(Mul, *(draw(st.sampled_from(first)) for _ in range(2)))
 
 
 def _scaled(b: Builder, draw: Any, pick: Any, first: Any, numbers: Any, whole: bool) -> Value:
@@ -149,18 +178,18 @@ def _scaled(b: Builder, draw: Any, pick: Any, first: Any, numbers: Any, whole: b
 
 
 def _unary(b: Builder, draw: Any, pick: Any, first: Any, numbers: Any, whole: bool) -> Value:
-    return b.unary(draw(st.sampled_from(["sign", "abs"])), pick())
+    return b.unary(draw(st.sampled_from([Sign, Abs])), pick())
 
 
 def _chosen(b: Builder, draw: Any, pick: Any, first: Any, numbers: Any, whole: bool) -> Value:
-    where = b.compare(draw(st.sampled_from(["less", "equal"])), pick(), pick())
+    where = b.compare(draw(st.sampled_from([Less, Equal])), pick(), pick())
     return b.select(
         where, pick(), b.const(draw(numbers), draw(st.sampled_from(["F32", "F64"])), ())
     )
 
 
 def _truth(b: Builder, draw: Any, pick: Any, first: Any, numbers: Any, whole: bool) -> Value:
-    return b.cast(b.compare("less", pick(), pick()), "F32")
+    return b.cast(b.compare(Less, pick(), pick()), "F32")
 
 
 STEPS = [_arithmetic, _product, _scaled, _unary, _chosen, _truth]
@@ -168,23 +197,23 @@ STEPS = [_arithmetic, _product, _scaled, _unary, _chosen, _truth]
 
 def drawn_inputs(program: Program, size: int, seed: int, whole: bool) -> list[Bits]:
     rng = np.random.default_rng(seed)
-    found = []
+    inputs = []
     for dtype in loaded(program):
         numbers = rng.integers(-4, 5, size).astype("f8")
         if not whole:
             numbers *= rng.normal(size=size) * 2.0 ** rng.integers(-12, 5, size)
-        found.append(encoded(numbers, dtype))
-    return found
+        inputs.append(encoded(numbers, dtype))
+    return inputs
 
 
 @pytest.mark.parametrize("device", DEVICES)
 def test_drawn_programs_give_the_bits_of_the_cpu(device: str) -> None:
     @settings(max_examples=200, deadline=None)
     @given(programs(whole=False), SIZES, st.integers(0, 1 << 30))
-    def check(piece: Piece, size: int, seed: int) -> None:
-        inputs = drawn_inputs(piece.program, size, seed, whole=False)
-        ours = on_device(gpu, piece.program, inputs, piece.consts, size)
-        assert_same(piece.program, ours, on_cpu(piece.program, inputs, piece.consts))
+    def check(call: KernelCall, size: int, seed: int) -> None:
+        inputs = drawn_inputs(call.program, size, seed, whole=False)
+        ours = on_device(gpu, call.program, inputs, call.constants, size)
+        assert_same(call.program, ours, on_cpu(call.program, inputs, call.constants))
 
     with opened(device) as gpu:
         check()
@@ -196,17 +225,18 @@ def test_drawn_programs_mean_what_the_interpreter_says(device: str) -> None:
 
     @settings(max_examples=200, deadline=None)
     @given(programs(whole=True), SIZES, st.integers(0, 1 << 30))
-    def check(piece: Piece, size: int, seed: int) -> None:
-        program = piece.program
+    def check(call: KernelCall, size: int, seed: int) -> None:
+        program = call.program
         inputs = drawn_inputs(program, size, seed, whole=True)
-        ours = on_device(gpu, program, inputs, piece.consts, size)
+        ours = on_device(gpu, program, inputs, call.constants, size)
         wide = [decoded(x, dtype, "F64") for x, dtype in zip(inputs, loaded(program), strict=True)]
         for dtype, bits, meant in zip(
-            stored(program), ours.bits, interpret(program, wide, piece.consts), strict=True
+            stored(program), ours.bits, meaning(program, wide, call.constants), strict=True
         ):
-            said = encoded(np.broadcast_to(meant, size) + 0.0, dtype)
+            wanted = encoded(np.broadcast_to(meant, size) + 0.0, dtype)
             # Zeros have one sign only in what is meant.
-            assert np.array_equal(*(decoded(x, dtype, "F64") for x in (bits, said)), equal_nan=True)
+            numbers = [decoded(x, dtype, "F64") for x in (bits, wanted)]
+            assert np.array_equal(*numbers, equal_nan=True)
 
     with opened(device) as gpu:
         check()
@@ -215,36 +245,35 @@ def test_drawn_programs_mean_what_the_interpreter_says(device: str) -> None:
 # --- dtypes ----------------------------------------------------------------------------------
 
 
-def rounding_of(source: str, dtype: str) -> Piece:
+def rounding_of(source: str, dtype: str) -> Program:
     b = Builder()
     b.store(b.load("x", source, ()), "y", dtype)
-    [piece] = b.pieces()
-    return piece
+    [call] = b.calls()
+    return call.program
 
 
 @pytest.mark.parametrize("device", DEVICES)
 @pytest.mark.parametrize("dtype", sorted(TORCH))
 def test_every_code_is_read_as_torch_reads_it(device: str, dtype: str) -> None:
-    stored_as = stored_dtype(dtype)
-    codes = np.arange(256**stored_as.itemsize).astype(f"<u{stored_as.itemsize}").view(stored_as)
-    raw = torch.from_numpy(codes.view(f"<i{stored_as.itemsize}").copy())
+    as_stored = stored_dtype(dtype)
+    codes = np.arange(256**as_stored.itemsize).astype(f"<u{as_stored.itemsize}").view(as_stored)
+    raw = torch.from_numpy(codes.view(f"<i{as_stored.itemsize}").copy())
     with opened(device) as gpu:
-        [found] = on_device(gpu, rounding_of(dtype, "F32").program, [codes], [], codes.size).bits
-    assert np.array_equal(found, raw.view(TORCH[dtype]).float().numpy(), equal_nan=True)
+        [read] = on_device(gpu, rounding_of(dtype, "F32"), [codes], [], codes.size).bits
+    assert np.array_equal(read, raw.view(TORCH[dtype]).float().numpy(), equal_nan=True)
 
 
 def hard_numbers(dtype: str) -> NDArray[np.float64]:
     """All numbers of a dtype up to 16 bits, halfway points, and what is just beside those."""
-    known = DTYPES[dtype]
-    count = 1 << (8 * known.stored.itemsize - 1)
-    every = decoded(np.arange(count).astype(known.stored.str.replace("f", "u")).view(known.stored),
-                    dtype, "F64")  # fmt: skip
+    as_stored = stored_dtype(dtype)
+    codes = np.arange(1 << (8 * as_stored.itemsize - 1)).astype(as_stored.str.replace("f", "u"))
+    every = decoded(codes.view(as_stored), dtype, "F64")
     every = every[np.isfinite(every)]
     halves = (every[:-1] + every[1:]) / 2
     beside = [halves * (1 + step) for step in (2.0**-52, -(2.0**-52), 2.0**-30, -(2.0**-23))]
-    top = known.largest * np.array([1 + 2.0**-12, 1.03, 1.07, 2, 1e30])
-    found = np.concatenate([every, halves, *beside, top, [1e-300, 5e-324, 2.0**-149]])
-    return np.concatenate([found, -found])
+    top = FLOATS[dtype].largest * np.array([1 + 2.0**-12, 1.03, 1.07, 2, 1e30])
+    positive = np.concatenate([every, halves, *beside, top, [1e-300, 5e-324, 2.0**-149]])
+    return np.concatenate([positive, -positive])
 
 
 @pytest.mark.parametrize("device", DEVICES)
@@ -254,36 +283,36 @@ def test_hard_numbers_are_rounded_once_to_even(device: str, work: str, dtype: st
     numbers = hard_numbers("F16" if dtype == "F32" else dtype)
     if dtype == "F32":
         numbers = np.concatenate([numbers * (1 + 2.0**-24), numbers * (1 + 3 * 2.0**-25)])
-    given_ = numbers.astype(stored_dtype(work))
-    piece = rounding_of(work, dtype)
+    numbers = numbers.astype(stored_dtype(work))
+    program = rounding_of(work, dtype)
     with opened(device) as gpu:
-        [found] = on_device(gpu, piece.program, [given_], [], given_.size).bits
-    [meant] = on_cpu(piece.program, [given_], []).bits
-    finite = np.isfinite(given_)
-    assert np.array_equal(found[finite], meant[finite])
+        [ours] = on_device(gpu, program, [numbers], [], numbers.size).bits
+    [wanted] = on_cpu(program, [numbers], []).bits
+    finite = np.isfinite(numbers)
+    assert np.array_equal(ours[finite], wanted[finite])
 
 
 # --- text ------------------------------------------------------------------------------------
 
 
-def everything() -> Piece:
+def everything() -> Program:
     """A program with every step in both precisions, and every dtype on both sides."""
     b = Builder()
     values = [
-        b.cast(b.load(dtype, dtype, ()), "F64" if dtype == "F64" else "F32") for dtype in DTYPES
+        b.cast(b.load(dtype, dtype, ()), "F64" if dtype == "F64" else "F32") for dtype in FLOATS
     ]
     for value, other in (values[1:3], [b.cast(values[3], "F64"), values[0]]):
-        where = b.compare("less", value, b.unary("abs", b.binary("div", value, other)))
-        same = b.compare("equal", b.fma(value, 0.3, other), b.binary("mul", value, other))
-        chosen = b.select(where, b.scale(value, 0.7), b.unary("sign", other))
-        last = b.select(same, b.binary("sub", chosen, b.const(0.1, other.dtype, ())), other)
+        where = b.compare(Less, value, b.unary(Abs, b.binary(Div, value, other)))
+        same = b.compare(Equal, b.fma(value, 0.3, other), b.binary(Mul, value, other))
+        chosen = b.select(where, b.scale(value, 0.7), b.unary(Sign, other))
+        last = b.select(same, b.binary(Sub, chosen, b.const(0.1, other.dtype, ())), other)
         values.append(last)
     total = _all_of(b, values)
     for value in (values[-2], total):
-        for dtype in DTYPES:
+        for dtype in FLOATS:
             b.store(value, (value, dtype), dtype, 1.0)
-    [piece] = b.pieces()
-    return piece
+    [call] = b.calls()
+    return call.program
 
 
 @pytest.mark.parametrize("architecture", [75, 80, 90])
@@ -298,7 +327,7 @@ def test_kernels_compile_for_gpus_and_round_as_a_cpu_does(
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
 
-    program = everything().program
+    program = everything()
     named = {"F64": "*fp64", "F32": "*fp32", "F16": "*fp16", "BF16": "*i16"}
     signature = {f"in{n}": named.get(d, "*u8") for n, d in enumerate(loaded(program))}
     signature |= {f"out{n}": named.get(d, "*u8") for n, d in enumerate(stored(program))}
@@ -316,32 +345,32 @@ def test_kernels_compile_for_gpus_and_round_as_a_cpu_does(
 
 
 def test_the_text_is_of_the_program_and_of_no_number() -> None:
-    def merged(weight: float) -> Piece:
+    def merged(weight: float) -> Program:
         b = Builder()
         one, two = (b.cast(b.load(name, "BF16", ()), "F32") for name in "ab")
         b.store(b.fma(two, weight, b.scale(one, 0.5)), "out", "BF16")
-        [piece] = b.pieces()
-        return piece
+        [call] = b.calls()
+        return call.program
 
-    text = triton_source(merged(0.25).program)
-    assert text == triton_source(merged(0.125).program)
+    text = triton_source(merged(0.25))
+    assert text == triton_source(merged(0.125))
     assert "v5 = v2 + c1_f32 * v4\n" in text
     assert text.count("@triton.jit") == 3  # the kernel, and how to read and to write bf16
     compile(text, "kernel", "exec")
 
 
 def test_what_has_no_kernel_stays_on_the_cpu() -> None:
-    def piece_of(make: Any) -> Program:
+    def program_of(make: Any) -> Program:
         b = Builder()
         b.store(make(b, b.load("x", "F32", (3, 3))), "y", "F32")
-        [piece] = b.pieces()
-        return piece.program
+        [call] = b.calls()
+        return call.program
 
-    assert runs_on_gpu(piece_of(lambda b, x: b.scale(x, 2.0)))
-    assert not runs_on_gpu(piece_of(lambda b, x: b.binary("div", x, b.reduce("max", x))))
-    assert not runs_on_gpu(piece_of(lambda b, x: b.matmul(x, x)))
+    assert runs_on_gpu(program_of(lambda b, x: b.scale(x, 2.0)))
+    assert not runs_on_gpu(program_of(lambda b, x: b.binary(Div, x, b.reduce("max", x))))
+    assert not runs_on_gpu(program_of(lambda b, x: b.concat([x, x], 0)))
 
     def many(b: Builder, x: Value) -> Value:
         return _all_of(b, [x, *(b.load(n, "F32", (3, 3)) for n in range(MOST_TENSORS))])
 
-    assert not runs_on_gpu(piece_of(many))
+    assert not runs_on_gpu(program_of(many))

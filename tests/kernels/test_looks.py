@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from loops import encoded
 from numpy.typing import NDArray
+from support.kernels.loops import encoded
 
-from pemlang.diagnostics import Fault
-from pemlang.kernels.rounding import WORTH_SAYING, NotFinite, Seen, look
-from pemlang.tensorfiles.dtypes import DTYPES, decoded
+from pemlang.failures import TooLarge, TooSmall
+from pemlang.kernels import WORTH_SAYING, ResultNotFinite, Seen, look
+from pemlang.pipeline import fault_of
+from pemlang.tensorfiles import FLOATS, decoded
 
 DRAWN = settings(deadline=None, max_examples=300)
 
@@ -24,7 +25,7 @@ def seen(numbers: NDArray[np.floating], dtype: str, around: float = 0.0) -> Seen
 
 @DRAWN
 @given(
-    st.sampled_from(list(DTYPES)),
+    st.sampled_from(list(FLOATS)),
     st.sampled_from(["f4", "f8"]),
     st.integers(-48, 40),
     st.integers(0, 6),
@@ -42,61 +43,64 @@ def test_what_is_certain_is_true(
     with np.errstate(all="ignore"):
         read = decoded(encoded(numbers, dtype), dtype, "F64").astype("f8")
     try:
-        found = seen(numbers, dtype)
-    except (Fault, NotFinite):
+        told = seen(numbers, dtype)
+    except (TooLarge, ResultNotFinite):
         assert not np.isfinite(read).all() or not np.isfinite(wide).all()
         return
     assert np.isfinite(read).all()
     with np.errstate(all="ignore"):
         lost, norm = float(np.sum((read - wide) ** 2)), float(np.sum(wide**2))
-    if found.rounding.lost:
-        assert found.rounding.lost == pytest.approx(lost, rel=1e-6)
+    if told.rounding.lost:
+        assert told.rounding.lost == pytest.approx(lost, rel=1e-6)
     elif norm > 1e-300:
         assert lost <= WORTH_SAYING**2 * norm
-    assert found.rounding.kept == bool(read.any())
+    assert told.rounding.kept == bool(read.any())
     if norm > 1e-30:
-        assert found.rounding.norm == pytest.approx(norm, rel=1e-3)
-    tiny = np.abs(read).max() < 16 * DTYPES[dtype].step and numbers.any()
-    assert (found.size.fault(dtype) is not None) == bool(tiny)
+        assert told.rounding.norm == pytest.approx(norm, rel=1e-3)
+    tiny = np.abs(read).max() < 16 * FLOATS[dtype].step and numbers.any()
+    assert (told.size.failure(dtype) is not None) == bool(tiny)
 
 
-@pytest.mark.parametrize("dtype", list(DTYPES))
+@pytest.mark.parametrize("dtype", list(FLOATS))
 @pytest.mark.parametrize("work", ["f4", "f8"])
 @pytest.mark.parametrize("wrong", [np.nan, np.inf, -np.inf])
 def test_one_number_that_is_not_finite_is_found(dtype: str, work: str, wrong: float) -> None:
     for place in (0, 500, 999):
         numbers = np.ones(1000, work)
         numbers[place] = wrong
-        with pytest.raises(NotFinite):
+        with pytest.raises(ResultNotFinite):
             seen(numbers, dtype)
 
 
 @pytest.mark.parametrize("dtype", ["F16", "BF16", "F8_E4M3", "F8_E5M2"])
 def test_one_number_too_large_is_found(dtype: str) -> None:
     numbers = np.ones(1000, "f8")
-    numbers[500] = DTYPES[dtype].largest * 1.5
-    with pytest.raises(Fault) as told:
+    numbers[500] = FLOATS[dtype].largest * 1.5
+    with pytest.raises(TooLarge) as wrong:
         seen(numbers, dtype)
-    assert told.value.code == "PEM0503"
+    assert wrong.value.dtype == dtype
+    assert fault_of(wrong.value).code == "PEM0503"
 
 
 @pytest.mark.parametrize("dtype", ["BF16", "F8_E4M3"])
 def test_gains_are_judged_by_what_they_change(dtype: str) -> None:
     """l = 1.001 is 1 in bf16: next to nothing of l, and all of l − 1."""
-    found = seen(np.full(10, 0.001), dtype, around=1.0)
-    assert found.rounding.share == pytest.approx(1.0)
-    assert not found.rounding.kept
+    gains = seen(np.full(10, 0.001), dtype, around=1.0)
+    assert gains.rounding.share == pytest.approx(1.0)
+    assert not gains.rounding.kept
 
 
 def test_zeros_are_zeros() -> None:
-    found = seen(np.zeros(10, "f4"), "BF16")
-    assert not found.rounding.kept
-    assert found.size.fault("BF16") is None
+    zeros = seen(np.zeros(10, "f4"), "BF16")
+    assert not zeros.rounding.kept
+    assert zeros.size.failure("BF16") is None
 
 
 def test_parts_of_a_tensor_are_put_together() -> None:
     """A tensor of which one part is large enough has not lost its digits."""
     tiny, fine = seen(np.full(8, 2.0**-24, "f4"), "F16"), seen(np.ones(8, "f4"), "F16")
-    assert tiny.size.fault("F16") is not None
+    failure = tiny.size.failure("F16")
+    assert isinstance(failure, TooSmall)
+    assert fault_of(failure).code == "PEM0503"
     tiny.size.add(fine.size)
-    assert tiny.size.fault("F16") is None
+    assert tiny.size.failure("F16") is None

@@ -2,25 +2,30 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from collections.abc import Hashable
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from support.kernels.loops import StoredTensors
 
-from pemlang.execute.matrices import bytes_at_work, execute
-from pemlang.kernels.interpret import interpret
-from pemlang.kernels.lowrank import (
+from pemlang.execute import bytes_at_work, run_call
+from pemlang.kernels import (
     MAX_CONDITION,
-    Arrays,
+    Builder,
+    KernelCall,
+    LowRank,
     inner,
+    meaning,
     norm,
     overlap,
     singular_values,
     triangle,
     truncate,
 )
-from pemlang.kernels.program import Builder
 
 Matrix = NDArray[np.float64]
 
@@ -30,17 +35,16 @@ def tall(rows: int, columns: int, condition: float, seed: int = 0) -> Matrix:
     random = np.random.default_rng(seed)
     u, _ = np.linalg.qr(random.standard_normal((rows, columns)))
     v, _ = np.linalg.qr(random.standard_normal((columns, columns)))
-    found: Matrix = u * np.geomspace(1, 1 / condition, columns) @ v.T
-    return found
+    return np.asarray(u * np.geomspace(1, 1 / condition, columns) @ v.T)
 
 
 @pytest.mark.parametrize("condition", [1, 1e2, 1e3, 1e5, 1e8, 1e12])
 def test_q_and_r_are_a_decomposition(condition: float) -> None:
     x = tall(60, 8, condition)
-    found = triangle(x)
-    assert (found.q is None) == (condition < MAX_CONDITION)
-    q = found.times(np.eye(8))
-    np.testing.assert_allclose(q @ found.r, x, atol=1e-12)
+    qr = triangle(x)
+    assert (qr.q is None) == (condition < MAX_CONDITION)
+    q = qr.times(np.eye(8))
+    np.testing.assert_allclose(q @ qr.r, x, atol=1e-12)
     # Cholesky loses ε·κ² of the orthogonality: 2·10⁻⁸ at the switch.
     np.testing.assert_allclose(q.T @ q, np.eye(8), atol=1e-7)
 
@@ -61,19 +65,19 @@ def test_q_and_r_are_a_decomposition(condition: float) -> None:
 )
 def test_which_way_it_goes(x: Matrix, by_gram: bool) -> None:
     with np.errstate(over="ignore"):
-        found = triangle(x)
-    assert (found.q is None) == by_gram
+        qr = triangle(x)
+    assert (qr.q is None) == by_gram
     size = min(x.shape)
-    q = found.times(np.eye(found.r.shape[0]))
+    q = qr.times(np.eye(qr.r.shape[0]))
     np.testing.assert_allclose(q.T @ q, np.eye(size), atol=1e-10)
-    np.testing.assert_allclose(q @ found.r, x, rtol=1e-9, atol=1e-12 * np.abs(x).max(initial=0))
+    np.testing.assert_allclose(q @ qr.r, x, rtol=1e-9, atol=1e-12 * np.abs(x).max(initial=0))
 
 
 @pytest.mark.parametrize("b_condition", [1, 1e3, 1e6, 1e12])
 @pytest.mark.parametrize("a_condition", [1, 1e3, 1e6, 1e12])
 def test_truncation_is_the_best_on_both_sides(a_condition: float, b_condition: float) -> None:
     a, b = tall(50, 12, a_condition, 1).T, tall(40, 12, b_condition, 2)
-    part = Arrays(a, b, 2.0)
+    part = LowRank(a, b, 2.0)
     dense = 2.0 * b @ a
     values = np.linalg.svd(dense, compute_uv=False)
     new_a, new_b, (lost, whole) = truncate(part, 5)
@@ -87,7 +91,7 @@ def test_truncation_is_the_best_on_both_sides(a_condition: float, b_condition: f
 
 
 def test_the_two_sides_agree(monkeypatch: pytest.MonkeyPatch) -> None:
-    part = Arrays(tall(50, 12, 50, 1).T, tall(40, 12, 50, 2), 0.5)
+    part = LowRank(tall(50, 12, 50, 1).T, tall(40, 12, 50, 2), 0.5)
     by_gram = truncate(part, 5)
     monkeypatch.setattr("pemlang.kernels.lowrank.MAX_CONDITION", 0.0)
     by_qr = truncate(part, 5)
@@ -101,7 +105,7 @@ def test_terms_that_cancel() -> None:
     a, b = random.standard_normal((4, 30)), random.standard_normal((20, 4))
     rest = 1e-4 * random.standard_normal((20, 4))
     other = random.standard_normal((4, 30))
-    part = Arrays(np.vstack([a, a, other]), np.hstack([b, -b, rest]), 1.0)
+    part = LowRank(np.vstack([a, a, other]), np.hstack([b, -b, rest]), 1.0)
     new_a, new_b, _ = truncate(part, 4)
     np.testing.assert_allclose(new_b @ new_a, rest @ other, atol=1e-12)
 
@@ -111,25 +115,24 @@ def test_terms_that_cancel() -> None:
 def test_inner_products_and_overlaps_are_the_dense_ones(one: int, other: int, seed: int) -> None:
     random = np.random.default_rng(seed)
     parts = [
-        Arrays(random.standard_normal((r, 9)), random.standard_normal((7, r)), 1.5)
+        LowRank(random.standard_normal((r, 9)), random.standard_normal((7, r)), 1.5)
         for r in (one, other)
     ]
-    dense = [1.5 * part.out @ part.a for part in parts]
+    dense = [1.5 * part.b @ part.a for part in parts]
     assert inner(*parts) == pytest.approx(float(np.sum(dense[0] * dense[1])), abs=1e-9)
     bases = [np.linalg.qr(part.a.T)[0] for part in parts]
     shared = np.linalg.norm(bases[0].T @ bases[1]) ** 2 / min(one, other)
-    assert overlap(*parts) == pytest.approx(float(shared), abs=1e-9)
+    assert overlap(*(part.a for part in parts)) == pytest.approx(float(shared), abs=1e-9)
 
 
 def test_overlap_of_rows_that_depend_on_each_other() -> None:
     rows = np.eye(4)
-    one = Arrays(np.vstack([rows[:2], rows[:2]]), np.ones((3, 4)))
-    other = Arrays(rows[1:3], np.ones((3, 2)))
-    assert overlap(one, other) == pytest.approx(0.5)
-    assert overlap(Arrays(np.zeros((2, 4)), np.ones((3, 2))), other) == 0
+    assert overlap(np.vstack([rows[:2], rows[:2]]), rows[1:3]) == pytest.approx(0.5)
+    assert overlap(np.zeros((2, 4)), rows[1:3]) == 0
 
 
-def sum_of_three(rank: int, out: int, in_: int, cut: int) -> Builder:
+def sum_of_three(rank: int, out: int, in_: int, cut: int) -> KernelCall:
+    """The best approximation of the sum of three LoRAs; inputs are (number, factor)."""
     builder = Builder()
     loads = [
         (
@@ -144,53 +147,55 @@ def sum_of_three(rank: int, out: int, in_: int, cut: int) -> Builder:
     builder.store(new_a, "a", "F32")
     builder.store(new_b, "b", "F32")
     builder.report(cost, "cost")
-    return builder
+    [call] = builder.calls()
+    return call
+
+
+def shapes_of(call: KernelCall) -> dict[Hashable, tuple[int, ...]]:
+    """The shape of each input."""
+    return {call.inputs[load.input]: load.shape for load in call.program.loads}
 
 
 @pytest.mark.parametrize(("out", "in_"), [(9, 13), (13, 9), (6, 6)])
 def test_a_program_of_matrices_is_the_interpreter(out: int, in_: int) -> None:
-    [piece] = sum_of_three(2, out, in_, 3).pieces()
+    call = sum_of_three(2, out, in_, 3)
     random = np.random.default_rng(3)
-    shapes = [i.shape for i in piece.program.instrs if i.op == "load"]
-    slots = [int(i.attrs[0][2:]) for i in piece.program.instrs if i.op == "load"]
-    dense = dict(zip(slots, (random.integers(-8, 9, s) / 4 for s in shapes), strict=True))
-    stored = {n: ((x.astype("<f4").view("<u4") >> 16).astype("<u2")) for n, x in dense.items()}
-    found = execute(piece.program, lambda slot, *_: stored[slot], piece.consts)
-    wanted = interpret(piece.program, [dense[n] for n in sorted(dense)], piece.consts)
-    kinds = dict(zip(piece.outputs, wanted, strict=True))
-    got = {sink: found[n] for n, sink in enumerate(piece.outputs)}
-    np.testing.assert_allclose(got["cost"], kinds["cost"], atol=1e-10)
-    for sink in "ab":
-        np.testing.assert_allclose(got[sink], kinds[sink], atol=1e-8)
+    dense = {name: random.integers(-8, 9, shape) / 4 for name, shape in shapes_of(call).items()}
+    bf16 = {name: (x.astype("<f4").view("<u4") >> 16).astype("<u2") for name, x in dense.items()}
+    computed = run_call(call, StoredTensors(bf16))
+    wanted = meaning(call.program, [dense[name] for name in call.inputs], call.constants)
+    assert set(call.outputs) == {"a", "b", "cost"}
+    for slot, sink in enumerate(call.outputs):
+        tolerance = 1e-10 if sink == "cost" else 1e-8
+        np.testing.assert_allclose(computed[slot], wanted[slot], atol=tolerance)
 
 
-def test_padding_and_products() -> None:
+def test_padding_and_the_norm_of_a_product() -> None:
     builder = Builder()
     x, y = builder.load("x", "F64", (2, 3)), builder.load("y", "F64", (3, 4))
-    builder.store(builder.matmul(builder.pad(x, 0, 5), y), "xy", "F64")
-    builder.report(builder.whole(y, builder.pad(x, 0, 5), 0.5), "whole")
-    [piece] = builder.pieces()
+    padded = builder.pad(x, 0, 5)
+    builder.store(padded, "padded", "F64")
+    builder.report(builder.whole(y, padded, 0.5), "whole")
+    [call] = builder.calls()
     random = np.random.default_rng(0)
-    given = {"x": random.standard_normal((2, 3)), "y": random.standard_normal((3, 4))}
-    dense = [given[str(what)] for what in piece.inputs]
-    found = execute(piece.program, lambda slot, *_: dense[slot], piece.consts)
-    for slot, wanted in enumerate(interpret(piece.program, dense, piece.consts)):
-        np.testing.assert_allclose(found[slot], wanted, atol=1e-12)
+    dense = {"x": random.standard_normal((2, 3)), "y": random.standard_normal((3, 4))}
+    computed = run_call(call, StoredTensors(dense))
+    wanted = meaning(call.program, [dense[name] for name in call.inputs], call.constants)
+    assert len(computed) == len(wanted) == 2
+    for slot, array in enumerate(wanted):
+        np.testing.assert_allclose(computed[slot], array, atol=1e-12)
 
 
 def test_the_memory_of_a_site_is_known_beforehand() -> None:
-    import tracemalloc
-
-    [piece] = sum_of_three(16, 2000, 1500, 16).pieces()
-    stored = {
-        int(i.attrs[0][2:]): np.full(i.shape, 0x3C00, "<u2") for i in piece.program.instrs
-        if i.op == "load"
-    }  # fmt: skip
+    call = sum_of_three(16, 2000, 1500, 16)
     random = np.random.default_rng(0)
-    stored = {n: bits + random.integers(0, 200, bits.shape, "<u2") for n, bits in stored.items()}
-    execute(piece.program, lambda slot, *_: stored[slot], piece.consts)
+    stored = StoredTensors({
+        name: np.full(shape, 0x3C00, "<u2") + random.integers(0, 200, shape, "<u2")
+        for name, shape in shapes_of(call).items()
+    })  # fmt: skip
+    run_call(call, stored)
     tracemalloc.start()
-    execute(piece.program, lambda slot, *_: stored[slot].copy(), piece.consts)
+    run_call(call, stored)
     _, most = tracemalloc.get_traced_memory()
     tracemalloc.stop()
-    assert most <= bytes_at_work(piece.program) <= 4 * most
+    assert most <= bytes_at_work(call.program) <= 4 * most

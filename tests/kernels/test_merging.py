@@ -9,11 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from support import build, delta, lora
+from support import build, delta, lora, recipe
 
-from pemlang.kernels import fields, sketch
-from pemlang.kernels.fields import drawn, kth_largest, products_field
-from pemlang.kernels.sketch import TOLERANCE, truncated_svd
+import pemlang
+from pemlang.kernels import TOLERANCE, drawn, kth_largest, products_field, truncated_svd
 
 Dense = NDArray[np.floating]
 
@@ -49,9 +48,9 @@ KNOWN = [3922093189, 3082435850, 596248487]
 
 
 def test_draws_are_even_and_apart() -> None:
-    one, other = (drawn((seed, 0), 0, 1 << 16) / 2**32 for seed in (1, 2))
-    assert abs(one.mean() - 0.5) < 0.01
-    assert abs(np.corrcoef(one, other)[0, 1]) < 0.02
+    first, second = (drawn((seed, 0), 0, 1 << 16) / 2**32 for seed in (1, 2))
+    assert abs(first.mean() - 0.5) < 0.01
+    assert abs(np.corrcoef(first, second)[0, 1]) < 0.02
 
 
 def test_tiles_change_no_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -61,13 +60,15 @@ def test_tiles_change_no_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     text = "".join(f'adapter {n} = "{n}"\n' for n in "ab")
     for i, call in enumerate(["ties([a, b], density=0.3", "dare_ties([a, b], density=0.3, seed=1"]):
         text += f'save {call}) to "o{i}" with dtype=f32\n'
-    whole = [delta(one.path)["layers.0.q"] for one in build(tmp_path, text).outputs]
-    monkeypatch.setattr(fields, "TILE", 3200)
-    parts = [delta(one.path)["layers.0.q"] for one in build(tmp_path, text).outputs]
-    for one, other in zip(whole, parts, strict=True):
+    path = recipe(tmp_path, text)
+    whole = [delta(built.path)["layers.0.q"] for built in pemlang.load(path).build().outputs]
+    monkeypatch.setattr("pemlang.kernels.fields.TILE", 3200)
+    again = pemlang.load(path).build(tmp_path / "tiled").outputs
+    parts = [delta(built.path)["layers.0.q"] for built in again]
+    for at_once, tiled in zip(whole, parts, strict=True):
         # The products of a tile may round in another order; what is kept is the same.
-        assert ((one == 0) == (other == 0)).mean() > 0.999
-        assert np.allclose(one, other, atol=1e-4)
+        assert ((at_once == 0) == (tiled == 0)).mean() > 0.999
+        assert np.allclose(at_once, tiled, atol=1e-4)
 
 
 def spectrum(shape: tuple[int, int], values: Dense) -> Dense:
@@ -97,7 +98,7 @@ def test_a_randomised_decomposition_is_as_good_as_it_says(kind: str, dtype: str)
 
 
 def test_what_does_not_settle_is_decomposed_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sketch, "ROUNDS", 1)
+    monkeypatch.setattr("pemlang.kernels.sketch.ROUNDS", 1)
     for shape in ((700, 900), (900, 700)):
         x = np.random.default_rng(1).standard_normal(shape)
         u, values, vt = truncated_svd(x, 24)

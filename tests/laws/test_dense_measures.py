@@ -8,28 +8,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from arrays import Sized, row_overlap
-from drawing import IA3, LORA, World, adapters, leaves
-from expressions import Tree, Writer, call, leaf
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pool import ALL, GAIN, LAWS, Pool, Q, V, declared
-from reference import Reference
 from support import delta, lora, save, tensors_of
-
-from pemlang.lower.evaluate import Evaluator
+from support.laws.arrays import Sized, row_overlap
+from support.laws.drawing import IA3, LORA, World, adapters, leaves
+from support.laws.expressions import Tree, Writer, call, leaf
+from support.laws.pool import ALL, GAIN, LAWS, Pool, Q, V, declared
+from support.laws.reference import Reference
 
 PLAIN = World(LORA.leaves, LORA.sets, LORA.selectors, measured=False)
 ONE_SITE = {"m.layers.0.q": (6, 8)}
 PREFIX = "base_model.model.m.layers.0.q.lora_"
-
-
-def measured(pool: Pool, text: str, *expressions: str) -> list[float]:
-    """The values of number expressions over a recipe."""
-    lets = "".join(f"let m{n} = {said}\n" for n, said in enumerate(expressions))
-    checked = pool.checked(f"{text}\n{lets}")
-    numbers = [checked.scope.values[f"m{n}"] for n in range(len(expressions))]
-    return [float(Evaluator(checked.graph).number(number)) for number in numbers]
 
 
 def close(got: float, wanted: Sized) -> bool:
@@ -42,7 +32,7 @@ def close(got: float, wanted: Sized) -> bool:
 def test_norm_and_distance_of_expressions(
     pool: Pool, dense: Reference, trees: tuple[Tree, Tree]
 ) -> None:
-    got = measured(pool, Writer().recipe(*trees), "norm(x)", "distance(x, y)", "distance(y, x)")
+    got = pool.numbers(Writer().recipe(*trees), "norm(x)", "distance(x, y)", "distance(y, x)")
     wanted = [dense.measure(call("norm", trees[0])), dense.measure(call("distance", *trees))]
     assert close(got[0], wanted[0])
     assert close(got[1], wanted[1])
@@ -52,7 +42,7 @@ def test_norm_and_distance_of_expressions(
 @settings(LAWS, max_examples=25)
 @given(st.tuples(*[adapters(World(**{**vars(IA3), "measured": False}), GAIN, 2)] * 2))
 def test_norm_and_distance_of_gains(pool: Pool, dense: Reference, trees: tuple[Tree, Tree]) -> None:
-    got = measured(pool, Writer().recipe(*trees), "norm(x)", "distance(x, y)")
+    got = pool.numbers(Writer().recipe(*trees), "norm(x)", "distance(x, y)")
     assert close(got[0], dense.measure(call("norm", trees[0])))
     assert close(got[1], dense.measure(call("distance", *trees)))
 
@@ -67,8 +57,9 @@ def test_norm_and_distance_of_gains(pool: Pool, dense: Reference, trees: tuple[T
     st.sampled_from(["1", "-1", "0.25", "-3"]),
 )
 def test_cosine(pool: Pool, dense: Reference, trees: tuple[Tree, Tree], by: str) -> None:
-    said = ["cosine(x, y)", "cosine(y, x)", f"cosine({by} * x, y)", "cosine(x, x)", "cosine(x, -x)"]
-    got = measured(pool, Writer().recipe(*trees), *said)
+    cosines = ["cosine(x, y)", "cosine(y, x)", f"cosine({by} * x, y)"]
+    cosines += ["cosine(x, x)", "cosine(x, -x)"]
+    got = pool.numbers(Writer().recipe(*trees), *cosines)
     wanted = dense.measure(call("cosine", *trees))
     sign = np.sign(float(by))
     assert close(got[0], wanted)
@@ -85,10 +76,10 @@ def test_energy_rank_and_overlap(pool: Pool, dense: Reference, trees: list[Tree]
     total = trees[0]
     for tree in trees[1:]:
         total = Tree("+", (total, tree))
-    said = [f"energy(x, rank={k})" for k in range(1, 5)]
-    said += ["rank(x)", "rank(pad(x, rank=20))", "init_overlap(x, y)", "init_overlap(y, x)"]
-    said += ["init_overlap(x, x)", "init_overlap(x, 2 * x)"]
-    got = measured(pool, Writer().recipe(total, trees[0]), *said)
+    numbers = [f"energy(x, rank={k})" for k in range(1, 5)]
+    numbers += ["rank(x)", "rank(pad(x, rank=20))", "init_overlap(x, y)", "init_overlap(y, x)"]
+    numbers += ["init_overlap(x, x)", "init_overlap(x, 2 * x)"]
+    got = pool.numbers(Writer().recipe(total, trees[0]), *numbers)
     for k in range(1, 5):
         assert close(got[k - 1], dense.measure(call("energy", total, rank=k)))
     values = [np.linalg.svd(x.value, compute_uv=False) for x in dense.delta(total).values()]
@@ -135,8 +126,8 @@ HARD = ["cancels3", "cancels6", "graded3", "graded6", "wide", "repeated", "plain
 
 
 def dense_of(pool: Pool, name: str) -> np.ndarray:
-    [found] = delta(pool.folder / name).values()
-    return found
+    [site] = delta(pool.folder / name).values()
+    return site
 
 
 def row_space(pool: Pool, name: str) -> np.ndarray:
@@ -146,20 +137,20 @@ def row_space(pool: Pool, name: str) -> np.ndarray:
 @pytest.mark.parametrize("x", HARD)
 @pytest.mark.parametrize("y", HARD)
 def test_measures_of_hard_adapters(hard: Pool, x: str, y: str) -> None:
-    one, two = dense_of(hard, x), dense_of(hard, y)
-    said = [f"norm({x})", f"cosine({x}, {y})", f"init_overlap({x}, {y})"]
-    said += [f"energy({x}, rank={k})" for k in (1, 2, 20)]
-    got = measured(hard, declared([x, y]), *said)
-    values = np.linalg.svd(one, compute_uv=False) ** 2
+    dx, dy = dense_of(hard, x), dense_of(hard, y)
+    numbers = [f"norm({x})", f"cosine({x}, {y})", f"init_overlap({x}, {y})"]
+    numbers += [f"energy({x}, rank={k})" for k in (1, 2, 20)]
+    got = hard.numbers(declared([x, y]), *numbers)
+    values = np.linalg.svd(dx, compute_uv=False) ** 2
     wanted = [
-        np.linalg.norm(one),
-        np.sum(one * two) / np.linalg.norm(one) / np.linalg.norm(two),
+        np.linalg.norm(dx),
+        np.sum(dx * dy) / np.linalg.norm(dx) / np.linalg.norm(dy),
         row_overlap(row_space(hard, x), row_space(hard, y)),
         *(values[:k].sum() / values.sum() for k in (1, 2, 20)),
     ]
     assert got == pytest.approx(wanted, rel=1e-8, abs=1e-8)
-    [apart] = measured(hard, declared([x, y]), f"distance({x}, {y})")
-    assert apart == pytest.approx(np.linalg.norm(one - two), rel=1e-8, abs=1e-12)
+    [apart] = hard.numbers(declared([x, y]), f"distance({x}, {y})")
+    assert apart == pytest.approx(np.linalg.norm(dx - dy), rel=1e-8, abs=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -167,7 +158,7 @@ def test_measures_of_hard_adapters(hard: Pool, x: str, y: str) -> None:
     [("graded6", 4), ("wide", 6), ("repeated", 2), ("zero", 0), ("plain", 2)],
 )
 def test_rank_is_that_of_the_change(hard: Pool, name: str, rank: int) -> None:
-    assert measured(hard, declared([name]), f"rank({name})") == [rank]
+    assert hard.numbers(declared([name]), f"rank({name})") == [rank]
 
 
 ZERO = ["zero", "nothing", "0 * plain", "plain - plain", "distance(plain, plain) * plain"]
@@ -176,28 +167,28 @@ ZERO = ["zero", "nothing", "0 * plain", "plain - plain", "distance(plain, plain)
 @pytest.mark.parametrize("zero", ZERO)
 def test_measures_of_a_zero_adapter(hard: Pool, zero: str) -> None:
     text = declared(["zero", "nothing", "plain"]) + f"let z = {zero}"
-    said = ["norm(z)", "distance(z, z)", "rank(z)", "energy(z, rank=1)", "distance(plain, z)"]
+    numbers = ["norm(z)", "distance(z, z)", "rank(z)", "energy(z, rank=1)", "distance(plain, z)"]
     norm = np.linalg.norm(dense_of(hard, "plain"))
-    assert measured(hard, text, *said) == pytest.approx([0, 0, 0, 1, norm])
+    assert hard.numbers(text, *numbers) == pytest.approx([0, 0, 0, 1, norm])
     for pair in ("plain, z", "z, plain", "z, z"):
         assert hard.error(f'{text}\nsave cosine({pair}) * plain to "out"') == "PEM0504"
 
 
 def test_overlap_is_of_row_spaces_alone(hard: Pool) -> None:
-    """Zero B does not matter to it, zero A leaves nothing to be alike, a zero term is not there."""
+    """Zero B does not matter to it, zero A leaves nothing to be alike, a zero term is no term."""
     text = declared(["zero", "nothing", "plain"])
-    said = ["init_overlap(zero, zero)", "init_overlap(nothing, plain)"]
-    said += ["init_overlap(0 * plain, plain)", "init_overlap(plain, pad(plain, rank=5))"]
-    assert measured(hard, text, *said) == pytest.approx([1, 0, 0, 1])
+    overlaps = ["init_overlap(zero, zero)", "init_overlap(nothing, plain)"]
+    overlaps += ["init_overlap(0 * plain, plain)", "init_overlap(plain, pad(plain, rank=5))"]
+    assert hard.numbers(text, *overlaps) == pytest.approx([1, 0, 0, 1])
 
 
 def test_a_measure_is_over_all_sites(pool: Pool, dense: Reference, tmp_path: Path) -> None:
     lora(tmp_path / "one", 0, ONE_SITE, 2, 4)
     [site] = delta(tmp_path / "one").values()
-    [norm] = measured(Pool(tmp_path), declared(["one"]), "norm(one)")
+    [norm] = Pool(tmp_path).numbers(declared(["one"]), "norm(one)")
     assert norm == pytest.approx(np.linalg.norm(site), rel=1e-6)
     parts = [f'norm(a["{site}"])' for site in sorted(ALL)]
-    whole, *norms = measured(pool, declared("a"), "norm(a)", *parts)
+    whole, *norms = pool.numbers(declared("a"), "norm(a)", *parts)
     assert whole == pytest.approx(np.linalg.norm(norms), rel=1e-12)
     wanted = [np.linalg.norm(dense.delta(leaf("a"))[site].value) for site in sorted(ALL)]
     assert norms == pytest.approx(wanted, rel=1e-6)

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from arrays import Dense, Pair, Sized, padded, pairs_in
-from drawing import IA3, LORA, adapters, pairs
-from expressions import Tree, Writer
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from pool import ALL, LAWS, Pool, Q, V, declared
-from reference import MEASURES, Reference
 from support import delta, gains, tensors_of
+from support.laws.arrays import Dense, Pair, Sized, padded, pairs_in
+from support.laws.drawing import IA3, LORA, adapters, pairs
+from support.laws.expressions import Tree, Writer
+from support.laws.pool import ALL, LAWS, Pool, Q, V, declared
+from support.laws.reference import MEASURES, Reference
 
 Arrays = dict[str, NDArray[np.float64]]
 
@@ -75,8 +75,8 @@ def test_a_parameter_wise_expression_is_its_arithmetic_on_both_factors(
     got, wanted = pairs_in(path), dense.pair(tree)
     for factor in ("a", "b"):
         exact = {site: getattr(pair, factor) for site, pair in wanted.items()}
-        found = {site: getattr(pair, factor).value for site, pair in got.items()}
-        agree(found, exact, path, tree)
+        factors = {site: getattr(pair, factor).value for site, pair in got.items()}
+        agree(factors, exact, path, tree)
 
 
 @settings(LAWS, max_examples=25)

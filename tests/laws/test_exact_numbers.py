@@ -5,16 +5,14 @@ from __future__ import annotations
 from fractions import Fraction
 
 import pytest
-from drawing import LORA, measured, numbers, schedules
-from expressions import PRODUCT, Tree, Writer
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from pool import ALL, LATE, LAWS, Pool, declared
-from reference import Reference
+from support.laws.drawing import LORA, measured, numbers, schedules
+from support.laws.expressions import PRODUCT, Tree, Writer
+from support.laws.pool import ALL, LATE, LAWS, Pool, declared
+from support.laws.reference import Reference
 
-from pemlang.graph.coef import at
-from pemlang.graph.node import Node
-from pemlang.graph.numbers import MAX_BITS, exact
+from pemlang.graph import MAX_BITS, Sum, at, exact
 
 TRUE = [
     "0.1 + 0.2 == 0.3",
@@ -50,14 +48,14 @@ def codes(pool: Pool, text: str) -> list[str]:
     return [d.code for d in pool.recipe(text).check()]
 
 
-@pytest.mark.parametrize("said", TRUE)
-def test_it_holds_that(pool: Pool, said: str) -> None:
-    assert codes(pool, f"assert {said}") == []
+@pytest.mark.parametrize("statement", TRUE)
+def test_it_holds_that(pool: Pool, statement: str) -> None:
+    assert codes(pool, f"assert {statement}") == []
 
 
-@pytest.mark.parametrize("said", FALSE)
-def test_it_does_not_hold_that(pool: Pool, said: str) -> None:
-    assert codes(pool, f"assert {said}") == ["PEM0501"]
+@pytest.mark.parametrize("statement", FALSE)
+def test_it_does_not_hold_that(pool: Pool, statement: str) -> None:
+    assert codes(pool, f"assert {statement}") == ["PEM0501"]
 
 
 @settings(LAWS, max_examples=150)
@@ -65,7 +63,7 @@ def test_it_does_not_hold_that(pool: Pool, said: str) -> None:
 def test_arithmetic_is_that_of_fractions(pool: Pool, dense: Reference, tree: Tree) -> None:
     value = dense.number(tree, "", {})
     text = f"let x = {Writer().text(tree)}"
-    assert pool.checked(text).scope.values["x"] == value
+    assert pool.checked(text).names["x"] == value
 
 
 @pytest.mark.parametrize(("x", "sites"), [("a", ALL), ("a[layers 1..2]", LATE)])
@@ -79,16 +77,18 @@ def test_a_coefficient_is_exact_at_every_site(
     assume(any(wanted.values()) and set(wanted.values()) != {1})
     write = Writer()
     factors = f"{write.text(schedule, PRODUCT + 1)} * ({write.text(number, PRODUCT + 1)} * {x})"
-    [coef] = pool.node(f"{declared('a')}let x = {factors}").attrs[1]
+    node = pool.node(f"{declared('a')}let x = {factors}")
+    assert isinstance(node, Sum)
+    [coef] = node.coefficients
     assert {site: at(coef, site) for site in sites} == wanted
 
 
 @settings(LAWS, max_examples=200)
 @given(st.sampled_from("+-*/"), st.fractions(), st.fractions())
-def test_small_numbers_stay_fractions(symbol: str, one: Fraction, two: Fraction) -> None:
-    assume(symbol != "/" or two)
-    found = {"+": one + two, "-": one - two, "*": one * two, "/": one / (two or 1)}[symbol]
-    assert exact(symbol, one, two) == found
+def test_small_numbers_stay_fractions(symbol: str, x: Fraction, y: Fraction) -> None:
+    assume(symbol != "/" or y)
+    wanted = {"+": x + y, "-": x - y, "*": x * y, "/": x / (y or 1)}[symbol]
+    assert exact(symbol, x, y) == wanted
 
 
 @settings(LAWS, max_examples=50)
@@ -131,8 +131,8 @@ def test_measured_numbers_have_one_form(
     named = zip("kmns", (*trees, s), strict=True)
     lets = "".join(f"let {name} = {write.text(tree)}\n" for name, tree in named)
     text = f"{write.recipe()}{lets}let left = {left}\nlet right = {right}\n"
-    values = pool.checked(text).scope.values
-    assert values["left"] == values["right"]
+    names = pool.checked(text).names
+    assert names["left"] == names["right"]
 
 
 ZERO_DIVISIONS = {
@@ -209,12 +209,8 @@ def test_a_long_recipe_is_not_out_of_bounds(pool: Pool) -> None:
     chain = " + ".join(["a", "0.5 * b", "-c"] * 400)
     lets = repeated("let y0 = a\n", "let y{0} = y{1} + 0.5 * b\n", 300)
     doubled = repeated("let z0 = a\n", "let z{0} = z{1} + z{1}\n", 300)
-    values = pool.checked(f"{declared('abc')}{lets}{doubled}let x = {chain}\n").scope.values
-    a, b, c = (values[name] for name in "abc")
-    assert coefficients(values["x"]) == {a: 400, b: 200, c: -400}
-    assert coefficients(values["y300"]) == {a: 1, b: 150}
-    assert coefficients(values["z300"]) == {a: 2**300}
-
-
-def coefficients(node: Node) -> dict[Node, Fraction]:
-    return dict(zip(node.args, node.attrs[1], strict=True))
+    names = pool.checked(f"{declared('abc')}{lets}{doubled}let x = {chain}\n").names
+    a, b, c = (names[name] for name in "abc")
+    assert names["x"].as_sum() == {a: 400, b: 200, c: -400}
+    assert names["y300"].as_sum() == {a: 1, b: 150}
+    assert names["z300"].as_sum() == {a: 2**300}

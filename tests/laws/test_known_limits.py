@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from pool import Pool, declared
+from support.laws.pool import Pool, declared
 
 SITES = "what is no linear combination is not split by sites"
 
@@ -29,14 +29,14 @@ ROWS = [
 @pytest.mark.parametrize(("left", "right"), ROWS)
 def test_both_are_one_node(pool: Pool, left: str, right: str) -> None:
     text = f"{declared('abc')}let left = {left}\nlet right = {right}\n"
-    values = pool.checked(text).scope.values
-    assert values["left"] is values["right"]
+    names = pool.checked(text).names
+    assert names["left"] is names["right"]
 
 
 def test_a_copy_elsewhere_is_another_adapter(pool: Pool) -> None:
     """`far` has the content of `a`, which a check does not know: what checks builds."""
-    said = "let x: lora(rank=4) = a + far"
-    recipe = pool.recipe(f'{declared("ab")}adapter far = "elsewhere/a"\n{said}\nsave x to "out"')
+    value = "let x: lora(rank=4) = a + far"
+    recipe = pool.recipe(f'{declared("ab")}adapter far = "elsewhere/a"\n{value}\nsave x to "out"')
     assert not recipe.check()
     [built] = recipe.build().outputs
     assert built.rank == 4

@@ -6,21 +6,20 @@ from __future__ import annotations
 from fractions import Fraction
 
 import pytest
-from drawing import IA3, LORA, adapters
-from expressions import Tree, Writer
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from pool import LAWS, Pool, declared
-from test_semantic_hash import refactored
+from support.laws.drawing import IA3, LORA, adapters, refactored
+from support.laws.expressions import Tree, Writer
+from support.laws.pool import LAWS, Pool, declared
 
-from pemlang.compare.meaning import Meaning, meaning
+from pemlang.compare import RecipeComparison, compare_recipes
 
 SAVE = 'save x to "out"\n'
 NAMES = {"a": "α", "t": "tiny"}
 
 
-def compared(pool: Pool, old: str, new: str) -> Meaning:
-    return meaning(pool.checked(old), pool.checked(new), ("old", "new"))
+def compared(pool: Pool, old: str, new: str) -> RecipeComparison:
+    return compare_recipes(pool.checked(old), pool.checked(new), ("old", "new"))
 
 
 @settings(LAWS, max_examples=40)
@@ -62,12 +61,12 @@ def test_a_changed_coefficient_is_named_and_no_other(
         f"{declared(terms)}let x = {written(what, order)}\n{SAVE}"
         for what, order in zip((terms, other), orders, strict=True)
     ]
-    found = compared(pool, *texts)
-    assert found.same == (terms == other)
+    comparison = compared(pool, *texts)
+    assert comparison.same == (terms == other)
     if terms != other:
-        [output] = found.outputs
-        [told] = output.changes
-        assert told.startswith(f"{changed} ") and " → " in told
+        [output] = comparison.outputs
+        [change] = output.changes
+        assert change.startswith(f"{changed} ") and " → " in change
 
 
 @settings(LAWS, max_examples=40)

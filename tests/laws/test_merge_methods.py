@@ -15,23 +15,21 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.strategies import DataObject
 from numpy.typing import NDArray
-from pool import LAWS, Pool, declared
-from reference import Reference
 from support import build, delta, gains, ia3, lora, tensors_of
+from support.laws.pool import LAWS, Pool, declared
+from support.laws.reference import Reference
 
-from pemlang.diagnostics import PemWarning
-from pemlang.kernels import fields
-from pemlang.ops import FUNCTIONS, OPERATORS
-from pemlang.ops.merge import KINDS
-from pemlang.ops.record import Operator
+from pemlang import PemWarning
+from pemlang.kernels import MergeKernel
+from pemlang.ops import FUNCTIONS, METHODS, Operator, every_operator
 
-EVERY = [op for op in OPERATORS if op.name in KINDS]
+EVERY = [op for op in every_operator() if op.name in METHODS]
 # Those that go by statistics are held to all this in tests/oracles/test_statistics.py.
-METHODS = [op for op in EVERY if not any(KINDS[op.name].statistics)]
-REFERRED = [op for op in METHODS if op.reference is not None]
-DRAWN = {op.name for op in METHODS if any(p.name == "seed" for p in op.signatures[0].params)}
-ELEMENTWISE = [op for op in METHODS if any(p.name == "over" for p in op.signatures[0].params)]
-WORLDS = [(op, lora) for op in METHODS for lora in (True, False) if lora or not KINDS[op.name].lora]
+PLAIN = [op for op in EVERY if not any(METHODS[op.name].statistics)]
+REFERRED = [op for op in PLAIN if op.reference is not None]
+DRAWN = {op.name for op in PLAIN if any(p.name == "seed" for p in op.signatures[0].params)}
+ELEMENTWISE = [op for op in PLAIN if any(p.name == "over" for p in op.signatures[0].params)]
+WORLDS = [(op, lora) for op in PLAIN for lora in (True, False) if lora or not METHODS[op.name].lora]
 IDS = [f"{op.name}{'' if lora else ' (IA3)'}" for op, lora in WORLDS]
 
 pytestmark = pytest.mark.filterwarnings("ignore::pemlang.diagnostics.PemWarning")
@@ -65,11 +63,11 @@ def many(op: Operator) -> bool:
 
 def called(op: Operator, names: list[str], given_: dict[str, Any]) -> str:
     """The call of a method as a recipe writes it."""
-    said = [f"[{', '.join(names)}]"] if many(op) else list(names)
-    said += [
+    args = [f"[{', '.join(names)}]"] if many(op) else list(names)
+    args += [
         f"{k}=[{', '.join(v)}]" if isinstance(v, list) else f"{k}={v}" for k, v in given_.items()
     ]
-    return f"{op.name}({', '.join(said)})"
+    return f"{op.name}({', '.join(args)})"
 
 
 def least(op: Operator, count: int = 2, density: str = "0.5") -> dict[str, Any]:
@@ -92,7 +90,8 @@ def test_a_method_is_its_reference(
     pool: Pool, dense: Reference, op: Operator, data: DataObject
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fields, "drawn", drawn)
+        for module in ("kernels.fields", "ops.lowrank"):
+            patch.setattr(f"pemlang.{module}.drawn", drawn)
         held_to_its_reference(pool, dense, op, data)
 
 
@@ -105,33 +104,34 @@ def drawn(key: object, first: int, count: int) -> NDArray[np.uint32]:
 def held_to_its_reference(pool: Pool, dense: Reference, op: Operator, data: DataObject) -> None:
     names = data.draw(st.lists(st.sampled_from("abdpr"), min_size=2, max_size=3, unique=True))
     names = names if many(op) else names[:2]
-    said: dict[str, Any] = {}
+    chosen: dict[str, Any] = {}
     for name in params_of(op):
         if name == "weights":
-            said[name] = [data.draw(st.sampled_from(WEIGHTS)) for _ in names]
+            chosen[name] = [data.draw(st.sampled_from(WEIGHTS)) for _ in names]
         elif name not in ("over", "rank"):
-            said[name] = data.draw(st.sampled_from(VALUES[name]))
+            chosen[name] = data.draw(st.sampled_from(VALUES[name]))
     path, _ = pool.built(
-        declared(names) + f'save {called(op, names, said)} to "out" with dtype=f64\n'
+        declared(names) + f'save {called(op, names, chosen)} to "out" with dtype=f64\n'
     )
-    values = {k: as_number(v) for k, v in said.items()}
+    values = {k: as_number(v) for k, v in chosen.items()}
     values.setdefault("weights", [1.0] * len(names))
-    for site, found in delta(path).items():
+    for site, merged in delta(path).items():
         if op.acts_on == "factors":
             pairs = [dense.pair_of(name)[site] for name in names]
             xs = [(p.a.value, p.scale * p.b.value) for p in pairs]
         else:
             xs = [dense.dense_of(name)[site].value for name in names]
         if op.name in DRAWN:
-            values["draws"] = drawn(None, 0, found.size).reshape(found.shape) / 2**32
+            draws = drawn(None, 0, merged.size).reshape(merged.shape) / 2**32
+            values["draws"] = [draws] * len(names)
         assert op.reference is not None
         if op.name == "lora_lego":  # its first cluster depends on the canonical order
             values["draw"] = int(drawn(None, 0, 8)[0])
-            orders = [op.reference(list(one), **values) for one in permutations(xs)]
-            assert any(np.allclose(found, one, rtol=1e-5, atol=2e-5) for one in orders)
+            orders = [op.reference(list(order), **values) for order in permutations(xs)]
+            assert any(np.allclose(merged, wanted, rtol=1e-5, atol=2e-5) for wanted in orders)
             continue
-        wanted = op.reference(xs, **values) if many(op) else op.reference(*xs, **values)
-        assert np.allclose(found, wanted, rtol=1e-5, atol=2e-5 * max(1, np.abs(wanted).max()))
+        wanted = op.reference(xs, **values)
+        assert np.allclose(merged, wanted, rtol=1e-5, atol=2e-5 * max(1, np.abs(wanted).max()))
 
 
 def as_number(value: Any) -> Any:
@@ -147,35 +147,35 @@ def as_number(value: Any) -> Any:
 def test_over_factors_a_method_is_its_reference_on_a_and_on_b(tmp_path: Path, op: Operator) -> None:
     """With PEFT's weights: √|w| on both, and the sign of w on A."""
     weighted = "weights" in params_of(op)
-    said = {**least(op), **({"weights": ["2", "-0.5"]} if weighted else {}), "over": "factors"}
-    got = factors(pair(tmp_path, op, said))
+    chosen = {**least(op), **({"weights": ["2", "-0.5"]} if weighted else {}), "over": "factors"}
+    got = factors(pair(tmp_path, op, chosen))
     a, b = (factors(tmp_path / name) for name in "ab")
-    known = {p.name: as_number(p.default if isinstance(p.default, str) else str(float(p.default)))
+    values = {p.name: as_number(p.default if isinstance(p.default, str) else str(float(p.default)))
              for p in op.signatures[0].params if p.default not in (..., None)}  # fmt: skip
-    known |= {k: as_number(v) for k, v in said.items()}
+    values |= {k: as_number(v) for k, v in chosen.items()}
     for site, new in got.items():
         for index, sign in enumerate((-1.0, 1.0)):
             xs = [x[site][index] for x in (a, b)]
-            known["weights"] = [2**0.5, sign * 0.5**0.5]
+            values["weights"] = [2**0.5, sign * 0.5**0.5]
             assert op.reference is not None
-            wanted = op.reference(xs, **known) if many(op) else op.reference(*xs, **known)
+            wanted = op.reference(xs, **values)
             assert np.allclose(new[index], wanted, atol=1e-5)
 
 
-def pair(folder: Path, op: Operator, said: dict[str, Any], lora_too: bool = True) -> Path:
+def pair(folder: Path, op: Operator, settings: dict[str, Any], lora_too: bool = True) -> Path:
     """Two adapters merged by a method."""
     for seed, name in enumerate("ab"):
         if not (folder / name).exists():
             (lora if lora_too else ia3)(folder / name, seed)
-    text = f'{declared("ab")}save {called(op, ["a", "b"], said)} to "out" with dtype=f32\n'
-    [built] = quiet(folder, text)
-    return built
+    text = f'{declared("ab")}save {called(op, ["a", "b"], settings)} to "out" with dtype=f32\n'
+    [path] = quiet(folder, text)
+    return path
 
 
 def quiet(folder: Path, text: str) -> list[Path]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", PemWarning)
-        return [one.path for one in build(folder, text).outputs]
+        return [output.path for output in build(folder, text).outputs]
 
 
 def factors(path: Path) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float64]]]:
@@ -191,8 +191,8 @@ def factors(path: Path) -> dict[str, tuple[NDArray[np.float64], NDArray[np.float
 
 
 def changes(path: Path) -> dict[str, NDArray[np.float64]]:
-    found = gains(path)
-    return {site: gain - 1 for site, gain in found.items()} if found else delta(path)
+    vectors = gains(path)
+    return {site: gain - 1 for site, gain in vectors.items()} if vectors else delta(path)
 
 
 def both(folder: Path, lora_too: bool, *texts: str) -> list[dict[str, NDArray[np.float64]]]:
@@ -203,59 +203,59 @@ def both(folder: Path, lora_too: bool, *texts: str) -> list[dict[str, NDArray[np
     return [changes(path) for path in quiet(folder, declared("abc") + saves)]
 
 
-def close(one: Any, other: Any, tolerance: float = 2e-5) -> None:
-    assert one.keys() == other.keys()
-    for site in one:
-        size = max(1.0, float(np.abs(other[site]).max()))
-        assert np.abs(one[site] - other[site]).max() <= tolerance * size
+def close(got: Any, wanted: Any, tolerance: float = 2e-5) -> None:
+    assert got.keys() == wanted.keys()
+    for site in got:
+        size = max(1.0, float(np.abs(wanted[site]).max()))
+        assert np.abs(got[site] - wanted[site]).max() <= tolerance * size
 
 
 @pytest.mark.parametrize(("op", "lora_too"), WORLDS, ids=IDS)
 def test_the_order_of_adapters_is_no_matter(tmp_path: Path, op: Operator, lora_too: bool) -> None:
-    if not KINDS[op.name].symmetric:
+    if not METHODS[op.name].symmetric:
         pytest.skip("its two adapters have different parts")
-    said = least(op, 3)
-    one, other = both(
-        tmp_path, lora_too, called(op, ["a", "b", "c"], said), called(op, ["c", "a", "b"], said)
+    chosen = least(op, 3)
+    first, second = both(
+        tmp_path, lora_too, called(op, ["a", "b", "c"], chosen), called(op, ["c", "a", "b"], chosen)
     )
-    assert all((one[site] == other[site]).all() for site in one)
+    assert all((first[site] == second[site]).all() for site in first)
 
 
 @pytest.mark.parametrize(("op", "lora_too"), WORLDS, ids=IDS)
 def test_scaled_adapters_give_a_scaled_merge(tmp_path: Path, op: Operator, lora_too: bool) -> None:
-    said = least(op)
-    more = {**said, "t": "0.5"} if op.name == "nearswap" else said
-    one, other = both(
-        tmp_path, lora_too, called(op, ["2 * a", "2 * b"], more), called(op, ["a", "b"], said)
+    chosen = least(op)
+    more = {**chosen, "t": "0.5"} if op.name == "nearswap" else chosen
+    twice, once = both(
+        tmp_path, lora_too, called(op, ["2 * a", "2 * b"], more), called(op, ["a", "b"], chosen)
     )
     # A cluster of halves of s·B and A, and a distance, do not scale as Δ does.
     if op.name not in ("lora_lego",):
-        close(one, {site: 2 * x for site, x in other.items()}, 1e-4)
+        close(twice, {site: 2 * x for site, x in once.items()}, 1e-4)
 
 
-@pytest.mark.parametrize("op", METHODS, ids=lambda op: op.name)
+@pytest.mark.parametrize("op", PLAIN, ids=lambda op: op.name)
 def test_small_adapters_are_merged_as_large_ones(tmp_path: Path, op: Operator) -> None:
     """No size counts as zero: a site that an adapter changes little is merged by the same rule."""
     if op.name == "lora_lego":
         pytest.skip("its clusters are of A and s·B, which do not scale as Δ does")
-    said, small = least(op), "1e-6"
-    more = {**said, "t": "0.25e-6"} if op.name == "nearswap" else said
-    one, other = both(
+    chosen, by = least(op), "1e-6"
+    more = {**chosen, "t": "0.25e-6"} if op.name == "nearswap" else chosen
+    small, large = both(
         tmp_path,
         True,
-        called(op, [f"{small} * a", f"{small} * b"], more),
-        called(op, ["a", "b"], said),
+        called(op, [f"{by} * a", f"{by} * b"], more),
+        called(op, ["a", "b"], chosen),
     )
-    close({site: 1e6 * x for site, x in one.items()}, other, 1e-4)
+    close({site: 1e6 * x for site, x in small.items()}, large, 1e-4)
 
 
 @pytest.mark.parametrize(("op", "lora_too"), WORLDS, ids=IDS)
 def test_an_adapter_merged_with_itself(tmp_path: Path, op: Operator, lora_too: bool) -> None:
     """The direction stays; methods that take a mean keep the length too."""
-    said = least(op, density="1")
+    chosen = least(op, density="1")
     if op.name == "lora_lego":
-        said["units"] = "4"
-    merged, x = both(tmp_path, lora_too, called(op, ["a", "a"], said), "a")
+        chosen["units"] = "4"
+    merged, x = both(tmp_path, lora_too, called(op, ["a", "a"], chosen), "a")
     if op.name in ("iso_c", "iso_cts"):
         return  # the singular values change: laws of their own
     sums = op.name in ("magnitude_prune", "dare", "della", "breadcrumbs")
@@ -264,13 +264,13 @@ def test_an_adapter_merged_with_itself(tmp_path: Path, op: Operator, lora_too: b
 
 @pytest.mark.parametrize(("op", "lora_too"), WORLDS, ids=IDS)
 def test_zero_adapters_give_zero(tmp_path: Path, op: Operator, lora_too: bool) -> None:
-    said = least(op)
+    chosen = least(op)
     zero, half, other = both(
         tmp_path,
         lora_too,
-        called(op, ["0 * a", "0 * b"], said),
-        called(op, ["a", "0 * b"], said),
-        called(op, ["a", "0 * a"], said),
+        called(op, ["0 * a", "0 * b"], chosen),
+        called(op, ["a", "0 * b"], chosen),
+        called(op, ["a", "0 * a"], chosen),
     )
     assert all((x == 0).all() for x in zero.values())
     assert all(np.isfinite(x).all() for x in [*half.values(), *other.values()])
@@ -290,7 +290,7 @@ def test_the_dtype_of_the_file_rounds_once(tmp_path: Path, op: Operator, lora_to
 SHAPES = {"q": (1, 16), "k": (16, 1), "v": (5, 3)}
 
 
-@pytest.mark.parametrize("op", METHODS, ids=lambda op: op.name)
+@pytest.mark.parametrize("op", PLAIN, ids=lambda op: op.name)
 @pytest.mark.parametrize("only", [None, "q"])
 def test_thin_sites_and_one_site(tmp_path: Path, op: Operator, only: str | None) -> None:
     """Of a shape (1, n), (n, 1), and of rank one."""
@@ -299,9 +299,9 @@ def test_thin_sites_and_one_site(tmp_path: Path, op: Operator, only: str | None)
         lora(tmp_path / name, seed, sites, rank=1)
     text = f'{declared("ab")}save {called(op, ["a", "b"], least(op))} to "out" with dtype=f32\n'
     [path] = quiet(tmp_path, text)
-    found = delta(path)
-    assert found.keys() == sites.keys()
-    assert all(np.isfinite(x).all() for x in found.values())
+    merged = delta(path)
+    assert merged.keys() == sites.keys()
+    assert all(np.isfinite(x).all() for x in merged.values())
 
 
 # --- masks ---------------------------------------------------------------------------------
@@ -316,11 +316,11 @@ def test_masks_depend_on_the_seed_and_the_site_alone(tmp_path: Path, name: str) 
     texts = [call, call.replace("seed=3", "seed=4"), f'{call}["*.1.*"]', f"{name}([a[like b], b]"]
     texts[3] += ", density=0.5, seed=3)"
     saves = "".join(f'save {x} to "o{i}" with dtype=f32\n' for i, x in enumerate(texts))
-    one, other, part, again = [delta(p) for p in quiet(tmp_path, declared("ab") + saves)]
-    assert any((one[site] != other[site]).any() for site in one)
-    assert all((part[site] == one[site]).all() for site in part)
-    assert all((again[site] == one[site]).all() for site in one)
-    [x, y, *_] = (one[site] != 0 for site in one)
+    whole, reseeded, part, again = [delta(p) for p in quiet(tmp_path, declared("ab") + saves)]
+    assert any((whole[site] != reseeded[site]).any() for site in whole)
+    assert all((part[site] == whole[site]).all() for site in part)
+    assert all((again[site] == whole[site]).all() for site in whole)
+    [x, y, *_] = (whole[site] != 0 for site in whole)
     assert (x != y).any()
 
 
@@ -342,7 +342,8 @@ def test_dare_keeps_the_share_it_says(tmp_path: Path) -> None:
 def test_a_record_lacks_nothing(op: Operator) -> None:
     assert op.summary.endswith(".") and op.formula and op.source and op.rank and op.laws
     assert op.reference is not None
-    assert KINDS[op.name].method() is not None
+    kernel = METHODS[op.name].kernel
+    assert isinstance(kernel, MergeKernel) and kernel.reference is op.reference
     for name in (op.name, *op.aliases):
         assert FUNCTIONS[name] is op
     for param in op.signatures[0].params:

@@ -8,16 +8,14 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from arrays import pairs_in
-from drawing import LINEAR, LORA, adapters, pairs
-from expressions import Tree, Writer, leaf
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pool import ALL, LAWS, LIKE_RANK, LORAS, Pool, Q, declared
-from reference import Reference, is_adapter
 from support import config_of, delta, tensors_of
-
-from pemlang.ops.record import ranks
+from support.laws.arrays import pairs_in
+from support.laws.drawing import LINEAR, LORA, adapters, pairs
+from support.laws.expressions import Tree, Writer, leaf
+from support.laws.pool import ALL, LAWS, LIKE_RANK, LORAS, Pool, Q, declared
+from support.laws.reference import Reference, is_adapter
 
 Combination = dict[str, dict[str, Fraction]]
 """At each site, the adapters of a linear expression with their coefficients."""
@@ -91,7 +89,7 @@ def written(tensors: Mapping[str, np.ndarray]) -> dict[str, int]:
 @given(adapters(LINEAR))
 def test_a_sum_has_the_rank_of_its_distinct_terms(pool: Pool, dense: Reference, tree: Tree) -> None:
     text, wanted = Writer().recipe(tree), needed(dense, tree)
-    assert ranks(pool.node(text)) == wanted
+    assert pool.node(text).ranks == wanted
     tensors = pool.evaluated(text)
     if any(wanted.values()):
         assert written(tensors) == {site: rank for site, rank in wanted.items() if rank}
@@ -105,10 +103,10 @@ def test_an_annotation_holds_where_every_site_has_its_rank(
     pool: Pool, dense: Reference, tree: Tree, rank: int
 ) -> None:
     wanted = set(needed(dense, tree).values())
-    for said in {rank, *wanted} - {0}:
-        text = Writer().recipe(tree) + f"let z: lora(rank={said}) = x"
+    for annotated in {rank, *wanted} - {0}:
+        text = Writer().recipe(tree) + f"let z: lora(rank={annotated}) = x"
         errors = [d.code for d in pool.recipe(text).check() if d.severity == "error"]
-        assert errors == ([] if wanted == {said} else ["PEM0316"])
+        assert errors == ([] if wanted == {annotated} else ["PEM0316"])
 
 
 @settings(LAWS, max_examples=50)
@@ -118,21 +116,21 @@ def test_no_rank_is_written_that_a_check_does_not_know(
 ) -> None:
     text = Writer().recipe(tree)
     path, built = pool.built(text + 'save x to "out"')
-    known, found, exact = ranks(pool.node(text)), written(tensors_of(path)), dense.delta(tree)
+    promised, got, exact = pool.node(text).ranks, written(tensors_of(path)), dense.delta(tree)
     zero = [site for site, x in exact.items() if not x.value.any()]
-    assert all(rank <= known[site] or site in zero for site, rank in found.items())
-    assert all(site in found for site in exact if site not in zero)
-    assert built.rank == max(found.values())
+    assert all(rank <= promised[site] or site in zero for site, rank in got.items())
+    assert all(site in got for site in exact if site not in zero)
+    assert built.rank == max(got.values())
 
 
 @settings(LAWS, max_examples=25)
 @given(st.sampled_from([ALL, Q]).flatmap(lambda sites: pairs(LORA, sites, 3)))
 def test_parameter_wise_operators_keep_the_rank(pool: Pool, tree: Tree) -> None:
     text = Writer().recipe(tree)
-    known = ranks(pool.node(text))
-    assert set(known.values()) == {LIKE_RANK}
-    found = written(pool.evaluated(text))
-    assert set(found.values()) <= {LIKE_RANK} or found == dict.fromkeys(known, 1)
+    promised = pool.node(text).ranks
+    assert set(promised.values()) == {LIKE_RANK}
+    got = written(pool.evaluated(text))
+    assert set(got.values()) <= {LIKE_RANK} or got == dict.fromkeys(promised, 1)
 
 
 @settings(LAWS, max_examples=25)
@@ -145,14 +143,14 @@ def test_compress_is_the_best_of_its_rank(
         f'save x to "out" with rank={rank}' if option else f'save compress(x, rank={rank}) to "out"'
     )
     path, _ = pool.built(text + saved + f"{',' if option else ' with'} dtype=f64")
-    got, found = delta(path), written(tensors_of(path))
-    before = ranks(pool.node(text))
+    got, kept = delta(path), written(tensors_of(path))
+    before = pool.node(text).ranks
     for site, exact in dense.delta(tree).items():
         values = np.linalg.svd(exact.value, compute_uv=False)
         error = np.linalg.norm(got.get(site, 0.0) - exact.value)
         slack = 1e-5 * np.linalg.norm(exact.size)
         assert abs(error - np.linalg.norm(values[min(rank, before[site]) :])) <= slack
-        assert found.get(site, 0) <= max(1, min(rank, before[site]))
+        assert kept.get(site, 0) <= max(1, min(rank, before[site]))
 
 
 @settings(LAWS, max_examples=25)
@@ -161,13 +159,13 @@ def test_an_energy_is_kept_with_the_least_rank(
     pool: Pool, dense: Reference, tree: Tree, energy: str
 ) -> None:
     path, _ = pool.built(Writer().recipe(tree) + f'save x to "out" with energy={energy}, dtype=f64')
-    found = written(tensors_of(path))
+    kept = written(tensors_of(path))
     for site, exact in dense.delta(tree).items():
         squares = np.linalg.svd(exact.value, compute_uv=False) ** 2
         if squares.sum() <= 1e-8 * np.linalg.norm(exact.size) ** 2:
             continue  # a cancellation: what is left is rounding
         shares = np.cumsum(squares) / squares.sum()
-        rank = found[site]
+        rank = kept[site]
         assert shares[rank - 1] >= float(energy) - 1e-5
         assert rank == 1 or shares[rank - 2] < float(energy) + 1e-5
 
@@ -188,15 +186,15 @@ def test_an_energy_is_kept_with_the_least_rank(
     ],
 )
 def test_the_rank_of(pool: Pool, text: str, rank: int) -> None:
-    assert set(ranks(pool.node(declared("abcr") + f"let x = {text}")).values()) == {rank}
+    assert set(pool.node(declared("abcr") + f"let x = {text}").ranks.values()) == {rank}
 
 
 def test_patterns_say_the_ranks_and_alphas_of_a_join(pool: Pool, dense: Reference) -> None:
     x = 'join(p, a["*.q"])'
     path, _ = pool.built(declared("ap") + f'save {x} to "out"')
-    config, found = config_of(path), pairs_in(path)
+    config, pairs = config_of(path), pairs_in(path)
     assert set(config["rank_pattern"].values()) | {config["r"]} == {
-        pair.a.value.shape[0] for pair in found.values()
+        pair.a.value.shape[0] for pair in pairs.values()
     }
     exact = dense.delta(
         Tree("call", (leaf("p"), Tree("select", (leaf("a"),), ("globs", "*.q"))), ("join", {}))

@@ -12,14 +12,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from drawing import IA3, LORA, adapters
-from expressions import Tree, Writer
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from hypothesis.strategies import DrawFn
-from pool import ALL, LAWS, Pool, declared
-from reference import Reference, is_adapter
 from support import build, lora, recipe
+from support.laws.drawing import IA3, LORA, adapters, refactored
+from support.laws.expressions import Tree, Writer
+from support.laws.pool import ALL, LAWS, Pool, declared
+from support.laws.reference import Reference
 
 import pemlang
 
@@ -34,17 +33,6 @@ def outcome(pool: Pool, text: str, name: str) -> tuple[str, bytes, bytes]:
 
 
 # --- refactorings --------------------------------------------------------------------------
-
-
-@st.composite
-def refactored(draw: DrawFn, tree: Tree) -> Tree:
-    """The same value: operands that commute swapped, parts named with `let`."""
-    args = tuple(draw(refactored(arg)) if is_adapter(arg) else arg for arg in tree.args)
-    joins = tree.op == "call" and tree.data[0] == "join"
-    if (tree.op in ("+", "⊕") or joins) and draw(st.booleans()):
-        args = args[::-1]
-    found = Tree(tree.op, args, tree.data)
-    return Tree("let", (found,)) if draw(st.booleans()) else found
 
 
 @settings(LAWS, max_examples=30)
@@ -112,14 +100,14 @@ def test_a_rank_option_is_a_compress(pool: Pool) -> None:
 @settings(LAWS, max_examples=30)
 @given(adapters(LORA, ALL), adapters(LORA, ALL))
 def test_what_does_another_thing_has_another_hash(
-    pool: Pool, dense: Reference, one: Tree, two: Tree
+    pool: Pool, dense: Reference, x: Tree, y: Tree
 ) -> None:
-    xs, ys = dense.delta(one), dense.delta(two)
+    xs, ys = dense.delta(x), dense.delta(y)
     apart = any(
         (abs(xs[s].value - ys[s].value) > 1e-3 * (xs[s].size + ys[s].size)).any() for s in ALL
     )
     assume(apart)
-    hashes = {pool.hash(Writer().recipe(tree) + 'save x to "out"') for tree in (one, two)}
+    hashes = {pool.hash(Writer().recipe(tree) + 'save x to "out"') for tree in (x, y)}
     assert len(hashes) == 2
 
 
@@ -149,11 +137,11 @@ UNCHANGED = BASE.format("0.5 * a + b", "")
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two adapters with the same heads."""
-    found = tmp_path_factory.mktemp("hashes")
+    folder = tmp_path_factory.mktemp("hashes")
     head = {"base_model.model.classifier.weight": torch.ones(2, 3)}
     for seed, name in enumerate("ab"):
-        lora(found / name, seed, extra=head, modules_to_save=["classifier"])
-    return found
+        lora(folder / name, seed, extra=head, modules_to_save=["classifier"])
+    return folder
 
 
 def test_every_change_that_matters_changes_the_hash(folder: Path) -> None:
@@ -194,11 +182,11 @@ def test_neither_the_hash_seed_nor_the_threads_are_in_the_bytes(tmp_path: Path) 
     )
     text += 'save x to "x"\nsave x to "cut" with rank=40\nsave x to "kept" with energy=0.9\n'
     script = "import sys, pemlang; pemlang.load(sys.argv[1]).build(sys.argv[2])"
-    found = []
+    written = []
     for number, machine in enumerate(MACHINES):
         out = tmp_path / f"out{number}"
         command = [sys.executable, "-c", script, str(recipe(tmp_path, text)), str(out)]
         subprocess.run(command, env={**os.environ, **machine}, check=True)
         names = [Path(output) / file for output in ("x", "cut", "kept") for file in FILES]
-        found.append([(out / name).read_bytes() for name in names])
-    assert found[0] == found[1]
+        written.append([(out / name).read_bytes() for name in names])
+    assert written[0] == written[1]

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import peft_made
 import pytest
 import torch
 from peft import LoraConfig
+from support import peft_made
 from torch import nn
 
 torch.set_num_threads(1)  # these models are small: threads only wait for each other

@@ -12,8 +12,8 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel
 from peft.tuners.lora import LoraLayer
-from peft_made import apart, composed, declared, loaded, made, output, with_adapters
 from support import build, codes, config_of, delta, error, lora, save, tensors_of
+from support.peft_made import apart, composed, declared, loaded, made, output, with_adapters
 from torch import Tensor, nn
 
 import pemlang
@@ -101,8 +101,8 @@ def test_peft_ignores_tensors_of_modules_that_are_not_targeted(
     less = with_config(trio["a"], tmp_path / "less", target_modules=["query"])
     theirs = output(with_adapters(bert, {"a": less}))
     assert apart(theirs, output(with_adapters(bert, {"a": trio["a"]}))) > 1e-2
-    found = error(tmp_path, declared({"a": less}) + 'save a to "out"')
-    assert "target_modules" in found.message
+    refusal = error(tmp_path, declared({"a": less}) + 'save a to "out"')
+    assert "target_modules" in refusal.message
 
 
 class Many(nn.Module):
@@ -167,9 +167,9 @@ def test_unusual_alphas(bert: nn.Module, tmp_path: Path, alpha: float) -> None:
     other = LoraConfig(r=2, target_modules=["query"])
     pair = {"a": made(bert, tmp_path / "a", config, 0), "b": made(bert, tmp_path / "b", other, 1)}
     for expression, weights in (("a", (1, 0)), ("2 * a - b", (2, -1)), ("a + a", (2, 0))):
-        found = delta(composed(tmp_path, pair, expression))
+        built = delta(composed(tmp_path, pair, expression))
         a, b = delta(pair["a"]), delta(pair["b"])
-        for site, ours in found.items():
+        for site, ours in built.items():
             wanted = weights[0] * a[site] + weights[1] * b[site]
             assert np.allclose(ours, wanted, rtol=1e-5, atol=1e-6 * np.abs(wanted).max())
         loaded(bert, tmp_path / "out")
@@ -202,7 +202,7 @@ def test_a_weight_too_small_for_the_dtype(
     a = {"a": made(bert, tmp_path / "a", LoraConfig(r=2, target_modules=["query"]), 0, dtype)}
     text = declared(a) + 'save 1e-8 * a to "out"'
     narrow = dtype == torch.float16
-    assert [found.code for found in errors(tmp_path, text)] == ["PEM0503"] * narrow
+    assert [diagnostic.code for diagnostic in errors(tmp_path, text)] == ["PEM0503"] * narrow
     out = composed(tmp_path, a, "1e-8 * a", "dtype=bf16")
     for site, dense in delta(out).items():
         wanted = 1e-8 * delta(a["a"])[site]
@@ -226,11 +226,11 @@ def test_what_a_config_measures_is_not_part_of_the_output(
         extra={"base_model.model.lm_head.weight": torch.ones(2, 2)},
     )  # fmt: skip
     adapters = {"a": trio["a"], "m": measured}
-    found = composed(tmp_path / "m", adapters, "norm(m) * a")
+    scaled = composed(tmp_path / "m", adapters, "norm(m) * a")
     plain = composed(tmp_path / "p", {"a": trio["a"]}, "2 * a")
-    assert config_of(found) == config_of(plain)
+    assert config_of(scaled) == config_of(plain)
     norm = math.sqrt(sum(np.linalg.norm(dense) ** 2 for dense in delta(measured).values()))
-    for key, tensor in tensors_of(found).items():
+    for key, tensor in tensors_of(scaled).items():
         factor = norm if "lora_B" in key else 1
         assert tensor.dtype == torch.float32
         assert torch.allclose(tensor, factor * tensors_of(trio["a"])[key], rtol=1e-6)

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import torch
 from peft import LoraConfig, PeftModel
-from peft_made import IDS, apart, composed, declared, loaded, made, output, together
 from safetensors.torch import save_file
 from support import PREFIX, build, codes, config_of, error, save, tensors_of
+from support.peft_made import IDS, apart, composed, declared, loaded, made, output, together
 from torch import Tensor, nn
 
 TOLERANCE = 1e-5
@@ -99,9 +99,9 @@ def test_heads_that_differ_are_an_error_that_says_what_to_write(
     help_: str,
     keeps: str,
 ) -> None:
-    found = error(tmp_path, declared(made_once) + f'save {expression} to "out"')
-    assert found.code == code
-    assert (found.help or "").startswith(help_)
+    refusal = error(tmp_path, declared(made_once) + f'save {expression} to "out"')
+    assert refusal.code == code
+    assert (refusal.help or "").startswith(help_)
     assert not (tmp_path / "out").exists()
     out = composed(tmp_path, made_once, expression, f"heads={keeps}")
     weights = {"a": 1.0} | ({"none": 1.0} if "none" in expression else {"other": 1.0})
@@ -138,9 +138,9 @@ def test_heads_stay_with_a_truncation_a_selection_and_a_dtype(
     bert: nn.Module, made_once: dict[str, Path], tmp_path: Path
 ) -> None:
     out = composed(tmp_path, made_once, '(a + same)["*.query"]', "rank=2, dtype=bf16")
-    found, source = tensors_of(out), tensors_of(made_once["a"])
-    assert all(torch.equal(found[key], source[key]) for key in HEADS)
-    assert {t.dtype for key, t in found.items() if key not in HEADS} == {torch.bfloat16}
+    built, source = tensors_of(out), tensors_of(made_once["a"])
+    assert all(torch.equal(built[key], source[key]) for key in HEADS)
+    assert {t.dtype for key, t in built.items() if key not in HEADS} == {torch.bfloat16}
     loaded(bert, out)
 
 
@@ -151,9 +151,9 @@ def test_a_site_inside_a_head_is_an_error(
     inside = LoraConfig(r=1, target_modules=["query", "classifier"])
     pair = {"a": made_once["a"], "b": made(bert, tmp_path / "b", inside, 5)}
     text = declared(pair) + 'save join(a, {}) to "out" with heads=a'
-    found = error(tmp_path, text.format("b"))
-    assert found.code == "PEM0346"
-    assert "classifier" in found.message
+    refusal = error(tmp_path, text.format("b"))
+    assert refusal.code == "PEM0346"
+    assert "classifier" in refusal.message
     build(tmp_path, text.format('b["*.query"]'))
 
 
@@ -164,9 +164,9 @@ def test_a_head_that_is_not_finite_is_an_error(
     tensors = tensors_of(made_once["a"])
     tensors[f"{PREFIX}classifier.bias"][1] = bad
     broken = save(tmp_path / "broken", tensors, config_of(made_once["a"]))
-    found = error(tmp_path, declared({"a": broken}) + 'save 2 * a to "out"')
-    assert found.code == "PEM0502"
-    assert "classifier.bias" in found.message
+    refusal = error(tmp_path, declared({"a": broken}) + 'save 2 * a to "out"')
+    assert refusal.code == "PEM0502"
+    assert "classifier.bias" in refusal.message
 
 
 EMBEDDED = LoraConfig(r=3, task_type="CAUSAL_LM", target_modules=["embed_tokens", "q_proj"])

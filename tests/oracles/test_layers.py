@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
-from peft_made import apart, composed, declared, loaded, made, merged, output, together
 from support import PREFIX, build, config_of, error, tensors_of
+from support.peft_made import apart, composed, declared, loaded, made, merged, output, together
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 from transformers.pytorch_utils import Conv1D
@@ -131,10 +131,10 @@ def test_a_truncated_adapter_does_what_its_matrix_says(layer: Layer, tmp_path: P
     pair = pair_on(layer, tmp_path)
     model = loaded(layer.base, composed(tmp_path, pair, "a + b", "rank=2"))
     [part] = [m for m in model.modules() if isinstance(m, LoraLayer)]
-    found = part.get_delta_weight("default").detach()
+    change = part.get_delta_weight("default").detach()
     if "embedding" in type(part).__name__.lower() or layer.transposed:
-        found = found.T
-    assert np.allclose(found.reshape(layer.shape), matrix(tmp_path / "out"), atol=TOLERANCE)
+        change = change.T
+    assert np.allclose(change.reshape(layer.shape), matrix(tmp_path / "out"), atol=TOLERANCE)
 
 
 @each_layer
@@ -142,8 +142,8 @@ def test_a_rank_above_the_matrix_is_an_error(layer: Layer, tmp_path: Path) -> No
     pair, least = pair_on(layer, tmp_path), min(layer.shape)
     save = declared(pair) + 'save a + b to "out" with rank='
     assert build(tmp_path, f"{save}{least}").outputs[0].rank == min(6, least)
-    found = error(tmp_path, f"{save}{least + 1}")
-    assert (found.code, found.help) == ("PEM0310", f"rank={least}")
+    refusal = error(tmp_path, f"{save}{least + 1}")
+    assert (refusal.code, refusal.help) == ("PEM0310", f"rank={least}")
 
 
 def test_gpt2(tmp_path: Path) -> None:
@@ -224,9 +224,9 @@ def test_a_multihead_attention_has_one_rank(tmp_path: Path) -> None:
 def test_a_grouped_convolution_is_an_error(tmp_path: Path) -> None:
     base = Wrapped(nn.Conv2d(4, 6, 3, groups=2))
     a = made(base, tmp_path / "a", LoraConfig(r=2, target_modules=["part"]), 0)
-    found = error(tmp_path, declared({"a": a}) + 'save 2 * a to "out"')
-    assert found.code == "PEM0421"
-    assert "grouped convolution" in found.message
+    refusal = error(tmp_path, declared({"a": a}) + 'save 2 * a to "out"')
+    assert refusal.code == "PEM0421"
+    assert "grouped convolution" in refusal.message
 
 
 def test_kinds_of_layer_side_by_side(tmp_path: Path) -> None:

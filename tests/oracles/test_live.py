@@ -16,8 +16,8 @@ from peft import (
     get_peft_model,
     get_peft_model_state_dict,
 )
-from peft_made import apart, declared, loaded, made, output, together
 from support import PREFIX, config_of, recipe, save, tensors_of
+from support.peft_made import apart, declared, loaded, made, output, together
 from torch import nn
 from transformers import BertConfig, BertForSequenceClassification
 
@@ -51,15 +51,15 @@ def test_evaluate_gives_the_tensors_of_a_build(
     made_recipe: pemlang.Recipe, tmp_path: Path, name: str
 ) -> None:
     made_recipe.build()
-    built, found = tensors_of(tmp_path / name), made_recipe.evaluate(name)
-    assert found.keys() == built.keys()
-    assert all(torch.equal(found[key], built[key]) for key in built)
-    assert all(found[key].dtype == built[key].dtype for key in built)
+    built, evaluated = tensors_of(tmp_path / name), made_recipe.evaluate(name)
+    assert evaluated.keys() == built.keys()
+    assert all(torch.equal(evaluated[key], built[key]) for key in built)
+    assert all(evaluated[key].dtype == built[key].dtype for key in built)
 
 
 def test_evaluate_a_declared_adapter(made_recipe: pemlang.Recipe, trio: dict[str, Path]) -> None:
-    found, source = made_recipe.evaluate("c"), tensors_of(trio["c"])
-    assert all(torch.equal(found[key], source[key]) for key in source)
+    evaluated, source = made_recipe.evaluate("c"), tensors_of(trio["c"])
+    assert all(torch.equal(evaluated[key], source[key]) for key in source)
 
 
 @pytest.mark.filterwarnings("ignore:.*truncation loses")
@@ -123,15 +123,15 @@ def test_names_that_occur_in_keys(
     assert apart(output(model.eval()), wanted) < 1e-5
 
 
-def refused(model: PeftModel, found: pemlang.Recipe, name: str) -> str:
+def refused(model: PeftModel, loaded_recipe: pemlang.Recipe, name: str) -> str:
     """The code of the error that applying gives; it leaves the model as it was."""
     before, active, adapters = output(model.eval()), model.active_adapters, set(model.peft_config)
     with pytest.raises(pemlang.PemError) as caught:
-        pemlang.apply(model, found, name)
+        pemlang.apply(model, loaded_recipe, name)
     assert torch.equal(output(model), before)
     assert (model.active_adapters, set(model.peft_config)) == (active, adapters)
-    [one] = caught.value.diagnostics
-    return one.code
+    [diagnostic] = caught.value.diagnostics
+    return diagnostic.code
 
 
 def test_a_name_that_is_no_adapter(
@@ -180,10 +180,10 @@ def test_ia3(bert: nn.Module, tmp_path: Path) -> None:
     config = IA3Config(target_modules=["key", "output.dense"], feedforward_modules=["output.dense"])
     pair = {name: made(bert, tmp_path / name, config, seed) for seed, name in enumerate("ab")}
     text = declared(pair) + 'let both = a - 0.5 * b\nsave both to "out"'
-    found = pemlang.load(recipe(tmp_path, text))
-    found.build()
+    loaded_recipe = pemlang.load(recipe(tmp_path, text))
+    loaded_recipe.build()
     model = on(bert, pair["a"])
-    pemlang.apply(model, found, "both")
+    pemlang.apply(model, loaded_recipe, "both")
     assert torch.equal(output(model.eval()), output(loaded(bert, tmp_path / "out")))
 
 
@@ -193,13 +193,13 @@ def test_heads(bert: nn.Module, tmp_path: Path) -> None:
 
     config = LoraConfig(r=2, task_type="SEQ_CLS", target_modules=QUERY)
     a = made(bert, tmp_path / "a", config, 0, train=train)
-    found = pemlang.load(
+    loaded_recipe = pemlang.load(
         recipe(tmp_path, declared({"a": a}) + 'let less = a / 2\nsave less to "out"')
     )
-    found.build()
+    loaded_recipe.build()
     model = get_peft_model(copy.deepcopy(bert), LoraConfig(r=2, task_type="SEQ_CLS"))
     before = output(model.eval())
-    pemlang.apply(model, found, "less")
+    pemlang.apply(model, loaded_recipe, "less")
     wanted = output(loaded(bert, tmp_path / "out"))
     assert apart(wanted, before) > 1e-2
     assert torch.equal(output(model.eval()), wanted)
@@ -228,8 +228,8 @@ def test_rows_that_every_adapter_shares(llama: nn.Module, tmp_path: Path) -> Non
         name: save(tmp_path / name, tensors_of(a) | {key: tensor}, config_of(a))
         for name, tensor in rows.items()
     }
-    found = pemlang.load(recipe(tmp_path, declared(adapters)))
+    loaded_recipe = pemlang.load(recipe(tmp_path, declared(adapters)))
     model = get_peft_model(copy.deepcopy(llama), LoraConfig(target_modules=["k_proj"]))
-    assert refused(model, found, "other") == "PEM0520"
-    pemlang.apply(model, found, "same")
+    assert refused(model, loaded_recipe, "other") == "PEM0520"
+    pemlang.apply(model, loaded_recipe, "same")
     assert apart(output(model.eval()), output(loaded(llama, a))) < 1e-6

@@ -29,9 +29,7 @@ from mergekit.sparsify import RescaleNorm, SparsificationMethod
 from numpy.typing import NDArray
 from support import build, delta, lora
 
-from pemlang.kernels import fields
-
-pytestmark = pytest.mark.filterwarnings("ignore::pemlang.diagnostics.PemWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::pemlang.PemWarning")
 
 TOLERANCE = 1e-5
 SITES = {"layers.0.q": (12, 20), "layers.1.q": (8, 24)}
@@ -50,11 +48,11 @@ def one_draw(monkeypatch: pytest.MonkeyPatch) -> None:
     """What mergekit draws, and what is drawn here, depend on the size of a tensor alone."""
 
     def bernoulli(p: torch.Tensor) -> torch.Tensor:
-        found = torch.from_numpy(draws(p.numel()).astype(np.float64) / 2**32)
-        return (found.reshape(p.shape) < p.double()).to(p.dtype)
+        numbers = torch.from_numpy(draws(p.numel()).astype(np.float64) / 2**32)
+        return (numbers.reshape(p.shape) < p.double()).to(p.dtype)
 
     monkeypatch.setattr(torch, "bernoulli", bernoulli)
-    monkeypatch.setattr(fields, "drawn", lambda key, first, count: draws(count))
+    monkeypatch.setattr("pemlang.kernels.fields.drawn", lambda key, first, count: draws(count))
 
 
 def gta(
@@ -89,8 +87,8 @@ def gta(
     )
     named = {"base": torch.zeros_like(tensors[0])}
     named |= {f"m{i}": tensor.clone() for i, tensor in enumerate(tensors)}
-    found: torch.Tensor = task.execute(named)
-    return found
+    merged: torch.Tensor = task.execute(named)
+    return merged
 
 
 def linear(tensors: Tensors) -> torch.Tensor:
@@ -103,8 +101,8 @@ def linear(tensors: Tensors) -> torch.Tensor:
         normalize=True,
         weight_info=SimpleNamespace(name="w", is_embed=False),
     )
-    found: torch.Tensor = task.execute(dict(zip(names, tensors, strict=True)))
-    return found
+    merged: torch.Tensor = task.execute(dict(zip(names, tensors, strict=True)))
+    return merged
 
 
 def model_stock(tensors: Tensors) -> torch.Tensor:
@@ -116,8 +114,8 @@ def model_stock(tensors: Tensors) -> torch.Tensor:
     )
     named = {"base": torch.zeros_like(tensors[0])}
     named |= {f"m{i}": tensor for i, tensor in enumerate(tensors)}
-    found: torch.Tensor = task.execute(named)
-    return found
+    merged: torch.Tensor = task.execute(named)
+    return merged
 
 
 CASES: dict[str, tuple[str, Callable[[Tensors], Any]]] = {
@@ -184,13 +182,13 @@ CASES: dict[str, tuple[str, Callable[[Tensors], Any]]] = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_method_is_mergekit_s(tmp_path: Path, name: str) -> None:
-    said, theirs = CASES[name]
+    expression, theirs = CASES[name]
     for seed, at in enumerate("abc"):
         lora(tmp_path / at, seed, SITES, rank=2 + seed)
     head = "".join(f'adapter {at} = "{at}"\n' for at in "abc")
-    [built] = build(tmp_path, f'{head}save {said} to "out" with dtype=f32\n').outputs
+    [built] = build(tmp_path, f'{head}save {expression} to "out" with dtype=f32\n').outputs
     dense = [delta(tmp_path / at) for at in "abc"]
-    for site, found in delta(built.path).items():
+    for site, ours in delta(built.path).items():
         tensors = [torch.from_numpy(x[site]).float() for x in dense]
         wanted = theirs(tensors).double().numpy()
-        assert np.linalg.norm(found - wanted) <= TOLERANCE * np.linalg.norm(wanted)
+        assert np.linalg.norm(ours - wanted) <= TOLERANCE * np.linalg.norm(wanted)

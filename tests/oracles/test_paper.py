@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 from peft import LoraConfig
-from peft_made import apart, composed, declared, loaded, made, merged, output
 from support import build, config_of, ia3, lora, tensors_of
+from support.peft_made import apart, composed, declared, loaded, made, merged, output
 from torch import Tensor, nn
 
 Formula = Callable[..., Tensor]
@@ -92,8 +92,8 @@ def test_operators_on_ia3(tmp_path: Path, vectors: dict[str, Path], expression: 
 
 
 def test_negated_ia3_is_two_minus_l(tmp_path: Path, vectors: dict[str, Path]) -> None:
-    found, source = tensors_of(composed(tmp_path, vectors, "⊖a")), tensors_of(vectors["a"])
-    assert all(torch.equal(tensor, 2 - source[key]) for key, tensor in found.items())
+    negated, source = tensors_of(composed(tmp_path, vectors, "⊖a")), tensors_of(vectors["a"])
+    assert all(torch.equal(tensor, 2 - source[key]) for key, tensor in negated.items())
 
 
 # The settings of sections 4.1 to 4.5: the call, then A, B and g.

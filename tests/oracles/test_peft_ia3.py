@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 from peft import IA3Config
-from peft_made import apart, composed, declared, loaded, made, output
 from support import PREFIX, build, config_of, error, gains, tensors_of
+from support.peft_made import apart, composed, declared, loaded, made, output
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
@@ -41,12 +41,12 @@ def by_hand(
 
 def combined(parts: Mapping[Path, float]) -> dict[str, Tensor]:
     """1 + Σ c·(l − 1) at every site of any of the adapters; where one has no site, its l is 1."""
-    found: dict[str, Tensor] = {}
+    totals: dict[str, Tensor] = {}
     for path, weight in parts.items():
         for site, vector in gains(path).items():
             term = weight * (torch.from_numpy(vector) - 1)
-            found[site] = found.get(site, torch.zeros_like(term)) + term
-    return {site: (1 + total).float() for site, total in found.items()}
+            totals[site] = totals.get(site, torch.zeros_like(term)) + term
+    return {site: (1 + total).float() for site, total in totals.items()}
 
 
 def same_logits(base: nn.Module, ours: Path, wanted: nn.Module, *inputs: Tensor) -> None:
@@ -85,8 +85,8 @@ def test_llama(llama: nn.Module, tmp_path: Path) -> None:
 
 def test_negation_is_two_minus_l(bert: nn.Module, tmp_path: Path) -> None:
     a = made(bert, tmp_path / "a", IA3Config(**BERT), 0)
-    found, source = tensors_of(composed(tmp_path, {"a": a}, "-a")), tensors_of(a)
-    assert all(torch.equal(found[key], 2 - source[key]) for key in source)
+    negated, source = tensors_of(composed(tmp_path, {"a": a}, "-a")), tensors_of(a)
+    assert all(torch.equal(negated[key], 2 - source[key]) for key in source)
 
 
 def test_a_zero_is_the_identity(bert: nn.Module, tmp_path: Path) -> None:
@@ -120,8 +120,8 @@ def test_different_modules_do_not_add(bert: nn.Module, tmp_path: Path) -> None:
         "b": made(bert, tmp_path / "b", IA3Config(target_modules=["query", "value"],
                                                   feedforward_modules=[]), 1),
     }  # fmt: skip
-    found = error(tmp_path, declared(pair) + 'save a + b to "out"')
-    assert (found.code, found.help) == ("PEM0306", "join(a, b)")
+    refusal = error(tmp_path, declared(pair) + 'save a + b to "out"')
+    assert (refusal.code, refusal.help) == ("PEM0306", "join(a, b)")
 
 
 class Convolutions(nn.Module):
@@ -220,9 +220,9 @@ def test_names_that_end_in_one_another(
 def test_half_precision_rounds_once(bert: nn.Module, tmp_path: Path, dtype: torch.dtype) -> None:
     pair = {name: made(bert, tmp_path / name, IA3Config(**BERT), seed, dtype)
             for seed, name in enumerate("ab")}  # fmt: skip
-    found = tensors_of(composed(tmp_path, pair, "0.3 * a - 0.7 * b"))
+    built = tensors_of(composed(tmp_path, pair, "0.3 * a - 0.7 * b"))
     a, b = (tensors_of(path) for path in pair.values())
-    for key, tensor in found.items():
+    for key, tensor in built.items():
         exact = 1 + 0.3 * (a[key].double() - 1) - 0.7 * (b[key].double() - 1)
         assert torch.equal(tensor, exact.to(dtype))
 

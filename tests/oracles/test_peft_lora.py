@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 from peft import LoraConfig, PeftModel
-from peft_made import (
+from safetensors.torch import load_file
+from support import PREFIX, build, config_of, delta, tensors_of
+from support.peft_made import (
     Weight,
     apart,
     composed,
@@ -20,8 +22,6 @@ from peft_made import (
     output,
     together,
 )
-from safetensors.torch import load_file
-from support import PREFIX, build, config_of, delta, tensors_of
 from torch import nn
 
 TOLERANCE = 1e-5
@@ -92,8 +92,10 @@ def test_ranks_of_a_sum_add(trio: dict[str, Path], tmp_path: Path) -> None:
     assert config_of(composed(tmp_path, trio, "a + b + c"))["r"] == 14
 
 
-def lora_pair(base: nn.Module, folder: Path, one: LoraConfig, other: LoraConfig) -> dict[str, Path]:
-    configs = {"a": one, "b": other}
+def lora_pair(
+    base: nn.Module, folder: Path, first: LoraConfig, second: LoraConfig
+) -> dict[str, Path]:
+    configs = {"a": first, "b": second}
     return {
         name: made(base, folder / name, config, seed)
         for seed, (name, config) in enumerate(configs.items())
@@ -175,21 +177,21 @@ EVERYWHERE = r"(sub\.)?(layer\.\d+|fc)"
 @pytest.fixture(scope="module")
 def ambiguous(twins: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Adapters whose patterns name modules that other names end in."""
-    one = LoraConfig(
+    first = LoraConfig(
         r=2,
         lora_alpha=4,
         target_modules=EVERYWHERE,
         rank_pattern={"^layer.1": 3, "sub.layer.1": 1, "layer.11": 5, "^fc": 4},
         alpha_pattern={"sub.fc": 3, "fc": 1, "^layer.1": 9, "sub.layer.1": 6},
     )
-    other = LoraConfig(
+    second = LoraConfig(
         r=3,
         lora_alpha=2,
         target_modules=EVERYWHERE,
         rank_pattern={"sub.fc": 1, "^layer.0": 6},
         alpha_pattern={"^fc": 8, "1": 0.7},
     )
-    return lora_pair(twins, tmp_path_factory.mktemp("twins"), one, other)
+    return lora_pair(twins, tmp_path_factory.mktemp("twins"), first, second)
 
 
 @pytest.mark.parametrize(
@@ -265,10 +267,10 @@ def test_half_precision_inputs(bert: nn.Module, tmp_path: Path, dtype: torch.dty
     wide = composed(tmp_path / "wide", pair, "a - 0.3 * b", "dtype=f32")
     wanted = together(bert, pair, {"a": 1.0, "b": -0.3})
     same_logits(bert, wide, wanted)
-    found = tensors_of(composed(tmp_path / "same", pair, "a - 0.3 * b"))
+    built = tensors_of(composed(tmp_path / "same", pair, "a - 0.3 * b"))
     a, b = (load_file(pair[name] / "adapter_model.safetensors") for name in "ab")
     weight = torch.tensor(-0.3, dtype=torch.float32)
-    for key, tensor in found.items():
+    for key, tensor in built.items():
         other = b[key] if "lora_A" in key else (weight * b[key].float()).to(dtype)
         parts = {tuple(part.flatten().tolist()) for part in (a[key], other)}
         axis = 0 if "lora_A" in key else 1
@@ -284,10 +286,10 @@ def test_half_precision_inputs(bert: nn.Module, tmp_path: Path, dtype: torch.dty
 def test_a_dtype_rounds_once_to_nearest_even(
     trio: dict[str, Path], tmp_path: Path, name: str, dtype: torch.dtype
 ) -> None:
-    found = tensors_of(composed(tmp_path, trio, "a", f"dtype={name}"))
+    built = tensors_of(composed(tmp_path, trio, "a", f"dtype={name}"))
     source = tensors_of(trio["a"])
-    assert all(torch.equal(found[key], source[key].to(dtype)) for key in source)
-    assert {tensor.dtype for tensor in found.values()} == {dtype}
+    assert all(torch.equal(built[key], source[key].to(dtype)) for key in source)
+    assert {tensor.dtype for tensor in built.values()} == {dtype}
 
 
 def test_float64_inputs_stay_float64(bert: nn.Module, tmp_path: Path) -> None:
@@ -298,8 +300,8 @@ def test_float64_inputs_stay_float64(bert: nn.Module, tmp_path: Path) -> None:
     }
     out = composed(tmp_path, pair, "a + 0.1 * b / 3")
     assert {tensor.dtype for tensor in tensors_of(out).values()} == {torch.float64}
-    a, b, found = delta(pair["a"]), delta(pair["b"]), delta(out)
-    for site, ours in found.items():
+    a, b, built = delta(pair["a"]), delta(pair["b"]), delta(out)
+    for site, ours in built.items():
         wanted = a[site] + 0.1 * b[site] / 3
         assert abs(ours - wanted).max() < 1e-14
 
@@ -311,12 +313,12 @@ def test_a_bin_file_gives_what_its_safetensors_gives(
     old.mkdir()
     (old / "adapter_config.json").write_bytes((trio["a"] / "adapter_config.json").read_bytes())
     torch.save(tensors_of(trio["a"]), old / "adapter_model.bin")
-    one = composed(tmp_path / "one", trio, "a - 0.3 * b")
-    other = composed(tmp_path / "other", {**trio, "a": old}, "a - 0.3 * b")
-    assert config_of(one) == config_of(other)
-    ours, theirs = delta(one), delta(other)
+    new = composed(tmp_path / "one", trio, "a - 0.3 * b")
+    from_bin = composed(tmp_path / "other", {**trio, "a": old}, "a - 0.3 * b")
+    assert config_of(new) == config_of(from_bin)
+    ours, theirs = delta(new), delta(from_bin)
     assert all(abs(ours[site] - theirs[site]).max() < 1e-12 for site in theirs)
-    same_logits(bert, one, loaded(bert, other))
+    same_logits(bert, new, loaded(bert, from_bin))
 
 
 def test_transformers_loads_it_too(bert: nn.Module, trio: dict[str, Path], tmp_path: Path) -> None:

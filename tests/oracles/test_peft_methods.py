@@ -6,19 +6,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
-import peft_made
 import pytest
 import torch
 from numpy.typing import NDArray
 from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
-from peft_made import composed, merged
-from support import Dense, delta
+from support import Dense, delta, peft_made
+from support.peft_made import composed, merged
 from torch import nn
 
-from pemlang.kernels import fields
-
-pytestmark = pytest.mark.filterwarnings("ignore::pemlang.diagnostics.PemWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::pemlang.PemWarning")
 
 TOLERANCE = 1e-5
 WEIGHTS = {"a": 1.0, "b": -0.7, "c": 0.4}
@@ -45,11 +42,11 @@ def one_draw(monkeypatch: pytest.MonkeyPatch) -> None:
     """What PEFT draws, and what is drawn here, depend on the size of a tensor alone."""
 
     def bernoulli(p: torch.Tensor) -> torch.Tensor:
-        found = torch.from_numpy(draws(p.numel()).astype(np.float64) / 2**32)
-        return (found.reshape(p.shape) < p).to(p.dtype)
+        numbers = torch.from_numpy(draws(p.numel()).astype(np.float64) / 2**32)
+        return (numbers.reshape(p.shape) < p).to(p.dtype)
 
     monkeypatch.setattr(torch, "bernoulli", bernoulli)
-    monkeypatch.setattr(fields, "drawn", lambda key, first, count: draws(count))
+    monkeypatch.setattr("pemlang.kernels.fields.drawn", lambda key, first, count: draws(count))
 
 
 def theirs(model: nn.Module) -> Dense:
@@ -66,9 +63,9 @@ def theirs(model: nn.Module) -> Dense:
 
 def same(ours: Dense, wanted: Dense) -> None:
     assert ours.keys() == wanted.keys()
-    for site, found in ours.items():
+    for site, change in ours.items():
         size = np.linalg.norm(wanted[site])
-        assert np.linalg.norm(found - wanted[site]) <= TOLERANCE * size
+        assert np.linalg.norm(change - wanted[site]) <= TOLERANCE * size
 
 
 BY_FACTORS = {
@@ -150,6 +147,6 @@ def test_embeddings_and_convolutions(tmp_path: Path, kind: str, call: str) -> No
     for name, module in ours.named_modules():
         if isinstance(module, LoraLayer):
             site = name.removeprefix("base_model.model.")
-            found = module.get_delta_weight("default").detach().double().numpy()
+            change = module.get_delta_weight("default").detach().double().numpy()
             size = np.linalg.norm(wanted[site])
-            assert np.linalg.norm(found - wanted[site]) <= TOLERANCE * size
+            assert np.linalg.norm(change - wanted[site]) <= TOLERANCE * size

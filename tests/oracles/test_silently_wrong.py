@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 from peft import IA3Config, KasaConfig, LoraConfig, PeftModel, get_peft_model
-from peft_made import apart, composed, declared, loaded, made, merged, output, with_adapters
 from support import PREFIX, build, codes, config_of, error, gains, lora, save, tensors_of
+from support.peft_made import apart, composed, declared, loaded, made, merged, output, with_adapters
 from torch import Tensor, nn
 
 QUERY = ["query", "value"]
@@ -207,9 +207,9 @@ def test_an_output_that_is_there_already(
     before = output(theirs)
     theirs.add_weighted_adapter(["a", "b"], [1.0, -9.0], "merged", combination_type="cat")
     assert torch.equal(output(theirs), before)
-    one = tensors_of(composed(tmp_path, trio, "a + b"))
-    other = tensors_of(composed(tmp_path, trio, "a - 9 * b"))
-    assert any(not torch.equal(one[key], other[key]) for key in one)
+    first = tensors_of(composed(tmp_path, trio, "a + b"))
+    second = tensors_of(composed(tmp_path, trio, "a - 9 * b"))
+    assert any(not torch.equal(first[key], second[key]) for key in first)
     twice = declared(trio) + 'save a + b to "out"\nsave a - 9 * b to "out"'
     assert codes(tmp_path, twice) == ["PEM0344"]
 
@@ -303,9 +303,9 @@ def test_numbers_that_are_not_finite(
     theirs = merged(bert, broken, {"a": 1.0, "b": 1.0}, combination_type="cat")
     layer = theirs.base_model.model.get_submodule(SITE)
     assert not layer.get_delta_weight("merged").isfinite().all()
-    found = error(tmp_path, declared(broken) + 'save a + b to "out"')
-    assert found.code == "PEM0502"
-    assert SITE in found.message
+    refusal = error(tmp_path, declared(broken) + 'save a + b to "out"')
+    assert refusal.code == "PEM0502"
+    assert SITE in refusal.message
     assert not (tmp_path / "out").exists()
 
 

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import copy
+import shutil
 from pathlib import Path
 
 import numpy as np
-import peft_made
 import pytest
 import torch
 from peft import IA3Config, LoraConfig, PeftModel
-from peft_made import IDS, composed, loaded
 from safetensors.torch import load_file, save_file
-from support import codes, config_of, delta, gains, tensors_of
+from support import PREFIX, codes, config_of, delta, gains, peft_made, tensors_of
+from support.peft_made import IDS, composed, loaded
 from torch import nn
 
 import pemlang
@@ -24,7 +24,6 @@ BATCHES = [
     {"input_ids": IDS[i : i + 1], "attention_mask": MASK[i : i + 1], "labels": LABELS[i : i + 1]}
     for i in range(2)
 ]
-PREFIX = "base_model.model."
 
 
 @pytest.fixture(scope="module")
@@ -32,13 +31,13 @@ def pair(bert: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     """Two LoRAs with statistics, of other sentences each."""
     folder = tmp_path_factory.mktemp("collected")
     config = LoraConfig(r=4, lora_alpha=12, target_modules=["query", "intermediate.dense"])
-    found = {}
+    adapters = {}
     for seed, name in enumerate("ab"):
         path = peft_made.made(bert, folder / name, config, seed)
         turned = [{**b, "input_ids": (b["input_ids"] + 7 * seed) % 40} for b in BATCHES]
         pemlang.collect_statistics(loaded(bert, path), turned, path)
-        found[name] = path
-    return found
+        adapters[name] = path
+    return adapters
 
 
 def test_statistics_are_what_they_say(bert: nn.Module, pair: dict[str, Path]) -> None:
@@ -58,14 +57,16 @@ def test_statistics_are_what_they_say(bert: nn.Module, pair: dict[str, Path]) ->
             if "lora_" in name:
                 assert parameter.grad is not None
                 squares[name] = squares.get(name, 0) + parameter.grad.double() ** 2 / 2
-    found = load_file(pair["a"] / "statistics.safetensors")
+    collected = load_file(pair["a"] / "statistics.safetensors")
     for site, xs in inputs.items():
         kept = torch.cat([x[m.bool()] for x, m in zip(xs, MASK[:, None], strict=True)]).double()
-        assert torch.allclose(found[f"{site}.gram"].double(), kept.T @ kept / len(kept), atol=1e-5)
+        assert torch.allclose(
+            collected[f"{site}.gram"].double(), kept.T @ kept / len(kept), atol=1e-5
+        )
         for factor in "AB":
             wanted = squares[f"{PREFIX}{site}.lora_{factor}.default.weight"]
-            assert torch.allclose(found[f"{site}.fisher_{factor}"].double(), wanted, rtol=1e-4)
-    assert len(found) == 3 * len(inputs)
+            assert torch.allclose(collected[f"{site}.fisher_{factor}"].double(), wanted, rtol=1e-4)
+    assert len(collected) == 3 * len(inputs)
 
 
 def test_regmean_is_its_reference(pair: dict[str, Path], tmp_path: Path) -> None:
@@ -74,11 +75,11 @@ def test_regmean_is_its_reference(pair: dict[str, Path], tmp_path: Path) -> None
     a, b = delta(pair["a"]), delta(pair["b"])
     reference = FUNCTIONS["regmean"].reference
     assert reference is not None
-    for site, found in delta(out).items():
+    for site, ours in delta(out).items():
         grams = [s[f"{site}.gram"].double().numpy() for s in stats]
         # A few tokens do not fill a space: what is off the diagonal, scaled, keeps it solvable.
         wanted = reference([a[site], b[site]], grams, [1, 0.5], 0.9)
-        assert np.allclose(found, wanted, atol=1e-5 * abs(wanted).max())
+        assert np.allclose(ours, wanted, atol=1e-5 * abs(wanted).max())
 
 
 def test_regmean_comes_nearest_to_each_adapter_on_its_inputs(
@@ -89,7 +90,7 @@ def test_regmean_comes_nearest_to_each_adapter_on_its_inputs(
     xs = [delta(pair[n]) for n in "ab"]
 
     def apart(x: dict[str, np.ndarray], site: str) -> float:
-        gaps = [x[site] - one[site] for one in xs]
+        gaps = [x[site] - own[site] for own in xs]
         grams = [s[f"{site}.gram"].double().numpy() for s in stats]
         return sum(float(np.trace(g @ m @ g.T)) for g, m in zip(gaps, grams, strict=True))
 
@@ -104,11 +105,11 @@ def test_fisher_is_its_reference(pair: dict[str, Path], tmp_path: Path) -> None:
     factors = [tensors_of(pair[n]) for n in "ab"]
     reference = FUNCTIONS["fisher"].reference
     assert reference is not None
-    for key, found in out.items():
+    for key, ours in out.items():
         site, factor, _ = key.removeprefix(PREFIX).rsplit(".", 2)
         fishers = [s[f"{site}.fisher_{factor[-1]}"].double().numpy() for s in stats]
         xs = [f[key].double().numpy() for f in factors]
-        assert np.allclose(found.numpy(), reference(xs, fishers, [1, 0.5]), atol=1e-6)
+        assert np.allclose(ours.numpy(), reference(xs, fishers, [1, 0.5]), atol=1e-6)
 
 
 def test_fisher_of_gains(bert: nn.Module, tmp_path: Path) -> None:
@@ -120,15 +121,13 @@ def test_fisher_of_gains(bert: nn.Module, tmp_path: Path) -> None:
     out = gains(composed(tmp_path / "r", pair, "fisher([a, b])", "dtype=f64"))
     stats = [load_file(pair[n] / "statistics.safetensors") for n in "ab"]
     both = [gains(pair[n]) for n in "ab"]
-    for site, found in out.items():
+    for site, ours in out.items():
         f = [s[f"{site}.fisher_l"].double().numpy() for s in stats]
-        one, two = (g[site] for g in both)
+        x, y = (g[site] for g in both)
         total = f[0] + f[1]
-        even = (one + two) / 2
-        wanted = np.where(
-            total > 0, (f[0] * one + f[1] * two) / np.where(total > 0, total, 1), even
-        )
-        assert np.allclose(found, wanted, atol=1e-6)
+        even = (x + y) / 2
+        wanted = np.where(total > 0, (f[0] * x + f[1] * y) / np.where(total > 0, total, 1), even)
+        assert np.allclose(ours, wanted, atol=1e-6)
 
 
 @pytest.mark.parametrize("method", ["fisher", "regmean"])
@@ -136,19 +135,17 @@ def test_laws(pair: dict[str, Path], tmp_path: Path, method: str) -> None:
     """Of one adapter, of an adapter with itself, and in any order."""
     a = delta(pair["a"])
     texts = (f"{method}([a])", f"{method}([a, a])", f"{method}([a, b])", f"{method}([b, a])")
-    alone, twice, one, other = (
+    alone, twice, in_order, turned = (
         delta(composed(tmp_path / str(i), pair, text, "dtype=f32")) for i, text in enumerate(texts)
     )
     for site, x in a.items():
         assert np.allclose(alone[site], x, atol=1e-4 * abs(x).max())
         assert np.allclose(twice[site], x, atol=1e-4 * abs(x).max())
-        assert (one[site] == other[site]).all()
+        assert (in_order[site] == turned[site]).all()
 
 
 def test_statistics_are_part_of_the_content(pair: dict[str, Path], tmp_path: Path) -> None:
     """Other statistics, another hash; and a merge that reads them takes the new ones."""
-    import shutil
-
     copies = {n: Path(shutil.copytree(p, tmp_path / n)) for n, p in pair.items()}
     text = "".join(f'adapter {n} = "{p}"\n' for n, p in copies.items())
     (tmp_path / "r.pem").write_text(text + 'save regmean([a, b]) to "out"\n')

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from peft_made import declared
 from support import PREFIX, SITES, Dense, build, config_of, delta, error, lora, save, tensors_of
+from support.peft_made import declared
 
-from pemlang.pipeline.build import Built
+from pemlang.artifact import Built
 
 SITE = "layer.0.fc"
 
@@ -32,12 +32,12 @@ def best(dense: NDArray[np.float64], rank: int) -> NDArray[np.float64]:
 
 def held(built: Built, whole: Dense, rank: int, tolerance: float = 1e-5) -> None:
     """An output is the best of its rank at every site, and its loss is the true one."""
-    found = delta(built.path)
-    assert found.keys() == whole.keys()
+    ours = delta(built.path)
+    assert ours.keys() == whole.keys()
     lost = {}
     for site, dense in whole.items():
         size = np.linalg.norm(dense)
-        assert np.linalg.norm(found[site] - best(dense, rank)) <= tolerance * size
+        assert np.linalg.norm(ours[site] - best(dense, rank)) <= tolerance * size
         lost[site] = float(np.linalg.norm(dense - best(dense, rank)))
     assert built.loss is not None
     norms = {site: float(np.linalg.norm(dense)) for site, dense in whole.items()}
@@ -70,9 +70,9 @@ def test_a_rank_is_the_best_of_that_rank(tmp_path: Path, pair: dict[str, Path], 
 def test_compress_in_the_middle_of_an_expression(tmp_path: Path, pair: dict[str, Path]) -> None:
     built = saved(tmp_path, pair, 'save 3 * compress(a + b, rank=2) - a to "out" with dtype=f64')
     whole, a = total((1, delta(pair["a"])), (1, delta(pair["b"]))), delta(pair["a"])
-    for site, found in delta(built.path).items():
+    for site, ours in delta(built.path).items():
         wanted = 3 * best(whole[site], 2) - a[site]
-        assert np.linalg.norm(found - wanted) <= 1e-6 * np.linalg.norm(wanted)
+        assert np.linalg.norm(ours - wanted) <= 1e-6 * np.linalg.norm(wanted)
 
 
 @pytest.mark.parametrize(
@@ -147,8 +147,8 @@ def test_energy_chooses_a_rank_for_each_site(tmp_path: Path, pair: dict[str, Pat
     for site, dense in total((1, delta(pair["a"])), (1, delta(pair["b"]))).items():
         squares = np.linalg.svd(dense, compute_uv=False) ** 2
         least = int(np.argmax(np.cumsum(squares) >= 0.9 * squares.sum())) + 1
-        found = tensors_of(built.path)[f"{PREFIX}{site}.lora_A.weight"].shape[0]
-        assert found == least == config["rank_pattern"].get(site, config["r"])
+        rank = tensors_of(built.path)[f"{PREFIX}{site}.lora_A.weight"].shape[0]
+        assert rank == least == config["rank_pattern"].get(site, config["r"])
         near = np.linalg.norm(delta(built.path)[site] - best(dense, least))
         assert near <= 1e-5 * np.linalg.norm(dense)
 
@@ -168,9 +168,9 @@ def test_more_than_one_percent_lost_is_a_warning(
 def test_a_tie_of_singular_values(tmp_path: Path) -> None:
     a = spectrum(tmp_path / "a", 2, 2, 2)
     built = saved(tmp_path, {"a": a}, 'save a to "out" with rank=2')
-    whole, found = delta(a)[SITE], delta(built.path)[SITE]
-    assert np.linalg.norm(whole - found) == pytest.approx(2)
-    assert np.linalg.svd(found, compute_uv=False)[:3] == pytest.approx([2, 2, 0], abs=1e-12)
+    whole, cut = delta(a)[SITE], delta(built.path)[SITE]
+    assert np.linalg.norm(whole - cut) == pytest.approx(2)
+    assert np.linalg.svd(cut, compute_uv=False)[:3] == pytest.approx([2, 2, 0], abs=1e-12)
     first = (built.path / "adapter_model.safetensors").read_bytes()
     saved(tmp_path, {"a": a}, 'save a to "out" with rank=2')
     assert (built.path / "adapter_model.safetensors").read_bytes() == first
@@ -183,13 +183,13 @@ def test_a_site_that_is_zero(tmp_path: Path, pair: dict[str, Path]) -> None:
     pair["a"] = save(tmp_path / "z", tensors, config_of(pair["a"]))
     built = saved(tmp_path, pair, 'save a - per { "' + zero + '": 0, else: 1 } * b to "out" '
                   "with rank=2")  # fmt: skip
-    found = delta(built.path)
-    assert not found[zero].any()
+    cut = delta(built.path)
+    assert not cut[zero].any()
     assert built.loss is not None
     assert built.loss.sites[zero] == 0
     whole = total((1, delta(pair["a"])), (-1, delta(pair["b"])))
     for site in others:
-        near = np.linalg.norm(found[site] - best(whole[site], 2))
+        near = np.linalg.norm(cut[site] - best(whole[site], 2))
         assert near <= 1e-5 * np.linalg.norm(whole[site])
 
 
@@ -205,12 +205,12 @@ def test_a_scale_of_zero(tmp_path: Path) -> None:
 def test_a_rank_above_the_matrix_is_an_error_with_the_rank_to_write(
     tmp_path: Path, pair: dict[str, Path], option: str
 ) -> None:
-    found = error(tmp_path, declared(pair) + f'save a + b to "out" {option}')
-    assert found.code == "PEM0310"
-    help_ = re.search(r"rank=\d+", found.help or "")
+    refusal = error(tmp_path, declared(pair) + f'save a + b to "out" {option}')
+    assert refusal.code == "PEM0310"
+    help_ = re.search(r"rank=\d+", refusal.help or "")
     assert help_ is not None
     built = saved(tmp_path, pair, f'save a + b to "out" with {help_[0]}')
-    assert found.help == "rank=12"
+    assert refusal.help == "rank=12"
     assert built.loss is None  # the sum has rank 7
 
 

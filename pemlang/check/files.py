@@ -1,0 +1,131 @@
+"""A recipe and every file it imports, read and parsed, in the order they are needed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from graphlib import TopologicalSorter
+from pathlib import Path
+
+from pemlang.diagnostics import Fault, Report, nearest, visible
+from pemlang.resources import resource
+from pemlang.source import Source
+from pemlang.syntax import tree as t
+from pemlang.syntax.files import read_source
+from pemlang.syntax.parser import parse
+from pemlang.tensorfiles.disk import is_file
+
+MAX_FILES = 200
+
+
+@dataclass
+class RecipeFiles:
+    """Attributes:
+    main: the file being built.
+    trees: every file by its path.
+    imports: each import statement to the path of the file it names.
+    needs: every file to the files it imports.
+    """
+
+    main: Path
+    trees: dict[Path, t.RecipeFile] = field(default_factory=dict)
+    imports: dict[t.Import, Path] = field(default_factory=dict)
+    needs: dict[Path, set[Path]] = field(default_factory=dict)
+
+    def order(self) -> list[Path]:
+        """Imported files before those that import them, in an order that depends on paths alone."""
+        ordered = {path: sorted(self.needs[path]) for path in sorted(self.needs)}
+        return list(TopologicalSorter(ordered).static_order())
+
+    def reaches(self, importer: Path, imported: Path) -> bool:
+        """Whether a file imports another, or is it, by any way."""
+        seen, pending = {importer}, [importer]
+        while pending:
+            new = self.needs.get(pending.pop(), set()) - seen
+            seen |= new
+            pending += new
+        return imported in seen
+
+
+def load_files(path: Path, source: Source, report: Report) -> RecipeFiles:
+    """Read a recipe's imports, theirs, and so on.
+
+    Reports PEM0203 a module that is not there, PEM0204 a cycle, PEM0205 a path that may not be
+    imported, and what reading and parsing say.
+    """
+    files = RecipeFiles(path)
+    files.needs[path] = set()
+    pending = [(path, source)]
+    while pending:
+        here, text = pending.pop()
+        files.trees[here] = parse(text, report)
+        for statement in files.trees[here].statements:
+            if not isinstance(statement, t.Import):
+                continue
+            try:
+                target, name = _target(statement, text)
+                if target not in files.trees and all(target != other for other, _ in pending):
+                    if len(files.trees) + len(pending) >= MAX_FILES:
+                        message = f"more than {MAX_FILES} files are imported"
+                        raise Fault("PEM0205", message, "put several into one file")
+                    pending.append((target, read_source(target, name)))
+                _connect(files, target, here)
+                files.imports[statement] = target
+            except Fault as fault:
+                report.add(fault.at(statement.span))
+    return files
+
+
+def _connect(files: RecipeFiles, imported: Path, importer: Path) -> None:
+    if files.reaches(imported, importer):
+        if imported == importer:
+            raise Fault("PEM0204", "this file imports itself", "remove the import")
+        raise Fault(
+            "PEM0204",
+            f"{visible(imported.name)} imports {visible(importer.name)} in turn: a cycle",
+            "move what both need into a third file",
+        )
+    files.needs.setdefault(imported, set())
+    files.needs[importer].add(imported)
+
+
+def _target(statement: t.Import, source: Source) -> tuple[Path, str]:
+    """The file an import names, and what messages call it."""
+    if isinstance(statement.module, tuple):
+        return _std(statement.module)
+    parts = statement.module.parts
+    if len(parts) != 1 or not isinstance(parts[0], str):
+        raise Fault("PEM0205", "the path of an import is plain text", 'import "file.pem" as name')
+    text = parts[0]
+    path = Path(text)
+    if path.is_absolute() or path.suffix != ".pem" or "\0" in text:
+        raise Fault(
+            "PEM0205",
+            f"{visible(text)!r} is not a relative path of a .pem file",
+            'import "house/schedules.pem" as house',
+        )
+    try:
+        target = (source.directory / path).resolve()
+    except (OSError, RuntimeError):
+        target = source.directory / path
+    if not is_file(target):
+        raise Fault(
+            "PEM0203",
+            f"there is no file {visible(text)}",
+            "paths are relative to the file that names them",
+        )
+    name = str(Path(source.name).parent / path)
+    return target, name
+
+
+def _std(module: tuple[str, ...]) -> tuple[Path, str]:
+    shown = ".".join(module)
+    folder = resource("stdlib")
+    names = sorted(f"std.{path.stem}" for path in folder.glob("*.pem"))
+    if shown not in names:
+        close = nearest(shown, names)
+        raise Fault(
+            "PEM0203",
+            f"there is no module `{visible(shown, 60)}`",
+            f"did you mean `{close}`?" if close else f"the library has {', '.join(names)}",
+        )
+    return folder / f"{module[1]}.pem", f"{shown} (stdlib)"

@@ -1,0 +1,147 @@
+"""What a recipe saves: each `save`, checked, and what it means."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from pemlang.diagnostics import Fault, listed, visible
+from pemlang.formats.record import output_format
+from pemlang.graph.node import AdapterNode, Graph, Leaf, ModelNode, adapters_of, told
+from pemlang.graph.rebuild import Rebuilding
+from pemlang.source import Span
+from pemlang.tensorfiles.safetensors import TensorEntry
+
+
+@dataclass(frozen=True)
+class Output:
+    """One `save`, checked.
+
+    Attributes:
+        node: what is saved, truncation included.
+        path: the directory, as written.
+        target: the directory, resolved; inside the recipe's own.
+        dtype: the file dtype, or None for the inputs' own.
+        heads: the leaf whose heads are saved, when the recipe chose one.
+        span: the statement.
+        label: what is saved, as written.
+    """
+
+    node: AdapterNode | ModelNode
+    path: str
+    target: Path
+    dtype: str | None
+    heads: Leaf | None
+    span: Span
+    label: str
+
+    @property
+    def adapter(self) -> AdapterNode:
+        """What is saved, of an output that is no model."""
+        assert isinstance(self.node, AdapterNode)
+        return self.node
+
+    def rebuilt(self, new: Rebuilding) -> Output:
+        """The same over other leaves."""
+        heads = None if self.heads is None else new.node(self.heads)
+        return replace(self, node=new.node(self.node), heads=heads)
+
+
+def semantic_hash(output: Output, graph: Graph) -> str:
+    """A digest of the meaning of an output: its normal form, the content of its leaves (their
+    keys are digests here), its options, and its format where that is not PEFT's."""
+    parts: list[object] = [
+        "pemlang 1", output.node.key, output.node.type.base, output.dtype,
+        None if output.heads is None else output.heads.key,
+    ]  # fmt: skip
+    record = output_format(adapters_of(graph.parts(output.node)))
+    parts += [record.name] if record.name != "peft" else []
+    return hashlib.sha256(json.dumps(told(tuple(parts))).encode()).hexdigest()
+
+
+def output_path(path: str, directory: Path, root: Path) -> Path:
+    """The directory a save writes; raises PEM0345 when it is not inside `root`."""
+    parts = Path(path).parts
+    bad = not parts or Path(path).is_absolute() or ".." in parts or not path.isprintable()
+    target = directory / path
+    if not bad:
+        try:
+            target = target.parent.resolve() / target.name  # a link itself is never followed
+            bad = target == root.resolve() or not target.is_relative_to(root.resolve())
+        except (OSError, RuntimeError):
+            bad = True
+    if bad:
+        raise Fault(
+            "PEM0345",
+            f"{visible(path, 80)!r} is no path inside the recipe's folder",
+            'save to a relative path, "out/name"; `pem build --out DIR` writes elsewhere',
+        )
+    return target
+
+
+def hold_files(graph: Graph, node: AdapterNode) -> None:
+    """Raise PEM0421 for an adapter that the files of its inputs' format cannot hold. Whole models
+    are refused elsewhere."""
+    if not any(made_from.whole_models for made_from in graph.order([node])):
+        output_format(adapters_of(graph.parts(node))).hold(node.shapes)
+
+
+# --- heads -----------------------------------------------------------------------------------
+
+
+def heads_agree(
+    graph: Graph, node: AdapterNode, heads: Leaf | None, name: Callable[[Leaf], str]
+) -> Sequence[Leaf]:
+    """The leaves whose heads a save must hold equal, from headers alone.
+
+    Raises:
+        Fault: PEM0346 when the adapters have different heads and none is chosen, or a site lies
+            inside a head.
+    """
+    chosen = (heads,) if heads is not None else _agreed(graph, node, name)
+    for leaf in chosen[:1]:
+        _outside(leaf, node.shapes)
+    return chosen
+
+
+def _outside(holder: Leaf, sites: Iterable[str]) -> None:
+    """Hold sites to lie outside the heads: PEFT adapts no module that it saves whole."""
+    for head in holder.adapter.whole_modules:
+        inside = [site for site in sites if f".{head}." in f".{site}."]
+        if inside:
+            raise Fault(
+                "PEM0346",
+                f"{listed(inside)} would be changed, and {visible(head)} is saved whole "
+                "(modules_to_save): PEFT does not adapt what it saves whole",
+                'leave these modules out, as in x["*.q_proj", "*.v_proj"]',
+            )
+
+
+def _agreed(graph: Graph, node: AdapterNode, name: Callable[[Leaf], str]) -> Sequence[Leaf]:
+    """The leaves, whose heads must be the same; none where no leaf has any."""
+    leaves = graph.parts(node)
+    if not any(_heads(leaf) for leaf in leaves):
+        return ()
+    first = _heads(leaves[0])
+    for leaf in leaves[1:]:
+        if _signature(_heads(leaf)) != _signature(first):
+            by_name = sorted(leaves, key=name)
+            holder = next(leaf for leaf in by_name if _heads(leaf))
+            raise Fault(
+                "PEM0346",
+                "the adapters have different heads (modules_to_save): a sum has no meaning there",
+                f"with heads={name(holder)}",
+                tuple(f"{name(x)} has {listed(_heads(x)) or 'none'}" for x in by_name[:4]),
+            )
+    return leaves
+
+
+def _heads(leaf: Leaf) -> Mapping[str, TensorEntry]:
+    return leaf.adapter.layout.heads
+
+
+def _signature(heads: Mapping[str, TensorEntry]) -> object:
+    return {key: (entry.dtype, entry.shape) for key, entry in heads.items()}

@@ -1,0 +1,72 @@
+"""The values of the language, as the checker knows them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
+
+from pemlang.formats.adapter import Adapter
+from pemlang.graph.node import AdapterNode, ModelNode, NumberNode
+from pemlang.modules import Shapes
+from pemlang.ops.schedule import Schedule
+from pemlang.source import Span
+
+if TYPE_CHECKING:
+    from pemlang.check.conditions import Condition
+    from pemlang.check.scope import Function, Module
+
+
+class Poison:
+    """The value of a name whose declaration is wrong: said once, silent from then on."""
+
+
+POISON = Poison()
+
+
+@dataclass(frozen=True)
+class BaseName:
+    """A `base`: the model's identity and other names for the same model."""
+
+    names: tuple[str, ...]
+    span: Span
+    kind = "base"
+
+
+Plain: TypeAlias = "Fraction | NumberNode | str | Condition | Schedule | AdapterNode | ModelNode"
+"""A value that can be an item of a list."""
+
+Value: TypeAlias = "Plain | tuple[Plain, ...] | Function | Module | BaseName | Poison"
+"""What a name can stand for."""
+
+Setting: TypeAlias = "Fraction | str | Condition"
+"""The value of a param."""
+
+
+ParamValue: TypeAlias = "str | float | bool"
+"""A value given for a param; text is read as the param's type."""
+
+Params: TypeAlias = "Mapping[str, ParamValue]"
+"""Values given for the params of a recipe, by name."""
+
+
+class Declared(NamedTuple):
+    """How a recipe declares an adapter: its name, its path as written, and the folder that path
+    starts from."""
+
+    name: str
+    path: str
+    directory: Path
+
+
+class Inputs(Protocol):
+    """How a recipe's paths are reached: each is given as written, with the folder it is relative
+    to, and stands for a place (equal for one that is the same) and what is there."""
+
+    def adapter(self, path: str, directory: Path) -> tuple[str, Adapter]:
+        """An adapter, known by its headers; raises Fault."""
+
+    def model(self, path: str, directory: Path) -> tuple[str, Shapes]:
+        """A model's tensors; raises Fault."""

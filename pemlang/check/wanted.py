@@ -1,0 +1,70 @@
+"""What a value has to be: of a kind, within bounds, of a size that can be walked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from fractions import Fraction
+
+from pemlang.check.conditions import Condition
+from pemlang.check.kinds import article, fits
+from pemlang.diagnostics import Fault, nearest, visible
+from pemlang.graph.numbers import shown
+from pemlang.ops.record import Parameter, Within, kind_of
+from pemlang.ops.schedule import Schedule
+
+MAX_SIZE = 5_000
+MAX_DEPTH = 150
+
+
+def list_kind(value: object) -> str:
+    """The kind of a value, a list's with the kind of its items: [number]."""
+    if isinstance(value, tuple):
+        return f"[{list_kind(value[0])}]" if value else "[]"
+    return kind_of(value)
+
+
+def want_kind(value: object, kinds: Sequence[str]) -> None:
+    """Raise PEM0301 unless a value is of one of some kinds."""
+    kind = list_kind(value)
+    if not fits(kind, kinds):
+        wanted = " or ".join(article(k) for k in kinds)
+        hint = "call it: name(…)" if kind == "function" else None
+        if f"[{kind}]" in kinds:
+            hint = "put it in brackets: […]"
+        raise Fault("PEM0301", f"this is {article(kind)}, {wanted} is wanted", hint)
+
+
+def want_within(value: object, param: Parameter) -> None:
+    """Raise PEM0326 unless a value is one of the numbers or the words that a parameter takes."""
+    if param.words and value not in param.words:
+        close = nearest(value, param.words) if isinstance(value, str) else None
+        given = repr(visible(value, 40)) if isinstance(value, str) else article(list_kind(value))
+        raise Fault(
+            "PEM0326",
+            f"{param.name} is {given}, not {' or '.join(param.words)}",
+            f"{param.name}={close or param.words[0]}",
+        )
+    if param.within and isinstance(value, Fraction) and value not in param.within:
+        raise Fault(
+            "PEM0326",
+            f"{param.name} is {shown(value)}: it takes {param.within}",
+            f"{param.name}={_near(value, param.within)}",
+        )
+
+
+def _near(value: Fraction, within: Within) -> str:
+    """A number that a parameter takes, near one that it does not."""
+    if within.high is not None and value > within.high:
+        return shown(within.high)
+    if value < within.low or within.open:
+        return shown(within.low + (1 if within.high is None else (within.high - within.low) / 2))
+    return shown(Fraction(round(value)))
+
+
+def hold_size(value: Condition | Schedule) -> None:
+    """Raise PEM0333 when a value that is walked part by part has too many, or too deep ones."""
+    if value.size > MAX_SIZE or value.depth > MAX_DEPTH:
+        raise Fault(
+            "PEM0333",
+            f"this {value.kind} has more than {MAX_SIZE:,} parts or is more than {MAX_DEPTH} deep",
+        )

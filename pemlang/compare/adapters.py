@@ -1,0 +1,321 @@
+"""How two built adapters differ, measured on their factors; no dense Δ is ever formed."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from pemlang.compare.summary import facts_of, opened
+from pemlang.diagnostics import Fault, visible
+from pemlang.failures import TooLarge
+from pemlang.formats import Adapter
+from pemlang.formats.adapter import kinds_text
+from pemlang.graph.node import Graph, leaf
+from pemlang.kernels import lowrank
+from pemlang.kernels.lowrank import LowRank, Matrix
+from pemlang.kernels.site import SitePart
+from pemlang.lazy import numpy as np
+from pemlang.modules import SiteShape
+from pemlang.pipeline.reading import SiteReader, reading
+from pemlang.tensorfiles.dtypes import Bits
+from pemlang.tensorfiles.reader import TensorReader
+
+SiteState = Literal["same", "changed", "added", "removed", "incomparable"]
+HeadState = Literal["same", "changed", "added", "removed"]
+
+Spectra = tuple[tuple[float, ...], tuple[float, ...]]
+
+_PART = 8 << 20
+
+
+@dataclass(frozen=True)
+class DeltaChange:
+    """Δ of two adapters, at a site or over many.
+
+    Attributes:
+        old, new: ‖Δ‖ (Frobenius) of each; for (IA)³ ‖l − 1‖.
+        change: ‖new − old‖; None where the two cannot be subtracted.
+        relative: change / old; None where old is zero and new is not, and without a change.
+        cosine: of the angle between the two; None where either is zero, and without a change.
+    """
+
+    old: float
+    new: float
+    change: float | None
+    relative: float | None
+    cosine: float | None
+
+
+@dataclass(frozen=True)
+class SiteChange:
+    """A site of either adapter.
+
+    Attributes:
+        site: its name, as untrusted as the file it comes from.
+        state: `same` where Δ is, whatever its factors; `incomparable` where the shapes differ.
+        measured: what changed; a site that one of the two lacks is zero there.
+        ranks, scales: of old and of new; None where the site is not, and for (IA)³.
+        spectra: the singular values of old and of new, falling; () as ranks are None.
+        note: the two shapes of an incomparable site, else empty.
+    """
+
+    site: str
+    state: SiteState
+    measured: DeltaChange
+    ranks: tuple[int | None, int | None]
+    scales: tuple[float | None, float | None]
+    spectra: Spectra
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class HeadChange:
+    """A whole tensor saved beside an adapter; old and new are its dtype and shape, empty where it
+    is not. `changed` is any difference in these or in its bytes."""
+
+    key: str
+    state: HeadState
+    old: str
+    new: str
+
+
+@dataclass(frozen=True)
+class Fact:
+    """What config and header say of both."""
+
+    label: str
+    old: str
+    new: str
+
+
+@dataclass(frozen=True)
+class AdapterComparison:
+    """Attributes:
+    old, new: the places, as given.
+    method: the kinds of both, as AdapterType.method has them.
+    total: over all sites but the incomparable ones.
+    facts, heads, sites: all of them, changed or not; sites by name.
+    """
+
+    old: str
+    new: str
+    method: str
+    total: DeltaChange
+    facts: tuple[Fact, ...]
+    heads: tuple[HeadChange, ...]
+    sites: tuple[SiteChange, ...]
+
+    @property
+    def same(self) -> bool:
+        """Whether nothing changed: no Δ, no fact, no head."""
+        return (
+            all(site.state == "same" for site in self.sites)
+            and all(head.state == "same" for head in self.heads)
+            and all(fact.old == fact.new for fact in self.facts)
+        )
+
+
+def compare(old: str, new: str) -> AdapterComparison:
+    """Two adapters, each in a directory or on the hub (`hf://…`), read and measured.
+
+    Raises:
+        Fault: as read_adapter and read_hub_adapter; PEM0304 the methods differ, PEM0502 a tensor
+            holds NaN or infinity, PEM0503 a number too large to measure.
+    """
+    one, two = opened(old), opened(new)
+    kinds, others = one.layout.shapes.kinds, two.layout.shapes.kinds
+    if kinds != others:
+        raise Fault(
+            "PEM0304",
+            f"{visible(old)} is {kinds_text(kinds)} and {visible(new)} is {kinds_text(others)}: "
+            "their parameters mean different things",
+            "compare adapters of one method",
+        )
+    graph = Graph()
+    with reading(graph) as reader:
+        sites = list(_sites(graph, reader, one, two))
+        heads = tuple(_heads(reader.files, one, two))
+    total = _total([numbers for site, numbers in sites if site.state != "incomparable"])
+    changes = tuple(site for site, _ in sites)
+    return AdapterComparison(
+        old, new, "+".join(kinds), total, tuple(_facts(one, two)), heads, changes
+    )
+
+
+# --- sites --------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Numbers:
+    """What adds up over sites: norms as squares, inner products as they are."""
+
+    old: float
+    new: float
+    change: float
+    inner: float
+
+    @property
+    def measured(self) -> DeltaChange:
+        """What they come to."""
+        old, new = self.old, self.new
+        if not self.change:  # rounding would leave the cosine beside 1
+            return DeltaChange(old, new, 0.0, 0.0, 1.0 if old else None)
+        cosine = max(-1.0, min(1.0, self.inner / old / new)) if old and new else None
+        return DeltaChange(old, new, self.change, self.change / old if old else None, cosine)
+
+
+def _sites(
+    graph: Graph, reader: SiteReader, one: Adapter, two: Adapter
+) -> Iterator[tuple[SiteChange, _Numbers]]:
+    nodes = [
+        leaf(graph, key, adapter, adapter.base) for key, adapter in (("old", one), ("new", two))
+    ]
+    for site in sorted({*one.layout.shapes, *two.layout.shapes}):
+        old, new = reader.parts(nodes, site)
+        first, second = (adapter.layout.shapes.get(site) for adapter in (one, two))
+        if first is None or second is None or first == second:
+            spectra, numbers = _measure(old, new)
+            measured, note = numbers.measured, ""
+        else:
+            spectra, numbers = _apart(old, new)
+            measured = DeltaChange(numbers.old, numbers.new, None, None, None)
+            note = _clash(first, second)
+        change = SiteChange(
+            site,
+            _state(first, second, numbers.change),
+            measured,
+            (one.layout.ranks.get(site), two.layout.ranks.get(site)),
+            (one.scales.get(site), two.scales.get(site)),
+            spectra,
+            note,
+        )
+        yield change, numbers
+
+
+def _state(old: SiteShape | None, new: SiteShape | None, change: float) -> SiteState:
+    if old is None:
+        return "added"
+    if new is None:
+        return "removed"
+    if old != new:
+        return "incomparable"
+    return "changed" if change else "same"
+
+
+def _clash(old: SiteShape, new: SiteShape) -> str:
+    """Two shapes; with the axes of A where they are as large as each other."""
+    if str(old) != str(new):
+        return f"{old} against {new}"
+    return f"{old} with A of {list(old.a)} against {list(new.a)}"
+
+
+def _apart(old: SitePart | None, new: SitePart | None) -> tuple[Spectra, _Numbers]:
+    """As _measure, of a site whose two shapes differ: nothing that takes both."""
+    (before, numbers), (after, others) = _measure(old, None), _measure(None, new)
+    return (before[0], after[1]), _Numbers(numbers.old, others.new, math.nan, math.nan)
+
+
+@lowrank.finite()
+def _measure(old: SitePart | None, new: SitePart | None) -> tuple[Spectra, _Numbers]:
+    """The spectra and numbers of one site of equal shapes; None is zero, and one of two at most.
+
+    Raises:
+        TooLarge: a norm or a product is too large for float64.
+    """
+    some = new if old is None else old
+    assert some is not None
+    if some.low_rank is None:
+        x, y = (np.zeros(1) if part is None else part.delta() for part in (old, new))
+        change: Matrix = y - x
+        spectra: Spectra = ((), ())
+    else:
+        first, second = (_factors(part, some.low_rank) for part in (old, new))
+        x, y, change = lowrank.difference(first, second)
+        spectra = _spectrum(old, x), _spectrum(new, y)
+    one, two, moved = (float(np.linalg.norm(z)) for z in (x, y, change))
+    numbers = _Numbers(one, two, moved, float(np.sum(x * y)))
+    if not math.isfinite(one + two + moved + abs(numbers.inner)):
+        raise TooLarge(None)
+    return spectra, numbers
+
+
+def _factors(part: SitePart | None, like: LowRank) -> LowRank:
+    """The factors of one of two; zeros where it is zero."""
+    factors = None if part is None else part.low_rank
+    return factors or LowRank(np.zeros_like(like.a), np.zeros_like(like.b))
+
+
+def _spectrum(part: SitePart | None, core: Matrix) -> tuple[float, ...]:
+    """The min(r, out, in) largest singular values of a core."""
+    if part is None or part.low_rank is None:
+        return ()
+    a, b = part.low_rank.a, part.low_rank.b
+    rank = min(a.shape[0], b.shape[0], a[0].size)
+    return tuple(np.linalg.svd(core, compute_uv=False)[:rank].tolist())
+
+
+def _total(sites: Sequence[_Numbers]) -> DeltaChange:
+    if not sites:
+        return DeltaChange(0.0, 0.0, None, None, None)
+    old, new, change = (
+        math.hypot(*norms)
+        for norms in zip(*((site.old, site.new, site.change) for site in sites), strict=True)
+    )
+    return _Numbers(old, new, change, math.fsum(site.inner for site in sites)).measured
+
+
+# --- facts and heads ----------------------------------------------------------------------------
+
+
+def _facts(one: Adapter, two: Adapter) -> Iterator[Fact]:
+    by_site: Mapping[str, tuple[Mapping[str, float], Mapping[str, float]]] = {
+        "rank": (one.layout.ranks, two.layout.ranks),
+        "scale": (one.scales, two.scales),
+    }
+    for (label, old), (_, new) in zip(facts_of(one), facts_of(two), strict=True):
+        before, after = by_site.get(label, ({}, {}))
+        moved = sum(site in after and after[site] != value for site, value in before.items())
+        # The same words can hide ranks that changed places, and scales alike in six digits.
+        also = f" (not the same at {moved} sites)" if moved and old == new else ""
+        yield Fact(label, old, new + also)
+    shown = one.format.told_of | two.format.told_of
+    for key in sorted(one.fields.keys() | two.fields.keys()):
+        first, second = one.fields.get(key), two.fields.get(key)
+        if key not in shown and first != second:
+            yield Fact(key, json.dumps(first), json.dumps(second))
+    words = {False: "no", True: "yes"}
+    yield Fact("fan_in_fan_out", words[one.fan_in_fan_out], words[two.fan_in_fan_out])
+
+
+def _heads(files: TensorReader, one: Adapter, two: Adapter) -> Iterator[HeadChange]:
+    for key in sorted({*one.layout.heads, *two.layout.heads}):
+        old, new = (_head(adapter, key) for adapter in (one, two))
+        state: HeadState
+        if not old or not new:
+            state = "removed" if old else "added"
+        else:
+            state = "same" if old == new and _equal_bytes(files, one, two, key) else "changed"
+        yield HeadChange(key, state, old, new)
+
+
+def _head(adapter: Adapter, key: str) -> str:
+    entry = adapter.layout.heads.get(key)
+    return f"{entry.dtype.lower()} {list(entry.shape)}" if entry is not None else ""
+
+
+def _equal_bytes(files: TensorReader, one: Adapter, two: Adapter, key: str) -> bool:
+    """Whether two tensors of one size hold the same bytes; a part at a time, heads are large."""
+    entry = one.layout.heads[key]
+    size = entry.end - entry.start
+    references = [adapter.reference(key) for adapter in (one, two)]
+    for start in range(0, size, _PART):
+        count = min(_PART, size - start)
+        parts: list[Bits] = [np.empty(count, np.uint8) for _ in references]
+        for reference, part in zip(references, parts, strict=True):
+            files.read(reference.file, reference.start + start, part)
+        if not np.array_equal(parts[0], parts[1]):
+            return False
+    return True

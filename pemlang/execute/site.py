@@ -1,0 +1,95 @@
+"""Programs over the whole tensors of one site: what concatenates, pads, merges or truncates."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+from pemlang.failures import InputNotFinite
+from pemlang.kernels.builder import KernelCall
+from pemlang.kernels.lowrank import finite
+from pemlang.kernels.program import Program
+from pemlang.kernels.step import Computed, NotFinite, Shape
+from pemlang.kernels.steps.results import ResultStep
+from pemlang.lazy import numpy as np
+from pemlang.tensorfiles.dtypes import Array, Bits, decoded
+from pemlang.tensorfiles.reader import TensorReader
+from pemlang.tensorfiles.reference import TensorRef
+
+
+@dataclass(frozen=True)
+class _Inputs:
+    """See step.SiteInputs."""
+
+    references: Sequence[TensorRef]
+    constants: Sequence[float]
+    reader: TensorReader
+
+    def read(self, slot: int, shape: Shape, dtype: str) -> Bits:
+        """The bits of the tensor in an input slot."""
+        return self.reader.tensor(self.references[slot], dtype, shape)
+
+
+def run_call(call: KernelCall[TensorRef, Hashable], reader: TensorReader) -> dict[int, Array]:
+    """The outputs of a program by slot, exact: not yet rounded to their dtypes.
+
+    Raises:
+        Failure: InputNotFinite, TooLarge on the way, Undefined, and as TensorReader.read.
+    """
+    program = call.program
+    last = _last_uses(program)
+    slots = _Inputs(call.inputs, call.constants, reader)
+    values: dict[int, Computed] = {}
+    outputs: dict[int, Array] = {}
+    for number, step in enumerate(program.steps):
+        args: list[Array] = [values[arg] for arg in step.args]  # type: ignore[misc]
+        try:
+            with finite():
+                values[number] = step.compute(args, slots)
+        except NotFinite:
+            raise _culprit(call, reader) from None
+        if isinstance(step, ResultStep):
+            outputs[step.output] = args[0]
+        for arg in step.args:
+            if last[arg] == number:
+                values.pop(arg, None)
+    return outputs
+
+
+def _culprit(call: KernelCall[TensorRef, Hashable], reader: TensorReader) -> InputNotFinite:
+    """The input of a call that is not finite."""
+    for load in call.program.loads:
+        reference = call.inputs[load.input]
+        numbers = decoded(reader.tensor(reference, load.dtype, load.shape), load.dtype, "F64")
+        if not np.isfinite(numbers).all():
+            return not_finite(reference, numbers)
+    raise AssertionError("a step met what no input holds")
+
+
+def not_finite(reference: TensorRef, numbers: Array) -> InputNotFinite:
+    """What is wrong with a tensor that holds infinity or NaN."""
+    return InputNotFinite(reference.file, reference.key, bool(np.isnan(numbers).any()))
+
+
+def bytes_at_work(program: Program) -> int:
+    """The most bytes that the values of a program take at once, its steps' own room included."""
+    last = _last_uses(program)
+    kept = [step.kept(program.shapes(step)) for step in program.steps]
+    alive, most = 0, 0
+    for number, step in enumerate(program.steps):
+        most = max(most, alive + kept[number] + step.workspace(program.shapes(step)))
+        alive += kept[number]
+        alive -= sum(kept[arg] for arg in set(step.args) if last[arg] == number)
+    return most
+
+
+def _last_uses(program: Program) -> dict[int, int]:
+    """The last step that needs each value. The results of a decomposition live while any does."""
+    last: dict[int, int] = {}
+    for number, step in enumerate(program.steps):
+        for arg in step.args:
+            last[arg] = number
+            taken = program.steps[arg]
+            if taken.is_part:
+                last[taken.args[0]] = number
+    return last

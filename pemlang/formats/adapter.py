@@ -1,0 +1,146 @@
+"""An adapter as it is known without a number of its tensors, whatever format its files have."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pemlang.modules import PARAMETRISATIONS, Parametrisation, Shapes, SiteShape
+from pemlang.tensorfiles.reference import TensorRef
+from pemlang.tensorfiles.safetensors import Header, TensorEntry
+
+if TYPE_CHECKING:
+    from pemlang.formats.record import Format
+
+STATISTICS = "statistics.safetensors"
+KINDS_OF_STATISTICS = ("gram", "fisher_A", "fisher_B", "fisher_l")
+
+
+@dataclass(frozen=True, eq=False)
+class Layout:
+    """What the names and shapes of a file's tensors say.
+
+    Attributes:
+        shapes: the sites.
+        ranks: the rank at each site that has one, from the tensors.
+        factors: site to the keys of its tensors, in the order of the parametrisation's factors.
+        heads: keys of whole tensors saved beside the adapter.
+        dtypes: the dtypes of the factors.
+    """
+
+    shapes: Shapes
+    ranks: Mapping[str, int]
+    factors: Mapping[str, tuple[str, ...]]
+    heads: Mapping[str, TensorEntry]
+    dtypes: frozenset[str]
+
+
+@dataclass(frozen=True)
+class Site:
+    """What an adapter holds of one site.
+
+    Attributes:
+        parametrisation: what it is.
+        shape: with the rank left out.
+        rank, scale: r and s of a LoRA; 0 and 1 of what has none.
+        tensors: the key, dtype and shape of each of its factors.
+        references: where they lie.
+    """
+
+    parametrisation: Parametrisation
+    shape: SiteShape
+    rank: int
+    scale: float
+    tensors: tuple[TensorEntry, ...]
+    references: tuple[TensorRef, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Adapter:
+    """Everything of an adapter but the numbers in its tensors.
+
+    Attributes:
+        format: of its files.
+        directory: where it is.
+        weights: the file that holds its tensors.
+        header: the places of its tensors.
+        layout: its sites and factors.
+        scales: s at each site that has one.
+        base: the model it belongs to, as its files name it.
+        fan_in_fan_out: whether that model stores its weights transposed, as GPT-2 does.
+        whole_modules: modules that are saved whole, and adapted by nothing.
+        variant: what tells its scales from those of its kind, `rsLoRA`; else empty.
+        fields: what else its format says of it, for that format and for comparisons.
+        statistics: the header of what was collected beside it for data-aware merges, if it was.
+    """
+
+    format: Format
+    directory: Path
+    weights: Path
+    header: Header
+    layout: Layout
+    scales: Mapping[str, float]
+    base: str | None = None
+    fan_in_fan_out: bool = False
+    whole_modules: tuple[str, ...] = ()
+    variant: str = ""
+    fields: Mapping[str, object] = field(default_factory=dict)
+    statistics: Header | None = None
+
+    def site(self, name: str) -> Site:
+        """What it holds of a site."""
+        shape, keys = self.layout.shapes[name], self.layout.factors[name]
+        return Site(
+            PARAMETRISATIONS[shape.kind],
+            shape,
+            self.layout.ranks.get(name, 0),
+            self.scales.get(name, 1.0),
+            tuple(self.header.entries[key] for key in keys),
+            tuple(self.reference(key) for key in keys),
+        )
+
+    def reference(self, key: str) -> TensorRef:
+        """Where one of its tensors lies."""
+        return self.header.reference(self.weights, key)
+
+    @property
+    def statistics_file(self) -> Path:
+        """Where its statistics lie, if they do."""
+        return self.directory / STATISTICS
+
+    def statistics_at(self, site: str) -> list[str]:
+        """The keys of its statistics of a site, in one order at every site."""
+        if self.statistics is None:
+            return []
+        keys = (f"{site}.{kind}" for kind in KINDS_OF_STATISTICS)
+        return [key for key in keys if key in self.statistics.entries]
+
+    def statistic(self, key: str) -> TensorRef:
+        """Where one of its statistics lies."""
+        assert self.statistics is not None
+        return self.statistics.reference(self.statistics_file, key)
+
+    def parameters(self, site: str | None = None) -> int:
+        """How many numbers its factors hold, at a site or in all."""
+        factors = self.layout.factors
+        keys = factors[site] if site else [key for keys in factors.values() for key in keys]
+        return sum(math.prod(self.header.entries[key].shape) for key in keys)
+
+    @property
+    def title(self) -> str:
+        """What kinds it is of, `LoRA` or `LoRA, rsLoRA`."""
+        kinds = kinds_text(self.layout.shapes.kinds)
+        return f"{kinds}, {self.variant}" if self.variant else kinds
+
+
+def method_title(method: str) -> str:
+    """A method, `ia3+lora`, as a reader writes it."""
+    return kinds_text(method.split("+"))
+
+
+def kinds_text(kinds: Sequence[str]) -> str:
+    """Kinds of sites as a reader writes them, `LoRA and (IA)³`."""
+    return " and ".join(PARAMETRISATIONS[kind].title for kind in kinds)

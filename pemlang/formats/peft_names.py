@@ -1,0 +1,8 @@
+"""What PEFT calls its files and tensors."""
+
+from __future__ import annotations
+
+CONFIG = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
+PICKLED = "adapter_model.bin"
+PREFIX = "base_model.model."

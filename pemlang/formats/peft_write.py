@@ -1,0 +1,192 @@
+"""An adapter as PEFT stores it: the names, dtypes and shapes of its tensors, and its config."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections import Counter
+from collections.abc import Collection, Mapping, Sequence
+from typing import TypeVar
+
+from pemlang.diagnostics import Fault, visible
+from pemlang.formats.adapter import Adapter
+from pemlang.formats.peft_names import CONFIG, PREFIX
+from pemlang.formats.peft_patterns import look_up, module_of
+from pemlang.formats.record import AdapterSpec, OutputLayout, OutputTensor
+from pemlang.modules.sites import SiteShape
+
+Number = TypeVar("Number", int, float)
+
+# Fields of the inputs' configs that choose modules; kept when they choose the same ones.
+_TARGETING = ("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern")
+
+
+def peft_layout(spec: AdapterSpec) -> OutputLayout:
+    """What the directory of an output holds.
+
+    Raises:
+        Fault: PEM0421 two layers of one nn.MultiheadAttention that differ.
+    """
+    sites = list(spec.shapes)
+    tensors = [tensor for site in sites for tensor in _tensors(spec, site)]
+    if spec.heads:
+        tensors += [
+            OutputTensor(_head_key(key, sites), entry.dtype, entry.shape, None, key)
+            for key, entry in spec.heads[0].layout.heads.items()
+        ]
+    config = _common(spec)
+    config |= _targeting(spec.inputs, sites) | {"fan_in_fan_out": spec.fan_in_fan_out}
+    if spec.shapes.kinds == ("lora",):
+        config |= _lora(spec.ranks, spec.scales)
+    else:
+        inputs = [site for site in sites if spec.shapes[site].layer == "gain_in"]
+        outputs = [site for site in sites if site not in inputs]
+        config |= {"feedforward_modules": _feedforward(spec.inputs, config, inputs, outputs)}
+    text = json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False)
+    tensors.sort(key=lambda tensor: tensor.key)
+    return OutputLayout(tensors, {CONFIG: text + "\n"})
+
+
+def _tensors(spec: AdapterSpec, site: str) -> list[OutputTensor]:
+    return [
+        OutputTensor(f"{PREFIX}{site}.{end}", spec.dtype, shape, site, factor, around)
+        for end, (factor, shape, around) in zip(
+            _ends(spec.shapes[site]), spec.factors(site), strict=True
+        )
+    ]
+
+
+def _ends(shape: SiteShape) -> tuple[str, ...]:
+    """What PEFT calls the tensors of a site."""
+    if shape.kind == "ia3":
+        return ("ia3_l",)
+    if shape.layer == "embedding":
+        return ("lora_embedding_A", "lora_embedding_B")
+    return ("lora_A.weight", "lora_B.weight")
+
+
+def _head_key(key: str, sites: Collection[str]) -> str:
+    """The key of a whole tensor: PEFT moves the weight of a module that it adapts into its
+    `base_layer`."""
+    name, _, end = key.removeprefix(PREFIX).rpartition(".")
+    module = name.removesuffix(".base_layer")
+    return f"{PREFIX}{module}{'.base_layer' * (module in sites)}.{end}"
+
+
+# --- configs -------------------------------------------------------------------------------
+
+
+def _shared(adapters: Sequence[Adapter], field: str) -> object:
+    """A field all inputs agree on; None otherwise."""
+    values = [adapter.fields.get(field) for adapter in adapters]
+    return values[0] if values and all(value == values[0] for value in values) else None
+
+
+def _common(spec: AdapterSpec) -> dict[str, object]:
+    names = sorted(spec.heads[0].whole_modules) if spec.heads else None
+    return {
+        "peft_type": {"lora": "LORA", "ia3": "IA3"}[spec.shapes.kinds[0]],
+        "task_type": _shared(spec.inputs, "task_type"),
+        "auto_mapping": _shared(spec.inputs, "auto_mapping"),
+        "base_model_name_or_path": spec.base,
+        "revision": _shared(spec.inputs, "revision"),
+        "inference_mode": True,
+        "modules_to_save": names,
+    }
+
+
+def _targeting(adapters: Sequence[Adapter], sites: Sequence[str]) -> dict[str, object]:
+    """The inputs' own target_modules when they say the same and every site is kept; else the
+    full names of the sites."""
+    specs = [
+        {field: _unordered(adapter.fields.get(field)) for field in _TARGETING}
+        for adapter in adapters
+    ]
+    same = all(spec == specs[0] for spec in specs)
+    whole = all(set(adapter.layout.shapes) == set(sites) for adapter in adapters)
+    if specs and same and whole:
+        return {field: value for field, value in specs[0].items() if value is not None}
+    kept = {module_of(site) for site in sites}
+    every = {module_of(site) for adapter in adapters for site in adapter.layout.shapes}
+    return {"target_modules": _names(kept, ".", every - kept)}
+
+
+def _names(sites: Collection[str], before: str, others: Collection[str]) -> list[str] | str:
+    """Names of sites that name none of the others: a list, of which PEFT takes every module
+    whose name ends in an entry after `before`; a pattern where another name ends so."""
+    ends = tuple(before + site for site in sites)
+    if any(other.endswith(ends) for other in others):
+        return "|".join(re.escape(site) for site in sorted(sites))
+    return sorted(sites)
+
+
+def _unordered(value: object) -> object:
+    return sorted(value) if isinstance(value, list) else value
+
+
+def _feedforward(
+    adapters: Sequence[Adapter],
+    config: Mapping[str, object],
+    inputs: Sequence[str],
+    outputs: Sequence[str],
+) -> object:
+    """Which targets are feed-forward modules: named as target_modules are."""
+    raws = [adapter.fields for adapter in adapters]
+    chosen = config.get("target_modules")
+    kept = all(_unordered(raw.get("target_modules")) == chosen for raw in raws)
+    own = [_unordered(raw.get("feedforward_modules")) for raw in raws]
+    if own and kept and all(value == own[0] for value in own):
+        return own[0]
+    return _names(inputs, "", outputs)
+
+
+def _by_module(values: Mapping[str, Number]) -> dict[str, Number]:
+    """Ranks or scales by the name a config has for a site; raises PEM0421 where two sites of one
+    name differ."""
+    by_module: dict[str, Number] = {}
+    for site, value in values.items():
+        name = module_of(site)
+        if by_module.setdefault(name, value) != value:
+            raise Fault(
+                "PEM0421",
+                f"{visible(name)} is an nn.MultiheadAttention: PEFT has one rank and one α for "
+                "both its layers, and here they differ",
+                "give both layers the same weight and the same rank",
+            )
+    return by_module
+
+
+def _lora(ranks: Mapping[str, int], scales: Mapping[str, float]) -> dict[str, object]:
+    """r, lora_alpha and their patterns, so that PEFT finds each site's rank and scale."""
+    ranks, scales = _by_module(ranks), _by_module(scales)
+    alphas = {site: _alpha(scales[site], rank) for site, rank in ranks.items()}
+    r = Counter(ranks.values()).most_common(1)[0][0]
+    alpha = Counter(alphas.values()).most_common(1)[0][0]
+    patterns: dict[str, Mapping[str, float]] = {}
+    for field, values, usual in (("rank_pattern", ranks, r), ("alpha_pattern", alphas, alpha)):
+        # PEFT takes the first key that a name ends with; in a file the keys are sorted.
+        pattern = {site: values[site] for site in sorted(ranks) if values[site] != usual}
+        if any(look_up(pattern, site, usual) != values[site] for site in ranks):
+            pattern = {f"^{re.escape(site)}": value for site, value in pattern.items()}
+        patterns[field] = pattern
+    return {
+        "r": r,
+        "lora_alpha": alpha,
+        "lora_dropout": 0.0,
+        "bias": "none",
+        "use_rslora": False,
+        "use_dora": False,
+        "init_lora_weights": True,
+        **patterns,
+    }
+
+
+def _alpha(scale: float, rank: int) -> float | int:
+    """The α for which α/rank is the scale, to the last bit where there is one."""
+    alpha = scale * rank
+    for near in (alpha, math.nextafter(alpha, math.inf), math.nextafter(alpha, -math.inf)):
+        if near / rank == scale:
+            alpha = near
+            break
+    return int(alpha) if alpha.is_integer() else alpha

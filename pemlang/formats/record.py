@@ -1,0 +1,190 @@
+"""A format of adapters' files: how it is told from others, read, written, and kept in a lock.
+
+One record each; the records are in the files beside this one, and known by name in `FORMATS`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from pemlang.formats.adapter import Adapter
+from pemlang.modules import PARAMETRISATIONS, Shapes
+
+
+@dataclass(frozen=True)
+class Detection:
+    """What was seen of a format at a place.
+
+    Attributes:
+        fits: whether it holds an adapter of the format, going by names.
+        whole: whether its tensors are there too.
+        saw: what is there, in words, for messages.
+    """
+
+    fits: bool
+    whole: bool
+    saw: str
+
+
+@dataclass(frozen=True)
+class OutputTensor:
+    """A tensor of an output.
+
+    Attributes:
+        key, dtype, shape: as in the file.
+        site: what it belongs to; None for a head.
+        factor: the factor it is, such as `a`; for a head its key in the inputs.
+        around: what its numbers are stored around.
+    """
+
+    key: str
+    dtype: str
+    shape: tuple[int, ...]
+    site: str | None
+    factor: str
+    around: float = 0.0
+
+
+@dataclass(frozen=True)
+class AdapterSpec:
+    """An adapter that is to be written, but for the numbers in its tensors.
+
+    Attributes:
+        shapes: its sites: those that are written.
+        ranks, scales: at each site; 0 and 1 of what has none.
+        base, fan_in_fan_out: see Adapter.
+        dtype: of its factors.
+        inputs: the adapters it is made from.
+        heads: adapters whose heads are equal; the first one's are written.
+    """
+
+    shapes: Shapes
+    ranks: Mapping[str, int]
+    scales: Mapping[str, float]
+    base: str | None
+    fan_in_fan_out: bool
+    dtype: str
+    inputs: Sequence[Adapter]
+    heads: Sequence[Adapter]
+
+    def factors(self, site: str) -> list[tuple[str, tuple[int, ...], float]]:
+        """The tensors of a site: what each is called, its shape, and what it is stored around."""
+        shape = self.shapes[site]
+        record = PARAMETRISATIONS[shape.kind]
+        shapes = record.shapes(shape, self.ranks[site])
+        return list(zip(record.factors, shapes, record.bases, strict=True))
+
+
+@dataclass(frozen=True)
+class OutputLayout:
+    """The files of an output, but for the numbers in its tensors.
+
+    Attributes:
+        tensors: in the order they stand in their file.
+        texts: the other files by name.
+    """
+
+    tensors: Sequence[OutputTensor]
+    texts: Mapping[str, str]
+
+
+class Format(ABC):
+    """A format of adapters.
+
+    Attributes:
+        name: what recipes and locks call it.
+        weights: the file of an output's tensors.
+        texts: the other files of an output.
+        library: the package that loads it, as the hub knows it.
+        told_of: the fields of an adapter that what else is known of it says too.
+    """
+
+    name: ClassVar[str]
+    weights: ClassVar[str]
+    texts: ClassVar[tuple[str, ...]]
+    library: ClassVar[str] = ""
+    told_of: ClassVar[frozenset[str]] = frozenset()
+
+    @abstractmethod
+    def detect(self, place: Path) -> Detection:
+        """Whether a place holds an adapter of this format, from names alone."""
+
+    @abstractmethod
+    def read(self, place: Path) -> Adapter:
+        """The adapter at a place, from its headers; raises Fault with everything wrong with it."""
+
+    @abstractmethod
+    def files(self, adapter: Adapter) -> list[Path]:
+        """The files that are read of an adapter, in the order its identity is taken in; its
+        tensors' last."""
+
+    @abstractmethod
+    def signature(self, adapter: Adapter) -> dict[str, object]:
+        """What a check needs of an adapter, as JSON that a reviewer can read."""
+
+    @abstractmethod
+    def restored(self, signature: Mapping[str, object], directory: Path, weights: str) -> Adapter:
+        """The adapter of a signature, as `read` gives it, but for its tensors' places.
+
+        Args:
+            signature: what `signature` gave.
+            directory, weights: where it would be, and the name of its tensors' file.
+
+        Raises:
+            Malformed: it is no signature.
+            Fault: as read.
+        """
+
+    def hold(self, shapes: Shapes) -> None:
+        """Raise Fault for sites that its files cannot hold."""
+        return
+
+    @abstractmethod
+    def layout(self, spec: AdapterSpec) -> OutputLayout:
+        """The files of an adapter that is to be written; raises Fault for what this format cannot
+        say."""
+
+    def loading(self, base: str) -> Sequence[str]:
+        """Lines of Python that load an output, for its card; `base` says of which model it is."""
+        return ()
+
+    @property
+    def described_in(self) -> str:
+        """The file that says what an adapter belongs to."""
+        return (*self.texts, self.weights)[0]
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """The names of all files that it writes."""
+        return (*self.texts, self.weights)
+
+
+FORMATS: dict[str, Format] = {}
+"""The records by name, in the order in which a place is held to them."""
+
+
+def register(record: Format) -> Format:
+    """Make a format known."""
+    FORMATS[record.name] = record
+    return record
+
+
+def read_adapter(place: Path) -> Adapter:
+    """The adapter at a place, in whichever format it is; raises Fault as Format.read.
+
+    What is of no format is read as the first one, which says what it lacks.
+    """
+    records = list(FORMATS.values())
+    fitting = (record for record in records if record.detect(place).fits)
+    return next(fitting, records[0]).read(place)
+
+
+def output_format(inputs: Sequence[Adapter]) -> Format:
+    """The format of an output: that of its inputs where they share one, else the first."""
+    records = {adapter.format.name: adapter.format for adapter in inputs}
+    [*shared] = records.values()
+    return shared[0] if len(shared) == 1 else next(iter(FORMATS.values()))

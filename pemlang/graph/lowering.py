@@ -1,0 +1,50 @@
+"""What lowering a node at a site needs beside the parameters of its arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from pemlang.graph.node import AdapterNode, Leaf, Num
+
+if TYPE_CHECKING:
+    from pemlang.kernels.builder import Value
+    from pemlang.modules.record import SiteBuilder, SiteValues
+
+
+@dataclass(frozen=True)
+class Truncation:
+    """A truncation at one site: the value that tells what it costs, and how far the rank came
+    down."""
+
+    cost: Value
+    by: int
+
+
+@dataclass
+class LoweringContext:
+    """What a node may use to write its steps.
+
+    Attributes:
+        builder: takes the steps.
+        site: where.
+        read: the parameters of a leaf.
+        statistic: one of the statistics of a leaf by its kind, as float64.
+        number: the value of a number, measured if it has to be.
+        rank: the least rank at which a node keeps a share of its squared norm.
+        truncations: a place to note them, by node.
+    """
+
+    builder: SiteBuilder
+    site: str
+    read: Callable[[Leaf], SiteValues]
+    statistic: Callable[[Leaf, str], Value]
+    number: Callable[[Num], float]
+    rank: Callable[[AdapterNode, float], int]
+    truncations: dict[AdapterNode, Truncation] = field(default_factory=dict)
+
+    def zeros(self, node: AdapterNode, rank: int, scale: float) -> SiteValues:
+        """The parameters of an adapter of the kind of a node that does nothing at this site."""
+        record = node.type.record(self.site)
+        return record.zeros(self.builder, node.shapes[self.site], rank, scale)

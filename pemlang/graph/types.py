@@ -1,0 +1,74 @@
+"""The types of values of the graph."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from pemlang.modules import PARAMETRISATIONS, Parametrisation, Shapes
+
+
+@dataclass(frozen=True, slots=True)
+class NumberType:
+    """A number that is known only once weights are read."""
+
+    def parts(self) -> tuple[object, ...]:
+        """What a digest of it is made from."""
+        return ()
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterType:
+    """The type of an adapter expression; ranks and scales follow from its node.
+
+    Attributes:
+        base: the model it belongs to, where that is known.
+        shapes: its sites.
+        fan_in_fan_out: the base stores its weights transposed, as GPT-2 does.
+    """
+
+    base: str | None
+    shapes: Shapes
+    fan_in_fan_out: bool = False
+
+    @property
+    def kinds(self) -> tuple[str, ...]:
+        """The names of the parametrisations of its sites."""
+        return self.shapes.kinds
+
+    @property
+    def method(self) -> str:
+        """Its kinds as one word, `lora`; `ia3+lora` of an adapter that mixes them."""
+        return "+".join(self.kinds)
+
+    @property
+    def ranked(self) -> bool:
+        """Whether it has a rank at some of its sites."""
+        return any(PARAMETRISATIONS[kind].ranked for kind in self.kinds)
+
+    @property
+    def is_lora(self) -> bool:
+        """Whether it is low-rank at every site."""
+        return self.kinds == ("lora",)
+
+    def record(self, site: str) -> Parametrisation:
+        """The parametrisation of a site."""
+        return PARAMETRISATIONS[self.shapes[site].kind]
+
+    def parts(self) -> tuple[object, ...]:
+        """What a digest of it is made from."""
+        return (self.method, self.base, self.shapes, self.fan_in_fan_out)
+
+
+@dataclass(frozen=True, slots=True)
+class ModelType:
+    """The type of whole weights: their base, and their tensors as dense sites."""
+
+    base: str | None
+    shapes: Shapes
+
+    def parts(self) -> tuple[object, ...]:
+        """What a digest of it is made from."""
+        return (self.base, self.shapes)
+
+
+NodeType = NumberType | AdapterType | ModelType

@@ -1,0 +1,104 @@
+"""What the paths of a recipe stand for, while one command runs.
+
+A resolver gives what a check needs, headers alone; then, once the recipe is known to be right, the
+adapters whole, and what their content is known by.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+from pemlang.check.elaborate import Spelling
+from pemlang.diagnostics import Fault, visible
+from pemlang.formats import read_adapter
+from pemlang.formats.adapter import Adapter
+from pemlang.formats.identity import adapter_digest
+from pemlang.formats.transformers import read_model
+from pemlang.inputs.hub import HUB_NAME, SCHEME, parse_reference, read_hub_adapter
+from pemlang.modules import Shapes
+from pemlang.tensorfiles.disk import is_dir, is_file
+
+
+class Resolver(ABC):
+    """Reaches adapters and models; see check.values.Inputs."""
+
+    @abstractmethod
+    def adapter(self, path: str, directory: Path) -> tuple[str, Adapter]:
+        """An adapter, known by its headers, and its place; raises Fault."""
+
+    def model(self, path: str, directory: Path) -> tuple[str, Shapes]:
+        """A model on disk: its place, and its tensors; raises Fault."""
+        if path.startswith(SCHEME):
+            raise Fault(
+                "PEM0430",
+                f"the weights of {visible(path)} are needed here, and models are read from disk",
+                "download the model and give its directory",
+            )
+        place = local(path, directory)
+        return str(place), read_model(place)
+
+    def whole(self, adapter: Adapter, spelling: Spelling) -> Adapter:
+        """An adapter with its tensors at hand, fetched if need be; raises Fault."""
+        return adapter
+
+    def large_files(self, adapter: Adapter) -> list[Path]:
+        """The files whose digests `content` will want, and that are worth reading side by side."""
+        return []
+
+    @abstractmethod
+    def content(self, adapter: Adapter, spelling: Spelling) -> str:
+        """The digest of an adapter's content; raises Fault."""
+
+
+class DiskResolver(Resolver):
+    """Adapters in directories, and on the hub."""
+
+    def __init__(self) -> None:
+        self._seen: dict[str, Adapter] = {}
+        self._whole: dict[str, Adapter] = {}
+
+    def adapter(self, path: str, directory: Path) -> tuple[str, Adapter]:
+        """See Resolver."""
+        remote = path.startswith(SCHEME)
+        place = path if remote else str(local(path, directory))
+        if place not in self._seen:
+            if not remote and HUB_NAME.fullmatch(path) and not is_dir(Path(place)):
+                raise Fault("PEM0410", f"there is no directory {visible(place)}", _on_the_hub(path))
+            self._seen[place] = (
+                read_hub_adapter(path, whole=False) if remote else read_adapter(Path(place))
+            )
+        adapter = self._seen[place]
+        return str(adapter.directory), adapter
+
+    def whole(self, adapter: Adapter, spelling: Spelling) -> Adapter:
+        """See Resolver."""
+        if not spelling.path.startswith(SCHEME):
+            return adapter
+        # A branch may have moved since its header was read.
+        place = f"{SCHEME}{parse_reference(spelling.path).repo}@{adapter.directory.name}"
+        if place not in self._whole:
+            self._whole[place] = read_hub_adapter(place, whole=True)
+        return self._whole[place]
+
+    def large_files(self, adapter: Adapter) -> list[Path]:
+        """See Resolver."""
+        return [adapter.weights] if is_file(adapter.weights) else []
+
+    def content(self, adapter: Adapter, spelling: Spelling) -> str:
+        """See Resolver."""
+        return adapter_digest(adapter)
+
+
+def _on_the_hub(path: str) -> str:
+    return f'give the directory that PEFT\'s save_pretrained wrote; on the hub: "{SCHEME}{path}"'
+
+
+def local(path: str, directory: Path) -> Path:
+    """A path of a recipe, relative to the file that names it."""
+    try:
+        if "\0" in path or not path:
+            raise ValueError
+        return (directory / path).resolve()
+    except (OSError, ValueError, RuntimeError):
+        raise Fault("PEM0410", f"{visible(path)!r} is not a path", "give a directory") from None

@@ -1,0 +1,355 @@
+"""Making the program of a site, step by step, and cutting it into parts that share nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Generic, Literal, NamedTuple, TypeVar
+
+from pemlang.kernels.measuring import SiteMeasure
+from pemlang.kernels.methods import MergeKernel
+from pemlang.kernels.order import best_order
+from pemlang.kernels.program import Program, interned
+from pemlang.kernels.step import Shape, Step
+from pemlang.kernels.steps.elements import (
+    Abs,
+    Add,
+    Cast,
+    Const,
+    Div,
+    Equal,
+    Fma,
+    Less,
+    Load,
+    Mul,
+    Reduce,
+    Scale,
+    Select,
+    Sign,
+    Sub,
+)
+from pemlang.kernels.steps.matrices import Concat, CoreSvd, Item, PadAxis, Whole
+from pemlang.kernels.steps.measures import Measure, Operand
+from pemlang.kernels.steps.merges import MergeRequest, MergeTensors
+from pemlang.kernels.steps.results import ReportStep, Store
+
+Input = TypeVar("Input", bound=Hashable)
+Output = TypeVar("Output", bound=Hashable)
+In_co = TypeVar("In_co", bound=Hashable, covariant=True)
+Out_co = TypeVar("Out_co", bound=Hashable, covariant=True)
+
+BinaryKind = type[Add] | type[Sub] | type[Mul] | type[Div]
+UnaryKind = type[Sign] | type[Abs]
+
+
+class Value(NamedTuple):
+    """The result of a step of a program that is being made."""
+
+    step: int
+    dtype: str
+    shape: Shape
+
+
+@dataclass(frozen=True)
+class KernelCall(Generic[In_co, Out_co]):
+    """A program with what stands in its slots.
+
+    Attributes:
+        program: what to compute.
+        inputs, outputs: what the builder was given for them.
+        constants: the numbers.
+        shape: of every tensor where the program is elementwise; () otherwise.
+    """
+
+    program: Program
+    inputs: tuple[In_co, ...]
+    constants: tuple[float, ...]
+    outputs: tuple[Out_co, ...]
+    shape: Shape
+
+
+class Builder(Generic[Input, Output]):
+    """Makes the program of one site. Equal steps are one step."""
+
+    def __init__(self) -> None:
+        self._steps: list[Step] = []
+        self._values: dict[Step, Value] = {}
+        self._inputs: dict[Input, int] = {}
+        self._constants: dict[float, int] = {}
+        self._outputs: list[Output] = []
+
+    def add(self, step: Step) -> Value:
+        """The value of a step: of the one that is there already, or of a new one."""
+        if step not in self._values:
+            self._values[step] = Value(len(self._steps), step.dtype, step.shape)
+            self._steps.append(step)
+        return self._values[step]
+
+    def constant(self, number: float) -> int:
+        """The slot of a number."""
+        return self._constants.setdefault(number, len(self._constants))
+
+    # --- elements ---------------------------------------------------------------------------
+
+    def load(self, source: Input, dtype: str, shape: Shape) -> Value:
+        """A tensor as it is stored."""
+        slot = self._inputs.setdefault(source, len(self._inputs))
+        return self.add(Load((), dtype, shape, slot))
+
+    def cast(self, x: Value, dtype: str) -> Value:
+        """x in another precision. What is put side by side is put there in it at once."""
+        if x.dtype == dtype:
+            return x
+        made = self._steps[x.step]
+        if isinstance(made, Concat) and dtype == "F64":
+            return self.add(replace(made, dtype=dtype))
+        return self.add(Cast((x.step,), dtype, x.shape, x.dtype))
+
+    def const(self, number: float, dtype: str, shape: Shape) -> Value:
+        """A tensor of one number."""
+        return self.add(Const((), dtype, shape, self.constant(number)))
+
+    def scale(self, x: Value, number: float) -> Value:
+        """number·x; the number is rounded to x's precision first."""
+        return x if number == 1 else self.add(Scale(*_like(x), self.constant(number)))
+
+    def fma(self, x: Value, number: float, y: Value) -> Value:
+        """number·x + y, rounded after each of the two steps on a CPU."""
+        if number == 1 or x.dtype != y.dtype:
+            return self.binary(Add, self.scale(x, number), y)
+        return self.add(Fma((x.step, y.step), x.dtype, x.shape, self.constant(number)))
+
+    def binary(self, kind: BinaryKind, x: Value, y: Value) -> Value:
+        """x and y, in the wider precision of the two."""
+        x, y = self.alike((x, y))
+        return self.add(kind((x.step, y.step), x.dtype, x.shape))
+
+    def plus(self, x: Value, number: float) -> Value:
+        """x + number."""
+        return self.binary(Add, x, self.const(number, x.dtype, x.shape))
+
+    def compare(self, kind: type[Less] | type[Equal], x: Value, y: Value) -> Value:
+        """Where x < y, or x = y."""
+        x, y = self.alike((x, y))
+        return self.add(kind((x.step, y.step), "BOOL", x.shape, x.dtype))
+
+    def select(self, where: Value, x: Value, y: Value) -> Value:
+        """x where a comparison holds, else y."""
+        x, y = self.alike((x, y))
+        return self.add(Select((where.step, x.step, y.step), x.dtype, x.shape))
+
+    def unary(self, kind: UnaryKind, x: Value) -> Value:
+        """The sign or the magnitude of x."""
+        return self.add(kind(*_like(x)))
+
+    def reduce(self, how: Literal["sum", "max"], x: Value) -> Value:
+        """The sum or maximum over the whole tensor, in its place everywhere."""
+        return self.add(Reduce(*_like(x), how))
+
+    def alike(self, values: Sequence[Value]) -> list[Value]:
+        """Values in the widest precision of them."""
+        dtype = "F64" if any(value.dtype == "F64" for value in values) else "F32"
+        return [self.cast(value, dtype) for value in values]
+
+    # --- matrices ---------------------------------------------------------------------------
+
+    def concat(self, values: Sequence[Value], axis: int) -> Value:
+        """Values side by side along an axis, in the widest precision of them."""
+        if len(values) == 1:
+            return values[0]
+        values = self.alike(values)
+        size = sum(value.shape[axis] for value in values)
+        shape = (*values[0].shape[:axis], size, *values[0].shape[axis + 1 :])
+        return self.add(Concat(tuple(x.step for x in values), values[0].dtype, shape, axis))
+
+    def pad(self, x: Value, axis: int, size: int) -> Value:
+        """x with zeros after it along an axis, up to a size."""
+        if x.shape[axis] >= size:
+            return x
+        shape = (*x.shape[:axis], size, *x.shape[axis + 1 :])
+        return self.add(PadAxis((x.step,), x.dtype, shape, axis))
+
+    def core_svd(self, a: Value, b: Value, scale: float, rank: int) -> tuple[Value, Value, Value]:
+        """The factors of the best approximation of scale·B·A of a rank, and what it costs."""
+        args = (self.cast(a, "F64").step, self.cast(b, "F64").step)
+        core = self.add(CoreSvd(args, "F64", (), self.constant(scale), rank))
+        shapes = ((rank, *a.shape[1:]), (b.shape[0], rank, *b.shape[2:]), (2,))
+        new_a, new_b, cost = self._items(core, shapes)
+        return new_a, new_b, cost
+
+    def whole(self, a: Value, b: Value, scale: float) -> Value:
+        """What a cut costs that cuts nothing: 0, and the norm of scale·B·A."""
+        args = (self.cast(a, "F64").step, self.cast(b, "F64").step)
+        return self.add(Whole(args, "F64", (2,), self.constant(scale)))
+
+    def _items(self, whole: Value, shapes: Iterable[Shape]) -> list[Value]:
+        """The results of a step that has several, of some shapes."""
+        return [
+            self.add(Item((whole.step,), whole.dtype, shape, index))
+            for index, shape in enumerate(shapes)
+        ]
+
+    # --- several adapters -------------------------------------------------------------------
+
+    def merge(
+        self,
+        name: str,
+        kernel: MergeKernel,
+        *,
+        over: str,
+        rank: int,
+        dtype: str,
+        parts: Sequence[Sequence[Value]],
+        statistics: int,
+        weights: Sequence[float],
+        scales: Sequence[float],
+        seeds: Sequence[float],
+        words: tuple[tuple[str, str], ...],
+        numbers: Mapping[str, float],
+    ) -> list[Value]:
+        """The tensors of several adapters merged by a method, and what a cut costs.
+
+        Args:
+            name, kernel: the method, and what computes it.
+            over: `delta` or `factors`.
+            rank: that comes out; 0 where adapters have none.
+            dtype: to compute in.
+            parts: the tensors of each adapter, and then its statistics.
+            statistics: how many of these there are.
+            weights, scales, seeds: of each adapter.
+            words, numbers: the settings.
+        """
+        request = MergeRequest(name, kernel, over, rank, words, tuple(numbers), statistics)
+        args = tuple(self.cast(x, dtype).step for part in parts for x in part)
+        constants = (*weights, *scales, *seeds, *numbers.values())
+        merged = self.add(
+            MergeTensors(args, dtype, (), request, tuple(map(self.constant, constants)))
+        )
+        shapes = [x.shape for x in parts[0][: request.tensors]]
+        if rank:
+            a, b = shapes
+            shapes = [(rank, *a[1:]), (b[0], rank, *b[2:])]
+        return self._items(merged, [*shapes, (2,)])
+
+    def measure(
+        self,
+        measure: SiteMeasure,
+        parts: Sequence[tuple[Operand, Sequence[Value]] | None],
+        count: int,
+    ) -> Value:
+        """Some numbers about adapters; None for one that is zero here."""
+        args = tuple(x.step for part in parts if part is not None for x in part[1])
+        operands = tuple(None if part is None else part[0] for part in parts)
+        return self.add(Measure(args, "F64", (count,), measure, operands))
+
+    # --- results ----------------------------------------------------------------------------
+
+    def store(self, x: Value, sink: Output, dtype: str, around: float = 0.0) -> None:
+        """Round around + x to a dtype, once, and write it."""
+        slot = self.constant(around) if around else None
+        self._end(Store((x.step,), dtype, x.shape, len(self._outputs), x.dtype, slot), sink)
+
+    def report(self, x: Value, sink: Output) -> None:
+        """Hand a value to whoever asked."""
+        self._end(ReportStep((x.step,), x.dtype, x.shape, len(self._outputs), x.dtype), sink)
+
+    def _end(self, step: Step, sink: Output) -> None:
+        self._outputs.append(sink)
+        self._steps.append(step)
+
+    # --- parts ------------------------------------------------------------------------------
+
+    def calls(self, shapes: bool = False) -> list[KernelCall[Input, Output]]:
+        """The program cut into parts that share no input and no step.
+
+        Args:
+            shapes: keep the shapes of parts that treat every element alike and need none.
+        """
+        groups: list[tuple[set[int], list[int]]] = []
+        for goal, step in enumerate(self._steps):
+            if not step.is_result:
+                continue
+            needed = self._needed(goal)
+            merged, members = needed, [goal]
+            apart = []
+            for group in groups:
+                if self._together(group[0], needed):
+                    merged, members = merged | group[0], [*group[1], *members]
+                else:
+                    apart.append(group)
+            groups = [*apart, (merged, members)]
+        return [self._call(sorted(needed), shapes) for needed, _ in groups]
+
+    def _needed(self, goal: int) -> set[int]:
+        needed, pending = {goal}, [goal]
+        while pending:
+            for arg in self._steps[pending.pop()].args:
+                if arg not in needed:
+                    needed.add(arg)
+                    pending.append(arg)
+        return needed
+
+    def _together(self, one: set[int], other: set[int]) -> bool:
+        """Whether two parts share work, and are both elementwise or both not: a part that runs
+        over spans is not slowed down by one that does not."""
+        shared = one & other
+        if not shared:
+            return False
+        reads_only = all(isinstance(self._steps[i], Load | Cast) for i in shared)
+        return not reads_only or self._elementwise(one) == self._elementwise(other)
+
+    def _elementwise(self, needed: Iterable[int]) -> bool:
+        return all(self._steps[i].elementwise for i in needed)
+
+    def _call(self, kept: list[int], shapes: bool) -> KernelCall[Input, Output]:
+        """A part with its slots numbered in the order it uses them."""
+        shapeless = not shapes and self._elementwise(kept)
+        steps = tuple(self._steps[i] for i in kept)
+        program, inputs, constants, outputs = _renumbered(steps, tuple(kept), shapeless)
+        sources, numbers = list(self._inputs), list(self._constants)
+        return KernelCall(
+            program,
+            tuple(sources[slot] for slot in inputs),
+            tuple(numbers[slot] for slot in constants),
+            tuple(self._outputs[slot] for slot in outputs),
+            steps[-1].shape if shapeless else (),
+        )
+
+
+def _like(x: Value) -> tuple[tuple[int], str, Shape]:
+    """What a step that takes x alone is made with."""
+    return (x.step,), x.dtype, x.shape
+
+
+class _SlotNumbers:
+    """Slots of a whole program by those of a part, in the order the part uses them."""
+
+    def __init__(self) -> None:
+        self.whole: dict[int, int] = {}
+
+    def __call__(self, slot: int) -> int:
+        return self.whole.setdefault(slot, len(self.whole))
+
+
+@lru_cache(maxsize=4096)
+def _renumbered(
+    steps: tuple[Step, ...], kept: tuple[int, ...], shapeless: bool
+) -> tuple[Program, tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+    """A part of a program as one of its own, and which slots of the whole its own are.
+
+    Sites alike give the same program: the very same object.
+    """
+    place = {old: new for new, old in enumerate(kept)}
+    local = [replace(step, args=tuple(place[arg] for arg in step.args)) for step in steps]
+    order = best_order(local)
+    place = {old: new for new, old in enumerate(order)}
+    inputs, constants, outputs = _SlotNumbers(), _SlotNumbers(), _SlotNumbers()
+    renumbered = []
+    for old in order:
+        step = local[old].renumbered(inputs, constants, outputs)
+        args = tuple(place[arg] for arg in step.args)
+        renumbered.append(replace(step, args=args, shape=() if shapeless else step.shape))
+    whole = (tuple(slots.whole) for slots in (inputs, constants, outputs))
+    program = interned(Program(tuple(renumbered)))
+    return (program, *whole)  # type: ignore[return-value]

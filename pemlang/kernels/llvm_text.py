@@ -1,0 +1,207 @@
+"""Instructions of LLVM IR on vectors of WIDTH elements, as text; and narrow floats, read and
+written as whole numbers of their bits, which needs no library and no special instruction."""
+
+from __future__ import annotations
+
+import struct
+
+from pemlang.tensorfiles.dtypes import DTYPES, FLOATS, FloatLayout
+
+WIDTH = 16
+"""Elements of a vector: one register of the widest processors, a few of the others."""
+
+REAL = {"F32": "float", "F64": "double"}
+"""What numbers are computed in."""
+
+
+def stored_type(dtype: str) -> str:
+    """The type that a dtype's numbers have in memory."""
+    return REAL.get(dtype, f"i{8 * DTYPES[dtype].size}")
+
+
+def vector(element: str) -> str:
+    """The type of a vector."""
+    return f"<{WIDTH} x {element}>"
+
+
+def splat(element: str, number: float) -> str:
+    """A vector of one number."""
+    # Floats of either precision are written by the bits of their float64.
+    text = int(number) if element == "i32" else f"0x{struct.pack('>d', number).hex()}"
+    return f"<{', '.join([f'{element} {text}'] * WIDTH)}>"
+
+
+class _Narrow:
+    """A narrow float, as float32's integer arithmetic sees it.
+
+    Attributes:
+        lost: bits of float32's significand that it lacks.
+        least: the exponent of its smallest normal number, as float32 stores it.
+        last: the code of its largest number.
+        infinite: whether the code after that is infinity and those beyond NaN; otherwise the code
+            after it is NaN.
+        sign: how far its sign is from float32's.
+    """
+
+    def __init__(self, layout: FloatLayout) -> None:
+        self.lost = 24 - layout.bits
+        self.least = 128 - layout.bias
+        self.last, self.infinite = layout.last, layout.infinite
+        self.sign = 32 - layout.exponent - layout.bits
+
+
+class LlvmText:
+    """A function that is being written, an instruction a line."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+        self._names = 0
+
+    def add(self, text: str) -> str:
+        """An instruction, and the name of its value."""
+        self._names += 1
+        self.lines.append(f"  %t{self._names} = {text}")
+        return f"%t{self._names}"
+
+    def do(self, text: str) -> None:
+        """An instruction without a value, or with a name of its own."""
+        self.lines.append(f"  {text}")
+
+    # --- instructions -------------------------------------------------------------------------
+
+    def at(self, pointer: str, type_: str, index: int | str) -> str:
+        """The address of an element of an array."""
+        return self.add(f"getelementptr {type_}, ptr {pointer}, i64 {index}")
+
+    def spread(self, element: str, number: str) -> str:
+        """A vector of one number that is known only at run time."""
+        type_ = vector(element)
+        one = self.add(f"insertelement {type_} poison, {element} {number}, i32 0")
+        zeros = f"<{WIDTH} x i32> zeroinitializer"
+        return self.add(f"shufflevector {type_} {one}, {type_} poison, {zeros}")
+
+    def binary(self, instruction: str, dtype: str, x: str, y: str) -> str:
+        """`fadd`, `fmul`, … of two vectors of numbers."""
+        return self.add(f"{instruction} {vector(REAL[dtype])} {x}, {y}")
+
+    def compare(self, test: str, dtype: str, x: str, y: str) -> str:
+        """Where an ordered comparison of numbers holds."""
+        return self.add(f"fcmp {test} {vector(REAL[dtype])} {x}, {y}")
+
+    def choose(self, where: str, dtype: str, x: str, y: str) -> str:
+        """The numbers of x where a comparison holds, else those of y."""
+        return self._select(where, REAL[dtype], x, y)
+
+    def _select(self, where: str, element: str, x: str, y: str) -> str:
+        type_ = vector(element)
+        return self.add(f"select {vector('i1')} {where}, {type_} {x}, {type_} {y}")
+
+    def number(self, number: float, dtype: str) -> str:
+        """A vector of one number that is known now."""
+        return splat(REAL[dtype], number)
+
+    def call(self, name: str, dtype: str, *args: str) -> str:
+        """An intrinsic of LLVM on vectors."""
+        return self.add(called(name, dtype, *args))
+
+    def widened(self, value: str, dtype: str) -> str:
+        """A value in float64."""
+        if dtype == "F64":
+            return value
+        return self.add(f"fpext {vector('float')} {value} to {vector('double')}")
+
+    def cast(self, x: str, source: str, dtype: str) -> str:
+        """A value in another precision; a comparison as 1 where it holds."""
+        if source == "BOOL":
+            return self._as(x, "i1", REAL[dtype], "uitofp")
+        source = source if source == "F64" else "F32"
+        if source == dtype:
+            return x
+        return self._as(x, REAL[source], REAL[dtype], "fpext" if dtype == "F64" else "fptrunc")
+
+    def _integer(self, op: str, x: str, number: int) -> str:
+        """A step on 32-bit whole numbers."""
+        return self.add(f"{op} {vector('i32')} {x}, {splat('i32', number)}")
+
+    def _as(self, x: str, from_: str, to: str, how: str = "bitcast") -> str:
+        return self.add(f"{how} {vector(from_)} {x} to {vector(to)}")
+
+    # --- narrow floats ------------------------------------------------------------------------
+
+    def read_narrow(self, bits: str, dtype: str) -> str:
+        """float32 of the bits of a narrow float."""
+        wide = self._as(bits, stored_type(dtype), "i32", "zext")
+        if dtype == "BF16":
+            return self._as(self._integer("shl", wide, 16), "i32", "float")
+        return self._from_code(wide, _Narrow(FLOATS[dtype]))
+
+    def _from_code(self, code: str, narrow: _Narrow) -> str:
+        """float32 of a code: its exponent moved by a product, which numbers under the smallest
+        normal one need."""
+        top = 1 << (31 - narrow.sign)
+        sign = self._integer("shl", self._integer("and", code, top), narrow.sign)
+        size = self._integer("and", code, top - 1)
+        moved = self._as(self._integer("shl", size, narrow.lost), "i32", "float")
+        power = splat("float", 2.0 ** (narrow.least - 1))
+        number = self.add(f"fmul {vector('float')} {moved}, {power}")
+        bits = self._as(number, "float", "i32")
+        beyond = self._integer("icmp ugt", size, narrow.last)
+        all_ones = self._integer("or", self._integer("shl", size, narrow.lost), 0x7F800000)
+        if not narrow.infinite:
+            all_ones = self._integer("or", all_ones, 0x7FC00000)
+        bits = self._select(beyond, "i32", all_ones, bits)
+        return self._as(self.add(f"or {vector('i32')} {bits}, {sign}"), "i32", "float")
+
+    def written_narrow(self, value: str, work: str, dtype: str) -> str:
+        """The bits of a narrow float, from a number of a work dtype that is rounded once."""
+        bits = self._as(self._to_odd(value) if work == "F64" else value, "float", "i32")
+        if dtype == "BF16":
+            # Half a last place is added, and a bit where that is odd.
+            odd = self._integer("and", self._integer("lshr", bits, 16), 1)
+            up = self.add(f"add {vector('i32')} {odd}, {bits}")
+            code = self._integer("lshr", self._integer("add", up, 0x7FFF), 16)
+        else:
+            code = self._to_code(bits, _Narrow(FLOATS[dtype]))
+        return self._as(code, "i32", stored_type(dtype), "trunc")
+
+    def _to_code(self, bits: str, narrow: _Narrow) -> str:
+        """The code of float32's bits rounded to a narrow float; what is too large has the code
+        after its last.
+
+        Under its smallest normal number all steps are the same, and adding a number whose own
+        last place is one of them rounds.
+        """
+        lost, least, i32 = narrow.lost, narrow.least, vector("i32")
+        size = self._integer("and", bits, 0x7FFFFFFF)
+        steps = splat("float", 2.0 ** (least + lost - 127))
+        near = self.add(f"fadd {vector('float')} {self._as(size, 'i32', 'float')}, {steps}")
+        low = self._integer("sub", self._as(near, "float", "i32"), (least + lost) << 23)
+        odd = self._integer("and", self._integer("lshr", size, lost), 1)
+        up = self._integer("add", self.add(f"add {i32} {size}, {odd}"), (1 << (lost - 1)) - 1)
+        high = self._integer("lshr", self._integer("sub", up, (least - 1) << 23), lost)
+        code = self._select(self._integer("icmp ult", size, least << 23), "i32", low, high)
+        beyond = splat("i32", narrow.last + 1)
+        code = self._select(self._integer("icmp ugt", code, narrow.last), "i32", beyond, code)
+        sign = self._integer("lshr", bits, narrow.sign)
+        sign = self._integer("and", sign, 1 << (31 - narrow.sign))
+        return self.add(f"or {i32} {code}, {sign}")
+
+    def _to_odd(self, x: str) -> str:
+        """float32 of float64, of the two next to it the odd one: rounding that once more is
+        right."""
+        f64 = vector("double")
+        near = self._as(x, "double", "float", "fptrunc")
+        back, bits = self._as(near, "float", "double", "fpext"), self._as(near, "float", "i32")
+        sizes = [self.call("fabs", "F64", number) for number in (back, x)]
+        beyond = self.add(f"fcmp ogt {f64} {sizes[0]}, {sizes[1]}")
+        bits = self._select(beyond, "i32", self._integer("sub", bits, 1), bits)
+        differs = self.add(f"fcmp one {f64} {back}, {x}")
+        bits = self._select(differs, "i32", self._integer("or", bits, 1), bits)
+        return self._as(bits, "i32", "float")
+
+
+def called(name: str, dtype: str, *args: str) -> str:
+    """A call of an intrinsic of LLVM on vectors."""
+    type_ = vector(REAL[dtype])
+    given = ", ".join(f"{type_} {arg}" for arg in args)
+    return f"call {type_} @llvm.{name}.v{WIDTH}f{dtype[1:]}({given})"

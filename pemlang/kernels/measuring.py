@@ -1,0 +1,38 @@
+"""What is measured of some adapters at a site."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pemlang.kernels.site import SitePart
+    from pemlang.kernels.step import Dense
+
+
+class SiteMeasure(ABC):
+    """A measure at a site. Two of one class with the same settings are one.
+
+    Attributes:
+        rows_alone: it looks at the A factors of LoRAs and at nothing else.
+    """
+
+    rows_alone = False
+
+    @abstractmethod
+    def numbers(self, parts: Sequence[SitePart | None]) -> tuple[float, ...]:
+        """The numbers of a site; None is an adapter that is zero there."""
+
+    @abstractmethod
+    def meaning(self, deltas: Sequence[Dense | None]) -> tuple[float, ...]:
+        """The same from the dense Δ of each adapter, in float64; of A alone where rows are."""
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and vars(self) == vars(other)
+
+    def __hash__(self) -> int:
+        return hash((type(self), *sorted(vars(self).items())))
+
+    def __str__(self) -> str:
+        return type(self).__name__.lower()

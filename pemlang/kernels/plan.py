@@ -1,0 +1,123 @@
+"""A plan as plain data: what to compute, from which tensors, into which places. It can be pickled,
+and run in another process with the same bytes as here."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from pemlang.kernels.builder import KernelCall
+from pemlang.kernels.program import Program
+from pemlang.kernels.step import Shape
+from pemlang.tensorfiles.reference import TensorRef
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSink:
+    """Where a program writes: a tensor of an output, both by number."""
+
+    output: int
+    tensor: int
+
+
+@dataclass(frozen=True, slots=True)
+class NumberSink:
+    """Where a program tells numbers.
+
+    Attributes:
+        output: what it is made for, by number.
+        key: what whoever made the plan knows them by.
+    """
+
+    output: int
+    key: Hashable
+
+
+Sink: TypeAlias = TensorSink | NumberSink
+
+SiteCall: TypeAlias = KernelCall[TensorRef, Sink]
+"""A program over the whole tensors of one site, or over some that are like many others."""
+
+
+@dataclass(frozen=True, slots=True)
+class TensorPlace:
+    """A tensor of an output.
+
+    Attributes:
+        key, dtype, shape: as its file says.
+        start: its first byte.
+        factor: what it is of an adapter, such as `a`, of which what rounding changes is told; for
+            a head its key in the inputs.
+    """
+
+    key: str
+    dtype: str
+    shape: Shape
+    start: int
+    factor: str
+
+
+@dataclass(frozen=True)
+class OutputFile:
+    """A file of tensors: its first bytes, the places of its tensors, and its size."""
+
+    header: bytes
+    tensors: tuple[TensorPlace, ...]
+    size: int
+
+
+@dataclass(frozen=True)
+class FusedLoop:
+    """Tensors that lie one after the other in every input and every output and have one program:
+    one loop.
+
+    Attributes:
+        calls: the tensors with the number of elements in each.
+        program, constants: what to do.
+        inputs: the first tensor's references.
+        outputs: the first tensor's output, and its first byte there, for each slot.
+        count: elements in all.
+    """
+
+    calls: tuple[tuple[SiteCall, int], ...]
+    program: Program
+    constants: tuple[float, ...]
+    inputs: tuple[TensorRef, ...]
+    outputs: tuple[tuple[int, int], ...]
+    count: int
+
+
+@dataclass(frozen=True)
+class HeadCopy:
+    """A head: bytes kept as they are, if all adapters of an output agree on them.
+
+    Attributes:
+        output, tensor: where it goes.
+        sources: the same tensor in each adapter.
+    """
+
+    output: int
+    tensor: int
+    sources: tuple[TensorRef, ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """All of a build, or of what is measured before it.
+
+    Attributes:
+        outputs: the files.
+        loops: over elements.
+        sites: programs over the whole tensors of one site.
+        copies: heads.
+    """
+
+    outputs: tuple[OutputFile, ...] = ()
+    loops: tuple[FusedLoop, ...] = ()
+    sites: tuple[SiteCall, ...] = ()
+    copies: tuple[HeadCopy, ...] = ()
+
+    def place(self, sink: TensorSink) -> TensorPlace:
+        """The tensor that a program writes to."""
+        return self.outputs[sink.output].tensors[sink.tensor]

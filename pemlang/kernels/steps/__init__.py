@@ -1,0 +1,1 @@
+"""The kinds of steps, by what they act on."""

@@ -1,0 +1,46 @@
+"""What is imported when it is first asked for.
+
+A check, a plan and the editor go through the rooms that compute and compute nothing: importing
+NumPy would take them as long as all that they do.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+__all__ = ["door", "numpy"]
+
+
+class _Lazy(ModuleType):
+    """Stands for a module until something of it is asked for."""
+
+    def __getattr__(self, name: str) -> Any:
+        value = getattr(importlib.import_module(self.__name__), name)
+        setattr(self, name, value)  # the next time it is asked for, it is there
+        return value
+
+
+if TYPE_CHECKING:
+    import numpy
+else:
+    numpy = _Lazy("numpy")
+
+
+def door(package: str, **names: str) -> Callable[[str], Any]:
+    """A package's `__getattr__`, for what others may import from it.
+
+    Args:
+        package: its name.
+        names: by module of the package, the names that are in it.
+    """
+    modules = {name: module for module, text in names.items() for name in text.split()}
+
+    def get(name: str) -> Any:
+        if name not in modules:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        return getattr(importlib.import_module(f"{package}.{modules[name]}"), name)
+
+    return get

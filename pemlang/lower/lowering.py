@@ -1,0 +1,159 @@
+"""Nodes as programs at a site."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Sequence
+from fractions import Fraction
+from typing import Protocol
+
+from pemlang.formats.adapter import Adapter
+from pemlang.graph.lowering import LoweringContext, Truncation
+from pemlang.graph.node import AdapterNode, Graph, Leaf, Num, NumberNode
+from pemlang.kernels.builder import Value
+from pemlang.modules import SiteValues
+from pemlang.modules.record import SiteBuilder
+from pemlang.ops.measures import Measured
+from pemlang.tensorfiles.dtypes import work_dtype
+
+
+class Numbers(Protocol):
+    """What is read off adapters before programs can be written."""
+
+    def measured(self, lowering: Lowering, node: Measured) -> Fraction:
+        """The value of a measure."""
+
+    def rank(self, lowering: Lowering, node: AdapterNode, site: str, energy: float) -> int:
+        """The least rank at which a node keeps a share of its squared norm at a site."""
+
+
+class Lowering:
+    """Lowers nodes of one graph, a site at a time.
+
+    Attributes:
+        graph: the graph.
+        numbers: what is read off adapters.
+    """
+
+    def __init__(self, graph: Graph, numbers: Numbers) -> None:
+        self.graph, self.numbers = graph, numbers
+        self._orders: dict[AdapterNode, list[AdapterNode]] = {}
+        self._steady: dict[AdapterNode, bool] = {}
+        self._values: dict[NumberNode, Fraction] = {}
+
+    def lower(
+        self,
+        builder: SiteBuilder,
+        roots: Sequence[AdapterNode],
+        site: str,
+        truncations: dict[AdapterNode, Truncation] | None = None,
+    ) -> list[SiteValues | None]:
+        """Write the steps that give the parameters of some nodes at a site.
+
+        Args:
+            builder: takes the steps; one may serve several calls, and reads an input once.
+            roots: adapters of the graph.
+            site: where.
+            truncations: takes those on the way.
+
+        Returns:
+            For each root its parameters; None where it is zero or does not have the site.
+        """
+        work = self._work(roots)
+        ctx = LoweringContext(
+            builder,
+            site,
+            lambda leaf: _leaf(builder, leaf, site, work),
+            lambda leaf, kind: _statistic(builder, leaf, f"{site}.{kind}"),
+            lambda number: float(self.value(number)),
+            lambda node, energy: self.numbers.rank(self, node, site, energy),
+            {} if truncations is None else truncations,
+        )
+        lowered: dict[AdapterNode, SiteValues | None] = {}
+        for root in roots:
+            for node in self._order(root):
+                if node not in lowered:
+                    lowered[node] = node.lower(ctx, lowered) if site in node.shapes else None
+        return [lowered[root] for root in roots]
+
+    def value(self, number: Num) -> Fraction:
+        """The value of a number, measured if it has to be."""
+        if isinstance(number, Fraction):
+            return number
+        if number not in self._values:
+            value = number.value(self.value)
+            if value is None:
+                assert isinstance(number, Measured)
+                value = self.numbers.measured(self, number)
+            self._values[number] = value
+        return self._values[number]
+
+    def adapters(self, root: AdapterNode) -> list[Adapter]:
+        """The adapters that lowering a node reads."""
+        return [node.adapter for node in self._order(root) if isinstance(node, Leaf)]
+
+    def alike(self, root: AdapterNode, site: str) -> Hashable:
+        """What lowering a node at a site depends on: the same at two sites, the same program."""
+        made_from = self._order(root)
+        if root not in self._steady:
+            self._steady[root] = all(
+                node.steady and (isinstance(node, Leaf) or node.shapes == root.shapes)
+                for node in made_from
+            )
+        if not self._steady[root]:
+            return site
+        return (root.shapes[site], *(_stored(adapter, site) for adapter in self.adapters(root)))
+
+    def _work(self, roots: Iterable[AdapterNode]) -> str:
+        """What to compute roots in: it depends on what they are made from, and on nothing else
+        that the recipe declares."""
+        adapters = (adapter for root in roots for adapter in self.adapters(root))
+        dtypes = (adapter.layout.dtypes for adapter in adapters)
+        return work_dtype(frozenset[str]().union(*dtypes))
+
+    def _order(self, root: AdapterNode) -> list[AdapterNode]:
+        if root not in self._orders:
+            order = self.graph.order([root])
+            self._orders[root] = [node for node in order if isinstance(node, AdapterNode)]
+        return self._orders[root]
+
+
+def _stored(adapter: Adapter, site: str) -> Hashable:
+    """How an adapter's factors are stored at a site."""
+    keys = adapter.layout.factors.get(site)
+    if keys is None:
+        return None
+    entries = [adapter.header.entries[key] for key in keys]
+    return (adapter.scales.get(site), *((entry.dtype, entry.shape) for entry in entries))
+
+
+def _leaf(builder: SiteBuilder, leaf: Leaf, site: str, work: str) -> SiteValues:
+    """The parameters of an adapter in files."""
+    here = leaf.adapter.site(site)
+    stored = [
+        builder.load(reference, entry.dtype, entry.shape)
+        for reference, entry in zip(here.references, here.tensors, strict=True)
+    ]
+    values = here.parametrisation.loaded(builder, stored, work)
+    return SiteValues(here.parametrisation, values, here.scale)
+
+
+def _statistic(builder: SiteBuilder, leaf: Leaf, key: str) -> Value:
+    """One of the statistics of an adapter in files, in float64."""
+    assert leaf.adapter.statistics is not None
+    entry = leaf.adapter.statistics.entries[key]
+    stored = builder.load(leaf.adapter.statistic(key), entry.dtype, entry.shape)
+    return builder.cast(stored, "F64")
+
+
+class Foreseen:
+    """Numbers of a build that reads no tensor: a number that is measured is some number, and a
+    rank that an energy decides is the most it can be."""
+
+    def measured(self, lowering: Lowering, node: Measured) -> Fraction:
+        """See Numbers."""
+        # No two alike, so that no difference of two of them vanishes.
+        return Fraction((int(node.key[:12], 16) + 1) / (1 << 49))
+
+    def rank(self, lowering: Lowering, node: AdapterNode, site: str, energy: float) -> int:
+        """See Numbers."""
+        return node.ranks[site]

@@ -1,0 +1,33 @@
+"""(IA)³: a vector l of gains, W′ = l ⊙ W. Its coordinate, in which adapters add, is g = l − 1."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from pemlang.modules.record import SiteBuilder, SiteValues, register
+from pemlang.modules.sites import SiteShape
+from pemlang.modules.vectors import OneTensor
+
+if TYPE_CHECKING:
+    from pemlang.kernels.builder import Value
+
+
+class Ia3(OneTensor):
+    """Liu et al. 2022, *(IA)³*: l over a module's outputs, or over its inputs."""
+
+    name = "ia3"
+    title = "(IA)³"
+    factors = ("l",)
+    bases = (1.0,)
+
+    def loaded(self, builder: SiteBuilder, stored: Sequence[Value], work: str) -> tuple[Value, ...]:
+        """g = l − 1 in float64: the subtraction and the way back then round once."""
+        return (builder.plus(builder.cast(stored[0], "F64"), -1.0),)
+
+    def zeros(self, builder: SiteBuilder, site: SiteShape, rank: int, scale: float) -> SiteValues:
+        """g = 0."""
+        return SiteValues(self, (builder.const(0.0, "F64", site.a),))
+
+
+IA3 = register(Ia3())

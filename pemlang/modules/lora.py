@@ -1,0 +1,107 @@
+"""LoRA: A (r, in, …) and B (out, r, …), Δ = s·B·A. Nothing larger than the factors is formed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
+
+from pemlang.kernels import lowrank
+from pemlang.kernels.lowrank import LowRank
+from pemlang.modules.record import Parametrisation, SiteBuilder, SiteValues, register
+from pemlang.modules.sites import SiteShape
+from pemlang.modules.vectors import weighted
+
+if TYPE_CHECKING:
+    from pemlang.kernels.builder import Value
+    from pemlang.kernels.step import Dense, Shape
+    from pemlang.tensorfiles.dtypes import Array
+
+
+class Lora(Parametrisation):
+    """Hu et al. 2021, *LoRA*. The scale s is α/r, or α/√r with rsLoRA."""
+
+    name = "lora"
+    title = "LoRA"
+    factors = ("a", "b")
+    ranked = True
+    bases = (0.0, 0.0)
+
+    def shapes(self, site: SiteShape, rank: int) -> tuple[Shape, ...]:
+        """A and B."""
+        return (rank, *site.a), (site.b[0], rank, *site.b[1:])
+
+    def loaded(self, builder: SiteBuilder, stored: Sequence[Value], work: str) -> tuple[Value, ...]:
+        """A and B as they are."""
+        return tuple(builder.cast(x, work) for x in stored)
+
+    def total(
+        self, builder: SiteBuilder, parts: Sequence[tuple[float, SiteValues]], scale: float
+    ) -> SiteValues:
+        """A stacked, B side by side and carrying cᵢ·sᵢ/scale: its rank is the sum of the ranks."""
+        a = builder.concat([part.values[0] for _, part in parts], axis=0)
+        b = builder.concat([_carrying(builder, c, part, scale) for c, part in parts], axis=1)
+        return SiteValues(self, (a, b), scale)
+
+    def zeros(self, builder: SiteBuilder, site: SiteShape, rank: int, scale: float) -> SiteValues:
+        """Zeros of a rank."""
+        values = (builder.const(0.0, "F32", shape) for shape in self.shapes(site, rank))
+        return SiteValues(self, tuple(values), scale)
+
+    def delta(self, tensors: Sequence[Dense], scale: float) -> Dense:
+        """s·B·A of matrices."""
+        a, b = (x.astype("f8") for x in tensors)
+        delta: Dense = scale * b.reshape(b.shape[0], -1) @ a.reshape(a.shape[0], -1)
+        return delta
+
+    def low_rank(self, tensors: Sequence[Array], scale: float) -> LowRank:
+        """A and B."""
+        a, b = tensors
+        return LowRank(a, b, scale)
+
+    def norm(self, tensors: Sequence[Array], scale: float) -> float:
+        """From the core."""
+        return lowrank.norm(self.low_rank(tensors, scale))
+
+    def inner(
+        self, one: Sequence[Array], other: Sequence[Array], scales: tuple[float, float]
+    ) -> float:
+        """From the cores over common bases."""
+        return lowrank.inner(self.low_rank(one, scales[0]), self.low_rank(other, scales[1]))
+
+    def rank(self, values: Sequence[Value]) -> int:
+        """r."""
+        return values[0].shape[0]
+
+
+LORA = register(Lora())
+
+
+def _carrying(builder: SiteBuilder, number: float, part: SiteValues, scale: float) -> Value:
+    """B that carries a number, at another scale."""
+    factor = number if part.scale == scale else number * part.scale / scale
+    return builder.scale(part.values[1], factor)
+
+
+def combined(builder: SiteBuilder, parts: Iterable[tuple[float, float, SiteValues]]) -> SiteValues:
+    """(Σ αᵢAᵢ, Σ βᵢBᵢ) of LoRAs of one rank and scale, from (αᵢ, βᵢ, xᵢ)."""
+    parts = list(parts)
+    a = weighted(builder, [(alpha, part.values[0]) for alpha, _, part in parts])
+    b = weighted(builder, [(beta, part.values[1]) for _, beta, part in parts])
+    return parts[0][2].with_values(a, b)
+
+
+def padded(builder: SiteBuilder, part: SiteValues, rank: int) -> SiteValues:
+    """The same Δ with zero rows in A and zero columns in B up to a rank."""
+    a, b = part.values
+    return part.with_values(builder.pad(a, 0, rank), builder.pad(b, 1, rank))
+
+
+def rescaled(builder: SiteBuilder, part: SiteValues, scale: float) -> SiteValues:
+    """The same Δ under another scale: the ratio moves into B."""
+    return SiteValues(LORA, (part.values[0], _carrying(builder, 1.0, part, scale)), scale)
+
+
+def truncated(builder: SiteBuilder, part: SiteValues, rank: int) -> tuple[SiteValues, Value]:
+    """The best approximation of Δ of a rank, and what it costs, as lowrank.truncate says."""
+    a, b, cost = builder.core_svd(part.values[0], part.values[1], part.scale, rank)
+    return part.with_values(a, b), cost

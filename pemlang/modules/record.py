@@ -1,0 +1,139 @@
+"""A parametrisation: what an adapter holds of a site, and what that does to the module.
+
+One record each; the records are in the files beside this one, and known by name in
+`PARAMETRISATIONS`. A record has no state: two of one class are one.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
+
+from pemlang.modules.sites import SiteShape
+
+if TYPE_CHECKING:
+    # A check knows these records and computes nothing.
+    from pemlang.kernels.builder import Builder, Value
+    from pemlang.kernels.lowrank import LowRank
+    from pemlang.kernels.plan import Sink
+    from pemlang.kernels.step import Dense, Shape
+    from pemlang.tensorfiles.dtypes import Array
+    from pemlang.tensorfiles.reference import TensorRef
+
+SiteBuilder: TypeAlias = "Builder[TensorRef, Sink | Hashable]"
+"""Takes the steps of a site."""
+
+
+class Parametrisation(ABC):
+    """What a kind of adapter holds of a site.
+
+    Attributes:
+        name: as a type annotation names it, `lora`.
+        title: as a reader writes it, `LoRA`.
+        factors: what its tensors are called, in order, in what is told of them.
+        ranked: whether it has a rank, and a scale beside its tensors.
+        bases: what each tensor is stored around: l of an (IA)³ is 1 + g.
+    """
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    factors: ClassVar[tuple[str, ...]]
+    ranked: ClassVar[bool] = False
+    bases: ClassVar[tuple[float, ...]]
+
+    @abstractmethod
+    def shapes(self, site: SiteShape, rank: int) -> tuple[Shape, ...]:
+        """The shapes of its tensors."""
+
+    @abstractmethod
+    def loaded(self, builder: SiteBuilder, stored: Sequence[Value], work: str) -> tuple[Value, ...]:
+        """Its coordinates, in which adapters add, from the tensors as they are stored.
+
+        Args:
+            builder: takes the steps.
+            stored: the tensors.
+            work: the precision that all of an expression is computed in.
+        """
+
+    @abstractmethod
+    def total(
+        self, builder: SiteBuilder, parts: Sequence[tuple[float, SiteValues]], scale: float
+    ) -> SiteValues:
+        """Σ cᵢ·Δᵢ, exactly. Never of nothing.
+
+        Args:
+            builder: takes the steps.
+            parts: numbers, and what they scale.
+            scale: of what comes out.
+        """
+
+    @abstractmethod
+    def zeros(self, builder: SiteBuilder, site: SiteShape, rank: int, scale: float) -> SiteValues:
+        """What does nothing."""
+
+    @abstractmethod
+    def delta(self, tensors: Sequence[Dense], scale: float) -> Dense:
+        """The dense Δ in float64, (out, in); of a gain its coordinate g = l − 1."""
+
+    def low_rank(self, tensors: Sequence[Array], scale: float) -> LowRank | None:
+        """Δ by its factors, of what is made of two, A and B."""
+        return None
+
+    @abstractmethod
+    def norm(self, tensors: Sequence[Array], scale: float) -> float:
+        """‖Δ‖ (Frobenius), from the coordinates."""
+
+    @abstractmethod
+    def inner(
+        self, one: Sequence[Array], other: Sequence[Array], scales: tuple[float, float]
+    ) -> float:
+        """⟨Δ₁, Δ₂⟩, from the coordinates."""
+
+    def rank(self, values: Sequence[Value]) -> int:
+        """The rank of what some values are; 0 where there is no such thing."""
+        return 0
+
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other)
+
+    def __hash__(self) -> int:
+        return hash(type(self))
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+@dataclass(frozen=True, slots=True)
+class SiteValues:
+    """The parameters of an adapter at a site, as values of a program.
+
+    Attributes:
+        parametrisation: what they are.
+        values: the coordinates, a value for each of its factors.
+        scale: s of a LoRA; else 1.
+    """
+
+    parametrisation: Parametrisation
+    values: tuple[Value, ...]
+    scale: float = 1.0
+
+    @property
+    def rank(self) -> int:
+        """r of a LoRA; 0 of what has none."""
+        return self.parametrisation.rank(self.values)
+
+    def with_values(self, *values: Value) -> SiteValues:
+        """The same with other values."""
+        return SiteValues(self.parametrisation, values, self.scale)
+
+
+PARAMETRISATIONS: dict[str, Parametrisation] = {}
+"""The records by name."""
+
+
+def register(record: Parametrisation) -> Parametrisation:
+    """Make a parametrisation known."""
+    PARAMETRISATIONS[record.name] = record
+    return record

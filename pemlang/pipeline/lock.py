@@ -1,0 +1,66 @@
+"""The lock of a recipe as its adapters are now."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pemlang.check.checked import Checked
+from pemlang.check.elaborate import Spelling
+from pemlang.check.values import Params
+from pemlang.diagnostics import placed
+from pemlang.formats.adapter import Adapter
+from pemlang.formats.identity import digests_of
+from pemlang.inputs.hub import SCHEME
+from pemlang.inputs.imports import imports_of
+from pemlang.inputs.lock import Lock, Locked
+from pemlang.inputs.resolver import DiskResolver
+from pemlang.pipeline.checking import identified_with
+from pemlang.source import Source
+from pemlang.tensorfiles.digests import anew
+from pemlang.tensorfiles.disk import sha256
+
+
+def locked_now(path: Path, source: Source, params: Params) -> Lock:
+    """The lock of one recipe as its adapters are now, whole, fetched where they are on the hub.
+
+    Raises:
+        PemError: everything wrong with the recipe, or PEM0411 a file that cannot be read.
+    """
+    with anew(), placed(None):
+        checked = identified_with(DiskResolver(), path, source, params)
+        return _lock_of(checked)
+
+
+def _lock_of(checked: Checked) -> Lock:
+    imports = imports_of(checked)
+    lock = Lock(checked.source.directory, imports=imports)
+    spelt = [
+        (lock.source(spelling.path, spelling.directory), spelling, leaf.adapter)
+        for leaf, spellings in checked.spellings.items()
+        for spelling in spellings
+    ]
+    first: dict[Path, str] = {}
+    for source, spelling, adapter in sorted(spelt, key=lambda item: item[0]):
+        lock.adapters[source] = _locked(source, spelling, adapter, first)
+    made_of = {"adapters": sorted(lock.adapters), "imports": sorted(imports)}
+    lock.recipes[checked.path.resolve().name] = made_of
+    return lock
+
+
+def _locked(source: str, spelling: Spelling, adapter: Adapter, first: dict[Path, str]) -> Locked:
+    """An adapter of a lock; `first` has the first source of each directory."""
+    remote = spelling.path.startswith(SCHEME)
+    same = None if remote else first.setdefault(adapter.directory, source)
+    digests = digests_of(adapter)
+    return Locked(
+        digests,
+        adapter.format.signature(adapter),
+        adapter.directory.name if remote else None,
+        None if same == source else same,
+        {
+            name: sha256(adapter.directory / name)
+            for name in digests
+            if name not in adapter.format.texts
+        },
+        adapter.format.name,
+    )

@@ -1,0 +1,225 @@
+"""The command line: what it prints where, and its exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support import build, ia3, lora, pem, recipe
+from support.processes import on_a_terminal, with_imports
+
+from pemlang.cli.main import PLUMBING, command_names
+
+TEXT = (
+    'adapter a = "a"\nadapter b = "b"\nparam w: number in 0..1 = 0.5\nsave w * a + b to "out/x"\n'
+)
+WRONG = 'adapter a = "a"\nlet x = b\n'
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    lora(tmp_path / "a", 1)
+    lora(tmp_path / "b", 2)
+    recipe(tmp_path, TEXT)
+    recipe(tmp_path, WRONG, "wrong.pem")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["--version"], 0),
+        (["--help"], 0),
+        (["build", "--help"], 0),
+        (["check", "recipe.pem"], 0),
+        (["check", "wrong.pem"], 1),
+        (["build", "wrong.pem"], 1),
+        (["check", "nowhere.pem"], 1),
+        (["fmt", "--check", "recipe.pem"], 0),
+        (["fmt", "wrong.pem", "nowhere.pem"], 1),
+        (["fmt"], 2),
+        (["inspect", "a"], 0),
+        (["inspect", "nowhere"], 1),
+        (["ops"], 0),
+        (["ops", "mean"], 0),
+        (["ops", "-"], 0),
+        (["ops", "meen"], 2),
+        (["explain"], 0),
+        (["explain", "PEM0306"], 0),
+        (["explain", "306"], 0),
+        (["explain", "PEM9999"], 2),
+        ([], 2),
+        (["buidl", "recipe.pem"], 2),
+        (["build"], 2),
+        (["build", "recipe.pem", "--se", "w=1"], 2),
+        (["build", "recipe.pem", "--set", "w"], 2),
+        (["build", "recipe.pem", "--set", "v=1"], 2),
+        (["build", "recipe.pem", "--set", "w=7"], 1),
+        (["check", "recipe.pem", "--format", "xml"], 2),
+        (["check", "recipe.pem", "extra"], 1),
+        (["check", "recipe.pem", "wrong.pem"], 1),
+        (["check", "recipe.pem", "recipe.pem"], 0),
+        (["check", "wrong.pem", "--set", "w=1"], 2),
+        (["inspect", "a", "extra"], 2),
+    ],
+)
+def test_exit_codes(folder: Path, words: list[str], code: int) -> None:
+    done = pem(*words, folder=folder)
+    assert done.code == code, done.err
+    assert "Traceback" not in done.err
+    assert done.text or words[0] in ("check", "fmt")
+
+
+@pytest.mark.parametrize(
+    ("words", "code"),
+    [
+        (["check", "recipe.pem"], 0),
+        (["build", "wrong.pem"], 1),
+        (["build", "recipe.pem", "--set", "v=1"], 2),
+        (["buidl", "recipe.pem"], 2),
+    ],
+)
+def test_a_process_ends_as_the_command_does(folder: Path, words: list[str], code: int) -> None:
+    done = pem(*words, folder=folder, process=True)
+    assert done == pem(*words, folder=folder)
+    assert done.code == code
+
+
+def test_help_fits_a_screen_and_says_whole_sentences(folder: Path) -> None:
+    shown = pem("--help", folder=folder).out.splitlines()
+    assert len(shown) <= 24
+    commands = [line for line in shown[shown.index("Commands:") + 1 : -2] if line]
+    assert {line.split()[0] for line in commands} == set(command_names()) - set(PLUMBING)
+    assert all(line.endswith(".") and not line.endswith("...") for line in commands), commands
+
+
+def test_plumbing_has_help_though_none_lists_it(folder: Path) -> None:
+    for name in PLUMBING:
+        assert name not in pem("--help", folder=folder).out
+        assert "Git runs it" in pem(name, "--help", folder=folder).out
+
+
+def test_a_check_that_finds_nothing_is_silent_in_a_pipe(folder: Path) -> None:
+    done = pem("check", "recipe.pem", folder=folder)
+    assert (done.out, done.err) == ("", "")
+
+
+def test_a_build_says_what_it_made_and_nothing_else(folder: Path) -> None:
+    done = pem("build", "recipe.pem", "--set", "w=1", folder=folder)
+    assert done.out.startswith("out/x  LoRA, rank 8, 4 sites, ")
+    assert done.out.count("\n") == 1
+    assert done.err == ""
+
+
+def test_out_writes_elsewhere(folder: Path) -> None:
+    assert pem("build", "recipe.pem", "--out", "there", folder=folder).code == 0
+    assert (folder / "there/out/x/adapter_config.json").is_file()
+    assert not (folder / "out").exists()
+
+
+def test_messages_as_json(folder: Path) -> None:
+    done = pem("check", "wrong.pem", "--format", "json", folder=folder)
+    [message] = json.loads(done.out)
+    assert (done.code, done.err) == (1, "")
+    assert (message["code"], message["severity"], message["file"]) == (
+        "PEM0206",
+        "error",
+        "wrong.pem",
+    )
+    assert message["start"] == {"line": 2, "column": 9, "offset": 24}
+    assert message["end"] == {"line": 2, "column": 10, "offset": 25}
+    assert json.loads(pem("check", "recipe.pem", "--format", "json", folder=folder).out) == []
+
+
+def test_colour_is_for_terminals(folder: Path) -> None:
+    assert "\x1b[31;1merror" in on_a_terminal("check", "wrong.pem", folder=folder).out
+    assert "\x1b[" not in on_a_terminal("check", "wrong.pem", folder=folder, NO_COLOR="1").out
+    assert "\x1b[" not in pem("check", "wrong.pem", folder=folder).err
+    assert "recipe.pem is right." in on_a_terminal("check", "recipe.pem", folder=folder).out
+
+
+def test_a_long_build_shows_its_progress_on_a_terminal(folder: Path) -> None:
+    sites = {f"layers.{i}.q_proj": (512, 512) for i in range(30)}
+    lora(folder / "a", 1, sites, rank=256)
+    lora(folder / "b", 2, sites, rank=256)
+    recipe(folder, TEXT.replace('"out/x"', '"out/x" with rank=32'))
+    shown = on_a_terminal("build", "recipe.pem", folder=folder).out
+    assert "%  out/x" in shown
+    assert "█" in shown
+    assert "█" not in pem("build", "recipe.pem", folder=folder).err
+
+
+def test_a_reader_that_leaves_is_no_mistake(folder: Path) -> None:
+    done = subprocess.run(
+        f"{sys.executable} -m pemlang explain | head -n 1; exit ${{PIPESTATUS[0]}}",
+        shell=True,
+        executable="/bin/bash",
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.stdout.startswith("PEM0")
+    assert done.stderr == ""
+
+
+def test_a_misspelt_command_is_told_the_nearest(folder: Path) -> None:
+    assert "Did you mean `pem build`?" in pem("buidl", folder=folder).err
+
+
+def test_inspect_shows_what_is_in_an_adapter(folder: Path) -> None:
+    sites = {f"layers.{i}.{name}": (12, 16) for i in range(3) for name in ("q_proj", "v_proj")}
+    lora(folder / "c", 1, sites, rank=4, alpha=8)
+    shown = pem("inspect", "c", folder=folder).out
+    for line in (
+        "method      LoRA",
+        "sites       6",
+        "rank        4",
+        "scale       2",
+        "dtype       f32",
+    ):
+        assert line in shown
+    assert "layers.*.q_proj  3  0–2     linear 12×16  4     2" in shown
+    assert shown.count("█") > 20
+
+
+def test_inspect_of_ia3(folder: Path) -> None:
+    ia3(folder / "i", 1)
+    shown = pem("inspect", "i", folder=folder).out
+    assert "(IA)³" in shown
+    assert "layer.*.down" in shown
+
+
+def test_inspect_measures_what_was_built(folder: Path) -> None:
+    [built] = build(folder, TEXT).outputs
+    shown = pem("inspect", str(built.path), folder=folder).out
+    assert "rank        8" in shown
+
+
+def test_a_check_of_200_adapters_reads_no_tensor_and_imports_no_torch(tmp_path: Path) -> None:
+    """224 sites each, as a 7B model has; the tensors' bytes are holes in the files."""
+    sites = {f"layers.{i // 7}.proj{i % 7}": (64, 64) for i in range(224)}
+    first = lora(tmp_path / "a0", 0, sites, rank=16)
+    for i in range(1, 200):
+        (tmp_path / f"a{i}").mkdir()
+        for name in ("adapter_config.json", "adapter_model.safetensors"):
+            os.link(first / name, tmp_path / f"a{i}" / name)
+    text = "".join(f'adapter a{i}: lora(rank=16) = "a{i}"\n' for i in range(200))
+    text += "save (" + " + ".join(f"0.{i + 1:03} * a{i}" for i in range(200)) + ') to "x"\n'
+    text += "save (" + " ⊕ ".join(f"0.{i + 1:03} ⊗ a{i}" for i in range(200)) + ') to "y"\n'
+    recipe(tmp_path, text)
+    done = with_imports("check", "recipe.pem", folder=tmp_path, of=("torch", "numpy", "peft"))
+    assert (done.code, done.out, done.err) == (0, "", "[]\n")
+
+
+def test_a_recipe_is_checked_from_headers_before_any_tensor_is_read(folder: Path) -> None:
+    """A wrong recipe is refused even when the tensors it names would be refused too."""
+    weights = folder / "a" / "adapter_model.safetensors"
+    raw = bytearray(weights.read_bytes())
+    raw[-4:] = b"\x00\x00\xc0\x7f"  # NaN
+    weights.write_bytes(raw)
+    assert "PEM0206" in pem("build", "wrong.pem", folder=folder).err
+    assert "PEM0502" in pem("build", "recipe.pem", folder=folder).err

@@ -1,0 +1,113 @@
+"""Signatures over an output: they hold for their key and for the files that were signed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from support import build, edit, pem
+from support.outputs import CARD, CONFIG, PROVENANCE, REFACTORED, TEXT, WEIGHTS, asked, flip
+
+SIGNATURE = "model.sig"
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> Path:
+    """A folder with two pairs of keys."""
+    pytest.importorskip("model_signing")
+    from cryptography.hazmat.primitives import serialization as s
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    folder = tmp_path / "keys"
+    folder.mkdir()
+    for name in ("one", "two"):
+        key = ec.generate_private_key(ec.SECP256R1())
+        private = key.private_bytes(s.Encoding.PEM, s.PrivateFormat.PKCS8, s.NoEncryption())
+        public = key.public_key().public_bytes(s.Encoding.PEM, s.PublicFormat.SubjectPublicKeyInfo)
+        (folder / name).write_bytes(private)
+        (folder / f"{name}.pub").write_bytes(public)
+    return folder
+
+
+def signed(output: Path, keys: Path) -> None:
+    """Sign an output with the first key."""
+    assert pem("sign", output, "--key", keys / "one").code == 0
+
+
+def holds(output: Path, key: Path) -> tuple[bool, str]:
+    """Whether a signature holds for a key, and what is said of it."""
+    done = pem("verify", output, "--key", key)
+    return done.code == 0, done.out.partition("signature\n")[2]
+
+
+def test_a_signature_holds_for_its_key_alone(output: Path, keys: Path) -> None:
+    assert "there is no model.sig" in holds(output, keys / "one.pub")[1]
+    signed(output, keys)
+    assert sorted(path.name for path in output.parent.iterdir()) == ["x"]
+    assert holds(output, keys / "one.pub")[0]
+    assert not holds(output, keys / "two.pub")[0]
+    assert not holds(output, keys / "one")[0]  # a private key is no public one
+    told = json.loads(pem("verify", output, "--key", keys / "two.pub", "--format", "json").out)
+    assert (told["holds"], told["signature"] == "holds") == (False, False)
+
+
+def test_the_package_itself_verifies_it(output: Path, keys: Path) -> None:
+    from model_signing import hashing, verifying
+
+    signed(output, keys)
+    ignored = hashing.Config().set_ignored_paths(paths=[output / SIGNATURE])
+    config = verifying.Config().use_elliptic_key_verifier(public_key=keys / "one.pub")
+    config.set_hashing_config(ignored).verify(output, output / SIGNATURE)
+
+
+@pytest.mark.parametrize("name", [WEIGHTS, CONFIG, CARD, PROVENANCE])
+def test_a_file_changed_after_signing_is_told(output: Path, keys: Path, name: str) -> None:
+    signed(output, keys)
+    if name == PROVENANCE:
+        edit(output, lambda statement: asked(statement).update(expression="b"))
+    else:
+        flip(output / name, -2)
+    held, told = holds(output, keys / "one.pub")
+    assert (held, "✗" in told) == (False, True)
+
+
+def test_a_file_added_after_signing_is_told(output: Path, keys: Path) -> None:
+    signed(output, keys)
+    (output / ".gitattributes").write_text("x")
+    assert not holds(output, keys / "one.pub")[0]
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"[" * 99_999, b"{}", b"\xff"])
+def test_a_damaged_signature_is_told(output: Path, keys: Path, data: bytes) -> None:
+    (output / SIGNATURE).write_bytes(data)
+    assert not holds(output, keys / "one.pub")[0]
+
+
+def test_a_signed_output_stays_signed_while_it_stays(
+    folder: Path, output: Path, keys: Path
+) -> None:
+    signed(output, keys)
+    build(folder, TEXT)
+    assert holds(output, keys / "one.pub")[0]
+    build(folder, REFACTORED)  # its provenance is another: what was signed is not there any more
+    assert not (output / SIGNATURE).exists()
+
+
+def test_signing_inside_the_directory(
+    output: Path, keys: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(output)
+    signed(Path(), keys)
+    assert holds(Path(), keys / "one.pub")[0]
+    assert [path.name for path in output.parent.iterdir()] == ["x"]
+
+
+def test_a_key_that_is_none_is_told(output: Path, keys: Path) -> None:
+    for key in (output / CONFIG, keys / "one.pub"):
+        done = pem("sign", output, "--key", key)
+        assert (done.code, "error[PEM0813]" in done.err) == (1, True)
+    assert not (output / SIGNATURE).exists()
+    assert [path.name for path in output.parent.iterdir()] == ["x"]
+    done = pem("sign", output.parent.parent / "a", "--key", keys / "one")
+    assert (done.code, "error[PEM0810]" in done.err) == (1, True)

@@ -1,0 +1,1 @@
+"""Drawn programs, and ways to run them."""

@@ -1,0 +1,133 @@
+"""Messages about files, the hub, memory and devices that no recipe can show."""
+
+from __future__ import annotations
+
+import errno
+import importlib.util
+import os
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from pemlang import BuildOptions
+from pemlang.execute import Gpu, open_gpu
+from pemlang.formats import Adapter, read_adapter
+from pemlang.tensorfiles import TensorReader, file_digest
+from support import build, lora
+from support import recipe as write_recipe
+from support.messages.case import Diagnostics, loaded, made, raised, text_checked, told
+
+ONE_SAVE = 'adapter a = "adapters/a"\nsave a to "out/a"\n'
+
+
+def read_all(adapter: Adapter) -> None:
+    """Read all tensors of an adapter."""
+    with TensorReader() as reader:
+        for key, entry in adapter.header.entries.items():
+            reader.tensor(adapter.reference(key), entry.dtype, entry.shape)
+
+
+@made
+def PEM0411_gone_before_digest(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
+    return raised(lambda: file_digest(root / "gone.safetensors"))
+
+
+@made
+def PEM0411_gone_before_reading(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
+    adapter = read_adapter(lora(root / "gone"))
+    adapter.weights.unlink()
+    return raised(lambda: read_all(adapter))
+
+
+@made
+def PEM0412_shrank(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
+    adapter = read_adapter(lora(root / "shrank"))
+    adapter.weights.write_bytes(adapter.weights.read_bytes()[:-8])
+    return raised(lambda: read_all(adapter))
+
+
+@made
+def PEM0441_unreachable(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
+    class Library:
+        def __getattr__(self, name: str) -> object:
+            raise ConnectionError("\nno route\x1b[31m to the host\nand more")
+
+    patch.setattr("pemlang.inputs.hub._library", Library)
+    return text_checked(root, 'adapter a = "hf://org/name@main"\n')
+
+
+@made
+def PEM0442_not_installed(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
+    patch.setitem(sys.modules, "huggingface_hub", None)
+    return text_checked(root, 'adapter a = "hf://org/name@main"\n')
+
+
+def full(*_: object) -> None:
+    """What writing to a full disk does."""
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@made
+def PEM0512_full(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
+    patch.setattr("pemlang.pipeline.build.flush", full)
+    return raised(lambda: build(root, ONE_SAVE))
+
+
+@made
+def PEM0100_pipe(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
+    os.mkfifo("pipe.pem")
+    return told("fmt", "pipe.pem")
+
+
+@made
+def PEM0100_locked_folder(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
+    def locked(path: str) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", path)
+
+    patch.setattr(os, "scandir", locked)
+    return told("fmt", "adapters")
+
+
+@made
+def PEM0512_recipe(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
+    patch.setattr(os, "fsync", full)
+    return told("fmt", write_recipe(root, "let  x = 1", "made.pem").name)
+
+
+@made
+def PEM0521_memory(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
+    recipe = loaded(root, ONE_SAVE)
+    return raised(lambda: recipe.build(options=BuildOptions(memory=1000)))
+
+
+@made
+def PEM0522_no_triton(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
+    patch.setattr(importlib.util, "find_spec", lambda name: None if name == "triton" else name)
+    return raised(open_gpu)
+
+
+@made
+def PEM0522_no_gpu(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
+    patch.setattr(importlib.util, "find_spec", lambda name: name)
+    patch.setattr(torch.cuda, "is_available", lambda: False)
+    return raised(open_gpu)
+
+
+@made
+def PEM0522_no_interpreter(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
+    patch.setattr(importlib.util, "find_spec", lambda name: name)
+    patch.delenv("TRITON_INTERPRET", raising=False)
+    return raised(lambda: open_gpu("cpu"))
+
+
+@made
+def PEM0522_out_of_order(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
+    def broken(gpu: Gpu) -> None:
+        raise RuntimeError("the driver is too old\x1b[31m\nand more")
+
+    patch.setattr(Gpu, "try_out", broken)
+    patch.setattr(importlib.util, "find_spec", lambda name: name)
+    patch.setenv("TRITON_INTERPRET", "1")
+    return raised(lambda: open_gpu("cpu"))

@@ -1,0 +1,121 @@
+"""Messages about texts, names and live models that no recipe can show."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from peft import LoraConfig, get_peft_model
+
+import pemlang
+from support import recipe as write_recipe
+from support.messages.case import Diagnostics, checked, loaded, made, raised, text_checked
+
+
+@made
+def PEM0100_missing(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
+    return checked("nowhere.pem")
+
+
+@made
+def PEM0100_folder(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
+    return checked("adapters")
+
+
+@made
+def PEM0100_not_a_path(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
+    return checked("a\0b.pem")
+
+
+@made
+def PEM0101_large(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
+    return text_checked(root, "#" * (1 << 20) + "\n")
+
+
+@made
+def PEM0102_latin(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
+    (root / "made.pem").write_bytes("# été\n".encode("latin-1"))
+    return checked("made.pem")
+
+
+@made
+def PEM0105_turned(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
+    return text_checked(root, "let x = 1  # \u202egnorw\n")
+
+
+@made
+def PEM0109_brackets(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
+    return text_checked(root, f"let x = {'(' * 101}1{')' * 101}\n")
+
+
+@made
+def PEM0109_expression(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
+    return text_checked(root, f"let x = {'-' * 101}1\n")
+
+
+@made
+def PEM0205_many(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
+    for i in range(200):
+        write_recipe(root / "many", f"let x = {i}\n", f"f{i}.pem")
+    return text_checked(root, "\n".join(f'import "many/f{i}.pem" as f{i}' for i in range(200)))
+
+
+@made
+def PEM0206_evaluate(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
+    recipe = loaded(root, 'adapter alpha = "adapters/a"\n')
+    misspelt = raised(lambda: recipe.evaluate("alpah"))
+    return (*misspelt, *raised(lambda: recipe.evaluate("\x1b[31m")))
+
+
+@made
+def PEM0206_evaluate_none(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
+    recipe = loaded(root, "let x = 1\n")
+    return raised(lambda: recipe.evaluate("beta"))
+
+
+@made
+def PEM0212_set_no_string(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
+    return text_checked(root, 'param name: string = "x"\n', name=0.5)
+
+
+@made
+def PEM0301_evaluate(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
+    recipe = loaded(root, 'adapter alpha = "adapters/a"\nlet x = norm(alpha)\n')
+    return raised(lambda: recipe.evaluate("x"))
+
+
+@made
+def PEM0347_sweep(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
+    text = 'adapter a = "adapters/a"\nparam w: number = 1\nsave w * a to "out/a"\n'
+    recipe, sweep = pemlang.load(write_recipe(root, text)), pemlang.Sweep("w", ("1", "2"))
+    return raised(lambda: recipe.build(sweep=sweep))
+
+
+# --- live models -----------------------------------------------------------------------------
+
+
+def applied(
+    root: Path, sites: dict[str, tuple[int, int]], called: str | None = None
+) -> Diagnostics:
+    """What applying an adapter of one module, query, says for a model of some modules."""
+    recipe = loaded(root, 'adapter small = "adapters/no_layers"\n')
+    modules = {name: torch.nn.Linear(*shape) for name, shape in sites.items()}
+    config = LoraConfig(target_modules=list(sites))
+    model = get_peft_model(torch.nn.ModuleDict(modules), config)
+    return raised(lambda: pemlang.apply(model, recipe, "small", called))
+
+
+@made
+def PEM0520_other_shape(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
+    return applied(root, {"query": (8, 12)})
+
+
+@made
+def PEM0520_other_modules(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
+    return applied(root, {"key": (16, 12)})
+
+
+@made
+def PEM0520_name(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
+    return applied(root, {"query": (16, 12)}, "a.b")

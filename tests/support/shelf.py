@@ -1,0 +1,267 @@
+"""Adapters and models that recipes in tests/messages name: good ones, and one for each way in
+which a directory can be wrong."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import struct
+import zipfile
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+
+from support import PREFIX, SITES, ia3, lora, save
+
+QUERY = "encoder.layer.0.attention.self.query"
+HEAD = f"{PREFIX}classifier.weight"
+LAYER_0 = {site: shape for site, shape in SITES.items() if ".0." in site}
+ONE = {QUERY: (12, 16)}
+
+
+def stock(root: Path) -> None:
+    """Write everything below `root/adapters` and `root/models`, and what cases import."""
+    shutil.copytree(Path(__file__).parents[1] / "messages" / "library", root / "library")
+    for name, make in ADAPTERS.items():
+        make(root / "adapters" / name)
+    models = root / "models"
+    weights = {"layer.0.q.weight": (4, 4), "layer.0.q.bias": (4,)}
+    for name in ("base", "chat"):
+        model(models / name, weights)
+    model(models / "wider", {"layer.0.q.weight": (4, 6), "layer.0.q.bias": (4,)})
+    (models / "shards").mkdir()
+    index = {"weight_map": {"w": "../elsewhere.safetensors"}}
+    (models / "shards" / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
+def model(directory: Path, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """A model directory of ones."""
+    directory.mkdir(parents=True)
+    save_file({k: torch.ones(s) for k, s in shapes.items()}, directory / "model.safetensors")
+
+
+def _heads(value: float, name: str = HEAD) -> dict[str, Any]:
+    return {"extra": {name: np.full((2, 12), value, "f4")}, "modules_to_save": ["classifier"]}
+
+
+def _with_tensor(name: str, shape: tuple[int, ...] = (1,)) -> Callable[[Path], object]:
+    return lambda at: lora(at, sites=ONE, extra={PREFIX + name: np.ones(shape, "f4")})
+
+
+def _tensors(shapes: Mapping[str, tuple[int, ...]], **config: Any) -> Callable[[Path], object]:
+    """A LoRA of tensors of these shapes, whatever sense they make."""
+    fields = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ["query"]}
+    tensors = {f"{PREFIX}{key}": np.ones(shape, "f4") for key, shape in shapes.items()}
+    return lambda at: save(at, tensors, fields | config)
+
+
+def _factors(a: tuple[int, ...], b: tuple[int, ...]) -> Callable[[Path], object]:
+    return _tensors({f"{QUERY}.lora_A.weight": a, f"{QUERY}.lora_B.weight": b})
+
+
+def _config(text: str | Mapping[str, Any]) -> Callable[[Path], object]:
+    """A directory with nothing but an adapter_config.json."""
+
+    def make(at: Path) -> None:
+        at.mkdir(parents=True)
+        content = text if isinstance(text, str) else json.dumps(text)
+        (at / "adapter_config.json").write_text(content)
+
+    return make
+
+
+def _weights(change: Callable[[bytes], bytes]) -> Callable[[Path], object]:
+    """A LoRA whose file of tensors is damaged."""
+
+    def make(at: Path) -> None:
+        file = lora(at, sites=ONE) / "adapter_model.safetensors"
+        file.write_bytes(change(file.read_bytes()))
+
+    return make
+
+
+def _header(header: object) -> Callable[[bytes], bytes]:
+    text = header if isinstance(header, str) else json.dumps(header)
+    return lambda _: struct.pack("<Q", len(text)) + text.encode() + b"\0" * 8
+
+
+def _entry(**entry: Any) -> Callable[[bytes], bytes]:
+    return _header({"w": entry})
+
+
+def _pickled(write: Callable[[Path], object]) -> Callable[[Path], object]:
+    """A LoRA whose tensors are in an adapter_model.bin."""
+
+    def make(at: Path) -> None:
+        (lora(at, sites=ONE) / "adapter_model.safetensors").unlink()
+        write(at / "adapter_model.bin")
+
+    return make
+
+
+def _torch(value: object) -> Callable[[Path], object]:
+    return _pickled(lambda file: torch.save(value, file))
+
+
+def _compressed(file: Path) -> None:
+    torch.save({"w": torch.ones(1000)}, file)
+    with zipfile.ZipFile(file) as whole:
+        members = {name: whole.read(name) for name in whole.namelist()}
+    with zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as smaller:
+        for name, data in members.items():
+            smaller.writestr(name, data)
+
+
+def _holed(value: float) -> Callable[[Path], object]:
+    """A LoRA with one number that is not finite."""
+
+    def make(at: Path) -> None:
+        b = np.ones((12, 4), "f4")
+        b[3, 2] = value
+        tensors = {
+            f"{PREFIX}{QUERY}.lora_A.weight": np.ones((4, 16), "f4"),
+            f"{PREFIX}{QUERY}.lora_B.weight": b,
+        }
+        save(at, tensors, {"peft_type": "LORA", "r": 4, "lora_alpha": 8})
+
+    return make
+
+
+def _no_config(at: Path) -> None:
+    (lora(at) / "adapter_config.json").unlink()
+
+
+def _occupied(at: Path) -> None:
+    at.mkdir(parents=True)
+    (at / "notes.txt").write_text("mine")
+
+
+def _collected(at: Path, sizes: Mapping[str, tuple[int, int]]) -> None:
+    """Statistics beside an adapter: Gram matrices, some of other sizes."""
+    grams = {site: np.eye(in_) for site, (_, in_) in SITES.items()}
+    grams |= {site: np.zeros(size) for site, size in sizes.items()}
+    tensors = {
+        f"{site}.gram": torch.as_tensor(gram, dtype=torch.float32) for site, gram in grams.items()
+    }
+    save_file(tensors, at / "statistics.safetensors")
+
+
+def _readme(at: Path) -> None:
+    at.mkdir(parents=True)
+    (at / "README.md").write_text("mine")
+
+
+ADAPTERS: dict[str, Callable[[Path], object]] = {
+    # Good ones: a and b fit each other in every way, the others each differ in one.
+    "a": lora,
+    "b": lambda at: lora(at, seed=1),
+    "collected": lambda at: _collected(lora(at, seed=1), {}),
+    "ill_collected": lambda at: _collected(lora(at, seed=1), {QUERY: (3, 3)}),
+    "apart": lambda at: lora(at, seed=2, init=9),
+    "rank8": lambda at: lora(at, seed=3, rank=8, alpha=16),
+    "ranks": lambda at: lora(at, rank=dict(zip(SITES, (8, 4, 4, 4), strict=True))),
+    "alpha16": lambda at: lora(at, seed=4, alpha=16),
+    "layer_0": lambda at: lora(at, sites=LAYER_0),
+    "other_sites": lambda at: lora(
+        at, sites=ONE | {"encoder.layer.0.attention.self.key": (12, 16)}
+    ),
+    "no_site_of_a": lambda at: lora(at, sites={"encoder.layer.0.output.dense": (12, 16)}),
+    "wider": lambda at: lora(at, sites=dict.fromkeys(SITES, (12, 20))),
+    "wider_query": lambda at: lora(at, sites={**SITES, QUERY: (12, 20)}),
+    "transposed": lambda at: lora(at, fan_in_fan_out=True),
+    "other_base": lambda at: lora(at, base_model_name_or_path="another/base"),
+    "outside_layers": lambda at: lora(at, sites=LAYER_0 | {"head.query": (12, 16)}),
+    "no_layers": lambda at: lora(at, sites={"query": (12, 16)}),
+    "zero_alpha": lambda at: lora(at, alpha=0),
+    "double": lambda at: lora(at, sites=ONE, dtype=torch.float64),
+    "half": lambda at: lora(at, dtype=torch.bfloat16),
+    "ia3": ia3,
+    "gains_bf16": lambda at: ia3(at, dtype=torch.bfloat16),
+    "heads": lambda at: lora(at, **_heads(1)),
+    "other_heads": lambda at: lora(at, seed=1, **_heads(2)),
+    "wild_heads": lambda at: lora(at, **_heads(1, f"{PREFIX}\x1b[31m\nhead.weight")),
+    "other_wild_heads": lambda at: lora(at, **_heads(2, f"{PREFIX}\x1b[31m\nhead.weight")),
+    "inside_a_head": lambda at: lora(at, sites={"classifier.dense": (12, 16)}),
+    "attention": lambda at: lora(
+        at,
+        sites={"attn": (12, 16), "attn.base_layer.out_proj": (12, 12)},
+        target_modules=["attn"],
+    ),
+    # Directories that are none, or not whole.
+    "empty": lambda at: at.mkdir(parents=True),
+    "no_config": _no_config,
+    "no_weights": _config({"peft_type": "LORA"}),
+    "config_is_a_folder": lambda at: (at / "adapter_config.json").mkdir(parents=True),
+    "occupied": _occupied,
+    "readme": _readme,
+    # Configs that are wrong.
+    "config_not_json": _config("{"),
+    "config_is_a_list": _config("[]"),
+    "r_is_text": lambda at: lora(at, r="4"),
+    "alpha_is_text": lambda at: lora(at, lora_alpha="8"),
+    "rslora_is_text": lambda at: lora(at, use_rslora="yes"),
+    "base_is_a_number": lambda at: lora(at, base_model_name_or_path=7),
+    "pattern_is_text": lambda at: lora(at, rank_pattern="query=8"),
+    "rank_pattern_of_zero": lambda at: lora(at, rank_pattern={"query": 0}),
+    "heads_are_numbers": lambda at: lora(at, modules_to_save=[1]),
+    "loha": _config({"peft_type": "LOHA"}),
+    "no_peft_type": _config({"r": 4}),
+    "says_rank_8": lambda at: lora(at, r=8),
+    "wrong_feedforward": lambda at: ia3(at, feedforward_modules=["key"]),
+    "no_feedforward": lambda at: ia3(at, feedforward_modules=None),
+    "untargeted": lambda at: lora(at, target_modules=["query"]),
+    "slow_pattern": lambda at: lora(at, rank_pattern={"(a+)+": 4}),
+    "broken_pattern": lambda at: lora(at, rank_pattern={"(": 4}),
+    # Features that arithmetic on the factors cannot keep.
+    "dora": lambda at: lora(at, use_dora=True),
+    "lora_bias": lambda at: lora(at, lora_bias=True),
+    "experts": lambda at: lora(at, target_parameters=["mlp.experts"]),
+    "alora": lambda at: lora(at, alora_invocation_tokens=[]),
+    "bias": lambda at: lora(at, bias="all"),
+    "pissa": lambda at: lora(at, init_lora_weights="pissa"),
+    "misspelt_field": lambda at: lora(at, use_rslorra=True),
+    "new_field": lambda at: lora(at, zigzag=True),
+    # Tensors that are wrong.
+    "dora_tensor": _with_tensor(f"{QUERY}.lora_magnitude_vector", (12,)),
+    "bias_tensor": _with_tensor(f"{QUERY}.lora_B.bias", (12,)),
+    "token_tensor": _with_tensor("embed.token_adapter.trainable_tokens_delta", (2, 12)),
+    "foreign_tensor": _with_tensor(f"{QUERY}.hada_w1_a", (2, 12)),
+    "experts_tensor": _tensors({"mlp.experts.base_layer.lora_A.weight": (4, 16)}),
+    "no_B": _tensors({f"{QUERY}.lora_A.weight": (4, 16)}),
+    "unfit": _factors((4, 16), (12, 5)),
+    "grouped": _factors((4, 16, 3, 3), (12, 2, 1, 1)),
+    "no_factors": _tensors({"classifier.weight": (2, 12)}),
+    "no_gains": lambda at: save(at, {HEAD: np.ones((2, 12), "f4")}, {"peft_type": "IA3"}),
+    "whole_numbers": lambda at: lora(at, sites=ONE, dtype=torch.int32),
+    "nan": _holed(float("nan")),
+    "infinite": _holed(float("inf")),
+    # Files that are damaged.
+    "short": _weights(lambda data: data[:5]),
+    "truncated": _weights(lambda data: data[:-20]),
+    "header_not_json": _weights(_header("{]")),
+    "header_is_a_list": _weights(_header([])),
+    "entry_not_whole": _weights(_entry(dtype="F32", shape=[2])),
+    "entry_of_other_size": _weights(_entry(dtype="F32", shape=[2], data_offsets=[0, 4])),
+    "entry_with_a_gap": _weights(_entry(dtype="F32", shape=[1], data_offsets=[4, 8])),
+    "weights_are_a_folder": lambda at: (
+        _config({"peft_type": "LORA"})(at),
+        (at / "adapter_model.safetensors").mkdir(),
+    ),
+    "pickle_not_zip": _pickled(lambda file: file.write_bytes(b"not a zip file")),
+    "pickle_of_code": _torch({"w": Counter()}),
+    "pickle_of_a_list": _torch([torch.ones(2)]),
+    "pickle_of_a_number": _torch({"w": 3}),
+    "pickle_transposed": _torch({"w": torch.ones(2, 3).T}),
+    "pickle_compressed": _pickled(_compressed),
+    "pickle_is_a_folder": _pickled(lambda file: file.mkdir()),
+}
+
+
+def clear(root: Path) -> None:
+    """Remove what a recipe built."""
+    shutil.rmtree(root / "out", ignore_errors=True)
