@@ -23,8 +23,6 @@ from pemlang.diagnostics import (
     visible,
 )
 from pemlang.graph.node import AdapterNode
-from pemlang.inputs.lock import Lock, read_lock
-from pemlang.inputs.locked import LockResolver
 from pemlang.inputs.resolver import DiskResolver
 from pemlang.pipeline.checking import checked_with, identified_with
 from pemlang.source import Source
@@ -35,6 +33,7 @@ if TYPE_CHECKING:
     import torch
     from peft import PeftModel
 
+    from pemlang.inputs.lock import Lock
     from pemlang.lower.plan import BuildPlan
     from pemlang.pipeline.build import BuildOptions, BuildResult, InMemory, Tick
     from pemlang.pipeline.forecast import Forecast
@@ -67,12 +66,16 @@ class Recipe:
         show it; raises as `check`."""
         if not locked:
             return checked_with(DiskResolver(), self._path, self._source, self._params)
+        from pemlang.inputs.locked import LockResolver
+
         lock = self.lock_beside()
         resolver = LockResolver(lock)
         return checked_with(resolver, self._path, self._source, self._params, lock=lock)
 
     def lock_beside(self) -> Lock:
         """The pem.lock in the recipe's folder; raises PemError PEM0801."""
+        from pemlang.inputs.lock import read_lock
+
         with placed(None):
             return read_lock(self._source.directory)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import errno
 import unicodedata
 from collections.abc import Iterable, Iterator
@@ -149,6 +148,8 @@ def nearest(name: str, known: Iterable[str]) -> str | None:
     alike = [k for k in known if 3 * max(len(k), len(name)) <= 7 * min(len(k), len(name))]
     if len(alike) > MAX_ALIKE:
         return None
+    import difflib
+
     matches = difflib.get_close_matches(name, alike, n=1, cutoff=0.6)
     return matches[0] if matches else None
 

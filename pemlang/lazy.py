@@ -11,7 +11,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["door", "numpy"]
+__all__ = ["blake3", "door", "numpy"]
 
 
 class _Lazy(ModuleType):
@@ -24,9 +24,10 @@ class _Lazy(ModuleType):
 
 
 if TYPE_CHECKING:
+    import blake3
     import numpy
 else:
-    numpy = _Lazy("numpy")
+    blake3, numpy = _Lazy("blake3"), _Lazy("numpy")
 
 
 def door(package: str, **names: str) -> Callable[[str], Any]:

@@ -158,6 +158,14 @@ def test_an_output_of_a_file_format_is_kept_held_and_locked(folder: Path) -> Non
     assert (changed[0], "✗ adapter.ini differs" in changed[1]) == (1, True)
 
 
+def test_a_place_of_no_format_is_told_with_what_each_saw(folder: Path) -> None:
+    (folder / "x").mkdir()
+    recipe(folder, 'adapter x = "x"\nsave x to "out"\n')
+    [(code, text)] = pem(folder, "ini", "check recipe.pem")
+    assert (code, "PEM0410" in text) == (1, True)
+    assert "note: as ini: no adapter.ini" in text
+
+
 def test_adapters_of_two_formats_become_the_one_that_all_read(folder: Path) -> None:
     tensors = ini(folder / "x", 1)
     lora(folder / "a", 1, SITES, rank=2)

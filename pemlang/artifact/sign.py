@@ -3,14 +3,13 @@ the tensors, which any tool that reads that format verifies."""
 
 from __future__ import annotations
 
-import secrets
 from pathlib import Path
 from typing import Any
 
 from pemlang.artifact.provenance import read_provenance
 from pemlang.artifact.staging import SIGNATURE
 from pemlang.diagnostics import Fault, visible
-from pemlang.tensorfiles.disk import is_file
+from pemlang.tensorfiles.disk import beside, is_file
 
 
 def sign(directory: Path, key: Path) -> Path:
@@ -26,7 +25,7 @@ def sign(directory: Path, key: Path) -> Path:
     signing = _library("signing")
     target = directory / SIGNATURE
     # Beside the directory: what is signed is all that is in it.
-    new = directory.parent / f".{directory.name[:100]}.{secrets.token_hex(8)}.sig"
+    new = beside(directory)
     try:
         try:
             # A plain Config starts out with a signer that asks a server, and is made with it.

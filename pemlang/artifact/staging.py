@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import secrets
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ from pathlib import Path
 
 from pemlang.diagnostics import Fault, listed, visible
 from pemlang.formats import FORMATS
-from pemlang.tensorfiles.disk import flush_entry
+from pemlang.tensorfiles.disk import beside, flush_entry
 
 CARD, PROVENANCE, SIGNATURE = "README.md", "provenance.json", "model.sig"
 MARK = "<!-- made by pemlang -->"
@@ -92,7 +91,7 @@ def new_stage(target: Path, stage: Stage) -> Path:
     missing = [folder for folder in target.parents if not folder.exists()]
     target.parent.mkdir(parents=True, exist_ok=True)
     stage.made.extend(missing)
-    at = target.parent / f".{target.name[:100]}.{secrets.token_hex(8)}"
+    at = beside(target)
     at.mkdir()
     stage.directories.append(Staged(at, target))
     return at

@@ -20,7 +20,7 @@ from pemlang.source import Source
 from pemlang.syntax import tree as t
 
 
-@dataclass
+@dataclass(eq=False)
 class CheckState:
     """A recipe on its way through the passes: each fills what the next ones need.
 

@@ -19,7 +19,7 @@ from pemlang.ops.record import Watch
 from pemlang.source import Source, Span
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Checked:
     """A recipe that has been through the passes.
 

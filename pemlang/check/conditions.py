@@ -64,7 +64,7 @@ class Condition:
         return self
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Known(Condition):
     """A truth that needs no weights."""
 
@@ -74,7 +74,7 @@ class Known(Condition):
         return self.known
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Comparison(Condition):
     """left symbol right; `texts` are the two sides as written."""
 
@@ -116,7 +116,7 @@ class Comparison(Condition):
         return lines
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Combined(Condition):
     """`and`, `or`, `not`."""
 
@@ -163,7 +163,7 @@ class Combined(Condition):
         return self.parts
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Assertion:
     """An `assert` of the recipe."""
 

@@ -56,7 +56,7 @@ class Spelling(NamedTuple):
     span: Span | None
 
 
-@dataclass
+@dataclass(eq=False)
 class Elaborator:
     """Evaluates expressions and declarations into a graph.
 

@@ -17,7 +17,7 @@ from pemlang.tensorfiles.disk import is_file
 MAX_FILES = 200
 
 
-@dataclass
+@dataclass(eq=False)
 class RecipeFiles:
     """Attributes:
     main: the file being built.

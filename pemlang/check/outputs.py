@@ -16,7 +16,7 @@ from pemlang.source import Span
 from pemlang.tensorfiles.safetensors import TensorEntry
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Output:
     """One `save`, checked.
 

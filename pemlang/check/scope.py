@@ -17,7 +17,7 @@ class Stop(Exception):
     """A statement cannot be evaluated; why has been reported."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Function:
     """A `def`, with the scope it was written in."""
 
@@ -26,7 +26,7 @@ class Function:
     kind = "function"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Module:
     """A file imported under a name."""
 
@@ -47,7 +47,7 @@ class Module:
         )
 
 
-@dataclass
+@dataclass(eq=False)
 class Scope:
     """The names declared so far in a file.
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from pemlang.diagnostics import Fault, listed, visible
 from pemlang.formats.adapter import STATISTICS, Adapter, Layout, kinds_text
-from pemlang.formats.peft_config import UNSUPPORTED, Config, parse_config, read_config
+from pemlang.formats.peft_config import UNSUPPORTED, Config, Scaling, parse_config, read_config
 from pemlang.formats.peft_names import CONFIG, PICKLED, PREFIX, WEIGHTS
 from pemlang.formats.peft_patterns import feeds_forward, in_layers, look_up, module_of, targets
 from pemlang.formats.record import AdapterSpec, Detection, Format, OutputLayout, register
@@ -142,8 +142,8 @@ def assemble(
     """Config and headers put together; raises as Peft.read."""
     try:
         layout = _layout(_ByIdentity(header.entries), config.kind, config.feedforward)
-        _all_targeted(_ByIdentity(layout), json.dumps([config.raw.get(f) for f in _TARGETING]))
-        scales = _scales(layout, config)
+        _all_targeted(layout, json.dumps([config.raw.get(f) for f in _TARGETING]))
+        scales = _scales(layout, config.scaling)
     except Fault as fault:
         message = f"{visible(weights)}: {fault.message}"
         raise Fault(fault.code, message, fault.help, fault.notes) from None
@@ -157,7 +157,7 @@ def assemble(
         base=config.base,
         fan_in_fan_out=config.fan_in_fan_out,
         whole_modules=config.modules_to_save,
-        variant="rsLoRA" if config.rslora else "",
+        variant="rsLoRA" if config.scaling.rslora else "",
         fields=config.raw,
         statistics=statistics,
     )
@@ -316,9 +316,8 @@ _TARGETING = (
 
 
 @lru_cache(maxsize=64)
-def _all_targeted(key: _ByIdentity, fields: str) -> None:
+def _all_targeted(layout: Layout, fields: str) -> None:
     """Hold the tensors to what the config targets: PEFT ignores any other."""
-    layout: Layout = key.it  # type: ignore[assignment]
     spec: list[object] = json.loads(fields)
     spec[:2] = [frozenset(v) if isinstance(v, list) else v for v in spec[:2]]
     for site in layout.shapes:
@@ -350,12 +349,12 @@ def _left_out_by(
     return None if in_layers(layers, pattern, module) else "layers_to_transform"
 
 
-def _scales(layout: Layout, config: Config) -> Mapping[str, float]:
+@lru_cache(maxsize=64)
+def _scales(layout: Layout, scaling: Scaling) -> Mapping[str, float]:
     scales = {}
     for site, rank in layout.ranks.items():
-        name, wanted = module_of(site), config.rank
-        if config.rank_pattern:
-            wanted = look_up(config.rank_pattern, name, wanted)
+        name = module_of(site)
+        wanted = look_up(scaling.rank_pattern, name, scaling.rank)
         if wanted != rank:
             raise Fault(
                 "PEM0415",
@@ -363,8 +362,5 @@ def _scales(layout: Layout, config: Config) -> Mapping[str, float]:
                 f"may be α/{rank} or α/{wanted}",
                 f"mend `r` or `rank_pattern` in {CONFIG}",
             )
-        alpha = config.alpha
-        if config.alpha_pattern:
-            alpha = look_up(config.alpha_pattern, name, alpha)
-        scales[site] = config.scale(rank, alpha)
+        scales[site] = scaling.scale(rank, look_up(scaling.alpha_pattern, name, scaling.alpha))
     return MappingProxyType(scales)

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pemlang.diagnostics import Fault, nearest, visible
 from pemlang.formats.peft_names import CONFIG
@@ -52,6 +52,20 @@ _INSTEAD = {
 }
 
 
+class Scaling(NamedTuple):
+    """What a config says of the ranks of its sites, and of their scales."""
+
+    rank: int
+    alpha: float
+    rank_pattern: tuple[tuple[str, int], ...]
+    alpha_pattern: tuple[tuple[str, float], ...]
+    rslora: bool
+
+    def scale(self, rank: int, alpha: float) -> float:
+        """s = α/r, or α/√r with rsLoRA."""
+        return alpha / math.sqrt(rank) if self.rslora else alpha / rank
+
+
 @dataclass(frozen=True)
 class Config:
     """The part of a config that arithmetic needs, checked; `kind` is the parametrisation."""
@@ -59,18 +73,10 @@ class Config:
     kind: str
     base: str | None
     raw: Mapping[str, object]
-    rank: int
-    alpha: float
-    rank_pattern: Mapping[str, int]
-    alpha_pattern: Mapping[str, float]
-    rslora: bool
+    scaling: Scaling
     fan_in_fan_out: bool
     feedforward: str | tuple[str, ...]
     modules_to_save: tuple[str, ...]
-
-    def scale(self, rank: int, alpha: float) -> float:
-        """s = α/r, or α/√r with rsLoRA."""
-        return alpha / math.sqrt(rank) if self.rslora else alpha / rank
 
 
 def read_config(directory: Path) -> Config:
@@ -125,11 +131,13 @@ def parse_config(data: bytes, name: str) -> Config:
         kind="lora" if kind == "LORA" else "ia3",
         base=read("base_model_name_or_path", str, None) or None,
         raw=raw,
-        rank=read("r", int, 8, lambda r: r >= 1, "a whole number of at least 1"),
-        alpha=read("lora_alpha", float, 8.0, math.isfinite, "a finite number"),
-        rank_pattern=read.pattern("rank_pattern", int, lambda r: r >= 1),
-        alpha_pattern=read.pattern("alpha_pattern", float, math.isfinite),
-        rslora=read("use_rslora", bool, False),
+        scaling=Scaling(
+            read("r", int, 8, lambda r: r >= 1, "a whole number of at least 1"),
+            read("lora_alpha", float, 8.0, math.isfinite, "a finite number"),
+            tuple(read.pattern("rank_pattern", int, lambda r: r >= 1).items()),
+            tuple(read.pattern("alpha_pattern", float, math.isfinite).items()),
+            read("use_rslora", bool, False),
+        ),
         fan_in_fan_out=read("fan_in_fan_out", bool, False),
         feedforward=feedforward,
         modules_to_save=_as_tuple(read.names("modules_to_save")),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable
 from functools import lru_cache
 from typing import Any
 
@@ -46,12 +46,12 @@ def module_of(site: str) -> str:
     return site.split(".base_layer.", 1)[0]
 
 
-def look_up(pattern: Mapping[str, Any], site: str, default: Any) -> Any:
+def look_up(pattern: Iterable[tuple[str, Any]], site: str, default: Any) -> Any:
     """The entry of a `rank_pattern` or `alpha_pattern`: the first key that matches the name's end.
 
     Source: PEFT `utils/other.py`, `get_pattern_key`.
     """
-    for key, value in pattern.items():
+    for key, value in pattern:
         if key == site or _compiled(key, r"(.*\.)?(%)$").match(site):
             return value
     return default

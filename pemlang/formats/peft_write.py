@@ -167,7 +167,7 @@ def _lora(ranks: Mapping[str, int], scales: Mapping[str, float]) -> dict[str, ob
     for field, values, usual in (("rank_pattern", ranks, r), ("alpha_pattern", alphas, alpha)):
         # PEFT takes the first key that a name ends with; in a file the keys are sorted.
         pattern = {site: values[site] for site in sorted(ranks) if values[site] != usual}
-        if any(look_up(pattern, site, usual) != values[site] for site in ranks):
+        if any(look_up(pattern.items(), site, usual) != values[site] for site in ranks):
             pattern = {f"^{re.escape(site)}": value for site, value in pattern.items()}
         patterns[field] = pattern
     return {

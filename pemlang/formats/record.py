@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from pemlang.diagnostics import Fault
 from pemlang.formats.adapter import Adapter
 from pemlang.modules import PARAMETRISATIONS, Shapes
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Detection:
     """What was seen of a format at a place.
 
@@ -49,7 +50,7 @@ class OutputTensor:
     around: float = 0.0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class AdapterSpec:
     """An adapter that is to be written, but for the numbers in its tensors.
 
@@ -79,7 +80,7 @@ class AdapterSpec:
         return list(zip(record.factors, shapes, record.bases, strict=True))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class OutputLayout:
     """The files of an output, but for the numbers in its tensors.
 
@@ -176,11 +177,20 @@ def register(record: Format) -> Format:
 def read_adapter(place: Path) -> Adapter:
     """The adapter at a place, in whichever format it is; raises Fault as Format.read.
 
-    What is of no format is read as the first one, which says what it lacks.
+    What is of no format is read as the first one, which says what it lacks; notes say what was
+    seen of the others.
     """
-    records = list(FORMATS.values())
-    fitting = (record for record in records if record.detect(place).fits)
-    return next(fitting, records[0]).read(place)
+    seen = []
+    for record in FORMATS.values():
+        detection = record.detect(place)
+        if detection.fits:
+            return record.read(place)
+        seen.append(f"as {record.name}: {detection.saw}")
+    first, *_ = FORMATS.values()
+    try:
+        return first.read(place)
+    except Fault as fault:
+        raise Fault(fault.code, fault.message, fault.help, (*fault.notes, *seen[1:])) from None
 
 
 def output_format(inputs: Sequence[Adapter]) -> Format:

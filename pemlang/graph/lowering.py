@@ -22,7 +22,7 @@ class Truncation:
     by: int
 
 
-@dataclass
+@dataclass(eq=False)
 class LoweringContext:
     """What a node may use to write its steps.
 

@@ -253,27 +253,29 @@ Coef = Num | PerSite
 
 Kind = TypeVar("Kind", bound=Node)
 
+_PLAIN = (str, int, float, type(None))  # nearly all parts: not to be asked whether they are nodes
+
 
 def told(value: Part | tuple[object, ...]) -> object:
     """What a node, a number or a coefficient is made of, as JSON: the same for equal ones, in
     whichever graph."""
+    if isinstance(value, _PLAIN):
+        return value
     if isinstance(value, Fraction):
         return f"{value.numerator}/{value.denominator}"
-    if isinstance(value, Node):
-        return {"node": value.key}
     if isinstance(value, tuple):
         return [told(item) for item in value]  # type: ignore[arg-type]
-    if isinstance(value, Shapes):
-        return value.digest
-    return value
+    if isinstance(value, Node):
+        return {"node": value.key}
+    return value.digest if isinstance(value, Shapes) else value
 
 
 def _nodes_in(value: Part) -> Iterator[Node]:
-    if isinstance(value, Node):
-        yield value
-    elif isinstance(value, tuple):
+    if isinstance(value, tuple):
         for item in value:
             yield from _nodes_in(item)
+    elif not isinstance(value, _PLAIN) and isinstance(value, Node):
+        yield value
 
 
 class Graph:

@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from pemlang.graph.coef import ONE, added, at, fitted, scaled
 from pemlang.graph.node import AdapterNode, Coef, Graph, Leaf, Node, Num, Part
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from pemlang.modules import SiteValues
 
 Pair = tuple[Coef, Coef]
+Shared = TypeVar("Shared", int, float)
 
 MINUS_ONE = Fraction(-1)
 
@@ -220,12 +221,19 @@ class Mix(AdapterNode):
 
     def _ranks(self) -> Mapping[str, int]:
         """The terms' common rank; a site that join added to all of them has none."""
-        ranks = {site: rank for x in self.terms for site, rank in x.ranks.items()}
-        return {site: ranks.get(site, 0) for site in self.shapes}
+        return self._shared([x.ranks for x in self.terms], 0)
 
     def _scales(self) -> Mapping[str, float]:
-        scales = {site: scale for x in self.terms for site, scale in x.scales.items()}
-        return {site: scales.get(site, 1.0) for site in self.shapes}
+        return self._shared([x.scales for x in self.terms], 1.0)
+
+    def _shared(self, by_site: Iterable[Mapping[str, Shared]], absent: Shared) -> dict[str, Shared]:
+        """What terms that agree say of each site."""
+        shared = dict.fromkeys(self.shapes, absent)
+        for values in by_site:
+            shared.update(values)
+        if len(shared) == len(self.shapes):
+            return shared
+        return {site: shared[site] for site in self.shapes}
 
     def lower(
         self, ctx: LoweringContext, args: Mapping[AdapterNode, SiteValues | None]

@@ -21,7 +21,7 @@ _ALIGNED = 8  # a step of the generator gives eight numbers
 Draws: TypeAlias = "NDArray[np.uint32]"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Field:
     """Some tensors of one shape, as matrices.
 

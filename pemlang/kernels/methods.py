@@ -67,7 +67,7 @@ class MergeSettings:
         return {**self.numbers, **self.words}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class MergeKernel(ABC):
     """What computes a method.
 
@@ -119,7 +119,7 @@ Look = Callable[[Field, MergeSettings], Any]
 At = Callable[[Field, slice, Sequence[float], Any, MergeSettings], Array]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Elementwise(MergeKernel):
     """A method on each element of tensors of one shape.
 
@@ -231,7 +231,7 @@ def _cut(x: Array, rank: int) -> Merged:
 Coefficients = Callable[[Matrix, Sequence[float], MergeSettings], Matrix]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Combination(MergeKernel):
     """A linear combination whose numbers are found at each site: it stays as low-rank as a sum.
 
@@ -311,7 +311,7 @@ Pairs: TypeAlias = "Sequence[tuple[Matrix, Matrix]]"
 Make = Callable[[Pairs, Sequence[float], MergeSettings], tuple[Matrix, Matrix]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Factorised(MergeKernel):
     """A method that makes factors from factors.
 

@@ -23,7 +23,7 @@ RIDGE = 1e-9
 """Of the mean diagonal: directions that no input had are left as they are nearly nothing."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Fisher(MergeKernel):
     """Each parameter by itself, on A and B or on the tensor: Σ wF·x / Σ wF, and the weighted mean
     where no adapter has any F."""
@@ -62,7 +62,7 @@ def _weighed(xs: Sequence[Array], fishers: Sequence[Array], weights: Sequence[fl
     return np.asarray(np.where(total > 0, summed / np.where(total > 0, total, 1), plain))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class RegMean(MergeKernel):
     """Σ wᵢ·sᵢ·Bᵢ·(Aᵢ·Gᵢ·M⁻¹) with M = Σ wᵢ·Gᵢ. It keeps the factors: only A changes, by one
     solve."""

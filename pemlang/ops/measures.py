@@ -31,7 +31,7 @@ Deltas = Sequence["Dense | None"]
 Totals = tuple[float, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class MeasureRecord:
     """How a measure is computed.
 

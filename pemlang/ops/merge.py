@@ -55,7 +55,7 @@ METHODS: dict[str, MergeMethod] = {}
 """The methods by name."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class MergeMethod:
     """A method, beside what its operator says.
 

@@ -26,7 +26,7 @@ Reference: TypeAlias = Callable[..., Any]
 """What an operator does to dense float64 tensors, written apart from what computes it."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Watch:
     """Something to look at once weights are read, and to warn of: how far the A row spaces of
     the operands of a ⊕ overlap. `terms` are what the ⊕ combines, `exact` is the expression that
@@ -113,7 +113,7 @@ class Within:
         return f"{low}{', up' if self.open else ''} to {_plainly(self.high)}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Parameter:
     """A parameter of an operator: its name, its kinds, and its default when it has one; the
     numbers, or the words, that it takes."""
@@ -130,7 +130,7 @@ class Parameter:
         return self.default is ...
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Signature:
     """One way to call an operator: what it takes, the kind it gives, and its type rule.
 
@@ -165,7 +165,7 @@ class Terms:
         return rule
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Operator:
     """An operator of the language.
 
@@ -199,7 +199,7 @@ class Operator:
     sign: int = 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Section:
     """Operators of one kind, as the documentation has them together.
 
@@ -252,11 +252,11 @@ def kind_of(value: object) -> str:
 
 
 _KINDS: dict[type, str] = {
-    NumberNode: "number",
-    AdapterNode: "adapter",
-    ModelNode: "model",
     bool: "bool",
     Fraction: "number",
     str: "string",
     tuple: "list",
+    NumberNode: "number",
+    AdapterNode: "adapter",
+    ModelNode: "model",
 }

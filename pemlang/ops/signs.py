@@ -85,7 +85,7 @@ def _agreeing(
     return total, divisor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Election:
     """An election among the entries that a pruning leaves."""
 

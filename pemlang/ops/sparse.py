@@ -43,7 +43,7 @@ EPSILON = Parameter(
 FILLS = "over delta min(out, in), or rank= what is given; over factors the adapters'"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Pruning:
     """How entries are chosen.
 

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pemlang.check.check import check
 from pemlang.check.checked import Checked
 from pemlang.check.values import Params
 from pemlang.inputs.identities import identified
-from pemlang.inputs.lock import Lock
-from pemlang.inputs.locked import held_imports
 from pemlang.inputs.resolver import Resolver
 from pemlang.source import Source
+
+if TYPE_CHECKING:
+    from pemlang.inputs.lock import Lock
 
 
 def checked_with(
@@ -32,7 +34,11 @@ def checked_with(
         lock: what its imports are held to.
     """
     checked = check(path, source, resolver, params, root)
-    return checked if lock is None else checked.told(held_imports(checked, lock))
+    if lock is None:
+        return checked
+    from pemlang.inputs.locked import held_imports
+
+    return checked.told(held_imports(checked, lock))
 
 
 def identified_with(

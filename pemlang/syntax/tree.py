@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from fractions import Fraction
+from typing import TypeVar, dataclass_transform
 
 from pemlang.source import Span
 
+Kind = TypeVar("Kind")
 
-@dataclass(frozen=True, slots=True)
+
+@dataclass_transform(frozen_default=True, eq_default=False)
+def tree(kind: type[Kind]) -> type[Kind]:
+    """Make a class one of the trees. They are frozen for the type checker alone: to refuse at run
+    time too would make the start of every command longer by a twentieth."""
+    return dataclass(eq=False, repr=False, slots=True)(kind)
+
+
+@tree
 class Tree:
     """A piece of a recipe and where it stands."""
 
@@ -17,34 +27,41 @@ class Tree:
 
     def children(self) -> Iterator[Tree]:
         """Every tree directly below this one, found from the fields so that none is skipped."""
-        for field in fields(self):
-            value = getattr(self, field.name)
+        for name in self.__match_args__:
+            value = getattr(self, name)
             for item in value if isinstance(value, tuple) else (value,):
                 if isinstance(item, Tree):
                     yield item
+
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.span.text!r}>"
 
 
 # --- expressions ---------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@tree
 class Number(Tree):
+    """`0.5`, `1e-3`: exact."""
+
     value: Fraction
 
 
-@dataclass(frozen=True, slots=True)
+@tree
 class String(Tree):
     """Text parts and the names interpolated between them."""
 
     parts: tuple[str | Name, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@tree
 class Bool(Tree):
+    """`true` or `false`."""
+
     value: bool
 
 
-@dataclass(frozen=True, slots=True)
+@tree
 class Name(Tree):
     """A name, or `module.name`."""
 
@@ -52,12 +69,14 @@ class Name(Tree):
     module: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@tree
 class ListOf(Tree):
+    """`[a, b]`."""
+
     items: tuple[Tree, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@tree
 class Chain(Tree):
     """Operands joined left to right by operators of one precedence: a long sum is not deep."""
 
@@ -65,25 +84,31 @@ class Chain(Tree):
     operators: tuple[Symbol, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@tree
 class Symbol(Tree):
+    """An operator as it was written, such as `+` or `⊕`."""
+
     symbol: str
 
 
-@dataclass(frozen=True, slots=True)
+@tree
 class Unary(Tree):
+    """`-x`, `⊖x`."""
+
     operator: Symbol
     operand: Tree
 
 
-@dataclass(frozen=True, slots=True)
+@tree
 class Compare(Tree):
+    """`norm(a) < 0.5`."""
+
     left: Tree
     operator: Symbol
     right: Tree
 
 
-@dataclass(frozen=True, slots=True)
+@tree
 class Logic(Tree):
     """`and`, `or` over any number of operands, `not` over one."""
 
@@ -91,41 +116,53 @@ class Logic(Tree):
     operands: tuple[Tree, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@tree
 class NamedArg(Tree):
+    """`density=0.2`."""
+
     name: str
     value: Tree
 
 
-@dataclass(frozen=True, slots=True)
+@tree
 class Call(Tree):
+    """`ties(a, b, density=0.2)`."""
+
     function: Name
     args: tuple[Tree, ...]  # NamedArg or expressions
 
 
-@dataclass(frozen=True, slots=True)
+@tree
 class Globs(Tree):
+    """`x["*.q_proj", …]`: sites by name."""
+
     patterns: tuple[String, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@tree
 class Layers(Tree):
+    """`x[layers 0..3]`: sites by layer."""
+
     first: Tree
     last: Tree
 
 
-@dataclass(frozen=True, slots=True)
+@tree
 class Like(Tree):
+    """`x[like y]`: the sites of another adapter."""
+
     other: Tree
 
 
-@dataclass(frozen=True, slots=True)
+@tree
 class Selection(Tree):
+    """`x[…]`: some sites of an adapter."""
+
     operand: Tree
     selector: Globs | Layers | Like
 
 
-@dataclass(frozen=True, slots=True)
+@tree
 class PerItem(Tree):
     """One row of `per { … }`; the pattern is None for `else`."""
 
@@ -133,41 +170,49 @@ class PerItem(Tree):
     value: Tree
 
 
-@dataclass(frozen=True, slots=True)
+@tree
 class Per(Tree):
+    """`per { "*.q": 0.5, else: 1 }`: a number for each site."""
+
     items: tuple[PerItem, ...]
 
 
 # --- types ---------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@tree
 class TypeName(Tree):
+    """`lora(rank=8)`: a type and what it asks for."""
+
     name: str
     refinements: tuple[NamedArg, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@tree
 class TypeList(Tree):
+    """`[adapter]`."""
+
     item: Tree
 
 
 # --- statements ----------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@tree
 class Statement(Tree):
     """A statement; `doc` is the text of the `##` lines right above it."""
 
     doc: str
 
 
-@dataclass(frozen=True, slots=True)
+@tree
 class Language(Statement):
+    """`language 1`."""
+
     version: Number
 
 
-@dataclass(frozen=True, slots=True)
+@tree
 class Import(Statement):
     """`module` is a dotted path for `std.…`, a string for a file; names or an alias."""
 
@@ -176,79 +221,99 @@ class Import(Statement):
     alias: Name | None
 
 
-@dataclass(frozen=True, slots=True)
+@tree
 class Declaration(Statement):
     """A statement that gives a name."""
 
     name: Name
 
 
-@dataclass(frozen=True, slots=True)
+@tree
 class Base(Declaration):
+    """`base llama = …`: a base model by its names."""
+
     identity: Tree
 
 
-@dataclass(frozen=True, slots=True)
+@tree
 class ModelStatement(Declaration):
+    """`model m on llama = "path"`: whole weights."""
+
     base: Name | None
     path: String
 
 
-@dataclass(frozen=True, slots=True)
+@tree
 class AdapterStatement(Declaration):
+    """`adapter a: lora on llama = "path"`: an adapter in files."""
+
     type: Tree | None
     base: Name | None
     path: String
 
 
-@dataclass(frozen=True, slots=True)
+@tree
 class Param(Declaration):
+    """`param w: number in 0..1 = 0.5`: a value that may be set from outside."""
+
     type: Tree
     low: Tree | None
     high: Tree | None
     default: Tree | None
 
 
-@dataclass(frozen=True, slots=True)
+@tree
 class Let(Declaration):
+    """`let x = …`: a name for a value."""
+
     type: Tree | None
     value: Tree
 
 
-@dataclass(frozen=True, slots=True)
+@tree
 class DefParam(Tree):
+    """A param of a `def`."""
+
     name: Name
     type: Tree
     default: Tree | None
 
 
-@dataclass(frozen=True, slots=True)
+@tree
 class Def(Declaration):
+    """`def f(a: adapter, w: number = 1) -> adapter = …`."""
+
     params: tuple[DefParam, ...]
     returns: Tree | None
     body: Tree
 
 
-@dataclass(frozen=True, slots=True)
+@tree
 class Assert(Statement):
+    """`assert … else "…"`."""
+
     condition: Tree
     message: String | None
 
 
-@dataclass(frozen=True, slots=True)
+@tree
 class Save(Statement):
+    """`save x to "path" with rank=16`: an output."""
+
     value: Tree
     path: String
     options: tuple[NamedArg, ...]
 
 
-@dataclass(frozen=True, slots=True)
+@tree
 class Unread(Declaration):
     """A declaration that does not parse: its name exists, so that its uses are no mistakes."""
 
 
-@dataclass(frozen=True, slots=True)
+@tree
 class RecipeFile(Tree):
+    """A whole file."""
+
     statements: tuple[Statement, ...]
 
 

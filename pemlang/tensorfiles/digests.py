@@ -16,9 +16,8 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-import blake3
-
 from pemlang.diagnostics import Fault, visible
+from pemlang.lazy import blake3
 from pemlang.tensorfiles.disk import open_plain, replace_file
 
 ALGORITHM = "blake3"

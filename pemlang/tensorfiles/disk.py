@@ -7,12 +7,12 @@ import errno
 import hashlib
 import os
 import re
-import secrets
 import stat
 from pathlib import Path
 from typing import BinaryIO
 
 _LFS = re.compile(rb"version https://git-lfs[^\n]*\n(?:[^\n]*\n)*?oid sha256:([0-9a-f]{64})\n")
+_POINTER_SIZE = 1024  # bytes that one is shorter than
 
 
 def is_file(path: Path) -> bool:
@@ -34,8 +34,10 @@ def is_dir(path: Path) -> bool:
 def lfs_pointer(path: Path) -> str | None:
     """The SHA-256 of what a Git LFS pointer stands for; None for a file that is none."""
     try:
+        if path.stat().st_size > _POINTER_SIZE:
+            return None
         with open_plain(path) as file:
-            pointer = _LFS.match(file.read(400))
+            pointer = _LFS.match(file.read(_POINTER_SIZE))
     except OSError:
         return None
     return None if pointer is None else pointer[1].decode()
@@ -55,6 +57,11 @@ def open_plain(path: Path) -> BinaryIO:
     return path.open("rb")
 
 
+def beside(path: Path) -> Path:
+    """A name of no file yet, in the same folder: where something is made until it is whole."""
+    return path.with_name(f".{path.name[:100]}.{os.urandom(8).hex()}")
+
+
 def replace_file(path: Path, data: bytes, mode: int | None = None, lasting: bool = True) -> None:
     """Give a file other content, whole or not at all: written beside its place and renamed.
 
@@ -67,20 +74,20 @@ def replace_file(path: Path, data: bytes, mode: int | None = None, lasting: bool
     Raises:
         OSError: it cannot be written; it is as it was.
     """
-    beside = path.with_name(f".{path.name[:100]}.{secrets.token_hex(8)}")
+    new = beside(path)
     try:
-        with beside.open("xb") as file:
+        with new.open("xb") as file:
             file.write(data)
             if mode is not None:
                 os.fchmod(file.fileno(), mode)
             if lasting:
                 file.flush()
                 os.fsync(file.fileno())
-        beside.replace(path)
+        new.replace(path)
         if lasting:
             flush_entry(path.parent)
     finally:
-        beside.unlink(missing_ok=True)
+        new.unlink(missing_ok=True)
 
 
 def flush_entry(directory: Path) -> None:

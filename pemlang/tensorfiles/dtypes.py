@@ -18,7 +18,7 @@ Bits: TypeAlias = "NDArray[np.generic]"
 """Numbers as a file stores them."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FloatLayout:
     """How the bits of a floating-point number are laid out behind its sign.
 
@@ -59,7 +59,7 @@ class FloatLayout:
         return (1 + fraction * 2.0 ** (1 - self.bits)) * 2.0**power
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Dtype:
     """A dtype of files.
 
