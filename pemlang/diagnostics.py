@@ -142,10 +142,10 @@ def visible(text: object, limit: int = 200) -> str:
     return shown[:limit] + "…" if len(shown) > limit else shown
 
 
-def nearest(name: str, known: Iterable[str]) -> str | None:
+def nearest(name: str, names: Iterable[str]) -> str | None:
     """The known name a misspelt one most likely means, if any is close."""
     # closer than 0.6 means that neither is longer than 7/3 of the other
-    alike = [k for k in known if 3 * max(len(k), len(name)) <= 7 * min(len(k), len(name))]
+    alike = [k for k in names if 3 * max(len(k), len(name)) <= 7 * min(len(k), len(name))]
     if len(alike) > MAX_ALIKE:
         return None
     import difflib

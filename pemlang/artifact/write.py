@@ -15,7 +15,7 @@ from pemlang.artifact.provenance import Loss, Material, Outcome, Provenance, Sub
 from pemlang.artifact.staging import CARD, PROVENANCE, flush, turn
 from pemlang.artifact.subjects import subject
 from pemlang.check.checked import Checked
-from pemlang.check.conditions import Known
+from pemlang.check.conditions import Decided
 from pemlang.check.outputs import Output
 from pemlang.check.values import Setting
 from pemlang.formats import Format
@@ -242,6 +242,6 @@ def _given(value: str | float | bool) -> str:
 
 
 def _param(value: Setting) -> str:
-    if isinstance(value, Known):
+    if isinstance(value, Decided):
         return str(value.known).lower()
     return shown(value) if isinstance(value, Fraction) else str(value)

@@ -13,7 +13,7 @@ from pemlang.check.files import RecipeFiles, load_files
 from pemlang.check.outputs import Output
 from pemlang.check.scope import Scope
 from pemlang.check.statements import FileElaborator
-from pemlang.check.values import Inputs, Params, Setting
+from pemlang.check.values import Inputs, ParamConstant, Params
 from pemlang.diagnostics import Diagnostic, Fault, Report, nearest, visible
 from pemlang.graph.node import Graph
 from pemlang.source import Source
@@ -45,7 +45,7 @@ class CheckState:
     elaborator: Elaborator = field(init=False)
     outputs: list[Output] = field(default_factory=list)
     assertions: list[Assertion] = field(default_factory=list)
-    params: dict[str, Setting] = field(default_factory=dict)
+    params: dict[str, ParamConstant] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.files = RecipeFiles(self.path)

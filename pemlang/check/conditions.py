@@ -65,13 +65,13 @@ class Condition:
 
 
 @dataclass(frozen=True, eq=False)
-class Known(Condition):
+class Decided(Condition):
     """A truth that needs no weights."""
 
-    known: bool
+    truth: bool
 
     def holds(self, value: ValueOf) -> bool:
-        return self.known
+        return self.truth
 
 
 @dataclass(frozen=True, eq=False)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple, cast
 
 from pemlang.check.annotations import check_annotation
-from pemlang.check.conditions import Combined, Comparison, Condition, Known
+from pemlang.check.conditions import Combined, Comparison, Condition, Decided
 from pemlang.check.kinds import (
     article,
     bind,
@@ -139,7 +139,7 @@ class Elaborator:
         return tree.value
 
     def _bool(self, tree: t.Bool, scope: Scope) -> Condition:
-        return Known(tree.value)
+        return Decided(tree.value)
 
     def _string(self, tree: t.String, scope: Scope) -> str:
         parts = []
@@ -266,7 +266,7 @@ class Elaborator:
                 sides = cast("tuple[Num, Num]", (left, right))
                 return Comparison(tree.operator.symbol, *sides, texts)
             if kinds == {"string"} and tree.operator.symbol in ("==", "!="):
-                return Known((left == right) == (tree.operator.symbol == "=="))
+                return Decided((left == right) == (tree.operator.symbol == "=="))
             raise Fault(
                 "PEM0302",
                 f"`{tree.operator.symbol}` does not compare "

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 from fractions import Fraction
 
-from pemlang.check.conditions import Known
-from pemlang.check.values import Setting
+from pemlang.check.conditions import Decided
+from pemlang.check.values import ParamConstant
 from pemlang.diagnostics import Fault, visible
 from pemlang.graph.numbers import shown
 from pemlang.syntax.builder import number_value
@@ -14,11 +14,11 @@ from pemlang.syntax.builder import number_value
 _NUMBER = re.compile(r"(-?)(\d[\d_]*(?:\.\d[\d_]*)?(?:[eE][+-]?\d+)?)", re.ASCII)
 
 
-def setting(value: str | float | bool, kind: str, name: str) -> Setting:
+def setting(value: str | float | bool, kind: str, name: str) -> ParamConstant:
     """A value given from outside as the param's kind; raises PEM0212."""
     if kind == "bool":
         if isinstance(value, bool) or value in ("true", "false"):
-            return Known(value in (True, "true"))
+            return Decided(value in (True, "true"))
     elif kind == "string" and isinstance(value, str):
         return value
     elif kind == "number" and not isinstance(value, bool):
@@ -32,7 +32,7 @@ def setting(value: str | float | bool, kind: str, name: str) -> Setting:
     )
 
 
-def hold_range(name: str, kind: str, value: Setting, low: Fraction, high: Fraction) -> None:
+def hold_range(name: str, kind: str, value: ParamConstant, low: Fraction, high: Fraction) -> None:
     """Raise PEM0214 unless a value lies in a range, PEM0212 where there can be no such range."""
     if kind != "number":
         raise Fault("PEM0212", f"a {kind} has no range", "remove `in …`")

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from fractions import Fraction
 from typing import TYPE_CHECKING, TypedDict, cast
 
-from pemlang.check.conditions import Assertion, Condition, Known, exactly, failure
+from pemlang.check.conditions import Assertion, Condition, Decided, exactly, failure
 from pemlang.check.definitions import check_def
 from pemlang.check.elaborate import Spelling
 from pemlang.check.kinds import article, kind_of_type
@@ -14,7 +14,7 @@ from pemlang.check.options import OPTIONS, option_dtype, option_heads, unknown_o
 from pemlang.check.outputs import Output, heads_agree, hold_files, output_path
 from pemlang.check.params import hold_range, setting
 from pemlang.check.scope import Function, Module, Scope, Stop, resolve_names
-from pemlang.check.values import POISON, BaseName, Declared, Poison, Setting, Value
+from pemlang.check.values import POISON, BaseName, Declared, ParamConstant, Poison, Value
 from pemlang.check.wanted import want_kind
 from pemlang.diagnostics import Fault, visible
 from pemlang.graph.node import AdapterNode, Leaf, ModelNode, Num, NumberNode, leaf
@@ -163,7 +163,7 @@ class FileElaborator:
         name = statement.name.name
         if self._is_main and name in self._state.settings:
             with self._elaborator.at(statement.name.span):
-                value: Setting = setting(self._state.settings[name], kind, name)
+                value: ParamConstant = setting(self._state.settings[name], kind, name)
         elif default is None:
             with self._elaborator.at(statement.span):
                 raise Fault(
@@ -183,7 +183,7 @@ class FileElaborator:
             self._state.params[name] = value
         return value
 
-    def _known(self, tree: t.Tree, kind: str) -> Setting:
+    def _known(self, tree: t.Tree, kind: str) -> ParamConstant:
         resolve_names(tree, self._scope, self._report)
         value = self._elaborator.value(tree, self._scope)
         with self._elaborator.at(tree.span):
@@ -195,8 +195,8 @@ class FileElaborator:
                     f"write a {kind}, or use `let`",
                 )
         if isinstance(value, Condition):
-            return Known(value.holds(exactly))
-        return cast("Setting", value)
+            return Decided(value.holds(exactly))
+        return cast("ParamConstant", value)
 
     def _let(self, statement: t.Let) -> Value:
         resolve_names(statement.value, self._scope, self._report)

@@ -41,7 +41,7 @@ Plain: TypeAlias = "Fraction | NumberNode | str | Condition | Schedule | Adapter
 Value: TypeAlias = "Plain | tuple[Plain, ...] | Function | Module | BaseName | Poison"
 """What a name can stand for."""
 
-Setting: TypeAlias = "Fraction | str | Condition"
+ParamConstant: TypeAlias = "Fraction | str | Condition"
 """The value of a param."""
 
 

@@ -86,11 +86,11 @@ def recipe_options(*forms: str, several: bool = False) -> Callable[[Command], Co
         default=forms[0],
         help="Show it as text, or as what is named on standard output.",
     )
-    one = click.argument("recipe", type=click.Path())
+    single = click.argument("recipe", type=click.Path())
     many = click.argument("recipes", type=click.Path(), nargs=-1, required=True)
 
     def decorate(command: Command) -> Command:
-        return shown(set_option((many if several else one)(command)))
+        return shown(set_option((many if several else single)(command)))
 
     return decorate
 

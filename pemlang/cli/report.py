@@ -85,9 +85,9 @@ def _of_recipes(old: str, new: str, settings: dict[str, str], bar: Bar) -> list[
     from pemlang.show.recipe_diff import as_html
     from pemlang.show.report import sections_of_recipe
 
-    with opened(old, settings) as one, opened(new, settings) as two:
-        sections = [PageSection("What changed", as_html(compare_sides(one, two)))]
-        for side in (one, two):
+    with opened(old, settings) as before, opened(new, settings) as after:
+        sections = [PageSection("What changed", as_html(compare_sides(before, after)))]
+        for side in (before, after):
             if Path(side.name).is_file():
                 sections += _named(sections_of_recipe(side.checked, bar), side.name)
     return sections

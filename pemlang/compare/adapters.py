@@ -125,8 +125,8 @@ def compare(old: str, new: str) -> AdapterComparison:
         Fault: as read_adapter and read_hub_adapter; PEM0304 the methods differ, PEM0502 a tensor
             holds NaN or infinity, PEM0503 a number too large to measure.
     """
-    one, two = opened(old), opened(new)
-    kinds, others = one.layout.shapes.kinds, two.layout.shapes.kinds
+    before, after = opened(old), opened(new)
+    kinds, others = before.layout.shapes.kinds, after.layout.shapes.kinds
     if kinds != others:
         raise Fault(
             "PEM0304",
@@ -136,12 +136,12 @@ def compare(old: str, new: str) -> AdapterComparison:
         )
     graph = Graph()
     with reading(graph) as reader:
-        sites = list(_sites(graph, reader, one, two))
-        heads = tuple(_heads(reader.files, one, two))
+        sites = list(_sites(graph, reader, before, after))
+        heads = tuple(_heads(reader.files, before, after))
     total = _total([numbers for site, numbers in sites if site.state != "incomparable"])
     changes = tuple(site for site, _ in sites)
     return AdapterComparison(
-        old, new, "+".join(kinds), total, tuple(_facts(one, two)), heads, changes
+        old, new, "+".join(kinds), total, tuple(_facts(before, after)), heads, changes
     )
 
 
@@ -168,14 +168,15 @@ class _Numbers:
 
 
 def _sites(
-    graph: Graph, reader: SiteReader, one: Adapter, two: Adapter
+    graph: Graph, reader: SiteReader, before: Adapter, after: Adapter
 ) -> Iterator[tuple[SiteChange, _Numbers]]:
     nodes = [
-        leaf(graph, key, adapter, adapter.base) for key, adapter in (("old", one), ("new", two))
+        leaf(graph, key, adapter, adapter.base)
+        for key, adapter in (("old", before), ("new", after))
     ]
-    for site in sorted({*one.layout.shapes, *two.layout.shapes}):
+    for site in sorted({*before.layout.shapes, *after.layout.shapes}):
         old, new = reader.parts(nodes, site)
-        first, second = (adapter.layout.shapes.get(site) for adapter in (one, two))
+        first, second = (adapter.layout.shapes.get(site) for adapter in (before, after))
         if first is None or second is None or first == second:
             spectra, numbers = _measure(old, new)
             measured, note = numbers.measured, ""
@@ -187,8 +188,8 @@ def _sites(
             site,
             _state(first, second, numbers.change),
             measured,
-            (one.layout.ranks.get(site), two.layout.ranks.get(site)),
-            (one.scales.get(site), two.scales.get(site)),
+            (before.layout.ranks.get(site), after.layout.ranks.get(site)),
+            (before.scales.get(site), after.scales.get(site)),
             spectra,
             note,
         )
@@ -235,9 +236,9 @@ def _measure(old: SitePart | None, new: SitePart | None) -> tuple[Spectra, _Numb
         first, second = (_factors(part, some.low_rank) for part in (old, new))
         x, y, change = lowrank.difference(first, second)
         spectra = _spectrum(old, x), _spectrum(new, y)
-    one, two, moved = (float(np.linalg.norm(z)) for z in (x, y, change))
-    numbers = _Numbers(one, two, moved, float(np.sum(x * y)))
-    if not math.isfinite(one + two + moved + abs(numbers.inner)):
+    norms = [float(np.linalg.norm(z)) for z in (x, y, change)]
+    numbers = _Numbers(*norms, float(np.sum(x * y)))
+    if not math.isfinite(sum(norms) + abs(numbers.inner)):
         raise TooLarge(None)
     return spectra, numbers
 
@@ -270,34 +271,34 @@ def _total(sites: Sequence[_Numbers]) -> DeltaChange:
 # --- facts and heads ----------------------------------------------------------------------------
 
 
-def _facts(one: Adapter, two: Adapter) -> Iterator[Fact]:
+def _facts(before: Adapter, after: Adapter) -> Iterator[Fact]:
     by_site: Mapping[str, tuple[Mapping[str, float], Mapping[str, float]]] = {
-        "rank": (one.layout.ranks, two.layout.ranks),
-        "scale": (one.scales, two.scales),
+        "rank": (before.layout.ranks, after.layout.ranks),
+        "scale": (before.scales, after.scales),
     }
-    for (label, old), (_, new) in zip(facts_of(one), facts_of(two), strict=True):
-        before, after = by_site.get(label, ({}, {}))
-        moved = sum(site in after and after[site] != value for site, value in before.items())
+    for (label, old), (_, new) in zip(facts_of(before), facts_of(after), strict=True):
+        earlier, later = by_site.get(label, ({}, {}))
+        moved = sum(site in later and later[site] != value for site, value in earlier.items())
         # The same words can hide ranks that changed places, and scales alike in six digits.
         also = f" (not the same at {moved} sites)" if moved and old == new else ""
         yield Fact(label, old, new + also)
-    shown = one.format.told_of | two.format.told_of
-    for key in sorted(one.fields.keys() | two.fields.keys()):
-        first, second = one.fields.get(key), two.fields.get(key)
+    shown = before.format.told_of | after.format.told_of
+    for key in sorted(before.fields.keys() | after.fields.keys()):
+        first, second = before.fields.get(key), after.fields.get(key)
         if key not in shown and first != second:
             yield Fact(key, json.dumps(first), json.dumps(second))
     words = {False: "no", True: "yes"}
-    yield Fact("fan_in_fan_out", words[one.fan_in_fan_out], words[two.fan_in_fan_out])
+    yield Fact("fan_in_fan_out", words[before.fan_in_fan_out], words[after.fan_in_fan_out])
 
 
-def _heads(files: TensorReader, one: Adapter, two: Adapter) -> Iterator[HeadChange]:
-    for key in sorted({*one.layout.heads, *two.layout.heads}):
-        old, new = (_head(adapter, key) for adapter in (one, two))
+def _heads(files: TensorReader, before: Adapter, after: Adapter) -> Iterator[HeadChange]:
+    for key in sorted({*before.layout.heads, *after.layout.heads}):
+        old, new = (_head(adapter, key) for adapter in (before, after))
         state: HeadState
         if not old or not new:
             state = "removed" if old else "added"
         else:
-            state = "same" if old == new and _equal_bytes(files, one, two, key) else "changed"
+            state = "same" if old == new and _equal_bytes(files, before, after, key) else "changed"
         yield HeadChange(key, state, old, new)
 
 
@@ -306,11 +307,11 @@ def _head(adapter: Adapter, key: str) -> str:
     return f"{entry.dtype.lower()} {list(entry.shape)}" if entry is not None else ""
 
 
-def _equal_bytes(files: TensorReader, one: Adapter, two: Adapter, key: str) -> bool:
+def _equal_bytes(files: TensorReader, before: Adapter, after: Adapter, key: str) -> bool:
     """Whether two tensors of one size hold the same bytes; a part at a time, heads are large."""
-    entry = one.layout.heads[key]
+    entry = before.layout.heads[key]
     size = entry.end - entry.start
-    references = [adapter.reference(key) for adapter in (one, two)]
+    references = [adapter.reference(key) for adapter in (before, after)]
     for start in range(0, size, _PART):
         count = min(_PART, size - start)
         parts: list[Bits] = [np.empty(count, np.uint8) for _ in references]

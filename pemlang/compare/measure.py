@@ -3,9 +3,9 @@ adapters are. Of Δ itself only the signs are looked at, over rows that fit a ti
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pemlang.diagnostics import placed
 from pemlang.formats.adapter import method_title
@@ -18,14 +18,15 @@ from pemlang.modules import Shapes
 from pemlang.ops.schedule import layer_of
 from pemlang.pipeline.reading import reading
 
+if TYPE_CHECKING:
+    from pemlang.pipeline.build import Tick
+
 MOST_ADAPTERS = 24
 """Adapters that are measured, and as many outputs: no heat map of more is readable."""
 MOST_ALIKE = 16
 """Adapters that are compared with each other, two by two."""
 TILE = 1 << 18
 """Entries of Δ at a site whose signs are compared."""
-
-Tick = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True, eq=False)

@@ -74,9 +74,9 @@ def compare_recipes(
         names: what they are called.
         notes: what to tell beside it.
     """
-    one, two = _View(old), _View(new)
-    changes = tuple(_change(one, two, before, after) for before, after in _matched(one, two))
-    return RecipeComparison(*names, changes, tuple(_assertions(one, two)), tuple(notes))
+    before, after = _View(old), _View(new)
+    changes = tuple(_change(before, after, *outputs) for outputs in _matched(before, after))
+    return RecipeComparison(*names, changes, tuple(_assertions(before, after)), tuple(notes))
 
 
 class _View:
@@ -108,8 +108,8 @@ class _View:
         return output.label if alone and output.label.isidentifier() else output.path
 
 
-def _assertions(one: _View, two: _View) -> list[str]:
-    was, now = one.assertions(), two.assertions()
+def _assertions(before: _View, after: _View) -> list[str]:
+    was, now = before.assertions(), after.assertions()
     gone = [text for key, text in was.items() if key not in now]
     come = [text for key, text in now.items() if key not in was]
     phrases = [f"− {text}" for text in gone if text not in come]
@@ -124,34 +124,34 @@ _MATCHED_ON: tuple[Callable[[_View, Output], object], ...] = (
 )
 
 
-def _matched(one: _View, two: _View) -> list[tuple[Output | None, Output | None]]:
+def _matched(before: _View, after: _View) -> list[tuple[Output | None, Output | None]]:
     """Outputs of the two sides that are one: those saved to one path; then, of the rest, those of
     one meaning, and those of one name."""
-    left = list(one.outputs)
-    before: dict[int, Output] = {}
-    for what in _MATCHED_ON:
-        for index, output in enumerate(two.outputs):
-            if index in before:
+    left = list(before.outputs)
+    older: dict[int, Output] = {}
+    for key in _MATCHED_ON:
+        for index, output in enumerate(after.outputs):
+            if index in older:
                 continue
-            same = next((x for x in left if what(one, x) == what(two, output)), None)
+            same = next((x for x in left if key(before, x) == key(after, output)), None)
             if same is not None:
-                before[index] = same
+                older[index] = same
                 left.remove(same)
     matched: list[tuple[Output | None, Output | None]] = [
-        (before.get(index), output) for index, output in enumerate(two.outputs)
+        (older.get(index), output) for index, output in enumerate(after.outputs)
     ]
     return matched + [(output, None) for output in left]
 
 
-def _change(one: _View, two: _View, old: Output | None, new: Output | None) -> OutputChange:
+def _change(before: _View, after: _View, old: Output | None, new: Output | None) -> OutputChange:
     some = new or old
     assert some is not None
-    name = (two if new else one).name(some)
-    values = one.value(old), two.value(new)
-    hashes = one.hash(old), two.hash(new)
+    name = (after if new else before).name(some)
+    values = before.value(old), after.value(new)
+    hashes = before.hash(old), after.hash(new)
     if old is None or new is None:
         return OutputChange(name, some.path, "removed" if old else "added", (), values, hashes)
-    changes = [] if hashes[0] == hashes[1] else _phrases(one.write, two.write, old, new)
+    changes = [] if hashes[0] == hashes[1] else _phrases(before.write, after.write, old, new)
     if old.path != new.path:
         changes.append(f"saved to {visible(new.path)}, was {visible(old.path)}")
     different = changes or hashes[0] != hashes[1]
@@ -159,14 +159,14 @@ def _change(one: _View, two: _View, old: Output | None, new: Output | None) -> O
     return OutputChange(name, some.path, state, tuple(changes), values, hashes)
 
 
-def _phrases(one: Formula, two: Formula, old: Output, new: Output) -> list[str]:
+def _phrases(write_old: Formula, write_new: Formula, old: Output, new: Output) -> list[str]:
     """What changed between two outputs of different meaning."""
-    write = Difference(one, two)
+    write = Difference(write_old, write_new)
     phrases = write.values(old.node, new.node) + _types(old.node, new.node)
     if old.dtype != new.dtype:
         phrases.append(f"dtype {_dtype(old)} → {_dtype(new)}")
     if (old.heads and old.heads.key) != (new.heads and new.heads.key):
-        phrases.append(f"heads {_heads(old, one)} → {_heads(new, two)}")
+        phrases.append(f"heads {_heads(old, write_old)} → {_heads(new, write_new)}")
     return phrases or [write.whole(old.node, new.node)]
 
 
@@ -182,15 +182,16 @@ def _types(old: Node, new: Node) -> list[str]:
     """What of the type changed, that the values do not say."""
     if not (isinstance(old, AdapterNode) and isinstance(new, AdapterNode)):
         return []
-    one, two = old.type, new.type
+    before, after = old.type, new.type
     phrases = []
-    if one.kinds != two.kinds:
-        phrases.append(f"{kinds_text(one.kinds)} → {kinds_text(two.kinds)}")
-    elif one.is_lora and (was := _rank(old)) != (now := _rank(new)):
+    if before.kinds != after.kinds:
+        phrases.append(f"{kinds_text(before.kinds)} → {kinds_text(after.kinds)}")
+    elif before.is_lora and (was := _rank(old)) != (now := _rank(new)):
         phrases.append(f"{was} → {now.removeprefix('rank ')}")
-    if one.base != two.base:
-        phrases.append(f"base {visible(one.base)} → {visible(two.base)}")
-    more, less = two.shapes.keys() - one.shapes.keys(), one.shapes.keys() - two.shapes.keys()
+    if before.base != after.base:
+        phrases.append(f"base {visible(before.base)} → {visible(after.base)}")
+    more = after.shapes.keys() - before.shapes.keys()
+    less = before.shapes.keys() - after.shapes.keys()
     phrases += [f"+{count(len(more), 'site')}"] if more else []
     return phrases + ([f"−{count(len(less), 'site')}"] if less else [])
 

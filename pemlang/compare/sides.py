@@ -12,7 +12,7 @@ from tempfile import TemporaryDirectory
 from pemlang.check.checked import Checked
 from pemlang.check.values import Params
 from pemlang.compare.recipes import RecipeComparison, compare_recipes
-from pemlang.inputs.revision import FirstWay, Revision, WorkingTree
+from pemlang.inputs.revision import FirstFoundResolver, Revision, WorkingTree
 from pemlang.pipeline.checking import identified_with
 from pemlang.source import Source
 from pemlang.syntax.files import read_source
@@ -55,27 +55,27 @@ def opened(place: str, params: Params) -> Iterator[Side]:
         tree = Revision(revision, Path(folder))
         file = tree.file(path)
         source = read_source(file, place)
-        ways = [WorkingTree(source.directory).locked, tree.adapter]
-        checked = identified_with(FirstWay(ways, tree.here), file, source, params)
+        lookups = [WorkingTree(source.directory).locked, tree.adapter]
+        checked = identified_with(FirstFoundResolver(lookups, tree.here), file, source, params)
         tree.hold(checked)
         yield Side(place, checked, tree.notes)
 
 
 def compared(old: str, new: str, params: Params) -> RecipeComparison:
     """What changed between two recipes, each in a place as `opened` takes it; raises as that."""
-    with opened(old, params) as one, opened(new, params) as two:
-        return compare_sides(one, two)
+    with opened(old, params) as before, opened(new, params) as after:
+        return compare_sides(before, after)
 
 
-def compare_sides(one: Side, two: Side) -> RecipeComparison:
+def compare_sides(before: Side, after: Side) -> RecipeComparison:
     """What changed between two sides."""
-    notes = list(dict.fromkeys([*one.notes, *two.notes]))
-    return compare_recipes(one.checked, two.checked, (one.name, two.name), notes)
+    notes = list(dict.fromkeys([*before.notes, *after.notes]))
+    return compare_recipes(before.checked, after.checked, (before.name, after.name), notes)
 
 
 def working_side(name: str, path: Path, source: Source, params: Params) -> Side:
     """A side of the working tree: its adapters as they are there, those that are not as pem.lock
     has them."""
     tree = WorkingTree(source.directory)
-    resolver = FirstWay([tree.on_disk, tree.locked])
+    resolver = FirstFoundResolver([tree.on_disk, tree.locked])
     return Side(name, identified_with(resolver, path, source, params))

@@ -223,18 +223,18 @@ _engines: list[Any] = []  # they own the loops
 
 def _compiled(program: Program, turn: int, exact: bool) -> Any:
     """A loop of a program, made when it is first asked for."""
-    which = (program, turn, exact)
-    if which not in _loops:
+    key = (program, turn, exact)
+    if key not in _loops:
         import llvmlite.binding as llvm  # loading it takes as long as all that a check does
 
         with _lock:
-            if which not in _loops:
+            if key not in _loops:
                 module = llvm.parse_assembly(llvm_source(program, turn, exact))
                 engine = llvm.create_mcjit_compiler(module, _processor())
                 engine.finalize_object()
                 _engines.append(engine)
-                _loops[which] = _LOOP(engine.get_function_address("loop"))
-    return _loops[which]
+                _loops[key] = _LOOP(engine.get_function_address("loop"))
+    return _loops[key]
 
 
 def prepare() -> None:

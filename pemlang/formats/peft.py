@@ -264,9 +264,9 @@ _LORA_LAYERS = {2: "linear", 3: "conv1d", 4: "conv2d", 5: "conv3d"}
 
 
 def _lora_site(
-    site: str, parts: Mapping[str, str], found: list[TensorEntry], _: str | tuple[str, ...]
+    site: str, parts: Mapping[str, str], entries: list[TensorEntry], _: str | tuple[str, ...]
 ) -> tuple[SiteShape, int]:
-    a, b = (entry.shape for entry in found)
+    a, b = (entry.shape for entry in entries)
     layer = "embedding" if "lora_embedding_A" in parts else _LORA_LAYERS.get(len(a), "")
     rank = a[0] if a else 0
     fits = len(a) == len(b) and layer and all(a + b) and all(n == 1 for n in b[2:])
@@ -289,9 +289,9 @@ def _lora_site(
 
 
 def _gain_site(
-    site: str, _: Mapping[str, str], found: list[TensorEntry], feedforward: str | tuple[str, ...]
+    site: str, _: Mapping[str, str], entries: list[TensorEntry], feedforward: str | tuple[str, ...]
 ) -> tuple[SiteShape, int]:
-    shape = found[0].shape
+    shape = entries[0].shape
     inputs = feeds_forward(feedforward, site)
     along = 0 if len(shape) == 2 and not inputs else 1
     if (

@@ -59,12 +59,12 @@ def scaled(graph: Graph, coef: Coef, by: Coef) -> Coef:
     return tuple(products)
 
 
-def added(graph: Graph, one: Coef, other: Coef, sites: Mapping[str, object]) -> Coef:
+def added(graph: Graph, left: Coef, right: Coef, sites: Mapping[str, object]) -> Coef:
     """The sum of two coefficients over the same sites."""
-    if not isinstance(one, tuple) and not isinstance(other, tuple):
-        return combine(graph, "+", one, other)
-    total = expand(one, sites)
-    for site, number in expand(other, sites).items():
+    if not isinstance(left, tuple) and not isinstance(right, tuple):
+        return combine(graph, "+", left, right)
+    total = expand(left, sites)
+    for site, number in expand(right, sites).items():
         total[site] = combine(graph, "+", total.get(site, Fraction(0)), number)
     return collapse(total, sites)
 

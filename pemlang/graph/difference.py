@@ -8,11 +8,9 @@ from collections.abc import Mapping
 from fractions import Fraction
 from typing import Generic, TypeVar
 
-from pemlang.graph.formula import Formula, count, number_text
-from pemlang.graph.node import AdapterNode, Coef, Leaf, Node, Num, NumberNode, told
+from pemlang.graph.formula import Formula, Setting, count, number_text
+from pemlang.graph.node import AdapterNode, Coef, Leaf, Node, NumberNode, told
 from pemlang.graph.normal import Pair
-
-Setting = Num | str | int | None
 
 
 class Difference:
@@ -161,8 +159,8 @@ class _MixTerms(_Terms[Pair]):
     """Of ⊕, `0.5⊗x` and `0.5⊗⊖x`."""
 
     def text(self, write: Formula, weight: Pair) -> str:
-        one, two = weight
-        return f"{write.coefficient(one)}⊗{'' if one == two else '⊖'}"
+        of_a, of_b = weight
+        return f"{write.coefficient(of_a)}⊗{'' if of_a == of_b else '⊖'}"
 
     def leading(self, write: Formula, weight: Pair) -> str:
         return self.text(write, weight).removeprefix("1⊗")

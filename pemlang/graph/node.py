@@ -372,7 +372,7 @@ class Graph:
             assert isinstance(node.type, AdapterType) == isinstance(node, AdapterNode)
             assert isinstance(node.type, ModelType) == isinstance(node, ModelNode)
             assert all(source.depth < node.depth for source in node.sources)
-            assert all(self._interned.get(one.key) is one for one in node.sources), (
+            assert all(self._interned.get(x.key) is x for x in node.sources), (
                 "a node is made from what is not in the graph"
             )
             assert node.depth <= MAX_DEPTH

@@ -207,8 +207,8 @@ class Mix(AdapterNode):
 
     def rebuilt(self, new: Rebuilding) -> Node:
         pairs = {
-            new.adapter(x): (new.coef(one), new.coef(two))
-            for x, (one, two) in self.as_mix().items()
+            new.adapter(x): (new.coef(of_a), new.coef(of_b))
+            for x, (of_a, of_b) in self.as_mix().items()
         }
         if all(is_zero(coef) for pair in pairs.values() for coef in pair):
             # Any of them keeps the rank and the scale; the first by content is always the same.
@@ -271,8 +271,9 @@ class Mix(AdapterNode):
         return "⊕"
 
     def weight(self, write: Formula, index: int) -> str:
-        one, two = (write.short(write.coefficient(coef)) for coef in self.pairs[index])
-        return f"{one} ⊗" if self.pairs[index][0] == self.pairs[index][1] else f"{one} A, {two} B ·"
+        alpha, beta = self.pairs[index]
+        of_a, of_b = (write.short(write.coefficient(coef)) for coef in (alpha, beta))
+        return f"{of_a} ⊗" if alpha == beta else f"{of_a} A, {of_b} B ·"
 
     def invariant(self) -> None:
         _hold_terms(self, self.pairs)
@@ -316,14 +317,14 @@ def factorwise(
     for by, part in parts:
         for x, pair in part.as_mix().items():
             old, new = own_sites(x, part.shapes), own_sites(x, type_.shapes)
-            one, two = (
+            of_a, of_b = (
                 fitted(scaled(graph, coef, factor), old, new)
                 for coef, factor in zip(pair, by, strict=True)
             )
             if x in total:
                 before = total[x]
-                one, two = added(graph, before[0], one, new), added(graph, before[1], two, new)
-            total[x] = (one, two)
+                of_a, of_b = added(graph, before[0], of_a, new), added(graph, before[1], of_b, new)
+            total[x] = (of_a, of_b)
     return make_mix(graph, type_, total)
 
 

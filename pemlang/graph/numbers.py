@@ -161,8 +161,8 @@ def combine(graph: Graph, symbol: str, left: Num, right: Num) -> Num:
         else:
             right = graph.add(Reciprocal(right))
         symbol = "*"
-    one, two = _polynomial(left), _polynomial(right)
-    return _number(graph, _product(one, two) if symbol == "*" else _sum(symbol, one, two))
+    terms = _polynomial(left), _polynomial(right)
+    return _number(graph, _product(*terms) if symbol == "*" else _sum(symbol, *terms))
 
 
 def _polynomial(number: Num) -> Terms:
@@ -173,20 +173,20 @@ def _polynomial(number: Num) -> Terms:
     return {frozenset({(number, 1)}): Fraction(1)}
 
 
-def _sum(symbol: str, one: Terms, two: Terms) -> Terms:
-    total = dict(one)
-    for monomial, number in two.items():
+def _sum(symbol: str, left: Terms, right: Terms) -> Terms:
+    total = dict(left)
+    for monomial, number in right.items():
         total[monomial] = exact(symbol, total.get(monomial, Fraction(0)), number)
     return total
 
 
-def _product(one: Terms, two: Terms) -> Terms:
+def _product(left: Terms, right: Terms) -> Terms:
     total: Terms = {}
-    _bound(len(one) * len(two) <= MAX_TERMS**2)
-    for left, c in one.items():
-        for right, d in two.items():
-            powers = dict(left)
-            for x, e in right:
+    _bound(len(left) * len(right) <= MAX_TERMS**2)
+    for monomial_left, c in left.items():
+        for monomial_right, d in right.items():
+            powers = dict(monomial_left)
+            for x, e in monomial_right:
                 powers[x] = powers.get(x, 0) + e
             _bound(sum(powers.values()) <= MAX_DEGREE)
             monomial = frozenset(powers.items())

@@ -22,17 +22,17 @@ from pemlang.modules import Shapes
 from pemlang.resources import resource
 from pemlang.tensorfiles.disk import is_dir, is_file, lfs_pointer, sha256
 
-Known = tuple[str, Adapter]
+IdentifiedAdapter = tuple[str, Adapter]
 """The digest of an adapter's content, and what it is."""
 
-Way = Callable[[str, Path], Known | None]
+AdapterLookup = Callable[[str, Path], IdentifiedAdapter | None]
 """A way to an adapter by its path as written and the folder that path starts from; None where it
 does not lead to one."""
 
 _DESCRIPTIONS = {record.described_in for record in FORMATS.values()}
 
 
-class FirstWay(Resolver):
+class FirstFoundResolver(Resolver):
     """Takes an adapter the first of some ways that leads to one, else from the working tree.
 
     Attributes:
@@ -40,20 +40,21 @@ class FirstWay(Resolver):
     """
 
     def __init__(
-        self, ways: Sequence[Way], here: Callable[[Path], Path] = lambda folder: folder
+        self, lookups: Sequence[AdapterLookup], here: Callable[[Path], Path] = lambda folder: folder
     ) -> None:
-        self._ways, self._here, self._usual = ways, here, DiskResolver()
-        self._seen: dict[tuple[str, Path], Known] = {}
+        self._lookups, self._here, self._usual = lookups, here, DiskResolver()
+        self._seen: dict[tuple[str, Path], IdentifiedAdapter] = {}
 
     def adapter(self, path: str, directory: Path) -> tuple[str, Adapter]:
         """See Resolver."""
         if (path, directory) not in self._seen:
-            ways = (identified for way in self._ways if (identified := way(path, directory)))
-            self._seen[path, directory] = next(ways, None) or self._there(path, directory)
+            adapters = (look_up(path, directory) for look_up in self._lookups)
+            first = next(filter(None, adapters), None)
+            self._seen[path, directory] = first or self._in_working_tree(path, directory)
         _, adapter = self._seen[path, directory]
         return str(adapter.directory), adapter
 
-    def _there(self, path: str, directory: Path) -> Known:
+    def _in_working_tree(self, path: str, directory: Path) -> IdentifiedAdapter:
         here = self._here(directory)
         _, adapter = self._usual.adapter(path, here)
         spelling = Spelling(path, here, None)
@@ -77,7 +78,7 @@ class WorkingTree:
         if is_file(directory / NAME):
             self._lock = read_lock(directory)
 
-    def on_disk(self, path: str, directory: Path) -> Known | None:
+    def on_disk(self, path: str, directory: Path) -> IdentifiedAdapter | None:
         """The adapter where the recipe says, if its tensors are there."""
         if path.startswith(SCHEME):
             return None
@@ -85,7 +86,7 @@ class WorkingTree:
         whole = any(record.detect(place).whole for record in FORMATS.values())
         return _whole(place) if whole else None
 
-    def locked(self, path: str, directory: Path) -> Known | None:
+    def locked(self, path: str, directory: Path) -> IdentifiedAdapter | None:
         """The adapter as the lock has it."""
         lock = self._lock
         if lock is None or lock.source(path, directory) not in lock.adapters:
@@ -93,7 +94,7 @@ class WorkingTree:
         return lock.find(path, directory).content, from_lock(lock, path, directory)
 
 
-def _whole(place: Path) -> Known:
+def _whole(place: Path) -> IdentifiedAdapter:
     adapter = read_adapter(place)
     return adapter_digest(adapter), adapter
 
@@ -149,7 +150,7 @@ class Revision:
         """The folder of the working tree where one of the revision is."""
         return self._top / os.path.relpath(directory, self.at)
 
-    def adapter(self, path: str, directory: Path) -> Known | None:
+    def adapter(self, path: str, directory: Path) -> IdentifiedAdapter | None:
         """An adapter that the revision has; one that git does not keep is what lies there now."""
         if path.startswith(SCHEME) or Path(path).is_absolute():
             return None

@@ -290,14 +290,14 @@ class Builder(Generic[Input, Output]):
                     pending.append(arg)
         return needed
 
-    def _together(self, one: set[int], other: set[int]) -> bool:
+    def _together(self, left: set[int], right: set[int]) -> bool:
         """Whether two parts share work, and are both elementwise or both not: a part that runs
         over spans is not slowed down by one that does not."""
-        shared = one & other
+        shared = left & right
         if not shared:
             return False
         reads_only = all(isinstance(self._steps[i], Load | Cast) for i in shared)
-        return not reads_only or self._elementwise(one) == self._elementwise(other)
+        return not reads_only or self._elementwise(left) == self._elementwise(right)
 
     def _elementwise(self, needed: Iterable[int]) -> bool:
         return all(self._steps[i].elementwise for i in needed)

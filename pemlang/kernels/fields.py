@@ -96,18 +96,18 @@ def kth_largest(walk: Callable[[], Iterator[Array]], size: int, k: int) -> float
     if size <= 2 * TILE:
         whole = np.concatenate([np.abs(tile).reshape(-1) for tile in walk()])
         return float(np.partition(whole, size - k)[size - k])
-    prefix, known, dtype = 0, 0, np.dtype("f4")
-    while known == 0 or known < dtype.itemsize * 8:
+    prefix, width, dtype = 0, 0, np.dtype("f4")
+    while width == 0 or width < dtype.itemsize * 8:
         counts = np.zeros(1 << 16, np.int64)
         for tile in walk():
             dtype = tile.dtype
             bits = np.abs(tile).reshape(-1).view(f"u{dtype.itemsize}")
-            lower = dtype.itemsize * 8 - known - 16
-            if known:
+            lower = dtype.itemsize * 8 - width - 16
+            if width:
                 bits = bits[bits >> (lower + 16) == prefix]
             counts += np.bincount((bits >> lower) & 0xFFFF, minlength=1 << 16)
         above = np.cumsum(counts[::-1])
         place = int(np.searchsorted(above, k))
         k -= int(above[place - 1]) if place else 0
-        prefix, known = (prefix << 16) | (0xFFFF - place), known + 16
+        prefix, width = (prefix << 16) | (0xFFFF - place), width + 16
     return float(np.array([prefix], f"u{dtype.itemsize}").view(dtype)[0])

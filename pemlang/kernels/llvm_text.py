@@ -76,9 +76,9 @@ class LlvmText:
     def spread(self, element: str, number: str) -> str:
         """A vector of one number that is known only at run time."""
         type_ = vector(element)
-        one = self.add(f"insertelement {type_} poison, {element} {number}, i32 0")
+        first = self.add(f"insertelement {type_} poison, {element} {number}, i32 0")
         zeros = f"<{WIDTH} x i32> zeroinitializer"
-        return self.add(f"shufflevector {type_} {one}, {type_} poison, {zeros}")
+        return self.add(f"shufflevector {type_} {first}, {type_} poison, {zeros}")
 
     def binary(self, instruction: str, dtype: str, x: str, y: str) -> str:
         """`fadd`, `fmul`, … of two vectors of numbers."""

@@ -137,17 +137,17 @@ def norm(part: LowRank) -> float:
     return float(np.linalg.norm(core(part)))
 
 
-def inner(one: LowRank, other: LowRank) -> float:
+def inner(left: LowRank, right: LowRank) -> float:
     """⟨Δ₁, Δ₂⟩, from the cores of both over common bases.
 
     Σ (B₁ᵀB₂) ∘ (A₁A₂ᵀ) is cheaper, and squares what is lost where the terms of a Δ cancel.
     """
-    (b1, a1), (b2, a2) = matrices(one), matrices(other)
+    (b1, a1), (b2, a2) = matrices(left), matrices(right)
     r_b = triangle(np.hstack([b1, b2])).r
     r_a = triangle(np.hstack([a1.T, a2.T])).r
     cut = b1.shape[1]
     product = np.sum((r_b[:, :cut] @ r_a[:, :cut].T) * (r_b[:, cut:] @ r_a[:, cut:].T))
-    return float(one.scale * other.scale * product)
+    return float(left.scale * right.scale * product)
 
 
 def difference(old: LowRank, new: LowRank) -> tuple[Matrix, Matrix, Matrix]:
@@ -178,12 +178,12 @@ def _wide(x: Matrix, rank: int) -> Matrix:
     return np.hstack([x, np.zeros((len(x), rank - x.shape[1]))])
 
 
-def overlap(one: Array, other: Array) -> float:
+def overlap(left: Array, right: Array) -> float:
     """How alike the row spaces of two A are: ‖Q₁ᵀQ₂‖²/min(r₁, r₂), 1 for one inside the other.
 
     Q₁ᵀQ₂ = R₁⁻ᵀ·(A₁A₂ᵀ)·R₂⁻¹ needs no Q where both R are well conditioned.
     """
-    rows = [a.reshape(a.shape[0], -1).astype(np.float64) for a in (one, other)]
+    rows = [a.reshape(a.shape[0], -1).astype(np.float64) for a in (left, right)]
     first, second = (triangle(a.T) for a in rows)
     if first.inverse is not None and second.inverse is not None:
         shared = first.inverse.T @ (rows[0] @ rows[1].T) @ second.inverse

@@ -154,13 +154,13 @@ class Elementwise(MergeKernel):
         return _cut(self._whole(field, s.weights, s), s.rank)
 
     def _whole(self, field: Field, weights: Sequence[float], s: MergeSettings) -> Array:
-        known = self.look(field, s)
+        statistic = self.look(field, s)
         first, *tiles = field.tiles()
-        start = self.at(field, first, weights, known, s)
+        start = self.at(field, first, weights, statistic, s)
         merged = np.empty((field.rows, field.columns), start.dtype)
         merged[first] = start
         for rows in tiles:
-            merged[rows] = self.at(field, rows, weights, known, s)
+            merged[rows] = self.at(field, rows, weights, statistic, s)
         return merged
 
     def workspace(self, rows: int, columns: int, ranks: int, s: MergeSettings) -> int:

@@ -24,7 +24,7 @@ class SiteAlgebra(Protocol):
         """‖Δ‖ (Frobenius)."""
 
     def inner(
-        self, one: Sequence[Array], other: Sequence[Array], scales: tuple[float, float]
+        self, left: Sequence[Array], right: Sequence[Array], scales: tuple[float, float]
     ) -> float:
         """⟨Δ₁, Δ₂⟩ of two of one parametrisation."""
 
@@ -52,9 +52,9 @@ class SitePart:
         """‖Δ‖ (Frobenius)."""
         return self.algebra.norm(self.tensors, self.scale)
 
-    def inner(self, other: SitePart) -> float:
+    def inner(self, right: SitePart) -> float:
         """⟨Δ₁, Δ₂⟩."""
-        return self.algebra.inner(self.tensors, other.tensors, (self.scale, other.scale))
+        return self.algebra.inner(self.tensors, right.tensors, (self.scale, right.scale))
 
     def delta(self) -> Dense:
         """The dense Δ in float64."""

@@ -22,7 +22,7 @@ from pemlang.modules.record import SiteBuilder
 from pemlang.ops.measures import Measured
 from pemlang.tensorfiles.dtypes import Array
 
-Run = Callable[[Plan], Mapping[NumberSink, Array]]
+PlanRunner = Callable[[Plan], Mapping[NumberSink, Array]]
 """Runs a plan without outputs: what its programs tell. Raises Fault."""
 
 
@@ -48,7 +48,7 @@ class Measuring:
         run: runs what has to be read.
     """
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: PlanRunner) -> None:
         self._run = run
         self._values: dict[str, Fraction] = {}
         self._samples: dict[str, tuple[float, int, int]] = {}

@@ -333,11 +333,11 @@ def _follows(run: Sequence[FusedLoop], after: FusedLoop) -> bool:
         return False
     reads, writes = _widths(after.program)
     return all(
-        one.start + before.count * width == other.start and one.file == other.file
-        for one, other, width in zip(before.inputs, after.inputs, reads, strict=True)
+        last.start + before.count * width == next_.start and last.file == next_.file
+        for last, next_, width in zip(before.inputs, after.inputs, reads, strict=True)
     ) and all(
-        one[0] == other[0] and one[1] + before.count * width == other[1]
-        for one, other, width in zip(before.outputs, after.outputs, writes, strict=True)
+        last[0] == next_[0] and last[1] + before.count * width == next_[1]
+        for last, next_, width in zip(before.outputs, after.outputs, writes, strict=True)
     )
 
 

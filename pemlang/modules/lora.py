@@ -63,10 +63,10 @@ class Lora(Parametrisation):
         return lowrank.norm(self.low_rank(tensors, scale))
 
     def inner(
-        self, one: Sequence[Array], other: Sequence[Array], scales: tuple[float, float]
+        self, left: Sequence[Array], right: Sequence[Array], scales: tuple[float, float]
     ) -> float:
         """From the cores over common bases."""
-        return lowrank.inner(self.low_rank(one, scales[0]), self.low_rank(other, scales[1]))
+        return lowrank.inner(self.low_rank(left, scales[0]), self.low_rank(right, scales[1]))
 
     def rank(self, values: Sequence[Value]) -> int:
         """r."""

@@ -87,7 +87,7 @@ class Parametrisation(ABC):
 
     @abstractmethod
     def inner(
-        self, one: Sequence[Array], other: Sequence[Array], scales: tuple[float, float]
+        self, left: Sequence[Array], right: Sequence[Array], scales: tuple[float, float]
     ) -> float:
         """⟨Δ₁, Δ₂⟩, from the coordinates."""
 

@@ -57,7 +57,7 @@ class OneTensor(Parametrisation):
         return float(np.linalg.norm(tensors[0].astype(np.float64)))
 
     def inner(
-        self, one: Sequence[Array], other: Sequence[Array], scales: tuple[float, float]
+        self, left: Sequence[Array], right: Sequence[Array], scales: tuple[float, float]
     ) -> float:
         """⟨x₁, x₂⟩."""
-        return float(np.sum(one[0].astype(np.float64) * other[0]))
+        return float(np.sum(left[0].astype(np.float64) * right[0]))

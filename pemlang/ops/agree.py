@@ -21,33 +21,33 @@ def same_space(ctx: Context, left: AdapterNode, right: AdapterNode) -> AdapterTy
         Fault: PEM0304 methods, PEM0305 bases, PEM0306 sites, PEM0307 shapes.
     """
     type_ = same_base(ctx, left, right)
-    one, two = left.shapes, right.shapes
-    if one != two:
-        _same_shapes(ctx, one, two)
+    sites, others = left.shapes, right.shapes
+    if sites != others:
+        _same_shapes(ctx, sites, others)
         lack = [
             f"{ctx.text(i)} changes {len(extra)} that {ctx.text(1 - i)} does not: {listed(extra)}"
             for i, extra in enumerate(
-                ([s for s in one if s not in two], [s for s in two if s not in one])
+                ([s for s in sites if s not in others], [s for s in others if s not in sites])
             )
             if extra
         ]
         message = f"`{ctx.text(0)}` and `{ctx.text(1)}` change different modules"
-        raise Fault("PEM0306", message, *_with_sites_of_both(ctx, one, two, lack))
+        raise Fault("PEM0306", message, *_with_sites_of_both(ctx, sites, others, lack))
     return type_
 
 
 def _with_sites_of_both(
-    ctx: Context, one: Shapes, two: Shapes, lack: list[str]
+    ctx: Context, left: Shapes, right: Shapes, lack: list[str]
 ) -> tuple[str | None, list[str]]:
     """What to write where two operands change different modules, and what to know about it."""
     a, b = ctx.left, ctx.text(1)
     if ctx.what in ("+", "-"):
         notes = [*lack, "join counts a site that one of them does not have as zero there"]
         return f"join({a}, {'-' * (ctx.what == '-')}{b})", notes
-    if not any(site in two for site in one):
+    if not any(site in right for site in left):
         return None, lack
-    a_kept = a if all(site in two for site in one) else f"{operand(a)}[like {ctx.text(1)}]"
-    b_kept = b if all(site in one for site in two) else f"{operand(b)}[like {ctx.text(0)}]"
+    a_kept = a if all(site in right for site in left) else f"{operand(a)}[like {ctx.text(1)}]"
+    b_kept = b if all(site in left for site in right) else f"{operand(b)}[like {ctx.text(0)}]"
     notes = [*lack, "x[like y] keeps the sites of x that y has too"]
     return ctx.combined(a_kept, b_kept), notes
 
@@ -57,55 +57,55 @@ def operand(text: str) -> str:
     return text if text.replace(".", "").replace("_", "").isalnum() else f"({text})"
 
 
-def with_base(one: AdapterNode, other: AdapterNode) -> AdapterNode:
+def with_base(left: AdapterNode, right: AdapterNode) -> AdapterNode:
     """Of two adapters of one space, one whose base is known if there is one."""
-    return other if one.type.base is None else one
+    return right if left.type.base is None else left
 
 
 def same_base(ctx: Context, left: AdapterNode, right: AdapterNode) -> AdapterType:
     """The common type of two adapters of one method on one base, whatever their sites."""
-    one, two = left.type, right.type
-    if one.kinds != two.kinds:
+    type_, other = left.type, right.type
+    if type_.kinds != other.kinds:
         raise Fault(
             "PEM0304",
-            f"`{ctx.text(0)}` is {kinds_text(one.kinds)} and `{ctx.text(1)}` is "
-            f"{kinds_text(two.kinds)}: their parameters mean different things",
+            f"`{ctx.text(0)}` is {kinds_text(type_.kinds)} and `{ctx.text(1)}` is "
+            f"{kinds_text(other.kinds)}: their parameters mean different things",
             "combine adapters of one method",
         )
-    if one.base is not None and two.base is not None and one.base != two.base:
+    if type_.base is not None and other.base is not None and type_.base != other.base:
         raise Fault(
             "PEM0305",
-            f"`{ctx.text(0)}` belongs to the base {visible(one.base)!r}, "
-            f"`{ctx.text(1)}` to {visible(two.base)!r}",
+            f"`{ctx.text(0)}` belongs to the base {visible(type_.base)!r}, "
+            f"`{ctx.text(1)}` to {visible(other.base)!r}",
             "if the two names mean one model, declare it with both: "
-            f'base b = ["{visible(one.base)}", "{visible(two.base)}"], and say `on b`',
+            f'base b = ["{visible(type_.base)}", "{visible(other.base)}"], and say `on b`',
         )
-    if one.fan_in_fan_out != two.fan_in_fan_out:
+    if type_.fan_in_fan_out != other.fan_in_fan_out:
         raise Fault(
             "PEM0307",
             f"only one of `{ctx.text(0)}` and `{ctx.text(1)}` has fan_in_fan_out: "
             "they cannot belong to the same modules",
             "check the adapters' configs",
         )
-    return replace(one, base=one.base if one.base is not None else two.base)
+    return replace(type_, base=type_.base if type_.base is not None else other.base)
 
 
 def union(ctx: Context, left: AdapterNode, right: AdapterNode) -> Shapes:
     """The sites of both; raises PEM0307 where a site of both has two shapes."""
-    one, two = left.shapes, right.shapes
-    if one == two:
-        return one
-    _same_shapes(ctx, one, two)
-    return Shapes({**one, **two})
+    sites, others = left.shapes, right.shapes
+    if sites == others:
+        return sites
+    _same_shapes(ctx, sites, others)
+    return Shapes({**sites, **others})
 
 
-def _same_shapes(ctx: Context, one: Shapes, two: Shapes) -> None:
-    clash = [site for site in one if site in two and one[site] != two[site]]
+def _same_shapes(ctx: Context, left: Shapes, right: Shapes) -> None:
+    clash = [site for site in left if site in right and left[site] != right[site]]
     if clash:
         site = clash[0]
         raise Fault(
             "PEM0307",
-            f"site {visible(site)} is {one[site]} in `{ctx.text(0)}` and {two[site]} in "
+            f"site {visible(site)} is {left[site]} in `{ctx.text(0)}` and {right[site]} in "
             f"`{ctx.text(1)}`",
             "the two do not belong to the same model; check their paths",
             (f"{len(clash)} sites differ so",) if len(clash) > 1 else (),
@@ -162,10 +162,10 @@ def exactly(ctx: Context) -> str:
     )
 
 
-def _first_difference(one: Mapping[str, float], two: Mapping[str, float]) -> str | None:
-    if one == two:
+def _first_difference(left: Mapping[str, float], right: Mapping[str, float]) -> str | None:
+    if left == right:
         return None
-    return next(site for site in one if one[site] != two.get(site))
+    return next(site for site in left if left[site] != right.get(site))
 
 
 def need_kind(x: AdapterNode, kind: str, what: str, text: str) -> None:

@@ -98,7 +98,7 @@ def _polar(x: Matrix) -> Matrix:
 def _voted(xs: Sequence[Matrix], weights: Sequence[float], s: MergeSettings) -> Array:
     """TIES of some small matrices."""
     field = matrices_field(xs, s.seeds)
-    trimmed = MAGNITUDE.rows(field, slice(0, field.rows), MAGNITUDE.known(field, s), s)
+    trimmed = MAGNITUDE.rows(field, slice(0, field.rows), MAGNITUDE.statistics(field, s), s)
     return agreed(trimmed, weights, replace(s, words={**s.words, "normalize": "count"}))
 
 
@@ -195,9 +195,9 @@ def _extract_subtract(gram: Matrix, weights: Sequence[float], s: MergeSettings) 
     squared = np.einsum("oi,oij,oj->o", each, gram, each)
     inverse = np.where(squared > NEGLIGIBLE, 1 / np.where(squared > NEGLIGIBLE, squared, 1), 0.0)
     common = np.einsum("oj,oj->o", gram[:, 1], each) * inverse
-    one = 1 + s["by"] * common * each[:, 0]
-    other = s["by"] * (common * each[:, 1] - 1)
-    return np.stack([one, other], axis=1)
+    first = 1 + s["by"] * common * each[:, 0]
+    second = s["by"] * (common * each[:, 1] - 1)
+    return np.stack([first, second], axis=1)
 
 
 # --- rank-one parts ------------------------------------------------------------------------
@@ -336,10 +336,10 @@ def _iso_cts_reference(
 
 def _extract_reference(xs: Sequence[Dense], by: float, **_: object) -> Dense:
     rows = []
-    for one, two in zip(*xs, strict=True):
-        common = one / np.linalg.norm(one) + two / np.linalg.norm(two)
+    for left, right in zip(*xs, strict=True):
+        common = left / np.linalg.norm(left) + right / np.linalg.norm(right)
         common = common / np.linalg.norm(common)
-        rows.append(one - by * (two - (two @ common) * common))
+        rows.append(left - by * (right - (right @ common) * common))
     return np.stack(rows)
 
 

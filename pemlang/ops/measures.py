@@ -154,13 +154,13 @@ class Products(SiteMeasure):
     """⟨Δ₁, Δ₂⟩, ‖Δ₁‖², ‖Δ₂‖²."""
 
     def numbers(self, parts: Parts) -> Totals:
-        one, two = parts
-        product = 0.0 if one is None or two is None else one.inner(two)
+        left, right = parts
+        product = 0.0 if left is None or right is None else left.inner(right)
         return (product, *Norms().numbers(parts))
 
     def meaning(self, deltas: Deltas) -> Totals:
-        one, two = deltas
-        product = 0.0 if one is None or two is None else float(np.sum(one * two))
+        left, right = deltas
+        product = 0.0 if left is None or right is None else float(np.sum(left * right))
         return (product, *Norms().meaning(deltas))
 
 
@@ -189,16 +189,16 @@ class Overlap(SiteMeasure):
     rows_alone = True
 
     def numbers(self, parts: Parts) -> Totals:
-        one, two = parts
-        if one is None or two is None:
+        left, right = parts
+        if left is None or right is None:
             return 0.0, 0.0
-        return lowrank.overlap(one.tensors[0], two.tensors[0]), 1.0
+        return lowrank.overlap(left.tensors[0], right.tensors[0]), 1.0
 
     def meaning(self, deltas: Deltas) -> Totals:
-        one, two = deltas
-        if one is None or two is None:
+        left, right = deltas
+        if left is None or right is None:
             return 0.0, 0.0
-        bases = [_row_space(x) for x in (one, two)]
+        bases = [_row_space(x) for x in (left, right)]
         least = min(len(basis) for basis in bases)
         return (float(np.sum((bases[0] @ bases[1].T) ** 2)) / least if least else 0.0), 1.0
 
@@ -232,14 +232,14 @@ def _low_rank(part: SitePart) -> LowRank:
 
 
 def _cosine(totals: Totals) -> float:
-    product, one, other = totals
-    if one == 0 or other == 0:
+    product, left, right = totals
+    if left == 0 or right == 0:
         raise Fault(
             "PEM0504",
             "the cosine of a zero adapter is not defined",
             "one of the two does nothing: check what it is made from",
         )
-    return max(-1.0, min(1.0, product / (math.sqrt(one) * math.sqrt(other))))
+    return max(-1.0, min(1.0, product / (math.sqrt(left) * math.sqrt(right))))
 
 
 MEASURES: dict[str, MeasureRecord] = {

@@ -134,16 +134,17 @@ def bake(ctx: Context, model: ModelNode, x: AdapterNode) -> Bake:
 
 def task_vector(ctx: Context, x: ModelNode, y: ModelNode) -> TaskVector:
     """The node of model − model; raises PEM0307 where the architectures differ."""
-    one, two = x.type, y.type
-    if one.shapes != two.shapes:
-        differ = [s for s in {**one.shapes, **two.shapes} if one.shapes.get(s) != two.shapes.get(s)]
+    left, right = x.type, y.type
+    if left.shapes != right.shapes:
+        sites = {**left.shapes, **right.shapes}
+        differ = [site for site in sites if left.shapes.get(site) != right.shapes.get(site)]
         raise Fault(
             "PEM0307",
             f"`{ctx.text(0)}` and `{ctx.text(1)}` are not the same architecture: "
             f"{listed(differ, 1)} differ",
             "subtract a model and the base it was tuned from",
         )
-    return ctx.graph.add(TaskVector(AdapterType(one.base, one.shapes), x, y))
+    return ctx.graph.add(TaskVector(AdapterType(left.base, left.shapes), x, y))
 
 
 def points_do_not_add(ctx: Context, x: ModelNode, y: ModelNode) -> ModelNode:

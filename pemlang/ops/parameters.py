@@ -62,8 +62,8 @@ def _agree(ctx: Context, x: AdapterNode, y: AdapterNode) -> AdapterNode:
         same_space(ctx, x, y)
         return with_base(x, y)
     same_parameters(ctx, x, y)
-    one, two = _summands(x), _summands(y)
-    if len(one | two) > 1 and not all(z.rows_in_order for z in one | two):
+    left, right = _summands(x), _summands(y)
+    if len(left | right) > 1 and not all(z.rows_in_order for z in left | right):
         raise Fault(
             "PEM0324",
             f"{ctx.what} combines row with row, and the rows of a sum of several adapters have no "
@@ -71,9 +71,9 @@ def _agree(ctx: Context, x: AdapterNode, y: AdapterNode) -> AdapterNode:
             "combine the adapters themselves, or compress the sum first",
             (f"or combine what they do, exactly: {exactly(ctx)}",),
         )
-    if one and two and len(one | two) > 1:
+    if left and right and len(left | right) > 1:
         texts = (ctx.text(0), ctx.text(1))
-        ctx.watches.append(Watch(x, y, one | two, texts, exactly(ctx)))
+        ctx.watches.append(Watch(x, y, left | right, texts, exactly(ctx)))
     return with_base(x, y)
 
 

@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from types import EllipsisType
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 from pemlang.graph.node import AdapterNode, Graph, ModelNode, NumberNode
+from pemlang.kernels.methods import Reference
 
 if TYPE_CHECKING:
     from pemlang.graph.node import Num
@@ -21,9 +22,6 @@ Result: TypeAlias = "Num | Schedule | AdapterNode | ModelNode"
 
 Default: TypeAlias = "Fraction | str | EllipsisType | None"
 """What a parameter is when it is not given; `...` where it has to be."""
-
-Reference: TypeAlias = Callable[..., Any]
-"""What an operator does to dense float64 tensors, written apart from what computes it."""
 
 
 @dataclass(frozen=True, eq=False)

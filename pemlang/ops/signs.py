@@ -92,14 +92,14 @@ class Election:
     pruning: Pruning
 
     def at(
-        self, field: Field, rows: slice, weights: Sequence[float], known: Any, s: MergeSettings
+        self, field: Field, rows: slice, weights: Sequence[float], statistic: Any, s: MergeSettings
     ) -> Array:
         """Some rows of what is elected."""
-        return agreed(self.pruning.rows(field, rows, known, s), weights, s)
+        return agreed(self.pruning.rows(field, rows, statistic, s), weights, s)
 
 
 def _election(name: str, pruning: Pruning, reference: Reference) -> MergeMethod:
-    kernel = Elementwise(reference, pruning.known, Election(pruning).at, draws=pruning.draws)
+    kernel = Elementwise(reference, pruning.statistics, Election(pruning).at, draws=pruning.draws)
     return MergeMethod(name, kernel)
 
 
@@ -141,9 +141,9 @@ def _selected(field: Field, rows: slice, least: float) -> list[Array]:
 
 
 def _sce_at(
-    field: Field, rows: slice, weights: Sequence[float], known: Any, s: MergeSettings
+    field: Field, rows: slice, weights: Sequence[float], statistic: Any, s: MergeSettings
 ) -> Array:
-    least, shares = known
+    least, shares = statistic
     xs = _selected(field, rows, least)
     kind = xs[0].dtype.type
     scaled = [x * kind(share) for x, share in zip(xs, shares, strict=True)]
@@ -159,7 +159,7 @@ def _no_look(field: Field, s: MergeSettings) -> None:
 
 
 def _near_at(
-    field: Field, rows: slice, weights: Sequence[float], known: Any, s: MergeSettings
+    field: Field, rows: slice, weights: Sequence[float], statistic: Any, s: MergeSettings
 ) -> Array:
     x, y = field.tile(0, rows), field.tile(1, rows)
     kind = x.dtype.type

@@ -57,43 +57,44 @@ class Pruning:
     keep: Callable[[Array, Draws | None, Any, MergeSettings], Array]
     draws: bool = False
 
-    def known(self, field: Field, s: MergeSettings) -> list[tuple[Any, float]]:
+    def statistics(self, field: Field, s: MergeSettings) -> list[tuple[Any, float]]:
         """What `look` gives for each tensor, and what to scale what is kept by."""
         looks = [self.look(field, index, s) for index in range(field.count)]
         if s.words.get("rescale") != "l1" or s["density"] >= 1:
             return [(look, 1.0) for look in looks]
         return [(look, self._l1(field, index, look, s)) for index, look in enumerate(looks)]
 
-    def _l1(self, field: Field, index: int, known: Any, s: MergeSettings) -> float:
+    def _l1(self, field: Field, index: int, statistic: Any, s: MergeSettings) -> float:
         before = after = 0.0
         for rows in field.tiles():
             x = field.tile(index, rows)
             before += float(np.sum(np.abs(x), dtype="f8"))
-            after += float(np.sum(np.abs(self._kept(field, index, rows, x, known, s)), dtype="f8"))
+            sparse = self._kept(field, index, rows, x, statistic, s)
+            after += float(np.sum(np.abs(sparse), dtype="f8"))
         return before / after if after > 0 else 1.0
 
     def _kept(
-        self, field: Field, index: int, rows: slice, x: Array, known: Any, s: MergeSettings
+        self, field: Field, index: int, rows: slice, x: Array, statistic: Any, s: MergeSettings
     ) -> Array:
         if s["density"] >= 1:
             return x
-        return self.keep(x, field.draws(index, rows) if self.draws else None, known, s)
+        return self.keep(x, field.draws(index, rows) if self.draws else None, statistic, s)
 
     def rows(
-        self, field: Field, rows: slice, known: Sequence[tuple[Any, float]], s: MergeSettings
+        self, field: Field, rows: slice, statistics: Sequence[tuple[Any, float]], s: MergeSettings
     ) -> list[Array]:
         """Some rows of each tensor, sparse."""
         sparse = []
-        for index, (look, by) in enumerate(known):
+        for index, (look, by) in enumerate(statistics):
             x = self._kept(field, index, rows, field.tile(index, rows), look, s)
             sparse.append(x if by == 1 else x * x.dtype.type(by))
         return sparse
 
     def summed(
-        self, field: Field, rows: slice, weights: Sequence[float], known: Any, s: MergeSettings
+        self, field: Field, rows: slice, weights: Sequence[float], statistics: Any, s: MergeSettings
     ) -> Array:
         """Some rows of the weighted sum."""
-        first, *others = self.rows(field, rows, known, s)
+        first, *others = self.rows(field, rows, statistics, s)
         total = first * first.dtype.type(weights[0] * s["scale"])
         for weight, x in zip(weights[1:], others, strict=True):
             total += x * x.dtype.type(weight * s["scale"])
@@ -148,7 +149,7 @@ BAND = Pruning(_band, _inside)
 # --- by chance -----------------------------------------------------------------------------
 
 
-def _chosen(x: Array, draws: Draws | None, known: None, s: MergeSettings) -> Array:
+def _chosen(x: Array, draws: Draws | None, statistic: None, s: MergeSettings) -> Array:
     assert draws is not None
     chosen = kept(x, draws < np.uint32(s["density"] * 2**32))
     return chosen * x.dtype.type(1 / s["density"]) if s.words["rescale"] == "density" else chosen
@@ -159,7 +160,7 @@ CHANCE = Pruning(_no_look, _chosen, draws=True)
 # --- by chance, the larger the likelier ----------------------------------------------------
 
 
-def _likelier(x: Array, draws: Draws | None, known: None, s: MergeSettings) -> Array:
+def _likelier(x: Array, draws: Draws | None, statistic: None, s: MergeSettings) -> Array:
     order = np.argsort(np.abs(x), axis=1, kind="stable")
     place = np.empty_like(order)
     np.put_along_axis(place, order, np.arange(x.shape[1])[None], axis=1)
@@ -269,7 +270,7 @@ def _breadcrumbs_reference(
 
 def _sum_of(name: str, pruning: Pruning, reference: Reference) -> MergeMethod:
     return MergeMethod(
-        name, Elementwise(reference, pruning.known, pruning.summed, draws=pruning.draws)
+        name, Elementwise(reference, pruning.statistics, pruning.summed, draws=pruning.draws)
     )
 
 

@@ -243,8 +243,8 @@ class _Build:
 
 def _up_to_date(jobs: Sequence[OutputJob]) -> dict[OutputJob, Provenance]:
     """The outputs that need not be made again."""
-    there = {job: standing(job.output.target, job.semantic_hash).provenance for job in jobs}
-    return {job: provenance for job, provenance in there.items() if provenance is not None}
+    existing = {job: standing(job.output.target, job.semantic_hash).provenance for job in jobs}
+    return {job: provenance for job, provenance in existing.items() if provenance is not None}
 
 
 def _described(job: OutputJob, outcome: Outcome, format_: Format) -> Description:

@@ -193,7 +193,7 @@ class _PresentResolver(DiskResolver):
 
 def _output(job: OutputJob, plan: BuildPlan, index: int, write: Formula) -> OutputForecast:
     output, graph, node = job.output, job.checked.graph, job.output.adapter
-    known = not any(_unknown(leaf) for leaf in graph.leaves(node))
+    is_here = not any(_unknown(leaf) for leaf in graph.leaves(node))
     existing = standing(output.target, job.semantic_hash)
     ranks = (min(node.ranks.values(), default=0), max(node.ranks.values(), default=0))
     made_from = graph.order([node])
@@ -206,9 +206,9 @@ def _output(job: OutputJob, plan: BuildPlan, index: int, write: Formula) -> Outp
         at_most=any(isinstance(x, AdapterNode) and x.bounded for x in made_from),
         dtype=plan.outputs[index].layout.tensors[0].dtype,
         size=plan.plan.outputs[index].size,
-        semantic_hash=job.semantic_hash if known else None,
-        stays=known and existing.provenance is not None,
-        why=existing.why if known else "the tensors of an input are not here yet",
+        semantic_hash=job.semantic_hash if is_here else None,
+        stays=is_here and existing.provenance is not None,
+        why=existing.why if is_here else "the tensors of an input are not here yet",
     )
 
 

@@ -69,10 +69,11 @@ def _one_term(ctx: Context, node: AdapterNode) -> AdapterNode:
 
 
 def _apart(watch: Watch, overlap: float, where: str, span: Span) -> Diagnostic:
-    one, two = watch.texts
+    left, right = watch.texts
     fault = Fault(
         "PEM0701",
-        f"`{one}` and `{two}` do not share an initialisation: init_overlap is {overlap:.2f}{where}",
+        f"`{left}` and `{right}` do not share an initialisation: "
+        f"init_overlap is {overlap:.2f}{where}",
         f'add what they do instead, exactly, and choose a rank: save {watch.exact} to "…" '
         "with rank=16",
         ("⊕ and ⊖ combine A with A and B with B, which means little where the A factors lie "

@@ -186,10 +186,10 @@ def _pairs(alike: Alike, layers: Sequence[str]) -> str:
     pairs = list(combinations(names, 2))[:_MOST_PAIRS]
     views = [
         View(
-            f"{one} and {other}",
+            f"{left} and {right}",
             [("cosine", _finite(cosines[:, i, j])), ("sign conflict", _finite(conflicts[:, i, j]))],
         )
-        for (i, one), (j, other) in pairs
+        for (i, left), (j, right) in pairs
     ]
     return chart(
         Chart(
@@ -208,7 +208,7 @@ def _pairs(alike: Alike, layers: Sequence[str]) -> str:
 # --- spectra ---------------------------------------------------------------------------------
 
 
-Spectra = Mapping[MeasuredAdapter, Mapping[str, Matrix]]
+SiteSpectra = Mapping[MeasuredAdapter, Mapping[str, Matrix]]
 
 
 def spectra(measurements: Measurements) -> str:
@@ -219,7 +219,7 @@ def spectra(measurements: Measurements) -> str:
     return f'<div class="pair">{chart(_spectrum(low_rank))}{chart(_losses(low_rank))}</div>'
 
 
-def _spectrum(spectra: Spectra) -> Chart:
+def _spectrum(spectra: SiteSpectra) -> Chart:
     sites = sorted({site for by_site in spectra.values() for site in by_site})
     count = sum(len(values) for by_site in spectra.values() for values in by_site.values())
     means = {adapter: mean_spectrum(by_site) for adapter, by_site in spectra.items()}
@@ -257,7 +257,7 @@ def _falling(values: Matrix, most: int) -> list[float | None]:
     return kept + [None] * (most - len(kept))
 
 
-def _losses(spectra: Spectra) -> Chart:
+def _losses(spectra: SiteSpectra) -> Chart:
     chosen = [adapter for adapter in spectra if adapter.role == "output"] or list(spectra)
     curves = {adapter: truncation_curve(spectra[adapter]) for adapter in chosen}
     most = min(_LONGEST_SPECTRUM, max(map(len, curves.values())))

@@ -32,7 +32,7 @@ class Change:
         old_hex, new_hex: their object names; zeros for a file of the work tree.
         old_mode, new_mode: such as 100644.
         new_path: what the file is called now, where it was renamed.
-        said: git's own lines about a rename.
+        rename_lines: git's own lines about a rename.
     """
 
     path: str
@@ -43,7 +43,7 @@ class Change:
     new_hex: str
     new_mode: str
     new_path: str = ""
-    said: str = ""
+    rename_lines: str = ""
 
 
 def header(change: Change, hunks: bytes) -> list[str]:
@@ -52,7 +52,7 @@ def header(change: Change, hunks: bytes) -> list[str]:
     lines = [f"diff --git {old} {new}", *_modes(change)]
     index = f"index {change.old_hex[:12]}..{change.new_hex[:12]}"
     same = f" {change.new_mode}" if change.old_mode == change.new_mode else ""
-    lines += change.said.splitlines() or [index + same]
+    lines += change.rename_lines.splitlines() or [index + same]
     if not hunks or hunks == BINARY:
         return lines
     sides = (("---", old, change.old_file), ("+++", new, change.new_file))
@@ -66,7 +66,7 @@ def _modes(change: Change) -> list[str]:
         return [f"new file mode {change.new_mode}"]
     if change.new_file == NONE:
         return [f"deleted file mode {change.old_mode}"]
-    if change.old_mode != change.new_mode and not change.said:
+    if change.old_mode != change.new_mode and not change.rename_lines:
         return [f"old mode {change.old_mode}", f"new mode {change.new_mode}"]
     return []
 

@@ -30,7 +30,7 @@ _LONG_WORD = 44  # characters, from which on it is broken anywhere
 _SHORT = 26  # characters of a cell that is not broken at all
 _DIGITS = 6
 
-Value = str | int | float | None
+CellValue = str | int | float | None
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,7 @@ def folded(summary: str, fragment: str) -> str:
     return f"<details><summary>{escaped(summary)}</summary>{fragment}</details>"
 
 
-def table(columns: Sequence[Column], rows: Sequence[Sequence[Value]]) -> str:
+def table(columns: Sequence[Column], rows: Sequence[Sequence[CellValue]]) -> str:
     """A table that can be sorted, and searched where it is long."""
     kind = ' class="long"' if len(rows) >= _LONG_TABLE else ""
     head = "".join(
@@ -132,7 +132,7 @@ def _class(column: Column, more: str = "") -> str:
     return f' class="{names}"' if names else ""
 
 
-def _cell(column: Column, value: Value) -> str:
+def _cell(column: Column, value: CellValue) -> str:
     if isinstance(value, int | float):
         return f'<td class="number" data-value="{value!r}">{number(value)}</td>'
     if value is None:
@@ -151,7 +151,7 @@ def number(value: float) -> str:
 def chart(drawing: Chart) -> str:
     """A chart, its choices and its numbers; drawn by report.js."""
     columns = [Column(drawing.across), *(Column(name, "number") for name in drawing.columns)]
-    rows: list[Sequence[Value]] = [[name, *values] for name, values in drawing.views[0].rows]
+    rows: list[Sequence[CellValue]] = [[name, *values] for name, values in drawing.views[0].rows]
     if drawing.kind == "lines":
         names = [name for name, _ in drawing.views[0].rows]
         columns = [Column(drawing.across, "number"), *(Column(name, "number") for name in names)]

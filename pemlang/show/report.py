@@ -12,7 +12,6 @@ from pemlang.compare.measure import (
     MOST_ADAPTERS,
     MeasuredAdapter,
     Measurements,
-    Tick,
     layer_name,
     measured,
 )
@@ -23,6 +22,7 @@ from pemlang.formats.adapter import kinds_text
 from pemlang.formats.identity import adapter_digest
 from pemlang.graph.formula import Formula, type_text
 from pemlang.graph.node import Graph, Node, leaf
+from pemlang.pipeline.build import Tick
 from pemlang.pipeline.forecast import forecast_of
 from pemlang.pipeline.jobs import refuse_models
 from pemlang.show import figures

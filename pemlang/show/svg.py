@@ -111,9 +111,9 @@ def _columns(picture: Picture) -> tuple[list[list[_Place]], list[_Line]]:
         for place in lane:
             columns[place.layer].append(place)
         through = [start, *lane, end]
-        for one, next_one in pairwise(through):
-            one.after.append(next_one)
-            next_one.before.append(one)
+        for place, next_place in pairwise(through):
+            place.after.append(next_place)
+            next_place.before.append(place)
         lines.append(_Line(edge, through))
     return columns, lines
 
@@ -174,8 +174,8 @@ def _apart(wanted: Sequence[float], heights: Sequence[float]) -> list[float]:
     """Places in the order given that do not overlap, by least squares from those wanted: what
     runs into another joins it, and both move to their mean (pool adjacent violators)."""
     offsets = [0.0]
-    for one, other in pairwise(heights):
-        offsets.append(offsets[-1] + (one + other) / 2 + _GAP)
+    for height, next_height in pairwise(heights):
+        offsets.append(offsets[-1] + (height + next_height) / 2 + _GAP)
     blocks: list[tuple[float, int]] = []
     for y, offset in zip(wanted, offsets, strict=False):
         mean, size = y - offset, 1

@@ -77,7 +77,7 @@ Box: TypeAlias = (
     "str | Line | Newline | Overhang | IfBroken | Nest | Flat | Group | Hug | tuple[Box, ...]"
 )
 
-Placed: TypeAlias = "tuple[int, bool, Box]"  # how far in, whether on one line, and what
+PlacedBox: TypeAlias = "tuple[int, bool, Box]"  # how far in, whether on one line, and what
 
 
 def has_newline(box: Box) -> bool:
@@ -100,7 +100,7 @@ def written(box: Box) -> str:
     """The text of a box, of lines as long as WIDTH where its Lines allow that."""
     out: list[str] = []
     column = 0
-    stack: list[Placed] = [(0, False, box)]
+    stack: list[PlacedBox] = [(0, False, box)]
     while stack:
         indent, flat, box = stack.pop()
         match box:
@@ -116,7 +116,7 @@ def written(box: Box) -> str:
     return "".join(out)
 
 
-def _opened(box: Box, indent: int, flat: bool, room: int, rest: list[Placed]) -> list[Placed]:
+def _opened(box: Box, indent: int, flat: bool, room: int, rest: list[PlacedBox]) -> list[PlacedBox]:
     """What a box consists of, the first last."""
     match box:
         case Line():
@@ -134,14 +134,14 @@ def _opened(box: Box, indent: int, flat: bool, room: int, rest: list[Placed]) ->
             whole = (box.head, box.last)
             if flat or (not has_newline(whole) and _fits([(0, True, whole)], room, rest)):
                 return [(indent, True, whole)]
-            hugged: list[Placed] = [(indent, False, box.last), (indent, True, box.head)]
+            hugged: list[PlacedBox] = [(indent, False, box.last), (indent, True, box.head)]
             return hugged if _fits(hugged, room, rest) else [(indent, False, box.otherwise)]
         case tuple():
             return [(indent, flat, part) for part in reversed(box)]
     raise TypeError(box)
 
 
-def _fits(placed: list[Placed], room: int, rest: list[Placed]) -> bool:
+def _fits(placed: list[PlacedBox], room: int, rest: list[PlacedBox]) -> bool:
     """Whether what is written up to the next place where a line may end has room."""
     stack, after = list(placed), len(rest)
     while room >= 0:

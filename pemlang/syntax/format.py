@@ -58,14 +58,14 @@ def _says_the_same(file: t.RecipeFile, text: str) -> bool:
     )
 
 
-def same(one: object, other: object) -> bool:
+def same(left: object, right: object) -> bool:
     """Whether two trees are equal, wherever they stand."""
-    if isinstance(one, tuple) and isinstance(other, tuple):
-        return len(one) == len(other) and all(map(same, one, other))
-    if not isinstance(one, t.Tree):
-        return one == other
-    return type(one) is type(other) and all(
-        same(getattr(one, field.name), getattr(other, field.name))
-        for field in fields(one)
+    if isinstance(left, tuple) and isinstance(right, tuple):
+        return len(left) == len(right) and all(map(same, left, right))
+    if not isinstance(left, t.Tree):
+        return left == right
+    return type(left) is type(right) and all(
+        same(getattr(left, field.name), getattr(right, field.name))
+        for field in fields(left)
         if field.name != "span"
     )
