@@ -81,7 +81,7 @@ class Recipe:
 
     def lock(self) -> Lock:
         """The lock of this recipe as its adapters are now, whole, fetched where they are on the
-        hub; `pemlang.inputs.lock.write_lock` writes it.
+        hub; `pemlang.inputs.write_lock` writes it.
 
         Raises:
             PemError: everything wrong with the recipe.

@@ -31,7 +31,8 @@ else:
 
 
 def door(package: str, **names: str) -> Callable[[str], Any]:
-    """A package's `__getattr__`, for what others may import from it.
+    """The `__getattr__` of a package: what may be imported from it, each name's module loaded when
+    the name is first used.
 
     Args:
         package: its name.

@@ -4,36 +4,16 @@ parametrisation, a command."""
 from __future__ import annotations
 
 import configparser
-import json
-import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 from support import delta, lora, recipe
+from support.processes import with_extensions
 
 EXTENSIONS = Path(__file__).parent / "extensions"
-RUN = """
-import contextlib, importlib, io, json, sys
-names, commands = json.load(sys.stdin)
-for name in names:
-    importlib.import_module(name)
-from pemlang.cli.main import main
-
-done = []
-for command in commands:
-    out = io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
-        try:
-            main(command.split())
-        except SystemExit as end:
-            done.append((end.code, out.getvalue()))
-json.dump(done, sys.stdout)
-"""
 
 
 @pytest.fixture
@@ -43,26 +23,9 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def pem(folder: Path, extensions: str, *commands: str) -> list[tuple[int, str]]:
-    """The exit code of some commands, and what they write, in a process that has imported some
-    extensions."""
-    where = {"PYTHONPATH": str(folder / "extensions"), "XDG_CACHE_HOME": str(folder)}
-    done = subprocess.run(
-        [sys.executable, "-c", RUN],
-        input=json.dumps([extensions.split(), commands]),
-        cwd=folder,
-        env={**os.environ, **where},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return [(code, text) for code, text in json.loads(done.stdout)]
-
-
 def right(folder: Path, extensions: str, *commands: str) -> list[str]:
     """What some commands write that all succeed."""
-    done = pem(folder, extensions, *commands)
+    done = with_extensions(folder, extensions, *commands)
     assert [code for code, _ in done] == [0] * len(commands), done
     return [text for _, text in done]
 
@@ -90,7 +53,7 @@ def test_a_merge_method(folder: Path) -> None:
         stack = np.array([a[site], 2 * b[site]])
         wanted = np.take_along_axis(stack, np.abs(stack).argmax(axis=0)[None], axis=0)[0]
         np.testing.assert_allclose(found, wanted, atol=1e-5)
-    [(code, text)] = pem(folder, "", "check recipe.pem")
+    [(code, text)] = with_extensions(folder, "", "check recipe.pem")
     assert (code, "PEM0206" in text) == (1, True)
 
 
@@ -99,7 +62,7 @@ def test_a_merge_method(folder: Path) -> None:
 SITES = {"m.layers.0.q": (6, 8), "m.layers.1.q": (4, 8)}
 
 
-def ini(folder: Path, seed: int, bias: bool = False) -> dict[str, np.ndarray]:
+def ini(folder: Path, seed: int, bias: bool = False, shift: bool = False) -> dict[str, np.ndarray]:
     """An adapter of the made-up format, and its tensors."""
     folder.mkdir()
     random = np.random.default_rng(seed)
@@ -109,6 +72,8 @@ def ini(folder: Path, seed: int, bias: bool = False) -> dict[str, np.ndarray]:
         tensors[f"{site}/up"] = random.normal(size=(out, 2)).astype("f4")
     if bias:
         tensors["m.layers.2.q/bias"] = random.normal(size=5).astype("f4")
+    for part in ("gamma", "beta") if shift else ():
+        tensors[f"m.layers.3.q/{part}"] = random.normal(size=5).astype("f4")
     save_file(tensors, folder / "factors.safetensors")
     (folder / "adapter.ini").write_text("[adapter]\nbase = some/base\nscale = 0.5\n")
     return tensors
@@ -150,7 +115,7 @@ def test_an_output_of_a_file_format_is_kept_held_and_locked(folder: Path) -> Non
     assert "✗" not in verified
     shutil.rmtree(folder / "x")
     (folder / "sum" / "adapter.ini").write_text("[adapter]\nbase = other\nscale = 1\n")
-    by_lock, missing, changed = pem(
+    by_lock, missing, changed = with_extensions(
         folder, "ini", "check --locked recipe.pem", "check recipe.pem", "verify sum"
     )
     assert by_lock == (0, "")
@@ -161,7 +126,7 @@ def test_an_output_of_a_file_format_is_kept_held_and_locked(folder: Path) -> Non
 def test_a_place_of_no_format_is_told_with_what_each_saw(folder: Path) -> None:
     (folder / "x").mkdir()
     recipe(folder, 'adapter x = "x"\nsave x to "out"\n')
-    [(code, text)] = pem(folder, "ini", "check recipe.pem")
+    [(code, text)] = with_extensions(folder, "ini", "check recipe.pem")
     assert (code, "PEM0410" in text) == (1, True)
     assert "note: as ini: no adapter.ini" in text
 
@@ -216,10 +181,28 @@ def test_what_is_not_defined_for_a_parametrisation_is_told(folder: Path) -> None
     for number, value in enumerate(wrong):
         recipe(folder, f'{text}save {value} to "out"\n', f"{number}.pem")
     checks = [f"check {number}.pem" for number in range(len(wrong))]
-    for (code, text), wanted in zip(pem(folder, "bias ini", *checks), wrong.values(), strict=True):
+    for (code, text), wanted in zip(
+        with_extensions(folder, "bias ini", *checks), wrong.values(), strict=True
+    ):
         assert (code, wanted in text) == (1, True), text
-    [(code, text)] = pem(folder, "ini", "check 0.pem")
+    [(code, text)] = with_extensions(folder, "ini", "check 0.pem")
     assert (code, "PEM0417" in text) == (1, True)
+
+
+def test_a_parametrisation_of_several_tensors(folder: Path) -> None:
+    x, y = (ini(folder / name, seed, shift=True) for seed, name in enumerate("xy"))
+    text = 'adapter x = "x"\nadapter y = "y"\nlet xs = x["*.3.q"]\nlet ys = y["*.3.q"]\n'
+    recipe(folder, text + 'assert cosine(xs, ys) < 1\nsave xs - 2 * ys to "sum"\n')
+    recipe(folder, text + 'save ties([xs, ys], density=0.5) to "out"\n', "merged.pem")
+    [(code, told), *built] = with_extensions(
+        folder, "shift ini", "check merged.pem", "build recipe.pem", "report recipe.pem"
+    )
+    assert (code, "ties is defined for LoRA; `xs` is scale and shift" in told) == (1, True), told
+    assert [code for code, _ in built] == [0, 0], built
+    total = load_file(folder / "sum" / "factors.safetensors")
+    gamma, beta = "m.layers.3.q/gamma", "m.layers.3.q/beta"
+    np.testing.assert_allclose(total[gamma] - 1, x[gamma] - 1 - 2 * (y[gamma] - 1), atol=1e-6)
+    np.testing.assert_allclose(total[beta], x[beta] - 2 * y[beta], atol=1e-6)
 
 
 # --- a command -------------------------------------------------------------------------------
@@ -230,7 +213,7 @@ def test_a_command(folder: Path) -> None:
     listed, told = right(folder, "sites", "sites a", "--help")
     assert listed == "m.layers.0.q: lora, linear 6×8\n"
     assert "List what an adapter changes." in told
-    [(code, text)] = pem(folder, "sites", "sitse a")
+    [(code, text)] = with_extensions(folder, "sites", "sitse a")
     assert (code, "Did you mean `pem sites`?" in text) == (2, True)
-    [(code, text)] = pem(folder, "", "sites a")
+    [(code, text)] = with_extensions(folder, "", "sites a")
     assert (code, "There is no command" in text) == (2, True)

@@ -8,7 +8,10 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+from pemlang.cli.main import command_names
+from pemlang.execute import BACKENDS
 from pemlang.graph import Node
+from pemlang.modules import PARAMETRISATIONS
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "pemlang").rglob("*.py"))
@@ -17,6 +20,7 @@ TREES = {path: ast.parse(path.read_text(encoding="utf-8")) for path in [*SOURCES
 
 LONGEST_FUNCTION, LONGEST_FILE, LONGEST_TEST_FILE = 60, 500, 400
 MOST_ANY = 100
+MOST_PATHS = 20
 
 
 def nodes(paths: list[Path]) -> Iterator[ast.AST]:
@@ -24,9 +28,34 @@ def nodes(paths: list[Path]) -> Iterator[ast.AST]:
         yield from ast.walk(TREES[path])
 
 
-def test_no_class_name_stands_twice() -> None:
-    names = Counter(node.name for node in nodes(SOURCES) if isinstance(node, ast.ClassDef))
+def named(path: Path) -> Iterator[str]:
+    """The classes of a file, and the names that it gives to other types."""
+    for node in TREES[path].body:
+        if isinstance(node, ast.ClassDef):
+            yield node.name
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            [target] = node.targets if isinstance(node, ast.Assign) else [node.target]
+            if isinstance(target, ast.Name) and re.fullmatch(r"_?[A-Z]\w*[a-z]\w*", target.id):
+                yield target.id
+
+
+def test_no_name_of_a_class_or_a_type_stands_twice() -> None:
+    names = Counter(name.lstrip("_") for path in SOURCES for name in named(path))
     assert [name for name, count in names.items() if count > 1] == []
+
+
+def test_the_backends_and_the_commands_are_the_files_that_are_no_helpers() -> None:
+    for name, module in BACKENDS.items():
+        assert "executor" in functions(module), name
+    for name in command_names():
+        module = f"pemlang.cli.{name.replace('-', '_')}"
+        assert name.replace("-", "_") in functions(module), name
+
+
+def functions(module: str) -> set[str]:
+    """The functions of a module."""
+    body = TREES[ROOT / f"{module.replace('.', '/')}.py"].body
+    return {node.name for node in body if isinstance(node, ast.FunctionDef)}
 
 
 def kinds(kind: type[Node]) -> Iterator[str]:
@@ -43,6 +72,23 @@ def test_no_room_matches_on_the_name_of_a_kind_of_node() -> None:
     assert {"leaf", "sum", "merge", "task_vector"} <= names
     compares = [node for node in nodes(SOURCES) if isinstance(node, ast.Compare)]
     assert [ast.unparse(node) for node in compares if compared(node) & names] == []
+
+
+def test_no_room_matches_on_the_name_of_a_parametrisation() -> None:
+    knowing = {"peft.py", "peft_config.py", "peft_write.py"}
+    compares = [
+        (path.name, node)
+        for path in SOURCES
+        for node in ast.walk(TREES[path])
+        if isinstance(node, ast.Compare) and path.name not in knowing
+    ]
+    naming = [
+        (name, ast.unparse(node))
+        for name, node in compares
+        for part in ast.walk(node)
+        if isinstance(part, ast.Constant) and part.value in PARAMETRISATIONS
+    ]
+    assert naming == []
 
 
 def compared(node: ast.Compare) -> set[object]:
@@ -93,3 +139,15 @@ def test_tests_go_through_doors() -> None:
         if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "pemlang"
     }
     assert {(name, module) for name, module in imported if module not in doors} == set()
+
+
+def test_few_tests_reach_into_a_room() -> None:
+    inside = re.compile(r"pemlang\.[a-z]+\.[a-z_]+(\.\w+)*")
+    reached = {
+        part.value
+        for path in TESTS
+        for part in ast.walk(TREES[path])
+        if isinstance(part, ast.Constant) and isinstance(part.value, str)
+        if inside.fullmatch(part.value) and not part.value.startswith("pemlang.cli.")
+    }
+    assert len(reached) <= MOST_PATHS

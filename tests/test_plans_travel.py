@@ -48,6 +48,9 @@ VALUES = {
     "a measure": "cosine(a, b) * a + norm(b) * b",
 }
 
+FRONT_END = ("pemlang.check", "pemlang.syntax", "pemlang.api", "lark")
+MIDDLE = ("pemlang.graph", "pemlang.ops", "pemlang.lower", "pemlang.formats", "pemlang.inputs")
+
 RUN = """
 import pickle, sys
 from pemlang.execute import CpuExecutor, ExecutionOptions, MemoryTarget
@@ -60,7 +63,7 @@ for plan in map(pickle.loads, pickle.load(sys.stdin.buffer)):
         executor = CpuExecutor(ExecutionOptions(threads=2))
         result = executor.execute(plan, reader, [MemoryTarget(each) for each in data])
     done.append((data, result))
-assert not {"pemlang.check", "pemlang.syntax", "pemlang.api", "lark"} & sys.modules.keys()
+assert not set(sys.argv[1:]) & sys.modules.keys()
 pickle.dump(done, sys.stdout.buffer)
 """
 
@@ -131,13 +134,21 @@ def statistics(adapter: Path, seed: int) -> None:
 @pytest.fixture(scope="module")
 def elsewhere(runs: dict[str, list[Run]]) -> dict[str, list[Elsewhere]]:
     """What a fresh process makes of the same plans."""
-    plans = [pickle.dumps(run.plan) for recorded in runs.values() for run in recorded]
+    results = iter(run_elsewhere([run for recorded in runs.values() for run in recorded]))
+    return {name: [next(results) for _ in recorded] for name, recorded in runs.items()}
+
+
+def run_elsewhere(runs: Sequence[Run], *absent: str) -> list[Elsewhere]:
+    """What a fresh process makes of some plans, which imports neither the front end nor what else
+    is to be absent."""
     done = subprocess.run(
-        [sys.executable, "-c", RUN], input=pickle.dumps(plans), capture_output=True, check=False
+        [sys.executable, "-c", RUN, *FRONT_END, *absent],
+        input=pickle.dumps([pickle.dumps(run.plan) for run in runs]),
+        capture_output=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr.decode()
-    results = iter(pickle.loads(done.stdout))
-    return {name: [next(results) for _ in recorded] for name, recorded in runs.items()}
+    return pickle.loads(done.stdout)
 
 
 @pytest.mark.parametrize("name", VALUES)
@@ -152,6 +163,12 @@ def test_a_plan_runs_elsewhere_with_the_same_bytes(
         assert data == run.data
         assert result.outputs == run.result.outputs
         same_numbers(result, run.result)
+
+
+@pytest.mark.parametrize("name", ["⊕", "⊕ of gains", "+ with a rank", "+ with an energy"])
+def test_a_plan_of_sums_needs_no_graph(name: str, runs: dict[str, list[Run]]) -> None:
+    for run, (data, _) in zip(runs[name], run_elsewhere(runs[name], *MIDDLE), strict=True):
+        assert data == run.data
 
 
 def same_numbers(one: ExecutionResult, other: ExecutionResult) -> None:

@@ -17,7 +17,7 @@ from pemlang.artifact.subjects import subject
 from pemlang.check.checked import Checked
 from pemlang.check.conditions import Decided
 from pemlang.check.outputs import Output
-from pemlang.check.values import Setting
+from pemlang.check.values import ParamConstant
 from pemlang.formats import Format
 from pemlang.formats.adapter import Adapter
 from pemlang.formats.identity import digests_of
@@ -241,7 +241,7 @@ def _given(value: str | float | bool) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _param(value: Setting) -> str:
+def _param(value: ParamConstant) -> str:
     if isinstance(value, Decided):
-        return str(value.known).lower()
+        return str(value.truth).lower()
     return shown(value) if isinstance(value, Fraction) else str(value)

@@ -6,11 +6,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from fractions import Fraction
 
-from pemlang.check.values import Value
+from pemlang.check.values import RecipeValue
 from pemlang.diagnostics import Fault, listed, nearest, visible
 from pemlang.formats.adapter import kinds_text
-from pemlang.formats.peft_patterns import targets
-from pemlang.graph.node import AdapterNode, Leaf, Node
+from pemlang.graph.node import AdapterNode, Node, combined_leaves
 from pemlang.graph.numbers import shown
 from pemlang.tensorfiles.dtypes import NAMES
 
@@ -18,7 +17,7 @@ REFINEMENTS = ("rank", "targets", "dtype")
 
 
 def check_annotation(
-    node: AdapterNode, kind: str, refinements: Mapping[str, Value], text: str
+    node: AdapterNode, kind: str, refinements: Mapping[str, RecipeValue], text: str
 ) -> None:
     """Hold an adapter to its annotation.
 
@@ -44,10 +43,10 @@ def check_annotation(
         _HOLD[name](node, value, text)
 
 
-def _hold_rank(node: AdapterNode, wanted: Value, text: str) -> None:
+def _hold_rank(node: AdapterNode, wanted: RecipeValue, text: str) -> None:
     if not isinstance(wanted, Fraction) or wanted.denominator != 1 or wanted < 1:
         raise Fault("PEM0312", "rank is not a whole number of at least 1", "rank=16")
-    if not node.type.is_lora:
+    if not node.type.factored:
         raise Fault("PEM0316", f"`{text}` is not a LoRA: it has no rank", "remove rank=…")
     other = {site: rank for site, rank in node.ranks.items() if rank != wanted}
     if other:
@@ -61,13 +60,13 @@ def _hold_rank(node: AdapterNode, wanted: Value, text: str) -> None:
         )
 
 
-def _hold_targets(node: AdapterNode, wanted: Value, text: str) -> None:
+def _hold_targets(node: AdapterNode, wanted: RecipeValue, text: str) -> None:
     names = [item for item in wanted if isinstance(item, str)] if isinstance(wanted, tuple) else []
     if not isinstance(wanted, tuple) or len(names) < len(wanted):
         raise Fault("PEM0301", "targets is a list of strings", 'targets=["q_proj", "v_proj"]')
     sites = list(node.shapes)
-    outside = [site for site in sites if not targets(names, site)]
-    unused = [name for name in names if not any(targets((name,), site) for site in sites)]
+    outside = [site for site in sites if not any(_ends_with(site, name) for name in names)]
+    unused = [name for name in names if not any(_ends_with(site, name) for site in sites)]
     if outside or unused:
         does = f"changes {listed(outside)} too" if outside else f"does not change {listed(unused)}"
         has = sorted({site.rsplit(".", 1)[-1] for site in sites})
@@ -79,7 +78,12 @@ def _hold_targets(node: AdapterNode, wanted: Value, text: str) -> None:
         )
 
 
-def _hold_dtype(node: AdapterNode, wanted: Value, text: str) -> None:
+def _ends_with(site: str, name: str) -> bool:
+    """Whether a name is a site's, or the whole last parts of it."""
+    return f".{site}".endswith(f".{name}")
+
+
+def _hold_dtype(node: AdapterNode, wanted: RecipeValue, text: str) -> None:
     dtype = dtype_name(wanted)
     dtypes = sorted(dtypes_of(node))
     if dtypes not in ([dtype], []):  # a zero is of any dtype
@@ -96,16 +100,7 @@ _HOLD = {"rank": _hold_rank, "targets": _hold_targets, "dtype": _hold_dtype}
 
 def dtypes_of(node: Node) -> set[str]:
     """The dtypes of the adapters a value is made from."""
-    dtypes: set[str] = set()
-    seen, pending = {node}, [node]
-    while pending:
-        here = pending.pop()
-        if isinstance(here, Leaf):
-            dtypes |= here.adapter.layout.dtypes
-        new = set(here.args) - seen
-        seen |= new
-        pending += new
-    return dtypes
+    return {dtype for leaf in combined_leaves(node) for dtype in leaf.adapter.layout.dtypes}
 
 
 def dtype_name(value: object) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 
 from pemlang.check.checked import Checked
 from pemlang.check.conditions import Assertion
@@ -48,7 +49,7 @@ class CheckState:
     params: dict[str, ParamConstant] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self.files = RecipeFiles(self.path)
+        self.files = RecipeFiles()
         self.elaborator = Elaborator(Graph(), self.report, self.inputs)
 
     def finished(self) -> Checked:
@@ -61,14 +62,14 @@ class CheckState:
             diagnostics=tuple(self.report),
             files=self.files,
             graph=self.elaborator.graph,
-            leaves=self.elaborator.leaves,
-            spellings=self.elaborator.spellings,
-            watches=self.elaborator.watches,
-            outputs=self.outputs,
-            assertions=self.assertions,
-            params=self.params,
-            names=scope.values,
-            places=scope.places,
+            leaves=MappingProxyType(self.elaborator.leaves),
+            spellings=MappingProxyType(self.elaborator.spellings),
+            watches=tuple(self.elaborator.watches),
+            outputs=tuple(self.outputs),
+            assertions=tuple(self.assertions),
+            params=MappingProxyType(self.params),
+            names=MappingProxyType(scope.values),
+            places=MappingProxyType(scope.places),
         )
 
 

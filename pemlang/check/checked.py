@@ -10,7 +10,7 @@ from pemlang.check.conditions import Assertion
 from pemlang.check.elaborate import Spelling
 from pemlang.check.files import RecipeFiles
 from pemlang.check.outputs import Output, semantic_hash
-from pemlang.check.values import Declared, Params, Setting, Value
+from pemlang.check.values import Declared, ParamConstant, Params, RecipeValue
 from pemlang.diagnostics import Diagnostic, PemError, Report
 from pemlang.formats.adapter import Adapter
 from pemlang.graph.node import Graph, Leaf, Node
@@ -49,8 +49,8 @@ class Checked:
     watches: Sequence[tuple[Watch, Span]]
     outputs: Sequence[Output]
     assertions: Sequence[Assertion]
-    params: Mapping[str, Setting]
-    names: Mapping[str, Value]
+    params: Mapping[str, ParamConstant]
+    names: Mapping[str, RecipeValue]
     places: Mapping[str, Span]
 
     def raise_errors(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pemlang.check.elaborate import Elaborator
 from pemlang.check.kinds import KindChecker, Placed, article, fits, kind_of_type
 from pemlang.check.scope import Module, Scope, Stop, resolve_names
-from pemlang.check.values import BaseName, Poison, Value
+from pemlang.check.values import BaseName, Poison, RecipeValue
 from pemlang.check.wanted import list_kind, want_kind
 from pemlang.diagnostics import Fault
 from pemlang.syntax import tree as t
@@ -48,7 +48,7 @@ def check_def(elaborator: Elaborator, tree: t.Def, scope: Scope) -> None:
                 )
 
 
-def _kind_or_none(value: Value) -> str | None:
+def _kind_or_none(value: RecipeValue) -> str | None:
     if isinstance(value, BaseName):
         return "model"
     return None if isinstance(value, Poison | Module) else list_kind(value)

@@ -21,7 +21,7 @@ from pemlang.check.kinds import (
 )
 from pemlang.check.scope import Function, Scope, Stop, bare_words
 from pemlang.check.selections import common, in_layers, whole_layer
-from pemlang.check.values import BaseName, Declared, Inputs, Plain, Poison, Value
+from pemlang.check.values import BaseName, Declared, Inputs, Plain, Poison, RecipeValue
 from pemlang.check.wanted import hold_size, list_kind, want_kind, want_within
 from pemlang.diagnostics import Diagnostic, Fault, Report, visible
 from pemlang.graph.node import AdapterNode, Graph, Leaf, ModelNode, Num
@@ -95,13 +95,13 @@ class Elaborator:
 
     # --- expressions -----------------------------------------------------------------------
 
-    def value(self, tree: t.Tree, scope: Scope) -> Value:
+    def value(self, tree: t.Tree, scope: Scope) -> RecipeValue:
         """The value of an expression; raises Stop when something in it is wrong."""
         if self._calls:
             self._count(tree)
         return _EVALUATE[type(tree)](self, tree, scope)
 
-    def of_kind(self, tree: t.Tree, scope: Scope, *kinds: str) -> Value:
+    def of_kind(self, tree: t.Tree, scope: Scope, *kinds: str) -> RecipeValue:
         """The value of an expression of one of some kinds; reports PEM0301 otherwise."""
         value = self.value(tree, scope)
         with self.at(tree.span):
@@ -166,7 +166,7 @@ class Elaborator:
                 raise Fault("PEM0333", f"this text is longer than {MAX_STRING} characters")
         return text
 
-    def _name(self, tree: t.Name, scope: Scope) -> Value:
+    def _name(self, tree: t.Name, scope: Scope) -> RecipeValue:
         with self.at(tree.span):
             value = scope.look_up(tree)
         if isinstance(value, Poison):
@@ -194,7 +194,7 @@ class Elaborator:
                 )
         return cast("tuple[Plain, ...]", values)
 
-    def _chain(self, tree: t.Chain, scope: Scope) -> Value:
+    def _chain(self, tree: t.Chain, scope: Scope) -> RecipeValue:
         values = [self.value(operand, scope) for operand in tree.operands]
         spans = [operand.span for operand in tree.operands]
         total, at = values[0], 1
@@ -232,7 +232,7 @@ class Elaborator:
         signs = [1, *(record.sign for record in records)]
         return terms.total(self.graph, list(zip(signs, values, strict=True)))
 
-    def _unary(self, tree: t.Unary, scope: Scope) -> Value:
+    def _unary(self, tree: t.Unary, scope: Scope) -> RecipeValue:
         operand = self.value(tree.operand, scope)
         with self.at(tree.operator.span):
             if tree.operator.symbol not in PREFIX:
@@ -244,10 +244,10 @@ class Elaborator:
         self,
         operator: t.Symbol,
         table: Mapping[str, Operator],
-        values: tuple[Value, ...],
+        values: tuple[RecipeValue, ...],
         texts: tuple[str, ...],
         span: Span,
-    ) -> Value:
+    ) -> RecipeValue:
         ctx = Context(self.graph, texts, operator.symbol)
         with self.at(span):
             signature = choose(table[operator.symbol], [list_kind(v) for v in values])
@@ -327,7 +327,7 @@ class Elaborator:
 
     # --- calls -----------------------------------------------------------------------------
 
-    def _call(self, tree: t.Call, scope: Scope) -> Value:
+    def _call(self, tree: t.Call, scope: Scope) -> RecipeValue:
         name = tree.function
         own = None
         if name.module is not None or name.name in scope.values or name.name not in FUNCTIONS:
@@ -350,8 +350,12 @@ class Elaborator:
         return self._builtin(tree, args, names, values)
 
     def _builtin(
-        self, tree: t.Call, args: Sequence[t.Tree], names: list[str | None], values: list[Value]
-    ) -> Value:
+        self,
+        tree: t.Call,
+        args: Sequence[t.Tree],
+        names: list[str | None],
+        values: list[RecipeValue],
+    ) -> RecipeValue:
         operator = FUNCTIONS[tree.function.name]
         signature = operator.signatures[0]
         with self.at(tree.span):
@@ -383,8 +387,8 @@ class Elaborator:
         function: Function,
         args: Sequence[t.Tree],
         names: list[str | None],
-        values: list[Value],
-    ) -> Value:
+        values: list[RecipeValue],
+    ) -> RecipeValue:
         definition = function.tree
         name = definition.name.name
         params = [
@@ -415,7 +419,7 @@ class Elaborator:
             self._calls.pop()
         return result
 
-    def annotated(self, value: Value, type_: t.Tree, span: Span, scope: Scope) -> None:
+    def annotated(self, value: RecipeValue, type_: t.Tree, span: Span, scope: Scope) -> None:
         """Hold a value to an annotation; reports PEM0301, PEM0316, PEM0317, PEM0340."""
         with self.at(type_.span):
             kind = kind_of_type(type_)
@@ -428,7 +432,7 @@ class Elaborator:
             for item in items:
                 self.annotated(item, type_.item, span, scope)
         elif isinstance(type_, t.TypeName) and kind == "adapter":
-            refinements: dict[str, Value] = {}
+            refinements: dict[str, RecipeValue] = {}
             for refinement in type_.refinements:
                 with self.at(refinement.span):
                     if refinement.name in refinements:
@@ -443,7 +447,7 @@ class Elaborator:
 
 
 def _run_of_terms(
-    operators: Sequence[t.Symbol], values: Sequence[Value], total: Value, at: int
+    operators: Sequence[t.Symbol], values: Sequence[RecipeValue], total: RecipeValue, at: int
 ) -> int:
     """Where a run of operators of one family over adapters ends that begins with the value of
     the operands before `at`, and operand `at`."""
@@ -465,7 +469,7 @@ def _written(span: Span) -> str:
     return text if len(text) <= 60 else text[:57] + "…"
 
 
-_EVALUATE: dict[type[t.Tree], Callable[..., Value]] = {
+_EVALUATE: dict[type[t.Tree], Callable[..., RecipeValue]] = {
     t.Number: Elaborator._number,
     t.Bool: Elaborator._bool,
     t.String: Elaborator._string,

@@ -20,13 +20,11 @@ MAX_FILES = 200
 @dataclass(eq=False)
 class RecipeFiles:
     """Attributes:
-    main: the file being built.
     trees: every file by its path.
     imports: each import statement to the path of the file it names.
     needs: every file to the files it imports.
     """
 
-    main: Path
     trees: dict[Path, t.RecipeFile] = field(default_factory=dict)
     imports: dict[t.Import, Path] = field(default_factory=dict)
     needs: dict[Path, set[Path]] = field(default_factory=dict)
@@ -52,7 +50,7 @@ def load_files(path: Path, source: Source, report: Report) -> RecipeFiles:
     Reports PEM0203 a module that is not there, PEM0204 a cycle, PEM0205 a path that may not be
     imported, and what reading and parsing say.
     """
-    files = RecipeFiles(path)
+    files = RecipeFiles()
     files.needs[path] = set()
     pending = [(path, source)]
     while pending:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pemlang.check.annotations import dtype_name
-from pemlang.check.values import Value
+from pemlang.check.values import RecipeValue
 from pemlang.diagnostics import Fault, nearest, visible
 from pemlang.graph.node import Leaf
 from pemlang.syntax import tree as t
@@ -26,7 +26,7 @@ def option_dtype(tree: t.Tree) -> str:
     return dtype_name(tree.name if isinstance(tree, t.Name) and not tree.module else tree.span.text)
 
 
-def option_heads(value: Value, text: str) -> Leaf:
+def option_heads(value: RecipeValue, text: str) -> Leaf:
     """heads=a: an adapter declared in the recipe that has heads; raises PEM0342."""
     if not isinstance(value, Leaf):
         raise Fault(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pemlang.diagnostics import Fault, listed, visible
-from pemlang.formats.record import output_format
+from pemlang.formats.record import default_format, output_format
 from pemlang.graph.node import AdapterNode, Graph, Leaf, ModelNode, adapters_of, told
 from pemlang.graph.rebuild import Rebuilding
 from pemlang.source import Span
@@ -52,13 +52,13 @@ class Output:
 
 def semantic_hash(output: Output, graph: Graph) -> str:
     """A digest of the meaning of an output: its normal form, the content of its leaves (their
-    keys are digests here), its options, and its format where that is not PEFT's."""
+    keys are digests here), its options, and its format where that is not the default one."""
     parts: list[object] = [
         "pemlang 1", output.node.key, output.node.type.base, output.dtype,
         None if output.heads is None else output.heads.key,
     ]  # fmt: skip
     record = output_format(adapters_of(graph.parts(output.node)))
-    parts += [record.name] if record.name != "peft" else []
+    parts += [] if record is default_format() else [record.name]
     return hashlib.sha256(json.dumps(told(tuple(parts))).encode()).hexdigest()
 
 
@@ -82,11 +82,12 @@ def output_path(path: str, directory: Path, root: Path) -> Path:
     return target
 
 
-def hold_files(graph: Graph, node: AdapterNode) -> None:
-    """Raise PEM0421 for an adapter that the files of its inputs' format cannot hold. Whole models
-    are refused elsewhere."""
+def hold_files(graph: Graph, node: AdapterNode, heads: Sequence[Leaf]) -> None:
+    """Hold an adapter to what the files of its inputs' format can say, beside the heads of the
+    first of some leaves; raises as Format.hold. Whole models are refused elsewhere."""
+    whole_modules = heads[0].adapter.whole_modules if heads else ()
     if not any(made_from.whole_models for made_from in graph.order([node])):
-        output_format(adapters_of(graph.parts(node))).hold(node.shapes)
+        output_format(adapters_of(graph.parts(node))).hold(node.shapes, whole_modules)
 
 
 # --- heads -----------------------------------------------------------------------------------
@@ -98,26 +99,9 @@ def heads_agree(
     """The leaves whose heads a save must hold equal, from headers alone.
 
     Raises:
-        Fault: PEM0346 when the adapters have different heads and none is chosen, or a site lies
-            inside a head.
+        Fault: PEM0346 when the adapters have different heads and none is chosen.
     """
-    chosen = (heads,) if heads is not None else _agreed(graph, node, name)
-    for leaf in chosen[:1]:
-        _outside(leaf, node.shapes)
-    return chosen
-
-
-def _outside(holder: Leaf, sites: Iterable[str]) -> None:
-    """Hold sites to lie outside the heads: PEFT adapts no module that it saves whole."""
-    for head in holder.adapter.whole_modules:
-        inside = [site for site in sites if f".{head}." in f".{site}."]
-        if inside:
-            raise Fault(
-                "PEM0346",
-                f"{listed(inside)} would be changed, and {visible(head)} is saved whole "
-                "(modules_to_save): PEFT does not adapt what it saves whole",
-                'leave these modules out, as in x["*.q_proj", "*.v_proj"]',
-            )
+    return (heads,) if heads is not None else _agreed(graph, node, name)
 
 
 def _agreed(graph: Graph, node: AdapterNode, name: Callable[[Leaf], str]) -> Sequence[Leaf]:

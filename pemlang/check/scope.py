@@ -6,7 +6,7 @@ from collections import ChainMap
 from collections.abc import Callable, Iterator, MutableMapping
 from dataclasses import dataclass, field
 
-from pemlang.check.values import POISON, Poison, Value
+from pemlang.check.values import POISON, Poison, RecipeValue
 from pemlang.diagnostics import Fault, Report, listed, nearest, visible
 from pemlang.ops import FUNCTIONS
 from pemlang.source import Span
@@ -33,7 +33,7 @@ class Module:
     scope: Scope
     kind = "module"
 
-    def member(self, name: str, module: str) -> Value:
+    def member(self, name: str, module: str) -> RecipeValue:
         """What a name means in the file; raises PEM0206. `module` is what messages call it."""
         if name in self.scope.values:
             return self.scope.values[name]
@@ -57,11 +57,11 @@ class Scope:
         later: names that are declared further down.
     """
 
-    values: MutableMapping[str, Value] = field(default_factory=dict)
+    values: MutableMapping[str, RecipeValue] = field(default_factory=dict)
     places: MutableMapping[str, Span] = field(default_factory=dict)
     later: dict[str, Span] = field(default_factory=dict)
 
-    def declare(self, name: t.Name, value: Value, report: Report) -> None:
+    def declare(self, name: t.Name, value: RecipeValue, report: Report) -> None:
         """Give a name a meaning; reports PEM0201 and PEM0202 and keeps the first meaning."""
         fault = self.taken(name.name)
         if fault is not None:
@@ -91,7 +91,7 @@ class Scope:
             )
         return None
 
-    def look_up(self, name: t.Name) -> Value:
+    def look_up(self, name: t.Name) -> RecipeValue:
         """What a name means.
 
         Raises:
@@ -153,7 +153,7 @@ def resolve_names(
 ) -> None:
     """Report every unknown name of an expression; raises Stop when there is one.
 
-    A called function may be an operator; `known` admits further names, such as a def's params.
+    A called function may be an operator; `also` admits further names, such as a def's params.
     """
     wrong = False
     calls = list(_calls(tree))

@@ -14,7 +14,7 @@ from pemlang.check.options import OPTIONS, option_dtype, option_heads, unknown_o
 from pemlang.check.outputs import Output, heads_agree, hold_files, output_path
 from pemlang.check.params import hold_range, setting
 from pemlang.check.scope import Function, Module, Scope, Stop, resolve_names
-from pemlang.check.values import POISON, BaseName, Declared, ParamConstant, Poison, Value
+from pemlang.check.values import POISON, BaseName, Declared, ParamConstant, Poison, RecipeValue
 from pemlang.check.wanted import want_kind
 from pemlang.diagnostics import Fault, visible
 from pemlang.graph.node import AdapterNode, Leaf, ModelNode, Num, NumberNode, leaf
@@ -50,7 +50,7 @@ class FileElaborator:
     def run(self, statements: tuple[t.Statement, ...]) -> None:
         """Evaluate them; what is wrong with one is reported, and the next is evaluated."""
         for index, statement in enumerate(statements):
-            value: Value = POISON
+            value: RecipeValue = POISON
             try:
                 if isinstance(statement, t.Language):
                     self._language(statement, index)
@@ -73,14 +73,14 @@ class FileElaborator:
             if index > 0:
                 raise Fault("PEM0113", "`language` is the first statement of a file", "move it up")
 
-    def _import(self, statement: t.Import) -> Value:
+    def _import(self, statement: t.Import) -> RecipeValue:
         path = self._state.files.imports.get(statement)
         scope = None if path is None else self._state.scopes.get(path)
-        module: Value = POISON if scope is None else Module(scope)
+        module: RecipeValue = POISON if scope is None else Module(scope)
         if statement.alias is not None:
             self._scope.declare(statement.alias, module, self._report)
         for name in statement.names:
-            value: Value = POISON
+            value: RecipeValue = POISON
             if path is not None and isinstance(module, Module):
                 std = isinstance(statement.module, tuple)
                 try:
@@ -115,7 +115,7 @@ class FileElaborator:
                 )
         return value
 
-    def _adapter(self, statement: t.AdapterStatement) -> Value:
+    def _adapter(self, statement: t.AdapterStatement) -> RecipeValue:
         resolve_names(statement.path, self._scope, self._report)
         base = self._on(statement.base)
         path = self._elaborator.text(statement.path, self._scope)
@@ -143,7 +143,7 @@ class FileElaborator:
             self._elaborator.annotated(node, statement.type, statement.name.span, self._scope)
         return node
 
-    def _model(self, statement: t.ModelStatement) -> Value:
+    def _model(self, statement: t.ModelStatement) -> RecipeValue:
         resolve_names(statement.path, self._scope, self._report)
         base = self._on(statement.base)
         path = self._elaborator.text(statement.path, self._scope)
@@ -152,7 +152,7 @@ class FileElaborator:
         type_ = ModelType(base.names[0] if base else None, shapes)
         return self._elaborator.graph.add(Model(type_, place))
 
-    def _param(self, statement: t.Param) -> Value:
+    def _param(self, statement: t.Param) -> RecipeValue:
         with self._elaborator.at(statement.type.span):
             kind = kind_of_type(statement.type)
             if kind not in ("number", "string", "bool"):
@@ -198,7 +198,7 @@ class FileElaborator:
             return Decided(value.holds(exactly))
         return cast("ParamConstant", value)
 
-    def _let(self, statement: t.Let) -> Value:
+    def _let(self, statement: t.Let) -> RecipeValue:
         resolve_names(statement.value, self._scope, self._report)
         value = self._elaborator.value(statement.value, self._scope)
         with self._elaborator.at(statement.value.span):
@@ -210,14 +210,14 @@ class FileElaborator:
             self._elaborator.annotated(value, statement.type, statement.value.span, self._scope)
         return value
 
-    def _unread(self, statement: t.Unread) -> Value:
+    def _unread(self, statement: t.Unread) -> RecipeValue:
         return POISON
 
-    def _def(self, statement: t.Def) -> Value:
+    def _def(self, statement: t.Def) -> RecipeValue:
         check_def(self._elaborator, statement, self._scope)
         return Function(statement, self._scope)
 
-    def _assert(self, statement: t.Assert) -> Value:
+    def _assert(self, statement: t.Assert) -> RecipeValue:
         resolve_names(statement.condition, self._scope, self._report)
         condition = self._elaborator.condition(statement.condition, self._scope)
         message = None
@@ -233,7 +233,7 @@ class FileElaborator:
                 self._report.add(failed)
         return POISON
 
-    def _save(self, statement: t.Save) -> Value:
+    def _save(self, statement: t.Save) -> RecipeValue:
         with self._elaborator.at(statement.span):
             if not self._is_main:
                 raise Fault(
@@ -263,8 +263,7 @@ class FileElaborator:
                 if heads is not None:
                     texts = (statement.value.span.text, self._name(heads))
                     same_base(Context(graph, texts, "heads"), node, heads)
-                heads_agree(graph, node, heads, self._name)
-                hold_files(graph, node)
+                hold_files(graph, node, heads_agree(graph, node, heads, self._name))
         self._state.outputs.append(
             Output(node, path, target, options.get("dtype"), heads, statement.span, label)
         )
@@ -295,7 +294,7 @@ class FileElaborator:
         return options
 
 
-_EVALUATE: dict[type[t.Statement], Callable[..., Value]] = {
+_EVALUATE: dict[type[t.Statement], Callable[..., RecipeValue]] = {
     t.Import: FileElaborator._import,
     t.Base: FileElaborator._base,
     t.AdapterStatement: FileElaborator._adapter,

@@ -38,7 +38,7 @@ class BaseName:
 Plain: TypeAlias = "Fraction | NumberNode | str | Condition | Schedule | AdapterNode | ModelNode"
 """A value that can be an item of a list."""
 
-Value: TypeAlias = "Plain | tuple[Plain, ...] | Function | Module | BaseName | Poison"
+RecipeValue: TypeAlias = "Plain | tuple[Plain, ...] | Function | Module | BaseName | Poison"
 """What a name can stand for."""
 
 ParamConstant: TypeAlias = "Fraction | str | Condition"

@@ -77,13 +77,15 @@ def build(
     Each output is a directory that PEFT loads; it appears whole or not at all, and carries its
     provenance. One that is there already and means the same is not made again.
     """
+    from pemlang.execute.elementwise import get_ready
+
+    get_ready()  # while all else is imported
     from pemlang.api import load
-    from pemlang.pipeline.build import BuildOptions, get_ready
+    from pemlang.pipeline.build import BuildOptions
 
     if sweep is not None and sweep.name in settings:
         raise click.UsageError(f"`{sweep.name}` is both in --set and in --sweep.")
     bar = Bar()
-    get_ready()
     try:
         loaded = load(recipe, settings)
         lock = loaded.lock_beside() if locked else None

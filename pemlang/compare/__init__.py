@@ -6,9 +6,7 @@ from pemlang.lazy import door
 
 __getattr__ = door(
     __name__,
-    adapters="AdapterComparison SiteChange compare",
+    adapters="compare",
     recipes="RecipeComparison compare_recipes",
     measure="MeasuredAdapter Measurements measured rows_looked_at truncation_curve",
-    sides="compared opened working_side",
-    tensors="lines",
 )

@@ -8,12 +8,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from pemlang.compare.summary import facts_of, opened
+from pemlang.compare.summary import facts_of
 from pemlang.diagnostics import Fault, visible
 from pemlang.failures import TooLarge
 from pemlang.formats import Adapter
 from pemlang.formats.adapter import kinds_text
 from pemlang.graph.node import Graph, leaf
+from pemlang.inputs.resolver import read_whole
 from pemlang.kernels import lowrank
 from pemlang.kernels.lowrank import LowRank, Matrix
 from pemlang.kernels.site import SitePart
@@ -125,7 +126,7 @@ def compare(old: str, new: str) -> AdapterComparison:
         Fault: as read_adapter and read_hub_adapter; PEM0304 the methods differ, PEM0502 a tensor
             holds NaN or infinity, PEM0503 a number too large to measure.
     """
-    before, after = opened(old), opened(new)
+    before, after = read_whole(old), read_whole(new)
     kinds, others = before.layout.shapes.kinds, after.layout.shapes.kinds
     if kinds != others:
         raise Fault(
@@ -149,7 +150,7 @@ def compare(old: str, new: str) -> AdapterComparison:
 
 
 @dataclass(frozen=True)
-class _Numbers:
+class _SiteNumbers:
     """What adds up over sites: norms as squares, inner products as they are."""
 
     old: float
@@ -169,7 +170,7 @@ class _Numbers:
 
 def _sites(
     graph: Graph, reader: SiteReader, before: Adapter, after: Adapter
-) -> Iterator[tuple[SiteChange, _Numbers]]:
+) -> Iterator[tuple[SiteChange, _SiteNumbers]]:
     nodes = [
         leaf(graph, key, adapter, adapter.base)
         for key, adapter in (("old", before), ("new", after))
@@ -213,14 +214,14 @@ def _clash(old: SiteShape, new: SiteShape) -> str:
     return f"{old} with A of {list(old.a)} against {list(new.a)}"
 
 
-def _apart(old: SitePart | None, new: SitePart | None) -> tuple[Spectra, _Numbers]:
+def _apart(old: SitePart | None, new: SitePart | None) -> tuple[Spectra, _SiteNumbers]:
     """As _measure, of a site whose two shapes differ: nothing that takes both."""
     (before, numbers), (after, others) = _measure(old, None), _measure(None, new)
-    return (before[0], after[1]), _Numbers(numbers.old, others.new, math.nan, math.nan)
+    return (before[0], after[1]), _SiteNumbers(numbers.old, others.new, math.nan, math.nan)
 
 
 @lowrank.finite()
-def _measure(old: SitePart | None, new: SitePart | None) -> tuple[Spectra, _Numbers]:
+def _measure(old: SitePart | None, new: SitePart | None) -> tuple[Spectra, _SiteNumbers]:
     """The spectra and numbers of one site of equal shapes; None is zero, and one of two at most.
 
     Raises:
@@ -236,9 +237,9 @@ def _measure(old: SitePart | None, new: SitePart | None) -> tuple[Spectra, _Numb
         first, second = (_factors(part, some.low_rank) for part in (old, new))
         x, y, change = lowrank.difference(first, second)
         spectra = _spectrum(old, x), _spectrum(new, y)
-    norms = [float(np.linalg.norm(z)) for z in (x, y, change)]
-    numbers = _Numbers(*norms, float(np.sum(x * y)))
-    if not math.isfinite(sum(norms) + abs(numbers.inner)):
+    before, after, moved = (float(np.linalg.norm(z)) for z in (x, y, change))
+    numbers = _SiteNumbers(before, after, moved, float(np.sum(x * y)))
+    if not math.isfinite(before + after + moved + abs(numbers.inner)):
         raise TooLarge(None)
     return spectra, numbers
 
@@ -258,14 +259,14 @@ def _spectrum(part: SitePart | None, core: Matrix) -> tuple[float, ...]:
     return tuple(np.linalg.svd(core, compute_uv=False)[:rank].tolist())
 
 
-def _total(sites: Sequence[_Numbers]) -> DeltaChange:
+def _total(sites: Sequence[_SiteNumbers]) -> DeltaChange:
     if not sites:
         return DeltaChange(0.0, 0.0, None, None, None)
     old, new, change = (
         math.hypot(*norms)
         for norms in zip(*((site.old, site.new, site.change) for site in sites), strict=True)
     )
-    return _Numbers(old, new, change, math.fsum(site.inner for site in sites)).measured
+    return _SiteNumbers(old, new, change, math.fsum(site.inner for site in sites)).measured
 
 
 # --- facts and heads ----------------------------------------------------------------------------

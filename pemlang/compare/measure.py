@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from pemlang.diagnostics import placed
-from pemlang.formats.adapter import method_title
+from pemlang.formats.adapter import kinds_text
 from pemlang.graph.node import AdapterNode, Graph
 from pemlang.kernels import lowrank
 from pemlang.kernels.lowrank import LowRank, Matrix
@@ -38,14 +38,14 @@ class MeasuredAdapter:
     node: AdapterNode
 
     @property
-    def method(self) -> str:
-        """Its kinds, as AdapterType.method has them."""
-        return self.node.type.method
+    def kinds(self) -> tuple[str, ...]:
+        """The names of the parametrisations of its sites."""
+        return self.node.type.kinds
 
     @property
     def title(self) -> str:
         """Its kinds, as a reader calls them."""
-        return method_title(self.method)
+        return kinds_text(self.kinds)
 
     @property
     def shapes(self) -> Shapes:
@@ -100,7 +100,7 @@ class Measurements:
 
     def add(self, adapter: MeasuredAdapter, site: str, part: SitePart | None) -> None:
         """Measure an adapter at one of its sites; None is zero."""
-        if not adapter.node.type.record(site).ranked:
+        if not adapter.node.type.record(site).factored:
             self.norms[adapter][site] = 0.0 if part is None else part.norm()
             return
         factors = None if part is None else part.low_rank
@@ -152,10 +152,10 @@ def measured(graph: Graph, adapters: Sequence[MeasuredAdapter], tick: Tick) -> M
 
 
 def _groups(adapters: Sequence[MeasuredAdapter]) -> list[list[MeasuredAdapter]]:
-    groups: dict[tuple[str, Shapes], list[MeasuredAdapter]] = {}
+    groups: dict[tuple[tuple[str, ...], Shapes], list[MeasuredAdapter]] = {}
     for adapter in adapters:
         if adapter.role == "input":
-            groups.setdefault((adapter.method, adapter.shapes), []).append(adapter)
+            groups.setdefault((adapter.kinds, adapter.shapes), []).append(adapter)
     return [group[:MOST_ALIKE] for group in groups.values() if len(group) > 1]
 
 

@@ -74,12 +74,12 @@ def compare_recipes(
         names: what they are called.
         notes: what to tell beside it.
     """
-    before, after = _View(old), _View(new)
+    before, after = _SideView(old), _SideView(new)
     changes = tuple(_change(before, after, *outputs) for outputs in _matched(before, after))
     return RecipeComparison(*names, changes, tuple(_assertions(before, after)), tuple(notes))
 
 
-class _View:
+class _SideView:
     """What there is to say of one side."""
 
     def __init__(self, checked: Checked | None) -> None:
@@ -108,7 +108,7 @@ class _View:
         return output.label if alone and output.label.isidentifier() else output.path
 
 
-def _assertions(before: _View, after: _View) -> list[str]:
+def _assertions(before: _SideView, after: _SideView) -> list[str]:
     was, now = before.assertions(), after.assertions()
     gone = [text for key, text in was.items() if key not in now]
     come = [text for key, text in now.items() if key not in was]
@@ -117,14 +117,14 @@ def _assertions(before: _View, after: _View) -> list[str]:
     return phrases + [f"~ {text}, of other content" for text in come if text in gone]
 
 
-_MATCHED_ON: tuple[Callable[[_View, Output], object], ...] = (
+_MATCHED_ON: tuple[Callable[[_SideView, Output], object], ...] = (
     lambda view, output: output.path,
     lambda view, output: view.hash(output),
     lambda view, output: output.label,
 )
 
 
-def _matched(before: _View, after: _View) -> list[tuple[Output | None, Output | None]]:
+def _matched(before: _SideView, after: _SideView) -> list[tuple[Output | None, Output | None]]:
     """Outputs of the two sides that are one: those saved to one path; then, of the rest, those of
     one meaning, and those of one name."""
     left = list(before.outputs)
@@ -143,7 +143,9 @@ def _matched(before: _View, after: _View) -> list[tuple[Output | None, Output | 
     return matched + [(output, None) for output in left]
 
 
-def _change(before: _View, after: _View, old: Output | None, new: Output | None) -> OutputChange:
+def _change(
+    before: _SideView, after: _SideView, old: Output | None, new: Output | None
+) -> OutputChange:
     some = new or old
     assert some is not None
     name = (after if new else before).name(some)
@@ -186,7 +188,7 @@ def _types(old: Node, new: Node) -> list[str]:
     phrases = []
     if before.kinds != after.kinds:
         phrases.append(f"{kinds_text(before.kinds)} → {kinds_text(after.kinds)}")
-    elif before.is_lora and (was := _rank(old)) != (now := _rank(new)):
+    elif before.factored and (was := _rank(old)) != (now := _rank(new)):
         phrases.append(f"{was} → {now.removeprefix('rank ')}")
     if before.base != after.base:
         phrases.append(f"base {visible(before.base)} → {visible(after.base)}")

@@ -7,13 +7,12 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 
 from pemlang.diagnostics import visible
-from pemlang.formats import Adapter, read_adapter
+from pemlang.formats import Adapter
 from pemlang.formats.identity import adapter_digest
 from pemlang.graph.node import Graph, leaf
-from pemlang.inputs.hub import SCHEME, read_hub_adapter
+from pemlang.inputs.resolver import read_whole
 from pemlang.ops.schedule import layer_of
 from pemlang.pipeline.reading import reading
 
@@ -50,7 +49,7 @@ def summarise(place: str) -> AdapterSummary:
     Raises:
         Fault: as read_adapter and read_hub_adapter; PEM0502 when a tensor holds NaN or infinity.
     """
-    adapter = opened(place)
+    adapter = read_whole(place)
     norms = _norms(adapter)
     groups: dict[tuple[str, str, str, str], list[str]] = {}
     for site, site_shape in adapter.layout.shapes.items():
@@ -77,13 +76,6 @@ def summarise(place: str) -> AdapterSummary:
         ("file", f"{adapter.weights.name}, content {adapter_digest(adapter)[:12]}"),
     ]
     return AdapterSummary(facts, rows, layers)
-
-
-def opened(place: str) -> Adapter:
-    """The adapter in a directory or on the hub; raises as read_adapter and read_hub_adapter."""
-    if place.startswith(SCHEME):
-        return read_hub_adapter(place, whole=True)
-    return read_adapter(Path(place))
 
 
 def pattern_of(site: str) -> str:

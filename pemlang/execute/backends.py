@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 import pemlang.execute
-from pemlang.execute.executor import ExecutionOptions, Executor
+
+if TYPE_CHECKING:
+    from pemlang.execute.executor import ExecutionOptions, Executor
 
 _HELPERS = (
     "backends", "elementwise", "executor", "kernel_files", "loop", "machine", "result", "site",

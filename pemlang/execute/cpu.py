@@ -30,6 +30,9 @@ from pemlang.tensorfiles.reader import TensorReader
 _KERNELS = 256
 """Kernels that a thread keeps ready."""
 
+_SMALL = 1 << 22
+"""Bytes at work at a site that is soon measured: threads would wait for each other's Python."""
+
 _COPY = 1 << 20
 """Bytes of a head that are copied at a time."""
 
@@ -74,6 +77,8 @@ class CpuExecutor:
         jobs = list(_jobs(plan, self.device, options))
         most = _affordable(plan, budget, options)
         threads = max(1, min(options.most_threads, len(jobs), most))
+        if not plan.outputs and all(bytes_at_work(call.program) <= _SMALL for call in plan.sites):
+            threads = 0
         for output, target in zip(plan.outputs, targets, strict=True):
             target.write(0, memoryview(output.header))
         crew = _Crew(jobs, lambda: _CpuWorker(plan, reader, targets, self.device, options))
@@ -146,7 +151,16 @@ class _Crew:
         self._told: SimpleQueue[bool] = SimpleQueue()  # whether a job is done, or a thread
 
     def work(self, threads: int, progress: Progress) -> list[JobSeen]:
-        """What the jobs saw, in their order, as far as they were done."""
+        """What the jobs saw, in their order, as far as they were done. With no threads this one
+        does them."""
+        if threads == 0:
+            self._run(self._queue(away=False))
+            progress(len(self._jobs), len(self._jobs))
+        else:
+            self._share(threads, progress)
+        return [seen for seen in self._results if seen is not None]
+
+    def _share(self, threads: int, progress: Progress) -> None:
         queues = [self._queue(away=False)] * threads
         queues += [self._queue(away=True)] * any(job.away for job in self._jobs)
         crew = [threading.Thread(target=self._run, args=(queue,), daemon=True) for queue in queues]
@@ -164,7 +178,6 @@ class _Crew:
             self._stop.set()
             for member in crew:
                 member.join()
-        return [seen for seen in self._results if seen is not None]
 
     def _queue(self, away: bool) -> Iterator[int]:
         return iter([index for index, job in enumerate(self._jobs) if job.away == away])

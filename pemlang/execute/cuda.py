@@ -112,7 +112,7 @@ def device_bytes(program: Program, chunk: int) -> int:
 
 def _width(program: Program) -> int:
     """Bytes that are read and written for each element."""
-    return sum(DTYPES[step.dtype].size for step in (*program.loads, *program.stores))
+    return sum(map(sum, program.widths))
 
 
 def _power(number: int) -> int:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from pemlang.execute.machine import algebra
 from pemlang.kernels.builder import Builder
 from pemlang.kernels.llvm import llvm_source
 from pemlang.kernels.llvm_text import WIDTH
@@ -19,7 +20,7 @@ from pemlang.kernels.passes import passes, statistics, steps_of
 from pemlang.kernels.program import Program
 from pemlang.kernels.steps.elements import Load, Reduce
 from pemlang.lazy import numpy as np
-from pemlang.tensorfiles.dtypes import DTYPES, Array, Bits, stored_dtype
+from pemlang.tensorfiles.dtypes import Array, Bits, stored_dtype
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -44,7 +45,7 @@ Read = Callable[[int, Bits], None]
 def block_of(program: Program, most: int = BLOCK) -> int:
     """Elements of a block of a program: a power of two, and at most `most`."""
     block = most
-    while block > _LEAST and block * sum(_widths(program)) > CACHED:
+    while block > _LEAST and block * sum(map(sum, program.widths)) > CACHED:
         block //= 2
     return block
 
@@ -55,14 +56,11 @@ def block_memory(programs: Iterable[Program], most: int = BLOCK) -> int:
 
 
 def _room(program: Program, block: int) -> int:
-    blocks = sum((block + WIDTH) * width + _ALIGNED for width in _widths(program))
+    blocks = sum(
+        (block + WIDTH) * width + _ALIGNED for widths in program.widths for width in widths
+    )
     # Exact numbers, and what a look at them takes.
     return blocks + min(block, LOOKED_AT) * 8 * (len(program.stores) + 4)
-
-
-def _widths(program: Program) -> list[int]:
-    """Bytes of an element of each input and output slot."""
-    return [DTYPES[step.dtype].size for step in (*program.loads, *program.stores)]
 
 
 class Arena:
@@ -237,7 +235,15 @@ def _compiled(program: Program, turn: int, exact: bool) -> Any:
     return _loops[key]
 
 
-def prepare() -> None:
+@cache
+def get_ready() -> None:
+    """Have another processor make LLVM ready, while this one reads the recipe and the headers."""
+    import numpy  # noqa: F401  # first: two threads that import at once wait for each other
+
+    threading.Thread(target=_prepare).start()
+
+
+def _prepare() -> None:
     """Make LLVM ready: the first loop of a process takes longer to make than those after it."""
     builder = Builder[int, int]()
     x, y = (builder.cast(builder.load(number, "BF16", ()), "F32") for number in range(2))
@@ -245,6 +251,7 @@ def prepare() -> None:
     [call] = builder.calls()
     _compiled(call.program, 0, False)
     rounded(np.zeros(1), "BF16")
+    algebra()
 
 
 @cache

@@ -12,6 +12,9 @@ from pemlang.execute.result import ExecutionResult, Target
 from pemlang.kernels.plan import Plan
 from pemlang.tensorfiles.reader import TensorReader
 
+TURN = 8
+"""Blocks that a thread takes at a time."""
+
 Progress = Callable[[int, int], None]
 """Told of the parts of the work that are done, and of all of them."""
 
@@ -34,7 +37,7 @@ class ExecutionOptions:
     threads: int | None = None
     memory: int | None = None
     block: int = BLOCK
-    turn: int = 8
+    turn: int = TURN
 
     @property
     def most_threads(self) -> int:

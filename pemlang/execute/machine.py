@@ -7,7 +7,12 @@ import ctypes
 import gc
 import os
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from threadpoolctl import ThreadpoolController
 
 _KEPT = 1 << 26
 _MMAP_THRESHOLD, _TRIM_THRESHOLD = -3, -1  # as malloc.h numbers them
@@ -32,13 +37,19 @@ def default_budget() -> int:
 def one_algebra_thread() -> Iterator[None]:
     """One thread in the linear algebra, inside a thread of ours: the same bytes whatever the
     machine."""
+    with algebra().limit(limits=1):
+        yield
+
+
+@cache
+def algebra() -> ThreadpoolController:
+    """The libraries that NumPy computes with; NumPy is loaded."""
     # What is not loaded yet cannot be held to one. All of numpy: a part of it would not wait for
     # another thread that is loading it.
     import numpy  # noqa: F401
-    from threadpoolctl import threadpool_limits
+    from threadpoolctl import ThreadpoolController
 
-    with threadpool_limits(1):
-        yield
+    return ThreadpoolController()
 
 
 def for_one_command() -> None:

@@ -48,7 +48,8 @@ class OutputFailed(Exception):
 
     Attributes:
         output: its number.
-        error: a Failure, or an OSError where it cannot be written.
+        error: a Failure; an OSError where it cannot be written; of a plan that cannot be made, a
+            Fault.
     """
 
     def __init__(self, output: int, error: Exception) -> None:

@@ -18,7 +18,7 @@ from pemlang.tensorfiles.reference import TensorRef
 
 
 @dataclass(frozen=True)
-class _Inputs:
+class _ReferencedInputs:
     """See step.SiteInputs."""
 
     references: Sequence[TensorRef]
@@ -38,7 +38,7 @@ def run_call(call: KernelCall[TensorRef, Hashable], reader: TensorReader) -> dic
     """
     program = call.program
     last = _last_uses(program)
-    slots = _Inputs(call.inputs, call.constants, reader)
+    slots = _ReferencedInputs(call.inputs, call.constants, reader)
     values: dict[int, Computed] = {}
     outputs: dict[int, Array] = {}
     for number, step in enumerate(program.steps):

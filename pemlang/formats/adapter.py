@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from pemlang.formats.record import Format
 
 STATISTICS = "statistics.safetensors"
-KINDS_OF_STATISTICS = ("gram", "fisher_A", "fisher_B", "fisher_l")
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,7 +114,9 @@ class Adapter:
         """The keys of its statistics of a site, in one order at every site."""
         if self.statistics is None:
             return []
-        keys = (f"{site}.{kind}" for kind in KINDS_OF_STATISTICS)
+        shape, rank = self.layout.shapes[site], self.layout.ranks.get(site, 0)
+        families = PARAMETRISATIONS[shape.kind].statistics(shape, rank).values()
+        keys = (f"{site}.{kind}" for family in families for kind in family)
         return [key for key in keys if key in self.statistics.entries]
 
     def statistic(self, key: str) -> TensorRef:

@@ -28,7 +28,7 @@ _KEY = re.compile(
     r"(?P<site>.+)\.(?:(?P<lora>lora_[AB])\.weight|(?P<embedding>lora_embedding_[AB])"
     r"|(?P<gain>ia3_l)|(?P<magnitude>lora_magnitude_vector.*)|(?P<bias>lora_[AB]\.bias))"
 )
-# Pieces of keys that belong to features config.UNSUPPORTED names.
+# Pieces of keys that belong to features peft_config.UNSUPPORTED names.
 _FOREIGN = ("lora_", "ia3_", "token_adapter", "trainable_tokens", "kasa_", "vera_")
 
 
@@ -39,6 +39,7 @@ class Peft(Format):
     name = "peft"
     weights = WEIGHTS
     texts = (CONFIG,)
+    pickled = PICKLED
     library = "peft"
     told_of = frozenset(
         "peft_type base_model_name_or_path r lora_alpha rank_pattern alpha_pattern use_rslora "
@@ -80,6 +81,10 @@ class Peft(Format):
         statistics = read_header(beside) if is_file(beside) else None
         return assemble(place, weights, config, header, statistics)
 
+    def of_header(self, place: Path, header: Header) -> Adapter:
+        """See Format."""
+        return assemble(place, place / WEIGHTS, read_config(place), header)
+
     def files(self, adapter: Adapter) -> list[Path]:
         """See Format."""
         return [adapter.directory / CONFIG, adapter.weights]
@@ -103,8 +108,17 @@ class Peft(Format):
             statistics,
         )
 
-    def hold(self, shapes: Shapes) -> None:
-        """See Format; raises PEM0421."""
+    def hold(self, shapes: Shapes, whole_modules: Sequence[str]) -> None:
+        """See Format; raises PEM0346 and PEM0421."""
+        for head in whole_modules:
+            inside = [site for site in shapes if f".{head}." in f".{site}."]
+            if inside:
+                raise Fault(
+                    "PEM0346",
+                    f"{listed(inside)} would be changed, and {visible(head)} is saved whole "
+                    "(modules_to_save): PEFT does not adapt what it saves whole",
+                    'leave these modules out, as in x["*.q_proj", "*.v_proj"]',
+                )
         if shapes.kinds not in (("lora",), ("ia3",)):
             raise Fault(
                 "PEM0421",
@@ -142,7 +156,7 @@ def assemble(
     """Config and headers put together; raises as Peft.read."""
     try:
         layout = _layout(_ByIdentity(header.entries), config.kind, config.feedforward)
-        _all_targeted(layout, json.dumps([config.raw.get(f) for f in _TARGETING]))
+        _all_targeted(layout, json.dumps([config.raw.get(f) for f in _MODULE_FIELDS]))
         scales = _scales(layout, config.scaling)
     except Fault as fault:
         message = f"{visible(weights)}: {fault.message}"
@@ -310,7 +324,7 @@ def _gain_site(
     return SiteShape("ia3", "gain_in" if inputs else "gain_out", shape), 0
 
 
-_TARGETING = (
+_MODULE_FIELDS = (
     "target_modules", "exclude_modules", "modules_to_save", "layers_to_transform", "layers_pattern",
 )  # fmt: skip
 

@@ -16,10 +16,10 @@ from pemlang.formats.peft_patterns import look_up, module_of
 from pemlang.formats.record import AdapterSpec, OutputLayout, OutputTensor
 from pemlang.modules.sites import SiteShape
 
-Number = TypeVar("Number", int, float)
+AnyNumber = TypeVar("AnyNumber", int, float)
 
 # Fields of the inputs' configs that choose modules; kept when they choose the same ones.
-_TARGETING = ("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern")
+_KEPT_FIELDS = ("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern")
 
 
 def peft_layout(spec: AdapterSpec) -> OutputLayout:
@@ -100,7 +100,7 @@ def _targeting(adapters: Sequence[Adapter], sites: Sequence[str]) -> dict[str, o
     """The inputs' own target_modules when they say the same and every site is kept; else the
     full names of the sites."""
     specs = [
-        {field: _unordered(adapter.fields.get(field)) for field in _TARGETING}
+        {field: _unordered(adapter.fields.get(field)) for field in _KEPT_FIELDS}
         for adapter in adapters
     ]
     same = all(spec == specs[0] for spec in specs)
@@ -141,10 +141,10 @@ def _feedforward(
     return _names(inputs, "", outputs)
 
 
-def _by_module(values: Mapping[str, Number]) -> dict[str, Number]:
+def _by_module(values: Mapping[str, AnyNumber]) -> dict[str, AnyNumber]:
     """Ranks or scales by the name a config has for a site; raises PEM0421 where two sites of one
     name differ."""
-    by_module: dict[str, Number] = {}
+    by_module: dict[str, AnyNumber] = {}
     for site, value in values.items():
         name = module_of(site)
         if by_module.setdefault(name, value) != value:

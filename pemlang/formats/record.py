@@ -14,6 +14,7 @@ from typing import ClassVar
 from pemlang.diagnostics import Fault
 from pemlang.formats.adapter import Adapter
 from pemlang.modules import PARAMETRISATIONS, Shapes
+from pemlang.tensorfiles.safetensors import Header
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,6 +101,7 @@ class Format(ABC):
         name: what recipes and locks call it.
         weights: the file of an output's tensors.
         texts: the other files of an output.
+        pickled: what an input may hold instead of `weights`: a file of torch's; else empty.
         library: the package that loads it, as the hub knows it.
         told_of: the fields of an adapter that what else is known of it says too.
     """
@@ -107,6 +109,7 @@ class Format(ABC):
     name: ClassVar[str]
     weights: ClassVar[str]
     texts: ClassVar[tuple[str, ...]]
+    pickled: ClassVar[str] = ""
     library: ClassVar[str] = ""
     told_of: ClassVar[frozenset[str]] = frozenset()
 
@@ -117,6 +120,10 @@ class Format(ABC):
     @abstractmethod
     def read(self, place: Path) -> Adapter:
         """The adapter at a place, from its headers; raises Fault with everything wrong with it."""
+
+    @abstractmethod
+    def of_header(self, place: Path, header: Header) -> Adapter:
+        """As `read`, where the file of tensors is elsewhere, and this is its header."""
 
     @abstractmethod
     def files(self, adapter: Adapter) -> list[Path]:
@@ -140,8 +147,8 @@ class Format(ABC):
             Fault: as read.
         """
 
-    def hold(self, shapes: Shapes) -> None:
-        """Raise Fault for sites that its files cannot hold."""
+    def hold(self, shapes: Shapes, whole_modules: Sequence[str]) -> None:
+        """Raise Fault for sites that its files cannot hold, beside modules saved whole."""
         return
 
     @abstractmethod
@@ -174,10 +181,15 @@ def register(record: Format) -> Format:
     return record
 
 
+def default_format() -> Format:
+    """The format that an output has where nothing says which."""
+    return next(iter(FORMATS.values()))
+
+
 def read_adapter(place: Path) -> Adapter:
     """The adapter at a place, in whichever format it is; raises Fault as Format.read.
 
-    What is of no format is read as the first one, which says what it lacks; notes say what was
+    What is of no format is read as the default one, which says what it lacks; notes say what was
     seen of the others.
     """
     seen = []
@@ -186,15 +198,14 @@ def read_adapter(place: Path) -> Adapter:
         if detection.fits:
             return record.read(place)
         seen.append(f"as {record.name}: {detection.saw}")
-    first, *_ = FORMATS.values()
     try:
-        return first.read(place)
+        return default_format().read(place)
     except Fault as fault:
         raise Fault(fault.code, fault.message, fault.help, (*fault.notes, *seen[1:])) from None
 
 
 def output_format(inputs: Sequence[Adapter]) -> Format:
-    """The format of an output: that of its inputs where they share one, else the first."""
+    """The format of an output: that of its inputs where they share one."""
     records = {adapter.format.name: adapter.format for adapter in inputs}
     [*shared] = records.values()
-    return shared[0] if len(shared) == 1 else next(iter(FORMATS.values()))
+    return shared[0] if len(shared) == 1 else default_format()

@@ -8,6 +8,7 @@ from typing import Any
 
 from pemlang.diagnostics import Fault, visible
 from pemlang.modules import Shapes, SiteShape
+from pemlang.modules.dense import DENSE
 from pemlang.tensorfiles.disk import is_dir, is_file
 from pemlang.tensorfiles.safetensors import read_header
 
@@ -36,7 +37,7 @@ def read_model(directory: Path) -> Shapes:
     sites: dict[str, SiteShape] = {}
     for file in files:
         for name, entry in read_header(file).entries.items():
-            sites[name] = SiteShape("dense", "dense", entry.shape)
+            sites[name] = SiteShape(DENSE.name, "dense", entry.shape)
     return Shapes(sites)
 
 

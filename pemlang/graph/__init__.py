@@ -6,11 +6,9 @@ from pemlang.lazy import door
 
 __getattr__ = door(
     __name__,
-    node="Graph Leaf Node AdapterNode NumberNode ModelNode",
-    types="AdapterType ModelType NumberType",
+    node="Graph Leaf Node AdapterNode",
+    types="AdapterType",
     normal="Mix Sum",
     coef="at",
-    numbers="MAX_BITS Polynomial Reciprocal exact",
-    formula="Formula",
-    difference="Difference",
+    numbers="MAX_BITS Polynomial exact",
 )

@@ -73,7 +73,7 @@ def _setting(value: Setting) -> str:
 Weight = TypeVar("Weight", Coef, Pair)
 
 
-class _Terms(ABC, Generic[Weight]):
+class _WeightedTerms(ABC, Generic[Weight]):
     """The terms of two combinations of adapters."""
 
     def __init__(self, old: Formula, new: Formula) -> None:
@@ -138,7 +138,7 @@ class _Terms(ABC, Generic[Weight]):
         return [f"{name} at {len(now)} other sites"]
 
 
-class _SumTerms(_Terms[Coef]):
+class _SumTerms(_WeightedTerms[Coef]):
     """Of sums, `0.5·x`."""
 
     def text(self, write: Formula, weight: Coef) -> str:
@@ -155,7 +155,7 @@ class _SumTerms(_Terms[Coef]):
         return weight
 
 
-class _MixTerms(_Terms[Pair]):
+class _MixTerms(_WeightedTerms[Pair]):
     """Of ⊕, `0.5⊗x` and `0.5⊗⊖x`."""
 
     def text(self, write: Formula, weight: Pair) -> str:

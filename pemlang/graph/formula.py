@@ -15,7 +15,7 @@ from pemlang.graph.normal import Pair, own_sites
 from pemlang.graph.numbers import shown
 from pemlang.graph.types import AdapterType, ModelType
 
-Name = Callable[[Node], str]
+NodeName = Callable[[Node], str]
 """What a reader calls a leaf."""
 
 Setting = Num | int | str | None
@@ -32,7 +32,7 @@ class Formula:
         name: what a leaf is called.
     """
 
-    def __init__(self, name: Name) -> None:
+    def __init__(self, name: NodeName) -> None:
         self._name = name
         self._written: dict[Node, str] = {}
 

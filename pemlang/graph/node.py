@@ -251,14 +251,14 @@ PerSite = tuple[tuple[str, Num], ...]
 Coef = Num | PerSite
 """A coefficient of a normal form: one number, or a number for each site."""
 
-Kind = TypeVar("Kind", bound=Node)
+NodeKind = TypeVar("NodeKind", bound=Node)
 
 _PLAIN = (str, int, float, type(None))  # nearly all parts: not to be asked whether they are nodes
 
 
 def told(value: Part | tuple[object, ...]) -> object:
-    """What a node, a number or a coefficient is made of, as JSON: the same for equal ones, in
-    whichever graph."""
+    """A node, a number or a coefficient as JSON, to take digests of: equal for equal ones, whatever
+    graph they are in."""
     if isinstance(value, _PLAIN):
         return value
     if isinstance(value, Fraction):
@@ -276,6 +276,17 @@ def _nodes_in(value: Part) -> Iterator[Node]:
             yield from _nodes_in(item)
     elif not isinstance(value, _PLAIN) and isinstance(value, Node):
         yield value
+
+
+def combined_leaves(root: Node) -> list[Leaf]:
+    """The leaves whose parameters a value combines, in canonical order; not those that only lend
+    it a measured number."""
+    seen, pending = {root}, [root]
+    while pending:
+        new = set(pending.pop().args) - seen
+        seen |= new
+        pending += new
+    return _by_key(node for node in seen if isinstance(node, Leaf))
 
 
 class Graph:
@@ -307,7 +318,7 @@ class Graph:
         for source in node.sources:
             self._nx.add_edge(source, node)
 
-    def add(self, node: Kind) -> Kind:
+    def add(self, node: NodeKind) -> NodeKind:
         """The node that is there already of its key, or itself; raises PEM0332."""
         if node.depth > MAX_DEPTH:
             raise Fault(
@@ -347,12 +358,7 @@ class Graph:
     def parts(self, root: Node) -> list[Leaf]:
         """The leaves whose parameters a value combines, in canonical order; not those that only
         lend it a measured number."""
-        seen, pending = {root}, [root]
-        while pending:
-            new = set(pending.pop().args) - seen
-            seen |= new
-            pending += new
-        return _by_key(node for node in seen if isinstance(node, Leaf))
+        return combined_leaves(root)
 
     def all_leaves(self) -> list[Leaf]:
         """Every adapter of the graph, in canonical order."""

@@ -31,7 +31,7 @@ ARITHMETIC: dict[str, Callable[[Fraction, Fraction], Fraction]] = {
 }
 
 Monomial = frozenset[tuple[NumberNode, int]]
-Terms = dict[Monomial, Fraction]
+MonomialSum = dict[Monomial, Fraction]
 
 _ONE: Monomial = frozenset()
 
@@ -165,7 +165,7 @@ def combine(graph: Graph, symbol: str, left: Num, right: Num) -> Num:
     return _number(graph, _product(*terms) if symbol == "*" else _sum(symbol, *terms))
 
 
-def _polynomial(number: Num) -> Terms:
+def _polynomial(number: Num) -> MonomialSum:
     if isinstance(number, Fraction):
         return {_ONE: number}
     if isinstance(number, Polynomial):
@@ -173,15 +173,15 @@ def _polynomial(number: Num) -> Terms:
     return {frozenset({(number, 1)}): Fraction(1)}
 
 
-def _sum(symbol: str, left: Terms, right: Terms) -> Terms:
+def _sum(symbol: str, left: MonomialSum, right: MonomialSum) -> MonomialSum:
     total = dict(left)
     for monomial, number in right.items():
         total[monomial] = exact(symbol, total.get(monomial, Fraction(0)), number)
     return total
 
 
-def _product(left: Terms, right: Terms) -> Terms:
-    total: Terms = {}
+def _product(left: MonomialSum, right: MonomialSum) -> MonomialSum:
+    total: MonomialSum = {}
     _bound(len(left) * len(right) <= MAX_TERMS**2)
     for monomial_left, c in left.items():
         for monomial_right, d in right.items():
@@ -204,7 +204,7 @@ def _bound(holds: bool) -> None:
         )
 
 
-def _number(graph: Graph, polynomial: Terms) -> Num:
+def _number(graph: Graph, polynomial: MonomialSum) -> Num:
     """The one number or node that a polynomial is. Laws: 0·x = 0, 1·x = x, x + 0 = x."""
     kept = {monomial: number for monomial, number in polynomial.items() if number != 0}
     _bound(len(kept) <= MAX_TERMS)

@@ -11,7 +11,7 @@ from fractions import Fraction
 from typing import cast
 
 from pemlang.formats.adapter import Adapter
-from pemlang.graph.node import AdapterNode, Coef, Graph, Kind, Leaf, Node, Num
+from pemlang.graph.node import AdapterNode, Coef, Graph, Leaf, Node, NodeKind, Num
 
 
 class Rebuilding:
@@ -27,11 +27,11 @@ class Rebuilding:
         self.leaves = leaves
         self._made: dict[Node, Node] = {}
 
-    def node(self, node: Kind) -> Kind:
+    def node(self, node: NodeKind) -> NodeKind:
         """A node over the other leaves. It may be of another kind: 1·x is x."""
         if node not in self._made:
             self._made[node] = node.rebuilt(self)
-        return cast("Kind", self._made[node])
+        return cast("NodeKind", self._made[node])
 
     def adapter(self, node: AdapterNode) -> AdapterNode:
         """An adapter over the other leaves."""

@@ -46,9 +46,9 @@ class AdapterType:
         return any(PARAMETRISATIONS[kind].ranked for kind in self.kinds)
 
     @property
-    def is_lora(self) -> bool:
-        """Whether it is low-rank at every site."""
-        return self.kinds == ("lora",)
+    def factored(self) -> bool:
+        """Whether it is s·B·A at every site."""
+        return bool(self.kinds) and all(PARAMETRISATIONS[kind].factored for kind in self.kinds)
 
     def record(self, site: str) -> Parametrisation:
         """The parametrisation of a site."""

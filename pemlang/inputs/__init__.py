@@ -6,5 +6,5 @@ from pemlang.lazy import door
 
 __getattr__ = door(
     __name__,
-    lock="MAX_BYTES",
+    lock="MAX_BYTES write_lock",
 )

@@ -1,6 +1,6 @@
 """Adapters on the Hugging Face hub, `hf://org/name@revision`, through huggingface_hub's cache.
 
-A check fetches the config and the header of the tensors only, when the adapter is not cached.
+A check fetches what describes an adapter and the header of its tensors only, when it is not cached.
 """
 
 from __future__ import annotations
@@ -15,9 +15,7 @@ from typing import Any
 
 from pemlang.diagnostics import Fault, visible
 from pemlang.formats.adapter import Adapter
-from pemlang.formats.peft import PEFT, assemble
-from pemlang.formats.peft_config import read_config
-from pemlang.formats.peft_names import CONFIG, PICKLED, WEIGHTS
+from pemlang.formats.record import FORMATS, Format
 from pemlang.tensorfiles.safetensors import Header, TensorEntry
 
 SCHEME = "hf://"
@@ -51,7 +49,7 @@ def read_hub_adapter(text: str, whole: bool) -> Adapter:
 
     Args:
         text: `hf://org/name@revision`.
-        whole: fetch the tensors too, for a build; else the config and the header are enough.
+        whole: fetch the tensors too, for a build; else the header is enough.
 
     Raises:
         Fault: PEM0440 not a reference, PEM0441 not found, refused or out of reach,
@@ -60,32 +58,48 @@ def read_hub_adapter(text: str, whole: bool) -> Adapter:
     reference = parse_reference(text)
     hub = _library()
     with _telling(text):
-        directory = _config(hub, reference)
-        # A branch may move between two requests: the rest comes from the commit of the config.
+        record, directory = _described(hub, reference)
+        # A branch may move between two requests: the rest comes from the commit of the first.
         commit = directory.name
-        if (directory / WEIGHTS).exists():
-            return PEFT.read(directory)
+        if (directory / record.weights).exists():
+            return record.read(directory)
+        pickled = record.pickled
         try:
             if not whole:
-                return _from_header(hub, reference, directory, commit)
-            hub.hf_hub_download(reference.repo, WEIGHTS, revision=commit)
+                header = _header(hub, reference.repo, record.weights, commit)
+                return record.of_header(directory, header)
+            hub.hf_hub_download(reference.repo, record.weights, revision=commit)
         except hub.errors.EntryNotFoundError:
-            hub.hf_hub_download(reference.repo, PICKLED, revision=commit)
+            if not pickled:
+                raise
+            hub.hf_hub_download(reference.repo, pickled, revision=commit)
         except (Fault, hub.errors.HfHubHTTPError):
             raise
         except Exception:  # no answer: a pickle in the cache will do
-            if not (directory / PICKLED).exists():
+            if not pickled or not (directory / pickled).exists():
                 raise
-        return PEFT.read(directory)
+        return record.read(directory)
 
 
-def _config(hub: Any, reference: HubReference) -> Path:
-    """The snapshot in the cache that holds the config, fetched if need be.
+def _described(hub: Any, reference: HubReference) -> tuple[Format, Path]:
+    """The first format whose description the repository has, and the snapshot in the cache that
+    holds it."""
+    missing = []
+    for record in FORMATS.values():
+        try:
+            return record, _snapshot(hub, reference, record.described_in)
+        except hub.errors.EntryNotFoundError as error:
+            missing.append(error)
+    raise missing[0]
+
+
+def _snapshot(hub: Any, reference: HubReference, name: str) -> Path:
+    """The snapshot in the cache that holds a file, fetched if need be.
 
     The library tries a hub that does not answer for most of a minute: ask once before, and go by
     the cache when there is no answer.
     """
-    ask = {"repo_id": reference.repo, "filename": CONFIG, "revision": reference.revision}
+    ask = {"repo_id": reference.repo, "filename": name, "revision": reference.revision}
     cached = hub.try_to_load_from_cache(**ask)
     if not (isinstance(cached, str) and _COMMIT.fullmatch(reference.revision or "")):
         try:
@@ -99,14 +113,14 @@ def _config(hub: Any, reference: HubReference) -> Path:
     return Path(cached).parent
 
 
-def _from_header(hub: Any, reference: HubReference, directory: Path, commit: str) -> Adapter:
-    """The adapter from its config and the header of its tensors, fetched without them."""
-    header = hub.HfApi().parse_safetensors_file_metadata(reference.repo, WEIGHTS, revision=commit)
+def _header(hub: Any, repo: str, name: str, commit: str) -> Header:
+    """The header of a file of tensors, fetched without them."""
+    header = hub.HfApi().parse_safetensors_file_metadata(repo, name, revision=commit)
     entries = {
         name: TensorEntry(info.dtype, tuple(info.shape), *info.data_offsets)
         for name, info in header.tensors.items()
     }
-    return assemble(directory, directory / WEIGHTS, read_config(directory), Header(entries, 0))
+    return Header(entries, 0)
 
 
 def _library() -> Any:

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from pemlang.diagnostics import Fault, visible
-from pemlang.formats import FORMATS, PEFT
 from pemlang.formats.adapter import STATISTICS
 from pemlang.formats.identity import content_digest
+from pemlang.formats.record import FORMATS, default_format
 from pemlang.inputs.identities import seen_from
 from pemlang.tensorfiles.disk import is_file, open_plain, replace_file
 from pemlang.tensorfiles.jsons import parse_json
@@ -50,7 +50,7 @@ class Locked:
     revision: str | None = None
     same: str | None = None
     sha256: Mapping[str, str] = field(default_factory=dict)
-    format: str = PEFT.name
+    format: str = field(default_factory=lambda: default_format().name)
 
     @property
     def weights(self) -> str:
@@ -107,7 +107,7 @@ class Lock:
         """The file: stable to the byte, a line for each fact."""
         adapters: dict[str, dict[str, object]] = {}
         for source, locked in sorted(self.adapters.items()):
-            other = None if locked.format == PEFT.name else locked.format
+            other = None if locked.format == default_format().name else locked.format
             also = {"revision": locked.revision, "same": locked.same, "format": other}
             adapters[source] = {key: value for key, value in also.items() if value is not None}
             adapters[source] |= {"files": dict(locked.files), "sha256": dict(locked.sha256)}
@@ -175,9 +175,8 @@ def parse_lock(data: bytes, path: Path) -> Lock:
 def _locked(path: Path, source: str, entry: Any) -> Locked:
     entry = entry if isinstance(entry, dict) else {}
     files, pointers = entry.get("files"), entry.get("sha256", {})
-    revision, same, format_ = (
-        entry.get(key, usual) for key, usual in (("revision", ""), ("same", ""), ("format", "peft"))
-    )
+    revision, same = entry.get("revision", ""), entry.get("same", "")
+    format_ = entry.get("format", default_format().name)
     if (
         not isinstance(files, dict)
         or not 0 < len(files) <= MAX_FILES

@@ -23,8 +23,8 @@ from pemlang.version import __version__
 
 
 class LockResolver(Resolver):
-    """Adapters as the lock has them. No file of theirs need be there; one that is, or a Git LFS
-    pointer in its place, is held to the lock: PEM0803."""
+    """Adapters as the lock has them, whether their files are there or not. A file that is there,
+    or a Git LFS pointer to it, has to be the one that was locked: PEM0803."""
 
     def __init__(self, lock: Lock) -> None:
         self._lock = lock

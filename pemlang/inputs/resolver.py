@@ -90,6 +90,15 @@ class DiskResolver(Resolver):
         return adapter_digest(adapter)
 
 
+def read_whole(place: str) -> Adapter:
+    """The adapter in a directory or on the hub; raises as read_adapter and read_hub_adapter."""
+    return (
+        read_hub_adapter(place, whole=True)
+        if place.startswith(SCHEME)
+        else read_adapter(Path(place))
+    )
+
+
 def _on_the_hub(path: str) -> str:
     return f'give the directory that PEFT\'s save_pretrained wrote; on the hub: "{SCHEME}{path}"'
 

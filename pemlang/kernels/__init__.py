@@ -1,4 +1,4 @@
-"""The arithmetic itself, on NumPy arrays."""
+"""Programs and their steps, the numerics they use, and the plan as plain data."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ __getattr__ = door(
     program="Program",
     step="Step",
     **{
-        "steps.elements": "Abs Add Div Equal Less Load Mul Sign Sub",
+        "steps.elements": "Abs Add Div Equal Less Mul Sign Sub",
         "steps.merges": "MergeTensors",
     },
     interpret="meaning",
-    plan="FusedLoop HeadCopy NumberSink OutputFile Plan TensorPlace TensorSink",
+    plan="NumberSink OutputFile Plan TensorPlace TensorSink",
     rounding="WORTH_SAYING ResultNotFinite Seen look",
-    lowrank="MAX_CONDITION LowRank difference inner norm overlap singular_values triangle truncate",
+    lowrank="MAX_CONDITION LowRank inner norm overlap singular_values triangle truncate",
     fields="drawn kth_largest products_field",
     sketch="TOLERANCE truncated_svd",
     methods="Combination Elementwise Factorised MergeKernel MergeSettings",

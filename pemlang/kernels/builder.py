@@ -34,8 +34,8 @@ from pemlang.kernels.steps.measures import Measure, Operand
 from pemlang.kernels.steps.merges import MergeRequest, MergeTensors
 from pemlang.kernels.steps.results import ReportStep, Store
 
-Input = TypeVar("Input", bound=Hashable)
-Output = TypeVar("Output", bound=Hashable)
+InputKey = TypeVar("InputKey", bound=Hashable)
+OutputKey = TypeVar("OutputKey", bound=Hashable)
 In_co = TypeVar("In_co", bound=Hashable, covariant=True)
 Out_co = TypeVar("Out_co", bound=Hashable, covariant=True)
 
@@ -69,15 +69,15 @@ class KernelCall(Generic[In_co, Out_co]):
     shape: Shape
 
 
-class Builder(Generic[Input, Output]):
+class Builder(Generic[InputKey, OutputKey]):
     """Makes the program of one site. Equal steps are one step."""
 
     def __init__(self) -> None:
         self._steps: list[Step] = []
         self._values: dict[Step, Value] = {}
-        self._inputs: dict[Input, int] = {}
+        self._inputs: dict[InputKey, int] = {}
         self._constants: dict[float, int] = {}
-        self._outputs: list[Output] = []
+        self._outputs: list[OutputKey] = []
 
     def add(self, step: Step) -> Value:
         """The value of a step: of the one that is there already, or of a new one."""
@@ -92,7 +92,7 @@ class Builder(Generic[Input, Output]):
 
     # --- elements ---------------------------------------------------------------------------
 
-    def load(self, source: Input, dtype: str, shape: Shape) -> Value:
+    def load(self, source: InputKey, dtype: str, shape: Shape) -> Value:
         """A tensor as it is stored."""
         slot = self._inputs.setdefault(source, len(self._inputs))
         return self.add(Load((), dtype, shape, slot))
@@ -245,22 +245,22 @@ class Builder(Generic[Input, Output]):
 
     # --- results ----------------------------------------------------------------------------
 
-    def store(self, x: Value, sink: Output, dtype: str, around: float = 0.0) -> None:
+    def store(self, x: Value, sink: OutputKey, dtype: str, around: float = 0.0) -> None:
         """Round around + x to a dtype, once, and write it."""
         slot = self.constant(around) if around else None
         self._end(Store((x.step,), dtype, x.shape, len(self._outputs), x.dtype, slot), sink)
 
-    def report(self, x: Value, sink: Output) -> None:
+    def report(self, x: Value, sink: OutputKey) -> None:
         """Hand a value to whoever asked."""
         self._end(ReportStep((x.step,), x.dtype, x.shape, len(self._outputs), x.dtype), sink)
 
-    def _end(self, step: Step, sink: Output) -> None:
+    def _end(self, step: Step, sink: OutputKey) -> None:
         self._outputs.append(sink)
         self._steps.append(step)
 
     # --- parts ------------------------------------------------------------------------------
 
-    def calls(self, shapes: bool = False) -> list[KernelCall[Input, Output]]:
+    def calls(self, shapes: bool = False) -> list[KernelCall[InputKey, OutputKey]]:
         """The program cut into parts that share no input and no step.
 
         Args:
@@ -302,7 +302,7 @@ class Builder(Generic[Input, Output]):
     def _elementwise(self, needed: Iterable[int]) -> bool:
         return all(self._steps[i].elementwise for i in needed)
 
-    def _call(self, kept: list[int], shapes: bool) -> KernelCall[Input, Output]:
+    def _call(self, kept: list[int], shapes: bool) -> KernelCall[InputKey, OutputKey]:
         """A part with its slots numbered in the order it uses them."""
         shapeless = not shapes and self._elementwise(kept)
         steps = tuple(self._steps[i] for i in kept)

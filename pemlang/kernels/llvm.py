@@ -99,6 +99,12 @@ class LlvmLoop(LlvmText):
         """A constant, rounded to a precision, as a vector."""
         return self._number("%c", slot, dtype)
 
+    def narrowed(self, value: str, work: str, dtype: str) -> str:
+        """Numbers of a work dtype as the bits of a file's, rounded once."""
+        if dtype in REAL:
+            return self.cast(value, work, dtype)
+        return self.written_narrow(value, work, dtype)
+
     # --- before the loop ----------------------------------------------------------------------
 
     def _array(self, pointers: str, slot: int) -> str:
@@ -184,7 +190,8 @@ class LlvmLoop(LlvmText):
             if isinstance(step, Store):
                 wanted[step.output] = (args[0], step.exact_dtype)
                 if not self._exact:
-                    self._store(step, args[0])
+                    type_, size = stored_type(step.dtype), DTYPES[step.dtype].size
+                    self._put(step.output, type_, size, step.llvm(self, args))
             elif step.ends_scan:
                 dtype = self._steps[step.args[0]].dtype
                 wanted[self._statistics.index(number)] = (args[0], dtype)
@@ -232,17 +239,6 @@ class LlvmLoop(LlvmText):
         return value
 
     # --- results ------------------------------------------------------------------------------
-
-    def _store(self, step: Store, value: str) -> None:
-        """Round once, and write."""
-        work = step.exact_dtype
-        if step.around is not None:
-            value = self.binary("fadd", work, value, self.constant(step.around, work))
-        if step.dtype in REAL:
-            value = self.cast(value, work, step.dtype)
-        else:
-            value = self.written_narrow(value, work, step.dtype)
-        self._put(step.output, stored_type(step.dtype), DTYPES[step.dtype].size, value)
 
     def _put(self, slot: int, type_: str, align: int, value: str) -> None:
         at = self.at(self._array("%out", slot), type_, "%i")

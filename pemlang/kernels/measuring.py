@@ -6,6 +6,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from pemlang.kernels.lowrank import singular_values
+from pemlang.lazy import numpy as np
+
 if TYPE_CHECKING:
     from pemlang.kernels.site import SitePart
     from pemlang.kernels.step import Dense
@@ -36,3 +39,16 @@ class SiteMeasure(ABC):
 
     def __str__(self) -> str:
         return type(self).__name__.lower()
+
+
+class SingularValues(SiteMeasure):
+    """All singular values of a LoRA, falling."""
+
+    def numbers(self, parts: Sequence[SitePart | None]) -> tuple[float, ...]:
+        [part] = parts
+        factors = None if part is None else part.low_rank
+        return () if factors is None else tuple(singular_values(factors).tolist())
+
+    def meaning(self, deltas: Sequence[Dense | None]) -> tuple[float, ...]:
+        [x] = deltas
+        return () if x is None else tuple(np.linalg.svd(x, compute_uv=False).tolist())

@@ -13,7 +13,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar
 
 from pemlang.kernels import sketch
 from pemlang.kernels.fields import TILE, Field, drawn, matrices_field, products_field
@@ -73,9 +73,12 @@ class MergeKernel(ABC):
 
     Attributes:
         reference: the same, written apart from it on dense float64 tensors.
+        wide: whether it computes in float64 whatever the inputs are.
     """
 
     reference: Reference
+
+    wide: ClassVar[bool] = True
 
     @abstractmethod
     def of_factors(self, parts: Sequence[LowRank], s: MergeSettings) -> Merged:
@@ -133,6 +136,8 @@ class Elementwise(MergeKernel):
     look: Look
     at: At
     draws: bool = False
+
+    wide = False
 
     def of_tensors(self, xs: Sequence[Array], s: MergeSettings) -> Array:
         """See MergeKernel."""

@@ -4,7 +4,6 @@ another, and a last one that writes."""
 from __future__ import annotations
 
 from pemlang.kernels.program import Program
-from pemlang.kernels.steps.results import Store
 
 
 def passes(program: Program) -> int:
@@ -27,7 +26,7 @@ def steps_of(program: Program, turn: int) -> list[int]:
     steps = program.steps
     goals = statistics(program, turn)
     if turn == passes(program) - 1:
-        goals = [number for number, step in enumerate(steps) if isinstance(step, Store)]
+        goals = [number for number, step in enumerate(steps) if step.is_result]
     needed, pending = set(goals), list(goals)
     while pending:
         number = pending.pop()

@@ -34,6 +34,16 @@ class NumberSink:
     key: Hashable
 
 
+@dataclass(frozen=True, slots=True)
+class TruncationKey:
+    """What a truncation is known by: the key of its node, its site, and how far the rank came
+    down."""
+
+    node: str
+    site: str
+    by: int
+
+
 Sink: TypeAlias = TensorSink | NumberSink
 
 SiteCall: TypeAlias = KernelCall[TensorRef, Sink]

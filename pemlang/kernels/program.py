@@ -23,6 +23,7 @@ from functools import cached_property, lru_cache
 from pemlang.kernels.step import Shape, Step
 from pemlang.kernels.steps.elements import Load
 from pemlang.kernels.steps.results import Store
+from pemlang.tensorfiles.dtypes import DTYPES
 
 
 @dataclass(frozen=True)
@@ -66,6 +67,14 @@ class Program:
         """The steps that write to an output slot, by slot."""
         stores = [step for step in self.steps if isinstance(step, Store)]
         return tuple(sorted(stores, key=lambda store: store.output))
+
+    @cached_property
+    def widths(self) -> tuple[list[int], list[int]]:
+        """Bytes of an element, of each input slot and of each output slot."""
+        reads, writes = (
+            [DTYPES[step.dtype].size for step in steps] for steps in (self.loads, self.stores)
+        )
+        return reads, writes
 
     @cached_property
     def _hash(self) -> int:

@@ -123,11 +123,12 @@ class Step(ABC):
         """
 
     def llvm(self, loop: LlvmLoop, args: Sequence[str]) -> str:
-        """Write the instructions for a vector of elements; the name of its value."""
+        """Write the instructions for a vector of elements; the name of its value, which of a
+        result is what is written to its output, as the file stores it."""
         raise AssertionError(f"{self.name} does not treat every element alike")
 
     def triton(self, kernel: TritonKernel, args: Sequence[str]) -> str:
-        """Its value as an expression of a Triton kernel."""
+        """Its value as an expression of a Triton kernel; of a result what is written."""
         raise AssertionError(f"{self.name} does not treat every element alike")
 
     def flops(self, shapes: Sequence[Shape], elements: int) -> int:

@@ -18,7 +18,7 @@ from pemlang.kernels.steps.elements import Load
 from pemlang.kernels.steps.results import Store
 from pemlang.tensorfiles.dtypes import DTYPES, FLOATS
 
-VERSION = 2
+VERSION = 3
 """Of the text that a program gives; part of the name it is kept under."""
 
 MOST_TENSORS = 400
@@ -187,27 +187,22 @@ class TritonKernel:
         self._constants[name] = f"{name} = tl.load(c_{work} + {slot})"
         return name
 
+    def narrowed(self, value: str, work: str, dtype: str) -> str:
+        """A number of a work dtype as the bits of a file's, rounded once."""
+        layout = FLOATS[dtype]
+        if layout.bits >= 24:
+            return f"{value}.to(tl.float{dtype[1:]})"
+        narrow = f"to_odd({value})" if work == "F64" else value
+        if dtype == "BF16":
+            return f"to_bf16({narrow})"
+        if dtype == "F16":
+            return f"{narrow}.to(tl.float16)"
+        lost, least = 24 - layout.bits, 128 - layout.bias
+        return f"to_f8({narrow}, {lost}, {least}, {2.0 ** (least + lost - 127)}, {layout.last})"
+
     def _store(self, step: Store, value: str) -> Iterator[str]:
         """Write the exact numbers, and round them once."""
-        slot, work = step.output, step.exact_dtype
         exact = f'tl.where(finite, {value}, float("nan"))' if self._watched else value
-        yield f"tl.store(exact{slot} + at, {exact}, mask=here)"
-        whole = value
-        if step.around is not None:
-            whole = f"w{slot}"
-            yield f"{whole} = {value} + {self.constant(step.around, work)}"
-        yield f"tl.store(out{slot} + at, {_narrowed(whole, work, step.dtype)}, mask=here)"
-
-
-def _narrowed(value: str, work: str, dtype: str) -> str:
-    """A number of a work dtype as the bits of a file's, rounded once."""
-    layout = FLOATS[dtype]
-    if layout.bits >= 24:
-        return f"{value}.to(tl.float{dtype[1:]})"
-    narrow = f"to_odd({value})" if work == "F64" else value
-    if dtype == "BF16":
-        return f"to_bf16({narrow})"
-    if dtype == "F16":
-        return f"{narrow}.to(tl.float16)"
-    lost, least = 24 - layout.bits, 128 - layout.bias
-    return f"to_f8({narrow}, {lost}, {least}, {2.0 ** (least + lost - 127)}, {layout.last})"
+        yield f"tl.store(exact{step.output} + at, {exact}, mask=here)"
+        whole = step.triton(self, [value])
+        yield f"tl.store(out{step.output} + at, {whole}, mask=here)"

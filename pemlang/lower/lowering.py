@@ -146,8 +146,8 @@ def _statistic(builder: SiteBuilder, leaf: Leaf, key: str) -> Value:
 
 
 class Foreseen:
-    """Numbers of a build that reads no tensor: a number that is measured is some number, and a
-    rank that an energy decides is the most it can be."""
+    """What stands for measured numbers where no tensor is read, as in a forecast: any number for
+    a measure, and for a rank that an energy decides the largest it can be."""
 
     def measured(self, lowering: Lowering, node: Measured) -> Fraction:
         """See Numbers."""

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from fractions import Fraction
+from typing import NamedTuple
 
 from pemlang.diagnostics import Fault
 from pemlang.graph.node import AdapterNode
 from pemlang.kernels.builder import Builder, Value
-from pemlang.kernels.lowrank import rank_for_energy, singular_values
-from pemlang.kernels.measuring import SiteMeasure
+from pemlang.kernels.lowrank import rank_for_energy
+from pemlang.kernels.measuring import SingularValues, SiteMeasure
 from pemlang.kernels.plan import NumberSink, Plan, SiteCall
-from pemlang.kernels.site import SitePart
-from pemlang.kernels.step import Dense
 from pemlang.kernels.steps.measures import Operand
-from pemlang.lazy import numpy as np
 from pemlang.lower.lowering import Lowering
 from pemlang.modules import SiteValues
 from pemlang.modules.record import SiteBuilder
@@ -24,19 +23,6 @@ from pemlang.tensorfiles.dtypes import Array
 
 PlanRunner = Callable[[Plan], Mapping[NumberSink, Array]]
 """Runs a plan without outputs: what its programs tell. Raises Fault."""
-
-
-class SingularValues(SiteMeasure):
-    """All singular values of a LoRA, falling."""
-
-    def numbers(self, parts: Sequence[SitePart | None]) -> tuple[float, ...]:
-        [part] = parts
-        factors = None if part is None else part.low_rank
-        return () if factors is None else tuple(singular_values(factors).tolist())
-
-    def meaning(self, deltas: Sequence[Dense | None]) -> tuple[float, ...]:
-        [x] = deltas
-        return () if x is None else tuple(np.linalg.svd(x, compute_uv=False).tolist())
 
 
 class Measuring:
@@ -52,6 +38,7 @@ class Measuring:
         self._run = run
         self._values: dict[str, Fraction] = {}
         self._samples: dict[str, tuple[float, int, int]] = {}
+        self._ahead: dict[tuple[str, str], tuple[float, ...]] = {}
         self._ranks: dict[tuple[str, str, float], int] = {}
 
     def measured(self, lowering: Lowering, node: Measured) -> Fraction:
@@ -59,7 +46,7 @@ class Measuring:
         if node.key not in self._values:
             rows = self._rows(lowering, node, node.sites)
             try:
-                self._values[node.key] = Fraction(node.total(list(rows.values())))
+                self._values[node.key] = Fraction(node.total(rows))
             except (OverflowError, ValueError):  # infinite, or not a number
                 raise Fault(
                     "PEM0331", "a measure is too large for any float", "scale the adapter down"
@@ -72,10 +59,25 @@ class Measuring:
         key = (node.key, site, energy)
         if key not in self._ranks:
             sites = list(node.shapes)
-            spectra = self._told(lowering, SingularValues(), [node], sites)
-            for at, values in spectra.items():
+            spectra = self._told(
+                lowering, [SiteQuestion(SingularValues(), (node,), at) for at in sites]
+            )
+            for at, values in zip(sites, spectra, strict=True):
                 self._ranks[node.key, at, energy] = rank_for_energy(values, energy)
         return self._ranks[key]
+
+    def read_ahead(self, lowering: Lowering, nodes: Sequence[Measured], wanted: int) -> None:
+        """Read in one plan what `sampled` of each of some measures looks at first. Where anything
+        is wrong with it nothing is kept: `sampled` will tell."""
+        batches = [
+            (node, site) for node in nodes for site in _smallest_first(node, wanted)[:wanted]
+        ]
+        if not batches:
+            return
+        with suppress(Fault):
+            told = self._told(lowering, [_question(node, site) for node, site in batches])
+            for (node, site), numbers in zip(batches, told, strict=True):
+                self._ahead[node.key, site] = tuple(numbers.tolist())
 
     def sampled(self, lowering: Lowering, node: Measured, wanted: int) -> tuple[float, int, int]:
         """A measure that is a mean over sites, from a few of the smallest of them, spread evenly.
@@ -89,52 +91,53 @@ class Measuring:
             while rest and len(rows) < wanted:
                 batch, rest = rest[: wanted - len(rows)], rest[wanted - len(rows) :]
                 # The last number tells whether a site counts.
-                rows += [row for row in self._rows(lowering, node, batch).values() if row[-1]]
+                rows += [row for row in self._rows(lowering, node, batch) if row[-1]]
             mean = node.total(rows) if rows else 0.0
             self._samples[node.key] = (mean, len(rows), len(node.sites))
         return self._samples[node.key]
 
     def _rows(
         self, lowering: Lowering, node: Measured, sites: Sequence[str]
-    ) -> dict[str, tuple[float, ...]]:
-        by_site = self._told(lowering, node.at_site, node.adapters, sites, node.measure.count)
-        return {site: tuple(numbers.tolist()) for site, numbers in by_site.items()}
+    ) -> list[tuple[float, ...]]:
+        """The numbers of some sites."""
+        if all((node.key, site) in self._ahead for site in sites):
+            return [self._ahead[node.key, site] for site in sites]
+        told = self._told(lowering, [_question(node, site) for site in sites])
+        return [tuple(numbers.tolist()) for numbers in told]
 
-    def _told(
-        self,
-        lowering: Lowering,
-        measure: SiteMeasure,
-        nodes: Sequence[AdapterNode],
-        sites: Sequence[str],
-        count: int = 0,
-    ) -> dict[str, Array]:
-        """What a measure gives at some sites."""
-        plan = Plan(
-            sites=tuple(
-                call
-                for site in sites
-                for call in measure_calls(lowering, measure, nodes, site, count)
-            )
-        )
-        numbers = self._run(plan)
-        return {site: numbers[NumberSink(0, site)] for site in sites}
+    def _told(self, lowering: Lowering, questions: Sequence[SiteQuestion]) -> list[Array]:
+        """The answer to each question, from one plan."""
+        sinks = [NumberSink(0, index) for index in range(len(questions))]
+        calls = [
+            call
+            for question, sink in zip(questions, sinks, strict=True)
+            for call in question.calls(lowering, sink)
+        ]
+        numbers = self._run(Plan(sites=tuple(calls)))
+        return [numbers[sink] for sink in sinks]
 
 
-def measure_calls(
-    lowering: Lowering,
-    measure: SiteMeasure,
-    nodes: Sequence[AdapterNode],
-    site: str,
-    count: int,
-) -> list[SiteCall]:
-    """The program that measures some adapters at a site."""
-    builder: SiteBuilder = Builder()
-    parts = [
-        None if part is None else _operand(builder, part, measure.rows_alone)
-        for part in lowering.lower(builder, nodes, site)
-    ]
-    builder.report(builder.measure(measure, parts, count), NumberSink(0, site))
-    return builder.calls()  # type: ignore[return-value]
+class SiteQuestion(NamedTuple):
+    """What is to be measured of some adapters at a site, and how many numbers that is."""
+
+    measure: SiteMeasure
+    adapters: tuple[AdapterNode, ...]
+    site: str
+    width: int = 0
+
+    def calls(self, lowering: Lowering, sink: NumberSink) -> list[SiteCall]:
+        """The program that measures it."""
+        builder: SiteBuilder = Builder()
+        parts = [
+            None if part is None else _operand(builder, part, self.measure.rows_alone)
+            for part in lowering.lower(builder, self.adapters, self.site)
+        ]
+        builder.report(builder.measure(self.measure, parts, self.width), sink)
+        return builder.calls()  # type: ignore[return-value]
+
+
+def _question(node: Measured, site: str) -> SiteQuestion:
+    return SiteQuestion(node.at_site, node.adapters, site, node.measure.count)
 
 
 def _operand(

@@ -6,7 +6,6 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import lru_cache
 
 from pemlang.diagnostics import Fault
 from pemlang.execute.result import OutputFailed
@@ -25,12 +24,12 @@ from pemlang.kernels.plan import (
     SiteCall,
     TensorPlace,
     TensorSink,
+    TruncationKey,
 )
-from pemlang.kernels.program import Program
 from pemlang.lower.lowering import Lowering
 from pemlang.modules import Shapes, SiteValues
 from pemlang.modules.record import SiteBuilder
-from pemlang.tensorfiles.dtypes import DTYPES
+from pemlang.tensorfiles.dtypes import work_dtype
 from pemlang.tensorfiles.reference import TensorRef
 from pemlang.tensorfiles.safetensors import new_header
 
@@ -56,16 +55,6 @@ class OutputRequest:
     dtype: str | None
     metadata: Mapping[str, str]
     format: Format | None = None
-
-
-@dataclass(frozen=True)
-class TruncationKey:
-    """What a truncation is known by: the key of its node, its site, and how far the rank came
-    down."""
-
-    node: str
-    site: str
-    by: int
 
 
 @dataclass(frozen=True)
@@ -167,7 +156,7 @@ def _planned(request: OutputRequest, values: Mapping[str, SiteValues]) -> Planne
         inputs,
         heads,
     )
-    idle = is_zero or (type_.is_lora and not any(scales.values()))
+    idle = is_zero or (type_.factored and not any(scales.values()))
     return PlannedOutput(record, record.layout(spec), ranks, heads, idle)
 
 
@@ -177,9 +166,7 @@ def default_dtype(adapters: Sequence[Adapter]) -> str:
     A zero made from nothing is F32.
     """
     dtypes = frozenset[str]().union(*(adapter.layout.dtypes for adapter in adapters))
-    if len(dtypes) == 1:
-        return next(iter(dtypes))
-    return "F64" if "F64" in dtypes else "F32"
+    return next(iter(dtypes)) if len(dtypes) == 1 else work_dtype(dtypes)
 
 
 def _file(layout: OutputLayout, metadata: Mapping[str, str]) -> OutputFile:
@@ -331,20 +318,11 @@ def _follows(run: Sequence[FusedLoop], after: FusedLoop) -> bool:
     same = before.program == after.program and before.constants == after.constants
     if not same or after.program.reduces:
         return False
-    reads, writes = _widths(after.program)
+    reads, writes = after.program.widths
     return all(
         last.start + before.count * width == next_.start and last.file == next_.file
         for last, next_, width in zip(before.inputs, after.inputs, reads, strict=True)
     ) and all(
         last[0] == next_[0] and last[1] + before.count * width == next_[1]
         for last, next_, width in zip(before.outputs, after.outputs, writes, strict=True)
-    )
-
-
-@lru_cache(maxsize=64)
-def _widths(program: Program) -> tuple[list[int], list[int]]:
-    """Bytes of an element, for each input and output slot."""
-    return (
-        [DTYPES[load.dtype].size for load in program.loads],
-        [DTYPES[store.dtype].size for store in program.stores],
     )

@@ -20,6 +20,7 @@ class Ia3(OneTensor):
     title = "(IA)³"
     factors = ("l",)
     bases = (1.0,)
+    norm_title = "‖l − 1‖, the gains' distance from doing nothing"
 
     def loaded(self, builder: SiteBuilder, stored: Sequence[Value], work: str) -> tuple[Value, ...]:
         """g = l − 1 in float64: the subtraction and the way back then round once."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from pemlang.kernels import lowrank
@@ -24,6 +24,8 @@ class Lora(Parametrisation):
     title = "LoRA"
     factors = ("a", "b")
     ranked = True
+    factored = True
+    norm_title = "‖Δ‖ (Frobenius), Δ = s·B·A"
     bases = (0.0, 0.0)
 
     def shapes(self, site: SiteShape, rank: int) -> tuple[Shape, ...]:
@@ -57,6 +59,12 @@ class Lora(Parametrisation):
         """A and B."""
         a, b = tensors
         return LowRank(a, b, scale)
+
+    def statistics(self, site: SiteShape, rank: int) -> Mapping[str, Mapping[str, Shape]]:
+        """See Parametrisation; `gram` is xᵀx of the inputs."""
+        a, b = self.shapes(site, rank)
+        gram = (site.a[0], site.a[0])
+        return {"gram": {"gram": gram}, "fisher": {"fisher_A": a, "fisher_B": b}}
 
     def norm(self, tensors: Sequence[Array], scale: float) -> float:
         """From the core."""

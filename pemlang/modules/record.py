@@ -7,7 +7,7 @@ One record each; the records are in the files beside this one, and known by name
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
@@ -34,6 +34,9 @@ class Parametrisation(ABC):
         title: as a reader writes it, `LoRA`.
         factors: what its tensors are called, in order, in what is told of them.
         ranked: whether it has a rank, and a scale beside its tensors.
+        factored: whether Δ is s·B·A of its two tensors A and B, as `low_rank` gives it: ⊕ combines
+            A with A and B with B, a sum has the sum of the ranks, and an SVD can cut it.
+        norm_title: what its norm is, where that is told.
         bases: what each tensor is stored around: l of an (IA)³ is 1 + g.
     """
 
@@ -41,6 +44,8 @@ class Parametrisation(ABC):
     title: ClassVar[str]
     factors: ClassVar[tuple[str, ...]]
     ranked: ClassVar[bool] = False
+    factored: ClassVar[bool] = False
+    norm_title: ClassVar[str] = "‖Δ‖ (Frobenius)"
     bases: ClassVar[tuple[float, ...]]
 
     @abstractmethod
@@ -78,8 +83,15 @@ class Parametrisation(ABC):
         """The dense Δ in float64, (out, in); of a gain its coordinate g = l − 1."""
 
     def low_rank(self, tensors: Sequence[Array], scale: float) -> LowRank | None:
-        """Δ by its factors, of what is made of two, A and B."""
+        """Δ by its factors A and B, of what is `factored`."""
         return None
+
+    def statistics(self, site: SiteShape, rank: int) -> Mapping[str, Mapping[str, Shape]]:
+        """What can be collected for it beside an adapter, by family: kind to shape. `fisher` is
+        one number for each of its own."""
+        shapes = self.shapes(site, rank)
+        named = zip(self.factors, shapes, strict=True)
+        return {"fisher": {f"fisher_{factor}": shape for factor, shape in named}}
 
     @abstractmethod
     def norm(self, tensors: Sequence[Array], scale: float) -> float:

@@ -168,10 +168,10 @@ def _first_difference(left: Mapping[str, float], right: Mapping[str, float]) -> 
     return next(site for site in left if left[site] != right.get(site))
 
 
-def need_kind(x: AdapterNode, kind: str, what: str, text: str) -> None:
-    """Raise PEM0311 unless an adapter is of the parametrisation an operator is defined for."""
-    if x.type.kinds != (kind,):
-        title = PARAMETRISATIONS[kind].title
+def need_factors(x: AdapterNode, what: str, text: str) -> None:
+    """Raise PEM0311 unless an adapter is s·B·A at every site: some operators need the factors."""
+    if not x.type.factored:
+        title = " or ".join(r.title for r in PARAMETRISATIONS.values() if r.factored)
         raise Fault(
             "PEM0311",
             f"{what} is defined for {title}; `{text}` is {kinds_text(x.type.kinds)}",

@@ -4,7 +4,6 @@ it was trained on, saved beside it by `pemlang.collect_statistics`."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
@@ -23,7 +22,6 @@ RIDGE = 1e-9
 """Of the mean diagonal: directions that no input had are left as they are nearly nothing."""
 
 
-@dataclass(frozen=True, eq=False)
 class Fisher(MergeKernel):
     """Each parameter by itself, on A and B or on the tensor: Σ wF·x / Σ wF, and the weighted mean
     where no adapter has any F."""
@@ -62,7 +60,6 @@ def _weighed(xs: Sequence[Array], fishers: Sequence[Array], weights: Sequence[fl
     return np.asarray(np.where(total > 0, summed / np.where(total > 0, total, 1), plain))
 
 
-@dataclass(frozen=True, eq=False)
 class RegMean(MergeKernel):
     """Σ wᵢ·sᵢ·Bᵢ·(Aᵢ·Gᵢ·M⁻¹) with M = Σ wᵢ·Gᵢ. It keeps the factors: only A changes, by one
     solve."""
@@ -125,7 +122,7 @@ FISHER = merge_operator(
     MergeMethod(
         "fisher",
         Fisher(_fisher_reference),
-        statistics=(("fisher_A", "fisher_B"), ("fisher_l",)),
+        statistics="fisher",
         factors=True,
         divides=True,
     ),
@@ -144,8 +141,8 @@ REGMEAN = merge_operator(
         "regmean",
         RegMean(_regmean_reference),
         rank=total_rank,
-        lora=True,
-        statistics=(("gram",), ()),
+        needs_factors=True,
+        statistics="gram",
     ),
     WEIGHTS,
     Parameter(

@@ -31,7 +31,7 @@ def alike(
     xs: Sequence[AdapterNode],
     agree: Callable[[Context, AdapterNode, AdapterNode], AdapterNode] = TERMS.agree,
 ) -> AdapterNode:
-    """One of some adapters that the others can be combined with, held to each other two by two.
+    """Hold adapters to each other, two by two; one of them, of the base that any of them names.
 
     Raises:
         Fault: PEM0325 there is none; what `agree` raises where two differ.

@@ -53,7 +53,9 @@ def _method(
     from_pairs: bool = False,
     draws: bool = False,
 ) -> MergeMethod:
-    return MergeMethod(name, Factorised(reference, make, from_pairs, draws), rank=rank, lora=True)
+    return MergeMethod(
+        name, Factorised(reference, make, from_pairs, draws), rank=rank, needs_factors=True
+    )
 
 
 def _full_total(ranks: Sequence[int], full: int, settings: Settings) -> int:
@@ -425,7 +427,7 @@ EXTRACT_SUBTRACT = merge_operator(
         "extract_subtract",
         Combination(_extract_reference, _extract_subtract, rowwise=True),
         rank=total_rank,
-        lora=True,
+        needs_factors=True,
     ),
     Parameter("by", ("number",), Fraction(1)),
     pair=True,

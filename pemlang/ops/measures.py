@@ -15,7 +15,7 @@ from pemlang.graph.normal import MINUS_ONE, Sum, linear
 from pemlang.kernels import lowrank
 from pemlang.kernels.measuring import SiteMeasure
 from pemlang.lazy import numpy as np
-from pemlang.ops.agree import need_kind, same_space
+from pemlang.ops.agree import need_factors, same_space
 from pemlang.ops.record import Context, Operator, Parameter, Section, Signature, register
 from pemlang.ops.shaping import whole_rank
 
@@ -54,8 +54,9 @@ class MeasureRecord:
     even: bool = False
 
     def canonical(self, graph: Graph, xs: Sequence[AdapterNode]) -> tuple[AdapterNode, ...]:
-        """Its adapters in key order where they may change places, and of x and −x the one whose
-        first number is positive where it is the same of both."""
+        """Its adapters as equal measures have them: in key order where they may change places;
+        and, where it is the same of −x as of x, the one of the two whose first coefficient is
+        positive."""
         if self.even:
             xs = [_positive(graph, x) for x in xs]
         return tuple(sorted(xs, key=lambda x: x.key) if self.symmetric else xs)
@@ -277,20 +278,20 @@ def _distance(ctx: Context, x: AdapterNode, y: AdapterNode) -> Num:
 
 
 def _energy_of(ctx: Context, x: AdapterNode, rank: Num) -> Num:
-    need_kind(x, "lora", "energy", ctx.text(0))
+    need_factors(x, "energy", ctx.text(0))
     return measure(ctx, "energy", x, settings=(whole_rank(rank, "rank"),))
 
 
 def init_overlap(ctx: Context, x: AdapterNode, y: AdapterNode) -> Num:
     """The node of init_overlap(x, y); raises PEM0311 unless both are LoRA, and as `+`."""
-    need_kind(x, "lora", "init_overlap", ctx.text(0))
-    need_kind(y, "lora", "init_overlap", ctx.text(1))
+    need_factors(x, "init_overlap", ctx.text(0))
+    need_factors(y, "init_overlap", ctx.text(1))
     same_space(ctx, x, y)
     return measure(ctx, "init_overlap", x, y)
 
 
 def _rank(ctx: Context, x: AdapterNode) -> Num:
-    need_kind(x, "lora", "rank", ctx.text(0))
+    need_factors(x, "rank", ctx.text(0))
     return measure(ctx, "rank", x)
 
 

@@ -11,15 +11,14 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from pemlang.diagnostics import Fault, visible
-from pemlang.formats.adapter import Adapter, kinds_text
+from pemlang.formats.adapter import kinds_text
 from pemlang.graph.lowering import LoweringContext, Truncation
-from pemlang.graph.node import AdapterNode, Graph, Leaf, Node, Num, Part, told
-from pemlang.graph.numbers import shown
-from pemlang.kernels.methods import Elementwise, MergeKernel
-from pemlang.modules import SiteShape
+from pemlang.graph.node import AdapterNode, Graph, Leaf, Node, Num, Part, combined_leaves, told
+from pemlang.kernels.methods import MergeKernel
+from pemlang.modules import PARAMETRISATIONS, SiteShape
 from pemlang.modules.lora import padded
 from pemlang.ops import parameters
-from pemlang.ops.agree import need_kind
+from pemlang.ops.agree import need_factors
 from pemlang.ops.exact import TERMS
 from pemlang.ops.linear import ADAPTERS, alike, weights_for
 from pemlang.ops.record import Context, Operator, Parameter, Signature, Within
@@ -65,9 +64,10 @@ class MergeMethod:
         symmetric: whether the adapters, with their weights, may change places.
         divides: whether it divides by the sum of the weights.
         rank: what rank comes out; None for a method on each element, which takes `rank=`.
-        lora: whether it is for LoRA alone.
-        statistics: the kinds of statistics that it needs of each adapter, of a LoRA and of others.
+        needs_factors: whether it is for what is made of A and B alone.
+        statistics: the family of statistics that it needs of each adapter; see Parametrisation.
         factors: whether it acts on A and on B, and not on Δ.
+        hold: raises Fault for settings that do not go together; given the name it is called by.
     """
 
     name: str
@@ -75,13 +75,17 @@ class MergeMethod:
     symmetric: bool = True
     divides: bool = False
     rank: RankRule | None = None
-    lora: bool = False
-    statistics: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
+    needs_factors: bool = False
+    statistics: str | None = None
     factors: bool = False
+    hold: Callable[[str, Settings], None] | None = None
 
-    def statistics_of(self, x: AdapterNode) -> tuple[str, ...]:
-        """The kinds of statistics that it needs of an adapter."""
-        return self.statistics[0 if x.type.is_lora else 1]
+    def statistics_at(self, x: AdapterNode, site: str) -> Mapping[str, tuple[int, ...]]:
+        """The kinds of statistics that it needs of an adapter at a site, and their shapes."""
+        if self.statistics is None:
+            return {}
+        record, rank = x.type.record(site), x.ranks.get(site, 0)
+        return record.statistics(x.shapes[site], rank)[self.statistics]
 
 
 def total_rank(ranks: Sequence[int], full: int, settings: Settings) -> int:
@@ -142,7 +146,7 @@ def _merge(ctx: Context, method: MergeMethod, values: Mapping[Parameter, object]
         xs, ctx.items = (given.pop("x"), given.pop("y")), ctx.texts  # type: ignore[assignment]
     weights = _weights(ctx, xs, method, given.pop("weights", None))  # type: ignore[arg-type]
     over, rank = str(given.pop("over", "delta")), given.pop("rank", None)
-    if not all(x.type.is_lora for x in xs):
+    if not all(x.type.factored for x in xs):
         over = "delta"  # one vector is all that such an adapter has
     elif method.factors:
         over = "factors"
@@ -152,7 +156,8 @@ def _merge(ctx: Context, method: MergeMethod, values: Mapping[Parameter, object]
     for param in values:
         if param.within is not None:
             unmeasured(settings[param.name], f"{param.name} of {method.name}")  # type: ignore[arg-type]
-    check_settings(method.name, settings)
+    if method.hold is not None:
+        method.hold(method.name, settings)
     limit = None if rank is None else _limit(agreed, rank, over, method.name)  # type: ignore[arg-type]
     pairs = list(zip(xs, weights, strict=True))
     return _made(ctx.graph, agreed, method, pairs, over, limit, tuple(settings.items()))
@@ -190,8 +195,8 @@ def _weights(
 
 def _agreed(ctx: Context, xs: Sequence[AdapterNode], method: MergeMethod, over: str) -> AdapterNode:
     for index, x in enumerate(xs):
-        if method.lora:
-            need_kind(x, "lora", ctx.what, ctx.item(index))
+        if method.needs_factors or not _of_one_tensor(x):
+            need_factors(x, ctx.what, ctx.item(index))
         elif len(x.type.kinds) > 1:
             raise Fault(
                 "PEM0311",
@@ -202,11 +207,16 @@ def _agreed(ctx: Context, xs: Sequence[AdapterNode], method: MergeMethod, over: 
     return alike(ctx, xs, parameters.TERMS.agree if over == "factors" else TERMS.agree)
 
 
+def _of_one_tensor(x: AdapterNode) -> bool:
+    """Whether an adapter is one tensor at every site, or A and B."""
+    records = [PARAMETRISATIONS[kind] for kind in x.type.kinds]
+    return all(record.factored or len(record.factors) == 1 for record in records)
+
+
 def _collected(ctx: Context, xs: Sequence[AdapterNode], method: MergeMethod) -> None:
     """Hold adapters to have the statistics that a method needs, of the shapes that it needs."""
     for index, x in enumerate(xs):
-        wanted = method.statistics_of(x)
-        if not wanted:
+        if method.statistics is None:
             continue
         adapter = x.adapter if isinstance(x, Leaf) else None
         if adapter is None or adapter.statistics is None:
@@ -217,11 +227,11 @@ def _collected(ctx: Context, xs: Sequence[AdapterNode], method: MergeMethod) -> 
                 "collect them: pemlang.collect_statistics(model, batches, directory)",
                 () if adapter else ("merge the adapters as declared, and scale or select after",),
             )
-        for site, shape in x.shapes.items():
-            for what, size in _statistic_shapes(adapter, site, shape).items():
+        for site in x.shapes:
+            for what, size in method.statistics_at(x, site).items():
                 entry = adapter.statistics.entries.get(f"{site}.{what}")
                 fits = entry is not None and entry.shape == size and entry.dtype in FLOATS
-                if what in wanted and not fits:
+                if not fits:
                     present = "none"
                     if entry is not None:
                         present = f"{entry.dtype} {'×'.join(map(str, entry.shape))}"
@@ -233,39 +243,11 @@ def _collected(ctx: Context, xs: Sequence[AdapterNode], method: MergeMethod) -> 
                     )
 
 
-def _statistic_shapes(adapter: Adapter, site: str, shape: SiteShape) -> dict[str, tuple[int, ...]]:
-    """The shape of each kind of statistic at a site."""
-    if shape.kind != "lora":
-        return {"fisher_l": shape.a}
-    rank = adapter.layout.ranks[site]
-    return {
-        "gram": (shape.a[0], shape.a[0]),
-        "fisher_A": (rank, *shape.a),
-        "fisher_B": (shape.b[0], rank, *shape.b[1:]),
-    }
-
-
-def check_settings(name: str, settings: Settings) -> None:
-    """Raise PEM0326 for settings that do not go together."""
-    spread, density = settings.get("epsilon"), settings.get("density")
-    if not isinstance(spread, Fraction) or not isinstance(density, Fraction) or density == 1:
-        return
-    room = min(density, 1 - density)
-    if spread >= room:
-        raise Fault(
-            "PEM0326",
-            f"epsilon={shown(spread)} is too wide for density={shown(density)}: {name} "
-            "keeps an entry with a probability from density − epsilon to density + epsilon, which "
-            "has to lie between 0 and 1",
-            f"epsilon={shown(room / 2)}",
-        )
-
-
 def _limit(like: AdapterNode, rank: Num, over: str, name: str) -> int:
     limit = whole_rank(rank, "rank")
-    if not like.type.is_lora or over == "factors":
+    if not like.type.factored or over == "factors":
         why = "over=factors keeps the rank of the adapters"
-        if not like.type.is_lora:
+        if not like.type.factored:
             why = f"these adapters are {kinds_text(like.type.kinds)}, which has none"
         raise Fault("PEM0326", f"`{name}` takes no rank here: {why}", "leave rank out")
     hold_rank(limit, like.shapes)
@@ -328,7 +310,7 @@ class Merge(AdapterNode):
         return shape.full_rank if self.limit is None else self.limit
 
     def _ranks(self) -> Mapping[str, int]:
-        if not self.type.is_lora:
+        if not self.type.factored:
             return {}
         return {site: self._rank_at(site, shape) for site, shape in self.shapes.items()}
 
@@ -343,16 +325,14 @@ class Merge(AdapterNode):
         if all(args[x] is None for x in self.adapters):
             return None
         parts = [self._part(ctx, x, args[x]) for x in self.adapters]
-        statistics = self.method.statistics_of(self)
+        statistics = self.method.statistics_at(self, ctx.site)
         numbers = {
             key: ctx.number(value)
             for key, value in self.settings
             if value is not None and not isinstance(value, str)
         }
         seed = numbers.pop("seed", None)
-        wide = not isinstance(self.method.kernel, Elementwise) or any(
-            part.values[0].dtype == "F64" for part in parts
-        )
+        wide = self.method.kernel.wide or any(part.values[0].dtype == "F64" for part in parts)
         *values, cost = ctx.builder.merge(
             self.method.name,
             self.method.kernel,
@@ -386,7 +366,7 @@ class Merge(AdapterNode):
     @property
     def steady(self) -> bool:
         drawn = any(key == "seed" for key, _ in self.settings)
-        return not drawn and not self.method.statistics_of(self)
+        return not drawn and self.method.statistics is None
 
     def cut(self, graph: Graph, rank: int) -> AdapterNode | None:
         """Law: compress(m, rank=k) of a method m that fills the matrix is m with rank=k."""
@@ -445,7 +425,7 @@ class Merge(AdapterNode):
             order = [x.key for x in self.adapters]
             assert order == sorted(order), "adapters out of order"
         if self.by_factors:
-            assert self.type.is_lora
+            assert self.type.factored
             assert all(x.ranks == self.ranks for x in self.adapters)
 
 
@@ -458,12 +438,6 @@ def draw_seed(seed: int, site: str, x: AdapterNode) -> float:
     """The seed of what is drawn for an adapter at a site, a whole number that a float holds: from
     the recipe's seed, the site's name, and which adapter files it is made from. So no draw depends
     on an order, on what else is merged, or on how much an adapter is scaled."""
-    leaves: set[str] = set()
-    pending: list[Node] = [x]
-    while pending:
-        node = pending.pop()
-        pending += node.args
-        if isinstance(node, Leaf):
-            leaves.add(node.key)
-    digest = hashlib.sha256(" ".join([str(seed), site, *sorted(leaves)]).encode()).digest()
+    leaves = [leaf.key for leaf in combined_leaves(x)]
+    digest = hashlib.sha256(" ".join([str(seed), site, *leaves]).encode()).digest()
     return float(int.from_bytes(digest[:8], "little") >> 11)

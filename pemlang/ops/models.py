@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from pemlang.diagnostics import Fault, listed, visible
 from pemlang.graph.node import AdapterNode, ModelNode, Node, Part
 from pemlang.graph.types import AdapterType
+from pemlang.modules.dense import DENSE
 from pemlang.ops.record import Context, kind_of
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ class TaskVector(AdapterNode):
         return "task vector"
 
     def invariant(self) -> None:
-        assert self.type.kinds == ("dense",)
+        assert self.type.kinds == (DENSE.name,)
         assert self.tuned.type.shapes == self.base.type.shapes == self.shapes
 
 

@@ -16,7 +16,8 @@ from pemlang.formats.adapter import kinds_text
 from pemlang.graph import coef as coefs
 from pemlang.graph.node import AdapterNode, Graph, Num
 from pemlang.graph.normal import MINUS_ONE, Pair, factorwise, is_zero, linear
-from pemlang.ops.agree import exactly, need_kind, same_parameters, same_space, with_base
+from pemlang.modules import PARAMETRISATIONS
+from pemlang.ops.agree import exactly, need_factors, same_parameters, same_space, with_base
 from pemlang.ops.exact import resolve, signed_sum
 from pemlang.ops.linear import ADAPTERS, alike, weights_for
 from pemlang.ops.record import (
@@ -46,14 +47,15 @@ def _summands(x: AdapterNode) -> frozenset[AdapterNode]:
 def _has_factors(x: AdapterNode, what: str, text: str) -> bool:
     """Whether the operators act on the A and B of an adapter, and so differ from `+ - *`; raises
     PEM0311 where they would at some of its sites alone."""
-    if "lora" in x.type.kinds and not x.type.is_lora:
+    somewhere = any(PARAMETRISATIONS[kind].factored for kind in x.type.kinds)
+    if somewhere and not x.type.factored:
         raise Fault(
             "PEM0311",
             f"{what} acts on the parameters of adapters of one kind; `{text}` is "
             f"{kinds_text(x.type.kinds)}",
             "select the sites of one kind, and join what comes out",
         )
-    return x.type.is_lora
+    return x.type.factored
 
 
 def _agree(ctx: Context, x: AdapterNode, y: AdapterNode) -> AdapterNode:
@@ -78,7 +80,7 @@ def _agree(ctx: Context, x: AdapterNode, y: AdapterNode) -> AdapterNode:
 
 
 def _total(graph: Graph, terms: Sequence[tuple[int, AdapterNode]]) -> AdapterNode:
-    if not terms[0][1].type.is_lora:
+    if not terms[0][1].type.factored:
         return signed_sum(graph, terms)
     with_a_base = reduce(with_base, (x for _, x in terms))
     parts = [(_PLUS if sign > 0 else _MINUS, x) for sign, x in terms]
@@ -177,7 +179,7 @@ SCALE = Operator(
 def _peft_linear(ctx: Context, xs: Sequence[AdapterNode], weights: Sequence[Num]) -> AdapterNode:
     given = weights_for(ctx, xs, weights)
     for index, x in enumerate(xs):
-        need_kind(x, "lora", "peft_linear", ctx.item(index))
+        need_factors(x, "peft_linear", ctx.item(index))
     agreed = alike(ctx, xs, _agree)
     parts = []
     for weight, x in zip(given, xs, strict=True):

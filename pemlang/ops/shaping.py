@@ -14,8 +14,9 @@ from pemlang.graph.node import AdapterNode, Node, Num, NumberNode, Part
 from pemlang.graph.numbers import shown
 from pemlang.graph.types import AdapterType
 from pemlang.modules import Shapes, SiteShape
-from pemlang.modules.lora import padded, rescaled, truncated
-from pemlang.ops.agree import need_kind, operand, same_space
+from pemlang.modules.dense import DENSE
+from pemlang.modules.lora import LORA, padded, rescaled, truncated
+from pemlang.ops.agree import need_factors, operand, same_space
 from pemlang.ops.record import Context, Operator, Parameter, Section, Signature, register
 
 if TYPE_CHECKING:
@@ -77,12 +78,12 @@ class Compress(AdapterNode):
 
     def _ranks(self) -> Mapping[str, int]:
         top = {site: self.rank or shape.full_rank for site, shape in self.shapes.items()}
-        if not self.x.type.is_lora:
+        if not self.x.type.factored:
             return top
         return {site: min(rank, top[site]) for site, rank in self.x.ranks.items()}
 
     def _scales(self) -> Mapping[str, float]:
-        return self.x.scales if self.x.type.is_lora else dict.fromkeys(self.shapes, 1.0)
+        return self.x.scales if self.x.type.factored else dict.fromkeys(self.shapes, 1.0)
 
     def lower(
         self, ctx: LoweringContext, args: Mapping[AdapterNode, SiteValues | None]
@@ -137,7 +138,7 @@ class Compress(AdapterNode):
 
     def invariant(self) -> None:
         assert (self.rank is None) != (self.energy is None)
-        if self.rank is not None and self.x.type.is_lora:
+        if self.rank is not None and self.x.type.factored:
             assert any(rank > self.rank for rank in self.x.ranks.values())
 
 
@@ -158,11 +159,11 @@ def compress(
             else f"compress({ctx.text(0)}, rank=16) or compress({ctx.text(0)}, energy=0.99)",
         )
     type_ = x.type
-    if type_.kinds == ("dense",):
+    if type_.kinds == (DENSE.name,):
         type_ = _matrices_only(ctx, type_)
     else:
         what = "compress" if ctx.what == "compress" else "save … with rank or energy"
-        need_kind(x, "lora", what, ctx.text(0))
+        need_factors(x, what, ctx.text(0))
     if energy is not None:
         share = unmeasured(energy, "energy")
         if not 0 < share <= 1:
@@ -176,7 +177,7 @@ def compress(
     assert rank is not None
     limit = whole_rank(rank, "rank")
     hold_rank(limit, type_.shapes)
-    if x.type.is_lora and all(r <= limit for r in x.ranks.values()):
+    if x.type.factored and all(r <= limit for r in x.ranks.values()):
         return x
     return x.cut(ctx.graph, limit) or ctx.graph.add(Compress(type_, x, limit, None))
 
@@ -208,7 +209,7 @@ def _matrices_only(ctx: Context, type_: AdapterType) -> AdapterType:
             _select_matrices(ctx.text(0), [site for site in type_.shapes if site not in others]),
         )
     shapes = {
-        site.removesuffix(".weight"): SiteShape("lora", "linear", shape.a[1:], shape.a[:1])
+        site.removesuffix(".weight"): SiteShape(LORA.name, "linear", shape.a[1:], shape.a[:1])
         for site, shape in type_.shapes.items()
     }
     return replace(type_, shapes=Shapes(shapes))
@@ -312,7 +313,7 @@ class Pad(AdapterNode):
 
 
 def _pad(ctx: Context, x: AdapterNode, rank: Num) -> AdapterNode:
-    need_kind(x, "lora", "pad", ctx.text(0))
+    need_factors(x, "pad", ctx.text(0))
     wanted = whole_rank(rank, "rank")
     above = [site for site, rank_there in x.ranks.items() if rank_there > wanted]
     if above:
@@ -404,7 +405,7 @@ class Rescale(AdapterNode):
 
 
 def _rescale(ctx: Context, x: AdapterNode, like: AdapterNode) -> AdapterNode:
-    need_kind(x, "lora", "rescale", ctx.text(0))
+    need_factors(x, "rescale", ctx.text(0))
     type_ = same_space(ctx, x, like)
     wanted = {site: float(scale) for site, scale in like.scales.items()}
     if wanted == x.scales:

@@ -100,7 +100,7 @@ class Election:
 
 def _election(name: str, pruning: Pruning, reference: Reference) -> MergeMethod:
     kernel = Elementwise(reference, pruning.statistics, Election(pruning).at, draws=pruning.draws)
-    return MergeMethod(name, kernel)
+    return MergeMethod(name, kernel, hold=pruning.hold)
 
 
 # --- SCE -----------------------------------------------------------------------------------

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
+from pemlang.diagnostics import Fault
+from pemlang.graph.numbers import shown
 from pemlang.kernels.fields import kth_largest
 from pemlang.kernels.methods import Elementwise, MergeSettings, Reference
 from pemlang.lazy import numpy as np
@@ -23,6 +25,7 @@ from pemlang.ops.merge import (
     SEED,
     WEIGHTS,
     MergeMethod,
+    Settings,
     merge_operator,
 )
 from pemlang.ops.record import Parameter, Section, Within, register
@@ -51,11 +54,13 @@ class Pruning:
         look: what has to be known of a whole tensor: the field, the tensor's number, the settings.
         keep: the entries of some rows with those that go set to zero, from the draws for them.
         draws: whether it draws.
+        hold: see MergeMethod.
     """
 
     look: Callable[[Field, int, MergeSettings], Any]
     keep: Callable[[Array, Draws | None, Any, MergeSettings], Array]
     draws: bool = False
+    hold: Callable[[str, Settings], None] | None = None
 
     def statistics(self, field: Field, s: MergeSettings) -> list[tuple[Any, float]]:
         """What `look` gives for each tensor, and what to scale what is kept by."""
@@ -171,7 +176,22 @@ def _likelier(x: Array, draws: Draws | None, statistic: None, s: MergeSettings) 
     return chosen / keep.astype(x.dtype) if s.words["rescale"] == "density" else chosen
 
 
-LIKELIER = Pruning(_no_look, _likelier, draws=True)
+def _hold_spread(name: str, settings: Settings) -> None:
+    """Raise PEM0326 for an epsilon that makes a probability of less than 0 or more than 1."""
+    spread, density = settings["epsilon"], settings["density"]
+    assert isinstance(spread, Fraction) and isinstance(density, Fraction)
+    room = min(density, 1 - density)
+    if density != 1 and spread >= room:
+        raise Fault(
+            "PEM0326",
+            f"epsilon={shown(spread)} is too wide for density={shown(density)}: {name} "
+            "keeps an entry with a probability from density − epsilon to density + epsilon, which "
+            "has to lie between 0 and 1",
+            f"epsilon={shown(room / 2)}",
+        )
+
+
+LIKELIER = Pruning(_no_look, _likelier, draws=True, hold=_hold_spread)
 
 
 # --- references, written apart from the above ----------------------------------------------
@@ -269,9 +289,8 @@ def _breadcrumbs_reference(
 
 
 def _sum_of(name: str, pruning: Pruning, reference: Reference) -> MergeMethod:
-    return MergeMethod(
-        name, Elementwise(reference, pruning.statistics, pruning.summed, draws=pruning.draws)
-    )
+    kernel = Elementwise(reference, pruning.statistics, pruning.summed, draws=pruning.draws)
+    return MergeMethod(name, kernel, hold=pruning.hold)
 
 
 MAGNITUDE_PRUNE = merge_operator(

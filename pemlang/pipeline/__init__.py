@@ -6,9 +6,8 @@ from pemlang.lazy import door
 
 __getattr__ = door(
     __name__,
-    build="BuildOptions BuildResult get_ready",
+    build="BuildResult",
     faults="fault_of",
     forecast="Forecast OutputForecast",
     jobs="measuring_with",
-    sweep="Sweep",
 )

@@ -3,13 +3,12 @@ all of it is known to be right."""
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import dataclass, replace
-from functools import cache, cached_property, partial
+from functools import cached_property, partial
 from pathlib import Path
 
 from pemlang.artifact.existing import standing
@@ -20,10 +19,10 @@ from pemlang.artifact.write import Built, Description
 from pemlang.check.checked import Checked
 from pemlang.check.values import Params
 from pemlang.diagnostics import Diagnostic, placed
-from pemlang.execute import elementwise
 from pemlang.execute.backends import open_backend
 from pemlang.execute.cpu import CpuExecutor
-from pemlang.execute.executor import DEFAULTS, ExecutionOptions, Executor, Progress, no_progress
+from pemlang.execute.elementwise import BLOCK, get_ready
+from pemlang.execute.executor import TURN, ExecutionOptions, Executor, Progress, no_progress
 from pemlang.execute.machine import one_algebra_thread
 from pemlang.execute.result import ExecutionResult, FileTarget, MemoryTarget, Target
 from pemlang.formats import PEFT, Format
@@ -57,7 +56,7 @@ def no_tick(what: str, done: int, total: int) -> None:
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """How to build, none of which changes a byte of what is built.
+    """How to build, none of which changes a byte of what is built but `block`.
 
     Attributes:
         threads: at most so many at work; the machine's own number when None.
@@ -66,7 +65,7 @@ class BuildOptions:
         force: make again what is up to date.
         lock: what everything the recipe is made from is held to.
         only: the one output to build, by its path as written.
-        execution: the rest of how to run a plan; its threads and memory are those above.
+        block, turn: see ExecutionOptions.
     """
 
     threads: int | None = None
@@ -75,12 +74,13 @@ class BuildOptions:
     force: bool = False
     lock: Lock | None = None
     only: str | None = None
-    execution: ExecutionOptions = DEFAULTS
+    block: int = BLOCK
+    turn: int = TURN
 
     @property
     def running(self) -> ExecutionOptions:
         """How to run a plan."""
-        return replace(self.execution, threads=self.threads, memory=self.memory)
+        return ExecutionOptions(self.threads, self.memory, self.block, self.turn)
 
 
 @dataclass(frozen=True)
@@ -95,12 +95,6 @@ class BuildResult:
     outputs: tuple[Built, ...]
     warnings: tuple[Diagnostic, ...]
     seconds: Mapping[str, float]
-
-
-@cache
-def get_ready() -> None:
-    """Have another processor make LLVM ready, while this one reads the recipe and the headers."""
-    threading.Thread(target=elementwise.prepare).start()
 
 
 def build(

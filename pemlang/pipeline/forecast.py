@@ -11,7 +11,7 @@ from pemlang.artifact.existing import standing
 from pemlang.artifact.staging import check_target
 from pemlang.check.checked import Checked
 from pemlang.check.elaborate import Spelling
-from pemlang.check.values import Params, Value
+from pemlang.check.values import Params, RecipeValue
 from pemlang.diagnostics import Diagnostic, placed
 from pemlang.execute.cpu import working_memory
 from pemlang.execute.executor import DEFAULTS
@@ -230,7 +230,7 @@ def _inputs(checked: Checked) -> list[InputForecast]:
     return inputs
 
 
-def _bindings(names: Mapping[str, Value], write: Formula) -> list[Binding]:
+def _bindings(names: Mapping[str, RecipeValue], write: Formula) -> list[Binding]:
     """The adapters and models that the recipe names, but for those that it only declares."""
     return [
         Binding(name, type_text(value), write.value(value))

@@ -13,11 +13,11 @@ from pemlang.diagnostics import Diagnostic, Fault, placed, visible
 from pemlang.execute.result import OutputSeen
 from pemlang.graph.node import AdapterNode
 from pemlang.graph.normal import Mix
-from pemlang.kernels.plan import NumberSink
+from pemlang.kernels.plan import NumberSink, TruncationKey
 from pemlang.kernels.rounding import WORTH_SAYING as ROUNDING_WORTH_SAYING
 from pemlang.lower.lowering import Lowering
 from pemlang.lower.measuring import Measuring
-from pemlang.lower.plan import PlannedOutput, TruncationKey
+from pemlang.lower.plan import PlannedOutput
 from pemlang.ops.exact import restrict
 from pemlang.ops.measures import measure
 from pemlang.ops.record import Context, Watch
@@ -45,14 +45,18 @@ def verify(checked: Checked, lowering: Lowering, measuring: Measuring) -> list[D
         for node in made_from
         if isinstance(node, AdapterNode) and node.by_factors
     ]
-    warnings = []
+    looked_at = []
     for watch, span in checked.watches:
         if not any(watch.terms <= mixed for mixed in mixes):
             continue  # no output holds this ⊕
         with placed(span):
             ctx = Context(checked.graph, watch.texts)
             ends = [_one_term(ctx, watch.left), _one_term(ctx, watch.right)]
-            node = measure(ctx, "init_overlap", *ends)
+            looked_at.append((watch, span, measure(ctx, "init_overlap", *ends)))
+    measuring.read_ahead(lowering, [node for *_, node in looked_at], OVERLAP_SITES)
+    warnings = []
+    for watch, span, node in looked_at:
+        with placed(span):
             overlap, seen, total = measuring.sampled(lowering, node, OVERLAP_SITES)
         if overlap < OVERLAP_WORTH_SAYING:
             where = f" over {seen} of {total} sites" if OVERLAP_SITES == seen < total else ""
@@ -61,8 +65,11 @@ def verify(checked: Checked, lowering: Lowering, measuring: Measuring) -> list[D
 
 
 def _one_term(ctx: Context, node: AdapterNode) -> AdapterNode:
-    """One term of a ⊕ at its sites. The terms before it were held to each other already, and a
-    chain of many would be read again for each."""
+    """The first term of a ⊕, at the sites of the ⊕; any other value as it is.
+
+    In a chain x ⊕ y ⊕ z, y has been compared with x already: comparing z with one of them is
+    enough, and does not read all of them again.
+    """
     if not isinstance(node, Mix):
         return node
     return restrict(ctx, node.terms[0], frozenset(node.shapes))

@@ -6,9 +6,9 @@ from pemlang.lazy import door
 
 __getattr__ = door(
     __name__,
-    page="Chart Column PageSection View chart table whole_page",
+    page="Chart Column View chart table whole_page",
     svg="as_svg text_width",
-    graph="Edge Picture TooMany Vertex as_dot as_mermaid picture",
+    graph="Edge Picture Vertex as_dot as_mermaid",
     codes="catalogue",
     sarif="log",
     findings="Finding",

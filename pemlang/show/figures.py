@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
 
 from pemlang.compare.measure import (
@@ -18,6 +18,7 @@ from pemlang.compare.measure import (
 from pemlang.compare.summary import pattern_of
 from pemlang.kernels.lowrank import Matrix
 from pemlang.lazy import numpy as np
+from pemlang.modules import PARAMETRISATIONS, Parametrisation
 from pemlang.show.page import Chart, View, chart, paragraph
 
 _MOST_NUMBERS = 150_000
@@ -28,22 +29,25 @@ _NOTHING = 1e-10
 """Below this share of the largest, a singular value is rounding."""
 
 _ALL = "all modules"
-_DELTA = {
-    "lora": "‖Δ‖ (Frobenius), Δ = s·B·A, over the sites of a layer",
-    "ia3": "‖l − 1‖, the gains' distance from doing nothing, over the sites of a layer",
-}
-_ANY_DELTA = "‖Δ‖ (Frobenius), over the sites of a layer"
 
 
-def _methods(adapters: Sequence[MeasuredAdapter]) -> dict[str, list[MeasuredAdapter]]:
-    methods: dict[str, list[MeasuredAdapter]] = {}
+def _by_kinds(
+    adapters: Iterable[MeasuredAdapter],
+) -> dict[tuple[str, ...], list[MeasuredAdapter]]:
+    groups: dict[tuple[str, ...], list[MeasuredAdapter]] = {}
     for adapter in adapters:
-        methods.setdefault(adapter.method, []).append(adapter)
-    return methods
+        groups.setdefault(adapter.kinds, []).append(adapter)
+    return groups
 
 
 def _label(adapter: MeasuredAdapter) -> str:
     return adapter.name if adapter.role == "input" else f"→ {adapter.name}"
+
+
+def _norm_title(adapter: MeasuredAdapter) -> str:
+    """What its norm is; of one that mixes kinds what all norms are."""
+    [*records] = (PARAMETRISATIONS[kind] for kind in adapter.kinds)
+    return records[0].norm_title if len(records) == 1 else Parametrisation.norm_title
 
 
 # --- norms -----------------------------------------------------------------------------------
@@ -52,8 +56,7 @@ def _label(adapter: MeasuredAdapter) -> str:
 def norm_maps(measurements: Measurements) -> str:
     """For each method a heat map, adapters by layers; one kind of module at a time, or all."""
     return "".join(
-        _norm_map(measurements, adapters)
-        for adapters in _methods(list(measurements.norms)).values()
+        _norm_map(measurements, adapters) for adapters in _by_kinds(measurements.norms).values()
     )
 
 
@@ -63,7 +66,8 @@ def _norm_map(measurements: Measurements, adapters: Sequence[MeasuredAdapter]) -
         Chart(
             "heat",
             f"Norm by layer, {adapters[0].title}",
-            f"{_DELTA.get(adapters[0].method, _ANY_DELTA)}. Outputs are marked with an arrow.",
+            f"{_norm_title(adapters[0])}, over the sites of a layer. Outputs are marked with an "
+            "arrow.",
             layers,
             "layer",
             [
@@ -93,7 +97,7 @@ def _norm_view(
     return View(only or _ALL, rows)
 
 
-class _Layers:
+class _LayerNorms:
     """Squares of norms, added up by layer."""
 
     def __init__(self) -> None:
@@ -109,9 +113,9 @@ class _Layers:
         return [None if square is None else square**0.5 for square in squares]
 
 
-def by_layer(norms: Mapping[str, float], only: str | None = None) -> _Layers:
+def by_layer(norms: Mapping[str, float], only: str | None = None) -> _LayerNorms:
     """The norms of an adapter by layer, those of a pattern alone where one is given."""
-    total = _Layers()
+    total = _LayerNorms()
     for site, norm in norms.items():
         if only is None or pattern_of(site) == only:
             total.add(site, norm)
@@ -122,16 +126,14 @@ def module_map(measurements: Measurements, adapter: MeasuredAdapter) -> str:
     """A heat map of one adapter, kinds of modules by layers."""
     norms = measurements.norms[adapter]
     layers = in_order(map(layer_name, norms))
-    kinds: dict[str, _Layers] = {}
+    kinds: dict[str, _LayerNorms] = {}
     for site, norm in norms.items():
-        kinds.setdefault(pattern_of(site), _Layers()).add(site, norm)
+        kinds.setdefault(pattern_of(site), _LayerNorms()).add(site, norm)
     if len(kinds) * len(layers) > _MOST_NUMBERS:
         kinds = {}  # names that have nothing in common: the table of sites is what tells
     rows = [(kind, of_kind.row(layers)) for kind, of_kind in sorted(kinds.items())]
     view = View("", [*rows, ("all", by_layer(norms).row(layers))])
-    about = _DELTA.get(adapter.method, _ANY_DELTA).replace(
-        "over the sites of a layer", "at each module"
-    )
+    about = f"{_norm_title(adapter)}, at each module"
     return chart(
         Chart("heat", "Norm by module and layer", f"{about}.", layers, "layer", [view], "norm")
     )

@@ -17,7 +17,7 @@ _HASH = 12
 
 
 def phrases(change: OutputChange) -> str:
-    """What became of output output."""
+    """What became of an output."""
     if change.state in ("added", "removed"):
         value = change.values[1 if change.state == "added" else 0]
         return f"{change.state}, {value}"

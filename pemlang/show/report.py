@@ -15,22 +15,23 @@ from pemlang.compare.measure import (
     layer_name,
     measured,
 )
-from pemlang.compare.summary import facts_of, opened
+from pemlang.compare.summary import facts_of
 from pemlang.diagnostics import render
 from pemlang.formats import Adapter
 from pemlang.formats.adapter import kinds_text
 from pemlang.formats.identity import adapter_digest
 from pemlang.graph.formula import Formula, type_text
 from pemlang.graph.node import Graph, Node, leaf
+from pemlang.inputs.resolver import read_whole
 from pemlang.pipeline.build import Tick
 from pemlang.pipeline.forecast import forecast_of
 from pemlang.pipeline.jobs import refuse_models
 from pemlang.show import figures
 from pemlang.show.graph import TooMany, leaf_name, picture
 from pemlang.show.page import (
+    CellValue,
     Column,
     PageSection,
-    Value,
     facts,
     folded,
     listing,
@@ -75,7 +76,7 @@ def sections_of_adapter(place: str, tick: Tick) -> list[PageSection]:
     Raises:
         Fault, PemError: as summary.summarise.
     """
-    adapter = opened(place)
+    adapter = read_whole(place)
     graph = Graph()
     node = leaf(graph, "", adapter, adapter.base)
     subject = MeasuredAdapter(PurePath(place).name or place, "input", node)
@@ -133,7 +134,7 @@ def _outputs(checked: Checked, measurements: Measurements) -> str:
     return table(columns, rows)
 
 
-def _output(write: Formula, output: Output, norms: Mapping[str, float] | None) -> list[Value]:
+def _output(write: Formula, output: Output, norms: Mapping[str, float] | None) -> list[CellValue]:
     return [
         output.path,
         output.label,
@@ -168,7 +169,7 @@ def _adapters(checked: Checked) -> str:
     return table(columns, rows)
 
 
-def _cells(adapter: Adapter) -> list[Value]:
+def _cells(adapter: Adapter) -> list[CellValue]:
     layout = adapter.layout
     return [
         adapter.base or "not said",
@@ -182,7 +183,7 @@ def _cells(adapter: Adapter) -> list[Value]:
     ]
 
 
-def _one_or_many(values: Sequence[float]) -> Value:
+def _one_or_many(values: Sequence[float]) -> CellValue:
     """A number that all sites share, or the least and the largest; none for (IA)³."""
     if not values:
         return None
@@ -224,7 +225,7 @@ def _sites(adapter: Adapter, norms: Mapping[str, float]) -> str:
         Column("rank", "number"), Column("scale", "number"), Column("parameters", "number"),
         Column("norm", "number"),
     ]  # fmt: skip
-    rows: list[list[Value]] = [
+    rows: list[list[CellValue]] = [
         [
             site,
             layer_name(site),

@@ -25,7 +25,7 @@ _NARROW, _WIDE = frozenset("iIjlrtf.,:;'|!()[]{} -·/\\"), frozenset("mwMWQOG%@&
 
 
 @dataclass(eq=False)
-class _Place:
+class _VertexPlace:
     """Where a box is, or where a line goes through a column."""
 
     layer: int
@@ -33,16 +33,16 @@ class _Place:
     height: float
     vertex: Vertex | None = None
     y: float = 0.0
-    before: list[_Place] = field(default_factory=list)
-    after: list[_Place] = field(default_factory=list)
+    before: list[_VertexPlace] = field(default_factory=list)
+    after: list[_VertexPlace] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
-class _Line:
+class _EdgePath:
     """An edge with the places it goes through, its ends included."""
 
     edge: Edge
-    through: Sequence[_Place]
+    through: Sequence[_VertexPlace]
 
 
 def as_svg(picture: Picture, alone: bool = True) -> str:
@@ -94,27 +94,27 @@ def _summary(picture: Picture) -> str:
 # --- columns ---------------------------------------------------------------------------------
 
 
-def _columns(picture: Picture) -> tuple[list[list[_Place]], list[_Line]]:
+def _columns(picture: Picture) -> tuple[list[list[_VertexPlace]], list[_EdgePath]]:
     """The places of every column, and the lines through them."""
     layers = _layers(picture)
-    columns: list[list[_Place]] = [[] for _ in range(2 * max(layers, default=-1) + 1)]
+    columns: list[list[_VertexPlace]] = [[] for _ in range(2 * max(layers, default=-1) + 1)]
     boxes = []
     for vertex, layer in zip(picture.vertices, layers, strict=True):
-        place = _Place(2 * layer, _box_width(vertex), _BOX, vertex)
+        place = _VertexPlace(2 * layer, _box_width(vertex), _BOX, vertex)
         boxes.append(place)
         columns[place.layer].append(place)
     lines = []
     for edge in picture.edges:
         start, end = boxes[edge.source], boxes[edge.target]
-        lane = [_Place(start.layer + 1, text_width(edge.label, _LABEL_SIZE) + 4, _LABEL)]
-        lane += [_Place(layer, 0, _LANE) for layer in range(start.layer + 2, end.layer)]
+        lane = [_VertexPlace(start.layer + 1, text_width(edge.label, _LABEL_SIZE) + 4, _LABEL)]
+        lane += [_VertexPlace(layer, 0, _LANE) for layer in range(start.layer + 2, end.layer)]
         for place in lane:
             columns[place.layer].append(place)
         through = [start, *lane, end]
         for place, next_place in pairwise(through):
             place.after.append(next_place)
             next_place.before.append(place)
-        lines.append(_Line(edge, through))
+        lines.append(_EdgePath(edge, through))
     return columns, lines
 
 
@@ -140,7 +140,7 @@ def _layers(picture: Picture) -> list[int]:
     ]
 
 
-def _order(columns: Sequence[list[_Place]], forward: bool) -> None:
+def _order(columns: Sequence[list[_VertexPlace]], forward: bool) -> None:
     """Sort each column by the mean rank of the neighbours in the one before (or after)."""
     for column in columns:
         _rank(column)
@@ -149,19 +149,19 @@ def _order(columns: Sequence[list[_Place]], forward: bool) -> None:
         _rank(column)
 
 
-def _rank(column: Sequence[_Place]) -> None:
+def _rank(column: Sequence[_VertexPlace]) -> None:
     for index, place in enumerate(column):
         place.y = float(index)
 
 
-def _beside(place: _Place, forward: bool) -> float:
+def _beside(place: _VertexPlace, forward: bool) -> float:
     """The mean y of the neighbours in the column before (or after), or in the other where there
     are none; its own where it stands alone."""
     near = (place.before if forward else place.after) or place.before or place.after
     return sum(other.y for other in near) / len(near) if near else place.y
 
 
-def _settle(columns: Sequence[list[_Place]], forward: bool) -> None:
+def _settle(columns: Sequence[list[_VertexPlace]], forward: bool) -> None:
     """Move the places of each column as close to their neighbours as their order and heights
     let them."""
     for column in columns if forward else reversed(columns):
@@ -187,7 +187,7 @@ def _apart(wanted: Sequence[float], heights: Sequence[float]) -> list[float]:
     return [mean + offset for mean, offset in zip(flat, offsets, strict=False)]
 
 
-def _across(columns: Sequence[Sequence[_Place]]) -> tuple[list[float], list[float]]:
+def _across(columns: Sequence[Sequence[_VertexPlace]]) -> tuple[list[float], list[float]]:
     """The left edge and the width of each column."""
     lefts, widths, x = [], [], _MARGIN
     for column in columns:
@@ -200,7 +200,7 @@ def _across(columns: Sequence[Sequence[_Place]]) -> tuple[list[float], list[floa
 # --- drawing ---------------------------------------------------------------------------------
 
 
-def _drawn_box(place: _Place, left: float) -> str:
+def _drawn_box(place: _VertexPlace, left: float) -> str:
     vertex = place.vertex
     assert vertex is not None
     middle, lines = left + place.width / 2, [("title", vertex.title)]
@@ -217,7 +217,7 @@ def _drawn_box(place: _Place, left: float) -> str:
     )
 
 
-def _drawn_line(line: _Line, lefts: Sequence[float], widths: Sequence[float]) -> str:
+def _drawn_line(line: _EdgePath, lefts: Sequence[float], widths: Sequence[float]) -> str:
     start, *lane, end = line.through
     x, y = lefts[start.layer] + widths[start.layer], start.y
     steps = [f"M{lefts[start.layer] + start.width:.1f} {y:.1f}H{x:.1f}"]

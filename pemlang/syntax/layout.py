@@ -45,7 +45,7 @@ def statement(source: Source, chunk: Chunk, tree: t.Statement) -> str:
 
     One with a comment where no line can end is as it was.
     """
-    layout = _Layout(source, chunk)
+    layout = _TreeLayout(source, chunk)
     try:
         box = _STATEMENTS[type(tree)](layout, tree)
         layout.pass_to(chunk.end)
@@ -63,7 +63,7 @@ class _Joined(NamedTuple):
     hug: tuple[Box, Box] | None  # all but the last operand, and that, if it can break by itself
 
 
-class _Layout(Places):
+class _TreeLayout(Places):
     """Boxes of one statement."""
 
     def lead(self, tree: t.Tree, need: int = OR) -> int:
@@ -289,29 +289,29 @@ def _tail(text: str) -> Box:
 
 # --- which method lays out what ---------------------------------------------------------------
 
-_EXPRESSIONS: dict[type[t.Tree], Callable[[_Layout, Any], Box]] = {
-    t.Number: _Layout.leaf,
-    t.String: _Layout.leaf,
-    t.Bool: _Layout.leaf,
-    t.Name: _Layout.leaf,
-    t.NamedArg: _Layout.named,
-    t.Unary: _Layout.unary,
-    t.Logic: _Layout.negation,
-    t.Call: _Layout.call,
-    t.ListOf: _Layout.list_,
-    t.Per: _Layout.per,
-    t.Selection: _Layout.select,
+_EXPRESSIONS: dict[type[t.Tree], Callable[[_TreeLayout, Any], Box]] = {
+    t.Number: _TreeLayout.leaf,
+    t.String: _TreeLayout.leaf,
+    t.Bool: _TreeLayout.leaf,
+    t.Name: _TreeLayout.leaf,
+    t.NamedArg: _TreeLayout.named,
+    t.Unary: _TreeLayout.unary,
+    t.Logic: _TreeLayout.negation,
+    t.Call: _TreeLayout.call,
+    t.ListOf: _TreeLayout.list_,
+    t.Per: _TreeLayout.per,
+    t.Selection: _TreeLayout.select,
 }
 
-_STATEMENTS: dict[type[t.Statement], Callable[[_Layout, Any], Box]] = {
-    t.Language: _Layout.language,
-    t.Import: _Layout.import_,
-    t.Base: _Layout.base,
-    t.ModelStatement: _Layout.module,
-    t.AdapterStatement: _Layout.module,
-    t.Param: _Layout.param,
-    t.Let: _Layout.let,
-    t.Def: _Layout.def_,
-    t.Assert: _Layout.assert_,
-    t.Save: _Layout.save,
+_STATEMENTS: dict[type[t.Statement], Callable[[_TreeLayout, Any], Box]] = {
+    t.Language: _TreeLayout.language,
+    t.Import: _TreeLayout.import_,
+    t.Base: _TreeLayout.base,
+    t.ModelStatement: _TreeLayout.module,
+    t.AdapterStatement: _TreeLayout.module,
+    t.Param: _TreeLayout.param,
+    t.Let: _TreeLayout.let,
+    t.Def: _TreeLayout.def_,
+    t.Assert: _TreeLayout.assert_,
+    t.Save: _TreeLayout.save,
 }

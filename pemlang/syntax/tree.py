@@ -9,11 +9,11 @@ from typing import TypeVar, dataclass_transform
 
 from pemlang.source import Span
 
-Kind = TypeVar("Kind")
+TreeKind = TypeVar("TreeKind")
 
 
 @dataclass_transform(frozen_default=True, eq_default=False)
-def tree(kind: type[Kind]) -> type[Kind]:
+def tree(kind: type[TreeKind]) -> type[TreeKind]:
     """Make a class one of the trees. They are frozen for the type checker alone: to refuse at run
     time too would make the start of every command longer by a twentieth."""
     return dataclass(eq=False, repr=False, slots=True)(kind)

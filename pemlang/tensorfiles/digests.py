@@ -54,7 +54,7 @@ def take_digests(paths: Sequence[Path], threads: int) -> None:
         file = _identified(path)
         if digested(path) == file:
             continue
-        remembered = _Memory.get(file)
+        remembered = _DigestCache.get(file)
         if remembered is None:
             missing.append((path, file))
         else:
@@ -83,7 +83,7 @@ def take_digests(paths: Sequence[Path], threads: int) -> None:
             raise changed(path)
         _HERE[str(path)] = (file, digest)
         fresh[file] = digest
-    _Memory.put(fresh)
+    _DigestCache.put(fresh)
 
 
 def _identified(path: Path) -> tuple[int, ...]:
@@ -131,16 +131,16 @@ def _folder() -> Path:
 def anew() -> Iterator[None]:
     """Take digests from the files themselves, whatever is remembered of them: where something is
     held to a digest, it is the bytes that count."""
-    before = _Memory.asked
-    _Memory.asked = False
+    before = _DigestCache.asked
+    _DigestCache.asked = False
     _HERE.clear()
     try:
         yield
     finally:
-        _Memory.asked = before
+        _DigestCache.asked = before
 
 
-class _Memory:
+class _DigestCache:
     """Digests by identity, in one file of the user's cache that is replaced whole. It may be lost
     or unwritable at any time: then files are read again.
 

@@ -148,18 +148,21 @@ def decode(raw: Bits | memoryview | bytes, dtype: str, out: Array) -> None:
         out: as many numbers, in one dimension.
     """
     bits = np.frombuffer(raw, stored_dtype(dtype)) if not isinstance(raw, np.ndarray) else raw
-    if dtype == "BF16" and out.dtype == np.float32:
-        wide = out.view("<u4")
-        wide[...] = bits
-        np.left_shift(wide, 16, out=wide)
-    elif dtype == "BF16":
-        np.copyto(out, np.left_shift(bits, 16, dtype="<u4").view("<f4"))
-    elif DTYPES[dtype].size == 1 and out.dtype == np.float32:
+    layout, size = DTYPES[dtype].layout, DTYPES[dtype].size
+    if layout is None or stored_dtype(dtype).kind == "f":
+        np.copyto(out, bits, casting="unsafe")
+    elif size == 1 and out.dtype == np.float32:
         _table(dtype).take(bits.view("u1"), out=out, mode="clip")
-    elif DTYPES[dtype].size == 1:
+    elif size == 1:
         np.copyto(out, _table(dtype)[bits])
     else:
-        np.copyto(out, bits, casting="unsafe")
+        assert (size, layout.exponent) == (2, FLOATS["F32"].exponent), "not half of a float32"
+        if out.dtype == np.float32:
+            wide = out.view("<u4")
+            wide[...] = bits
+            np.left_shift(wide, 16, out=wide)
+        else:
+            np.copyto(out, np.left_shift(bits, 16, dtype="<u4").view("<f4"))
 
 
 def decoded(raw: Bits | memoryview | bytes, dtype: str, work: str) -> Array:

@@ -45,7 +45,7 @@ class _Tensor:
 
 
 @dataclass(frozen=True)
-class _Name:
+class _GlobalName:
     """A name that the pickle wants: of a class or a function."""
 
     module: str
@@ -99,12 +99,12 @@ class _Machine:
         if name == "EMPTY_DICT":
             stack.append({})
         elif name == "GLOBAL":
-            stack.append(_Name(*str(arg).split(" ", 1)))
+            stack.append(_GlobalName(*str(arg).split(" ", 1)))
         elif name == "STACK_GLOBAL":
             module, called = self._pop(2)
             if not isinstance(module, str) or not isinstance(called, str):
                 raise _Refused("it calls what is no name")
-            stack.append(_Name(module, called))
+            stack.append(_GlobalName(module, called))
         elif name == "BINPERSID":
             stack.append(_storage(stack.pop()))
         elif name == "REDUCE":
@@ -137,22 +137,22 @@ def _fill(target: object, items: list[object]) -> None:
 def _call(name: object, args: object) -> object:
     """What one of the four known names makes of its arguments."""
     match name, args:
-        case _Name("collections", "OrderedDict"), ():
+        case _GlobalName("collections", "OrderedDict"), ():
             return {}
-        case _Name("torch._utils", "_rebuild_tensor_v2"), (storage, offset, size, stride, *_):
+        case _GlobalName("torch._utils", "_rebuild_tensor_v2"), (storage, offset, size, stride, *_):
             return _tensor(storage, offset, size, stride)
-        case _Name("torch._utils", "_rebuild_parameter"), (data, *_):
+        case _GlobalName("torch._utils", "_rebuild_parameter"), (data, *_):
             return data
-        case _Name(module, called), _:
+        case _GlobalName(module, called), _:
             raise _Refused(f"it wants to run {visible(f'{module}.{called}', 80)}")
     raise _Refused("it calls what is no name")
 
 
 def _storage(pid: object) -> _Storage:
     match pid:
-        case ("storage", _Name("torch", kind), str(key), _, int(count)) if kind in _STORAGES:
+        case ("storage", _GlobalName("torch", kind), str(key), _, int(count)) if kind in _STORAGES:
             return _Storage(_STORAGES[kind], key, count)
-        case ("storage", _Name(module, kind), *_):
+        case ("storage", _GlobalName(module, kind), *_):
             raise _Refused(f"it wants to run {visible(f'{module}.{kind}', 80)}")
     raise _Refused("a storage of a kind this reader does not know")
 

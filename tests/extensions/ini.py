@@ -1,5 +1,5 @@
 """A file format: adapter.ini says what it belongs to, factors.safetensors holds `SITE/down`,
-`SITE/up` and, where the parametrisation is known, `SITE/bias`."""
+`SITE/up` and, where the parametrisation is known, `SITE/bias`, or `SITE/gamma` and `SITE/beta`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from pemlang.formats import (
 from pemlang.modules import PARAMETRISATIONS, Shapes, SiteShape
 from pemlang.tensorfiles import read_header
 
-NAMES = {"a": "down", "b": "up", "bias": "bias"}
+NAMES = {"a": "down", "b": "up"}
 
 
 class Ini(Format):
@@ -39,7 +39,7 @@ class Ini(Format):
 
     def read(self, place):
         """See Format."""
-        return self.assembled(place, read(place / "adapter.ini"), read_header(place / self.weights))
+        return self.of_header(place, read_header(place / self.weights))
 
     def assembled(self, place, fields, header):
         """What the header and the fields say."""
@@ -62,6 +62,10 @@ class Ini(Format):
             base=fields["base"],
             fields=fields,
         )
+
+    def of_header(self, place, header):
+        """See Format."""
+        return self.assembled(place, read(place / "adapter.ini"), header)
 
     def files(self, adapter):
         """See Format."""
@@ -86,7 +90,9 @@ class Ini(Format):
         text = io.StringIO()
         config.write(text)
         tensors = [
-            OutputTensor(f"{site}/{NAMES[factor]}", spec.dtype, shape, site, factor, around)
+            OutputTensor(
+                f"{site}/{NAMES.get(factor, factor)}", spec.dtype, shape, site, factor, around
+            )
             for site in spec.shapes
             for factor, shape, around in spec.factors(site)
         ]
@@ -99,8 +105,10 @@ def of_site(site, parts, header):
         down, up = (header.entries[parts[name]].shape for name in ("down", "up"))
         shape = SiteShape("lora", "linear", down[1:], up[:1])
         return shape, down[0], (parts["down"], parts["up"])
-    if parts.keys() == {"bias"} and "bias" in PARAMETRISATIONS:
-        return SiteShape("bias", "linear", header.entries[parts["bias"]].shape), 0, (parts["bias"],)
+    for record in PARAMETRISATIONS.values():
+        if parts.keys() == set(record.factors):
+            keys = tuple(parts[factor] for factor in record.factors)
+            return SiteShape(record.name, "linear", header.entries[keys[0]].shape), 0, keys
     raise Fault("PEM0417", f"site {visible(site)} has {sorted(parts)}", "give it down and up")
 
 

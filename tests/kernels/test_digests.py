@@ -20,7 +20,7 @@ def large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(f"{DIGESTS}.SETTLED", 0)
     monkeypatch.setattr(f"{DIGESTS}.WORTH_REMEMBERING", 1 << 12)
-    monkeypatch.setattr(f"{DIGESTS}._Memory._loaded", None)
+    monkeypatch.setattr(f"{DIGESTS}._DigestCache._loaded", None)
     path = tmp_path / "large"
     path.write_bytes(b"x" * (1 << 12))
     return path
@@ -35,7 +35,7 @@ def forget(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
         return blake3(path.read_bytes()).hexdigest()
 
     monkeypatch.setattr(f"{DIGESTS}._HERE", {})
-    monkeypatch.setattr(f"{DIGESTS}._Memory._loaded", None)
+    monkeypatch.setattr(f"{DIGESTS}._DigestCache._loaded", None)
     monkeypatch.setattr(f"{DIGESTS}._digest", counted)
     return read
 

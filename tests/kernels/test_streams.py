@@ -64,7 +64,7 @@ def saved(text: str = "") -> str:
 
 def build(folder: Path, text: str, **options: Any) -> BuildResult:
     """A recipe built in small blocks."""
-    how = BuildOptions(execution=BLOCKS, **options)
+    how = BuildOptions(block=64, turn=2, **options)
     return pemlang.load(recipe(folder, text)).build(options=how)
 
 
@@ -84,7 +84,7 @@ def least(folder: Path) -> int:
     path = recipe(folder, saved())
     while low < high:
         middle = (low + high) // 2
-        how = BuildOptions(1, middle, force=True, execution=BLOCKS)
+        how = BuildOptions(1, middle, force=True, block=64, turn=2)
         try:
             pemlang.load(path).build(folder / "probe", options=how)
             high = middle

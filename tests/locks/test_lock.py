@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +14,7 @@ from blake3 import blake3
 from support import build, codes, ia3, lora, pem, recipe
 from support.locks import DECLARED, RIGHT, SUM, built_hash, collected, lock, pickled, planned
 from support.outputs import CONFIG, WEIGHTS
+from support.processes import with_imports
 
 ROOT = Path(__file__).parents[2]
 NAMES = ["adapters", "pem.lock", "recipe.pem"]
@@ -214,13 +213,5 @@ def test_no_torch_and_no_adapter_is_needed(tmp_path: Path) -> None:
         ["plan", "--locked", "quickstart.pem"],
         ["diff", "quickstart.pem", "quickstart.pem"],
     ):
-        code = (
-            "import sys, atexit\n"
-            "atexit.register(lambda: print({'torch', 'peft'} & set(sys.modules)))\n"
-            f"from pemlang.cli.main import main\nmain({words})\n"
-        )
-        done = subprocess.run(
-            [sys.executable, "-c", code], cwd=home, capture_output=True, text=True, check=False
-        )
-        assert (done.returncode, done.stderr) == (0, ""), done.stderr
-        assert done.stdout.endswith("set()\n")
+        done = with_imports(*words, folder=home, of=["torch", "peft"])
+        assert (done.code, done.err) == (0, "[]\n")

@@ -187,7 +187,7 @@ def test_a_remembered_digest_is_not_taken_for_the_bytes(
     identity = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
     remembered = {f"blake3 {' '.join(map(str, identity))}": before}
     monkeypatch.setattr(f"{digests}._HERE", {})
-    monkeypatch.setattr(f"{digests}._Memory._loaded", remembered)
+    monkeypatch.setattr(f"{digests}._DigestCache._loaded", remembered)
     assert file_digest(weights) == before  # what is remembered is wrong
     assert list(verified(built.path).differing) == [f"a/{WEIGHTS}"]
 

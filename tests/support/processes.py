@@ -3,6 +3,7 @@ and what it imports."""
 
 from __future__ import annotations
 
+import json
 import os
 import pty
 import shlex
@@ -14,6 +15,23 @@ from pathlib import Path
 from support.command import Done, command
 
 ROOT = Path(__file__).parents[2]
+_WITH_EXTENSIONS = """
+import contextlib, importlib, io, json, sys
+names, commands = json.load(sys.stdin)
+for name in names:
+    importlib.import_module(name)
+from pemlang.cli.main import main
+
+done = []
+for command in commands:
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
+        try:
+            main(command.split())
+        except SystemExit as end:
+            done.append((end.code, out.getvalue()))
+json.dump(done, sys.stdout)
+"""
 
 
 def on_a_terminal(*words: str, folder: Path, **env: str) -> Done:
@@ -51,6 +69,23 @@ def with_imports(*words: str | Path, folder: Path, of: Iterable[str]) -> Done:
         [sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False
     )
     return Done(done.returncode, done.stdout, done.stderr)
+
+
+def with_extensions(folder: Path, extensions: str, *commands: str) -> list[tuple[int, str]]:
+    """The exit code of some commands, and what they write, in a process that has imported some
+    extensions, which lie in a folder of that name."""
+    where = {"PYTHONPATH": str(folder / "extensions"), "XDG_CACHE_HOME": str(folder)}
+    done = subprocess.run(
+        [sys.executable, "-c", _WITH_EXTENSIONS],
+        input=json.dumps([extensions.split(), commands]),
+        cwd=folder,
+        env={**os.environ, **where},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return [(code, text) for code, text in json.loads(done.stdout)]
 
 
 def pem_on_the_path(folder: Path) -> dict[str, str]:

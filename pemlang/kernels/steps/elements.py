@@ -113,7 +113,6 @@ class _OfConstant(Step):
         return replace(self, constant=constants(self.constant))
 
 
-@dataclass(frozen=True)
 class Const(_OfConstant):
     """A tensor of one number."""
 
@@ -136,7 +135,6 @@ class Const(_OfConstant):
         return f"tl.broadcast_to({kernel.constant(self.constant, self.dtype)}, (BLOCK,))"
 
 
-@dataclass(frozen=True)
 class Scale(_OfConstant, ElementStep):
     """c·x."""
 
@@ -158,7 +156,6 @@ class Scale(_OfConstant, ElementStep):
         return f"{kernel.constant(self.constant, self.dtype)} * {args[0]}"
 
 
-@dataclass(frozen=True)
 class Fma(_OfConstant, ElementStep):
     """c·x + y, rounded after each of the two."""
 
@@ -192,7 +189,6 @@ class Fma(_OfConstant, ElementStep):
 # --- two values ------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
 class Add(ElementStep):
     """x + y."""
 
@@ -212,7 +208,6 @@ class Add(ElementStep):
         return f"{args[0]} + {args[1]}"
 
 
-@dataclass(frozen=True)
 class Sub(ElementStep):
     """x − y."""
 
@@ -232,7 +227,6 @@ class Sub(ElementStep):
         return f"{args[0]} - {args[1]}"
 
 
-@dataclass(frozen=True)
 class Mul(ElementStep):
     """x·y, element by element."""
 
@@ -251,7 +245,6 @@ class Mul(ElementStep):
         return f"{args[0]} * {args[1]}"
 
 
-@dataclass(frozen=True)
 class Div(ElementStep):
     """x/y, element by element."""
 
@@ -275,7 +268,6 @@ class Div(ElementStep):
 # --- signs, comparisons and choices ----------------------------------------------------------
 
 
-@dataclass(frozen=True)
 class Sign(ElementStep):
     """−1, 0 or 1; NaN stays."""
 
@@ -298,7 +290,6 @@ class Sign(ElementStep):
         return f"sign({args[0]})"
 
 
-@dataclass(frozen=True)
 class Abs(ElementStep):
     """|x|."""
 
@@ -318,14 +309,13 @@ class Abs(ElementStep):
 
 
 @dataclass(frozen=True)
-class _Comparison(ElementStep):
+class _ComparisonStep(ElementStep):
     """A comparison of two values of the dtype `of`."""
 
     of: str
 
 
-@dataclass(frozen=True)
-class Less(_Comparison):
+class Less(_ComparisonStep):
     """Where x < y."""
 
     name = "less"
@@ -343,8 +333,7 @@ class Less(_Comparison):
         return f"{args[0]} < {args[1]}"
 
 
-@dataclass(frozen=True)
-class Equal(_Comparison):
+class Equal(_ComparisonStep):
     """Where x = y."""
 
     name = "equal"
@@ -362,7 +351,6 @@ class Equal(_Comparison):
         return f"{args[0]} == {args[1]}"
 
 
-@dataclass(frozen=True)
 class Select(ElementStep):
     """x where a comparison holds, else y."""
 

@@ -123,7 +123,6 @@ class CoreSvd(_OfProduct):
         return 8 * self.rank * sum(map(math.prod, shapes)) // shapes[0][0]
 
 
-@dataclass(frozen=True)
 class Whole(_OfProduct):
     """What a cut costs that cuts nothing: 0, and the norm of all."""
 

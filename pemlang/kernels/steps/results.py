@@ -5,9 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from pemlang.kernels.step import Dense, Meaning, Renumber, Shape, SiteInputs, Step
 from pemlang.tensorfiles.dtypes import Array
+
+if TYPE_CHECKING:
+    from pemlang.kernels.llvm import LlvmLoop
+    from pemlang.kernels.triton import TritonKernel
 
 
 @dataclass(frozen=True)
@@ -67,6 +72,18 @@ class Store(ResultStep):
         """F32 or F64: what its numbers are in before they are rounded."""
         return "F64" if self.source == "F64" else "F32"
 
+    def llvm(self, loop: LlvmLoop, args: Sequence[str]) -> str:
+        value, work = args[0], self.exact_dtype
+        if self.around is not None:
+            value = loop.binary("fadd", work, value, loop.constant(self.around, work))
+        return loop.narrowed(value, work, self.dtype)
+
+    def triton(self, kernel: TritonKernel, args: Sequence[str]) -> str:
+        value, work = args[0], self.exact_dtype
+        if self.around is not None:
+            value = f"({value} + {kernel.constant(self.around, work)})"
+        return kernel.narrowed(value, work, self.dtype)
+
     def base(self, constants: Sequence[float]) -> float:
         """The number that is added."""
         return 0.0 if self.around is None else constants[self.around]
@@ -75,7 +92,6 @@ class Store(ResultStep):
         return math.prod(self.shape) * 32  # the rounded bits, and a look at them in float64
 
 
-@dataclass(frozen=True)
 class ReportStep(ResultStep):
     """Numbers, or a whole array, for whoever asked."""
 
