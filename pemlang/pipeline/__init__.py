@@ -6,8 +6,9 @@ from pemlang.lazy import door
 
 __getattr__ = door(
     __name__,
-    build="BuildResult",
+    build="BuildOptions BuildResult",
     faults="fault_of",
     forecast="Forecast OutputForecast",
     jobs="measuring_with",
+    sweep="Sweep",
 )

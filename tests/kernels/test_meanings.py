@@ -113,10 +113,12 @@ def convolution(directory: Path, seed: int) -> None:
 def kinds_of(name: str, over: str) -> list[str]:
     """The kinds of adapters that a method merges."""
     method = METHODS[name]
-    if any(method.statistics):
-        return ["lora"] if method.lora else ["lora", "ia3"]
+    if method.statistics is not None:
+        return ["lora"] if method.needs_factors else ["lora", "ia3"]
     apart = {"ranks"} if over == "factors" else set()
-    return [kind for kind in KINDS if kind not in apart | ({"ia3"} if method.lora else set())]
+    return [
+        kind for kind in KINDS if kind not in apart | ({"ia3"} if method.needs_factors else set())
+    ]
 
 
 @st.composite
@@ -138,7 +140,7 @@ def merges(draw: st.DrawFn, name: str, over: str) -> str:
             ranked = over == "delta" and kind != "ia3"
             value = draw(st.sampled_from([None, "3"])) if ranked else None
         elif key == "weights":
-            weights = WEIGHTS.filter(lambda w: not any(METHODS[name].statistics) or w[0] != "-")
+            weights = WEIGHTS.filter(lambda w: METHODS[name].statistics is None or w[0] != "-")
             value = f"[{', '.join(draw(weights) for _ in xs)}]"
         else:
             value = draw(st.sampled_from(param.words or VALUES[key]))

@@ -25,11 +25,16 @@ from pemlang.ops import FUNCTIONS, METHODS, Operator, every_operator
 
 EVERY = [op for op in every_operator() if op.name in METHODS]
 # Those that go by statistics are held to all this in tests/oracles/test_statistics.py.
-PLAIN = [op for op in EVERY if not any(METHODS[op.name].statistics)]
+PLAIN = [op for op in EVERY if METHODS[op.name].statistics is None]
 REFERRED = [op for op in PLAIN if op.reference is not None]
 DRAWN = {op.name for op in PLAIN if any(p.name == "seed" for p in op.signatures[0].params)}
 ELEMENTWISE = [op for op in PLAIN if any(p.name == "over" for p in op.signatures[0].params)]
-WORLDS = [(op, lora) for op in PLAIN for lora in (True, False) if lora or not METHODS[op.name].lora]
+WORLDS = [
+    (op, lora)
+    for op in PLAIN
+    for lora in (True, False)
+    if lora or not METHODS[op.name].needs_factors
+]
 IDS = [f"{op.name}{'' if lora else ' (IA3)'}" for op, lora in WORLDS]
 
 pytestmark = pytest.mark.filterwarnings("ignore::pemlang.diagnostics.PemWarning")
