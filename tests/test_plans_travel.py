@@ -167,7 +167,8 @@ def test_a_plan_runs_elsewhere_with_the_same_bytes(
 
 @pytest.mark.parametrize("name", ["⊕", "⊕ of gains", "+ with a rank", "+ with an energy"])
 def test_a_plan_of_sums_needs_no_graph(name: str, runs: dict[str, list[Run]]) -> None:
-    for run, (data, _) in zip(runs[name], run_elsewhere(runs[name], *MIDDLE), strict=True):
+    built = [run for run in runs[name] if run.data]
+    for run, (data, _) in zip(built, run_elsewhere(built, *MIDDLE), strict=True):
         assert data == run.data
 
 

@@ -243,5 +243,5 @@ def _given(value: str | float | bool) -> str:
 
 def _param(value: ParamConstant) -> str:
     if isinstance(value, Decided):
-        return str(value.truth).lower()
+        return str(value.is_true).lower()
     return shown(value) if isinstance(value, Fraction) else str(value)

@@ -68,10 +68,10 @@ class Condition:
 class Decided(Condition):
     """A truth that needs no weights."""
 
-    truth: bool
+    is_true: bool
 
     def holds(self, value: ValueOf) -> bool:
-        return self.truth
+        return self.is_true
 
 
 @dataclass(frozen=True, eq=False)

@@ -22,7 +22,7 @@ class Detection:
     """What was seen of a format at a place.
 
     Attributes:
-        fits: whether it holds an adapter of the format, going by names.
+        fits: whether it holds an adapter of the format.
         whole: whether its tensors are there too.
         saw: what is there, in words, for messages.
     """
@@ -115,7 +115,8 @@ class Format(ABC):
 
     @abstractmethod
     def detect(self, place: Path) -> Detection:
-        """Whether a place holds an adapter of this format, from names alone."""
+        """Whether a place holds an adapter of this format: from names, and where they do not tell
+        from headers."""
 
     @abstractmethod
     def read(self, place: Path) -> Adapter:

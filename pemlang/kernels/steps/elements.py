@@ -1,4 +1,9 @@
-"""Steps on each element alone: numbers read, cast, scaled, added, compared, chosen."""
+"""Steps on each element alone: numbers read, cast, scaled, added, compared, chosen.
+
+No operator writes products, quotients, signs, comparisons, choices or reductions yet: they are what
+trims, elections and masks are to be made of, which are kernels of their own until then. Every
+backend runs them, and is held to what they mean.
+"""
 
 from __future__ import annotations
 

@@ -37,7 +37,9 @@ class Mixed(Format):
         return Detection(whole, whole, self.weights)
 
     def read(self, place: Path) -> Adapter:
-        header = read_header(place / self.weights)
+        return self.of_header(place, read_header(place / self.weights))
+
+    def of_header(self, place: Path, header: Any) -> Adapter:
         layout = Layout(Shapes(SITES), {"layer.0.query": 2}, KEYS, {}, frozenset({"F32"}))
         return Adapter(self, place, place / self.weights, header, layout, {"layer.0.query": 1.0})
 
