@@ -170,3 +170,18 @@ def test_a_gpu_that_is_not_there_is_told(folder: Path, monkeypatch: pytest.Monke
         pemlang.load(recipe(folder, TEXT)).build(options=options)
     assert [diagnostic.code for diagnostic in wrong.value.diagnostics] == ["PEM0522"]
     assert not (folder / "out").exists()
+
+
+def test_a_gpu_that_is_not_there_is_no_matter_where_nothing_is_made(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    loaded = pemlang.load(recipe(folder, TEXT + "assert norm(a) > 0\n"))
+    loaded.build()
+    built = loaded.build(options=pemlang.BuildOptions(device="cuda"))
+    assert all(output.was_there for output in built.outputs)
+
+
+def test_a_sweep_needs_a_value() -> None:
+    with pytest.raises(ValueError, match="needs a value"):
+        pemlang.Sweep("weight", ())

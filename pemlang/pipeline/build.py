@@ -18,7 +18,7 @@ from pemlang.artifact.subjects import subject
 from pemlang.artifact.write import Built, Description
 from pemlang.check.checked import Checked
 from pemlang.check.values import Params
-from pemlang.diagnostics import Diagnostic, placed
+from pemlang.diagnostics import Diagnostic, PemError, placed
 from pemlang.execute.backends import open_backend
 from pemlang.execute.cpu import CpuExecutor
 from pemlang.execute.elementwise import BLOCK, get_ready
@@ -161,7 +161,7 @@ class _Build:
         began = time.perf_counter()
         progress = partial(self._tick, "measuring")
         measuring = measuring_with(
-            lambda: self._executor,
+            self._measurer,
             self._reader,
             progress,
             partial(least_memory, recipes, points, self._options.running),
@@ -184,6 +184,14 @@ class _Build:
     def _executor(self) -> Executor:
         with placed(None), worded():
             return open_backend(self._options.device, self._options.running)
+
+    def _measurer(self) -> Executor:
+        """What measures: the processors where the backend is not to be had. An output that has to
+        be made says so; where all are up to date nothing is missing."""
+        try:
+            return self._executor
+        except PemError:
+            return CpuExecutor(self._options.running)
 
     def placed(self, target: Path) -> AbstractContextManager[None]:
         """See OutputJob.placed, by the directory of the output."""

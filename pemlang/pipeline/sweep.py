@@ -15,10 +15,15 @@ from pemlang.diagnostics import Diagnostic, Fault, PemError, visible
 
 @dataclass(frozen=True)
 class Sweep:
-    """One param, and the values to build a recipe at."""
+    """One param, and the values to build a recipe at; as for `load`, text is read as the param's
+    type. Raises ValueError where there is no value."""
 
     name: str
     values: tuple[ParamValue, ...]
+
+    def __post_init__(self) -> None:
+        if not self.values:
+            raise ValueError("a sweep needs a value")
 
 
 @dataclass(frozen=True)
