@@ -63,7 +63,7 @@ def _agree(ctx: Context, x: AdapterNode, y: AdapterNode) -> AdapterNode:
     if not all(lora):
         same_space(ctx, x, y)
         return with_base(x, y)
-    same_parameters(ctx, x, y)
+    same_space(ctx, x, y)
     left, right = _summands(x), _summands(y)
     if len(left | right) > 1 and not all(z.rows_in_order for z in left | right):
         raise Fault(
@@ -73,6 +73,7 @@ def _agree(ctx: Context, x: AdapterNode, y: AdapterNode) -> AdapterNode:
             "combine the adapters themselves, or compress the sum first",
             (f"or combine what they do, exactly: {exactly(ctx)}",),
         )
+    same_parameters(ctx, x, y)
     if left and right and len(left | right) > 1:
         texts = (ctx.text(0), ctx.text(1))
         ctx.watches.append(Watch(x, y, left | right, texts, exactly(ctx)))
