@@ -11,7 +11,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 from support import delta, lora, recipe
+from support.messages.from_formats import TENSORS, Mixed
 from support.processes import with_extensions
+
+import pemlang
+from pemlang.formats import FORMATS
 
 EXTENSIONS = Path(__file__).parent / "extensions"
 
@@ -203,6 +207,20 @@ def test_a_parametrisation_of_several_tensors(folder: Path) -> None:
     gamma, beta = "m.layers.3.q/gamma", "m.layers.3.q/beta"
     np.testing.assert_allclose(total[gamma] - 1, x[gamma] - 1 - 2 * (y[gamma] - 1), atol=1e-6)
     np.testing.assert_allclose(total[beta], x[beta] - 2 * y[beta], atol=1e-6)
+
+
+def test_what_peft_cannot_hold_is_no_adapter_of_a_live_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(FORMATS, "mine", Mixed("mine"))
+    (tmp_path / "x").mkdir()
+    save_file({key: np.ones(shape, "f4") for key, shape in TENSORS.items()},
+              tmp_path / "x" / "mine.safetensors")  # fmt: skip
+    loaded = pemlang.load(recipe(tmp_path, 'adapter x = "x"\nlet z = 2 * x\n'))
+    assert loaded.check() == ()
+    with pytest.raises(pemlang.PemError) as wrong:
+        loaded.evaluate("z")
+    assert [diagnostic.code for diagnostic in wrong.value.diagnostics] == ["PEM0421"]
 
 
 # --- a command -------------------------------------------------------------------------------

@@ -9,7 +9,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pemlang.cli.common import Bar, coloured, locked_option, out_option, recipe_options, say
+from pemlang.cli.common import (
+    Bar,
+    coloured,
+    importing,
+    locked_option,
+    out_option,
+    recipe_options,
+    say,
+)
 from pemlang.cli.values import Memory, SweepOf
 from pemlang.diagnostics import PemError, visible
 from pemlang.execute.backends import BACKENDS
@@ -77,11 +85,12 @@ def build(
     Each output is a directory that PEFT loads; it appears whole or not at all, and carries its
     provenance. One that is there already and means the same is not made again.
     """
-    from pemlang.execute.elementwise import get_ready
+    with importing():
+        from pemlang.execute.elementwise import get_ready
 
-    get_ready()  # while all else is imported
-    from pemlang.api import load
-    from pemlang.pipeline.build import BuildOptions
+        get_ready()  # while all else is imported
+        from pemlang.api import load
+        from pemlang.pipeline.build import BuildOptions
 
     if sweep is not None and sweep.name in settings:
         raise click.UsageError(f"`{sweep.name}` is both in --set and in --sweep.")

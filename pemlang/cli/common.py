@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -23,6 +25,18 @@ INTERRUPTED = 130
 USAGE_CODES = ("PEM0211",)
 SHOWN = 100  # messages that anyone reads at once
 PATIENCE = 0.5  # seconds before a bar appears
+
+
+@contextmanager
+def importing() -> Iterator[None]:
+    """Hold a signal to end back while modules are imported, in the threads that start meanwhile
+    too: one that arrives inside the import of a module can leave its lock held for ever."""
+    ends = {signal.SIGINT, signal.SIGTERM}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, ends)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def coloured(stream: TextIO) -> bool:

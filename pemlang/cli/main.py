@@ -13,7 +13,7 @@ from typing import NoReturn
 import click
 
 import pemlang.cli
-from pemlang.cli.common import INTERRUPTED, USAGE_IS_WRONG
+from pemlang.cli.common import INTERRUPTED, USAGE_IS_WRONG, importing
 from pemlang.diagnostics import nearest
 from pemlang.execute.machine import for_one_command
 from pemlang.version import __version__
@@ -56,7 +56,8 @@ class Commands(click.Group):
         if cmd_name not in command_names():
             return None
         name = cmd_name.replace("-", "_")
-        command: click.Command = getattr(importlib.import_module(f"pemlang.cli.{name}"), name)
+        with importing():
+            command: click.Command = getattr(importlib.import_module(f"pemlang.cli.{name}"), name)
         return command
 
     def resolve_command(
