@@ -69,8 +69,9 @@ class Measuring:
     def read_ahead(self, lowering: Lowering, nodes: Sequence[Measured], wanted: int) -> None:
         """Read in one plan what `sampled` of each of some measures looks at first. Where anything
         is wrong with it nothing is kept: `sampled` will tell."""
+        new = {node.key: node for node in nodes if node.key not in self._samples}
         batches = [
-            (node, site) for node in nodes for site in _smallest_first(node, wanted)[:wanted]
+            (node, site) for node in new.values() for site in _smallest_first(node, wanted)[:wanted]
         ]
         if not batches:
             return
