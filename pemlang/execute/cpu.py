@@ -78,7 +78,7 @@ class CpuExecutor:
         most = _affordable(plan, budget, options)
         threads = max(1, min(options.most_threads, len(jobs), most))
         if not plan.outputs and all(bytes_at_work(call.program) <= _SMALL for call in plan.sites):
-            threads = 0
+            threads = 0  # this one alone: what only measures has no loops, and none for a device
         for output, target in zip(plan.outputs, targets, strict=True):
             target.write(0, memoryview(output.header))
         crew = _Crew(jobs, lambda: _CpuWorker(plan, reader, targets, self.device, options))

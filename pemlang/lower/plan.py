@@ -156,7 +156,7 @@ def _planned(request: OutputRequest, values: Mapping[str, SiteValues]) -> Planne
         inputs,
         heads,
     )
-    # A check held the format of the inputs to this; not one that whoever asks has chosen.
+    # The check did so for the format of the inputs; whoever asks may have chosen another.
     record.hold(spec.shapes, [module for adapter in heads[:1] for module in adapter.whole_modules])
     idle = is_zero or (type_.factored and not any(scales.values()))
     return PlannedOutput(record, record.layout(spec), ranks, heads, idle)

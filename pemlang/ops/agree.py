@@ -112,13 +112,12 @@ def _same_shapes(ctx: Context, left: Shapes, right: Shapes) -> None:
         )
 
 
-def same_parameters(ctx: Context, left: AdapterNode, right: AdapterNode) -> AdapterType:
-    """What ⊕ needs of two LoRAs beyond the same space: equal rank and scale at every site.
+def same_parameters(ctx: Context, left: AdapterNode, right: AdapterNode) -> None:
+    """Hold two LoRAs of one space to what ⊕ needs beyond that: equal rank and scale at every site.
 
     Raises:
-        Fault: as same_space; PEM0308 ranks, PEM0309 scales.
+        Fault: PEM0308 ranks, PEM0309 scales.
     """
-    type_ = same_space(ctx, left, right)
     a, b = ctx.text(0), ctx.text(1)
     exact = exactly(ctx)
     site = _first_difference(left.ranks, right.ranks)
@@ -139,15 +138,14 @@ def same_parameters(ctx: Context, left: AdapterNode, right: AdapterNode) -> Adap
         )
     site = _first_difference(left.scales, right.scales)
     if site is not None:
-        one_s, two_s = left.scales[site], right.scales[site]
+        left_scale, right_scale = left.scales[site], right.scales[site]
         raise Fault(
             "PEM0309",
-            f"{ctx.what} needs equal scales: at {visible(site)} `{a}` has scale {one_s:g}, "
-            f"`{b}` has {two_s:g}",
+            f"{ctx.what} needs equal scales: at {visible(site)} `{a}` has scale {left_scale:g}, "
+            f"`{b}` has {right_scale:g}",
             ctx.combined(ctx.left, f"rescale({b}, like={a})"),
             (f"or combine what they do, exactly, at any scale: {exact}",),
         )
-    return type_
 
 
 def exactly(ctx: Context) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 from support import build, ia3, lora, pem, recipe
 from support.processes import on_a_terminal, with_imports
 
-from pemlang.cli.main import PLUMBING, command_names
+from pemlang.cli.main import PLUMBING, command_names, importing
 
 TEXT = (
     'adapter a = "a"\nadapter b = "b"\nparam w: number in 0..1 = 0.5\nsave w * a + b to "out/x"\n'
@@ -223,3 +224,16 @@ def test_a_recipe_is_checked_from_headers_before_any_tensor_is_read(folder: Path
     weights.write_bytes(raw)
     assert "PEM0206" in pem("build", "wrong.pem", folder=folder).err
     assert "PEM0502" in pem("build", "recipe.pem", folder=folder).err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_to_end_waits_until_modules_are_imported(number: signal.Signals) -> None:
+    done = []
+    usual = signal.signal(number, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt), importing():
+            signal.raise_signal(number)
+            done.append(number)
+    finally:
+        signal.signal(number, usual)
+    assert done == [number]
