@@ -6,9 +6,10 @@ import errno
 import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal
 
+from pemlang.dataclass import dataclass
 from pemlang.source import Span
 
 Severity = Literal["error", "warning"]

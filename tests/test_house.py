@@ -44,6 +44,17 @@ def test_no_name_of_a_class_or_a_type_stands_twice() -> None:
     assert [name for name, count in names.items() if count > 1] == []
 
 
+def test_every_dataclass_is_the_one_that_is_quickly_made() -> None:
+    makers = [
+        path.relative_to(ROOT).as_posix()
+        for path in SOURCES
+        for node in ast.walk(TREES[path])
+        if isinstance(node, ast.ImportFrom) and node.module == "dataclasses"
+        if any(alias.name == "dataclass" for alias in node.names)
+    ]
+    assert makers == ["pemlang/dataclass.py"]  # for the type checker
+
+
 def test_the_backends_and_the_commands_are_the_files_that_are_no_helpers() -> None:
     for name, module in BACKENDS.items():
         assert "executor" in functions(module), name

@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
 from pemlang.artifact.staging import MARK
+from pemlang.dataclass import dataclass
 from pemlang.formats import Format
 from pemlang.formats.adapter import method_title
 from pemlang.inputs.hub import HUB_NAME

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 from pemlang.artifact.provenance import Provenance, read_provenance
 from pemlang.artifact.staging import PROVENANCE
+from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault, visible
 from pemlang.tensorfiles.digests import file_digest
 from pemlang.tensorfiles.disk import is_dir

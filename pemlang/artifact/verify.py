@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
 from pemlang.artifact.provenance import Provenance, Subject, read_provenance
 from pemlang.artifact.staging import PROVENANCE, SIGNATURE
 from pemlang.artifact.subjects import subject
+from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault, listed, visible
 from pemlang.formats.identity import content_digest
 from pemlang.inputs.hub import SCHEME

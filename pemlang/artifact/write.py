@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +17,7 @@ from pemlang.check.checked import Checked
 from pemlang.check.conditions import Decided
 from pemlang.check.outputs import Output
 from pemlang.check.values import ParamConstant
+from pemlang.dataclass import dataclass
 from pemlang.formats import Format
 from pemlang.formats.adapter import Adapter
 from pemlang.formats.identity import digests_of

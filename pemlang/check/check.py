@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from types import MappingProxyType
 
@@ -15,6 +15,7 @@ from pemlang.check.outputs import Output
 from pemlang.check.scope import Scope
 from pemlang.check.statements import FileElaborator
 from pemlang.check.values import Inputs, ParamConstant, Params
+from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Diagnostic, Fault, Report, nearest, visible
 from pemlang.graph.node import Graph
 from pemlang.source import Source

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from pemlang.check.conditions import Assertion
@@ -11,6 +11,7 @@ from pemlang.check.elaborate import Spelling
 from pemlang.check.files import RecipeFiles
 from pemlang.check.outputs import Output, semantic_hash
 from pemlang.check.values import Declared, ParamConstant, Params, RecipeValue
+from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Diagnostic, PemError, Report
 from pemlang.formats.adapter import Adapter
 from pemlang.graph.node import Graph, Leaf, Node

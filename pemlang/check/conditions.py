@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from fractions import Fraction
 
+from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Diagnostic, visible
 from pemlang.graph.formula import Formula
 from pemlang.graph.node import Num, NumberNode

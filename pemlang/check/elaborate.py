@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple, cast
@@ -23,6 +23,7 @@ from pemlang.check.scope import Function, Scope, Stop, bare_words
 from pemlang.check.selections import common, in_layers, whole_layer
 from pemlang.check.values import BaseName, Declared, Inputs, Plain, Poison, RecipeValue
 from pemlang.check.wanted import hold_size, list_kind, want_kind, want_within
+from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Diagnostic, Fault, Report, visible
 from pemlang.graph.node import AdapterNode, Graph, Leaf, ModelNode, Num
 from pemlang.graph.numbers import shown

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from graphlib import TopologicalSorter
 from pathlib import Path
 
+from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault, Report, nearest, visible
 from pemlang.resources import resource
 from pemlang.source import Source

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 
+from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault, nearest, visible
 from pemlang.modules import PARAMETRISATIONS
 from pemlang.ops import FUNCTIONS, INFIX, PREFIX

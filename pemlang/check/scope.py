@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections import ChainMap
 from collections.abc import Callable, Iterator, MutableMapping
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from pemlang.check.values import POISON, Poison, RecipeValue
+from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault, Report, listed, nearest, visible
 from pemlang.ops import FUNCTIONS
 from pemlang.source import Span

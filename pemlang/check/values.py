@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 
+from pemlang.dataclass import dataclass
 from pemlang.formats.adapter import Adapter
 from pemlang.graph.node import AdapterNode, ModelNode, NumberNode
 from pemlang.modules import Shapes

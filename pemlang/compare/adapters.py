@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 from pemlang.compare.summary import facts_of
+from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault, visible
 from pemlang.failures import TooLarge
 from pemlang.formats import Adapter

@@ -4,9 +4,10 @@ adapters are. Of Δ itself only the signs are looked at, over rows that fit a ti
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Literal
 
+from pemlang.dataclass import dataclass
 from pemlang.diagnostics import placed
 from pemlang.formats.adapter import kinds_text
 from pemlang.graph.node import AdapterNode, Graph

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 from pemlang.check.checked import Checked
 from pemlang.check.outputs import Output
+from pemlang.dataclass import dataclass
 from pemlang.diagnostics import visible
 from pemlang.formats.adapter import kinds_text
 from pemlang.graph.difference import Difference

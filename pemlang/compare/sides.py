@@ -5,13 +5,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import field
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from pemlang.check.checked import Checked
 from pemlang.check.values import Params
 from pemlang.compare.recipes import RecipeComparison, compare_recipes
+from pemlang.dataclass import dataclass
 from pemlang.inputs.revision import FirstFoundResolver, Revision, WorkingTree
 from pemlang.pipeline.checking import identified_with
 from pemlang.source import Source

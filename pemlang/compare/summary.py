@@ -6,8 +6,8 @@ import math
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
 
+from pemlang.dataclass import dataclass
 from pemlang.diagnostics import visible
 from pemlang.formats import Adapter
 from pemlang.formats.identity import adapter_digest

@@ -9,10 +9,10 @@ from __future__ import annotations
 import threading
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Protocol
 
+from pemlang.dataclass import dataclass
 from pemlang.execute.elementwise import Arena, Kernel, block_memory, block_of, rounded
 from pemlang.execute.executor import DEFAULTS, ExecutionOptions, Progress, no_progress
 from pemlang.execute.loop import JobSeen, LoopPart

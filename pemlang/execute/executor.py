@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
+from pemlang.dataclass import dataclass
 from pemlang.execute.elementwise import BLOCK
 from pemlang.execute.machine import default_budget, default_threads
 from pemlang.execute.result import ExecutionResult, Target

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 from itertools import accumulate
 from typing import Protocol
 
+from pemlang.dataclass import dataclass
 from pemlang.execute.elementwise import LOOKED_AT, Kernel
 from pemlang.execute.result import OutputFailed
 from pemlang.execute.site import not_finite

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import Protocol
 
+from pemlang.dataclass import dataclass
 from pemlang.kernels.plan import NumberSink
 from pemlang.kernels.rounding import Rounding
 from pemlang.tensorfiles.dtypes import Array

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
 
+from pemlang.dataclass import dataclass
 from pemlang.failures import InputNotFinite
 from pemlang.kernels.builder import KernelCall
 from pemlang.kernels.lowrank import finite

@@ -5,10 +5,10 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault, nearest, visible
 from pemlang.formats.peft_names import CONFIG
 from pemlang.tensorfiles.disk import is_dir, open_plain

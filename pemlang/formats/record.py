@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
+from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault
 from pemlang.formats.adapter import Adapter
 from pemlang.modules import PARAMETRISATIONS, Shapes

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING
 
+from pemlang.dataclass import dataclass
 from pemlang.graph.node import AdapterNode, Leaf, Num
 
 if TYPE_CHECKING:

@@ -10,12 +10,13 @@ import hashlib
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from fractions import Fraction
 from functools import cached_property
 from graphlib import TopologicalSorter
 from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias, TypeVar
 
+from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault
 from pemlang.formats.adapter import Adapter
 from pemlang.graph.types import AdapterType, ModelType, NodeType, NumberType

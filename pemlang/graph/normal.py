@@ -13,10 +13,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, TypeVar
 
+from pemlang.dataclass import dataclass
 from pemlang.graph.coef import ONE, added, at, fitted, scaled
 from pemlang.graph.node import AdapterNode, Coef, Graph, Leaf, Node, Num, Part
 from pemlang.graph.types import AdapterType

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable
-from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
+from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault
 from pemlang.graph.node import Graph, Node, Num, NumberNode, Part
 

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import lru_cache
 from typing import Generic, Literal, NamedTuple, TypeVar
 
+from pemlang.dataclass import dataclass
 from pemlang.kernels.measuring import SiteMeasure
 from pemlang.kernels.methods import MergeKernel
 from pemlang.kernels.order import best_order

@@ -4,9 +4,9 @@ adapters, or what they do, Δ = s·B·A, of which no more than a tile is ever fo
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeAlias
 
+from pemlang.dataclass import dataclass
 from pemlang.lazy import numpy as np
 from pemlang.tensorfiles.dtypes import Array
 

@@ -4,8 +4,8 @@ to. What each step means stands with the step."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+from pemlang.dataclass import dataclass
 from pemlang.kernels.program import Program
 from pemlang.kernels.step import Dense, Meant
 from pemlang.kernels.steps.results import ResultStep, Store

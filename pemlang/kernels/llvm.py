@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 
+from pemlang.dataclass import dataclass
 from pemlang.kernels.llvm_text import REAL, WIDTH, LlvmText, called, splat, stored_type, vector
 from pemlang.kernels.passes import statistics, steps_of
 from pemlang.kernels.program import Program

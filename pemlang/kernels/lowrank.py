@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TypeAlias
 
+from pemlang.dataclass import dataclass
 from pemlang.failures import TooLarge
 from pemlang.lazy import numpy as np
 from pemlang.tensorfiles.dtypes import Array

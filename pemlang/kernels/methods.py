@@ -12,9 +12,9 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar
 
+from pemlang.dataclass import dataclass
 from pemlang.kernels import sketch
 from pemlang.kernels.fields import TILE, Field, drawn, matrices_field, products_field
 from pemlang.kernels.lowrank import LowRank, Matrix, inner, triangle

@@ -4,9 +4,9 @@ and run in another process with the same bytes as here."""
 from __future__ import annotations
 
 from collections.abc import Hashable
-from dataclasses import dataclass
 from typing import TypeAlias
 
+from pemlang.dataclass import dataclass
 from pemlang.kernels.builder import KernelCall
 from pemlang.kernels.program import Program
 from pemlang.kernels.step import Shape

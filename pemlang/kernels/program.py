@@ -17,9 +17,9 @@ from __future__ import annotations
 
 import hashlib
 import math
-from dataclasses import dataclass
 from functools import cached_property, lru_cache
 
+from pemlang.dataclass import dataclass
 from pemlang.kernels.step import Shape, Step
 from pemlang.kernels.steps.elements import Load
 from pemlang.kernels.steps.results import Store

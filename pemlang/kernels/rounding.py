@@ -8,8 +8,9 @@ looked at number by number only where that cannot settle them.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import field
 
+from pemlang.dataclass import dataclass
 from pemlang.failures import Failure, TooLarge, TooSmall
 from pemlang.lazy import numpy as np
 from pemlang.tensorfiles.dtypes import FLOATS, Array, Bits, decoded

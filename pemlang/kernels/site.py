@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
+from pemlang.dataclass import dataclass
 from pemlang.kernels.lowrank import LowRank
 from pemlang.kernels.step import Dense
 from pemlang.tensorfiles.dtypes import Array

@@ -14,9 +14,9 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Protocol, TypeAlias
 
+from pemlang.dataclass import dataclass
 from pemlang.tensorfiles.dtypes import DTYPES, Array, Bits
 
 if TYPE_CHECKING:

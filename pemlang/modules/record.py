@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
+from pemlang.dataclass import dataclass
 from pemlang.modules.sites import SiteShape
 
 if TYPE_CHECKING:

@@ -4,9 +4,9 @@ an adapter are a model. They are typed here; nothing computes with whole weights
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault, listed, visible
 from pemlang.graph.node import AdapterNode, ModelNode, Node, Part
 from pemlang.graph.types import AdapterType

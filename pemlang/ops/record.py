@@ -4,11 +4,12 @@ checker, the evaluator, the documentation and the tests read it there."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from fractions import Fraction
 from types import EllipsisType
 from typing import TYPE_CHECKING, TypeAlias
 
+from pemlang.dataclass import dataclass
 from pemlang.graph.node import AdapterNode, Graph, ModelNode, NumberNode
 from pemlang.kernels.methods import Reference
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import fnmatch
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from fractions import Fraction
 from functools import lru_cache
 
+from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault, listed, nearest, visible
 from pemlang.graph.node import Graph, Num
 from pemlang.graph.numbers import combine

@@ -4,10 +4,10 @@ left out."""
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
+from pemlang.dataclass import dataclass
 from pemlang.kernels.fields import kth_largest
 from pemlang.kernels.methods import Elementwise, MergeSettings, Reference
 from pemlang.lazy import numpy as np

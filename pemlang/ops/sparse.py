@@ -8,10 +8,10 @@ kept: which of them go is then no matter of the order in which a solver happened
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any
 
+from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault
 from pemlang.graph.numbers import shown
 from pemlang.kernels.fields import kth_largest

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from pemlang.artifact.subjects import subject
 from pemlang.artifact.write import Built, Description
 from pemlang.check.checked import Checked
 from pemlang.check.values import Params
+from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Diagnostic, PemError, placed
 from pemlang.execute.backends import open_backend
 from pemlang.execute.cpu import CpuExecutor

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from pemlang.artifact.existing import standing
@@ -12,6 +11,7 @@ from pemlang.artifact.staging import check_target
 from pemlang.check.checked import Checked
 from pemlang.check.elaborate import Spelling
 from pemlang.check.values import Params, RecipeValue
+from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Diagnostic, placed
 from pemlang.execute.cpu import working_memory
 from pemlang.execute.executor import DEFAULTS

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 
 from pemlang.artifact.write import metadata
 from pemlang.check.checked import Checked
 from pemlang.check.outputs import Output, heads_agree
+from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Diagnostic, Fault, PemError, placed
 from pemlang.execute.cpu import working_memory
 from pemlang.execute.executor import ExecutionOptions, Executor, Progress

@@ -5,11 +5,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from pemlang.check.checked import Checked
 from pemlang.check.values import Params, ParamValue
+from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Diagnostic, Fault, PemError, visible
 
 

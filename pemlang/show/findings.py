@@ -5,9 +5,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
+from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Diagnostic
 from pemlang.tensorfiles.disk import is_file
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import re
 import subprocess
-from dataclasses import dataclass
 from pathlib import Path
 
 from pemlang.check.checked import Checked
 from pemlang.compare.recipes import compare_recipes
 from pemlang.compare.sides import working_side
+from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault, PemError, Report, listed, visible
 from pemlang.inputs.imports import imports_of
 from pemlang.show.recipe_diff import as_text

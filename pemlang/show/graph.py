@@ -6,11 +6,11 @@ Here is what is drawn, and how Mermaid and Graphviz say it; svg.py draws it itse
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 from pemlang.check.checked import Checked
 from pemlang.check.outputs import Output
+from pemlang.dataclass import dataclass
 from pemlang.diagnostics import visible
 from pemlang.graph.formula import Formula, type_text
 from pemlang.graph.node import Leaf, Node

@@ -12,12 +12,12 @@ import html
 import json
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 from typing import Literal
 
 from pemlang.artifact.staging import MARK
+from pemlang.dataclass import dataclass
 from pemlang.diagnostics import visible
 from pemlang.version import __version__
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 import html
 import unicodedata
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from itertools import pairwise
 from pathlib import Path
 
+from pemlang.dataclass import dataclass
 from pemlang.diagnostics import visible
 from pemlang.show.graph import Edge, Picture, Vertex
 

@@ -5,8 +5,10 @@ A box is written on one line if it fits, and otherwise over several: the outermo
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TypeAlias
+
+from pemlang.dataclass import dataclass
 
 WIDTH = 100
 INDENT = 4

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
 
+from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault, Report
 from pemlang.source import Source, Span
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
 from fractions import Fraction
 from typing import TypeVar, dataclass_transform
 
+from pemlang.dataclass import dataclass
 from pemlang.source import Span
 
 TreeKind = TypeVar("TreeKind")
@@ -14,9 +14,9 @@ TreeKind = TypeVar("TreeKind")
 
 @dataclass_transform(frozen_default=True, eq_default=False)
 def tree(kind: type[TreeKind]) -> type[TreeKind]:
-    """Make a class one of the trees. They are frozen for the type checker alone: to refuse at run
-    time too would make the start of every command longer by a twentieth."""
-    return dataclass(eq=False, repr=False, slots=True)(kind)
+    """Make a class one of the trees. Two of them are the same tree only where they stand in the
+    same place, which their identity says."""
+    return dataclass(frozen=True, eq=False, repr=False, slots=True)(kind)
 
 
 @tree

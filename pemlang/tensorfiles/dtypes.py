@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import cache, cached_property
 from typing import TYPE_CHECKING, TypeAlias
 
+from pemlang.dataclass import dataclass
 from pemlang.lazy import numpy as np
 
 if TYPE_CHECKING:

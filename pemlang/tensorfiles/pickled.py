@@ -11,10 +11,10 @@ import math
 import pickletools
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault, visible
 from pemlang.tensorfiles.disk import open_plain
 from pemlang.tensorfiles.dtypes import DTYPES

@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault, visible
 from pemlang.tensorfiles.disk import open_plain
 from pemlang.tensorfiles.dtypes import DTYPES

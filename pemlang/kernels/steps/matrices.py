@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from pemlang.dataclass import dataclass
 from pemlang.kernels.lowrank import LowRank, norm, truncate
 from pemlang.kernels.step import Dense, Meaning, Meant, Renumber, Shape, SiteInputs, Step
 from pemlang.lazy import numpy as np

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from pemlang.dataclass import dataclass
 from pemlang.kernels.measuring import SiteMeasure
 from pemlang.kernels.site import SiteAlgebra, SitePart
 from pemlang.kernels.step import Dense, Meaning, Renumber, Shape, SiteInputs, Step

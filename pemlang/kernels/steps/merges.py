@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
+from pemlang.dataclass import dataclass
 from pemlang.kernels.lowrank import LowRank
 from pemlang.kernels.methods import MergeKernel, MergeSettings
 from pemlang.kernels.sketch import PASSES

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from pemlang.dataclass import dataclass
 from pemlang.kernels.step import Dense, Meaning, Renumber, Shape, SiteInputs, Step
 from pemlang.tensorfiles.dtypes import Array
 
