@@ -8,6 +8,7 @@ is written; the other methods are the same functions for all classes.
 from __future__ import annotations
 
 import dataclasses
+from operator import attrgetter
 from reprlib import recursive_repr
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +32,9 @@ else:
             if frozen and not slots:
                 shared["__setattr__"] = _set_once
             kind = dataclasses.dataclass(eq=False, repr=False, slots=slots)(kind)
+            if eq:
+                names = [field.name for field in dataclasses.fields(kind) if field.compare]
+                kind.__compared__ = attrgetter(*names) if names else _nothing
             for name, method in shared.items():
                 if name not in own:
                     setattr(kind, name, method)
@@ -39,10 +43,8 @@ else:
         return made if kind is None else made(kind)
 
 
-def _values(record: Any) -> tuple[object, ...]:
-    """What two of a class are compared by."""
-    fields = record.__dataclass_fields__.values()
-    return tuple([getattr(record, field.name) for field in fields if field.compare])
+def _nothing(record: Any) -> None:
+    """What two of a class without fields are compared by."""
 
 
 @recursive_repr()
@@ -52,11 +54,12 @@ def _shown(record: Any) -> str:
 
 
 def _same(record: Any, other: object) -> bool:
-    return _values(record) == _values(other) if type(other) is type(record) else NotImplemented
+    compared = type(record).__compared__
+    return compared(record) == compared(other) if type(other) is type(record) else NotImplemented
 
 
 def _hashed(record: Any) -> int:
-    return hash(_values(record))
+    return hash(type(record).__compared__(record))
 
 
 def _set_once(record: Any, name: str, value: object) -> None:
