@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from pemlang.execute.executor import ExecutionOptions, Executor
 
 _HELPERS = (
-    "backends", "elementwise", "executor", "kernel_files", "loop", "machine", "result", "site",
+    "backends", "elementwise", "executor", "kernel_files", "loop", "machine", "native", "result",
+    "site",
 )  # fmt: skip
 
 BACKENDS: dict[str, str] = {

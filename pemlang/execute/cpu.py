@@ -15,7 +15,7 @@ from typing import Protocol
 from pemlang.dataclass import dataclass
 from pemlang.execute.elementwise import Arena, Kernel, block_memory, block_of, rounded
 from pemlang.execute.executor import DEFAULTS, ExecutionOptions, Progress, no_progress
-from pemlang.execute.loop import JobSeen, LoopPart
+from pemlang.execute.loop import JobSeen, LoopPart, span_of
 from pemlang.execute.machine import one_algebra_thread
 from pemlang.execute.result import ExecutionResult, OutputFailed, OutputSeen, Target
 from pemlang.execute.site import bytes_at_work, not_finite, run_call
@@ -101,8 +101,8 @@ def working_memory(plan: Plan, threads: int, options: ExecutionOptions) -> int:
 
 def _blocks(plan: Plan, options: ExecutionOptions) -> int:
     """Bytes of the blocks of a thread."""
-    programs = {id(loop.program): loop.program for loop in plan.loops}
-    return block_memory(programs.values(), options.block)
+    spans = {(loop.program, span_of(loop, options.block)) for loop in plan.loops}
+    return block_memory(spans)
 
 
 def _affordable(plan: Plan, budget: int, options: ExecutionOptions) -> int:
@@ -132,13 +132,28 @@ def _jobs(plan: Plan, device: Device | None, options: ExecutionOptions) -> Itera
         yield _Job(call)
     for loop in plan.loops:
         away = device is not None and device.takes(loop)
-        step = loop.count
-        if not (away or loop.program.reduces):
-            step = options.turn * block_of(loop.program, options.block)
-        for first in range(0, loop.count, max(1, step)):
-            yield _Job(loop, first, min(step, loop.count - first), away)
+        for first, count in _parts(loop, loop.count if away else options.turn, options.block):
+            yield _Job(loop, first, count, away)
     for copy in plan.copies:
         yield _Job(copy)
+
+
+def _parts(loop: FusedLoop, blocks: int, most: int) -> Iterator[tuple[int, int]]:
+    """The parts of a loop that are jobs, about so many blocks each: the first element and how many
+    there are. Where a program needs whole tensors, those stay together."""
+    step = blocks * block_of(loop.program, most)
+    if not loop.program.whole:
+        for first in range(0, loop.count, max(1, step)):
+            yield first, min(step, loop.count - first)
+        return
+    first = end = 0
+    for _, count in loop.calls:
+        if end > first and end + count - first > step:
+            yield first, end - first
+            first = end
+        end += count
+    if end > first:
+        yield first, end - first
 
 
 class _Crew:
@@ -237,14 +252,15 @@ class _CpuWorker:
         self.plan, self.reader = plan, reader
         self._targets, self._device, self._options = targets, device, options
         self._arena = Arena(_blocks(plan, options))
-        self._kernels: dict[int, Kernel] = {}
+        self._kernels: dict[tuple[Program, int], Kernel] = {}
 
     def do(self, job: _Job) -> JobSeen:
         """What a job saw, or why it failed."""
         seen = JobSeen()
         try:
             if isinstance(job.what, FusedLoop):
-                part = LoopPart(self, job.what, job.first, job.count, seen)
+                block = self._options.block
+                part = LoopPart(self, job.what, job.first, job.count, seen, block)
                 if job.away and self._device is not None:
                     self._device.run(part)
                 else:
@@ -258,15 +274,15 @@ class _CpuWorker:
             seen.failed = OutputFailed(seen.output, error)
         return seen
 
-    def kernel(self, program: Program, constants: tuple[float, ...]) -> Kernel:
-        """The kernel of a program, with its constants. All of them share their memory."""
+    def kernel(self, program: Program, span: int) -> Kernel:
+        """The kernel of a program, with room for some elements at a time. All of them share their
+        memory."""
         if len(self._kernels) == _KERNELS:
             self._kernels.clear()
-        if id(program) not in self._kernels:
-            block = block_of(program, self._options.block)
-            self._kernels[id(program)] = Kernel(program, self._arena, block)
-        kernel = self._kernels[id(program)]
-        kernel.start(constants)
+        if (program, span) not in self._kernels:
+            self._kernels[program, span] = Kernel(program, self._arena, span)
+        kernel = self._kernels[program, span]
+        kernel.start()
         return kernel
 
     def write(self, output: int, start: int, bits: Bits) -> None:

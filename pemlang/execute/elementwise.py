@@ -13,12 +13,17 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from pemlang.execute.machine import algebra
+from pemlang.execute.native import native
+from pemlang.failures import TooLarge
 from pemlang.kernels.builder import Builder
-from pemlang.kernels.llvm import llvm_source
+from pemlang.kernels.histogram import BUCKETS, HISTOGRAM
 from pemlang.kernels.llvm_text import WIDTH
-from pemlang.kernels.passes import passes, statistics, steps_of
+from pemlang.kernels.passes import passes, scans, steps_of
 from pemlang.kernels.program import Program
-from pemlang.kernels.steps.elements import Load, Reduce
+from pemlang.kernels.scratch import scratch_sizes
+from pemlang.kernels.steps.deltas import tile_rows
+from pemlang.kernels.steps.elements import Load
+from pemlang.kernels.steps.scans import ScanStep
 from pemlang.lazy import numpy as np
 from pemlang.tensorfiles.dtypes import Array, Bits, stored_dtype
 
@@ -39,6 +44,8 @@ LOOKED_AT = 1 << 15
 _LEAST = 1 << 10
 _ALIGNED = 64
 
+_POINTER = ctypes.sizeof(ctypes.c_void_p)
+
 Read = Callable[[int, Bits], None]
 
 
@@ -50,17 +57,26 @@ def block_of(program: Program, most: int = BLOCK) -> int:
     return block
 
 
-def block_memory(programs: Iterable[Program], most: int = BLOCK) -> int:
-    """Bytes of the blocks that the kernels of some programs take, one after the other."""
-    return max((_room(program, block_of(program, most)) for program in programs), default=0)
+def block_memory(spans: Iterable[tuple[Program, int]]) -> int:
+    """Bytes of the blocks that the kernels of some programs take, one after the other.
+
+    Args:
+        spans: each program, and the most elements that it is run over at a time.
+    """
+    return max((_room(program, span) for program, span in spans), default=0)
 
 
-def _room(program: Program, block: int) -> int:
-    blocks = sum(
-        (block + WIDTH) * width + _ALIGNED for widths in program.widths for width in widths
-    )
+def _room(program: Program, span: int) -> int:
+    blocks = [(span + WIDTH) * width for widths in program.widths for width in widths]
     # Exact numbers, and what a look at them takes.
-    return blocks + min(block, LOOKED_AT) * 8 * (len(program.stores) + 4)
+    looked_at = span if program.by_row else min(span, LOOKED_AT)
+    exact = looked_at * 8 * (len(program.stores) + 4)
+    return _together([*blocks, *scratch_sizes(program, span)]) + exact
+
+
+def _together(sizes: Iterable[int]) -> int:
+    """Bytes of some pieces that are aligned."""
+    return sum(size + _ALIGNED for size in sizes if size)
 
 
 class Arena:
@@ -71,18 +87,16 @@ class Arena:
         it grew out of would live as long as the kernels that used it."""
         self._bytes: NDArray[np.uint8] = np.empty(size, "u1")
 
-    def arrays(self, dtypes: Sequence[np.dtype[np.generic]], count: int) -> list[Bits]:
-        """Arrays of some elements each and WIDTH more, aligned."""
-        count += WIDTH
-        need = sum(count * dtype.itemsize + _ALIGNED for dtype in dtypes)
+    def pieces(self, sizes: Sequence[int]) -> list[NDArray[np.uint8]]:
+        """Pieces of some bytes, aligned."""
+        need = _together(sizes)
         if self._bytes.nbytes < need:
             self._bytes = np.empty(need, "u1")
-        arrays, at = [], -self._bytes.ctypes.data % _ALIGNED
-        for dtype in dtypes:
-            end = at + count * dtype.itemsize
-            arrays.append(self._bytes[at:end].view(dtype))
-            at = end + -end % _ALIGNED
-        return arrays
+        pieces, at = [], -self._bytes.ctypes.data % _ALIGNED
+        for size in sizes:
+            pieces.append(self._bytes[at : at + size])
+            at += size + -size % _ALIGNED
+        return pieces
 
 
 class Kernel:
@@ -90,91 +104,197 @@ class Kernel:
 
     Attributes:
         program: what it computes.
-        block: the most elements it takes at a time.
-        passes: how often the inputs are read; all passes but the last give statistics.
+        span: the most elements it takes at a time.
+        passes: how often the inputs are read.
     """
 
-    def __init__(self, program: Program, arena: Arena, block: int = 0) -> None:
+    def __init__(self, program: Program, arena: Arena, span: int = 0) -> None:
         """Make it ready: compile it, unless another thread has.
 
         Args:
             program: what to compute.
             arena: the memory for its blocks.
-            block: elements of a block; as many as suit the program unless given.
+            span: elements at a time; as many as suit the program unless given.
         """
         assert program.elementwise
-        self.program, self.block, self.passes = program, block or block_of(program), passes(program)
+        self.program, self.span, self.passes = program, span or block_of(program), passes(program)
         self._arena = arena
         ends = (*program.loads, *program.stores)
-        self._ins, outs = len(program.loads), len(program.stores)
+        self._ins, self._outs = len(program.loads), len(program.stores)
         self._stored = [stored_dtype(step.dtype) for step in ends]
-        self._constants = (ctypes.c_double * 1)()
-        self._settled = (ctypes.c_double * len(program.steps))()
-        self._totals = (ctypes.c_double * (1 + max(outs, len(program.steps))))()
+        self._steps = len(program.steps)
+        self._finds = 1 + max([self._outs, *(len(found) for found in scans(program))])
         self._reads = [
             sorted(step.input for number in steps_of(program, turn)
                    if isinstance(step := program.steps[number], Load))
             for turn in range(self.passes)
         ]  # fmt: skip
 
-    def start(self, constants: Sequence[float]) -> None:
-        """Take the blocks' memory, and the numbers of the constant slots."""
-        self._constants = (ctypes.c_double * max(1, len(constants)))(*constants)
-        self._arrays = self._arena.arrays(self._stored, self.block)
-        self._pointers = (ctypes.c_void_p * len(self._arrays))(
-            *(array.ctypes.data for array in self._arrays)
-        )
-        step = ctypes.sizeof(ctypes.c_void_p) * self._ins
-        self._outputs = ctypes.c_void_p(ctypes.addressof(self._pointers) + step)
+    def start(self) -> None:
+        """Take the blocks' memory."""
+        widths = [dtype.itemsize for dtype in self._stored]
+        sizes = [(self.span + WIDTH) * width for width in widths]
+        pieces = self._arena.pieces([*sizes, *scratch_sizes(self.program, self.span)])
+        count = len(sizes)
+        self._arrays = [
+            piece.view(dtype) for piece, dtype in zip(pieces[:count], self._stored, strict=True)
+        ]
+        self._pointers = _addresses(pieces[:count])
+        self._outputs = ctypes.addressof(self._pointers) + _POINTER * self._ins
+        self._scratch = _scratch(pieces[count:])
 
     def read(self, turn: int, size: int, read: Read) -> None:
         """Fill the blocks of the inputs that a pass needs."""
         for index in self._reads[turn]:
             read(index, self._arrays[index][:size])
 
-    def run(self, turn: int, first: int, end: int) -> list[float]:
-        """Run one pass over elements of the block that was read.
+    def inputs(self) -> list[Bits]:
+        """The blocks of the inputs."""
+        return self._arrays[: self._ins]
+
+    def run(self, ends: Sequence[int], constants: Sequence[Sequence[float]]) -> list[list[float]]:
+        """Run all passes over some tensors, or parts of such, that lie in the block that was read.
+
+        Args:
+            ends: where each of them ends.
+            constants: of each of them; or of all, where there are one tensor's.
 
         Returns:
-            The sum of the squares of the exact numbers of each output slot; in all passes but the
-            last the statistics, in the order of `reduced`, and after them NaN where an input is
-            not finite.
+            Of each tensor the sum of the squares of the exact numbers of each output slot; NaN
+            where an input is not finite.
         """
-        count = len(self.reduced(turn)) if turn < self.passes - 1 else len(self._stored) - self._ins
-        self._loop(turn, False, first, end, self._outputs)
-        totals = self._totals[: count + 1]
-        if turn == self.passes - 1 and totals.pop() != 0:
-            return [float("nan")] * count
-        return totals
+        self.constants = np.array(constants, "f8").reshape(len(constants), -1)
+        self.settled = np.empty((len(ends), self._steps))
+        totals = np.empty((len(ends), self._finds))
+        apart = self.constants.shape[1] if len(constants) > 1 else 0
+        native(self.program, "tensors")(
+            len(ends), (ctypes.c_int64 * len(ends))(*ends),
+            self._pointers, self._outputs,
+            self.constants.ctypes.data, apart,
+            self.settled.ctypes.data, self._steps,
+            totals.ctypes.data, self._finds, self._scratch,
+        )  # fmt: skip
+        found: list[list[float]] = totals[:, : self._outs + 1].tolist()
+        return [_squares(row) for row in found]
 
-    def reduced(self, turn: int) -> list[int]:
-        """The steps whose statistics a pass gives."""
-        return statistics(self.program, turn)
+    def begin(self, constants: Sequence[float]) -> None:
+        """Begin a tensor that is run pass by pass, block by block."""
+        self.constants = np.array(constants, "f8").reshape(1, -1)
+        self.settled = np.empty((1, self._steps))
+        self._found = np.empty(self._finds)
 
-    def settle(self, index: int, blocks: Sequence[float]) -> None:
-        """Give a statistic its value, from those of all blocks in order."""
-        step = self.program.steps[index]
-        assert isinstance(step, Reduce)
-        self._settled[index] = step.join(blocks)
+    def part(self, turn: int, end: int, base: int) -> list[float]:
+        """Run one pass over elements of the block that was read.
+
+        Args:
+            turn: the number of the pass.
+            end: how many they are.
+            base: the place of the first in its tensor.
+
+        Returns:
+            In the last pass as `run`; before it, what is found and to be joined.
+        """
+        self._call(f"pass{turn}", 0, end, base, self._outputs)
+        if turn == self.passes - 1:
+            return _squares(self._found[: self._outs + 1].tolist())
+        found: list[float] = self._found[: len(scans(self.program)[turn]) + 1].tolist()
+        return found
+
+    def settle(self, turn: int, parts: Sequence[Sequence[float]]) -> None:
+        """End a pass but the last, with what it found in all blocks in order."""
+        for index, number in enumerate(scans(self.program)[turn]):
+            step = self.program.steps[number]
+            assert isinstance(step, ScanStep)
+            self._found[index] = step.join(part[index] for part in parts)
+        native(self.program, f"settle{turn}")(
+            self.constants.ctypes.data, self.settled.ctypes.data,
+            self._found.ctypes.data, self._scratch,
+        )  # fmt: skip
 
     def output(self, index: int, first: int, end: int) -> Bits:
         """The rounded numbers of an output slot, after the last pass."""
         return self._arrays[self._ins + index][first:end]
 
-    def exact(self, first: int, end: int) -> list[Array]:
+    def exact(self, tensor: int, first: int, end: int, base: int) -> list[Array]:
         """The numbers of each output slot before they are rounded, and before what they are
-        stored around is added; NaN where an input is not finite that might not show."""
+        stored around is added; NaN where an input is not finite that might not show.
+
+        Args:
+            tensor: which of those that were run last.
+            first, end: elements of the block; of a program `by_row` whole rows.
+            base: the place of the first in its tensor.
+        """
         size = end - first
         dtypes = [stored_dtype(store.exact_dtype) for store in self.program.stores]
         exact = [np.empty(size + WIDTH, dtype) for dtype in dtypes]
         starts = [array.ctypes.data - first * array.itemsize for array in exact]
+        self._found = np.empty(self._finds)
         outputs = (ctypes.c_void_p * len(exact))(*starts)
-        self._loop(self.passes - 1, True, first, end, outputs)
+        self._call("exact", first, end, base, outputs, tensor)
         return [array[:size] for array in exact]
 
-    def _loop(self, turn: int, exact: bool, first: int, end: int, outputs: Any) -> None:
-        loop = _compiled(self.program, turn, exact)
-        loop(first, end, self._pointers, outputs, self._constants, self._settled, self._totals)
+    def _call(
+        self, name: str, first: int, end: int, base: int, outputs: Any, tensor: int = 0
+    ) -> None:
+        row = tensor if len(self.constants) > 1 else 0
+        native(self.program, name)(
+            first, end, base, self._pointers, outputs,
+            self.constants[row].ctypes.data, self.settled[tensor].ctypes.data,
+            self._found.ctypes.data, self._scratch,
+        )  # fmt: skip
+
+
+def _squares(found: list[float]) -> list[float]:
+    """The squares, NaN where an input is not finite."""
+    watch = found.pop()
+    return found if watch == 0 else [float("nan")] * len(found)
+
+
+def _addresses(arrays: Sequence[NDArray[Any]]) -> Any:
+    return (ctypes.c_void_p * max(1, len(arrays)))(*(array.ctypes.data for array in arrays))
+
+
+def _scratch(pieces: Sequence[NDArray[np.uint8]]) -> Any:
+    """Working memory as programs take it: with empty histograms."""
+    if pieces[HISTOGRAM].size:
+        pieces[HISTOGRAM][...] = 0
+        pieces[HISTOGRAM][:8].view("u4")[1] = BUCKETS - 1
+    return _addresses(pieces)
+
+
+def over_deltas(
+    program: Program, factors: Sequence[tuple[Array, Array]], constants: Sequence[float]
+) -> Array:
+    """What an elementwise program makes of Δ = B·A of some factors (A, B), which is formed in
+    tiles: a matrix. Raises TooLarge where a Δ has no room for its numbers."""
+    (_, columns), rows = factors[0][0].shape, len(factors[0][1])
+    tile, kind = tile_rows(columns), factors[0][0].dtype
+    a = [_panels(x) for x, _ in factors]
+    b = [np.ascontiguousarray(x) for _, x in factors]
+    tiles = [np.empty(tile * columns + WIDTH, kind) for _ in factors]
+    whole = np.empty(rows * columns + WIDTH, kind)
+    sizes = scratch_sizes(program, tile * columns)
+    pieces = [np.empty(size, "u1") for size in sizes]
+    numbers = np.array([*constants, 0.0])
+    finds = 1 + max([1, *(len(found) for found in scans(program))])
+    settled, found, total = (np.empty(n) for n in (len(program.steps), finds, finds))
+    ranks = (ctypes.c_int64 * len(factors))(*(len(x) for x, _ in factors))
+    native(program, "tiles")(
+        rows, columns, tile, ranks, _addresses(a), _addresses(b), _addresses(tiles),
+        whole.ctypes.data, numbers.ctypes.data, settled.ctypes.data, found.ctypes.data,
+        total.ctypes.data, _scratch(pieces),
+    )  # fmt: skip
+    if total[1] != 0:
+        raise TooLarge(None)
+    return whole[: rows * columns].reshape(rows, columns)
+
+
+def _panels(a: Array) -> Array:
+    """A as panels of WIDTH columns one after the other, the last filled up with zeros."""
+    rank, columns = a.shape
+    wide = np.zeros((rank, -(-columns // WIDTH) * WIDTH), a.dtype)
+    wide[:, :columns] = a
+    return np.ascontiguousarray(wide.reshape(rank, -1, WIDTH).transpose(1, 0, 2))
 
 
 def rounded(numbers: Array, dtype: str, around: float = 0.0) -> tuple[Bits, float]:
@@ -191,7 +311,7 @@ def rounded(numbers: Array, dtype: str, around: float = 0.0) -> tuple[Bits, floa
     flat = np.ascontiguousarray(numbers).reshape(-1)
     work = "F32" if flat.dtype == np.float32 else "F64"
     bits: Bits = np.empty(flat.size, stored_dtype(dtype))
-    loop = _compiled(_rounding(work, dtype, around != 0), 0, False)
+    loop = native(_rounding(work, dtype, around != 0), "pass0")
     constants, totals = (ctypes.c_double * 1)(around), (ctypes.c_double * 2)()
     whole, square = flat.size - flat.size % WIDTH, 0.0
     rest = np.zeros(WIDTH, flat.dtype)  # a loop goes on to the end of a vector
@@ -199,7 +319,7 @@ def rounded(numbers: Array, dtype: str, around: float = 0.0) -> tuple[Bits, floa
     last = np.empty(WIDTH, bits.dtype)
     for source, target, count in ((flat, bits, whole), (rest, last, flat.size - whole)):
         pointers = [ctypes.c_void_p(array.ctypes.data) for array in (source, target)]
-        loop(0, count, *map(ctypes.byref, pointers), constants, None, totals)
+        loop(0, count, 0, *map(ctypes.byref, pointers), constants, None, totals, None)
         square += totals[0]
     bits[whole:] = last[: flat.size - whole]
     return bits, square
@@ -211,28 +331,6 @@ def _rounding(work: str, dtype: str, around: bool) -> Program:
     builder.store(builder.load("x", work, ()), "y", dtype, 1.0 if around else 0.0)
     [call] = builder.calls()
     return call.program
-
-
-_LOOP = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, *[ctypes.c_void_p] * 5)
-_lock = threading.Lock()
-_loops: dict[tuple[Program, int, bool], Any] = {}
-_engines: list[Any] = []  # they own the loops
-
-
-def _compiled(program: Program, turn: int, exact: bool) -> Any:
-    """A loop of a program, made when it is first asked for."""
-    key = (program, turn, exact)
-    if key not in _loops:
-        import llvmlite.binding as llvm  # loading it takes as long as all that a check does
-
-        with _lock:
-            if key not in _loops:
-                module = llvm.parse_assembly(llvm_source(program, turn, exact))
-                engine = llvm.create_mcjit_compiler(module, _processor())
-                engine.finalize_object()
-                _engines.append(engine)
-                _loops[key] = _LOOP(engine.get_function_address("loop"))
-    return _loops[key]
 
 
 @cache
@@ -249,18 +347,6 @@ def _prepare() -> None:
     x, y = (builder.cast(builder.load(number, "BF16", ()), "F32") for number in range(2))
     builder.store(builder.fma(x, 0.5, builder.scale(y, 0.5)), 0, "BF16")
     [call] = builder.calls()
-    _compiled(call.program, 0, False)
+    native(call.program, "tensors")
     rounded(np.zeros(1), "BF16")
     algebra()
-
-
-@cache
-def _processor() -> Any:
-    """This processor, as LLVM knows it."""
-    import llvmlite.binding as llvm
-
-    llvm.initialize_native_target()
-    llvm.initialize_native_asmprinter()
-    return llvm.Target.from_default_triple().create_target_machine(
-        cpu=llvm.get_host_cpu_name(), features=llvm.get_host_cpu_features().flatten(), opt=2
-    )

@@ -35,9 +35,9 @@ def kept(name: str, text: str) -> Path:
     """A file with a text: in the user's cache, or in a folder of this process where that cannot
     be written."""
     try:
-        return _kept(_folder(), name, text)
+        return _kept(cache_folder(), name, text)
     except (OSError, RuntimeError):  # RuntimeError: there is no home
-        return _kept(Path(_own_folder().name), name, text)
+        return _kept(Path(_owncache_folder().name), name, text)
 
 
 def _kept(folder: Path, name: str, text: str) -> Path:
@@ -57,13 +57,14 @@ def _holds(path: Path, data: bytes) -> bool:
         return False
 
 
-def _folder() -> Path:
+def cache_folder() -> Path:
+    """Where kernels are kept in the user's cache; raises RuntimeError where there is no home."""
     home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     return Path(home) / "pemlang" / "kernels"
 
 
 @cache
-def _own_folder() -> tempfile.TemporaryDirectory[str]:
+def _owncache_folder() -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory(prefix="pemlang-")
 
 

@@ -10,10 +10,11 @@ from itertools import accumulate
 from typing import Protocol
 
 from pemlang.dataclass import dataclass
-from pemlang.execute.elementwise import LOOKED_AT, Kernel
+from pemlang.execute.elementwise import LOOKED_AT, Kernel, block_of
 from pemlang.execute.result import OutputFailed
 from pemlang.execute.site import not_finite
 from pemlang.failures import TooLarge
+from pemlang.kernels.philox import AT_ONCE
 from pemlang.kernels.plan import FusedLoop, NumberSink, Plan, SiteCall, TensorSink
 from pemlang.kernels.program import Program
 from pemlang.kernels.rounding import ResultNotFinite, Seen, look, settled
@@ -51,11 +52,31 @@ class Worker(Protocol):
     plan: Plan
     reader: TensorReader
 
-    def kernel(self, program: Program, constants: tuple[float, ...]) -> Kernel:
-        """The kernel of a program, with its constants."""
+    def kernel(self, program: Program, span: int) -> Kernel:
+        """The kernel of a program, with room for some elements at a time."""
 
     def write(self, output: int, start: int, bits: Bits) -> None:
         """Write an array to an output."""
+
+
+def span_of(loop: FusedLoop, most: int) -> int:
+    """The most elements of a loop that are done at a time: a block, and never less than the rows
+    that have to stay together.
+
+    Args:
+        loop: what is done.
+        most: elements of a block.
+    """
+    block = block_of(loop.program, most)
+    if not loop.program.by_row:
+        return block
+    return max(block, *(min(count, _step(loop.program, call, block)) for call, count in loop.calls))
+
+
+def _step(program: Program, call: SiteCall, block: int) -> int:
+    """The elements of a tensor that are done at a time, where it is done by parts."""
+    rows = AT_ONCE * program.row(call.constants)  # draws are counted in so many
+    return max(1, block // rows) * rows
 
 
 class LoopPart:
@@ -66,9 +87,17 @@ class LoopPart:
     """
 
     def __init__(
-        self, worker: Worker, loop: FusedLoop, first: int, count: int, seen: JobSeen
+        self, worker: Worker, loop: FusedLoop, first: int, count: int, seen: JobSeen, block: int
     ) -> None:
-        self._worker, self.loop, self.seen = worker, loop, seen
+        """Take them.
+
+        Args:
+            worker: the thread.
+            loop, first, count: the loop, and the elements of it.
+            seen: what it sees.
+            block: the most elements of a block.
+        """
+        self._worker, self.loop, self.seen, self._block = worker, loop, seen, block
         self._first, self._last = first, first + count
         self._ends = list(accumulate(size for _, size in loop.calls))
         self._stores = loop.program.stores
@@ -80,57 +109,112 @@ class LoopPart:
             Failure: as run_call.
             OSError: it cannot be written.
         """
-        kernel = self._worker.kernel(self.loop.program, self.loop.constants)
-        for turn in range(kernel.passes):
-            kept: list[list[float]] = []
-            for at in range(self._first, self._last, kernel.block):
-                size = min(kernel.block, self._last - at)
-                self.seen.output = self.loop.outputs[0][0]
-                kernel.read(turn, size, partial(self.fetch, at=at))
-                if turn == kernel.passes - 1:
-                    self._finish(kernel, at, size)
-                else:
-                    kept.append(kernel.run(turn, 0, size))
-                    if kept[-1].pop() != 0:
-                        self._blame_any(at, size)
-            for number, index in enumerate(kernel.reduced(turn)):
-                kernel.settle(index, [row[number] for row in kept])
+        program = self.loop.program
+        kernel = self._worker.kernel(program, span_of(self.loop, self._block))
+        for at, size in self._blocks(kernel.span):
+            self.seen.output = self.loop.outputs[0][0]
+            if size > kernel.span:
+                self._by_parts(kernel, at, size)
+            else:
+                self._at_once(kernel, at, size)
 
-    def _finish(self, kernel: Kernel, at: int, size: int) -> None:
-        """Make the outputs of a block, tensor by tensor, and write them."""
-        for call, first, end in self.tensors(at, size):
-            doubtful = []
-            for slot, square in enumerate(kernel.run(kernel.passes - 1, first, end)):
-                seen = settled(square, end - first, *self._store(slot))
-                if seen is None:
-                    doubtful.append(slot)
-                else:
-                    self.see(call, slot, seen)
-            if doubtful:
-                self._look_closely(kernel, doubtful, at, first, end)
+    def _blocks(self, span: int) -> Iterator[tuple[int, int]]:
+        """The parts of the loop that are done one after the other. Of a program that needs whole
+        tensors they are as many as there is room for, or one that is too large for that."""
+        if not self.loop.program.whole:
+            for at in range(self._first, self._last, span):
+                yield at, min(span, self._last - at)
+            return
+        at = self._first
+        while at < self._last:
+            index = bisect_right(self._ends, at)
+            end = self._ends[index]
+            while index + 1 < len(self._ends) and self._ends[index + 1] <= min(
+                at + span, self._last
+            ):
+                index += 1
+                end = self._ends[index]
+            yield at, end - at
+            at = end
+
+    def _at_once(self, kernel: Kernel, at: int, size: int) -> None:
+        """Do tensors, or parts of such, that lie in one block."""
+        for slot, block in enumerate(kernel.inputs()):
+            self.fetch(slot, block[:size], at)
+        parts = list(self.tensors(at, size))
+        constants = [call.constants for call, _, _ in parts]
+        if not self.loop.program.whole:
+            constants = constants[:1]
+        found = kernel.run([end for _, _, end in parts], constants)
+        for number, ((call, first, end), squares) in enumerate(zip(parts, found, strict=True)):
+            self._see(kernel, number, call, at, (first, end), 0, squares)
         for slot in range(len(self._stores)):
             self.write(slot, at, kernel.output(slot, 0, size))
 
-    def _look_closely(
-        self, kernel: Kernel, slots: Sequence[int], at: int, first: int, end: int
+    def _by_parts(self, kernel: Kernel, at: int, size: int) -> None:
+        """Do a tensor that one block has no room for, pass by pass."""
+        [(call, _, _)] = self.tensors(at, size)
+        step = _step(self.loop.program, call, kernel.span)
+        kernel.begin(call.constants)
+        for turn in range(kernel.passes):
+            kept: list[list[float]] = []
+            for base in range(0, size, step):
+                count = min(step, size - base)
+                kernel.read(turn, count, partial(self.fetch, at=at + base))
+                found = kernel.part(turn, count, base)
+                if turn == kernel.passes - 1:
+                    self._see(kernel, 0, call, at + base, (0, count), base, found)
+                    for slot in range(len(self._stores)):
+                        self.write(slot, at + base, kernel.output(slot, 0, count))
+                else:
+                    kept.append(found)
+                    if kept[-1].pop() != 0:
+                        self.blame(at + base, count)
+            if turn < kernel.passes - 1:
+                kernel.settle(turn, kept)
+
+    def _see(
+        self,
+        kernel: Kernel,
+        number: int,
+        call: SiteCall,
+        at: int,
+        part: tuple[int, int],
+        base: int,
+        squares: Sequence[float],
     ) -> None:
-        """Look at the numbers of some output slots in a part of a block themselves."""
-        for start in range(first, end, LOOKED_AT):
-            last = min(end, start + LOOKED_AT)
-            exact = kernel.exact(start, last)
-            for slot in slots:
+        """See what was made of a tensor, or of a part of it.
+
+        Args:
+            kernel: what made it.
+            number: which of those that it ran last.
+            call: the tensor.
+            at: the place of the block in the loop.
+            part: its first element in the block, and the one after its last.
+            base: the place of its first in the tensor.
+            squares: of the exact numbers of each slot.
+        """
+        first, end = part
+        doubtful = []
+        for slot, square in enumerate(squares):
+            seen = settled(square, end - first, *self._store(call, slot))
+            if seen is None:
+                doubtful.append(slot)
+            else:
+                self.see(call, slot, seen)
+        step = (end - first) if self.loop.program.by_row else LOOKED_AT
+        for start in range(first, end, step) if doubtful else ():
+            last = min(end, start + step)
+            exact = kernel.exact(number, start, last, base + start - first)
+            for slot in doubtful:
                 if not self.loop.program.linear and not np.isfinite(exact[slot]).all():
-                    self._blame_any(at + start, last - start)
+                    self.blame(at + start, last - start)
                 self.look(slot, at + start, exact[slot], kernel.output(slot, start, last))
 
-    def _blame_any(self, at: int, size: int) -> None:
-        for _, first, end in self.tensors(at, size):
-            self.blame(at + first, end - first)
-
-    def _store(self, slot: int) -> tuple[str, float]:
+    def _store(self, call: SiteCall, slot: int) -> tuple[str, float]:
         """The dtype of an output slot, and what its numbers are stored around."""
         store = self._stores[slot]
-        return store.dtype, store.base(self.loop.constants)
+        return store.dtype, store.base(call.constants)
 
     def see(self, call: SiteCall, slot: int, seen: Seen) -> None:
         """Take what was seen of a part of the tensor in an output slot."""
@@ -151,9 +235,9 @@ class LoopPart:
     def look(self, slot: int, at: int, exact: Array, bits: Bits) -> None:
         """Hold rounded numbers to the exact ones, from a place in the loop on; raises
         InputNotFinite and TooLarge."""
-        dtype, around = self._store(slot)
         self.seen.output = self.loop.outputs[slot][0]
         for call, first, end in self.tensors(at, exact.size):
+            dtype, around = self._store(call, slot)
             try:
                 seen = look(exact[first:end], bits[first:end], dtype, around)
             except ResultNotFinite:

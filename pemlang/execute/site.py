@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 
 from pemlang.dataclass import dataclass
+from pemlang.execute.elementwise import over_deltas
 from pemlang.failures import InputNotFinite
 from pemlang.kernels.builder import KernelCall
 from pemlang.kernels.lowrank import finite
@@ -28,6 +29,12 @@ class _ReferencedInputs:
     def read(self, slot: int, shape: Shape, dtype: str) -> Bits:
         """The bits of the tensor in an input slot."""
         return self.reader.tensor(self.references[slot], dtype, shape)
+
+    def over_deltas(
+        self, program: Program, factors: Sequence[tuple[Array, Array]], constants: Sequence[float]
+    ) -> Array:
+        """See SiteInputs."""
+        return over_deltas(program, factors, constants)
 
 
 def run_call(call: KernelCall[TensorRef, Hashable], reader: TensorReader) -> dict[int, Array]:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+import math
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Generic, Literal, NamedTuple, TypeVar
 
 from pemlang.dataclass import dataclass
+from pemlang.kernels.histogram import DIGITS, digits_needed
 from pemlang.kernels.measuring import SiteMeasure
-from pemlang.kernels.methods import MergeKernel
+from pemlang.kernels.methods import MergeInputs, SiteKernel
 from pemlang.kernels.order import best_order
 from pemlang.kernels.program import Program, interned
 from pemlang.kernels.step import Shape, Step
+from pemlang.kernels.steps.deltas import CutDense, OverDeltas
 from pemlang.kernels.steps.elements import (
     Abs,
     Add,
@@ -24,7 +27,6 @@ from pemlang.kernels.steps.elements import (
     Less,
     Load,
     Mul,
-    Reduce,
     Scale,
     Select,
     Sign,
@@ -33,7 +35,9 @@ from pemlang.kernels.steps.elements import (
 from pemlang.kernels.steps.matrices import Concat, CoreSvd, Item, PadAxis, Whole
 from pemlang.kernels.steps.measures import Measure, Operand
 from pemlang.kernels.steps.merges import MergeRequest, MergeTensors
+from pemlang.kernels.steps.places import Draw, RowPlace
 from pemlang.kernels.steps.results import ReportStep, Store
+from pemlang.kernels.steps.scans import Kth, Reduce
 
 InputKey = TypeVar("InputKey", bound=Hashable)
 OutputKey = TypeVar("OutputKey", bound=Hashable)
@@ -148,6 +152,34 @@ class Builder(Generic[InputKey, OutputKey]):
         """The sum or maximum over the whole tensor, in its place everywhere."""
         return self.add(Reduce(*_like(x), how))
 
+    def kth(self, x: Value, share: float, count: Value) -> Value:
+        """The ⌊share·count⌋-th largest of numbers that are not negative, in its place everywhere;
+        infinite for none. `count` is in float64 and the same everywhere."""
+        given: tuple[int, ...] = (x.step, count.step)
+        value = x
+        for digit in range(self._digits(x)):
+            value = self.add(Kth(given, x.dtype, x.shape, self.constant(share), digit))
+            given = (x.step, count.step, value.step)
+        return value
+
+    def _digits(self, x: Value) -> int:
+        """How many digits tell numbers such as these: fewer where they come from a narrow dtype."""
+        step = self._steps[x.step]
+        if isinstance(step, Abs):
+            step = self._steps[step.args[0]]
+        if isinstance(step, Cast) and isinstance(self._steps[step.args[0]], Load):
+            return digits_needed(step.source, x.dtype)
+        return len(DIGITS[x.dtype])
+
+    def draw(self, like: Value, seed: float, part: int) -> Value:
+        """A number from 0 to 1 drawn for each element of a value, in float64."""
+        return self.add(Draw((like.step,), "F64", like.shape, self.constant(seed), part))
+
+    def place(self, x: Value, columns: int) -> Value:
+        """How many of its row's numbers come before each by size, in float64."""
+        slot = self.constant(columns)
+        return self.add(RowPlace((x.step,), "F64", x.shape, slot, x.dtype))
+
     def alike(self, values: Sequence[Value]) -> list[Value]:
         """Values in the widest precision of them."""
         dtype = "F64" if any(value.dtype == "F64" for value in values) else "F32"
@@ -193,45 +225,55 @@ class Builder(Generic[InputKey, OutputKey]):
 
     # --- several adapters -------------------------------------------------------------------
 
-    def merge(
+    def merge(self, kernel: SiteKernel, inputs: MergeInputs) -> list[Value]:
+        """The tensors of several adapters merged by a method on whole tensors, and what a cut
+        costs."""
+        numbers = inputs.numbers
+        words = tuple(sorted(inputs.words.items()))
+        request = MergeRequest(
+            inputs.name, kernel, inputs.rank, words, tuple(numbers), inputs.statistics
+        )
+        args = tuple(self.cast(x, inputs.dtype).step for part in inputs.parts for x in part)
+        constants = (*inputs.weights, *inputs.scales, *inputs.seeds, *numbers.values())
+        slots = tuple(map(self.constant, constants))
+        merged = self.add(MergeTensors(args, inputs.dtype, (), request, slots))
+        shapes = [x.shape for x in inputs.parts[0][: request.tensors]]
+        if inputs.rank:
+            a, b = shapes
+            shapes = list(self.shapes_of_rank(a, b, inputs.rank))
+        return self._items(merged, [*shapes, (2,)])
+
+    def shapes_of_rank(self, a: Shape, b: Shape, rank: int) -> tuple[Shape, Shape]:
+        """The shapes of A and B of another rank."""
+        return (rank, *a[1:]), (b[0], rank, *b[2:])
+
+    def over_deltas(
         self,
-        name: str,
-        kernel: MergeKernel,
-        *,
-        over: str,
-        rank: int,
-        dtype: str,
-        parts: Sequence[Sequence[Value]],
-        statistics: int,
-        weights: Sequence[float],
+        body: KernelCall[int, int],
+        pairs: Sequence[tuple[Value, Value]],
         scales: Sequence[float],
-        seeds: Sequence[float],
-        words: tuple[tuple[str, str], ...],
-        numbers: Mapping[str, float],
-    ) -> list[Value]:
-        """The tensors of several adapters merged by a method, and what a cut costs.
+    ) -> Value:
+        """What an elementwise program makes of Δ = s·B·A of some adapters: a matrix.
 
         Args:
-            name, kernel: the method, and what computes it.
-            over: `delta` or `factors`.
-            rank: that comes out; 0 where adapters have none.
-            dtype: to compute in.
-            parts: the tensors of each adapter, and then its statistics.
-            statistics: how many of these there are.
-            weights, scales, seeds: of each adapter.
-            words, numbers: the settings.
+            body: the program; its inputs are called by the adapters' numbers.
+            pairs: A and B of each adapter.
+            scales: s of each.
         """
-        request = MergeRequest(name, kernel, over, rank, words, tuple(numbers), statistics)
-        args = tuple(self.cast(x, dtype).step for part in parts for x in part)
-        constants = (*weights, *scales, *seeds, *numbers.values())
-        merged = self.add(
-            MergeTensors(args, dtype, (), request, tuple(map(self.constant, constants)))
-        )
-        shapes = [x.shape for x in parts[0][: request.tensors]]
-        if rank:
-            a, b = shapes
-            shapes = [(rank, *a[1:]), (b[0], rank, *b[2:])]
-        return self._items(merged, [*shapes, (2,)])
+        a, b = pairs[0]
+        shape = (b.shape[0], math.prod(a.shape[1:]))
+        args = tuple(x.step for number in body.inputs for x in pairs[number])
+        slots = tuple(self.constant(scales[number]) for number in body.inputs)
+        numbers = tuple(map(self.constant, body.constants))
+        return self.add(OverDeltas(args, a.dtype, shape, body.program, slots, numbers))
+
+    def cut_dense(self, x: Value, rank: int, a: Shape, b: Shape) -> tuple[Value, Value, Value]:
+        """The factors of the best approximation of a matrix of a rank, in the shapes of an A and
+        a B, and what it costs."""
+        shapes = self.shapes_of_rank(a, b, rank)
+        cut = self.add(CutDense((x.step,), x.dtype, (), rank, shapes))
+        new_a, new_b, cost = self._items(cut, (*shapes, (2,)))
+        return new_a, new_b, cost
 
     def measure(
         self,

@@ -1,5 +1,5 @@
 """What a program means, in float64 and rounded nowhere: the reference that every kernel is held
-to. What each step means stands with the step."""
+to; and what its steps compute of arrays in memory. Both stand with the step."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 from pemlang.dataclass import dataclass
 from pemlang.kernels.program import Program
-from pemlang.kernels.step import Dense, Meant
+from pemlang.kernels.step import Computed, Dense, Meant, Shape
 from pemlang.kernels.steps.results import ResultStep, Store
+from pemlang.tensorfiles.dtypes import Array, Bits
 
 
 @dataclass(frozen=True)
@@ -36,4 +37,42 @@ def meaning(program: Program, inputs: Sequence[Dense], constants: Sequence[float
         if isinstance(step, ResultStep):
             base = step.base(constants) if isinstance(step, Store) else 0.0
             outputs[step.output] = args[0] + base
+    return [outputs[slot] for slot in sorted(outputs)]
+
+
+@dataclass(frozen=True)
+class _Arrays:
+    """See step.SiteInputs."""
+
+    arrays: Sequence[Array]
+    constants: Sequence[float]
+
+    def read(self, slot: int, shape: Shape, dtype: str) -> Bits:
+        """The array in an input slot; any shape where the program is elementwise."""
+        return self.arrays[slot].reshape(shape or self.arrays[slot].shape)
+
+    def over_deltas(
+        self, program: Program, factors: Sequence[tuple[Array, Array]], constants: Sequence[float]
+    ) -> Array:
+        """See SiteInputs: all of each Δ is formed."""
+        [whole] = computed(program, [b @ a for a, b in factors], constants)
+        return whole
+
+
+def computed(program: Program, inputs: Sequence[Array], constants: Sequence[float]) -> list[Array]:
+    """The outputs of a program, one for each slot, not yet rounded to their dtypes, as NumPy
+    computes them in the dtypes of its steps; raises NotFinite.
+
+    Args:
+        program, constants: what to compute.
+        inputs: a tensor for each input slot, as it is stored.
+    """
+    slots = _Arrays(inputs, constants)
+    values: list[Computed] = []
+    outputs: dict[int, Array] = {}
+    for step in program.steps:
+        args: list[Array] = [values[arg] for arg in step.args]  # type: ignore[misc]
+        values.append(step.compute(args, slots))
+        if isinstance(step, ResultStep):
+            outputs[step.output] = args[0]
     return [outputs[slot] for slot in sorted(outputs)]

@@ -3,90 +3,138 @@
 A loop is over vectors of WIDTH elements, written out as such: nothing is left to an optimiser's
 judgement, and no step is fused with another or reordered, so the same numbers come out on every
 processor, whatever its vectors are.
+
+The functions of a module share their arguments:
+
+- `%in`, `%out`: pointers to the arrays of the input slots, and of the output slots;
+- `%c`: the constants, in float64;
+- `%s`: a number for each step of the program, in float64: that of a scan that is done;
+- `%found`: room for what a pass finds, in float64. In the last pass, for each output slot, the sum
+  of the squares of the numbers before they are rounded and before the constant that they are stored
+  around is added; in those before, a number for each scan. After these comes NaN where an input is
+  not finite that a comparison, say, may hide, else 0;
+- `%scratch`: pointers to the working memory of one thread, see `scratch.py`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import TypeVar
 
-from pemlang.dataclass import dataclass
-from pemlang.kernels.llvm_text import REAL, WIDTH, LlvmText, called, splat, stored_type, vector
-from pemlang.kernels.passes import statistics, steps_of
+from pemlang.kernels import philox
+from pemlang.kernels.llvm_text import (
+    REAL,
+    WIDTH,
+    LlvmText,
+    called,
+    splat,
+    stored_type,
+    vector,
+)
+from pemlang.kernels.passes import behind, scans, steps_of, uniform
 from pemlang.kernels.program import Program
-from pemlang.kernels.steps.elements import Reduce
+from pemlang.kernels.scratch import FIRST_PLACES, KEYS
+from pemlang.kernels.steps.places import RowPlace
 from pemlang.kernels.steps.results import Store
+from pemlang.kernels.steps.scans import ScanStep
 from pemlang.tensorfiles.dtypes import DTYPES
 
-
-def llvm_source(program: Program, turn: int, exact: bool = False) -> str:
-    """A module with a function `loop`, one pass of an elementwise program, that takes
-
-    - the number of the first element, and of the one after the last. Up to WIDTH − 1 elements
-      after those are read and written too, and count for nothing;
-    - pointers to the arrays of the input slots, and of the output slots;
-    - the constants, and a number for each step of the program, that of a `reduce` done before: in
-      float64;
-    - room for what is found, in float64: in the last pass, for each output slot, the sum of the
-      squares of the numbers before they are rounded and before the constant that they are stored
-      around is added; in those before, the statistics. After these comes NaN where an input is
-      not finite that a comparison, say, may hide, else 0.
-
-    Args:
-        program: what to compute.
-        turn: the pass.
-        exact: of the last pass, write those numbers before they are rounded, and NaN where such
-            an input is not finite; nothing is found then.
-    """
-    text = "\n".join(LlvmLoop(program, turn, exact).lines)
-    return "\n".join([text, *_declared(text)])
+Written = TypeVar("Written")
 
 
-def _declared(text: str) -> Iterator[str]:
-    """The intrinsics in use."""
-    for dtype, real in REAL.items():
-        type_, tail = vector(real), f"v{WIDTH}f{dtype[1:]}"
-        forms = {
-            f"@llvm.fabs.{tail}": f"{type_} {{}}({type_})",
-            f"@llvm.maximum.{tail}": f"{type_} {{}}({type_}, {type_})",
-            f"@llvm.vector.reduce.fmaximum.{tail}": f"{real} {{}}({type_})",
-            f"@llvm.vector.reduce.fadd.{tail}": f"{real} {{}}({real}, {type_})",
-        }
-        for name, form in forms.items():
-            if f"{name}(" in text:
-                yield f"declare {form.format(name)}"
+class LlvmNumbers(LlvmText):
+    """A function that knows the numbers which are the same for all elements."""
 
-
-@dataclass(frozen=True)
-class _Total:
-    """A number that a pass finds: the sum or the maximum of a value, or the sum of its squares."""
-
-    how: str
-    dtype: str
-
-
-class LlvmLoop(LlvmText):
-    """The text of one pass."""
-
-    def __init__(self, program: Program, turn: int, exact: bool) -> None:
+    def __init__(self, program: Program, turn: int) -> None:
         super().__init__()
-        self._steps, self._exact = program.steps, exact
+        self.program = program
+        self.scans = scans(program)[turn] if turn < len(scans(program)) else ()
+        self._uniform = uniform(program)
+        self._entry: list[str] = []
+        self._known: dict[object, object] = {}
+
+    def constant(self, slot: int, dtype: str) -> str:
+        """A constant, rounded to a precision, as a vector."""
+        return self._number("%c", slot, dtype)
+
+    def array(self, pointers: str, slot: int) -> str:
+        """A pointer out of a table of them."""
+        return self.once(
+            (pointers, slot),
+            lambda: self.add(f"load ptr, ptr {self.at(pointers, 'ptr', slot)}"),
+        )
+
+    def once(self, key: object, write: Callable[[], Written]) -> Written:
+        """What is written before all loops where it is first asked for."""
+        if key not in self._known:
+            with self._before():
+                self._known[key] = write()
+        return self._known[key]  # type: ignore[return-value]
+
+    def same_for_all(self, number: int) -> str:
+        """The value of a step that is the same for all elements."""
+        return self.once(("step", number), lambda: self._same_for_all(number))
+
+    def _same_for_all(self, number: int) -> str:
+        step = self.program.steps[number]
+        if isinstance(step, ScanStep):
+            return self._number("%s", number, step.dtype)
+        return step.llvm(self, [self.same_for_all(arg) for arg in step.args])  # type: ignore
+
+    def _number(self, array: str, index: int, dtype: str) -> str:
+        def spread() -> str:
+            number = self.add(f"load double, ptr {self.at(array, 'double', index)}")
+            if dtype == "F32":
+                number = self.add(f"fptrunc double {number} to float")
+            return self.spread(REAL[dtype], number)
+
+        return self.once((array, index, dtype), spread)
+
+    @contextmanager
+    def _before(self) -> Iterator[None]:
+        body, block = self.lines, self.block
+        self.lines, self.block = self._entry, "entry"
+        yield
+        self.lines, self.block = body, block
+
+    def finished(self, head: str) -> list[str]:
+        """The whole function."""
+        return [head, "entry:", *self._entry, *self.lines, "  ret void", "}"]
+
+
+class LlvmPass(LlvmNumbers):
+    """One pass over some elements: `@pass0`, …, or `@exact`, which writes the numbers of the last
+    pass before they are rounded, and NaN where an input is not finite.
+
+    It takes the number of the first element, and of the one after the last; up to WIDTH − 1 after
+    those are read and written too, and count for nothing. `%base` is the place of the first one in
+    its tensor.
+    """
+
+    def __init__(self, program: Program, turn: int, exact: bool = False) -> None:
+        super().__init__(program, turn)
+        self._exact = exact
         self._order = steps_of(program, turn)
-        self._statistics = statistics(program, turn)
         self._watches = not program.linear
-        self._entry: list[str] = []  # what is the same for all elements
-        self._known: dict[tuple[str, int, str], str] = {}
-        self._loop()
-        pointers = ", ".join(f"ptr %{what}" for what in ("in", "out", "c", "s", "found"))
-        head = [f"define void @loop(i64 %from, i64 %end, {pointers}) {{", "entry:"]
-        self.lines = [*head, *self._entry, *self.lines, "  ret void", "}"]
+        for number in self._order:
+            if isinstance(program.steps[number], RowPlace):
+                self._write_places(number)
+        self._write_loop()
+        pointers = ", ".join(f"ptr %{what}" for what in ("in", "out", "c", "s", "found", "scratch"))
+        name = "exact" if exact else f"pass{turn}"
+        self.lines = self.finished(
+            f"define void @{name}(i64 %from, i64 %end, i64 %base, {pointers}) {{"
+        )
 
     # --- for steps ----------------------------------------------------------------------------
 
     def load(self, slot: int, dtype: str) -> str:
         """Numbers of an input slot; those of narrow dtypes as float32."""
         stored = stored_type(dtype)
-        at = self.at(self._array("%in", slot), stored, "%i")
+        at = self.at(self.array("%in", slot), stored, self.loop_here.index)
         value = self.add(f"load {vector(stored)}, ptr {at}, align {DTYPES[dtype].size}")
         work = dtype
         if dtype not in REAL:
@@ -95,141 +143,159 @@ class LlvmLoop(LlvmText):
             self._watched.append((value, work))
         return value
 
-    def constant(self, slot: int, dtype: str) -> str:
-        """A constant, rounded to a precision, as a vector."""
-        return self._number("%c", slot, dtype)
-
     def narrowed(self, value: str, work: str, dtype: str) -> str:
         """Numbers of a work dtype as the bits of a file's, rounded once."""
         if dtype in REAL:
             return self.cast(value, work, dtype)
         return self.written_narrow(value, work, dtype)
 
-    # --- before the loop ----------------------------------------------------------------------
+    def drawn(self, seed: int, part: int) -> str:
+        """A number from 0 to 1 for each element, in float64, from the seed in a constant slot."""
 
-    def _array(self, pointers: str, slot: int) -> str:
-        """The array of an input or an output slot."""
-        return self._once(
-            (pointers, slot, "ptr"),
-            lambda: self.add(f"load ptr, ptr {self.at(pointers, 'ptr', slot)}"),
-        )
+        def keys() -> list[tuple[str, str]]:
+            number = self.add(f"load double, ptr {self.at('%c', 'double', seed)}")
+            return philox.round_keys(self, self.add(f"fptoui double {number} to i64"), part)
 
-    def _number(self, array: str, index: int, dtype: str) -> str:
-        """A number that is the same for all elements, as a vector."""
+        draws = philox.draws(self, self.once(("keys", seed, part), keys), self._place())
+        return self.binary("fmul", "F64", self.wide_count(draws), splat("double", 2.0**-32))
 
-        def spread() -> str:
-            number = self.add(f"load double, ptr {self.at(array, 'double', index)}")
-            if dtype == "F32":
-                number = self.add(f"fptrunc double {number} to float")
-            return self.spread(REAL[dtype], number)
+    def placed(self, step: RowPlace) -> str:
+        """The places of elements in their rows, in float64, which were found before."""
+        at = self.at(self._places_of(step), "i32", self._offset())
+        return self.wide_count(self.add(f"load {vector('i32')}, ptr {at}, align 4"))
 
-        return self._once((array, index, dtype), spread)
+    def wide_count(self, numbers: str) -> str:
+        """Whole numbers of 32 bits in float64."""
+        return self.add(f"uitofp {vector('i32')} {numbers} to {vector('double')}")
 
-    def _once(self, key: tuple[str, int, str], write: Callable[[], str]) -> str:
-        """What is written before the loop where it is first asked for."""
-        if key not in self._known:
-            body, self.lines = self.lines, self._entry
-            self._known[key] = write()
-            self.lines = body
-        return self._known[key]
+    def gather(self, index: int, how: str, dtype: str, value: str) -> None:
+        """Find the `sum`, the sum of squares (`square`) or the `max` of all values."""
+        kept = "F64" if how != "max" else dtype
+        type_ = vector(REAL[kept])
+        start = splat(REAL[kept], -math.inf if how == "max" else 0.0)
+        total = self.loop_here.carry(type_, start)
+        value = self.present(value, dtype, -math.inf if how == "max" else 0.0)
+        if how == "max":
+            self.loop_here.next(total, self.add(called("maximum", dtype, total, value)))
+        else:
+            wide = self.widened(value, dtype)
+            if how == "square":
+                wide = self.binary("fmul", "F64", wide, wide)
+            self.loop_here.next(total, self.binary("fadd", "F64", total, wide))
+        self.after.append(partial(self._tell, index, how, kept, total))
 
-    # --- the loop -----------------------------------------------------------------------------
-
-    def _loop(self) -> None:
-        totals = self._totals()
-        self.lines += ["  br label %head", "head:"]
-        self.do("%i = phi i64 [%from, %entry], [%next, %body]")
-        for number, total in enumerate(totals):
-            start = splat(REAL[total.dtype], -math.inf if total.how == "max" else 0.0)
-            type_ = vector(REAL[total.dtype])
-            self.do(f"%sum{number} = phi {type_} [{start}, %entry], [%new{number}, %body]")
-        self.do(f"br i1 {self.add('icmp slt i64 %i, %end')}, label %body, label %done")
-        self.lines.append("body:")
-        self._body(totals)
-        self.do(f"%next = add i64 %i, {WIDTH}")
-        self.lines += ["  br label %head", "done:"]
-        for number, total in enumerate(totals):
-            self._tell(number, total)
-
-    def _totals(self) -> list[_Total]:
-        """What is found, and last whether an input is not finite."""
-        if self._exact:
-            return []
-        watch = _Total("sum", "F64")
-        if not self._statistics:
-            stores = sum(isinstance(self._steps[number], Store) for number in self._order)
-            return [*[_Total("square", "F64")] * stores, watch]
-        totals = []
-        for number in self._statistics:
-            step = self._steps[number]
-            assert isinstance(step, Reduce)
-            totals.append(_Total(step.how, "F64" if step.how == "sum" else step.dtype))
-        return [*totals, watch]
-
-    def _tell(self, number: int, total: _Total) -> None:
-        """Write what was found."""
-        real, type_ = REAL[total.dtype], vector(REAL[total.dtype])
-        how = f"fadd.v{WIDTH}f64({real} 0.0, "
-        if total.how == "max":
-            how = f"fmaximum.v{WIDTH}f{total.dtype[1:]}("
-        value = self.add(f"call {real} @llvm.vector.reduce.{how}{type_} %sum{number})")
-        if total.dtype == "F32":
-            value = self.add(f"fpext float {value} to double")
-        self.do(f"store double {value}, ptr {self.at('%found', 'double', number)}")
-
-    def _body(self, totals: Sequence[_Total]) -> None:
-        self._watched: list[tuple[str, str]] = []
-        values: dict[int, str] = {}
-        wanted: dict[int, tuple[str, str]] = {}
-        for number in self._order:
-            step = self._steps[number]
-            if step.ends_scan and number not in self._statistics:  # known since an earlier pass
-                values[number] = self._number("%s", number, step.dtype)
-                continue
-            args = [values[arg] for arg in step.args]
-            if isinstance(step, Store):
-                wanted[step.output] = (args[0], step.exact_dtype)
-                if not self._exact:
-                    type_, size = stored_type(step.dtype), DTYPES[step.dtype].size
-                    self._put(step.output, type_, size, step.llvm(self, args))
-            elif step.ends_scan:
-                dtype = self._steps[step.args[0]].dtype
-                wanted[self._statistics.index(number)] = (args[0], dtype)
-            else:
-                values[number] = step.llvm(self, args)
-        if self._exact:
-            for slot, (value, dtype) in wanted.items():
-                self._put(slot, REAL[dtype], 8 if dtype == "F64" else 4, self._hidden(value, dtype))
-            return
-        left = self.add(f"trunc i64 {self.add('sub i64 %end, %i')} to i32")
-        lanes = ", ".join(f"i32 {lane}" for lane in range(WIDTH))
-        self._here = self.add(f"icmp sgt {vector('i32')} {self.spread('i32', left)}, <{lanes}>")
-        for number, total in enumerate(totals[:-1]):
-            self._gather(number, total, *wanted[number])
-        self._watch(len(totals) - 1)
-
-    def _gather(self, number: int, total: _Total, value: str, dtype: str) -> None:
-        """One more vector of numbers or of their squares."""
-        if total.how == "max":
-            value = self._present(value, dtype, -math.inf)
-            self.do(f"%new{number} = {called('maximum', dtype, f'%sum{number}', value)}")
-            return
-        wide = self.widened(self._present(value, dtype, 0.0), dtype)
-        if total.how == "square":
-            wide = self.binary("fmul", "F64", wide, wide)
-        self.do(f"%new{number} = fadd {vector('double')} %sum{number}, {wide}")
-
-    def _present(self, value: str, dtype: str, absent: float) -> str:
+    def present(self, value: str, dtype: str, absent: float) -> str:
         """A value, and something else for the elements after the last."""
-        return self.choose(self._here, dtype, value, self.number(absent, dtype))
+        return self.choose(self.here, dtype, value, self.number(absent, dtype))
 
-    def _watch(self, number: int) -> None:
+    # --- loops --------------------------------------------------------------------------------
+
+    def _write_places(self, number: int) -> None:
+        """The numbers that a `place` takes, as bits in working memory, sorted there by rows."""
+        step = self.program.steps[number]
+        assert isinstance(step, RowPlace)
+        word = f"i{step.source[1:]}"
+        keys, *memory = (self.array("%scratch", KEYS + number) for number in range(4))
+        before = behind(self.program, step.args)
+        with self._elements():
+            values = self._values(before)
+            bits = self._as(values[step.args[0]], REAL[step.source], word)
+            self._store(bits, vector(word), self.at(keys, word, self._offset()), 4)
+        count = self.add("sub i64 %end, %from")
+        columns = self.add(f"load double, ptr {self.at('%c', 'double', step.columns)}")
+        columns = self.add(f"fptoui double {columns} to i64")
+        pointers = ", ".join(f"ptr {x}" for x in (keys, *memory, self._places_of(step)))
+        self.do(f"call void @places_{word}({pointers}, i64 {count}, i64 {columns})")
+
+    def _write_loop(self) -> None:
+        steps = self.program.steps
+        with self._elements():
+            values = self._values(self._order)
+            if self._exact:
+                self._write_exact(values)
+                return
+            left = self.add(f"trunc i64 {self.add(f'sub i64 %end, {self.loop_here.index}')} to i32")
+            lanes = ", ".join(f"i32 {lane}" for lane in range(WIDTH))
+            spread = self.spread("i32", left)
+            self.here = self.add(f"icmp sgt {vector('i32')} {spread}, <{lanes}>")
+            for index, number in enumerate(self.scans):
+                step = steps[number]
+                assert isinstance(step, ScanStep)
+                step.scan(self, [values.get(arg, "") for arg in step.args], index)
+            stores = [step for n in self._order if isinstance(step := steps[n], Store)]
+            for step in stores:
+                type_, size = stored_type(step.dtype), DTYPES[step.dtype].size
+                self._put(step.output, type_, size, step.llvm(self, [values[step.args[0]]]))
+                self.gather(step.output, "square", step.exact_dtype, values[step.args[0]])
+            self._watch(len(self.scans) or len(stores))
+
+    def _write_exact(self, values: dict[int, str]) -> None:
+        for number in self._order:
+            step = self.program.steps[number]
+            if isinstance(step, Store):
+                value, dtype = (
+                    self._hidden(values[step.args[0]], step.exact_dtype),
+                    step.exact_dtype,
+                )
+                self._put(step.output, REAL[dtype], 8 if dtype == "F64" else 4, value)
+
+    @contextmanager
+    def _elements(self) -> Iterator[None]:
+        self._watched: list[tuple[str, str]] = []
+        self.after: list[Callable[[], None]] = []
+        with self.loop("%end", "%from", WIDTH) as self.loop_here:
+            yield
+        for tell in self.after:
+            tell()
+
+    def _values(self, order: Sequence[int]) -> dict[int, str]:
+        """The values of some steps at WIDTH elements; not of results, nor of scans now begun."""
+        values: dict[int, str] = {}
+        for number in order:
+            step = self.program.steps[number]
+            if number in self.scans or step.is_result:
+                continue
+            if number in self._uniform:
+                values[number] = self.same_for_all(number)
+            else:
+                values[number] = step.llvm(self, [values[arg] for arg in step.args])
+        return values
+
+    def _offset(self) -> str:
+        """The number of an element among those of the pass."""
+        return self.add(f"sub i64 {self.loop_here.index}, %from")
+
+    def _place(self) -> str:
+        return self.add(f"add i64 {self._offset()}, %base")
+
+    def _places_of(self, step: RowPlace) -> str:
+        steps = [x for x in self.program.steps if isinstance(x, RowPlace)]
+        return self.array("%scratch", FIRST_PLACES + steps.index(step))
+
+    def _tell(self, index: int, how: str, dtype: str, total: str) -> None:
+        """Write what was found."""
+        real, type_ = REAL[dtype], vector(REAL[dtype])
+        call = f"fadd.v{WIDTH}f64({real} 0.0, "
+        if how == "max":
+            call = f"fmaximum.v{WIDTH}f{dtype[1:]}("
+        value = self.add(f"call {real} @llvm.vector.reduce.{call}{type_} {total})")
+        if dtype == "F32":
+            value = self.add(f"fpext float {value} to double")
+        self.tell(index, value)
+
+    def tell(self, index: int, number: str) -> None:
+        """Write a number that the pass found, a double."""
+        self.do(f"store double {number}, ptr {self.at('%found', 'double', index)}")
+
+    def _watch(self, index: int) -> None:
         """x − x of every input is 0, or NaN where x is not finite."""
-        total = splat("double", 0.0)
+        total = self.loop_here.carry(vector("double"), splat("double", 0.0))
+        nothing = total
         for value, dtype in self._watched:
-            wide = self.widened(self._present(value, dtype, 0.0), dtype)
-            total = self.binary("fadd", "F64", total, self.binary("fsub", "F64", wide, wide))
-        self.do(f"%new{number} = fadd {vector('double')} %sum{number}, {total}")
+            wide = self.widened(self.present(value, dtype, 0.0), dtype)
+            nothing = self.binary("fadd", "F64", nothing, self.binary("fsub", "F64", wide, wide))
+        self.loop_here.next(total, nothing)
+        self.after.append(partial(self._tell, index, "sum", "F64", total))
 
     def _hidden(self, value: str, dtype: str) -> str:
         """A value, NaN where an input is not finite that it may not show."""
@@ -238,8 +304,28 @@ class LlvmLoop(LlvmText):
             value = self.binary("fadd", dtype, value, nothing)
         return value
 
-    # --- results ------------------------------------------------------------------------------
-
     def _put(self, slot: int, type_: str, align: int, value: str) -> None:
-        at = self.at(self._array("%out", slot), type_, "%i")
-        self.do(f"store {vector(type_)} {value}, ptr {at}, align {align}")
+        at = self.at(self.array("%out", slot), type_, self.loop_here.index)
+        self._store(value, vector(type_), at, align)
+
+    def _store(self, value: str, type_: str, at: str, align: int) -> None:
+        self.do(f"store {type_} {value}, ptr {at}, align {align}")
+
+
+class LlvmSettle(LlvmNumbers):
+    """What gives the scans of a pass their values when it is done: `@settle0`, …"""
+
+    def __init__(self, program: Program, turn: int) -> None:
+        super().__init__(program, turn)
+        for index, number in enumerate(self.scans):
+            step = program.steps[number]
+            assert isinstance(step, ScanStep)
+            known = [self.same_for_all(x) if x in self._uniform else "" for x in step.args]
+            value = step.settle(self, known, index)
+            self.do(f"store double {value}, ptr {self.at('%s', 'double', number)}")
+        pointers = "ptr %c, ptr %s, ptr %found, ptr %scratch"
+        self.lines = self.finished(f"define void @settle{turn}({pointers}) {{")
+
+    def number_found(self, index: int) -> str:
+        """What a pass found."""
+        return self.add(f"load double, ptr {self.at('%found', 'double', index)}")

@@ -4,6 +4,8 @@ written as whole numbers of their bits, which needs no library and no special in
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from pemlang.tensorfiles.dtypes import DTYPES, FLOATS, FloatLayout
 
@@ -27,7 +29,7 @@ def vector(element: str) -> str:
 def splat(element: str, number: float) -> str:
     """A vector of one number."""
     # Floats of either precision are written by the bits of their float64.
-    text = int(number) if element == "i32" else f"0x{struct.pack('>d', number).hex()}"
+    text = int(number) if element.startswith("i") else f"0x{struct.pack('>d', number).hex()}"
     return f"<{', '.join([f'{element} {text}'] * WIDTH)}>"
 
 
@@ -51,10 +53,16 @@ class _Narrow:
 
 
 class LlvmText:
-    """A function that is being written, an instruction a line."""
+    """A function that is being written, an instruction a line.
+
+    Attributes:
+        lines: what has been written.
+        block: the block that is being written to.
+    """
 
     def __init__(self) -> None:
         self.lines: list[str] = []
+        self.block = "entry"
         self._names = 0
 
     def add(self, text: str) -> str:
@@ -66,6 +74,36 @@ class LlvmText:
     def do(self, text: str) -> None:
         """An instruction without a value, or with a name of its own."""
         self.lines.append(f"  {text}")
+
+    # --- blocks -------------------------------------------------------------------------------
+
+    def name(self) -> str:
+        """A number that no other name has."""
+        self._names += 1
+        return str(self._names)
+
+    def start_block(self, label: str) -> None:
+        """Write to a new block from here on."""
+        self.lines.append(f"{label}:")
+        self.block = label
+
+    @contextmanager
+    def loop(self, end: str, first: str = "0", step: int | str = 1) -> Iterator[LlvmLoop]:
+        """A loop over i64 numbers from a first to one before the end; its body is what is written
+        inside."""
+        loop = LlvmLoop(self, first, end, step)
+        yield loop
+        loop.close()
+
+    @contextmanager
+    def where(self, condition: str) -> Iterator[None]:
+        """What is done only where a condition, an i1, holds."""
+        number = self.name()
+        self.do(f"br i1 {condition}, label %then{number}, label %after{number}")
+        self.start_block(f"then{number}")
+        yield
+        self.do(f"br label %after{number}")
+        self.start_block(f"after{number}")
 
     # --- instructions -------------------------------------------------------------------------
 
@@ -125,6 +163,15 @@ class LlvmText:
 
     def _as(self, x: str, from_: str, to: str, how: str = "bitcast") -> str:
         return self.add(f"{how} {vector(from_)} {x} to {vector(to)}")
+
+    def bits(self, value: str, dtype: str) -> str:
+        """The bits of float32 or float64 numbers as whole numbers."""
+        return self._as(value, REAL[dtype], f"i{dtype[1:]}")
+
+    def whole_numbers(self, op: str, dtype: str, x: str, number: int) -> str:
+        """A step on whole numbers as wide as those of a work dtype, with one that is known."""
+        word = f"i{dtype[1:]}"
+        return self.add(f"{op} {vector(word)} {x}, {splat(word, number)}")
 
     # --- narrow floats ------------------------------------------------------------------------
 
@@ -198,6 +245,61 @@ class LlvmText:
         differs = self.add(f"fcmp one {f64} {back}, {x}")
         bits = self._select(differs, "i32", self._integer("or", bits, 1), bits)
         return self._as(bits, "i32", "float")
+
+
+class LlvmLoop:
+    """A loop that is being written.
+
+    Attributes:
+        index: the number that it is at.
+    """
+
+    def __init__(self, text: LlvmText, first: str, end: str, step: int | str) -> None:
+        self._text, self._number, self._step = text, text.name(), step
+        self._before = text.block
+        self.index = f"%i{self._number}"
+        self._carried: list[tuple[str, str, str]] = []
+        self._next: dict[str, str] = {}
+        text.do(f"br label %head{self._number}")
+        text.start_block(f"head{self._number}")
+        self._first, self._phis = first, len(text.lines)
+        more = text.add(f"icmp slt i64 {self.index}, {end}")
+        text.do(f"br i1 {more}, label %body{self._number}, label %done{self._number}")
+        text.start_block(f"body{self._number}")
+
+    def carry(self, type_: str, start: str) -> str:
+        """A value that goes from turn to turn; after the loop it is what the last one left."""
+        name = f"%carried{self._text.name()}"
+        self._carried.append((name, type_, start))
+        return name
+
+    def next(self, name: str, value: str) -> None:
+        """What a carried value is in the next turn."""
+        self._next[name] = value
+
+    def close(self) -> None:
+        """Go on to the next turn, and write on after the loop."""
+        text, number = self._text, self._number
+        following = text.add(f"add i64 {self.index}, {self._step}")
+        text.do(f"br label %head{number}")
+        carried = [(self.index, "i64", self._first), *self._carried]
+        after = {self.index: following, **self._next}
+        text.lines[self._phis : self._phis] = [
+            f"  {name} = phi {type_} [{start}, %{self._before}], [{after[name]}, %{text.block}]"
+            for name, type_, start in carried
+        ]
+        text.start_block(f"done{number}")
+
+
+def function(head: str, text: LlvmText, result: str = "void") -> list[str]:
+    """A whole function.
+
+    Args:
+        head: what comes before its body, after `define`.
+        text: the body, which begins in the block `entry`.
+        result: what it gives back, with its type.
+    """
+    return [f"define {head} {{", "entry:", *text.lines, f"  ret {result}", "}"]
 
 
 def called(name: str, dtype: str, *args: str) -> str:

@@ -1,10 +1,10 @@
 """How adapters are merged at a site, by methods that are no linear combination of them.
 
-A method is one of three kinds. `Elementwise` treats each element of a tensor by itself, over the
-factors or over Δ, which is then formed in tiles and cut to a rank. `Combination` weighs the
-adapters by numbers that it finds from their inner products: the result keeps their factors. And
-`Factorised` makes new factors from theirs. A kernel holds functions and numbers alone, so that a
-program that holds one can be sent to another process.
+A method is one of three kinds. `Elementwise` (`entries.py`) treats each element of a tensor by
+itself: it writes steps. `Combination` weighs the adapters by numbers that it finds from their inner
+products: the result keeps their factors. And `Factorised` makes new factors from theirs. Programs
+hold kernels of these two, which hold functions and numbers alone, so that a program can be sent to
+another process.
 """
 
 from __future__ import annotations
@@ -15,23 +15,51 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar
 
 from pemlang.dataclass import dataclass
-from pemlang.kernels import sketch
-from pemlang.kernels.fields import TILE, Field, drawn, matrices_field, products_field
 from pemlang.kernels.lowrank import LowRank, Matrix, inner, triangle
-from pemlang.kernels.sketch import squared_norm, truncated_svd
+from pemlang.kernels.philox import drawn
+from pemlang.kernels.sketch import Merged, best_factors, cut
 from pemlang.lazy import numpy as np
-from pemlang.tensorfiles.dtypes import DTYPES, Array, stored_dtype
+from pemlang.tensorfiles.dtypes import Array
 
 if TYPE_CHECKING:
+    from pemlang.kernels.builder import Builder, KernelCall, Value
+    from pemlang.kernels.entries import Entries
     from pemlang.kernels.step import Dense
+
+    AnyBuilder: TypeAlias = Builder[Any, Any]
 
 T = TypeVar("T")
 
 Reference: TypeAlias = Callable[..., Any]
 """What a method does to dense float64 tensors, or to pairs (A, s·B), by its settings' names."""
 
-Merged: TypeAlias = "tuple[Array, Array, Array]"
-"""A and B at scale 1; and what a cut to a rank costs: the norm of what is lost, and of all."""
+
+@dataclass(frozen=True)
+class MergeInputs:
+    """What is merged at a site, while its program is made.
+
+    Attributes:
+        name: of the method.
+        parts: the tensors of each adapter, and then its statistics.
+        statistics: how many of these there are.
+        weights, scales, seeds: of each adapter; a seed is a whole number.
+        numbers, words: the settings by name.
+        rank: that comes out; 0 where adapters have none.
+        over: `delta` or `factors`.
+        dtype: to compute in.
+    """
+
+    name: str
+    parts: Sequence[Sequence[Value]]
+    statistics: int
+    weights: Sequence[float]
+    scales: Sequence[float]
+    seeds: Sequence[float]
+    numbers: Mapping[str, float]
+    words: Mapping[str, str]
+    rank: int
+    over: str
+    dtype: str
 
 
 @dataclass(frozen=True)
@@ -44,8 +72,6 @@ class MergeSettings:
         seeds: of what is drawn for each adapter: whole numbers.
         statistics: the tensors that were collected for each.
         rank: that comes out; 0 where adapters have none.
-        over: `delta` or `factors`.
-        dtype: to compute in where the method is elementwise.
     """
 
     numbers: Mapping[str, float]
@@ -54,8 +80,6 @@ class MergeSettings:
     seeds: Sequence[float]
     statistics: Sequence[Sequence[Array]]
     rank: int
-    over: str
-    dtype: str
 
     def __getitem__(self, name: str) -> float:
         """A parameter that is a number."""
@@ -79,6 +103,21 @@ class MergeKernel(ABC):
     reference: Reference
 
     wide: ClassVar[bool] = True
+
+    @abstractmethod
+    def write(self, builder: AnyBuilder, inputs: MergeInputs) -> tuple[list[Value], Value | None]:
+        """Write the steps of a merge: the tensors that come out, A and B or one; and what a cut to
+        the rank costs, where there may be one."""
+
+
+@dataclass(frozen=True, eq=False)
+class SiteKernel(MergeKernel):
+    """What computes a method on the whole tensors of a site."""
+
+    def write(self, builder: AnyBuilder, inputs: MergeInputs) -> tuple[list[Value], Value | None]:
+        """See MergeKernel."""
+        *values, cost = builder.merge(self, inputs)
+        return values, cost
 
     @abstractmethod
     def of_factors(self, parts: Sequence[LowRank], s: MergeSettings) -> Merged:
@@ -107,19 +146,10 @@ class MergeKernel(ABC):
         return np.asarray(self.reference(xs, weights=s.weights, **s.named))
 
 
-def best_factors(delta: Dense, rank: int) -> Merged:
-    """The best factors of a rank by a full decomposition; with zeros where there is no more."""
-    u, values, vt = np.linalg.svd(delta, full_matrices=False)
-    root, more = np.sqrt(values[:rank]), max(0, rank - len(values))
-    a = np.pad(root[:, None] * vt[:rank], ((0, more), (0, 0)))
-    b = np.pad(u[:, :rank] * root, ((0, 0), (0, more)))
-    return a, b, np.array([np.linalg.norm(values[rank:]), np.linalg.norm(values)])
-
-
 # --- element by element ----------------------------------------------------------------------
 
-Look = Callable[[Field, MergeSettings], Any]
-At = Callable[[Field, slice, Sequence[float], Any, MergeSettings], Array]
+Emit: TypeAlias = "Callable[[Entries], Value]"
+"""Writes the merged tensor."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -127,89 +157,90 @@ class Elementwise(MergeKernel):
     """A method on each element of tensors of one shape.
 
     Attributes:
-        look: what has to be known of the whole tensors first.
-        at: the merged numbers of some rows, from those of each tensor there, the weights, and
-            what `look` gave.
-        draws: whether entries are kept by chance.
+        emit: writes its steps.
+        draws: whether entries are kept by chance: the reference takes the draws then.
     """
 
-    look: Look
-    at: At
+    emit: Emit
     draws: bool = False
 
     wide = False
 
-    def of_tensors(self, xs: Sequence[Array], s: MergeSettings) -> Array:
+    def write(self, builder: AnyBuilder, inputs: MergeInputs) -> tuple[list[Value], Value | None]:
         """See MergeKernel."""
-        field = matrices_field([as_rows(x.astype(stored_dtype(s.dtype))) for x in xs], s.seeds)
-        return self._whole(field, s.weights, s).reshape(xs[0].shape)
+        from pemlang.kernels.entries import Entries
 
-    def of_factors(self, parts: Sequence[LowRank], s: MergeSettings) -> Merged:
-        """See MergeKernel."""
-        dtype = stored_dtype(s.dtype)
-        a = [part.a.astype(dtype, copy=False) for part in parts]
-        b = [part.b.astype(dtype, copy=False) for part in parts]
-        if s.over == "factors":
-            signed, roots = factor_weights(s.weights)
-            new_a = self._whole(matrices_field(a, s.seeds, 0), signed, s)
-            new_b = self._whole(matrices_field(b, s.seeds, 1), roots, s)
-            return new_a.reshape(a[0].shape), new_b.reshape(b[0].shape), np.zeros(2)
-        scaled = [x * dtype.type(part.scale) for x, part in zip(b, parts, strict=True)]
-        field = products_field(list(zip(a, scaled, strict=True)), s.seeds)
-        return _cut(self._whole(field, s.weights, s), s.rank)
+        tensors = [[builder.cast(x, inputs.dtype) for x in part] for part in inputs.parts]
+        if not inputs.rank:
+            xs = [part[0] for part in tensors]
+            return [self.emit(Entries(builder, xs, inputs.weights, inputs))], None
+        if inputs.over == "factors":
+            merged = [
+                self.emit(Entries(builder, xs, weights, inputs, part))
+                for part, (xs, weights) in enumerate(
+                    zip(zip(*tensors, strict=True), factor_weights(inputs.weights), strict=True)
+                )
+            ]
+            return merged, None
+        a, b = tensors[0]
+        body = self._over_deltas(inputs, (b.shape[0], math.prod(a.shape[1:])))
+        pairs = [(a, b) for a, b in tensors]
+        whole = builder.over_deltas(body, pairs, inputs.scales)
+        new_a, new_b, cost = builder.cut_dense(whole, inputs.rank, a.shape, b.shape)
+        return [new_a, new_b], cost
 
-    def _whole(self, field: Field, weights: Sequence[float], s: MergeSettings) -> Array:
-        statistic = self.look(field, s)
-        first, *tiles = field.tiles()
-        start = self.at(field, first, weights, statistic, s)
-        merged = np.empty((field.rows, field.columns), start.dtype)
-        merged[first] = start
-        for rows in tiles:
-            merged[rows] = self.at(field, rows, weights, statistic, s)
+    def _over_deltas(self, inputs: MergeInputs, shape: tuple[int, int]) -> KernelCall[int, int]:
+        """The program of the merge of matrices that are the adapters' Δ."""
+        from pemlang.kernels.builder import Builder
+        from pemlang.kernels.entries import Entries
+
+        body = Builder[int, int]()
+        deltas = [body.load(number, inputs.dtype, shape) for number in range(len(inputs.parts))]
+        merged = self.emit(Entries(body, deltas, inputs.weights, inputs))
+        body.store(merged, 0, inputs.dtype)
+        [call] = body.calls()
+        return call
+
+    def of_arrays(
+        self,
+        xs: Sequence[Array],
+        weights: Sequence[float],
+        numbers: Mapping[str, float],
+        words: Mapping[str, str],
+        seeds: Sequence[float] = (),
+    ) -> Array:
+        """The merge of some small matrices that are in memory."""
+        from pemlang.kernels.builder import Builder
+        from pemlang.kernels.entries import Entries
+        from pemlang.kernels.interpret import computed
+
+        dtype = "F64" if xs[0].dtype == np.float64 else "F32"
+        builder = Builder[int, int]()
+        loads = [builder.load(number, dtype, x.shape) for number, x in enumerate(xs)]
+        inputs = MergeInputs(
+            "", [[x] for x in loads], 0, weights, [1.0] * len(xs), seeds, numbers, words, 0,
+            "delta", dtype,
+        )  # fmt: skip
+        builder.report(self.emit(Entries(builder, loads, weights, inputs)), 0)
+        [call] = builder.calls(shapes=True)
+        [merged] = computed(call.program, [xs[number] for number in call.inputs], call.constants)
         return merged
 
-    def workspace(self, rows: int, columns: int, ranks: int, s: MergeSettings) -> int:
-        """See MergeKernel."""
-        width = DTYPES[s.dtype].size
-        tiles = 16 * TILE * width * 2
-        if ranks == 0:
-            return 8 * columns * width
-        if s.over == "factors":
-            return tiles + 3 * (rows + columns) * ranks * width
-        cut = sketch.room(rows, columns, s.rank, width) if s.rank < min(rows, columns) else 0
-        return tiles + rows * columns * width + 2 * (rows + columns) * ranks * width + cut
-
-    def meaning_of_factors(self, parts: Sequence[LowRank], s: MergeSettings) -> Merged:
-        """See MergeKernel."""
-        if s.over != "factors":
-            return super().meaning_of_factors(parts, s)
-        signed, roots = factor_weights(s.weights)
-        a = self._meant([part.a.reshape(len(part.a), -1) for part in parts], signed, s, 0)
-        b = self._meant([part.b.reshape(len(part.b), -1) for part in parts], roots, s, 1)
-        return a, b, np.zeros(2)
-
-    def meaning_of_tensors(self, xs: Sequence[Dense], s: MergeSettings) -> Dense:
-        """See MergeKernel."""
-        return self._referred([as_rows(x) for x in xs], s)
-
-    def _referred(self, xs: Sequence[Dense], s: MergeSettings) -> Dense:
-        return self._meant(xs, s.weights, s, 0)
-
-    def _meant(
-        self, xs: Sequence[Dense], weights: Sequence[float], s: MergeSettings, part: int
+    def meant(
+        self,
+        xs: Sequence[Dense],
+        weights: Sequence[float],
+        settings: Mapping[str, Any],
+        seeds: Sequence[float],
+        part: int = 0,
     ) -> Dense:
-        """The reference on matrices that are part number `part` of a site."""
-        draws: dict[str, Sequence[Dense]] = {}
+        """What the merge of some matrices means, by the reference."""
+        draws = {}
         if self.draws:
-            field = matrices_field(xs, s.seeds, part)
-            whole = slice(0, field.rows)
-            draws["draws"] = [field.draws(index, whole) / 2**32 for index in range(len(xs))]
-        return np.asarray(self.reference(xs, weights=weights, **s.named, **draws))
-
-
-def as_rows(x: Array) -> Array:
-    """A tensor as a matrix: its first axis and the rest; a vector along any axis as one row."""
-    return x.reshape(1 if x.size == max(x.shape) else x.shape[0], -1)
+            shape = xs[0].shape
+            keys = [(int(seed), part) for seed in seeds]
+            draws["draws"] = [drawn(key, 0, xs[0].size).reshape(shape) / 2**32 for key in keys]
+        return np.asarray(self.reference(xs, weights=weights, **settings, **draws))
 
 
 def factor_weights(weights: Sequence[float]) -> tuple[list[float], list[float]]:
@@ -218,26 +249,13 @@ def factor_weights(weights: Sequence[float]) -> tuple[list[float], list[float]]:
     return [math.copysign(root, w) for root, w in zip(roots, weights, strict=True)], roots
 
 
-def _cut(x: Array, rank: int) -> Merged:
-    """A dense Δ as factors of a rank; whole where the rank is full, one of them the identity."""
-    rows, columns = x.shape
-    if rank >= min(rows, columns):
-        eye = np.eye(min(rows, columns), dtype=x.dtype)
-        return (x, eye, np.zeros(2)) if rows <= columns else (eye, x, np.zeros(2))
-    u, values, vt = truncated_svd(x, rank)
-    root = np.sqrt(values) * np.where(u.max(axis=0) >= -u.min(axis=0), 1.0, -1.0)
-    square = squared_norm(x)
-    lost = math.sqrt(max(0.0, square - float(np.sum(values**2))))
-    return root[:, None] * vt, u * root, np.array([lost, math.sqrt(square)])
-
-
 # --- linear combinations ---------------------------------------------------------------------
 
 Coefficients = Callable[[Matrix, Sequence[float], MergeSettings], Matrix]
 
 
 @dataclass(frozen=True, eq=False)
-class Combination(MergeKernel):
+class Combination(SiteKernel):
     """A linear combination whose numbers are found at each site: it stays as low-rank as a sum.
 
     Attributes:
@@ -250,7 +268,7 @@ class Combination(MergeKernel):
     rowwise: bool = False
 
     def of_tensors(self, xs: Sequence[Array], s: MergeSettings) -> Array:
-        """See MergeKernel."""
+        """See SiteKernel."""
         flat = [x.astype(np.float64) for x in xs]
         gram = products(flat, lambda x, y: float(np.sum(x * y)))
         # A tensor is one row.
@@ -258,7 +276,7 @@ class Combination(MergeKernel):
         return np.asarray(sum(c * x for c, x in zip(numbers, flat, strict=True)))
 
     def of_factors(self, parts: Sequence[LowRank], s: MergeSettings) -> Merged:
-        """See MergeKernel."""
+        """See SiteKernel."""
         gram = row_products(parts) if self.rowwise else products(parts, inner)
         numbers = self.coefficients(gram, s.weights, s)
         columns = [
@@ -269,7 +287,7 @@ class Combination(MergeKernel):
         return np.concatenate(rows), np.concatenate(columns, axis=1), np.zeros(2)
 
     def workspace(self, rows: int, columns: int, ranks: int, s: MergeSettings) -> int:
-        """See MergeKernel."""
+        """See SiteKernel."""
         return 8 * 6 * (rows + columns) * max(1, ranks)
 
 
@@ -317,7 +335,7 @@ Make = Callable[[Pairs, Sequence[float], MergeSettings], tuple[Matrix, Matrix]]
 
 
 @dataclass(frozen=True, eq=False)
-class Factorised(MergeKernel):
+class Factorised(SiteKernel):
     """A method that makes factors from factors.
 
     Attributes:
@@ -332,24 +350,24 @@ class Factorised(MergeKernel):
     draws: bool = False
 
     def of_tensors(self, xs: Sequence[Array], s: MergeSettings) -> Array:
-        """See MergeKernel."""
+        """See SiteKernel."""
         raise AssertionError("this method is for LoRA alone")
 
     def of_factors(self, parts: Sequence[LowRank], s: MergeSettings) -> Merged:
-        """See MergeKernel."""
+        """See SiteKernel."""
         pairs = [(flat_rows(part), flat_columns(part)) for part in parts]
         a, b = self.make(pairs, s.weights, s)
         if len(a) > s.rank:  # more parts than a matrix of this shape has
-            a, b, _ = _cut(b @ a, s.rank)
+            a, b, _ = cut(b @ a, s.rank)
         more = s.rank - a.shape[0]
         return np.pad(a, ((0, more), (0, 0))), np.pad(b, ((0, 0), (0, more))), np.zeros(2)
 
     def workspace(self, rows: int, columns: int, ranks: int, s: MergeSettings) -> int:
-        """See MergeKernel."""
+        """See SiteKernel."""
         return 8 * 8 * ((rows + columns) * max(1, ranks) + ranks * ranks)
 
     def meaning_of_factors(self, parts: Sequence[LowRank], s: MergeSettings) -> Merged:
-        """See MergeKernel."""
+        """See SiteKernel."""
         if not self.from_pairs:
             return super().meaning_of_factors(parts, s)
         pairs = [(flat_rows(part), flat_columns(part)) for part in parts]

@@ -1,46 +1,82 @@
-"""The passes of an elementwise program over its tensors: one for each statistic that rests on
-another, and a last one that writes."""
+"""The passes of an elementwise program over its tensors: those that find the numbers which rest on
+all of a tensor, one after the other, and a last one that writes."""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
+from functools import lru_cache
+
 from pemlang.kernels.program import Program
+from pemlang.kernels.steps.scans import ScanStep
+
+
+@lru_cache(maxsize=4096)
+def scans(program: Program) -> tuple[tuple[int, ...], ...]:
+    """The steps whose values each pass but the last finds: those that are found `alone` have a pass
+    each, in which no more is read than they need."""
+    levels = _levels(program)
+    passes: list[tuple[int, ...]] = []
+    for level in range(1, max(levels) + 1):
+        here = [
+            number
+            for number, step in enumerate(program.steps)
+            if isinstance(step, ScanStep) and levels[number] == level
+        ]
+        together = tuple(number for number in here if not _alone(program, number))
+        passes += [together] if together else []
+        passes += [(number,) for number in here if _alone(program, number)]
+    return tuple(passes)
 
 
 def passes(program: Program) -> int:
-    """How often the inputs are read: once more for each statistic that rests on another."""
-    return max(_levels(program)) + 1
+    """How often the inputs are read."""
+    return len(scans(program)) + 1
 
 
-def statistics(program: Program, turn: int) -> list[int]:
-    """The `reduce` steps whose values a pass gives; none in the last one."""
-    levels = _levels(program)
-    return [
-        number
-        for number, step in enumerate(program.steps)
-        if step.ends_scan and levels[number] == turn + 1
-    ]
+@lru_cache(maxsize=4096)
+def steps_of(program: Program, turn: int) -> tuple[int, ...]:
+    """The steps that a pass needs, back to the numbers that are known by then."""
+    found = scans(program)
+    if turn < len(found):
+        return behind(program, found[turn])
+    return behind(program, [n for n, step in enumerate(program.steps) if step.is_result])
 
 
-def steps_of(program: Program, turn: int) -> list[int]:
-    """The steps a pass needs, back to the statistics that are known by then."""
-    steps = program.steps
-    goals = statistics(program, turn)
-    if turn == passes(program) - 1:
-        goals = [number for number, step in enumerate(steps) if step.is_result]
+def behind(program: Program, goals: Collection[int]) -> tuple[int, ...]:
+    """Some steps and those that they rest on, back to the numbers over whole tensors."""
     needed, pending = set(goals), list(goals)
     while pending:
         number = pending.pop()
-        if steps[number].ends_scan and number not in goals:
+        if program.steps[number].ends_scan and number not in goals:
             continue
-        for arg in steps[number].args:
+        for arg in program.steps[number].args:
             if arg not in needed:
                 needed.add(arg)
                 pending.append(arg)
-    return sorted(needed)
+    return tuple(sorted(needed))
+
+
+@lru_cache(maxsize=4096)
+def uniform(program: Program) -> frozenset[int]:
+    """The steps whose value is the same for all elements."""
+    same: set[int] = set()
+    for number, step in enumerate(program.steps):
+        if step.uniform or (step.args and _all(step.args, same) and not step.whole):
+            same.add(number)
+    return frozenset(same)
+
+
+def _all(args: Iterable[int], same: Collection[int]) -> bool:
+    return all(arg in same for arg in args)
+
+
+def _alone(program: Program, number: int) -> bool:
+    step = program.steps[number]
+    return isinstance(step, ScanStep) and step.alone
 
 
 def _levels(program: Program) -> list[int]:
-    """The first pass in which each step can be done."""
+    """The first pass in which each step can be done, those that are found alone aside."""
     levels: list[int] = []
     for step in program.steps:
         after = max((levels[arg] for arg in step.args), default=0)

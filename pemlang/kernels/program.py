@@ -17,11 +17,13 @@ from __future__ import annotations
 
 import hashlib
 import math
+from collections.abc import Sequence
 from functools import cached_property, lru_cache
 
 from pemlang.dataclass import dataclass
 from pemlang.kernels.step import Shape, Step
 from pemlang.kernels.steps.elements import Load
+from pemlang.kernels.steps.places import RowPlace
 from pemlang.kernels.steps.results import Store
 from pemlang.tensorfiles.dtypes import DTYPES
 
@@ -42,9 +44,19 @@ class Program:
         return all(step.elementwise for step in self.steps)
 
     @cached_property
-    def reduces(self) -> bool:
-        """Whether it needs a number over the whole tensor before it can finish."""
-        return any(step.ends_scan for step in self.steps)
+    def whole(self) -> bool:
+        """Whether it has to be run over whole tensors, one after the other."""
+        return any(step.ends_scan or step.whole for step in self.steps)
+
+    @cached_property
+    def by_row(self) -> bool:
+        """Whether it has to be run over whole rows."""
+        return any(isinstance(step, RowPlace) for step in self.steps)
+
+    def row(self, constants: Sequence[float]) -> int:
+        """Elements of a row; 1 where rows do not matter."""
+        rows = [int(constants[x.columns]) for x in self.steps if isinstance(x, RowPlace)]
+        return max(rows, default=1)
 
     @cached_property
     def linear(self) -> bool:

@@ -20,7 +20,8 @@ from pemlang.dataclass import dataclass
 from pemlang.tensorfiles.dtypes import DTYPES, Array, Bits
 
 if TYPE_CHECKING:
-    from pemlang.kernels.llvm import LlvmLoop
+    from pemlang.kernels.llvm import LlvmPass
+    from pemlang.kernels.program import Program
     from pemlang.kernels.triton import TritonKernel
 
 Shape = tuple[int, ...]
@@ -66,6 +67,12 @@ class SiteInputs(Protocol):
     def read(self, slot: int, shape: Shape, dtype: str) -> Bits:
         """The bits of the tensor in an input slot."""
 
+    def over_deltas(
+        self, program: Program, factors: Sequence[tuple[Array, Array]], constants: Sequence[float]
+    ) -> Array:
+        """What an elementwise program makes of Δ = B·A of some factors (A, B), all of them
+        finite: a matrix. Raises TooLarge."""
+
 
 @dataclass(frozen=True)
 class Step(ABC):
@@ -80,8 +87,10 @@ class Step(ABC):
         linear: whether infinity or NaN in what it takes always shows in its value.
         is_result: whether it hands a value out of the program.
         is_part: whether its value is a part of what it takes, and takes no memory of its own.
-        ends_scan: whether it needs a number over a whole tensor, which only a pass over all of it
-            can give.
+        ends_scan: whether it is a number over a whole tensor, which only a pass over all of it can
+            give.
+        uniform: whether its value is the same for all elements whatever it takes.
+        whole: whether it depends on where in its tensor an element stands.
     """
 
     args: tuple[int, ...]
@@ -94,6 +103,8 @@ class Step(ABC):
     is_result: ClassVar[bool] = False
     is_part: ClassVar[bool] = False
     ends_scan: ClassVar[bool] = False
+    uniform: ClassVar[bool] = False
+    whole: ClassVar[bool] = False
 
     def words(self) -> Iterable[str]:
         """Its slots and settings, as the text of a program shows them."""
@@ -122,7 +133,7 @@ class Step(ABC):
             Failure: a number is too large on the way, or the result is not defined.
         """
 
-    def llvm(self, loop: LlvmLoop, args: Sequence[str]) -> str:
+    def llvm(self, loop: LlvmPass, args: Sequence[str]) -> str:
         """Write the instructions for a vector of elements; the name of its value, which of a
         result is what is written to its output, as the file stores it."""
         raise AssertionError(f"{self.name} does not treat every element alike")

@@ -5,8 +5,8 @@ whoever launches it leaves multiplications and additions apart (`enable_fp_fusio
 narrow dtypes are read and written as whole numbers of their bits: no GPU has all of them, and
 Triton rounds float64 to them twice.
 
-Programs with a `reduce` need every element before they can write the first, and programs over
-matrices have kernels of their own: both stay on the CPU.
+Programs that need whole tensors, for a number over all elements, a draw or a place in a row, and
+programs over matrices stay on the CPU.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def kernel(
 def runs_on_gpu(program: Program) -> bool:
     """Whether a program has a Triton kernel."""
     tensors = len(program.loads) + 2 * len(program.stores)
-    return program.elementwise and not program.reduces and tensors <= MOST_TENSORS
+    return program.elementwise and not program.whole and tensors <= MOST_TENSORS
 
 
 def triton_source(program: Program) -> str:

@@ -318,8 +318,9 @@ def _joined(run: Sequence[FusedLoop]) -> FusedLoop:
 def _follows(run: Sequence[FusedLoop], after: FusedLoop) -> bool:
     """Whether a loop goes on where the last of some others ends, in every file."""
     before = run[-1]
-    same = before.program == after.program and before.constants == after.constants
-    if not same or after.program.reduces:
+    if before.program != after.program:
+        return False
+    if before.constants != after.constants and not after.program.whole:
         return False
     reads, writes = after.program.widths
     return all(

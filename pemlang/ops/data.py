@@ -7,14 +7,15 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from pemlang.kernels.methods import MergeKernel, MergeSettings, best_factors
+from pemlang.kernels.methods import MergeSettings, SiteKernel
+from pemlang.kernels.sketch import best_factors
 from pemlang.lazy import numpy as np
 from pemlang.ops.merge import WEIGHTS, MergeMethod, merge_operator, total_rank
 from pemlang.ops.record import Parameter, Section, Within, register
 
 if TYPE_CHECKING:
     from pemlang.kernels.lowrank import LowRank
-    from pemlang.kernels.methods import Merged
+    from pemlang.kernels.sketch import Merged
     from pemlang.kernels.step import Dense
     from pemlang.tensorfiles.dtypes import Array
 
@@ -22,30 +23,30 @@ RIDGE = 1e-9
 """Of the mean diagonal: directions that no input had are left as they are nearly nothing."""
 
 
-class Fisher(MergeKernel):
+class Fisher(SiteKernel):
     """Each parameter by itself, on A and B or on the tensor: Σ wF·x / Σ wF, and the weighted mean
     where no adapter has any F."""
 
     def of_tensors(self, xs: Sequence[Array], s: MergeSettings) -> Array:
-        """See MergeKernel."""
+        """See SiteKernel."""
         return _weighed(xs, [f[0] for f in s.statistics], s.weights)
 
     def of_factors(self, parts: Sequence[LowRank], s: MergeSettings) -> Merged:
-        """See MergeKernel."""
+        """See SiteKernel."""
         a = _weighed([part.a for part in parts], [f[0] for f in s.statistics], s.weights)
         b = _weighed([part.b for part in parts], [f[1] for f in s.statistics], s.weights)
         return a, b, np.zeros(2)
 
     def workspace(self, rows: int, columns: int, ranks: int, s: MergeSettings) -> int:
-        """See MergeKernel."""
+        """See SiteKernel."""
         return 8 * 8 * (rows + columns) * max(1, s.rank)
 
     def meaning_of_tensors(self, xs: Sequence[Dense], s: MergeSettings) -> Dense:
-        """See MergeKernel."""
+        """See SiteKernel."""
         return self._meant(xs, 0, s)
 
     def meaning_of_factors(self, parts: Sequence[LowRank], s: MergeSettings) -> Merged:
-        """See MergeKernel."""
+        """See SiteKernel."""
         a = self._meant([part.a for part in parts], 0, s)
         return a, self._meant([part.b for part in parts], 1, s), np.zeros(2)
 
@@ -60,16 +61,16 @@ def _weighed(xs: Sequence[Array], fishers: Sequence[Array], weights: Sequence[fl
     return np.asarray(np.where(total > 0, summed / np.where(total > 0, total, 1), plain))
 
 
-class RegMean(MergeKernel):
+class RegMean(SiteKernel):
     """Σ wᵢ·sᵢ·Bᵢ·(Aᵢ·Gᵢ·M⁻¹) with M = Σ wᵢ·Gᵢ. It keeps the factors: only A changes, by one
     solve."""
 
     def of_tensors(self, xs: Sequence[Array], s: MergeSettings) -> Array:
-        """See MergeKernel."""
+        """See SiteKernel."""
         raise AssertionError("this method is for LoRA alone")
 
     def of_factors(self, parts: Sequence[LowRank], s: MergeSettings) -> Merged:
-        """See MergeKernel."""
+        """See SiteKernel."""
         total, rows = np.zeros_like(s.statistics[0][0]), []
         for part, (gram,), weight in zip(parts, s.statistics, s.weights, strict=True):
             shrunk = _shrunk(gram, s["off_diagonal"]) * weight
@@ -82,11 +83,11 @@ class RegMean(MergeKernel):
         return a, b, np.zeros(2)
 
     def workspace(self, rows: int, columns: int, ranks: int, s: MergeSettings) -> int:
-        """See MergeKernel."""
+        """See SiteKernel."""
         return 8 * (4 * columns**2 + 4 * (rows + columns) * max(1, ranks))
 
     def meaning_of_factors(self, parts: Sequence[LowRank], s: MergeSettings) -> Merged:
-        """See MergeKernel."""
+        """See SiteKernel."""
         deltas = [part.scale * part.b @ part.a for part in parts]
         grams = [gram for (gram,) in s.statistics]
         delta = self.reference(deltas, grams, s.weights, s["off_diagonal"])

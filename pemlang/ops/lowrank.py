@@ -4,11 +4,9 @@ on their rank-one parts. Nothing larger than the factors is formed."""
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from pemlang.kernels.fields import drawn, matrices_field
 from pemlang.kernels.methods import (
     Combination,
     Factorised,
@@ -17,6 +15,7 @@ from pemlang.kernels.methods import (
     Pairs,
     Reference,
 )
+from pemlang.kernels.philox import drawn
 from pemlang.lazy import numpy as np
 from pemlang.ops.merge import (
     SCALE,
@@ -30,8 +29,8 @@ from pemlang.ops.merge import (
     total_rank,
 )
 from pemlang.ops.record import Parameter, Section, Within, register
-from pemlang.ops.signs import ELECT, agreed, elected
-from pemlang.ops.sparse import MAGNITUDE, kept_by_magnitude
+from pemlang.ops.signs import ELECT, TIES_KERNEL, elected
+from pemlang.ops.sparse import kept_by_magnitude
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -99,9 +98,8 @@ def _polar(x: Matrix) -> Matrix:
 
 def _voted(xs: Sequence[Matrix], weights: Sequence[float], s: MergeSettings) -> Array:
     """TIES of some small matrices."""
-    field = matrices_field(xs, s.seeds)
-    trimmed = MAGNITUDE.rows(field, slice(0, field.rows), MAGNITUDE.statistics(field, s), s)
-    return agreed(trimmed, weights, replace(s, words={**s.words, "normalize": "count"}))
+    words = {**s.words, "normalize": "count"}
+    return TIES_KERNEL.of_arrays(xs, weights, s.numbers, words)
 
 
 # --- a shared basis ------------------------------------------------------------------------

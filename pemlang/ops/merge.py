@@ -15,7 +15,7 @@ from pemlang.diagnostics import Fault, visible
 from pemlang.formats.adapter import kinds_text
 from pemlang.graph.lowering import LoweringContext, Truncation
 from pemlang.graph.node import AdapterNode, Graph, Leaf, Node, Num, Part, combined_leaves, told
-from pemlang.kernels.methods import MergeKernel
+from pemlang.kernels.methods import MergeInputs, MergeKernel
 from pemlang.modules import PARAMETRISATIONS, SiteShape
 from pemlang.modules.lora import padded
 from pemlang.ops import parameters
@@ -334,12 +334,8 @@ class Merge(AdapterNode):
         }
         seed = numbers.pop("seed", None)
         wide = self.method.kernel.wide or any(part.values[0].dtype == "F64" for part in parts)
-        *values, cost = ctx.builder.merge(
-            self.method.name,
-            self.method.kernel,
-            over=self.over,
-            rank=self.ranks.get(ctx.site, 0),
-            dtype="F64" if wide else "F32",
+        inputs = MergeInputs(
+            name=self.method.name,
             parts=[
                 (*part.values, *(ctx.statistic(_leaf(x), kind) for kind in statistics))
                 for x, part in zip(self.adapters, parts, strict=True)
@@ -350,10 +346,14 @@ class Merge(AdapterNode):
             seeds=[
                 0.0 if seed is None else draw_seed(int(seed), ctx.site, x) for x in self.adapters
             ],
-            words=tuple((key, x) for key, x in self.settings if isinstance(x, str)),
             numbers=numbers,
+            words={key: x for key, x in self.settings if isinstance(x, str)},
+            rank=self.ranks.get(ctx.site, 0),
+            over=self.over,
+            dtype="F64" if wide else "F32",
         )
-        if self.limit is not None:
+        values, cost = self.method.kernel.write(ctx.builder, inputs)
+        if self.limit is not None and cost is not None:
             by = self.shapes[ctx.site].full_rank - self.limit
             ctx.truncations[self] = Truncation(cost, by)
         return replace(parts[0], values=tuple(values), scale=self.scales[ctx.site])

@@ -3,13 +3,12 @@ left out."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pemlang.dataclass import dataclass
-from pemlang.kernels.fields import kth_largest
-from pemlang.kernels.methods import Elementwise, MergeSettings, Reference
+from pemlang.kernels.methods import Elementwise, Reference
 from pemlang.lazy import numpy as np
 from pemlang.ops.merge import (
     DENSITY,
@@ -34,7 +33,6 @@ from pemlang.ops.sparse import (
     NOTHING,
     RESCALE,
     Pruning,
-    kept,
     kept_by_chance,
     kept_by_magnitude,
     kept_in_band,
@@ -42,47 +40,49 @@ from pemlang.ops.sparse import (
 )
 
 if TYPE_CHECKING:
-    from pemlang.kernels.fields import Field
+    from pemlang.kernels.builder import Value
+    from pemlang.kernels.entries import Entries
     from pemlang.kernels.step import Dense
-    from pemlang.tensorfiles.dtypes import Array
 
 ELECT = Parameter("elect", ("word",), "total", words=("total", "frequency"))
 NORMALIZE = Parameter("normalize", ("word",), "count", words=("count", "weights", "off"))
 
 
-def agreed(xs: Sequence[Array], weights: Sequence[float], s: MergeSettings) -> Array:
+def agreed(e: Entries, xs: Sequence[Value]) -> Value:
     """The entries of some tensors that have the elected sign, put together.
 
     With normalize=count, as PEFT has it, the weights play no part in the election, and the sum is
     divided by the number of entries in it. Otherwise, as mergekit has it, weighted entries elect;
     the sum is divided by the weights in it (`weights`) or not at all (`off`).
     """
-    kind, ones = xs[0].dtype.type, [1.0] * len(xs)
-    by_weight = s.words["normalize"] == "weights"
-    scaled = [x if w == 1 else x * kind(w) for x, w in zip(xs, weights, strict=True)]
-    voters = xs if s.words["normalize"] == "count" else scaled
-    if s.words["elect"] == "total":
-        votes = sum(voters[1:], start=voters[0])
-    else:
-        votes = sum((np.sign(x) for x in voters[1:]), start=np.sign(voters[0]))
-    total, divisor = _agreeing(votes, voters, scaled, weights if by_weight else ones)
-    if s.words["normalize"] != "off":
-        total /= divisor + (divisor == 0)
-    total *= kind(s["scale"])
-    return total
+    normalize = e.words["normalize"]
+    scaled = [e.scaled(x, weight) for x, weight in zip(xs, e.weights, strict=True)]
+    voters = xs if normalize == "count" else scaled
+    votes = e.total(voters if e.words["elect"] == "total" else [e.sign(x) for x in voters])
+    shares = [e.number(w if normalize == "weights" else 1) for w in e.weights]
+    total, divisor = _agreeing(e, votes, voters, scaled, shares)
+    if normalize != "off":
+        zero = e.number(0)
+        total = e.over(total, e.where(e.equal(divisor, zero), e.number(1), divisor))
+    return e.scaled(total, e.numbers["scale"])
 
 
 def _agreeing(
-    votes: Array, voters: Sequence[Array], xs: Sequence[Array], shares: Sequence[float]
-) -> tuple[Array, Array]:
-    """The sum of the entries whose voter has the sign of the votes, and of their shares."""
-    plus, minus = votes >= 0, votes < 0
-    total, divisor = np.zeros_like(xs[0]), np.zeros_like(xs[0])
-    for x, voter, share in zip(xs, voters, shares, strict=True):
-        agrees = ((voter > 0) & plus) | ((voter < 0) & minus)
-        total += kept(x, agrees)
-        divisor += agrees if share == 1 else agrees * x.dtype.type(share)
-    return total, divisor
+    e: Entries,
+    votes: Value,
+    voters: Sequence[Value],
+    xs: Sequence[Value],
+    shares: Sequence[Value],
+) -> tuple[Value, Value]:
+    """The sum of the entries whose voter has the sign of the votes, + for none, and the sum of
+    their shares."""
+    zero = e.number(0)
+    elected = e.where(e.less(votes, zero), e.number(-1), e.number(1))
+    agrees = [e.less(zero, e.times(voter, elected)) for voter in voters]
+    return (
+        e.total([e.where(yes, x, zero) for yes, x in zip(agrees, xs, strict=True)]),
+        e.total([e.where(yes, share, zero) for yes, share in zip(agrees, shares, strict=True)]),
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -91,81 +91,59 @@ class Election:
 
     pruning: Pruning
 
-    def at(
-        self, field: Field, rows: slice, weights: Sequence[float], statistic: Any, s: MergeSettings
-    ) -> Array:
-        """Some rows of what is elected."""
-        return agreed(self.pruning.rows(field, rows, statistic, s), weights, s)
+    def emit(self, e: Entries) -> Value:
+        """What is elected."""
+        return agreed(e, self.pruning.sparse(e))
+
+
+def _elementwise(pruning: Pruning, reference: Reference) -> Elementwise:
+    return Elementwise(reference, Election(pruning).emit, draws=pruning.draws)
 
 
 def _election(name: str, pruning: Pruning, reference: Reference) -> MergeMethod:
-    kernel = Elementwise(reference, pruning.statistics, Election(pruning).at, draws=pruning.draws)
-    return MergeMethod(name, kernel, hold=pruning.hold)
+    return MergeMethod(name, _elementwise(pruning, reference), hold=pruning.hold)
 
 
 # --- SCE -----------------------------------------------------------------------------------
 
 
-def _variance(xs: Sequence[Array]) -> Array:
-    mean = sum(xs[1:], start=xs[0]) / len(xs)
-    variance: Array = sum((x - mean) ** 2 for x in xs) / len(xs)  # type: ignore[assignment]
-    return variance
+def _variance(e: Entries) -> Value:
+    count = e.number(len(e.xs))
+    mean = e.over(e.total(e.xs), count)
+    apart = [e.minus(x, mean) for x in e.xs]
+    return e.over(e.total([e.times(x, x) for x in apart]), count)
 
 
-def _sce_look(field: Field, s: MergeSettings) -> tuple[float, list[float]]:
-    """The least variance that is kept, and the weight of each tensor."""
-
-    def variances() -> Iterator[Array]:
-        for rows in field.tiles():
-            yield _variance([field.tile(i, rows) for i in range(field.count)])
-
-    least = 0.0
-    if s["density"] < 1:
-        varied = sum(int(np.count_nonzero(v)) for v in variances())
-        least = kth_largest(variances, field.size, int(varied * s["density"]))
-    squares = np.zeros(field.count)
-    for rows in field.tiles():
-        for i, x in enumerate(_selected(field, rows, least)):
-            squares[i] += float(np.sum(x.astype(np.float64) ** 2))
-    means = squares / field.size
-    even = [1.0 / field.count] * field.count  # where nothing is left
-    return least, list(means / means.sum()) if means.sum() > 0 else even
+def _sce(e: Entries) -> Value:
+    xs, zero = e.xs, e.number(0)
+    if e.numbers["density"] < 1:
+        variance = _variance(e)
+        varied = e.where(e.equal(variance, zero), zero, e.number(1))
+        least = e.kth_share(variance, e.numbers["density"], e.sum_of(varied))
+        xs = [e.where(e.less(variance, least), zero, x) for x in xs]
+    shares = [e.narrow(share) for share in _shares(e, xs)]
+    scaled = [e.times(x, share) for x, share in zip(xs, shares, strict=True)]
+    total, divisor = _agreeing(e, e.total(xs), xs, scaled, shares)
+    return e.scaled(e.over(total, e.most(divisor, e.number(1e-6))), e.numbers["scale"])
 
 
-def _selected(field: Field, rows: slice, least: float) -> list[Array]:
-    xs = [field.tile(i, rows) for i in range(field.count)]
-    if least == 0:
-        return xs
-    mask = _variance(xs) >= least
-    return [kept(x, mask) for x in xs]
-
-
-def _sce_at(
-    field: Field, rows: slice, weights: Sequence[float], statistic: Any, s: MergeSettings
-) -> Array:
-    least, shares = statistic
-    xs = _selected(field, rows, least)
-    kind = xs[0].dtype.type
-    scaled = [x * kind(share) for x, share in zip(xs, shares, strict=True)]
-    total, divisor = _agreeing(sum(xs[1:], start=xs[0]), xs, scaled, shares)
-    return total / np.maximum(divisor, kind(1e-6)) * kind(s["scale"])
+def _shares(e: Entries, xs: Sequence[Value]) -> list[Value]:
+    """The weight of each tensor, by its share of all squares; even where nothing is left."""
+    squares = [e.sum_of(e.times(e.wide(x), e.wide(x))) for x in xs]
+    total, one = e.total(squares), e.number(1, "F64")
+    some = e.less(e.number(0, "F64"), total)
+    even, whole = e.number(1 / len(xs), "F64"), e.where(some, total, one)
+    return [e.where(some, e.over(square, whole), even) for square in squares]
 
 
 # --- NearSwap ------------------------------------------------------------------------------
 
 
-def _no_look(field: Field, s: MergeSettings) -> None:
-    return None
-
-
-def _near_at(
-    field: Field, rows: slice, weights: Sequence[float], statistic: Any, s: MergeSettings
-) -> Array:
-    x, y = field.tile(0, rows), field.tile(1, rows)
-    kind = x.dtype.type
-    apart = np.maximum(np.abs(x - y), np.finfo(x.dtype).tiny)
-    share = np.minimum(kind(s["t"]), apart) / apart
-    return share * y + (1 - share) * x
+def _near(e: Entries) -> Value:
+    x, y = e.xs
+    apart = e.most(e.size_of(e.minus(x, y)), e.number(1e-300 if x.dtype == "F64" else 1e-37))
+    share = e.over(e.least(e.number(e.numbers["t"]), apart), apart)
+    return e.plus(e.times(share, y), e.times(e.minus(e.number(1), share), x))
 
 
 # --- references, written apart from the above ----------------------------------------------
@@ -269,8 +247,10 @@ def _breadcrumbs_ties_reference(
 
 _LAST = (ELECT, NORMALIZE, SCALE, OVER, RANK)
 
+TIES_KERNEL = _elementwise(MAGNITUDE, _ties_reference)
+
 TIES = merge_operator(
-    _election("ties", MAGNITUDE, _ties_reference),
+    MergeMethod("ties", TIES_KERNEL),
     *(WEIGHTS, DENSITY, *_LAST),
     summary="Trims each adapter to its largest entries, elects a sign for every entry, and takes "
     "the mean of those that have it.",
@@ -322,7 +302,7 @@ BREADCRUMBS_TIES = merge_operator(
 )
 
 SCE = merge_operator(
-    MergeMethod("sce", Elementwise(_sce_reference, _sce_look, _sce_at)),
+    MergeMethod("sce", Elementwise(_sce_reference, _sce)),
     *(Parameter("density", ("number",), Fraction(1), within=SHARE), SCALE, OVER, RANK),
     summary="Selects the entries that vary most between the adapters, weighs each adapter by its "
     "share of their square, and erases what has not the elected sign.",
@@ -334,7 +314,7 @@ SCE = merge_operator(
 )
 
 NEARSWAP = merge_operator(
-    MergeMethod("nearswap", Elementwise(_near_reference, _no_look, _near_at)),
+    MergeMethod("nearswap", Elementwise(_near_reference, _near)),
     *(Parameter("t", ("number",), within=Within(NOTHING)), OVER, RANK),
     pair=True,
     summary="Goes from the first adapter to the second where the two are near, entry by entry.",

@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault
 from pemlang.graph.numbers import shown
-from pemlang.kernels.fields import kth_largest
-from pemlang.kernels.methods import Elementwise, MergeSettings, Reference
+from pemlang.kernels.methods import Elementwise, Reference
 from pemlang.lazy import numpy as np
 from pemlang.ops.merge import (
     DENSITY,
@@ -31,11 +30,9 @@ from pemlang.ops.merge import (
 from pemlang.ops.record import Parameter, Section, Within, register
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from pemlang.kernels.fields import Draws, Field
+    from pemlang.kernels.builder import Value
+    from pemlang.kernels.entries import Entries
     from pemlang.kernels.step import Dense
-    from pemlang.tensorfiles.dtypes import Array
 
 NOTHING = Fraction(0)
 RESCALE = Parameter("rescale", ("word",), "density", words=("density", "l1", "off"))
@@ -51,129 +48,91 @@ class Pruning:
     """How entries are chosen.
 
     Attributes:
-        look: what has to be known of a whole tensor: the field, the tensor's number, the settings.
-        keep: the entries of some rows with those that go set to zero, from the draws for them.
+        keep: one of the tensors, by number, with the entries that go set to zero.
         draws: whether it draws.
         hold: see MergeMethod.
     """
 
-    look: Callable[[Field, int, MergeSettings], Any]
-    keep: Callable[[Array, Draws | None, Any, MergeSettings], Array]
+    keep: Callable[[Entries, int], Value]
     draws: bool = False
     hold: Callable[[str, Settings], None] | None = None
 
-    def statistics(self, field: Field, s: MergeSettings) -> list[tuple[Any, float]]:
-        """What `look` gives for each tensor, and what to scale what is kept by."""
-        looks = [self.look(field, index, s) for index in range(field.count)]
-        if s.words.get("rescale") != "l1" or s["density"] >= 1:
-            return [(look, 1.0) for look in looks]
-        return [(look, self._l1(field, index, look, s)) for index, look in enumerate(looks)]
+    def sparse(self, e: Entries) -> list[Value]:
+        """Each tensor with what is kept of it."""
+        if e.numbers["density"] >= 1:
+            return list(e.xs)
+        kept = [self.keep(e, index) for index in range(len(e.xs))]
+        if e.words.get("rescale") != "l1":
+            return kept
+        return [_of_norm(e, x, whole) for x, whole in zip(kept, e.xs, strict=True)]
 
-    def _l1(self, field: Field, index: int, statistic: Any, s: MergeSettings) -> float:
-        before = after = 0.0
-        for rows in field.tiles():
-            x = field.tile(index, rows)
-            before += float(np.sum(np.abs(x), dtype="f8"))
-            sparse = self._kept(field, index, rows, x, statistic, s)
-            after += float(np.sum(np.abs(sparse), dtype="f8"))
-        return before / after if after > 0 else 1.0
-
-    def _kept(
-        self, field: Field, index: int, rows: slice, x: Array, statistic: Any, s: MergeSettings
-    ) -> Array:
-        if s["density"] >= 1:
-            return x
-        return self.keep(x, field.draws(index, rows) if self.draws else None, statistic, s)
-
-    def rows(
-        self, field: Field, rows: slice, statistics: Sequence[tuple[Any, float]], s: MergeSettings
-    ) -> list[Array]:
-        """Some rows of each tensor, sparse."""
-        sparse = []
-        for index, (look, by) in enumerate(statistics):
-            x = self._kept(field, index, rows, field.tile(index, rows), look, s)
-            sparse.append(x if by == 1 else x * x.dtype.type(by))
-        return sparse
-
-    def summed(
-        self, field: Field, rows: slice, weights: Sequence[float], statistics: Any, s: MergeSettings
-    ) -> Array:
-        """Some rows of the weighted sum."""
-        first, *others = self.rows(field, rows, statistics, s)
-        total = first * first.dtype.type(weights[0] * s["scale"])
-        for weight, x in zip(weights[1:], others, strict=True):
-            total += x * x.dtype.type(weight * s["scale"])
-        return total
+    def summed(self, e: Entries) -> Value:
+        """The weighted sum of what is kept."""
+        scale = e.numbers["scale"]
+        return e.weighted(self.sparse(e), [weight * scale for weight in e.weights])
 
 
-def kept(x: Array, mask: NDArray[np.bool_]) -> Array:
-    """x where a mask holds, else zero. A product takes a tenth of the time that np.where does."""
-    sparse: Array = x * mask
-    return sparse
-
-
-def _no_look(field: Field, index: int, s: MergeSettings) -> None:
-    return None
+def _of_norm(e: Entries, x: Value, whole: Value) -> Value:
+    """x with the 1-norm of another tensor, unless it is zero."""
+    before, after = (e.sum_of(e.size_of(tensor)) for tensor in (whole, x))
+    some, one = e.less(e.number(0, "F64"), after), e.number(1, "F64")
+    by = e.over(e.where(some, before, one), e.where(some, after, one))
+    return e.times(x, e.narrow(by))
 
 
 # --- the largest ---------------------------------------------------------------------------
 
 
-def _threshold(field: Field, index: int, s: MergeSettings) -> float:
-    if s["density"] >= 1:
-        return 0.0
-    return kth_largest(field.of(index), field.size, int(s["density"] * field.size))
+def _largest(e: Entries, index: int) -> Value:
+    x = e.xs[index]
+    size = e.size_of(x)
+    least = e.kth(size, int(e.numbers["density"] * e.size))
+    return e.where(e.less(size, least), e.number(0), x)
 
 
-def _largest(x: Array, draws: Draws | None, threshold: float, s: MergeSettings) -> Array:
-    return kept(x, np.abs(x) >= threshold)
-
-
-MAGNITUDE = Pruning(_threshold, _largest)
+MAGNITUDE = Pruning(_largest)
 
 # --- all but the largest and the smallest --------------------------------------------------
 
 
-def _band(field: Field, index: int, s: MergeSettings) -> tuple[float, float]:
-    size = field.size
-    kept, top = int(s["density"] * size), int(s["gamma"] * size)
-    top = min(top, size - kept)
-    walk = field.of(index)
-    if kept == 0 or s["density"] >= 1:
-        return float("inf"), float("inf")
-    return kth_largest(walk, size, top + kept), kth_largest(walk, size, top + 1)
+def _inside(e: Entries, index: int) -> Value:
+    x, zero = e.xs[index], e.number(0)
+    size = e.size_of(x)
+    kept, top = int(e.numbers["density"] * e.size), int(e.numbers["gamma"] * e.size)
+    top = min(top, e.size - kept)
+    under = e.less(size, e.kth(size, top + kept if kept else 0))
+    if top == 0 or kept == 0:  # the largest is no outlier
+        return e.where(under, zero, x)
+    return e.where(under, zero, e.where(e.less(e.kth(size, top + 1), size), zero, x))
 
 
-def _inside(x: Array, draws: Draws | None, band: tuple[float, float], s: MergeSettings) -> Array:
-    size = np.abs(x)
-    return kept(x, (size >= band[0]) & (size <= band[1]))
-
-
-BAND = Pruning(_band, _inside)
+BAND = Pruning(_inside)
 
 # --- by chance -----------------------------------------------------------------------------
 
 
-def _chosen(x: Array, draws: Draws | None, statistic: None, s: MergeSettings) -> Array:
-    assert draws is not None
-    chosen = kept(x, draws < np.uint32(s["density"] * 2**32))
-    return chosen * x.dtype.type(1 / s["density"]) if s.words["rescale"] == "density" else chosen
+def _chosen(e: Entries, index: int) -> Value:
+    density = e.numbers["density"]
+    keep = e.less(e.draw(index), e.number(density, "F64"))
+    kept = e.where(keep, e.xs[index], e.number(0))
+    return e.scaled(kept, 1 / density) if e.words["rescale"] == "density" else kept
 
 
-CHANCE = Pruning(_no_look, _chosen, draws=True)
+CHANCE = Pruning(_chosen, draws=True)
 
 # --- by chance, the larger the likelier ----------------------------------------------------
 
 
-def _likelier(x: Array, draws: Draws | None, statistic: None, s: MergeSettings) -> Array:
-    order = np.argsort(np.abs(x), axis=1, kind="stable")
-    place = np.empty_like(order)
-    np.put_along_axis(place, order, np.arange(x.shape[1])[None], axis=1)
-    share = place / (x.shape[1] - 1) if x.shape[1] > 1 else np.full(x.shape, 0.5)
-    keep = s["density"] + s["epsilon"] * (2 * share - 1)
-    assert draws is not None
-    chosen = kept(x, draws < keep * 2**32)
-    return chosen / keep.astype(x.dtype) if s.words["rescale"] == "density" else chosen
+def _likelier(e: Entries, index: int) -> Value:
+    x, density, spread = e.xs[index], e.numbers["density"], e.numbers["epsilon"]
+    place, columns = e.place(e.size_of(x))
+    keep = e.number(density, "F64")
+    if columns > 1:
+        keep = e.plus(
+            e.scaled(place, 2 * spread / (columns - 1)), e.number(density - spread, "F64")
+        )
+    kept = e.where(e.less(e.draw(index), keep), x, e.number(0))
+    return e.over(kept, e.narrow(keep)) if e.words["rescale"] == "density" else kept
 
 
 def _hold_spread(name: str, settings: Settings) -> None:
@@ -191,7 +150,7 @@ def _hold_spread(name: str, settings: Settings) -> None:
         )
 
 
-LIKELIER = Pruning(_no_look, _likelier, draws=True, hold=_hold_spread)
+LIKELIER = Pruning(_likelier, draws=True, hold=_hold_spread)
 
 
 # --- references, written apart from the above ----------------------------------------------
@@ -289,7 +248,7 @@ def _breadcrumbs_reference(
 
 
 def _sum_of(name: str, pruning: Pruning, reference: Reference) -> MergeMethod:
-    kernel = Elementwise(reference, pruning.statistics, pruning.summed, draws=pruning.draws)
+    kernel = Elementwise(reference, pruning.summed, draws=pruning.draws)
     return MergeMethod(name, kernel, hold=pruning.hold)
 
 

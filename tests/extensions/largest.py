@@ -6,28 +6,22 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from pemlang.kernels import Elementwise
+from pemlang.kernels import Elementwise, Entries, Value
 from pemlang.ops import OVER, RANK, WEIGHTS, MergeMethod, Section, merge_operator, register
 
 
 def reference(xs: Sequence[np.ndarray], weights: Sequence[float]) -> np.ndarray:
     """What it does, on dense tensors."""
-    return largest(np.array([weight * x for weight, x in zip(weights, xs, strict=True)]))
-
-
-def look(field, settings):
-    """Nothing has to be known of the whole tensors."""
-
-
-def at(field, rows, weights, known, settings):
-    """The merged entries of some rows."""
-    tiles = (weights[i] * field.tile(i, rows) for i in range(field.count))
-    return largest(np.array(list(tiles))).astype("f8" if settings.dtype == "F64" else "f4")
-
-
-def largest(stack: np.ndarray) -> np.ndarray:
-    """Of numbers on top of each other the one of largest magnitude."""
+    stack = np.array([weight * x for weight, x in zip(weights, xs, strict=True)])
     return np.take_along_axis(stack, np.abs(stack).argmax(axis=0)[None], axis=0)[0]
+
+
+def largest(e: Entries) -> Value:
+    """The same in steps."""
+    most, *others = [e.scaled(x, weight) for x, weight in zip(e.xs, e.weights, strict=True)]
+    for x in others:
+        most = e.where(e.less(e.size_of(most), e.size_of(x)), x, most)
+    return most
 
 
 register(
@@ -36,7 +30,7 @@ register(
         "A method of my own.",
         (
             merge_operator(
-                MergeMethod("largest", Elementwise(reference, look, at)),
+                MergeMethod("largest", Elementwise(reference, largest)),
                 *(WEIGHTS, OVER, RANK),
                 summary="Takes of the adapters' entries the one of largest magnitude.",
                 formula="Δ = wᵢ·Δᵢ where |wᵢ·Δᵢ| is largest, entry by entry",

@@ -14,7 +14,7 @@ from support import ia3, lora, recipe, tensors_of
 
 import pemlang
 from pemlang import BuildOptions
-from pemlang.execute import Arena, ExecutionOptions, block_memory
+from pemlang.execute import Arena, ExecutionOptions, block_memory, block_of
 from pemlang.lower import BuildPlan, OutputRequest, make_plan
 from pemlang.pipeline import BuildResult
 from pemlang.tensorfiles import TensorReader
@@ -158,15 +158,16 @@ def test_a_thread_takes_its_blocks_memory_once(
 ) -> None:
     """Kernels keep what they were given: memory that grew would be there several times."""
     made, _ = pemlang.load(recipe(folder, saved())).programs()
-    assert len({block_memory([loop.program], BLOCKS.block) for loop in made.plan.loops}) > 1
+    spans = [(loop.program, block_of(loop.program, BLOCKS.block)) for loop in made.plan.loops]
+    assert len({block_memory([span]) for span in spans}) > 1
     moved: list[bool] = []
 
     class Watched(Arena):
-        def arrays(self, *args: Any) -> Any:
+        def pieces(self, *args: Any) -> Any:
             place = self._bytes
-            arrays = super().arrays(*args)
+            pieces = super().pieces(*args)
             moved.append(self._bytes is not place)
-            return arrays
+            return pieces
 
     monkeypatch.setattr("pemlang.execute.cpu.Arena", Watched)
     build(folder, saved(), threads=1)

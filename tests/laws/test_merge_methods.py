@@ -20,7 +20,7 @@ from support.laws.pool import LAWS, Pool, declared
 from support.laws.reference import Reference
 
 from pemlang import PemWarning
-from pemlang.kernels import MergeKernel
+from pemlang.kernels import MergeKernel, drawn
 from pemlang.ops import FUNCTIONS, METHODS, Operator, every_operator
 
 EVERY = [op for op in every_operator() if op.name in METHODS]
@@ -95,15 +95,12 @@ def test_a_method_is_its_reference(
     pool: Pool, dense: Reference, op: Operator, data: DataObject
 ) -> None:
     with pytest.MonkeyPatch.context() as patch:
-        for module in ("kernels.fields", "ops.lowrank"):
-            patch.setattr(f"pemlang.{module}.drawn", drawn)
+        patch.setattr(
+            "pemlang.ops.lowrank.drawn", lambda key, first, count: drawn((7, 0), 0, count)
+        )
+        draw = "pemlang.kernels.entries.Entries.draw"
+        patch.setattr(draw, lambda e, index: e._builder.draw(e.xs[index], 7, 0))
         held_to_its_reference(pool, dense, op, data)
-
-
-def drawn(key: object, first: int, count: int) -> NDArray[np.uint32]:
-    """Draws that depend on how many there are alone."""
-    assert first == 0
-    return np.random.default_rng(count).integers(0, 2**32, count, np.uint32)
 
 
 def held_to_its_reference(pool: Pool, dense: Reference, op: Operator, data: DataObject) -> None:
@@ -127,11 +124,11 @@ def held_to_its_reference(pool: Pool, dense: Reference, op: Operator, data: Data
         else:
             xs = [dense.dense_of(name)[site].value for name in names]
         if op.name in DRAWN:
-            draws = drawn(None, 0, merged.size).reshape(merged.shape) / 2**32
+            draws = drawn((7, 0), 0, merged.size).reshape(merged.shape) / 2**32
             values["draws"] = [draws] * len(names)
         assert op.reference is not None
         if op.name == "lora_lego":  # its first cluster depends on the canonical order
-            values["draw"] = int(drawn(None, 0, 8)[0])
+            values["draw"] = int(drawn((7, 0), 0, 8)[0])
             orders = [op.reference(list(order), **values) for order in permutations(xs)]
             assert any(np.allclose(merged, wanted, rtol=1e-5, atol=2e-5) for wanted in orders)
             continue

@@ -29,6 +29,8 @@ from mergekit.sparsify import RescaleNorm, SparsificationMethod
 from numpy.typing import NDArray
 from support import build, delta, lora
 
+from pemlang.kernels import drawn
+
 pytestmark = pytest.mark.filterwarnings("ignore::pemlang.PemWarning")
 
 TOLERANCE = 1e-5
@@ -40,7 +42,7 @@ Tensors = list[torch.Tensor]
 
 
 def draws(count: int) -> NDArray[np.uint32]:
-    return np.random.default_rng(count).integers(0, 2**32, count, np.uint32)
+    return drawn((7, 0), 0, count)
 
 
 @pytest.fixture(autouse=True)
@@ -52,7 +54,9 @@ def one_draw(monkeypatch: pytest.MonkeyPatch) -> None:
         return (numbers.reshape(p.shape) < p.double()).to(p.dtype)
 
     monkeypatch.setattr(torch, "bernoulli", bernoulli)
-    monkeypatch.setattr("pemlang.kernels.fields.drawn", lambda key, first, count: draws(count))
+    monkeypatch.setattr(
+        "pemlang.kernels.entries.Entries.draw", lambda e, index: e._builder.draw(e.xs[index], 7, 0)
+    )
 
 
 def gta(

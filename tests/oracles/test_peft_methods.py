@@ -15,6 +15,8 @@ from support import Dense, delta, peft_made
 from support.peft_made import composed, merged
 from torch import nn
 
+from pemlang.kernels import drawn
+
 pytestmark = pytest.mark.filterwarnings("ignore::pemlang.PemWarning")
 
 TOLERANCE = 1e-5
@@ -34,7 +36,7 @@ def like(bert: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
 
 
 def draws(count: int) -> NDArray[np.uint32]:
-    return np.random.default_rng(count).integers(0, 2**32, count, np.uint32)
+    return drawn((7, 0), 0, count)
 
 
 @pytest.fixture
@@ -46,7 +48,9 @@ def one_draw(monkeypatch: pytest.MonkeyPatch) -> None:
         return (numbers.reshape(p.shape) < p).to(p.dtype)
 
     monkeypatch.setattr(torch, "bernoulli", bernoulli)
-    monkeypatch.setattr("pemlang.kernels.fields.drawn", lambda key, first, count: draws(count))
+    monkeypatch.setattr(
+        "pemlang.kernels.entries.Entries.draw", lambda e, index: e._builder.draw(e.xs[index], 7, 0)
+    )
 
 
 def theirs(model: nn.Module) -> Dense:

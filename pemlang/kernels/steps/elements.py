@@ -1,16 +1,11 @@
-"""Steps on each element alone: numbers read, cast, scaled, added, compared, chosen.
-
-No operator writes products, quotients, signs, comparisons, choices or reductions yet: they are what
-trims, elections and masks are to be made of, which are kernels of their own until then. Every
-backend runs them, and is held to what they mean.
-"""
+"""Steps on each element alone: numbers read, cast, scaled, added, compared, chosen."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from pemlang.dataclass import dataclass
 from pemlang.kernels.step import (
@@ -29,7 +24,7 @@ from pemlang.tensorfiles.dtypes import FLOATS, NATIVE, Array, decoded, stored_dt
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from pemlang.kernels.llvm import LlvmLoop
+    from pemlang.kernels.llvm import LlvmPass
     from pemlang.kernels.triton import TritonKernel
 
 
@@ -68,7 +63,7 @@ class Load(Step):
         stored = slots.read(self.input, self.shape, self.dtype)
         return _finite(stored) if self.dtype in NATIVE else stored  # type: ignore
 
-    def llvm(self, loop: LlvmLoop, args: Sequence[str]) -> str:
+    def llvm(self, loop: LlvmPass, args: Sequence[str]) -> str:
         return loop.load(self.input, self.dtype)
 
     def triton(self, kernel: TritonKernel, args: Sequence[str]) -> str:
@@ -96,7 +91,7 @@ class Cast(Step):
             return _finite(decoded(args[0], self.source, self.dtype))
         return args[0].astype(stored_dtype(self.dtype))
 
-    def llvm(self, loop: LlvmLoop, args: Sequence[str]) -> str:
+    def llvm(self, loop: LlvmPass, args: Sequence[str]) -> str:
         return loop.cast(args[0], self.source, self.dtype)
 
     def triton(self, kernel: TritonKernel, args: Sequence[str]) -> str:
@@ -125,6 +120,7 @@ class Const(_OfConstant):
     name = "const"
     elementwise = True
     linear = True
+    uniform = True
 
     def meaning(self, args: Sequence[Dense], slots: Meaning) -> Dense:
         inputs = slots.inputs
@@ -134,7 +130,7 @@ class Const(_OfConstant):
     def compute(self, args: Sequence[Array], slots: SiteInputs) -> Array:
         return np.full(self.shape, slots.constants[self.constant], stored_dtype(self.dtype))
 
-    def llvm(self, loop: LlvmLoop, args: Sequence[str]) -> str:
+    def llvm(self, loop: LlvmPass, args: Sequence[str]) -> str:
         return loop.constant(self.constant, self.dtype)
 
     def triton(self, kernel: TritonKernel, args: Sequence[str]) -> str:
@@ -154,7 +150,7 @@ class Scale(_OfConstant, ElementStep):
         [x] = args
         return np.multiply(x, x.dtype.type(slots.constants[self.constant]))
 
-    def llvm(self, loop: LlvmLoop, args: Sequence[str]) -> str:
+    def llvm(self, loop: LlvmPass, args: Sequence[str]) -> str:
         number = loop.constant(self.constant, self.dtype)
         return loop.binary("fmul", self.dtype, args[0], number)
 
@@ -177,7 +173,7 @@ class Fma(_OfConstant, ElementStep):
         product = np.multiply(x, x.dtype.type(slots.constants[self.constant]))
         return np.add(y, product, out=product)
 
-    def llvm(self, loop: LlvmLoop, args: Sequence[str]) -> str:
+    def llvm(self, loop: LlvmPass, args: Sequence[str]) -> str:
         number = loop.constant(self.constant, self.dtype)
         product = loop.binary("fmul", self.dtype, args[0], number)
         return loop.binary("fadd", self.dtype, args[1], product)
@@ -207,7 +203,7 @@ class Add(ElementStep):
     def compute(self, args: Sequence[Array], slots: SiteInputs) -> Array:
         return args[0] + args[1]
 
-    def llvm(self, loop: LlvmLoop, args: Sequence[str]) -> str:
+    def llvm(self, loop: LlvmPass, args: Sequence[str]) -> str:
         return loop.binary("fadd", self.dtype, *args)
 
     def triton(self, kernel: TritonKernel, args: Sequence[str]) -> str:
@@ -226,7 +222,7 @@ class Sub(ElementStep):
     def compute(self, args: Sequence[Array], slots: SiteInputs) -> Array:
         return args[0] - args[1]
 
-    def llvm(self, loop: LlvmLoop, args: Sequence[str]) -> str:
+    def llvm(self, loop: LlvmPass, args: Sequence[str]) -> str:
         return loop.binary("fsub", self.dtype, *args)
 
     def triton(self, kernel: TritonKernel, args: Sequence[str]) -> str:
@@ -244,7 +240,7 @@ class Mul(ElementStep):
     def compute(self, args: Sequence[Array], slots: SiteInputs) -> Array:
         return args[0] * args[1]
 
-    def llvm(self, loop: LlvmLoop, args: Sequence[str]) -> str:
+    def llvm(self, loop: LlvmPass, args: Sequence[str]) -> str:
         return loop.binary("fmul", self.dtype, *args)
 
     def triton(self, kernel: TritonKernel, args: Sequence[str]) -> str:
@@ -262,7 +258,7 @@ class Div(ElementStep):
     def compute(self, args: Sequence[Array], slots: SiteInputs) -> Array:
         return args[0] / args[1]
 
-    def llvm(self, loop: LlvmLoop, args: Sequence[str]) -> str:
+    def llvm(self, loop: LlvmPass, args: Sequence[str]) -> str:
         return loop.binary("fdiv", self.dtype, *args)
 
     def triton(self, kernel: TritonKernel, args: Sequence[str]) -> str:
@@ -285,7 +281,7 @@ class Sign(ElementStep):
     def compute(self, args: Sequence[Array], slots: SiteInputs) -> Array:
         return np.sign(args[0])
 
-    def llvm(self, loop: LlvmLoop, args: Sequence[str]) -> str:
+    def llvm(self, loop: LlvmPass, args: Sequence[str]) -> str:
         value = args[0]
         for test, number in (("oeq", 0.0), ("olt", -1.0), ("ogt", 1.0)):
             where = loop.compare(test, self.dtype, args[0], "zeroinitializer")
@@ -307,7 +303,7 @@ class Abs(ElementStep):
     def compute(self, args: Sequence[Array], slots: SiteInputs) -> Array:
         return np.abs(args[0])
 
-    def llvm(self, loop: LlvmLoop, args: Sequence[str]) -> str:
+    def llvm(self, loop: LlvmPass, args: Sequence[str]) -> str:
         return loop.call("fabs", self.dtype, args[0])
 
     def triton(self, kernel: TritonKernel, args: Sequence[str]) -> str:
@@ -332,7 +328,7 @@ class Less(_ComparisonStep):
     def compute(self, args: Sequence[Array], slots: SiteInputs) -> Array:
         return _truth(args[0] < args[1])
 
-    def llvm(self, loop: LlvmLoop, args: Sequence[str]) -> str:
+    def llvm(self, loop: LlvmPass, args: Sequence[str]) -> str:
         return loop.compare("olt", self.of, *args)
 
     def triton(self, kernel: TritonKernel, args: Sequence[str]) -> str:
@@ -350,7 +346,7 @@ class Equal(_ComparisonStep):
     def compute(self, args: Sequence[Array], slots: SiteInputs) -> Array:
         return _truth(args[0] == args[1])
 
-    def llvm(self, loop: LlvmLoop, args: Sequence[str]) -> str:
+    def llvm(self, loop: LlvmPass, args: Sequence[str]) -> str:
         return loop.compare("oeq", self.of, *args)
 
     def triton(self, kernel: TritonKernel, args: Sequence[str]) -> str:
@@ -370,37 +366,9 @@ class Select(ElementStep):
         where, x, y = args
         return np.where(where, x, y)
 
-    def llvm(self, loop: LlvmLoop, args: Sequence[str]) -> str:
+    def llvm(self, loop: LlvmPass, args: Sequence[str]) -> str:
         where, x, y = args
         return loop.choose(where, self.dtype, x, y)
 
     def triton(self, kernel: TritonKernel, args: Sequence[str]) -> str:
         return f"tl.where({args[0]}, {args[1]}, {args[2]})"
-
-
-# --- numbers over a whole tensor -------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Reduce(ElementStep):
-    """The sum, in float64, or the maximum of a whole tensor, in its place everywhere."""
-
-    how: Literal["sum", "max"]
-
-    name = "reduce"
-    ends_scan = True
-
-    def words(self) -> Iterable[str]:
-        return (self.how,)
-
-    def join(self, numbers: Iterable[float]) -> float:
-        """The number of a tensor from those of its parts, in order."""
-        return sum(numbers) if self.how == "sum" else max(numbers)
-
-    def meaning(self, args: Sequence[Dense], slots: Meaning) -> Dense:
-        whole = np.sum(args[0]) if self.how == "sum" else np.max(args[0])
-        return np.full_like(args[0], whole)
-
-    def compute(self, args: Sequence[Array], slots: SiteInputs) -> Array:
-        whole = np.sum(args[0], dtype="f8") if self.how == "sum" else np.max(args[0])
-        return np.full_like(args[0], whole)

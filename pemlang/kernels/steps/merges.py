@@ -8,8 +8,7 @@ from dataclasses import replace
 
 from pemlang.dataclass import dataclass
 from pemlang.kernels.lowrank import LowRank
-from pemlang.kernels.methods import MergeKernel, MergeSettings
-from pemlang.kernels.sketch import PASSES
+from pemlang.kernels.methods import MergeSettings, SiteKernel
 from pemlang.kernels.step import Dense, Meaning, Meant, Renumber, Shape, SiteInputs, Step
 from pemlang.lazy import numpy as np
 from pemlang.tensorfiles.dtypes import DTYPES, Array, stored_dtype
@@ -22,7 +21,6 @@ class MergeRequest:
     Attributes:
         name: of the method.
         kernel: what computes it.
-        over: `delta` or `factors`.
         rank: of what comes out; 0 where adapters have none.
         words: settings that are words.
         numbers: the names of those that are numbers.
@@ -30,8 +28,7 @@ class MergeRequest:
     """
 
     name: str
-    kernel: MergeKernel
-    over: str
+    kernel: SiteKernel
     rank: int
     words: tuple[tuple[str, str], ...]
     numbers: tuple[str, ...]
@@ -39,8 +36,7 @@ class MergeRequest:
 
     def __str__(self) -> str:
         words = (f"{key}={value}" for key, value in self.words)
-        asked = (self.name, f"over={self.over}", f"rank={self.rank}")
-        return " ".join([*asked, *words, *self.numbers])
+        return " ".join([self.name, f"rank={self.rank}", *words, *self.numbers])
 
     @property
     def tensors(self) -> int:
@@ -84,8 +80,6 @@ class MergeTensors(Step):
             seeds=numbers[2 * count : 3 * count],
             statistics=[row[request.tensors :] for row in rows],
             rank=request.rank,
-            over=request.over,
-            dtype=self.dtype,
         )
 
     def _parts(self, args: Sequence[Array], constants: Sequence[float]) -> list[LowRank]:
@@ -116,14 +110,9 @@ class MergeTensors(Step):
         return tuple(x.astype(stored_dtype(self.dtype), copy=False) for x in results)
 
     def flops(self, shapes: Sequence[Shape], elements: int) -> int:
-        """Over factors a few operations an element; over Δ its tiles, and the cut."""
-        total = sum(map(math.prod, shapes))
-        if len(shapes) < 2 or self.request.over == "factors":
-            return 10 * total
-        (rank, *ins), outs = shapes[0], shapes[1]
-        full = math.prod(ins) * math.prod(outs) // max(1, rank)
-        ranks = total // max(1, math.prod(ins) + math.prod(outs) // max(1, rank))
-        return 2 * full * ranks + 2 * full * self.request.rank * PASSES
+        """A few products of the factors with as many columns as they have together."""
+        ranks = sum(shape[0] for shape in shapes[:: self.request.tensors + self.request.statistics])
+        return 10 * sum(map(math.prod, shapes)) * max(1, ranks)
 
     def _elements(self, shapes: Sequence[Shape]) -> int:
         if not self.request.rank:
@@ -135,7 +124,7 @@ class MergeTensors(Step):
 
     def workspace(self, shapes: Sequence[Shape]) -> int:
         request = self.request
-        settings = MergeSettings({}, {}, (), (), (), request.rank, request.over, self.dtype)
+        settings = MergeSettings({}, {}, (), (), (), request.rank)
         if not request.rank:
             return request.kernel.workspace(1, math.prod(shapes[0]), 0, settings)
         rows, columns = shapes[1][0], math.prod(shapes[0][1:])

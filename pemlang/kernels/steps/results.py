@@ -12,7 +12,7 @@ from pemlang.kernels.step import Dense, Meaning, Renumber, Shape, SiteInputs, St
 from pemlang.tensorfiles.dtypes import Array
 
 if TYPE_CHECKING:
-    from pemlang.kernels.llvm import LlvmLoop
+    from pemlang.kernels.llvm import LlvmPass
     from pemlang.kernels.triton import TritonKernel
 
 
@@ -73,7 +73,7 @@ class Store(ResultStep):
         """F32 or F64: what its numbers are in before they are rounded."""
         return "F64" if self.source == "F64" else "F32"
 
-    def llvm(self, loop: LlvmLoop, args: Sequence[str]) -> str:
+    def llvm(self, loop: LlvmPass, args: Sequence[str]) -> str:
         value, work = args[0], self.exact_dtype
         if self.around is not None:
             value = loop.binary("fadd", work, value, loop.constant(self.around, work))

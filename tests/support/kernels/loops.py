@@ -34,41 +34,59 @@ def run(
     program: Program,
     constants: Sequence[float],
     stored: Sequence[Bits],
-    block: int = 0,
+    span: int = 0,
     kernel: Kernel | None = None,
 ) -> tuple[list[Bits], list[Numbers]]:
-    """The outputs of an elementwise program, as bits and exact, over blocks.
-
-    All memory is poisoned before each block, so that nothing is taken for done that is not, and
-    each block is done in two parts, as if two tensors met there.
-    """
-    kernel = kernel or Kernel(program, Arena(), block)
-    kernel.start(constants)
+    """The outputs of an elementwise program, as bits and exact: of one tensor at once where there
+    is room for it, else by parts. All memory is poisoned before."""
+    kernel = kernel or Kernel(program, Arena(), span)
+    kernel.start()
     size = len(stored[0]) if stored else 7
-    out: list[Bits] = [np.full(size, 0x7F, stored_dtype(store.dtype)) for store in program.stores]
-    exact: list[Numbers] = [np.full(size, np.nan) for _ in program.stores]
+    if size <= kernel.span:
+        for slot, block in enumerate(kernel.inputs()):
+            block[...] = np.frombuffer(b"\xff" * block.nbytes, block.dtype)
+            _read(stored, 0, slot, block[:size])
+        [squares] = kernel.run([size], [constants])
+        return _outputs(kernel, size, squares)
+    return _by_parts(kernel, constants, stored, size)
+
+
+def _outputs(
+    kernel: Kernel, size: int, squares: Sequence[float], base: int = 0
+) -> tuple[list[Bits], list[Numbers]]:
+    """What a kernel has just made, held to the squares it tells."""
+    exact = kernel.exact(0, 0, size, base)
+    for square, numbers in zip(squares, exact, strict=True):
+        with np.errstate(all="ignore"):
+            wanted = np.sum(numbers.astype("f8") ** 2)
+        np.testing.assert_allclose(square, wanted, rtol=1e-12)
+    return [kernel.output(number, 0, size).copy() for number in range(len(squares))], exact
+
+
+def _by_parts(
+    kernel: Kernel, constants: Sequence[float], stored: Sequence[Bits], size: int
+) -> tuple[list[Bits], list[Numbers]]:
+    kernel.begin(constants)
+    made = []
     for turn in range(kernel.passes):
         kept = []
-        for at in range(0, size, kernel.block):
-            count = min(kernel.block, size - at)
-            memory_of(kernel)[...] = 0xFF
-            kernel.read(turn, count, partial(_read, stored, at))
-            if turn < kernel.passes - 1:
-                kept.append(kernel.run(turn, 0, count))
-                assert kept[-1].pop() == 0
-                continue
-            for first, end in ((0, count // 3), (count // 3, count)):
-                squares = kernel.run(turn, first, end)
-                for number, numbers in enumerate(kernel.exact(first, end)):
-                    exact[number][at + first : at + end] = numbers
-                    with np.errstate(all="ignore"):
-                        wanted = np.sum(numbers.astype("f8") ** 2)
-                    np.testing.assert_allclose(squares[number], wanted, rtol=1e-12)
-            for number, array in enumerate(out):
-                array[at : at + count] = kernel.output(number, 0, count)
-        for number, index in enumerate(kernel.reduced(turn)):
-            kernel.settle(index, [row[number] for row in kept])
-    return out, exact
+        for base in range(0, size, kernel.span):
+            count = min(kernel.span, size - base)
+            kernel.read(turn, count, partial(_read, stored, base))
+            found = kernel.part(turn, count, base)
+            if turn == kernel.passes - 1:
+                made.append(_outputs(kernel, count, found, base))
+            else:
+                assert found.pop() == 0
+                kept.append(found)
+        if turn < kernel.passes - 1:
+            kernel.settle(turn, kept)
+    bits, exact = zip(*made, strict=True)
+    return _joined(bits), _joined(exact)
+
+
+def _joined(parts: Sequence[Sequence[NDArray]]) -> list[NDArray]:
+    return [np.concatenate(pieces) for pieces in zip(*parts, strict=True)]
 
 
 def _read(stored: Sequence[Bits], at: int, slot: int, into: Bits) -> None:

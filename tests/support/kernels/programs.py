@@ -87,7 +87,8 @@ def _step(
 ) -> Value:
     x, y, z = (draw(st.sampled_from(values)) for _ in range(3))
     number = draw(st.sampled_from(CONSTANTS))
-    words = ["scale", "fma", "const", "cast", "div", *KINDS, *["sum", "max"] * reduces]
+    words = ["scale", "fma", "const", "cast", "div", *KINDS]
+    words += ["sum", "max", "kth", "draw"] * reduces
     match draw(st.sampled_from(words)):
         case "scale":
             return builder.scale(x, number)
@@ -105,6 +106,15 @@ def _step(
             return builder.select(builder.compare(KINDS[word], x, y), z, x)
         case "sum" | "max" as word:
             return builder.reduce(word, builder.unary(Sign, x))
+        case "kth":
+            k = builder.const(draw(st.sampled_from([0.0, 1.0])), "F64", shape)
+            largest = builder.kth(builder.unary(Abs, x), 1.0, k)
+            return builder.select(builder.compare(Less, x, largest), x, y)
+        case "draw":
+            chance = builder.compare(
+                Less, builder.draw(x, 7.0, 1), builder.const(0.5, "F64", shape)
+            )
+            return builder.select(chance, x, y)
         case word:
             return builder.binary(KINDS[word], x, y)
 

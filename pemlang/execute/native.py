@@ -1,0 +1,139 @@
+"""Programs as native functions: LLVM makes them when a build needs them, and keeps what it made.
+
+What is kept is the machine code of one module, in the user's cache, by the digest of its text and
+of the processor it is for. It is taken from there only where nobody else can have written it.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import os
+import stat
+import threading
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from pemlang.execute.kernel_files import cache_folder
+from pemlang.kernels.llvm_module import exact_source, passes_source, tiles_source
+from pemlang.kernels.passes import passes
+from pemlang.kernels.program import Program
+from pemlang.tensorfiles.disk import open_plain, replace_file
+
+_MOST_KEPT = 1000
+"""Modules that are kept; the oldest go first."""
+
+_DIGEST = hashlib.sha256().digest_size
+
+
+def _type(numbers: int, pointers: int) -> Any:
+    return ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * numbers, *[ctypes.c_void_p] * pointers)
+
+
+_PASS, _SETTLE, _TILES = _type(3, 6), _type(0, 4), _type(3, 10)
+_APART = [ctypes.c_void_p, ctypes.c_int64]
+_TENSORS = ctypes.CFUNCTYPE(
+    None, ctypes.c_int64, *[ctypes.c_void_p] * 3, *_APART * 3, ctypes.c_void_p
+)
+
+_lock = threading.Lock()
+_functions: dict[tuple[Program, str], Any] = {}
+_engines: list[Any] = []  # they own the functions
+
+
+def native(program: Program, name: str) -> Any:
+    """A function of a program, made when it is first asked for: `pass0`, …, `settle0`, …,
+    `tensors`, `exact` or `tiles`, see llvm_module.py."""
+    key = (program, name)
+    if key not in _functions:
+        with _lock:
+            if key not in _functions:
+                _functions.update({(program, x): f for x, f in _made(program, name).items()})
+    return _functions[key]
+
+
+def _made(program: Program, name: str) -> dict[str, Any]:
+    """The functions of the module in which one stands."""
+    turns = range(passes(program))
+    types = {f"pass{turn}": _PASS for turn in turns}
+    types |= {f"settle{turn}": _SETTLE for turn in turns[:-1]} | {"tensors": _TENSORS}
+    source = passes_source
+    if name == "exact":
+        source, types = exact_source, {name: _PASS}
+    elif name == "tiles":
+        source, types = tiles_source, {name: _TILES}
+    engine = _engine(source(program))
+    return {name: type_(engine.get_function_address(name)) for name, type_ in types.items()}
+
+
+def _engine(text: str) -> Any:
+    """A module, ready to be called."""
+    import llvmlite.binding as llvm  # loading it takes as long as all that a check does
+
+    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _processor())
+    engine.add_object_file(llvm.ObjectFileRef.from_data(_code(text)))
+    engine.finalize_object()
+    _engines.append(engine)
+    return engine
+
+
+def _code(text: str) -> bytes:
+    """The machine code of a module, made or kept."""
+    import llvmlite.binding as llvm
+
+    machine = _processor()
+    of = "\0".join([text, str(llvm.llvm_version_info), machine.triple, *_processor_words()])
+    try:
+        path = cache_folder() / f"{hashlib.sha256(of.encode()).hexdigest()}.o"
+        code = _kept(path)
+    except (OSError, RuntimeError):  # RuntimeError: there is no home
+        return bytes(machine.emit_object(llvm.parse_assembly(text)))
+    if code is None:
+        code = bytes(machine.emit_object(llvm.parse_assembly(text)))
+        _keep(path, code)
+    return code
+
+
+def _kept(path: Path) -> bytes | None:
+    """What a file holds, if it is this user's, nobody else can write to it, and it is whole."""
+    try:
+        with open_plain(path) as file:
+            facts = os.fstat(file.fileno())
+            data = file.read()
+    except FileNotFoundError:
+        return None
+    own = facts.st_uid == os.geteuid() and not facts.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    whole = hashlib.sha256(data[_DIGEST:]).digest() == data[:_DIGEST]
+    return data[_DIGEST:] if own and whole else None
+
+
+def _keep(path: Path, code: bytes) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        replace_file(path, hashlib.sha256(code).digest() + code, lasting=False)
+        files = sorted(path.parent.glob("*.o"), key=lambda file: file.stat().st_mtime)
+        for file in files[:-_MOST_KEPT]:
+            file.unlink(missing_ok=True)
+    except OSError:
+        pass  # it is made again the next time
+
+
+@cache
+def _processor() -> Any:
+    """This processor, as LLVM knows it."""
+    import llvmlite.binding as llvm
+
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    cpu, features = _processor_words()
+    return llvm.Target.from_default_triple().create_target_machine(
+        cpu=cpu, features=features, opt=2
+    )
+
+
+@cache
+def _processor_words() -> tuple[str, str]:
+    import llvmlite.binding as llvm
+
+    return llvm.get_host_cpu_name(), llvm.get_host_cpu_features().flatten()

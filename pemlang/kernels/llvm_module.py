@@ -1,0 +1,266 @@
+"""The modules that programs become: all passes of one, what runs them over tensors that lie in
+memory, and over Δ = B·A, of which a tile is formed at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+from pemlang.kernels.histogram import functions
+from pemlang.kernels.llvm import LlvmPass, LlvmSettle
+from pemlang.kernels.llvm_text import REAL, WIDTH, LlvmText, function, vector
+from pemlang.kernels.passes import passes, scans, steps_of
+from pemlang.kernels.program import Program
+from pemlang.kernels.sorting import places
+from pemlang.kernels.steps.elements import Load
+from pemlang.kernels.steps.places import RowPlace
+from pemlang.kernels.steps.scans import Kth, ScanStep
+
+ROWS = 4
+"""Rows of a product that are summed up at once."""
+
+
+def exact_source(program: Program) -> str:
+    """A module with `@exact`."""
+    last = LlvmPass(program, passes(program) - 1, exact=True)
+    return _module([*_sorting(program), *last.lines])
+
+
+def passes_source(program: Program) -> str:
+    """A module with `@pass0`, …, `@settle0`, … and `@tensors`."""
+    return _module([*_passes(program), *_tensors(program)])
+
+
+def tiles_source(program: Program) -> str:
+    """A module with `@tiles`, of a program whose inputs are Δ of some adapters and whose one
+    output is as large."""
+    [store] = program.stores
+    return _module([*_passes(program), *_product(REAL[store.dtype]), *_tiles(program)])
+
+
+def _passes(program: Program) -> Iterator[str]:
+    yield from _sorting(program)
+    yield from functions(step for step in program.steps if isinstance(step, Kth))
+    for turn in range(passes(program)):
+        yield from LlvmPass(program, turn).lines
+    for turn in range(passes(program) - 1):
+        yield from LlvmSettle(program, turn).lines
+
+
+def _sorting(program: Program) -> Iterator[str]:
+    for word in sorted({f"i{x.source[1:]}" for x in program.steps if isinstance(x, RowPlace)}):
+        yield from places(word)
+
+
+# --- over tensors in memory ------------------------------------------------------------------
+
+
+def _tensors(program: Program) -> list[str]:
+    """All passes over some tensors that lie one after the other, each with constants of its own.
+
+    Takes how many there are and where each of them ends; then, beside what passes take, how many
+    numbers lie between the constants of one tensor and those of the next, and the same of the
+    steps' numbers and of what is found.
+    """
+    text = LlvmText()
+    last = passes(program) - 1
+    with text.loop("%count") as loop:
+        first = loop.carry("i64", "0")
+        end = text.add(f"load i64, ptr {text.at('%ends', 'i64', loop.index)}")
+        own = {name: _row(text, name, loop.index) for name in ("c", "s", "found")}
+        watched = ["0.0"]
+        for turn in range(last + 1):
+            arguments = f"ptr %in, ptr %out, {_pointers(own)}, ptr %scratch"
+            text.do(f"call void @pass{turn}(i64 {first}, i64 {end}, i64 0, {arguments})")
+            if turn < last:
+                arguments = f"{_pointers(own)}, ptr %scratch"
+                watched.append(_found(text, own["found"], len(scans(program)[turn])))
+                text.do(f"call void @settle{turn}({arguments})")
+        total = _found(text, own["found"], len(program.stores))
+        for more in watched:
+            total = text.add(f"fadd double {total}, {more}")
+        at = text.at(own["found"], "double", len(program.stores))
+        text.do(f"store double {total}, ptr {at}")
+        loop.next(first, end)
+    apart = ", ".join(f"ptr %{name}, i64 %{name}_apart" for name in ("c", "s", "found"))
+    arguments = f"i64 %count, ptr %ends, ptr %in, ptr %out, {apart}, ptr %scratch"
+    return function(f"void @tensors({arguments})", text)
+
+
+def _row(text: LlvmText, name: str, index: str) -> str:
+    return text.at(f"%{name}", "double", text.add(f"mul i64 {index}, %{name}_apart"))
+
+
+def _pointers(own: dict[str, str]) -> str:
+    return ", ".join(f"ptr {pointer}" for pointer in own.values())
+
+
+def _found(text: LlvmText, found: str, index: int) -> str:
+    return text.add(f"load double, ptr {text.at(found, 'double', index)}")
+
+
+# --- over Δ ----------------------------------------------------------------------------------
+
+
+def _tiles(program: Program) -> list[str]:
+    """All passes over Δ, a tile of rows at a time.
+
+    Takes the rows and columns of Δ, and the rows of a tile; for each input the rank, A in panels
+    of WIDTH columns, and s·B; where the tiles lie, `%in`; where the result does, `%out`; and the
+    rest as passes do, with room for what tiles add up to, `%total`.
+    """
+    text = LlvmText()
+    [store] = program.stores
+    real = REAL[store.dtype]
+    text.do("%here = alloca ptr")
+    for turn in range(passes(program)):
+        count = 1 + (len(scans(program)[turn]) if turn < passes(program) - 1 else 1)
+        kinds = _kinds(program, turn)
+        for index in range(count):
+            start = "0xFFF0000000000000" if kinds.get(index) == "max" else "0.0"
+            text.do(f"store double {start}, ptr {text.at('%total', 'double', index)}")
+        with text.loop("%rows", step="%tile") as loop:
+            left = text.add(f"sub i64 %rows, {loop.index}")
+            rows = text.add(f"call i64 @llvm.smin.i64(i64 {left}, i64 %tile)")
+            for slot in _read(program, turn):
+                _form(text, slot, loop.index, rows)
+            at = text.add(f"mul i64 {loop.index}, %columns")
+            text.do(f"store ptr {text.at('%out', real, at)}, ptr %here")
+            size = text.add(f"mul i64 {rows}, %columns")
+            text.do(
+                f"call void @pass{turn}(i64 0, i64 {size}, i64 {at}, ptr %in, ptr %here, ptr %c, "
+                "ptr %s, ptr %found, ptr %scratch)"
+            )
+            for index in range(count):
+                _join(text, index, kinds.get(index, "sum"))
+        if turn < passes(program) - 1:
+            text.do(f"call void @settle{turn}(ptr %c, ptr %s, ptr %total, ptr %scratch)")
+    sizes = "i64 %rows, i64 %columns, i64 %tile"
+    pointers = ("ranks", "a", "b", "in", "out", "c", "s", "found", "total", "scratch")
+    return function(f"void @tiles({sizes}, {', '.join(f'ptr %{x}' for x in pointers)})", text)
+
+
+def _kinds(program: Program, turn: int) -> dict[int, str]:
+    """How what a pass finds is put together."""
+    if turn == passes(program) - 1:
+        return {}
+    steps = [program.steps[number] for number in scans(program)[turn]]
+    return {i: step.how for i, step in enumerate(steps) if isinstance(step, ScanStep)}
+
+
+def _read(program: Program, turn: int) -> Iterable[int]:
+    steps = [program.steps[number] for number in steps_of(program, turn)]
+    return sorted(step.input for step in steps if isinstance(step, Load))
+
+
+def _form(text: LlvmText, slot: int, first: str, rows: str) -> None:
+    """Form a tile of one Δ."""
+    rank = text.add(f"load i64, ptr {text.at('%ranks', 'i64', slot)}")
+    a, b, tile = (
+        text.add(f"load ptr, ptr {text.at(table, 'ptr', slot)}") for table in ("%a", "%b", "%in")
+    )
+    skipped = text.add(f"mul i64 {first}, {rank}")
+    text.do(
+        f"call void @product(ptr {a}, ptr {b}, i64 {skipped}, ptr {tile}, i64 {rows}, "
+        f"i64 %columns, i64 {rank})"
+    )
+
+
+def _join(text: LlvmText, index: int, how: str) -> None:
+    at = text.at("%total", "double", index)
+    total, more = (
+        text.add(f"load double, ptr {x}") for x in (at, text.at("%found", "double", index))
+    )
+    if how == "max":
+        total = text.add(f"call double @llvm.maximum.f64(double {total}, double {more})")
+    else:
+        total = text.add(f"fadd double {total}, {more}")
+    text.do(f"store double {total}, ptr {at}")
+
+
+def _product(real: str) -> list[str]:
+    """Some rows of B·A, each number summed up in the order of the rank, with one rounding a term:
+    its bits are the same on every processor.
+
+    Panels go from the last to the first, and rows from the first to the last, as WIDTH numbers are
+    written where a row may have room for fewer: what is too many is written over.
+    """
+    text = LlvmText()
+    panels = text.add(f"sdiv i64 {text.add(f'add i64 %columns, {WIDTH - 1}')}, {WIDTH}")
+    last = text.add(f"sub i64 {panels}, 1")
+    with text.loop(panels) as loop:
+        panel = text.add(f"sub i64 {last}, {loop.index}")
+        depth = text.add(f"mul i64 {panel}, {text.add(f'mul i64 %rank, {WIDTH}')}")
+        a = text.at("%a", real, depth)
+        column = text.add(f"mul i64 {panel}, {WIDTH}")
+        many = text.add(f"sub i64 %rows, {ROWS - 1}")
+        with text.loop(many, step=ROWS) as rows:
+            _rows(text, real, a, rows.index, column, ROWS)
+        done = text.add(f"and i64 %rows, {-ROWS}")
+        with text.loop("%rows", first=done) as rows:
+            _rows(text, real, a, rows.index, column, 1)
+    arguments = "ptr %a, ptr %b, i64 %skipped, ptr %out, i64 %rows, i64 %columns, i64 %rank"
+    return function(f"void @product({arguments})", text)
+
+
+def _rows(text: LlvmText, real: str, a: str, first: str, column: str, count: int) -> None:
+    """Some rows of a panel."""
+    many = vector(real)
+    numbers = [text.add(f"add i64 {first}, {row}") for row in range(count)]
+    starts = [
+        text.at("%b", real, text.add(f"add i64 {text.add(f'mul i64 {n}, %rank')}, %skipped"))
+        for n in numbers
+    ]
+    with text.loop("%rank") as loop:
+        sums = [loop.carry(many, "zeroinitializer") for _ in range(count)]
+        at = text.at(a, real, text.add(f"mul i64 {loop.index}, {WIDTH}"))
+        right = text.add(f"load {many}, ptr {at}, align 8")
+        for total, start in zip(sums, starts, strict=True):
+            left = text.add(f"load {real}, ptr {text.at(start, real, loop.index)}")
+            left = text.spread(real, left)
+            fma = f"@llvm.fma.v{WIDTH}f{'32' if real == 'float' else '64'}"
+            loop.next(
+                total, text.add(f"call {many} {fma}({many} {left}, {many} {right}, {many} {total})")
+            )
+    for number, total in zip(numbers, sums, strict=True):
+        at = text.add(f"add i64 {text.add(f'mul i64 {number}, %columns')}, {column}")
+        text.do(f"store {many} {total}, ptr {text.at('%out', real, at)}, align 4")
+
+
+# --- modules ---------------------------------------------------------------------------------
+
+
+def _module(lines: Sequence[str]) -> str:
+    text = "\n".join(lines)
+    return "\n".join([text, *_declared(text)])
+
+
+def _declared(text: str) -> Iterator[str]:
+    """The intrinsics in use."""
+    for name, form in _INTRINSICS.items():
+        if f"@llvm.{name}(" in text:
+            yield f"declare {form.format(f'@llvm.{name}')}"
+
+
+def _intrinsics() -> Iterator[tuple[str, str]]:
+    for real, bits in (("float", 32), ("double", 64)):
+        many, tail = vector(real), f"v{WIDTH}f{bits}"
+        yield f"fabs.{tail}", f"{many} {{}}({many})"
+        yield f"maximum.{tail}", f"{many} {{}}({many}, {many})"
+        yield f"fma.{tail}", f"{many} {{}}({many}, {many}, {many})"
+        yield f"vector.reduce.fmaximum.{tail}", f"{real} {{}}({many})"
+        yield f"vector.reduce.fadd.{tail}", f"{real} {{}}({real}, {many})"
+    for word in ("i32", "i64"):
+        many, tail = vector(word), f"v{WIDTH}{word}"
+        for how in ("umax", "umin", "smin", "smax"):
+            yield f"{how}.{word}", f"{word} {{}}({word}, {word})"
+            yield f"{how}.{tail}", f"{many} {{}}({many}, {many})"
+        for how in ("umax", "umin", "or", "add"):
+            yield f"vector.reduce.{how}.{tail}", f"{word} {{}}({many})"
+        for how in ("cttz", "ctlz"):
+            yield f"{how}.{word}", f"{word} {{}}({word}, i1)"
+    yield f"cttz.i{WIDTH}", f"i{WIDTH} {{}}(i{WIDTH}, i1)"
+    yield "maximum.f64", "double {}(double, double)"
+    yield "memset.p0.i64", "void {}(ptr, i8, i64, i1)"
+
+
+_INTRINSICS = dict(_intrinsics())

@@ -1,0 +1,123 @@
+"""Steps that need all of a tensor before they have a value: its sum, its maximum, its k-th largest
+number. The value stands in the place of every element."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pemlang.dataclass import dataclass
+from pemlang.kernels import histogram
+from pemlang.kernels.step import Dense, ElementStep, Meaning, Renumber, SiteInputs, Step
+from pemlang.lazy import numpy as np
+from pemlang.tensorfiles.dtypes import Array
+
+if TYPE_CHECKING:
+    from pemlang.kernels.llvm import LlvmPass, LlvmSettle
+
+
+class ScanStep(ElementStep):
+    """A step whose value one pass over the tensor finds.
+
+    Attributes:
+        alone: whether that pass is for this step only.
+        how: how what is found in the parts of a tensor is put together: `sum` or `max`.
+    """
+
+    ends_scan = True
+    uniform = True
+    alone: ClassVar[bool] = False
+    how: Literal["sum", "max"] = "sum"
+
+    def join(self, numbers: Iterable[float]) -> float:
+        """What is found in all parts of a tensor, from what is found in each, in order."""
+        return sum(numbers) if self.how == "sum" else max(numbers)
+
+    def scan(self, loop: LlvmPass, args: Sequence[str], index: int) -> None:
+        """Write what the pass does with a vector of numbers.
+
+        Args:
+            loop: the pass.
+            args: the values it takes.
+            index: where to tell a number that is found.
+        """
+        raise NotImplementedError
+
+    def settle(self, text: LlvmSettle, args: Sequence[str], index: int) -> str:
+        """Write how its value comes out when the pass is done: the name of a double.
+
+        Args:
+            text: the function.
+            args: the values it takes that were known before the pass, by place.
+            index: where the number is that was found.
+        """
+        return text.number_found(index)
+
+
+@dataclass(frozen=True)
+class Reduce(ScanStep):
+    """The sum, in float64, or the maximum of a whole tensor, as `how` says."""
+
+    how: Literal["sum", "max"]
+
+    name = "reduce"
+
+    def words(self) -> Iterable[str]:
+        return (self.how,)
+
+    def meaning(self, args: Sequence[Dense], slots: Meaning) -> Dense:
+        whole = np.sum(args[0]) if self.how == "sum" else np.max(args[0])
+        return np.full_like(args[0], whole)
+
+    def compute(self, args: Sequence[Array], slots: SiteInputs) -> Array:
+        whole = np.sum(args[0], dtype="f8") if self.how == "sum" else np.max(args[0])
+        return np.full_like(args[0], whole)
+
+    def scan(self, loop: LlvmPass, args: Sequence[str], index: int) -> None:
+        loop.gather(index, self.how, self.dtype, args[0])
+
+
+@dataclass(frozen=True)
+class Kth(ScanStep):
+    """The k-th largest of numbers that are not negative, exactly; infinite for k = 0.
+
+    The bits of such numbers order as the numbers do. A pass counts how often each value of some of
+    the bits stands there, the highest first (`histogram.DIGITS`); its value is the number as far as
+    those bits tell, and what the next pass starts from. k = ⌊share·count⌋.
+
+    Attributes:
+        constant: the slot of the share.
+        digit: the number of the pass.
+    """
+
+    constant: int
+    digit: int
+
+    name = "kth"
+    alone = True
+
+    def words(self) -> Iterable[str]:
+        return (f"c{self.constant}", f"digit{self.digit}")
+
+    def renumbered(self, inputs: Renumber, constants: Renumber, outputs: Renumber) -> Step:
+        return replace(self, constant=constants(self.constant))
+
+    def meaning(self, args: Sequence[Dense], slots: Meaning) -> Dense:
+        return self._whole(args, slots.constants)
+
+    def compute(self, args: Sequence[Array], slots: SiteInputs) -> Array:
+        return self._whole(args, slots.constants)
+
+    def _whole(self, args: Sequence[Array], constants: Sequence[float]) -> Array:
+        x, count = args[:2]
+        k = int(constants[self.constant] * float(count.reshape(-1)[0])) if x.size else 0
+        kth = np.partition(x, x.size - k, axis=None)[x.size - k] if k > 0 else np.inf
+        return np.full_like(x, kth)
+
+    def scan(self, loop: LlvmPass, args: Sequence[str], index: int) -> None:
+        prefix = histogram.prefix_of(loop, self, args[2]) if self.digit else None
+        histogram.count(loop, self, args[0], prefix, index)
+
+    def settle(self, text: LlvmSettle, args: Sequence[str], index: int) -> str:
+        return histogram.settle(text, self, args, index)
