@@ -1,6 +1,6 @@
 """Build a recipe in this process, and print how long its phases took, as JSON.
 
-python ours.py RECIPE OUT
+python ours.py RECIPE OUT [THREADS]
 """
 
 from __future__ import annotations
@@ -15,5 +15,7 @@ get_ready()
 
 import pemlang  # noqa: E402
 
-made = pemlang.load(sys.argv[1]).build(sys.argv[2])
+recipe, out, *threads = sys.argv[1:]
+options = pemlang.BuildOptions(threads=int(threads[0]) if threads else None)
+made = pemlang.load(recipe).build(out, options=options)
 print(json.dumps(dict(made.seconds)))

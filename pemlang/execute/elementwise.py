@@ -264,9 +264,9 @@ def _scratch(pieces: Sequence[NDArray[np.uint8]]) -> Any:
 
 def over_deltas(
     program: Program, factors: Sequence[tuple[Array, Array]], constants: Sequence[float]
-) -> Array:
+) -> tuple[Array, float]:
     """What an elementwise program makes of Δ = B·A of some factors (A, B), which is formed in
-    tiles: a matrix. Raises TooLarge where a Δ has no room for its numbers."""
+    tiles: a matrix, and the sum of its squares. Raises TooLarge where its numbers have no room."""
     (_, columns), rows = factors[0][0].shape, len(factors[0][1])
     tile, kind = tile_rows(columns), factors[0][0].dtype
     a = [_panels(x) for x, _ in factors]
@@ -286,7 +286,7 @@ def over_deltas(
     )  # fmt: skip
     if total[1] != 0:
         raise TooLarge(None)
-    return whole[: rows * columns].reshape(rows, columns)
+    return whole[: rows * columns].reshape(rows, columns), float(total[0])
 
 
 def _panels(a: Array) -> Array:

@@ -32,7 +32,7 @@ class _ReferencedInputs:
 
     def over_deltas(
         self, program: Program, factors: Sequence[tuple[Array, Array]], constants: Sequence[float]
-    ) -> Array:
+    ) -> tuple[Array, float]:
         """See SiteInputs."""
         return over_deltas(program, factors, constants)
 

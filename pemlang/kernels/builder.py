@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Generic, Literal, NamedTuple, TypeVar
@@ -56,6 +56,28 @@ class Value(NamedTuple):
     shape: Shape
 
 
+class OwnNumber(float):
+    """A constant that has a slot of its own, whatever others are equal to it: programs that differ
+    in such numbers alone are one."""
+
+    __hash__ = object.__hash__
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+
+class SiteNumber(OwnNumber):
+    """A constant that is another at each site."""
+
+    def __new__(cls, of: Callable[[str], float], site: str) -> SiteNumber:
+        """Take what gives it at each site, and the site where it is first asked for."""
+        number = super().__new__(cls, of(site))
+        number.of = of
+        return number
+
+    of: Callable[[str], float]
+
+
 @dataclass(frozen=True)
 class KernelCall(Generic[In_co, Out_co]):
     """A program with what stands in its slots.
@@ -72,6 +94,10 @@ class KernelCall(Generic[In_co, Out_co]):
     constants: tuple[float, ...]
     outputs: tuple[Out_co, ...]
     shape: Shape
+
+    def constants_at(self, site: str) -> tuple[float, ...]:
+        """The numbers at another site, plain ones."""
+        return tuple(x.of(site) if isinstance(x, SiteNumber) else float(x) for x in self.constants)
 
 
 class Builder(Generic[InputKey, OutputKey]):
@@ -171,9 +197,10 @@ class Builder(Generic[InputKey, OutputKey]):
             return digits_needed(step.source, x.dtype)
         return len(DIGITS[x.dtype])
 
-    def draw(self, like: Value, seed: float, part: int) -> Value:
+    def draw(self, like: Value, seed: float, part: float) -> Value:
         """A number from 0 to 1 drawn for each element of a value, in float64."""
-        return self.add(Draw((like.step,), "F64", like.shape, self.constant(seed), part))
+        slots = self.constant(seed), self.constant(part)
+        return self.add(Draw((like.step,), "F64", like.shape, *slots))
 
     def place(self, x: Value, columns: int) -> Value:
         """How many of its row's numbers come before each by size, in float64."""
@@ -252,8 +279,9 @@ class Builder(Generic[InputKey, OutputKey]):
         body: KernelCall[int, int],
         pairs: Sequence[tuple[Value, Value]],
         scales: Sequence[float],
-    ) -> Value:
-        """What an elementwise program makes of Δ = s·B·A of some adapters: a matrix.
+    ) -> tuple[Value, Value]:
+        """What an elementwise program makes of Δ = s·B·A of some adapters: a matrix, and the sum of
+        its squares.
 
         Args:
             body: the program; its inputs are called by the adapters' numbers.
@@ -265,13 +293,17 @@ class Builder(Generic[InputKey, OutputKey]):
         args = tuple(x.step for number in body.inputs for x in pairs[number])
         slots = tuple(self.constant(scales[number]) for number in body.inputs)
         numbers = tuple(map(self.constant, body.constants))
-        return self.add(OverDeltas(args, a.dtype, shape, body.program, slots, numbers))
+        merged = self.add(OverDeltas(args, a.dtype, (), body.program, slots, numbers))
+        whole, square = self._items(merged, (shape, (1,)))
+        return whole, square
 
-    def cut_dense(self, x: Value, rank: int, a: Shape, b: Shape) -> tuple[Value, Value, Value]:
+    def cut_dense(
+        self, x: Value, square: Value, rank: int, a: Shape, b: Shape
+    ) -> tuple[Value, Value, Value]:
         """The factors of the best approximation of a matrix of a rank, in the shapes of an A and
-        a B, and what it costs."""
+        a B, and what it costs; given the sum of its squares."""
         shapes = self.shapes_of_rank(a, b, rank)
-        cut = self.add(CutDense((x.step,), x.dtype, (), rank, shapes))
+        cut = self.add(CutDense((x.step, square.step), x.dtype, (), rank, shapes))
         new_a, new_b, cost = self._items(cut, (*shapes, (2,)))
         return new_a, new_b, cost
 

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from functools import reduce
 from typing import Any
 
-from pemlang.kernels.builder import Builder, Value
+from pemlang.kernels.builder import Builder, OwnNumber, Value
 from pemlang.kernels.methods import MergeInputs
 from pemlang.kernels.steps.elements import Abs, Add, Div, Equal, Less, Mul, Sign, Sub
 
@@ -42,7 +42,7 @@ class Entries:
             inputs: whose settings and seeds count.
             part: which tensors of a site these are.
         """
-        self._builder, self._seeds, self._part = builder, inputs.seeds, part
+        self._builder, self._seeds, self._part = builder, inputs.seeds, OwnNumber(part)
         self.xs, self.weights = xs, weights
         self.numbers, self.words = inputs.numbers, inputs.words
         shape = xs[0].shape

@@ -9,6 +9,7 @@ from pemlang.dataclass import dataclass
 from pemlang.kernels.program import Program
 from pemlang.kernels.step import Computed, Dense, Meant, Shape
 from pemlang.kernels.steps.results import ResultStep, Store
+from pemlang.lazy import numpy as np
 from pemlang.tensorfiles.dtypes import Array, Bits
 
 
@@ -53,10 +54,10 @@ class _Arrays:
 
     def over_deltas(
         self, program: Program, factors: Sequence[tuple[Array, Array]], constants: Sequence[float]
-    ) -> Array:
+    ) -> tuple[Array, float]:
         """See SiteInputs: all of each Δ is formed."""
         [whole] = computed(program, [b @ a for a, b in factors], constants)
-        return whole
+        return whole, float(np.sum(whole**2, dtype="f8"))
 
 
 def computed(program: Program, inputs: Sequence[Array], constants: Sequence[float]) -> list[Array]:

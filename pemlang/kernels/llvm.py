@@ -150,14 +150,18 @@ class LlvmPass(LlvmNumbers):
         return self.written_narrow(value, work, dtype)
 
     def drawn(self, seed: int, part: int) -> str:
-        """A number from 0 to 1 for each element, in float64, from the seed in a constant slot."""
+        """A number from 0 to 1 for each element, in float64, from the key in two constant slots."""
 
         def keys() -> list[tuple[str, str]]:
-            number = self.add(f"load double, ptr {self.at('%c', 'double', seed)}")
-            return philox.round_keys(self, self.add(f"fptoui double {number} to i64"), part)
+            return philox.round_keys(self, self._whole(seed), self._whole(part))
 
         draws = philox.draws(self, self.once(("keys", seed, part), keys), self._place())
         return self.binary("fmul", "F64", self.wide_count(draws), splat("double", 2.0**-32))
+
+    def _whole(self, slot: int) -> str:
+        """A constant that is a whole number."""
+        number = self.add(f"load double, ptr {self.at('%c', 'double', slot)}")
+        return self.add(f"fptoui double {number} to i64")
 
     def placed(self, step: RowPlace) -> str:
         """The places of elements in their rows, in float64, which were found before."""
@@ -202,8 +206,7 @@ class LlvmPass(LlvmNumbers):
             bits = self._as(values[step.args[0]], REAL[step.source], word)
             self._store(bits, vector(word), self.at(keys, word, self._offset()), 4)
         count = self.add("sub i64 %end, %from")
-        columns = self.add(f"load double, ptr {self.at('%c', 'double', step.columns)}")
-        columns = self.add(f"fptoui double {columns} to i64")
+        columns = self._whole(step.columns)
         pointers = ", ".join(f"ptr {x}" for x in (keys, *memory, self._places_of(step)))
         self.do(f"call void @places_{word}({pointers}, i64 {count}, i64 {columns})")
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar
 from pemlang.dataclass import dataclass
 from pemlang.kernels.lowrank import LowRank, Matrix, inner, triangle
 from pemlang.kernels.philox import drawn
-from pemlang.kernels.sketch import Merged, best_factors, cut
+from pemlang.kernels.sketch import Merged, best_factors, cut, squared_norm
 from pemlang.lazy import numpy as np
 from pemlang.tensorfiles.dtypes import Array
 
@@ -185,8 +185,8 @@ class Elementwise(MergeKernel):
         a, b = tensors[0]
         body = self._over_deltas(inputs, (b.shape[0], math.prod(a.shape[1:])))
         pairs = [(a, b) for a, b in tensors]
-        whole = builder.over_deltas(body, pairs, inputs.scales)
-        new_a, new_b, cost = builder.cut_dense(whole, inputs.rank, a.shape, b.shape)
+        whole, square = builder.over_deltas(body, pairs, inputs.scales)
+        new_a, new_b, cost = builder.cut_dense(whole, square, inputs.rank, a.shape, b.shape)
         return [new_a, new_b], cost
 
     def _over_deltas(self, inputs: MergeInputs, shape: tuple[int, int]) -> KernelCall[int, int]:
@@ -358,7 +358,8 @@ class Factorised(SiteKernel):
         pairs = [(flat_rows(part), flat_columns(part)) for part in parts]
         a, b = self.make(pairs, s.weights, s)
         if len(a) > s.rank:  # more parts than a matrix of this shape has
-            a, b, _ = cut(b @ a, s.rank)
+            x = b @ a
+            a, b, _ = cut(x, s.rank, squared_norm(x))
         more = s.rank - a.shape[0]
         return np.pad(a, ((0, more), (0, 0))), np.pad(b, ((0, 0), (0, more))), np.zeros(2)
 

@@ -33,9 +33,10 @@ def drawn(key: tuple[int, int], first: int, count: int) -> Draws:
     return generator.random_raw(-(-count // 2)).view(np.uint32)[:count]
 
 
-def round_keys(text: LlvmText, key: str, part: int) -> list[tuple[str, str]]:
+def round_keys(text: LlvmText, *key: str) -> list[tuple[str, str]]:
     """The keys of all rounds, from that of a stream: i64 values, written once for many draws."""
-    keys = [(key, str(part))]
+    first, second = key
+    keys = [(first, second)]
     while len(keys) < _ROUNDS:
         keys.append(
             (

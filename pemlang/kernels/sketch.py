@@ -34,16 +34,20 @@ PASSES = 6
 """Over the matrix, forth and back, that it takes as a rule."""
 
 
-def truncated_svd(x: Array, rank: int) -> tuple[Matrix, Matrix, Matrix]:
+def truncated_svd(x: Array, rank: int, square: float) -> tuple[Matrix, Matrix, Matrix]:
     """U (m, k), σ (k,) and Vᵀ (k, n) of an (m, n) matrix, in float64.
 
     What the singular values that were found leave out is known exactly, ‖x‖² − Σσ². A round that
     adds little to them, and would if it went on for ever, ends the method.
+
+    Args:
+        x, rank: the matrix, and how many singular values are wanted.
+        square: ‖x‖².
     """
     k = min(rank, *x.shape)
     width = k + 8
     if min(x.shape) > max(SMALL, 3 * width):
-        decomposition = _krylov(x, k, width)
+        decomposition = _krylov(x, k, width, square)
         if decomposition is not None:
             return decomposition
     if min(x.shape) > SMALL:
@@ -78,11 +82,10 @@ def room(rows: int, columns: int, rank: int, width: int) -> int:
     return max(8 * 5 * (rows + columns) * bases, 8 * 5 * least**2) + width * 8 * PART
 
 
-def _krylov(x: Array, k: int, width: int) -> tuple[Matrix, Matrix, Matrix] | None:
+def _krylov(x: Array, k: int, width: int, total: float) -> tuple[Matrix, Matrix, Matrix] | None:
     """None where the method does not settle."""
     signs = drawn((x.shape[1], width), 0, x.shape[1] * width) >> 31
     block: Matrix = (1 - 2.0 * signs).reshape(x.shape[1], width)
-    total = squared_norm(x)
     left, across = np.empty((x.shape[0], 0)), np.empty((x.shape[1], 0))
     gram: Matrix = np.empty((0, 0))  # of the columns across: the squares of their singular values
     before, gain = 0.0, 0.0
@@ -133,14 +136,13 @@ def best_factors(delta: Array, rank: int) -> Merged:
     return a, b, np.array([np.linalg.norm(values[rank:]), np.linalg.norm(values)])
 
 
-def cut(x: Array, rank: int) -> Merged:
+def cut(x: Array, rank: int, square: float) -> Merged:
     """A dense Δ as factors of a rank; whole where the rank is full, one of them the identity."""
     rows, columns = x.shape
     if rank >= min(rows, columns):
         eye = np.eye(min(rows, columns), dtype=x.dtype)
         return (x, eye, np.zeros(2)) if rows <= columns else (eye, x, np.zeros(2))
-    u, values, vt = truncated_svd(x, rank)
+    u, values, vt = truncated_svd(x, rank, square)
     root = np.sqrt(values) * np.where(u.max(axis=0) >= -u.min(axis=0), 1.0, -1.0)
-    square = squared_norm(x)
     lost = math.sqrt(max(0.0, square - float(np.sum(values**2))))
     return root[:, None] * vt, u * root, np.array([lost, math.sqrt(square)])

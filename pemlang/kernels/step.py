@@ -69,9 +69,9 @@ class SiteInputs(Protocol):
 
     def over_deltas(
         self, program: Program, factors: Sequence[tuple[Array, Array]], constants: Sequence[float]
-    ) -> Array:
+    ) -> tuple[Array, float]:
         """What an elementwise program makes of Δ = B·A of some factors (A, B), all of them
-        finite: a matrix. Raises TooLarge."""
+        finite: a matrix, and the sum of its squares. Raises TooLarge."""
 
 
 @dataclass(frozen=True)

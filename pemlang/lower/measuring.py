@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from fractions import Fraction
 from typing import NamedTuple
 
@@ -134,7 +135,10 @@ class SiteQuestion(NamedTuple):
             for part in lowering.lower(builder, self.adapters, self.site)
         ]
         builder.report(builder.measure(self.measure, parts, self.width), sink)
-        return builder.calls()  # type: ignore[return-value]
+        return [
+            replace(call, constants=call.constants_at(self.site))  # type: ignore[misc]
+            for call in builder.calls()
+        ]
 
 
 def _question(node: Measured, site: str) -> SiteQuestion:

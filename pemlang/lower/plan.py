@@ -237,7 +237,7 @@ class _SiteGroup:
                 yield KernelCall(
                     call.program,
                     tuple(own[index] for index in inputs),
-                    call.constants,
+                    call.constants_at(here),
                     tuple(_sink_at(sink, here, places) for sink in call.outputs),
                     call.shape,
                 )

@@ -325,6 +325,8 @@ class Merge(AdapterNode):
     ) -> SiteValues | None:
         if all(args[x] is None for x in self.adapters):
             return None
+        from pemlang.kernels.builder import SiteNumber
+
         parts = [self._part(ctx, x, args[x]) for x in self.adapters]
         statistics = self.method.statistics_at(self, ctx.site)
         numbers = {
@@ -344,7 +346,8 @@ class Merge(AdapterNode):
             weights=[ctx.number(weight) for weight in self.weights],
             scales=[part.scale for part in parts],
             seeds=[
-                0.0 if seed is None else draw_seed(int(seed), ctx.site, x) for x in self.adapters
+                0.0 if seed is None else SiteNumber(draw_seed(int(seed), x), ctx.site)
+                for x in self.adapters
             ],
             numbers=numbers,
             words={key: x for key, x in self.settings if isinstance(x, str)},
@@ -366,8 +369,7 @@ class Merge(AdapterNode):
 
     @property
     def steady(self) -> bool:
-        drawn = any(key == "seed" for key, _ in self.settings)
-        return not drawn and self.method.statistics is None
+        return self.method.statistics is None
 
     def cut(self, graph: Graph, rank: int) -> AdapterNode | None:
         """Law: compress(m, rank=k) of a method m that fills the matrix is m with rank=k."""
@@ -435,10 +437,14 @@ def _leaf(x: AdapterNode) -> Leaf:
     return x
 
 
-def draw_seed(seed: int, site: str, x: AdapterNode) -> float:
-    """The seed of what is drawn for an adapter at a site, a whole number that a float holds: from
-    the recipe's seed, the site's name, and which adapter files it is made from. So no draw depends
-    on an order, on what else is merged, or on how much an adapter is scaled."""
+def draw_seed(seed: int, x: AdapterNode) -> Callable[[str], float]:
+    """The seed of what is drawn for an adapter at each site, a whole number that a float holds:
+    from the recipe's seed, the site's name, and which adapter files it is made from. So no draw
+    depends on an order, on what else is merged, or on how much an adapter is scaled."""
     leaves = [leaf.key for leaf in combined_leaves(x)]
-    digest = hashlib.sha256(" ".join([str(seed), site, *leaves]).encode()).digest()
-    return float(int.from_bytes(digest[:8], "little") >> 11)
+
+    def at(site: str) -> float:
+        digest = hashlib.sha256(" ".join([str(seed), site, *leaves]).encode()).digest()
+        return float(int.from_bytes(digest[:8], "little") >> 11)
+
+    return at

@@ -68,7 +68,7 @@ def test_a_randomised_decomposition_is_as_good_as_it_says(kind: str, dtype: str)
         "exact": spectrum(shape, 1.0 + np.arange(10)),
         "zero": np.zeros(shape),
     }[kind].astype(dtype)
-    u, values, vt = truncated_svd(x, k)
+    u, values, vt = truncated_svd(x, k, float(np.sum(x.astype("f8") ** 2)))
     best = np.linalg.svd(x.astype("f8"), compute_uv=False)
     least = np.linalg.norm(best[k:])
     lost = np.linalg.norm(x - (u * values) @ vt)
@@ -80,7 +80,7 @@ def test_what_does_not_settle_is_decomposed_exactly(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("pemlang.kernels.sketch.ROUNDS", 1)
     for shape in ((700, 900), (900, 700)):
         x = np.random.default_rng(1).standard_normal(shape)
-        u, values, vt = truncated_svd(x, 24)
+        u, values, vt = truncated_svd(x, 24, float(np.sum(x**2)))
         best = np.linalg.svd(x, compute_uv=False)
         assert np.allclose(values, best[:24])
         assert np.linalg.norm(x - (u * values) @ vt) <= np.linalg.norm(best[24:]) * (1 + 1e-9)

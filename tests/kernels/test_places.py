@@ -133,8 +133,9 @@ def test_deltas_are_formed_in_the_order_of_the_rank(
     dtype: str, shape: tuple[int, int], ranks: Sequence[int]
 ) -> None:
     pairs = factors(shape, ranks, "f4" if dtype == "F32" else "f8")
-    ours = over_deltas(total(len(ranks), dtype), pairs, ())
+    ours, square = over_deltas(total(len(ranks), dtype), pairs, ())
     [wanted] = computed(total(len(ranks), dtype), [b @ a for a, b in pairs], ())
+    assert square == pytest.approx(np.sum(ours.astype("f8") ** 2), rel=1e-9)
     assert np.allclose(ours, wanted, rtol=1e-5 if dtype == "F32" else 1e-12, atol=1e-5)
     if dtype == "F32" and len(ranks) == 1:
         # A product of two float32 is exact in float64; the sums of a step are rounded once.
@@ -147,6 +148,7 @@ def test_deltas_are_formed_in_the_order_of_the_rank(
 
 def test_deltas_do_not_depend_on_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     pairs = factors((100, 50), (4, 6), "f4")
-    whole = over_deltas(total(2, "F32"), pairs, ())
+    whole, _ = over_deltas(total(2, "F32"), pairs, ())
     monkeypatch.setattr("pemlang.kernels.steps.deltas.TILE", 800)
-    np.testing.assert_array_equal(over_deltas(total(2, "F32"), pairs, ()), whole)
+    tiled, _ = over_deltas(total(2, "F32"), pairs, ())
+    np.testing.assert_array_equal(tiled, whole)

@@ -12,6 +12,7 @@ from pemlang.kernels.interpret import meaning
 from pemlang.kernels.program import Program
 from pemlang.kernels.scratch import scratch_sizes
 from pemlang.kernels.step import Dense, Meaning, Meant, Renumber, Shape, SiteInputs, Step
+from pemlang.lazy import numpy as np
 from pemlang.tensorfiles.dtypes import DTYPES, Array
 
 TILE = 1 << 15
@@ -20,8 +21,8 @@ TILE = 1 << 15
 
 @dataclass(frozen=True)
 class OverDeltas(Step):
-    """What an elementwise program makes of Δ of some adapters, a matrix. Δ is formed in tiles, of
-    which each is done with before the next.
+    """What an elementwise program makes of Δ of some adapters: a matrix, and the sum of its
+    squares. Δ is formed in tiles, of which each is done with before the next.
 
     It takes A and B of each.
 
@@ -49,30 +50,37 @@ class OverDeltas(Step):
             constants=tuple(map(constants, self.constants)),
         )
 
-    def meaning(self, args: Sequence[Dense], slots: Meaning) -> Dense:
+    def meaning(self, args: Sequence[Dense], slots: Meaning) -> Meant:
         deltas = [
             slots.constants[scale] * (b.reshape(len(b), -1) @ a.reshape(len(a), -1))
             for a, b, scale in zip(args[::2], args[1::2], self.scales, strict=True)
         ]
         [result] = meaning(self.program, deltas, [slots.constants[slot] for slot in self.constants])
-        return result
+        return result, np.array([np.sum(result**2)])
 
-    def compute(self, args: Sequence[Array], slots: SiteInputs) -> Array:
+    def compute(self, args: Sequence[Array], slots: SiteInputs) -> tuple[Array, ...]:
         scales = [slots.constants[slot] for slot in self.scales]
         constants = [slots.constants[slot] for slot in self.constants]
         factors = [
             (a.reshape(len(a), -1), b.reshape(len(b), -1) * b.dtype.type(scale))
             for a, b, scale in zip(args[::2], args[1::2], scales, strict=True)
         ]
-        return slots.over_deltas(self.program, factors, constants)
+        whole, square = slots.over_deltas(self.program, factors, constants)
+        return whole, np.array([square])
 
     def flops(self, shapes: Sequence[Shape], elements: int) -> int:
         ranks = sum(shape[0] for shape in shapes[::2])
-        return elements * (2 * ranks + len(self.program.steps))
+        return self._elements(shapes) * (2 * ranks + len(self.program.steps))
+
+    def kept(self, shapes: Sequence[Shape]) -> int:
+        return self._elements(shapes) * DTYPES[self.dtype].size
 
     def workspace(self, shapes: Sequence[Shape]) -> int:
         factors = 2 * sum(map(math.prod, shapes)) * DTYPES[self.dtype].size
-        return factors + tile_room(self.program, self.shape[1])
+        return factors + tile_room(self.program, math.prod(shapes[0][1:]))
+
+    def _elements(self, shapes: Sequence[Shape]) -> int:
+        return shapes[1][0] * math.prod(shapes[0][1:])
 
 
 def tile_rows(columns: int) -> int:
@@ -92,6 +100,8 @@ class CutDense(Step):
     """A and B of the best approximation of a matrix of a rank, and what it costs: the norm of what
     is cut off, and the norm of all. Where the rank is full, one of the factors is the identity.
 
+    It takes the matrix and the sum of its squares.
+
     Attributes:
         rank: of what comes out.
         shapes: of A and B.
@@ -109,7 +119,7 @@ class CutDense(Step):
         return self._shaped(sketch.best_factors(args[0], self.rank))
 
     def compute(self, args: Sequence[Array], slots: SiteInputs) -> tuple[Array, ...]:
-        return self._shaped(sketch.cut(args[0], self.rank))
+        return self._shaped(sketch.cut(args[0], self.rank, float(args[1][0])))
 
     def _shaped(self, merged: tuple[Array, Array, Array]) -> tuple[Array, ...]:
         a, b, cost = merged

@@ -23,7 +23,7 @@ class Draw(ElementStep):
 
     Attributes:
         seed: the constant slot of a whole number, the seed.
-        part: which tensor of a site this is; each has draws of its own.
+        part: that of another, which tensor of a site this is: each has draws of its own.
     """
 
     seed: int
@@ -33,10 +33,10 @@ class Draw(ElementStep):
     whole = True
 
     def words(self) -> Iterable[str]:
-        return (f"c{self.seed}", f"part{self.part}")
+        return (f"c{self.seed}", f"c{self.part}")
 
     def renumbered(self, inputs: Renumber, constants: Renumber, outputs: Renumber) -> Step:
-        return replace(self, seed=constants(self.seed))
+        return replace(self, seed=constants(self.seed), part=constants(self.part))
 
     def meaning(self, args: Sequence[Dense], slots: Meaning) -> Dense:
         return self._drawn(args[0], slots.constants)
@@ -45,7 +45,7 @@ class Draw(ElementStep):
         return self._drawn(args[0], slots.constants)
 
     def _drawn(self, like: Array, constants: Sequence[float]) -> Array:
-        key = (int(constants[self.seed]), self.part)
+        key = (int(constants[self.seed]), int(constants[self.part]))
         return (philox.drawn(key, 0, like.size) / 2**32).reshape(like.shape)
 
     def llvm(self, loop: LlvmPass, args: Sequence[str]) -> str:
