@@ -298,12 +298,19 @@ class Builder(Generic[InputKey, OutputKey]):
         return whole, square
 
     def cut_dense(
-        self, x: Value, square: Value, rank: int, a: Shape, b: Shape
+        self, x: Value, square: Value, pairs: Sequence[tuple[Value, Value]], rank: int
     ) -> tuple[Value, Value, Value]:
-        """The factors of the best approximation of a matrix of a rank, in the shapes of an A and
-        a B, and what it costs; given the sum of its squares."""
-        shapes = self.shapes_of_rank(a, b, rank)
-        cut = self.add(CutDense((x.step, square.step), x.dtype, (), rank, shapes))
+        """The factors of the best approximation of a matrix of a rank, and what it costs.
+
+        Args:
+            x, square: the matrix, and the sum of its squares.
+            pairs: A and B of the adapters that it is made of; in their shapes the factors are.
+            rank: of what comes out.
+        """
+        a, b = pairs[0]
+        shapes = self.shapes_of_rank(a.shape, b.shape, rank)
+        args = (x.step, square.step, *(factor.step for pair in pairs for factor in pair))
+        cut = self.add(CutDense(args, x.dtype, (), rank, shapes))
         new_a, new_b, cost = self._items(cut, (*shapes, (2,)))
         return new_a, new_b, cost
 

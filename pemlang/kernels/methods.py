@@ -186,7 +186,7 @@ class Elementwise(MergeKernel):
         body = self._over_deltas(inputs, (b.shape[0], math.prod(a.shape[1:])))
         pairs = [(a, b) for a, b in tensors]
         whole, square = builder.over_deltas(body, pairs, inputs.scales)
-        new_a, new_b, cost = builder.cut_dense(whole, square, inputs.rank, a.shape, b.shape)
+        new_a, new_b, cost = builder.cut_dense(whole, square, pairs, inputs.rank)
         return [new_a, new_b], cost
 
     def _over_deltas(self, inputs: MergeInputs, shape: tuple[int, int]) -> KernelCall[int, int]:

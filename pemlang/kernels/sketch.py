@@ -9,6 +9,7 @@ those of a sparse Δ do; there a subspace iteration would not.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TypeAlias
 
 from pemlang.kernels.lowrank import Matrix, triangle
@@ -18,6 +19,9 @@ from pemlang.tensorfiles.dtypes import Array
 
 Merged: TypeAlias = "tuple[Array, Array, Array]"
 """A and B at scale 1; and what a cut to a rank costs: the norm of what is lost, and of all."""
+
+Factors: TypeAlias = "Sequence[tuple[Array, Array]]"
+"""Pairs A (r, n) and B (m, r), whose products B·A are summed up."""
 
 PART = 1 << 18
 """Elements of a matrix that are taken to float64 at a time."""
@@ -34,7 +38,9 @@ PASSES = 6
 """Over the matrix, forth and back, that it takes as a rule."""
 
 
-def truncated_svd(x: Array, rank: int, square: float) -> tuple[Matrix, Matrix, Matrix]:
+def truncated_svd(
+    x: Array, rank: int, square: float, near: Factors = ()
+) -> tuple[Matrix, Matrix, Matrix]:
     """U (m, k), σ (k,) and Vᵀ (k, n) of an (m, n) matrix, in float64.
 
     What the singular values that were found leave out is known exactly, ‖x‖² − Σσ². A round that
@@ -43,17 +49,35 @@ def truncated_svd(x: Array, rank: int, square: float) -> tuple[Matrix, Matrix, M
     Args:
         x, rank: the matrix, and how many singular values are wanted.
         square: ‖x‖².
+        near: a matrix that is near it, if there is one: its right vectors save a round.
     """
     k = min(rank, *x.shape)
     width = k + 8
     if min(x.shape) > max(SMALL, 3 * width):
-        decomposition = _krylov(x, k, width, square)
+        start = _right_of(near, _signs(x.shape[0], width)) if near else _signs(x.shape[1], width)
+        decomposition = _krylov(x, k, square, start)
         if decomposition is not None:
             return decomposition
     if min(x.shape) > SMALL:
         return _by_gram(x, k)
     u, values, vt = np.linalg.svd(x.astype(np.float64), full_matrices=False)
     return u[:, :k], values[:k], vt[:k]
+
+
+def _signs(rows: int, columns: int) -> Matrix:
+    """Signs that are drawn."""
+    signs = drawn((rows, columns), 0, rows * columns) >> 31
+    return np.asarray((1 - 2.0 * signs).reshape(rows, columns))
+
+
+def _right_of(near: Factors, block: Matrix) -> Matrix:
+    """About the leading right vectors of a sum of products, from columns that are drawn."""
+
+    def across(x: Matrix) -> Matrix:
+        return np.asarray(sum(a.T @ (b.T @ x.astype(b.dtype)) for a, b in near), np.float64)
+
+    block = _orthonormal(across(block)).astype(near[0][0].dtype)
+    return across(np.asarray(sum(b @ (a @ block) for a, b in near)))
 
 
 def _by_gram(x: Array, k: int) -> tuple[Matrix, Matrix, Matrix]:
@@ -82,38 +106,52 @@ def room(rows: int, columns: int, rank: int, width: int) -> int:
     return max(8 * 5 * (rows + columns) * bases, 8 * 5 * least**2) + width * 8 * PART
 
 
-def _krylov(x: Array, k: int, width: int, total: float) -> tuple[Matrix, Matrix, Matrix] | None:
-    """None where the method does not settle."""
-    signs = drawn((x.shape[1], width), 0, x.shape[1] * width) >> 31
-    block: Matrix = (1 - 2.0 * signs).reshape(x.shape[1], width)
-    left, across = np.empty((x.shape[0], 0)), np.empty((x.shape[1], 0))
-    gram: Matrix = np.empty((0, 0))  # of the columns across: the squares of their singular values
-    before, gain = 0.0, 0.0
-    for _ in range(min(ROUNDS, min(x.shape) // width)):
-        new = _beside(left, (x @ block.astype(x.dtype)).astype(np.float64))
-        block = (x.T @ new.astype(x.dtype)).astype(np.float64)
-        left, across = np.hstack([left, new]), np.hstack([across, block])
-        gram = _wider(gram, across.T @ block)
-        squares, vectors = (part[..., ::-1] for part in np.linalg.eigh(gram))
-        kept = float(np.sum(squares[:k]))
-        last, gain = gain, kept - before
-        rest = max(total - kept, total * 1e-12)
-        # Gains fall at least as a geometric series does: what is to come, if this one goes on so.
-        ratio = gain / last if last else 1.0
-        if before and ratio < 1 and gain * ratio / (1 - ratio) <= TOLERANCE * rest:
-            values, vectors = np.sqrt(np.maximum(squares[:k], 0)), vectors[:, :k]
-            right = across @ vectors / np.where(values > 0, values, 1)
-            return left @ vectors, values, right.T
-        before = kept
+def _krylov(x: Array, k: int, total: float, start: Matrix) -> tuple[Matrix, Matrix, Matrix] | None:
+    """None where the method does not settle.
+
+    A round is two half steps. From the leading right vectors V that are known the first finds x·V,
+    and what of that is new widens the basis on the left; the second finds what the basis gives on
+    the right, and V anew. Both add to Σσ², and fall at least as a geometric series does.
+    """
+    left: list[Matrix] = []
+    across: list[Matrix] = []
+    gram: Matrix = np.empty((0, 0))  # of the columns across: its eigenvalues are the squares of σ
+    block, width, kept = _orthonormal(start), start.shape[1], 0.0
+    for turn in range(min(ROUNDS, min(x.shape) // width)):
+        new = _outside(left, (x @ block.astype(x.dtype)).astype(np.float64))
+        first = float(np.sum(new[:, :k] ** 2))
+        new = _orthonormal(new)
+        new = _orthonormal(_outside(left, new))
+        left.append(new)
+        across.append((x.T @ new.astype(x.dtype)).astype(np.float64))
+        gram = _wider(gram, np.vstack([columns.T @ across[-1] for columns in across]))
+        squares, vectors = (part[..., : -width - 1 : -1] for part in np.linalg.eigh(gram))
+        before, kept = kept, float(np.sum(squares[:k]))
+        second = kept - before - first
+        values = np.sqrt(np.maximum(squares, 0))
+        block = _mixed(across, vectors / np.where(values > 0, values, 1))
+        ratio = second / first if first > 0 else 1.0  # what is to come, if this one goes on so:
+        if turn and ratio < 1 and second * ratio / (1 - ratio) <= TOLERANCE * (total - kept):
+            return _mixed(left, vectors[:, :k]), values[:k], block[:, :k].T
     return None
 
 
-def _beside(basis: Matrix, block: Matrix) -> Matrix:
-    """Orthonormal columns of a block that are orthogonal to a basis."""
-    for _ in range(2):
-        rest: Matrix = block - basis @ (basis.T @ block)
-        block = triangle(rest).times(np.eye(rest.shape[1]))
-    return block
+def _outside(basis: Sequence[Matrix], x: Matrix) -> Matrix:
+    """What of some columns is orthogonal to a basis, given in parts. They are lost."""
+    for part in basis:
+        x -= part @ (part.T @ x)
+    return x
+
+
+def _mixed(parts: Sequence[Matrix], numbers: Matrix) -> Matrix:
+    """The columns of some matrices, which stand side by side, times a matrix."""
+    rows = np.split(numbers, len(parts))
+    return np.asarray(sum(part @ some for part, some in zip(parts, rows, strict=True)))
+
+
+def _orthonormal(x: Matrix) -> Matrix:
+    """Orthonormal columns that span those of a tall matrix."""
+    return triangle(x).times(np.eye(x.shape[1]))
 
 
 def _wider(gram: Matrix, columns: Matrix) -> Matrix:
@@ -136,13 +174,14 @@ def best_factors(delta: Array, rank: int) -> Merged:
     return a, b, np.array([np.linalg.norm(values[rank:]), np.linalg.norm(values)])
 
 
-def cut(x: Array, rank: int, square: float) -> Merged:
-    """A dense Δ as factors of a rank; whole where the rank is full, one of them the identity."""
+def cut(x: Array, rank: int, square: float, near: Factors = ()) -> Merged:
+    """A dense Δ as factors of a rank; whole where the rank is full, one of them the identity. The
+    rest as truncated_svd says."""
     rows, columns = x.shape
     if rank >= min(rows, columns):
         eye = np.eye(min(rows, columns), dtype=x.dtype)
         return (x, eye, np.zeros(2)) if rows <= columns else (eye, x, np.zeros(2))
-    u, values, vt = truncated_svd(x, rank, square)
+    u, values, vt = truncated_svd(x, rank, square, near)
     root = np.sqrt(values) * np.where(u.max(axis=0) >= -u.min(axis=0), 1.0, -1.0)
     lost = math.sqrt(max(0.0, square - float(np.sum(values**2))))
     return root[:, None] * vt, u * root, np.array([lost, math.sqrt(square)])

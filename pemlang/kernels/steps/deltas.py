@@ -100,7 +100,8 @@ class CutDense(Step):
     """A and B of the best approximation of a matrix of a rank, and what it costs: the norm of what
     is cut off, and the norm of all. Where the rank is full, one of the factors is the identity.
 
-    It takes the matrix and the sum of its squares.
+    It takes the matrix and the sum of its squares; and A and B of the adapters that it is made of,
+    the sum of whose Δ is near it.
 
     Attributes:
         rank: of what comes out.
@@ -119,7 +120,11 @@ class CutDense(Step):
         return self._shaped(sketch.best_factors(args[0], self.rank))
 
     def compute(self, args: Sequence[Array], slots: SiteInputs) -> tuple[Array, ...]:
-        return self._shaped(sketch.cut(args[0], self.rank, float(args[1][0])))
+        near = [
+            (a.reshape(len(a), -1), b.reshape(len(b), -1))
+            for a, b in zip(args[2::2], args[3::2], strict=True)
+        ]
+        return self._shaped(sketch.cut(args[0], self.rank, float(args[1][0]), near))
 
     def _shaped(self, merged: tuple[Array, Array, Array]) -> tuple[Array, ...]:
         a, b, cost = merged
