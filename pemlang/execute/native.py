@@ -24,6 +24,9 @@ from pemlang.tensorfiles.disk import open_plain, replace_file
 _MOST_KEPT = 1000
 """Modules that are kept; the oldest go first."""
 
+_LARGEST = 1 << 24
+"""Bytes of a module; of one that is larger something is wrong."""
+
 _DIGEST = hashlib.sha256().digest_size
 
 
@@ -100,12 +103,18 @@ def _kept(path: Path) -> bytes | None:
     try:
         with open_plain(path) as file:
             facts = os.fstat(file.fileno())
-            data = file.read()
+            if not _own(facts) or facts.st_size > _LARGEST:
+                return None
+            digest, code = file.read(_DIGEST), file.read(_LARGEST)
     except FileNotFoundError:
         return None
-    own = facts.st_uid == os.geteuid() and not facts.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
-    whole = hashlib.sha256(data[_DIGEST:]).digest() == data[:_DIGEST]
-    return data[_DIGEST:] if own and whole else None
+    return code if hashlib.sha256(code).digest() == digest else None
+
+
+def _own(facts: os.stat_result) -> bool:
+    if not hasattr(os, "geteuid"):
+        return True
+    return facts.st_uid == os.geteuid() and not facts.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
 
 
 def _keep(path: Path, code: bytes) -> None:

@@ -84,7 +84,8 @@ class FusedLoop:
 
     Attributes:
         calls: the tensors with the number of elements in each.
-        program, constants: what to do.
+        program: what to do.
+        constants: of the first tensor; of all of them, unless the program needs whole tensors.
         inputs: the first tensor's references.
         outputs: the first tensor's output, and its first byte there, for each slot.
         count: elements in all.

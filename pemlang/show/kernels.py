@@ -72,7 +72,8 @@ def _slots(
             key, where = plan.place(sink).key, outputs[sink.output]
             lines.append(f"  out{slot} = {visible(key)} of {visible(where)}")
     places = len(loops) or len(sites)
-    constants = {loop.constants for loop in loops} | {call.constants for call in sites}
+    calls = [call for loop in loops for call, _ in loop.calls] + list(sites)
+    constants = {call.constants for call in calls}
     if places > 1:
         lines.append(f"  here at the first of {places} places")
     if len(constants) > 1:

@@ -40,8 +40,8 @@ class OverDeltas(Step):
 
     def words(self) -> Iterable[str]:
         yield from (f"c{slot}" for slot in self.scales)
-        yield "{ " + "; ".join(str(self.program).splitlines()) + " }"
         yield from (f"c{slot}" for slot in self.constants)
+        yield "\n".join(["{", *(f"  {line}" for line in str(self.program).splitlines()), "}"])
 
     def renumbered(self, inputs: Renumber, constants: Renumber, outputs: Renumber) -> Step:
         return replace(
