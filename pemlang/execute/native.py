@@ -27,7 +27,7 @@ _MOST_KEPT = 1000
 _LARGEST = 1 << 24
 """Bytes of a module; of one that is larger something is wrong."""
 
-_DIGEST = hashlib.sha256().digest_size
+_SEAL = hashlib.sha256().digest_size
 
 
 def _type(numbers: int, pointers: int) -> Any:
@@ -98,17 +98,23 @@ def _code(text: str) -> bytes:
     return code
 
 
+def _seal(path: Path, code: bytes) -> bytes:
+    """What a file begins with: a digest of its name and of what it holds."""
+    return hashlib.sha256(path.name.encode() + code).digest()
+
+
 def _kept(path: Path) -> bytes | None:
-    """What a file holds, if it is this user's, nobody else can write to it, and it is whole."""
+    """What a file holds, if it is this user's, nobody else can write to it, and it is what was kept
+    under its name."""
     try:
         with open_plain(path) as file:
             facts = os.fstat(file.fileno())
             if not _own(facts) or facts.st_size > _LARGEST:
                 return None
-            digest, code = file.read(_DIGEST), file.read(_LARGEST)
+            seal, code = file.read(_SEAL), file.read(_LARGEST)
     except FileNotFoundError:
         return None
-    return code if hashlib.sha256(code).digest() == digest else None
+    return code if _seal(path, code) == seal else None
 
 
 def _own(facts: os.stat_result) -> bool:
@@ -120,7 +126,7 @@ def _own(facts: os.stat_result) -> bool:
 def _keep(path: Path, code: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        replace_file(path, hashlib.sha256(code).digest() + code, lasting=False)
+        replace_file(path, _seal(path, code) + code, mode=0o600, lasting=False)
         files = sorted(path.parent.glob("*.o"), key=lambda file: file.stat().st_mtime)
         for file in files[:-_MOST_KEPT]:
             file.unlink(missing_ok=True)

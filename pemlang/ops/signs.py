@@ -108,9 +108,10 @@ def _election(name: str, pruning: Pruning, reference: Reference) -> MergeMethod:
 
 
 def _variance(e: Entries) -> Value:
-    count = e.number(len(e.xs))
-    mean = e.over(e.total(e.xs), count)
-    apart = [e.minus(x, mean) for x in e.xs]
+    """In float64: float32 has no room for the squares of very large and very small numbers."""
+    xs, count = [e.wide(x) for x in e.xs], e.number(len(e.xs), "F64")
+    mean = e.over(e.total(xs), count)
+    apart = [e.minus(x, mean) for x in xs]
     return e.over(e.total([e.times(x, x) for x in apart]), count)
 
 
@@ -118,7 +119,7 @@ def _sce(e: Entries) -> Value:
     xs, zero = e.xs, e.number(0)
     if e.numbers["density"] < 1:
         variance = _variance(e)
-        varied = e.where(e.equal(variance, zero), zero, e.number(1))
+        varied = e.where(e.equal(variance, e.number(0, "F64")), zero, e.number(1))
         least = e.kth_share(variance, e.numbers["density"], e.sum_of(varied))
         xs = [e.where(e.less(variance, least), zero, x) for x in xs]
     shares = [e.narrow(share) for share in _shares(e, xs)]

@@ -4,12 +4,14 @@ and the products that Δ is made of."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from support import build, config_of, lora, save, tensors_of
 from support.kernels.loops import encoded, run
 
 from pemlang.execute import over_deltas
@@ -152,3 +154,22 @@ def test_deltas_do_not_depend_on_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pemlang.kernels.steps.deltas.TILE", 800)
     tiled, _ = over_deltas(total(2, "F32"), pairs, ())
     np.testing.assert_array_equal(tiled, whole)
+
+
+@pytest.mark.parametrize(("over", "power"), [("delta", 34), ("factors", 68)])
+def test_a_selection_by_variance_has_room_for_squares(
+    tmp_path: Path, over: str, power: int
+) -> None:
+    """Variances of numbers that float32 has room for, whose squares it has none for."""
+    text = f'save sce([a, b], density=0.4, over={over}) to "o" with dtype=f64\n'
+    chosen = []
+    for size in (1.0, 2.0**power, 2.0**-power):
+        folder = tmp_path / str(size)
+        for seed, name in enumerate("ab"):
+            lora(folder / name, seed, {"layers.0.q": (20, 33)}, rank=3)
+            tensors = {key: size * x for key, x in tensors_of(folder / name).items()}
+            save(folder / name, tensors, config_of(folder / name))
+        [built] = build(folder, 'adapter a = "a"\nadapter b = "b"\n' + text).outputs
+        chosen.append([(x != 0).numpy() for x in tensors_of(built.path).values()])
+    for same in zip(*chosen, strict=True):
+        assert all((where == same[0]).all() for where in same)

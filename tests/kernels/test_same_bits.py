@@ -119,7 +119,9 @@ def test_kept_code_is_taken_where_it_is_whole(folder: Path, tmp_path: Path) -> N
     before = {file: file.read_bytes() for file in files}
     files[0].write_bytes(before[files[0]][:-1])
     files[1].write_bytes(bytes(len(before[files[1]])))
-    files[2].chmod(0o666)  # anyone may have written it
     files[2].write_bytes(np.random.default_rng(0).bytes(100))
+    files[3].write_bytes(before[files[4]])  # the code of another
+    files[5].chmod(0o666)  # anyone may have written it
     assert in_a_process(folder, tmp_path / "second", **cache) == first
     assert {file: file.read_bytes() for file in files} == before
+    assert {file.stat().st_mode & 0o777 for file in files} == {0o600}
