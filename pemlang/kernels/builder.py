@@ -13,7 +13,7 @@ from pemlang.kernels.histogram import DIGITS, digits_needed
 from pemlang.kernels.measuring import SiteMeasure
 from pemlang.kernels.methods import MergeInputs, SiteKernel
 from pemlang.kernels.order import best_order
-from pemlang.kernels.program import Program, interned
+from pemlang.kernels.program import Program, SlotNumbers, interned
 from pemlang.kernels.step import Shape, Step
 from pemlang.kernels.steps.deltas import CutDense, OverDeltas
 from pemlang.kernels.steps.elements import (
@@ -404,16 +404,6 @@ def _like(x: Value) -> tuple[tuple[int], str, Shape]:
     return (x.step,), x.dtype, x.shape
 
 
-class _SlotNumbers:
-    """Slots of a whole program by those of a part, in the order the part uses them."""
-
-    def __init__(self) -> None:
-        self.whole: dict[int, int] = {}
-
-    def __call__(self, slot: int) -> int:
-        return self.whole.setdefault(slot, len(self.whole))
-
-
 @lru_cache(maxsize=4096)
 def _renumbered(
     steps: tuple[Step, ...], kept: tuple[int, ...], shapeless: bool
@@ -426,7 +416,7 @@ def _renumbered(
     local = [replace(step, args=tuple(place[arg] for arg in step.args)) for step in steps]
     order = best_order(local)
     place = {old: new for new, old in enumerate(order)}
-    inputs, constants, outputs = _SlotNumbers(), _SlotNumbers(), _SlotNumbers()
+    inputs, constants, outputs = SlotNumbers(), SlotNumbers(), SlotNumbers()
     renumbered = []
     for old in order:
         step = local[old].renumbered(inputs, constants, outputs)

@@ -37,12 +37,17 @@ from pemlang.kernels.llvm_text import (
 from pemlang.kernels.passes import behind, scans, steps_of, uniform
 from pemlang.kernels.program import Program
 from pemlang.kernels.scratch import FIRST_PLACES, KEYS
-from pemlang.kernels.steps.places import RowPlace
+from pemlang.kernels.steps.places import Draw, RowPlace
 from pemlang.kernels.steps.results import Store
 from pemlang.kernels.steps.scans import ScanStep
 from pemlang.tensorfiles.dtypes import DTYPES
 
 Written = TypeVar("Written")
+
+PASS_ARGUMENTS = (
+    "i64 %from, i64 %end, i64 %base, ptr %in, ptr %out, ptr %c, ptr %s, ptr %found, ptr %scratch"
+)
+SETTLE_ARGUMENTS = "ptr %c, ptr %s, ptr %found, ptr %scratch"
 
 
 class LlvmNumbers(LlvmText):
@@ -114,7 +119,7 @@ class LlvmPass(LlvmNumbers):
     its tensor.
     """
 
-    def __init__(self, program: Program, turn: int, exact: bool = False) -> None:
+    def __init__(self, program: Program, turn: int, name: str, exact: bool = False) -> None:
         super().__init__(program, turn)
         self._exact = exact
         self._order = steps_of(program, turn)
@@ -123,11 +128,7 @@ class LlvmPass(LlvmNumbers):
             if isinstance(program.steps[number], RowPlace):
                 self._write_places(number)
         self._write_loop()
-        pointers = ", ".join(f"ptr %{what}" for what in ("in", "out", "c", "s", "found", "scratch"))
-        name = "exact" if exact else f"pass{turn}"
-        self.lines = self.finished(
-            f"define void @{name}(i64 %from, i64 %end, i64 %base, {pointers}) {{"
-        )
+        self.lines = self.finished(f"define void @{name}({PASS_ARGUMENTS}) {{")
 
     # --- for steps ----------------------------------------------------------------------------
 
@@ -152,16 +153,23 @@ class LlvmPass(LlvmNumbers):
     def drawn(self, seed: int, part: int) -> str:
         """A number from 0 to 1 for each element, in float64, from the key in two constant slots."""
 
-        def keys() -> list[tuple[str, str]]:
-            return philox.round_keys(self, self._whole(seed), self._whole(part))
-
-        draws = philox.draws(self, self.once(("keys", seed, part), keys), self._place())
+        key = self._whole(seed), self._whole(part)
+        if sum(isinstance(step, Draw) for step in self.program.steps) > philox.WRITTEN_OUT:
+            numbers = ", ".join(f"i64 {number}" for number in (*key, self._place()))
+            draws = self.add(f"call {vector('i32')} @draws({numbers})")
+        else:
+            keys = self.once(("keys", key), lambda: philox.round_keys(self, *key))
+            draws = philox.draws(self, keys, self._place())
         return self.binary("fmul", "F64", self.wide_count(draws), splat("double", 2.0**-32))
 
     def _whole(self, slot: int) -> str:
         """A constant that is a whole number."""
-        number = self.add(f"load double, ptr {self.at('%c', 'double', slot)}")
-        return self.add(f"fptoui double {number} to i64")
+
+        def write() -> str:
+            number = self.add(f"load double, ptr {self.at('%c', 'double', slot)}")
+            return self.add(f"fptoui double {number} to i64")
+
+        return self.once(("whole", slot), write)
 
     def placed(self, step: RowPlace) -> str:
         """The places of elements in their rows, in float64, which were found before."""
@@ -318,7 +326,7 @@ class LlvmPass(LlvmNumbers):
 class LlvmSettle(LlvmNumbers):
     """What gives the scans of a pass their values when it is done: `@settle0`, …"""
 
-    def __init__(self, program: Program, turn: int) -> None:
+    def __init__(self, program: Program, turn: int, name: str) -> None:
         super().__init__(program, turn)
         for index, number in enumerate(self.scans):
             step = program.steps[number]
@@ -326,8 +334,7 @@ class LlvmSettle(LlvmNumbers):
             known = [self.same_for_all(x) if x in self._uniform else "" for x in step.args]
             value = step.settle(self, known, index)
             self.do(f"store double {value}, ptr {self.at('%s', 'double', number)}")
-        pointers = "ptr %c, ptr %s, ptr %found, ptr %scratch"
-        self.lines = self.finished(f"define void @settle{turn}({pointers}) {{")
+        self.lines = self.finished(f"define void @{name}({SETTLE_ARGUMENTS}) {{")
 
     def number_found(self, index: int) -> str:
         """What a pass found."""

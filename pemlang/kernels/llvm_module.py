@@ -6,13 +6,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from pemlang.kernels.histogram import functions
-from pemlang.kernels.llvm import LlvmPass, LlvmSettle
+from pemlang.kernels.llvm import PASS_ARGUMENTS, SETTLE_ARGUMENTS, LlvmPass, LlvmSettle
 from pemlang.kernels.llvm_text import REAL, WIDTH, LlvmText, function, vector
-from pemlang.kernels.passes import passes, scans, steps_of
+from pemlang.kernels.passes import ScanPart, part_of, passes, scans, steps_of
+from pemlang.kernels.philox import draws_function
 from pemlang.kernels.program import Program
 from pemlang.kernels.sorting import places
 from pemlang.kernels.steps.elements import Load
-from pemlang.kernels.steps.places import RowPlace
+from pemlang.kernels.steps.places import Draw, RowPlace
 from pemlang.kernels.steps.scans import Kth, ScanStep
 
 ROWS = 4
@@ -21,8 +22,8 @@ ROWS = 4
 
 def exact_source(program: Program) -> str:
     """A module with `@exact`."""
-    last = LlvmPass(program, passes(program) - 1, exact=True)
-    return _module([*_sorting(program), *last.lines])
+    last = LlvmPass(program, passes(program) - 1, "exact", exact=True)
+    return _module([*_called(program), *last.lines])
 
 
 def passes_source(program: Program) -> str:
@@ -38,17 +39,72 @@ def tiles_source(program: Program) -> str:
 
 
 def _passes(program: Program) -> Iterator[str]:
-    yield from _sorting(program)
+    yield from _called(program)
     yield from functions(step for step in program.steps if isinstance(step, Kth))
+    shared: dict[Program, str] = {}
     for turn in range(passes(program)):
-        yield from LlvmPass(program, turn).lines
-    for turn in range(passes(program) - 1):
-        yield from LlvmSettle(program, turn).lines
+        part = part_of(program, turn)
+        if part is not None:
+            if part.program not in shared:
+                shared[part.program] = f"scan{len(shared)}"
+                yield from _scan(part.program, shared[part.program])
+            yield from _within(part, shared[part.program], turn)
+            continue
+        yield from LlvmPass(program, turn, f"pass{turn}").lines
+        if turn < passes(program) - 1:
+            yield from LlvmSettle(program, turn, f"settle{turn}").lines
 
 
-def _sorting(program: Program) -> Iterator[str]:
+def _scan(part: Program, name: str) -> Iterator[str]:
+    """The functions of a pass that is a program of its own."""
+    turn = passes(part) - 2
+    yield from LlvmPass(part, turn, name).lines
+    yield from LlvmSettle(part, turn, f"settle_{name}").lines
+
+
+def _within(part: ScanPart, name: str, turn: int) -> Iterator[str]:
+    """The same pass of a whole program: with its own pointers and numbers in the slots."""
+    text = LlvmText()
+    text.do(f"%pointers = alloca [{max(1, len(part.inputs))} x ptr]")
+    for own, slot in enumerate(part.inputs):
+        pointer = text.add(f"load ptr, ptr {text.at('%in', 'ptr', slot)}")
+        text.do(f"store ptr {pointer}, ptr {text.at('%pointers', 'ptr', own)}")
+    numbers = _own_numbers(text, part)
+    arguments = f"i64 %from, i64 %end, i64 %base, ptr %pointers, ptr %out, {numbers}"
+    text.do(f"call void @{name}({arguments}, ptr %found, ptr %scratch)")
+    yield from function(f"void @pass{turn}({PASS_ARGUMENTS})", text)
+    text = LlvmText()
+    numbers = _own_numbers(text, part)
+    text.do(f"call void @settle_{name}({numbers}, ptr %found, ptr %scratch)")
+    last = len(part.steps) - 1
+    value = text.add(f"load double, ptr {text.at('%steps', 'double', last)}")
+    text.do(f"store double {value}, ptr {text.at('%s', 'double', part.steps[last])}")
+    yield from function(f"void @settle{turn}({SETTLE_ARGUMENTS})", text)
+
+
+def _own_numbers(text: LlvmText, part: ScanPart) -> str:
+    """The constants and the known numbers of a part, copied to where its slots are."""
+    known = [own for own, step in enumerate(part.program.steps[:-1]) if step.ends_scan]
+    copies = (
+        ("%constants", "%c", list(enumerate(part.constants))),
+        ("%steps", "%s", [(own, part.steps[own]) for own in known]),
+    )
+    for (name, source, slots), size in zip(
+        copies, (len(part.constants), len(part.steps)), strict=True
+    ):
+        text.do(f"{name} = alloca [{max(1, size)} x double]")
+        for own, slot in slots:
+            number = text.add(f"load double, ptr {text.at(source, 'double', slot)}")
+            text.do(f"store double {number}, ptr {text.at(name, 'double', own)}")
+    return "ptr %constants, ptr %steps"
+
+
+def _called(program: Program) -> Iterator[str]:
+    """What all passes call."""
     for word in sorted({f"i{x.source[1:]}" for x in program.steps if isinstance(x, RowPlace)}):
         yield from places(word)
+    if any(isinstance(step, Draw) for step in program.steps):
+        yield from draws_function()
 
 
 # --- over tensors in memory ------------------------------------------------------------------

@@ -4,9 +4,11 @@ all of a tensor, one after the other, and a last one that writes."""
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
+from dataclasses import replace
 from functools import lru_cache
 
-from pemlang.kernels.program import Program
+from pemlang.dataclass import dataclass
+from pemlang.kernels.program import Program, SlotNumbers
 from pemlang.kernels.steps.scans import ScanStep
 
 
@@ -68,6 +70,41 @@ def uniform(program: Program) -> frozenset[int]:
 
 def _all(args: Iterable[int], same: Collection[int]) -> bool:
     return all(arg in same for arg in args)
+
+
+@dataclass(frozen=True)
+class ScanPart:
+    """A pass for one number as a program of its own, which others may be equal to.
+
+    Attributes:
+        program: the steps; the last is what is found, and numbers that are known are steps without
+            arguments.
+        inputs, constants: the slots of the whole program, by those of this one.
+        steps: the steps of the whole program, by those of this one.
+    """
+
+    program: Program
+    inputs: tuple[int, ...]
+    constants: tuple[int, ...]
+    steps: tuple[int, ...]
+
+
+@lru_cache(maxsize=4096)
+def part_of(program: Program, turn: int) -> ScanPart | None:
+    """A pass as a program of its own; None for one that finds several numbers, and for the last."""
+    found = scans(program)
+    if turn == len(found) or len(found[turn]) > 1:
+        return None
+    inputs, constants = SlotNumbers(), SlotNumbers()
+    kept = steps_of(program, turn)
+    place = {number: index for index, number in enumerate(kept)}
+    steps = []
+    for number in kept:
+        step = program.steps[number].renumbered(inputs, constants, int)
+        known = step.ends_scan and number not in found[turn]
+        args = () if known else tuple(place[arg] for arg in step.args)
+        steps.append(replace(step, args=args))
+    return ScanPart(Program(tuple(steps)), tuple(inputs.whole), tuple(constants.whole), kept)
 
 
 def _alone(program: Program, number: int) -> bool:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeAlias
 
-from pemlang.kernels.llvm_text import WIDTH, LlvmText, vector
+from pemlang.kernels.llvm_text import WIDTH, LlvmText, function, vector
 from pemlang.lazy import numpy as np
 
 if TYPE_CHECKING:
@@ -19,6 +19,9 @@ AT_ONCE = 8
 """Draws that one step gives: places are counted in so many."""
 
 Draws: TypeAlias = "NDArray[np.uint32]"
+
+WRITTEN_OUT = 8
+"""The most draws of a program that are written out where they stand; a call takes a tenth more."""
 
 _ROUNDS = 10
 _FACTORS = (0xD2E7470EE14C6C93, 0xCA5A826395121157)
@@ -58,6 +61,16 @@ def draws(text: LlvmText, keys: list[tuple[str, str]], place: str) -> str:
     for lane, word in enumerate(words):
         whole = text.add(f"insertelement {many} {whole}, i64 {word}, i32 {lane}")
     return text.add(f"bitcast {many} {whole} to {vector('i32')}")
+
+
+def draws_function() -> list[str]:
+    """The same as a function `@draws` of a key and a place: to write out what it does a hundred
+    times takes LLVM seconds."""
+    text = LlvmText()
+    drawn = draws(text, round_keys(text, "%first", "%second"), "%place")
+    type_ = vector("i32")
+    head = f"internal {type_} @draws(i64 %first, i64 %second, i64 %place)"
+    return function(head, text, f"{type_} {drawn}")
 
 
 def _step(text: LlvmText, keys: list[tuple[str, str]], counter: str) -> list[str]:

@@ -121,6 +121,16 @@ class Program:
         )
 
 
+class SlotNumbers:
+    """Slots of a whole program by those of a part, in the order the part uses them."""
+
+    def __init__(self) -> None:
+        self.whole: dict[int, int] = {}
+
+    def __call__(self, slot: int) -> int:
+        return self.whole.setdefault(slot, len(self.whole))
+
+
 @lru_cache(maxsize=4096)
 def interned(program: Program) -> Program:
     """The first of equal programs, so that comparing them is quick."""
