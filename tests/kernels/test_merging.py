@@ -76,6 +76,35 @@ def test_a_randomised_decomposition_is_as_good_as_it_says(kind: str, dtype: str)
     assert np.allclose(u.T @ u, np.eye(u.shape[1]), atol=1e-4) or kind == "zero"
 
 
+@pytest.mark.parametrize("kind", ["near", "zero", "apart", "hidden", "of rank 1"])
+def test_whatever_it_is_told_is_near_it_is_as_good(kind: str) -> None:
+    """A start that is wrong costs rounds, and never singular values."""
+    rng = np.random.default_rng(4)
+
+    def pair(rank: int, rows: slice, columns: slice, size: float) -> tuple[Dense, Dense]:
+        a, b = np.zeros((rank, 900), "f4"), np.zeros((700, rank), "f4")
+        a[:, columns] = rng.standard_normal(a[:, columns].shape)
+        b[rows] = size * rng.standard_normal(b[rows].shape)
+        return a, b
+
+    first = pair(24, slice(0, 350), slice(0, 450), 1.0)
+    second = pair(40, slice(350, 700), slice(450, 900), 1.0)
+    x = (first[1] @ first[0] + second[1] @ second[0]).astype("f4")
+    x *= np.random.default_rng(5).random(x.shape) < 0.7
+    near = {
+        "near": [first, second],
+        "zero": [(0 * first[0], first[1])],
+        "apart": [pair(24, slice(0, 700), slice(0, 900), 1.0)],
+        "hidden": [(first[0], 2.0**30 * first[1]), (second[0], 0 * second[1])],
+        "of rank 1": [pair(1, slice(0, 1), slice(0, 1), 1.0)],
+    }[kind]
+    k = 24
+    _, values, _ = truncated_svd(x, k, float(np.sum(x.astype("f8") ** 2)), near)
+    best = np.linalg.svd(x.astype("f8"), compute_uv=False)
+    least = np.sum(best[k:] ** 2)
+    assert np.sum(best**2) - np.sum(values**2) <= least * (1 + TOLERANCE) ** 2
+
+
 def test_what_does_not_settle_is_decomposed_exactly(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("pemlang.kernels.sketch.ROUNDS", 1)
     for shape in ((700, 900), (900, 700)):
