@@ -3,12 +3,12 @@ to; and what its steps compute of arrays in memory. Both stand with the step."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from pemlang.dataclass import dataclass
 from pemlang.kernels.program import Program
-from pemlang.kernels.step import Computed, Dense, Meant, Shape
-from pemlang.kernels.steps.results import ResultStep, Store
+from pemlang.kernels.step import Computed, Dense, Shape, Step
+from pemlang.kernels.steps.results import ResultStep
 from pemlang.lazy import numpy as np
 from pemlang.tensorfiles.dtypes import Array, Bits
 
@@ -30,15 +30,23 @@ def meaning(program: Program, inputs: Sequence[Dense], constants: Sequence[float
         constants: a number for each constant slot.
     """
     slots = _Slots(inputs, constants)
-    values: list[Meant] = []
-    outputs: dict[int, Dense] = {}
+    outputs = _outputs(program, lambda step, args: step.meaning(args, slots))
+    bases = {store.output: store.base(constants) for store in program.stores}
+    return [outputs[slot] + bases.get(slot, 0.0) for slot in sorted(outputs)]
+
+
+def _outputs(
+    program: Program, value: Callable[[Step, Sequence[Array]], Computed]
+) -> dict[int, Array]:
+    """What goes to each output slot, when each step gives a value from those before it."""
+    values: list[Computed] = []
+    outputs: dict[int, Array] = {}
     for step in program.steps:
-        args: list[Dense] = [values[arg] for arg in step.args]  # type: ignore[misc]
-        values.append(step.meaning(args, slots))
+        args: list[Array] = [values[arg] for arg in step.args]  # type: ignore[misc]
+        values.append(value(step, args))
         if isinstance(step, ResultStep):
-            base = step.base(constants) if isinstance(step, Store) else 0.0
-            outputs[step.output] = args[0] + base
-    return [outputs[slot] for slot in sorted(outputs)]
+            outputs[step.output] = args[0]
+    return outputs
 
 
 @dataclass(frozen=True)
@@ -69,11 +77,5 @@ def computed(program: Program, inputs: Sequence[Array], constants: Sequence[floa
         inputs: a tensor for each input slot, as it is stored.
     """
     slots = _Arrays(inputs, constants)
-    values: list[Computed] = []
-    outputs: dict[int, Array] = {}
-    for step in program.steps:
-        args: list[Array] = [values[arg] for arg in step.args]  # type: ignore[misc]
-        values.append(step.compute(args, slots))
-        if isinstance(step, ResultStep):
-            outputs[step.output] = args[0]
+    outputs = _outputs(program, lambda step, args: step.compute(args, slots))
     return [outputs[slot] for slot in sorted(outputs)]

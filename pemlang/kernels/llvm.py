@@ -50,6 +50,11 @@ PASS_ARGUMENTS = (
 SETTLE_ARGUMENTS = "ptr %c, ptr %s, ptr %found, ptr %scratch"
 
 
+def calls_draws(program: Program) -> bool:
+    """Whether a program has so many draws that each is a call."""
+    return sum(isinstance(step, Draw) for step in program.steps) > philox.WRITTEN_OUT
+
+
 class LlvmNumbers(LlvmText):
     """A function that knows the numbers which are the same for all elements."""
 
@@ -152,9 +157,8 @@ class LlvmPass(LlvmNumbers):
 
     def drawn(self, seed: int, part: int) -> str:
         """A number from 0 to 1 for each element, in float64, from the key in two constant slots."""
-
         key = self._whole(seed), self._whole(part)
-        if sum(isinstance(step, Draw) for step in self.program.steps) > philox.WRITTEN_OUT:
+        if calls_draws(self.program):
             numbers = ", ".join(f"i64 {number}" for number in (*key, self._place()))
             draws = self.add(f"call {vector('i32')} @draws({numbers})")
         else:
@@ -207,7 +211,7 @@ class LlvmPass(LlvmNumbers):
         step = self.program.steps[number]
         assert isinstance(step, RowPlace)
         word = f"i{step.source[1:]}"
-        keys, *memory = (self.array("%scratch", KEYS + number) for number in range(4))
+        keys, *memory = (self.array("%scratch", KEYS + piece) for piece in range(4))
         before = behind(self.program, step.args)
         with self._elements():
             values = self._values(before)
@@ -244,11 +248,9 @@ class LlvmPass(LlvmNumbers):
         for number in self._order:
             step = self.program.steps[number]
             if isinstance(step, Store):
-                value, dtype = (
-                    self._hidden(values[step.args[0]], step.exact_dtype),
-                    step.exact_dtype,
-                )
-                self._put(step.output, REAL[dtype], 8 if dtype == "F64" else 4, value)
+                dtype = step.exact_dtype
+                value = self._hidden(values[step.args[0]], dtype)
+                self._put(step.output, REAL[dtype], DTYPES[dtype].size, value)
 
     @contextmanager
     def _elements(self) -> Iterator[None]:

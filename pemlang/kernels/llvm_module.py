@@ -6,14 +6,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 from pemlang.kernels.histogram import functions
-from pemlang.kernels.llvm import PASS_ARGUMENTS, SETTLE_ARGUMENTS, LlvmPass, LlvmSettle
+from pemlang.kernels.llvm import PASS_ARGUMENTS, SETTLE_ARGUMENTS, LlvmPass, LlvmSettle, calls_draws
 from pemlang.kernels.llvm_text import REAL, WIDTH, LlvmText, function, vector
 from pemlang.kernels.passes import ScanPart, part_of, passes, scans, steps_of
 from pemlang.kernels.philox import draws_function
 from pemlang.kernels.program import Program
 from pemlang.kernels.sorting import places
 from pemlang.kernels.steps.elements import Load
-from pemlang.kernels.steps.places import Draw, RowPlace
+from pemlang.kernels.steps.places import RowPlace
 from pemlang.kernels.steps.scans import Kth, ScanStep
 
 ROWS = 4
@@ -103,7 +103,7 @@ def _called(program: Program) -> Iterator[str]:
     """What all passes call."""
     for word in sorted({f"i{x.source[1:]}" for x in program.steps if isinstance(x, RowPlace)}):
         yield from places(word)
-    if any(isinstance(step, Draw) for step in program.steps):
+    if calls_draws(program):
         yield from draws_function()
 
 

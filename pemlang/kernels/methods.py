@@ -158,11 +158,9 @@ class Elementwise(MergeKernel):
 
     Attributes:
         emit: writes its steps.
-        draws: whether entries are kept by chance: the reference takes the draws then.
     """
 
     emit: Emit
-    draws: bool = False
 
     wide = False
 
@@ -184,7 +182,7 @@ class Elementwise(MergeKernel):
             return merged, None
         a, b = tensors[0]
         body = self._over_deltas(inputs, (b.shape[0], math.prod(a.shape[1:])))
-        pairs = [(a, b) for a, b in tensors]
+        pairs = [(part[0], part[1]) for part in tensors]
         whole, square = builder.over_deltas(body, pairs, inputs.scales)
         new_a, new_b, cost = builder.cut_dense(whole, square, pairs, inputs.rank)
         return [new_a, new_b], cost
@@ -207,9 +205,8 @@ class Elementwise(MergeKernel):
         weights: Sequence[float],
         numbers: Mapping[str, float],
         words: Mapping[str, str],
-        seeds: Sequence[float] = (),
     ) -> Array:
-        """The merge of some small matrices that are in memory."""
+        """The merge of some small matrices that are in memory, by a method that draws nothing."""
         from pemlang.kernels.builder import Builder
         from pemlang.kernels.entries import Entries
         from pemlang.kernels.interpret import computed
@@ -218,29 +215,13 @@ class Elementwise(MergeKernel):
         builder = Builder[int, int]()
         loads = [builder.load(number, dtype, x.shape) for number, x in enumerate(xs)]
         inputs = MergeInputs(
-            "", [[x] for x in loads], 0, weights, [1.0] * len(xs), seeds, numbers, words, 0,
+            "", [[x] for x in loads], 0, weights, [1.0] * len(xs), (), numbers, words, 0,
             "delta", dtype,
         )  # fmt: skip
         builder.report(self.emit(Entries(builder, loads, weights, inputs)), 0)
         [call] = builder.calls(shapes=True)
         [merged] = computed(call.program, [xs[number] for number in call.inputs], call.constants)
         return merged
-
-    def meant(
-        self,
-        xs: Sequence[Dense],
-        weights: Sequence[float],
-        settings: Mapping[str, Any],
-        seeds: Sequence[float],
-        part: int = 0,
-    ) -> Dense:
-        """What the merge of some matrices means, by the reference."""
-        draws = {}
-        if self.draws:
-            shape = xs[0].shape
-            keys = [(int(seed), part) for seed in seeds]
-            draws["draws"] = [drawn(key, 0, xs[0].size).reshape(shape) / 2**32 for key in keys]
-        return np.asarray(self.reference(xs, weights=weights, **settings, **draws))
 
 
 def factor_weights(weights: Sequence[float]) -> tuple[list[float], list[float]]:

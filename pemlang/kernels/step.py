@@ -167,3 +167,17 @@ class ElementStep(Step):
 
     def flops(self, shapes: Sequence[Shape], elements: int) -> int:
         return elements
+
+
+class CountingStep(ElementStep):
+    """A step that counts, compares or draws: in NumPy it is what it means, in any precision."""
+
+    @abstractmethod
+    def of(self, args: Sequence[Array], constants: Sequence[float]) -> Array:
+        """Its value over whole tensors."""
+
+    def meaning(self, args: Sequence[Dense], slots: Meaning) -> Dense:
+        return self.of(args, slots.constants)
+
+    def compute(self, args: Sequence[Array], slots: SiteInputs) -> Array:
+        return self.of(args, slots.constants)

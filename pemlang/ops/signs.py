@@ -97,7 +97,7 @@ class Election:
 
 
 def _elementwise(pruning: Pruning, reference: Reference) -> Elementwise:
-    return Elementwise(reference, Election(pruning).emit, draws=pruning.draws)
+    return Elementwise(reference, Election(pruning).emit)
 
 
 def _election(name: str, pruning: Pruning, reference: Reference) -> MergeMethod:

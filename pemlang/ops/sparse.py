@@ -49,12 +49,10 @@ class Pruning:
 
     Attributes:
         keep: one of the tensors, by number, with the entries that go set to zero.
-        draws: whether it draws.
         hold: see MergeMethod.
     """
 
     keep: Callable[[Entries, int], Value]
-    draws: bool = False
     hold: Callable[[str, Settings], None] | None = None
 
     def sparse(self, e: Entries) -> list[Value]:
@@ -118,7 +116,7 @@ def _chosen(e: Entries, index: int) -> Value:
     return e.scaled(kept, 1 / density) if e.words["rescale"] == "density" else kept
 
 
-CHANCE = Pruning(_chosen, draws=True)
+CHANCE = Pruning(_chosen)
 
 # --- by chance, the larger the likelier ----------------------------------------------------
 
@@ -150,7 +148,7 @@ def _hold_spread(name: str, settings: Settings) -> None:
         )
 
 
-LIKELIER = Pruning(_likelier, draws=True, hold=_hold_spread)
+LIKELIER = Pruning(_likelier, hold=_hold_spread)
 
 
 # --- references, written apart from the above ----------------------------------------------
@@ -248,8 +246,7 @@ def _breadcrumbs_reference(
 
 
 def _sum_of(name: str, pruning: Pruning, reference: Reference) -> MergeMethod:
-    kernel = Elementwise(reference, pruning.summed, draws=pruning.draws)
-    return MergeMethod(name, kernel, hold=pruning.hold)
+    return MergeMethod(name, Elementwise(reference, pruning.summed), hold=pruning.hold)
 
 
 MAGNITUDE_PRUNE = merge_operator(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pemlang.dataclass import dataclass
 from pemlang.kernels import philox
-from pemlang.kernels.step import Dense, ElementStep, Meaning, Renumber, SiteInputs, Step
+from pemlang.kernels.step import CountingStep, Renumber, Step
 from pemlang.lazy import numpy as np
 from pemlang.tensorfiles.dtypes import Array
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Draw(ElementStep):
+class Draw(CountingStep):
     """A number from 0 to 1 − 2⁻³², drawn for each element by its place in the tensor. What it takes
     says how many there are.
 
@@ -38,13 +38,8 @@ class Draw(ElementStep):
     def renumbered(self, inputs: Renumber, constants: Renumber, outputs: Renumber) -> Step:
         return replace(self, seed=constants(self.seed), part=constants(self.part))
 
-    def meaning(self, args: Sequence[Dense], slots: Meaning) -> Dense:
-        return self._drawn(args[0], slots.constants)
-
-    def compute(self, args: Sequence[Array], slots: SiteInputs) -> Array:
-        return self._drawn(args[0], slots.constants)
-
-    def _drawn(self, like: Array, constants: Sequence[float]) -> Array:
+    def of(self, args: Sequence[Array], constants: Sequence[float]) -> Array:
+        [like] = args
         key = (int(constants[self.seed]), int(constants[self.part]))
         return (philox.drawn(key, 0, like.size) / 2**32).reshape(like.shape)
 
@@ -53,7 +48,7 @@ class Draw(ElementStep):
 
 
 @dataclass(frozen=True)
-class RowPlace(ElementStep):
+class RowPlace(CountingStep):
     """How many numbers of its row come before an element when they are sorted; of equal ones the
     first comes first. The numbers are not negative.
 
@@ -74,13 +69,8 @@ class RowPlace(ElementStep):
     def renumbered(self, inputs: Renumber, constants: Renumber, outputs: Renumber) -> Step:
         return replace(self, columns=constants(self.columns))
 
-    def meaning(self, args: Sequence[Dense], slots: Meaning) -> Dense:
-        return self._places(args[0], slots.constants)
-
-    def compute(self, args: Sequence[Array], slots: SiteInputs) -> Array:
-        return self._places(args[0], slots.constants)
-
-    def _places(self, x: Array, constants: Sequence[float]) -> Array:
+    def of(self, args: Sequence[Array], constants: Sequence[float]) -> Array:
+        [x] = args
         rows = x.reshape(-1, int(constants[self.columns]))
         order = np.argsort(rows, axis=1, kind="stable")
         places = np.empty(rows.shape)

@@ -3,13 +3,22 @@ number. The value stands in the place of every element."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pemlang.dataclass import dataclass
 from pemlang.kernels import histogram
-from pemlang.kernels.step import Dense, ElementStep, Meaning, Renumber, SiteInputs, Step
+from pemlang.kernels.step import (
+    CountingStep,
+    Dense,
+    ElementStep,
+    Meaning,
+    Renumber,
+    SiteInputs,
+    Step,
+)
 from pemlang.lazy import numpy as np
 from pemlang.tensorfiles.dtypes import Array
 
@@ -34,6 +43,7 @@ class ScanStep(ElementStep):
         """What is found in all parts of a tensor, from what is found in each, in order."""
         return sum(numbers) if self.how == "sum" else max(numbers)
 
+    @abstractmethod
     def scan(self, loop: LlvmPass, args: Sequence[str], index: int) -> None:
         """Write what the pass does with a vector of numbers.
 
@@ -42,7 +52,6 @@ class ScanStep(ElementStep):
             args: the values it takes.
             index: where to tell a number that is found.
         """
-        raise NotImplementedError
 
     def settle(self, text: LlvmSettle, args: Sequence[str], index: int) -> str:
         """Write how its value comes out when the pass is done: the name of a double.
@@ -79,7 +88,7 @@ class Reduce(ScanStep):
 
 
 @dataclass(frozen=True)
-class Kth(ScanStep):
+class Kth(ScanStep, CountingStep):
     """The k-th largest of numbers that are not negative, exactly; infinite for k = 0.
 
     The bits of such numbers order as the numbers do. A pass counts how often each value of some of
@@ -103,13 +112,7 @@ class Kth(ScanStep):
     def renumbered(self, inputs: Renumber, constants: Renumber, outputs: Renumber) -> Step:
         return replace(self, constant=constants(self.constant))
 
-    def meaning(self, args: Sequence[Dense], slots: Meaning) -> Dense:
-        return self._whole(args, slots.constants)
-
-    def compute(self, args: Sequence[Array], slots: SiteInputs) -> Array:
-        return self._whole(args, slots.constants)
-
-    def _whole(self, args: Sequence[Array], constants: Sequence[float]) -> Array:
+    def of(self, args: Sequence[Array], constants: Sequence[float]) -> Array:
         x, count = args[:2]
         k = int(constants[self.constant] * float(count.reshape(-1)[0])) if x.size else 0
         kth = np.partition(x, x.size - k, axis=None)[x.size - k] if k > 0 else np.inf
