@@ -290,6 +290,19 @@ class _CpuWorker:
         if bits.size:
             self._targets[output].write(start, bits.data.cast("B"))
 
+    def files(self, loop: FusedLoop) -> list[int] | None:
+        """See loop.Worker."""
+        numbers: list[int] = []
+        for reference, load in zip(loop.inputs, loop.program.loads, strict=True):
+            handle = self.reader.handle(reference.file)
+            numbers += handle, reference.start, DTYPES[load.dtype].size
+        for (output, start), store in zip(loop.outputs, loop.program.stores, strict=True):
+            target = self._targets[output]
+            if target.handle is None:
+                return None
+            numbers += target.handle, start, DTYPES[store.dtype].size
+        return numbers
+
     def _site(self, call: SiteCall, seen: JobSeen) -> None:
         seen.output = min(sink.output for sink in call.outputs)
         results = run_call(call, self.reader)

@@ -13,7 +13,8 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from pemlang.execute.machine import algebra
-from pemlang.execute.native import native
+from pemlang.execute.native import disk, native
+from pemlang.execute.stream import Stream
 from pemlang.failures import TooLarge
 from pemlang.kernels.builder import Builder
 from pemlang.kernels.histogram import BUCKETS, HISTOGRAM
@@ -38,6 +39,10 @@ CACHED = 1 << 22
 in a cache. Like BLOCK it is the same on any machine and in any amount of memory, so that sums over
 blocks are too."""
 
+IN_CACHE = 1 << 21
+"""The same of what one native call takes at a time, for it to stay in the cache of one processor.
+"""
+
 LOOKED_AT = 1 << 15
 """Elements of exact numbers that are kept at a time."""
 
@@ -49,10 +54,10 @@ _POINTER = ctypes.sizeof(ctypes.c_void_p)
 Read = Callable[[int, Bits], None]
 
 
-def block_of(program: Program, most: int = BLOCK) -> int:
+def block_of(program: Program, most: int = BLOCK, cached: int = CACHED) -> int:
     """Elements of a block of a program: a power of two, and at most `most`."""
     block = most
-    while block > _LEAST and block * sum(map(sum, program.widths)) > CACHED:
+    while block > _LEAST and block * sum(map(sum, program.widths)) > cached:
         block //= 2
     return block
 
@@ -105,6 +110,7 @@ class Kernel:
     Attributes:
         program: what it computes.
         span: the most elements it takes at a time.
+        in_cache: how many of them a native call does best to take at a time.
         passes: how often the inputs are read.
     """
 
@@ -118,6 +124,7 @@ class Kernel:
         """
         assert program.elementwise
         self.program, self.span, self.passes = program, span or block_of(program), passes(program)
+        self.in_cache = min(self.span, block_of(program, cached=IN_CACHE))
         self._arena = arena
         ends = (*program.loads, *program.stores)
         self._ins, self._outs = len(program.loads), len(program.stores)
@@ -176,6 +183,34 @@ class Kernel:
         )  # fmt: skip
         found: list[list[float]] = totals[:, : self._outs + 1].tolist()
         return [_squares(row) for row in found]
+
+    def stream(
+        self, stream: Stream, constants: Sequence[Sequence[float]], files: Sequence[int]
+    ) -> list[list[float]] | None:
+        """Read, run and write some blocks.
+
+        Args:
+            stream: the blocks.
+            constants: of each row; or of all, where there are one row's.
+            files: FILE_NUMBERS of the inputs and of the outputs, see llvm_stream.py.
+
+        Returns:
+            As `run`, of each row; None where a file did not give or take all that it was to.
+        """
+        rows = len(stream.rows)
+        numbers = np.array(constants, "f8").reshape(len(constants), -1)
+        steps = self._steps if len(constants) > 1 else 0
+        known = np.empty((rows if steps else stream.most, self._steps))
+        found, here = np.zeros((rows, self._finds)), np.empty((stream.most, self._finds))
+        tables = [np.array(x, "i8") for x in (stream.blocks, stream.ends, files)]
+        stopped = native(self.program, "stream")(
+            len(stream.blocks), *(table.ctypes.data for table in tables), *disk(),
+            self._pointers, self._outputs,
+            numbers.ctypes.data, numbers.shape[1] if len(constants) > 1 else 0,
+            known.ctypes.data, steps,
+            found.ctypes.data, self._finds, here.ctypes.data, self._scratch,
+        )  # fmt: skip
+        return None if stopped else [_squares(row) for row in found[:, : self._outs + 1].tolist()]
 
     def begin(self, constants: Sequence[float]) -> None:
         """Begin a tensor that is run pass by pass, block by block."""

@@ -13,14 +13,18 @@ from pemlang.dataclass import dataclass
 from pemlang.execute.elementwise import LOOKED_AT, Kernel, block_of
 from pemlang.execute.result import OutputFailed
 from pemlang.execute.site import not_finite
+from pemlang.execute.stream import Row, Stream
 from pemlang.failures import TooLarge
 from pemlang.kernels.philox import AT_ONCE
 from pemlang.kernels.plan import FusedLoop, NumberSink, Plan, SiteCall, TensorSink
 from pemlang.kernels.program import Program
-from pemlang.kernels.rounding import ResultNotFinite, Seen, look, settled
+from pemlang.kernels.rounding import ResultNotFinite, Seen, look, may_settle, settled
 from pemlang.lazy import numpy as np
 from pemlang.tensorfiles.dtypes import DTYPES, Array, Bits, decoded
 from pemlang.tensorfiles.reader import TensorReader
+
+_PAGE = 4096
+"""Bytes that a system writes together."""
 
 
 @dataclass
@@ -57,6 +61,10 @@ class Worker(Protocol):
 
     def write(self, output: int, start: int, bits: Bits) -> None:
         """Write an array to an output."""
+
+    def files(self, loop: FusedLoop) -> list[int] | None:
+        """The numbers that `Kernel.stream` takes of the files that a loop reads and writes; None
+        where one of them is none."""
 
 
 def span_of(loop: FusedLoop, most: int) -> int:
@@ -111,12 +119,60 @@ class LoopPart:
         """
         program = self.loop.program
         kernel = self._worker.kernel(program, span_of(self.loop, self._block))
-        for at, size in self._blocks(kernel.span):
-            self.seen.output = self.loop.outputs[0][0]
+        self.seen.output = self.loop.outputs[0][0]
+        for at, size in self._not_streamed(kernel, list(self._blocks(kernel.span))):
             if size > kernel.span:
                 self._by_parts(kernel, at, size)
             else:
                 self._at_once(kernel, at, size)
+
+    def _not_streamed(self, kernel: Kernel, blocks: list[tuple[int, int]]) -> list[tuple[int, int]]:
+        """The blocks that are left when all that one native call can do is done: those that are
+        too large, or have to be looked at number by number. All of them, where a file does not do
+        as it should: going on says what is wrong."""
+        files = self._worker.files(self.loop)
+        stores = [self._store(self.loop.calls[0][0], slot) for slot in range(len(self._stores))]
+        if files is None or not all(may_settle(dtype, around) for dtype, around in stores):
+            return blocks
+        stream = self._stream(kernel, [block for block in blocks if block[1] <= kernel.span])
+        rows = stream.rows if self.loop.program.whole else stream.rows[:1]
+        constants = [self.loop.calls[row.tensor][0].constants for row in rows]
+        found = kernel.stream(stream, constants, files)
+        if found is None:
+            return blocks
+        left = [block for block in blocks if block[1] > kernel.span]
+        for row, squares in zip(stream.rows, found, strict=True):
+            if not self._settled(row, squares):
+                firsts = range(row.first, row.end, kernel.span)
+                left += [(first, min(kernel.span, row.end - first)) for first in firsts]
+        return left
+
+    def _stream(self, kernel: Kernel, blocks: Sequence[tuple[int, int]]) -> Stream:
+        """Blocks for one native call: of whole tensors as they are, else as suits the cache, and
+        written in whole pages."""
+        stream, width = Stream(), DTYPES[self._stores[0].dtype].size
+        start = self.loop.outputs[0][1] // width
+        for at, size in blocks:
+            first, last = at, at + size
+            while first < last:
+                end = last if self.loop.program.whole else min(last, first + kernel.in_cache)
+                begun = (start + end) % (_PAGE // width)  # elements of a page that end begins
+                end -= begun if first < end - begun and end < last else 0
+                stream.add(self._rows(first, end))
+                first = end
+        return stream
+
+    def _settled(self, row: Row, squares: Sequence[float]) -> bool:
+        """See a part of a tensor, if the sums of its squares settle what is seen."""
+        call, _ = self.loop.calls[row.tensor]
+        seen = [
+            settled(square, row.end - row.first, *self._store(call, slot))
+            for slot, square in enumerate(squares)
+        ]
+        for slot, known in enumerate(seen):
+            if known is not None and None not in seen:
+                self.see(call, slot, known)
+        return None not in seen
 
     def _blocks(self, span: int) -> Iterator[tuple[int, int]]:
         """The parts of the loop that are done one after the other. Of a program that needs whole
@@ -247,12 +303,16 @@ class LoopPart:
 
     def tensors(self, at: int, size: int) -> Iterator[tuple[SiteCall, int, int]]:
         """The tensors that a part of the loop crosses, with where they begin and end in it."""
-        index = bisect_right(self._ends, at)
-        first = 0
-        while first < size:
-            end = min(size, self._ends[index] - at)
-            yield self.loop.calls[index][0], first, end
-            first, index = end, index + 1
+        for row in self._rows(at, at + size):
+            yield self.loop.calls[row.tensor][0], row.first - at, row.end - at
+
+    def _rows(self, first: int, last: int) -> Iterator[Row]:
+        """The parts of tensors from one element of the loop to another."""
+        tensor = bisect_right(self._ends, first)
+        while first < last:
+            end = min(last, self._ends[tensor])
+            yield Row(tensor, first, end)
+            first, tensor = end, tensor + 1
 
     def blame(self, at: int, size: int) -> None:
         """Raise InputNotFinite for the input that is not finite in a part of the loop, if one

@@ -39,6 +39,9 @@ _APART = [ctypes.c_void_p, ctypes.c_int64]
 _TENSORS = ctypes.CFUNCTYPE(
     None, ctypes.c_int64, *[ctypes.c_void_p] * 3, *_APART * 3, ctypes.c_void_p
 )
+_STREAM = ctypes.CFUNCTYPE(
+    ctypes.c_int64, ctypes.c_int64, *[ctypes.c_void_p] * 7, *_APART * 3, *[ctypes.c_void_p] * 2
+)
 
 _lock = threading.Lock()
 _functions: dict[tuple[Program, str], Any] = {}
@@ -47,7 +50,7 @@ _engines: list[Any] = []  # they own the functions
 
 def native(program: Program, name: str) -> Any:
     """A function of a program, made when it is first asked for: `pass0`, …, `settle0`, …,
-    `tensors`, `exact` or `tiles`, see llvm_module.py."""
+    `tensors`, `stream`, `exact` or `tiles`, see llvm_module.py."""
     key = (program, name)
     if key not in _functions:
         with _lock:
@@ -60,7 +63,10 @@ def _made(program: Program, name: str) -> dict[str, Any]:
     """The functions of the module in which one stands."""
     turns = range(passes(program))
     types = {f"pass{turn}": _PASS for turn in turns}
-    types |= {f"settle{turn}": _SETTLE for turn in turns[:-1]} | {"tensors": _TENSORS}
+    types |= {f"settle{turn}": _SETTLE for turn in turns[:-1]} | {
+        "tensors": _TENSORS,
+        "stream": _STREAM,
+    }
     source = passes_source
     if name == "exact":
         source, types = exact_source, {name: _PASS}
@@ -132,6 +138,14 @@ def _keep(path: Path, code: bytes) -> None:
             file.unlink(missing_ok=True)
     except OSError:
         pass  # it is made again the next time
+
+
+@cache
+def disk() -> tuple[int, int]:
+    """The functions of the system that read and write at a place of a file."""
+    library = ctypes.CDLL(None)
+    read, write = (ctypes.cast(x, ctypes.c_void_p).value for x in (library.pread, library.pwrite))
+    return read or 0, write or 0
 
 
 @cache

@@ -14,7 +14,14 @@ from pemlang.tensorfiles.dtypes import Array
 
 
 class Target(Protocol):
-    """Takes the bytes of an output at any place, from any thread."""
+    """Takes the bytes of an output at any place, from any thread.
+
+    Attributes:
+        handle: the open file that it is; None where it is none.
+    """
+
+    @property
+    def handle(self) -> int | None: ...
 
     def write(self, start: int, data: memoryview) -> None:
         """Write bytes from a place on."""
@@ -38,6 +45,7 @@ class MemoryTarget:
     """The bytes of a file, in memory."""
 
     data: bytearray
+    handle: None = None
 
     def write(self, start: int, data: memoryview) -> None:
         """Write bytes from a place on."""

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from pemlang.kernels.histogram import functions
 from pemlang.kernels.llvm import PASS_ARGUMENTS, SETTLE_ARGUMENTS, LlvmPass, LlvmSettle, calls_draws
+from pemlang.kernels.llvm_stream import stream
 from pemlang.kernels.llvm_text import REAL, WIDTH, LlvmText, function, vector
 from pemlang.kernels.passes import ScanPart, part_of, passes, scans, steps_of
 from pemlang.kernels.philox import draws_function
@@ -27,8 +28,8 @@ def exact_source(program: Program) -> str:
 
 
 def passes_source(program: Program) -> str:
-    """A module with `@pass0`, …, `@settle0`, … and `@tensors`."""
-    return _module([*_passes(program), *_tensors(program)])
+    """A module with `@pass0`, …, `@settle0`, …, `@tensors` and `@stream`."""
+    return _module([*_passes(program), *_tensors(program), *stream(program)])
 
 
 def tiles_source(program: Program) -> str:

@@ -4,7 +4,7 @@ written as whole numbers of their bits, which needs no library and no special in
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 from pemlang.tensorfiles.dtypes import DTYPES, FLOATS, FloatLayout
@@ -110,6 +110,12 @@ class LlvmText:
     def at(self, pointer: str, type_: str, index: int | str) -> str:
         """The address of an element of an array."""
         return self.add(f"getelementptr {type_}, ptr {pointer}, i64 {index}")
+
+    def read(self, type_: str, pointer: str, indices: Iterable[int | str]) -> list[str]:
+        """Some elements of an array."""
+        return [
+            self.add(f"load {type_}, ptr {self.at(pointer, type_, index)}") for index in indices
+        ]
 
     def spread(self, element: str, number: str) -> str:
         """A vector of one number that is known only at run time."""

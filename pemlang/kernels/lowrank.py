@@ -7,7 +7,7 @@ factor where that is accurate enough, and from a QR decomposition where it is no
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeAlias
 
@@ -66,12 +66,17 @@ class Triangle:
         r: R; square where q is None.
         inverse: R⁻¹ where q is None.
         q: Q where R comes from a QR decomposition.
+        columns: how many Q has.
     """
 
     x: Matrix
     r: Matrix
     inverse: Matrix | None
     q: Matrix | None
+
+    @property
+    def columns(self) -> int:
+        return len(self.r)
 
     def times(self, y: Matrix) -> Matrix:
         """Q·y."""
@@ -138,16 +143,25 @@ def norm(part: LowRank) -> float:
 
 
 def inner(left: LowRank, right: LowRank) -> float:
-    """⟨Δ₁, Δ₂⟩, from the cores of both over common bases.
+    """⟨Δ₁, Δ₂⟩."""
+    return float(inner_products([left, right])[0, 1])
 
-    Σ (B₁ᵀB₂) ∘ (A₁A₂ᵀ) is cheaper, and squares what is lost where the terms of a Δ cancel.
+
+def inner_products(parts: Sequence[LowRank]) -> Matrix:
+    """⟨Δᵢ, Δⱼ⟩ of all pairs, from the cores of all over common bases.
+
+    Σ (BᵢᵀBⱼ) ∘ (AᵢAⱼᵀ) is cheaper, and squares what is lost where the terms of a Δ cancel.
     """
-    (b1, a1), (b2, a2) = matrices(left), matrices(right)
-    r_b = triangle(np.hstack([b1, b2])).r
-    r_a = triangle(np.hstack([a1.T, a2.T])).r
-    cut = b1.shape[1]
-    product = np.sum((r_b[:, :cut] @ r_a[:, :cut].T) * (r_b[:, cut:] @ r_a[:, cut:].T))
-    return float(left.scale * right.scale * product)
+    pairs = [matrices(part) for part in parts]
+    r_b = triangle(np.hstack([b for b, _ in pairs])).r
+    r_a = triangle(np.vstack([a for _, a in pairs]).T).r
+    ends = np.cumsum([len(a) for _, a in pairs])[:-1]
+    sides = zip(np.split(r_b, ends, axis=1), np.split(r_a, ends, axis=1), strict=True)
+    cores = [
+        (part.scale * (b @ a.T)).reshape(-1) for part, (b, a) in zip(parts, sides, strict=True)
+    ]
+    whole = np.stack(cores)
+    return np.asarray(whole @ whole.T)
 
 
 def difference(old: LowRank, new: LowRank) -> tuple[Matrix, Matrix, Matrix]:

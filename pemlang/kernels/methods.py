@@ -12,10 +12,10 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from pemlang.dataclass import dataclass
-from pemlang.kernels.lowrank import LowRank, Matrix, inner, triangle
+from pemlang.kernels.lowrank import LowRank, Matrix, inner_products, triangle
 from pemlang.kernels.philox import drawn
 from pemlang.kernels.sketch import Merged, best_factors, cut, squared_norm
 from pemlang.lazy import numpy as np
@@ -27,8 +27,6 @@ if TYPE_CHECKING:
     from pemlang.kernels.step import Dense
 
     AnyBuilder: TypeAlias = Builder[Any, Any]
-
-T = TypeVar("T")
 
 Reference: TypeAlias = Callable[..., Any]
 """What a method does to dense float64 tensors, or to pairs (A, s·B), by its settings' names."""
@@ -250,15 +248,15 @@ class Combination(SiteKernel):
 
     def of_tensors(self, xs: Sequence[Array], s: MergeSettings) -> Array:
         """See SiteKernel."""
-        flat = [x.astype(np.float64) for x in xs]
-        gram = products(flat, lambda x, y: float(np.sum(x * y)))
+        flat = np.stack([x.reshape(-1) for x in xs]).astype(np.float64)
+        gram = flat @ flat.T
         # A tensor is one row.
         numbers = self.coefficients(gram[None] if self.rowwise else gram, s.weights, s).reshape(-1)
-        return np.asarray(sum(c * x for c, x in zip(numbers, flat, strict=True)))
+        return np.asarray(numbers @ flat).reshape(xs[0].shape)
 
     def of_factors(self, parts: Sequence[LowRank], s: MergeSettings) -> Merged:
         """See SiteKernel."""
-        gram = row_products(parts) if self.rowwise else products(parts, inner)
+        gram = row_products(parts) if self.rowwise else inner_products(parts)
         numbers = self.coefficients(gram, s.weights, s)
         columns = [
             part.b.astype(np.float64) * part.scale * _along(numbers[..., i], part.b.ndim)
@@ -275,15 +273,6 @@ class Combination(SiteKernel):
 def _along(number: Matrix, dims: int) -> Matrix:
     """A number for all of B, or one for each of its rows."""
     return number if np.ndim(number) == 0 else number.reshape(-1, *[1] * (dims - 1))
-
-
-def products(xs: Sequence[T], product: Callable[[T, T], float]) -> Matrix:
-    """⟨xᵢ, xⱼ⟩ for all pairs."""
-    gram = np.zeros((len(xs), len(xs)))
-    for i, x in enumerate(xs):
-        for j, y in enumerate(xs[: i + 1]):
-            gram[i, j] = gram[j, i] = product(x, y)
-    return gram
 
 
 def row_products(parts: Sequence[LowRank]) -> Matrix:

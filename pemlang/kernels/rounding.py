@@ -94,6 +94,11 @@ def settled(square: float, count: int, dtype: str, around: float) -> Seen | None
     return Seen(Rounding(0.0, square, True), Size(fine=True)) if certain else None
 
 
+def may_settle(dtype: str, around: float) -> bool:
+    """Whether there is a sum of squares that settles what is seen."""
+    return around == 0 and 2.0 ** -FLOATS[dtype].bits <= WORTH_SAYING
+
+
 def look(exact: Array, bits: Bits, dtype: str, around: float = 0.0) -> Seen:
     """Hold rounded numbers to the exact ones.
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
+from pemlang.kernels.lowrank import triangle
 from pemlang.kernels.methods import (
     Combination,
     Factorised,
@@ -61,18 +62,13 @@ def _full_total(ranks: Sequence[int], full: int, settings: Settings) -> int:
     return min(full, sum(ranks))
 
 
-def _qr(x: Matrix) -> tuple[Matrix, Matrix]:
-    q, r = np.linalg.qr(x)
-    return q, r
-
-
 def _svd(b: Matrix, a: Matrix) -> tuple[Matrix, Matrix, Matrix]:
     """U, Vᵀ and σ of b·a, those above rounding, from the factors; the largest entry of each column
     of U is positive."""
-    (left, r), (right, t) = _qr(b), _qr(a.T)
-    u, values, vt = np.linalg.svd(r @ t.T, full_matrices=False)
+    left, right = triangle(b), triangle(a.T)
+    u, values, vt = np.linalg.svd(left.r @ right.r.T, full_matrices=False)
     kept = values > NEGLIGIBLE * values.max(initial=0.0)
-    u, vt = _signed(left @ u[:, kept], vt[kept] @ right.T)
+    u, vt = _signed(left.times(u[:, kept]), right.across(vt[kept]))
     return u, vt, values[kept]
 
 
@@ -91,9 +87,10 @@ def _balanced(u: Matrix, values: Matrix, vt: Matrix) -> tuple[Matrix, Matrix]:
 
 def _polar(x: Matrix) -> Matrix:
     """The nearest matrix to x with orthonormal columns, over the directions that x has."""
-    u, sizes, vt = np.linalg.svd(x, full_matrices=False)
+    tall = triangle(x)
+    u, sizes, vt = np.linalg.svd(tall.r, full_matrices=False)
     kept = sizes > 1e-8 * max(1e-300, sizes.max(initial=0.0))
-    return np.asarray(u[:, kept] @ vt[kept])
+    return tall.times(u[:, kept] @ vt[kept])
 
 
 def _voted(xs: Sequence[Matrix], weights: Sequence[float], s: MergeSettings) -> Array:
@@ -106,16 +103,16 @@ def _voted(xs: Sequence[Matrix], weights: Sequence[float], s: MergeSettings) -> 
 
 
 def _knots(pairs: Pairs, weights: Sequence[float], s: MergeSettings) -> tuple[Matrix, Matrix]:
-    left, r = _qr(np.concatenate([b for _, b in pairs], axis=1))
-    rights = [_qr(a.T) for a, _ in pairs]
+    left = triangle(np.concatenate([b for _, b in pairs], axis=1))
+    rights = [triangle(a.T) for a, _ in pairs]
     cuts = np.cumsum([len(a) for a, _ in pairs])[:-1]
-    blocks = np.split(r, cuts, axis=1)
-    core = np.concatenate([x @ t.T for x, (_, t) in zip(blocks, rights, strict=True)], axis=1)
+    blocks = np.split(left.r, cuts, axis=1)
+    core = np.concatenate([x @ y.r.T for x, y in zip(blocks, rights, strict=True)], axis=1)
     u, values, wt = np.linalg.svd(core, full_matrices=False)
     kept = values > NEGLIGIBLE * values.max(initial=0.0)
-    u, wt = _signed(left @ u[:, kept], wt[kept])
-    sizes = np.cumsum([q.shape[1] for q, _ in rights])[:-1]
-    vs = [w @ q.T for w, (q, _) in zip(np.split(wt, sizes, axis=1), rights, strict=True)]
+    u, wt = _signed(left.times(u[:, kept]), wt[kept])
+    sizes = np.cumsum([right.columns for right in rights])[:-1]
+    vs = [y.across(w) for w, y in zip(np.split(wt, sizes, axis=1), rights, strict=True)]
     return _balanced(u, values[kept], _voted(vs, weights, s))
 
 
@@ -131,8 +128,9 @@ def _core_merge(pairs: Pairs, weights: Sequence[float], s: MergeSettings) -> tup
 
 def _basis(x: Matrix) -> Matrix:
     """The left singular vectors of x, those above rounding."""
-    u, values, _ = np.linalg.svd(x, full_matrices=False)
-    u = u[:, values > NEGLIGIBLE * values.max(initial=0.0)]
+    tall = triangle(x)
+    u, values, _ = np.linalg.svd(tall.r, full_matrices=False)
+    u = tall.times(u[:, values > NEGLIGIBLE * values.max(initial=0.0)])
     return _signed(u, u.T)[0]
 
 

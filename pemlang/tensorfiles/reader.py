@@ -49,9 +49,7 @@ class TensorReader:
             InputUnreadable: it cannot be read.
             InputChanged: it has become shorter.
         """
-        handle = self._open.get(file)
-        if handle is None:
-            handle = self._opened(file)
+        handle = self.handle(file)
         try:
             rest = out.data.cast("B") if out.size else memoryview(b"")
             while rest:
@@ -77,6 +75,11 @@ class TensorReader:
                     raise InputChanged(file)
             except OSError as error:
                 raise _unreadable(file, error) from None
+
+    def handle(self, file: Path) -> int:
+        """The open file; raises as `read`, of what the file was when it was opened."""
+        handle = self._open.get(file)
+        return self._opened(file) if handle is None else handle
 
     def _opened(self, file: Path) -> int:
         with self._lock:
