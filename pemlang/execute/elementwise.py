@@ -15,14 +15,12 @@ from typing import TYPE_CHECKING, Any
 from pemlang.execute.machine import algebra
 from pemlang.execute.native import disk, native
 from pemlang.execute.stream import Stream
-from pemlang.failures import TooLarge
 from pemlang.kernels.builder import Builder
 from pemlang.kernels.histogram import BUCKETS, HISTOGRAM
 from pemlang.kernels.llvm_text import WIDTH
 from pemlang.kernels.passes import passes, scans, steps_of
 from pemlang.kernels.program import Program
 from pemlang.kernels.scratch import scratch_sizes
-from pemlang.kernels.steps.deltas import tile_rows
 from pemlang.kernels.steps.elements import Load
 from pemlang.kernels.steps.scans import ScanStep
 from pemlang.lazy import numpy as np
@@ -146,9 +144,9 @@ class Kernel:
         self._arrays = [
             piece.view(dtype) for piece, dtype in zip(pieces[:count], self._stored, strict=True)
         ]
-        self._pointers = _addresses(pieces[:count])
+        self._pointers = addresses(pieces[:count])
         self._outputs = ctypes.addressof(self._pointers) + _POINTER * self._ins
-        self._scratch = _scratch(pieces[count:])
+        self._scratch = scratch(pieces[count:])
 
     def read(self, turn: int, size: int, read: Read) -> None:
         """Fill the blocks of the inputs that a pass needs."""
@@ -285,51 +283,17 @@ def _squares(found: list[float]) -> list[float]:
     return found if watch == 0 else [float("nan")] * len(found)
 
 
-def _addresses(arrays: Sequence[NDArray[Any]]) -> Any:
+def addresses(arrays: Sequence[NDArray[Any]]) -> Any:
+    """The addresses of some arrays, as native functions take them."""
     return (ctypes.c_void_p * max(1, len(arrays)))(*(array.ctypes.data for array in arrays))
 
 
-def _scratch(pieces: Sequence[NDArray[np.uint8]]) -> Any:
+def scratch(pieces: Sequence[NDArray[np.uint8]]) -> Any:
     """Working memory as programs take it: with empty histograms."""
     if pieces[HISTOGRAM].size:
         pieces[HISTOGRAM][...] = 0
         pieces[HISTOGRAM][:8].view("u4")[1] = BUCKETS - 1
-    return _addresses(pieces)
-
-
-def over_deltas(
-    program: Program, factors: Sequence[tuple[Array, Array]], constants: Sequence[float]
-) -> tuple[Array, float]:
-    """What an elementwise program makes of Δ = B·A of some factors (A, B), which is formed in
-    tiles: a matrix, and the sum of its squares. Raises TooLarge where its numbers have no room."""
-    (_, columns), rows = factors[0][0].shape, len(factors[0][1])
-    tile, kind = tile_rows(columns), factors[0][0].dtype
-    a = [_panels(x) for x, _ in factors]
-    b = [np.ascontiguousarray(x) for _, x in factors]
-    tiles = [np.empty(tile * columns + WIDTH, kind) for _ in factors]
-    whole = np.empty(rows * columns + WIDTH, kind)
-    sizes = scratch_sizes(program, tile * columns)
-    pieces = [np.empty(size, "u1") for size in sizes]
-    numbers = np.array([*constants, 0.0])
-    finds = 1 + max([1, *(len(found) for found in scans(program))])
-    settled, found, total = (np.empty(n) for n in (len(program.steps), finds, finds))
-    ranks = (ctypes.c_int64 * len(factors))(*(len(x) for x, _ in factors))
-    native(program, "tiles")(
-        rows, columns, tile, ranks, _addresses(a), _addresses(b), _addresses(tiles),
-        whole.ctypes.data, numbers.ctypes.data, settled.ctypes.data, found.ctypes.data,
-        total.ctypes.data, _scratch(pieces),
-    )  # fmt: skip
-    if total[1] != 0:
-        raise TooLarge(None)
-    return whole[: rows * columns].reshape(rows, columns), float(total[0])
-
-
-def _panels(a: Array) -> Array:
-    """A as panels of WIDTH columns one after the other, the last filled up with zeros."""
-    rank, columns = a.shape
-    wide = np.zeros((rank, -(-columns // WIDTH) * WIDTH), a.dtype)
-    wide[:, :columns] = a
-    return np.ascontiguousarray(wide.reshape(rank, -1, WIDTH).transpose(1, 0, 2))
+    return addresses(pieces)
 
 
 def rounded(numbers: Array, dtype: str, around: float = 0.0) -> tuple[Bits, float]:

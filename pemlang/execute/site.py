@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 
 from pemlang.dataclass import dataclass
-from pemlang.execute.elementwise import over_deltas
+from pemlang.execute.algebra import NATIVE
 from pemlang.failures import InputNotFinite
+from pemlang.kernels.algebra import Algebra
 from pemlang.kernels.builder import KernelCall
 from pemlang.kernels.lowrank import finite
 from pemlang.kernels.program import Program
@@ -25,16 +26,11 @@ class _ReferencedInputs:
     references: Sequence[TensorRef]
     constants: Sequence[float]
     reader: TensorReader
+    algebra: Algebra = NATIVE
 
     def read(self, slot: int, shape: Shape, dtype: str) -> Bits:
         """The bits of the tensor in an input slot."""
         return self.reader.tensor(self.references[slot], dtype, shape)
-
-    def over_deltas(
-        self, program: Program, factors: Sequence[tuple[Array, Array]], constants: Sequence[float]
-    ) -> tuple[Array, float]:
-        """See SiteInputs."""
-        return over_deltas(program, factors, constants)
 
 
 def run_call(call: KernelCall[TensorRef, Hashable], reader: TensorReader) -> dict[int, Array]:

@@ -6,10 +6,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from pemlang.dataclass import dataclass
+from pemlang.kernels.algebra import NUMPY, Algebra
 from pemlang.kernels.program import Program
 from pemlang.kernels.step import Computed, Dense, Shape, Step
 from pemlang.kernels.steps.results import ResultStep
-from pemlang.lazy import numpy as np
 from pemlang.tensorfiles.dtypes import Array, Bits
 
 
@@ -55,17 +55,11 @@ class _Arrays:
 
     arrays: Sequence[Array]
     constants: Sequence[float]
+    algebra: Algebra = NUMPY
 
     def read(self, slot: int, shape: Shape, dtype: str) -> Bits:
         """The array in an input slot; any shape where the program is elementwise."""
         return self.arrays[slot].reshape(shape or self.arrays[slot].shape)
-
-    def over_deltas(
-        self, program: Program, factors: Sequence[tuple[Array, Array]], constants: Sequence[float]
-    ) -> tuple[Array, float]:
-        """See SiteInputs: all of each Δ is formed."""
-        [whole] = computed(program, [b @ a for a, b in factors], constants)
-        return whole, float(np.sum(whole**2, dtype="f8"))
 
 
 def computed(program: Program, inputs: Sequence[Array], constants: Sequence[float]) -> list[Array]:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from pemlang.dataclass import dataclass
+from pemlang.kernels.algebra import NUMPY, Algebra
 from pemlang.kernels.lowrank import LowRank, Matrix, inner_products, triangle
 from pemlang.kernels.philox import drawn
 from pemlang.kernels.sketch import Merged, best_factors, cut, squared_norm
@@ -70,6 +71,7 @@ class MergeSettings:
         seeds: of what is drawn for each adapter: whole numbers.
         statistics: the tensors that were collected for each.
         rank: that comes out; 0 where adapters have none.
+        algebra: what computes on whole arrays.
     """
 
     numbers: Mapping[str, float]
@@ -78,6 +80,7 @@ class MergeSettings:
     seeds: Sequence[float]
     statistics: Sequence[Sequence[Array]]
     rank: int
+    algebra: Algebra = NUMPY
 
     def __getitem__(self, name: str) -> float:
         """A parameter that is a number."""
@@ -201,25 +204,23 @@ class Elementwise(MergeKernel):
         self,
         xs: Sequence[Array],
         weights: Sequence[float],
-        numbers: Mapping[str, float],
-        words: Mapping[str, str],
+        s: MergeSettings,
     ) -> Array:
-        """The merge of some small matrices that are in memory, by a method that draws nothing."""
+        """The merge of some matrices that are in memory, by a method that draws nothing."""
         from pemlang.kernels.builder import Builder
         from pemlang.kernels.entries import Entries
-        from pemlang.kernels.interpret import computed
 
         dtype = "F64" if xs[0].dtype == np.float64 else "F32"
         builder = Builder[int, int]()
         loads = [builder.load(number, dtype, x.shape) for number, x in enumerate(xs)]
         inputs = MergeInputs(
-            "", [[x] for x in loads], 0, weights, [1.0] * len(xs), (), numbers, words, 0,
+            "", [[x] for x in loads], 0, weights, [1.0] * len(xs), (), s.numbers, s.words, 0,
             "delta", dtype,
         )  # fmt: skip
-        builder.report(self.emit(Entries(builder, loads, weights, inputs)), 0)
-        [call] = builder.calls(shapes=True)
-        [merged] = computed(call.program, [xs[number] for number in call.inputs], call.constants)
-        return merged
+        builder.store(self.emit(Entries(builder, loads, weights, inputs)), 0, dtype)
+        [call] = builder.calls()
+        inputs_of = [xs[number] for number in call.inputs]
+        return s.algebra.over_arrays(call.program, inputs_of, call.constants)
 
 
 def factor_weights(weights: Sequence[float]) -> tuple[list[float], list[float]]:

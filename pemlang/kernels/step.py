@@ -20,8 +20,8 @@ from pemlang.dataclass import dataclass
 from pemlang.tensorfiles.dtypes import DTYPES, Array, Bits
 
 if TYPE_CHECKING:
+    from pemlang.kernels.algebra import Algebra
     from pemlang.kernels.llvm import LlvmPass
-    from pemlang.kernels.program import Program
     from pemlang.kernels.triton import TritonKernel
 
 Shape = tuple[int, ...]
@@ -67,11 +67,9 @@ class SiteInputs(Protocol):
     def read(self, slot: int, shape: Shape, dtype: str) -> Bits:
         """The bits of the tensor in an input slot."""
 
-    def over_deltas(
-        self, program: Program, factors: Sequence[tuple[Array, Array]], constants: Sequence[float]
-    ) -> tuple[Array, float]:
-        """What an elementwise program makes of Δ = B·A of some factors (A, B), all of them
-        finite: a matrix, and the sum of its squares. Raises TooLarge."""
+    @property
+    def algebra(self) -> Algebra:
+        """What computes on whole arrays."""
 
 
 @dataclass(frozen=True)

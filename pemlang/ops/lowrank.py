@@ -4,6 +4,7 @@ on their rank-one parts. Nothing larger than the factors is formed."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
@@ -95,8 +96,7 @@ def _polar(x: Matrix) -> Matrix:
 
 def _voted(xs: Sequence[Matrix], weights: Sequence[float], s: MergeSettings) -> Array:
     """TIES of some small matrices."""
-    words = {**s.words, "normalize": "count"}
-    return TIES_KERNEL.of_arrays(xs, weights, s.numbers, words)
+    return TIES_KERNEL.of_arrays(xs, weights, replace(s, words={**s.words, "normalize": "count"}))
 
 
 # --- a shared basis ------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from support import build, config_of, lora, save, tensors_of
 from support.kernels.loops import encoded, run
 
-from pemlang.execute import over_deltas
+from pemlang.execute import NATIVE
 from pemlang.kernels import Abs, Builder, Program, Value, computed, drawn
 from pemlang.tensorfiles import decoded
 
@@ -135,7 +135,7 @@ def test_deltas_are_formed_in_the_order_of_the_rank(
     dtype: str, shape: tuple[int, int], ranks: Sequence[int]
 ) -> None:
     pairs = factors(shape, ranks, "f4" if dtype == "F32" else "f8")
-    ours, square = over_deltas(total(len(ranks), dtype), pairs, ())
+    ours, square = NATIVE.over_deltas(total(len(ranks), dtype), pairs, ())
     [wanted] = computed(total(len(ranks), dtype), [b @ a for a, b in pairs], ())
     assert square == pytest.approx(np.sum(ours.astype("f8") ** 2), rel=1e-9)
     assert np.allclose(ours, wanted, rtol=1e-5 if dtype == "F32" else 1e-12, atol=1e-5)
@@ -150,9 +150,9 @@ def test_deltas_are_formed_in_the_order_of_the_rank(
 
 def test_deltas_do_not_depend_on_tiles(monkeypatch: pytest.MonkeyPatch) -> None:
     pairs = factors((100, 50), (4, 6), "f4")
-    whole, _ = over_deltas(total(2, "F32"), pairs, ())
+    whole, _ = NATIVE.over_deltas(total(2, "F32"), pairs, ())
     monkeypatch.setattr("pemlang.kernels.steps.deltas.TILE", 800)
-    tiled, _ = over_deltas(total(2, "F32"), pairs, ())
+    tiled, _ = NATIVE.over_deltas(total(2, "F32"), pairs, ())
     np.testing.assert_array_equal(tiled, whole)
 
 

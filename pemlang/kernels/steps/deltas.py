@@ -65,7 +65,7 @@ class OverDeltas(Step):
             (a.reshape(len(a), -1), b.reshape(len(b), -1) * b.dtype.type(scale))
             for a, b, scale in zip(args[::2], args[1::2], scales, strict=True)
         ]
-        whole, square = slots.over_deltas(self.program, factors, constants)
+        whole, square = slots.algebra.over_deltas(self.program, factors, constants)
         return whole, np.array([square])
 
     def flops(self, shapes: Sequence[Shape], elements: int) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from pemlang.dataclass import dataclass
+from pemlang.kernels.algebra import NUMPY, Algebra
 from pemlang.kernels.lowrank import LowRank
 from pemlang.kernels.methods import MergeSettings, SiteKernel
 from pemlang.kernels.step import Dense, Meaning, Meant, Renumber, Shape, SiteInputs, Step
@@ -70,7 +71,9 @@ class MergeTensors(Step):
         step = self.request.tensors + self.request.statistics
         return [args[first : first + step] for first in range(0, len(args), step)]
 
-    def _settings(self, args: Sequence[Array], constants: Sequence[float]) -> MergeSettings:
+    def _settings(
+        self, args: Sequence[Array], constants: Sequence[float], algebra: Algebra = NUMPY
+    ) -> MergeSettings:
         request, rows = self.request, self._rows(args)
         numbers, count = [constants[slot] for slot in self.constants], len(rows)
         return MergeSettings(
@@ -80,6 +83,7 @@ class MergeTensors(Step):
             seeds=numbers[2 * count : 3 * count],
             statistics=[row[request.tensors :] for row in rows],
             rank=request.rank,
+            algebra=algebra,
         )
 
     def _parts(self, args: Sequence[Array], constants: Sequence[float]) -> list[LowRank]:
@@ -96,7 +100,8 @@ class MergeTensors(Step):
         return a.reshape(-1, *args[0].shape[1:]), _shaped(b, args[1]), cost
 
     def compute(self, args: Sequence[Array], slots: SiteInputs) -> tuple[Array, ...]:
-        settings, kernel = self._settings(args, slots.constants), self.request.kernel
+        settings = self._settings(args, slots.constants, slots.algebra)
+        kernel = self.request.kernel
         if self.request.rank:
             a, b, cost = kernel.of_factors(self._parts(args, slots.constants), settings)
             results: tuple[Array, ...] = (
