@@ -16,7 +16,8 @@ from pemlang.formats.adapter import kinds_text
 from pemlang.graph.node import Graph, leaf
 from pemlang.inputs.resolver import read_whole
 from pemlang.kernels import lowrank
-from pemlang.kernels.lowrank import LowRank, Matrix
+from pemlang.kernels.algebra import Matrix
+from pemlang.kernels.lowrank import LowRank
 from pemlang.kernels.site import SitePart
 from pemlang.lazy import numpy as np
 from pemlang.modules import SiteShape

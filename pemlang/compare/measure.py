@@ -12,7 +12,8 @@ from pemlang.diagnostics import placed
 from pemlang.formats.adapter import kinds_text
 from pemlang.graph.node import AdapterNode, Graph
 from pemlang.kernels import lowrank
-from pemlang.kernels.lowrank import LowRank, Matrix
+from pemlang.kernels.algebra import Matrix
+from pemlang.kernels.lowrank import LowRank
 from pemlang.kernels.site import SitePart
 from pemlang.lazy import numpy as np
 from pemlang.modules import Shapes

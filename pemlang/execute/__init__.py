@@ -14,6 +14,7 @@ __getattr__ = door(
     cuda="Gpu host_bytes open_gpu",
     site="bytes_at_work run_call",
     loop="LoopPart",
+    stream="Row Stream",
     elementwise="BLOCK CACHED Arena Kernel block_memory block_of get_ready rounded",
     algebra="NATIVE",
     kernel_files="module_of",

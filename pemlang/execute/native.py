@@ -17,6 +17,7 @@ from typing import Any
 
 from pemlang.execute.kernel_files import cache_folder
 from pemlang.kernels.llvm_module import exact_source, passes_source, tiles_source
+from pemlang.kernels.llvm_tall import tall_source
 from pemlang.kernels.passes import passes
 from pemlang.kernels.program import Program
 from pemlang.tensorfiles.disk import open_plain, replace_file
@@ -74,6 +75,17 @@ def _made(program: Program, name: str) -> dict[str, Any]:
         source, types = tiles_source, {name: _TILES}
     engine = _engine(source(program))
     return {name: type_(engine.get_function_address(name)) for name, type_ in types.items()}
+
+
+@cache
+def tall(real: str) -> dict[str, Any]:
+    """The functions of llvm_tall.tall_source, by name."""
+    with _lock:
+        engine = _engine(tall_source(real))
+    return {
+        name: _type(numbers, pointers)(engine.get_function_address(name))
+        for name, numbers, pointers in (("gram", 6, 3), ("columns", 5, 4), ("rows", 6, 4))
+    }
 
 
 def _engine(text: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
+from functools import lru_cache
 
 from pemlang.dataclass import dataclass
 from pemlang.execute.algebra import NATIVE
@@ -40,22 +41,23 @@ def run_call(call: KernelCall[TensorRef, Hashable], reader: TensorReader) -> dic
         Failure: InputNotFinite, TooLarge on the way, Undefined, and as TensorReader.read.
     """
     program = call.program
-    last = _last_uses(program)
+    done_with = _done_with(program)
     slots = _ReferencedInputs(call.inputs, call.constants, reader)
     values: dict[int, Computed] = {}
     outputs: dict[int, Array] = {}
-    for number, step in enumerate(program.steps):
-        args: list[Array] = [values[arg] for arg in step.args]  # type: ignore[misc]
-        try:
-            with finite():
-                values[number] = step.compute(args, slots)
-        except NotFinite:
-            raise _culprit(call, reader) from None
-        if isinstance(step, ResultStep):
-            outputs[step.output] = args[0]
-        for arg in step.args:
-            if last[arg] == number:
-                values.pop(arg, None)
+    try:
+        with finite():
+            for number, step in enumerate(program.steps):
+                args: list[Array] = [values[arg] for arg in step.args]  # type: ignore[misc]
+                if step.is_result:
+                    assert isinstance(step, ResultStep)
+                    outputs[step.output] = args[0]
+                else:
+                    values[number] = step.compute(args, slots)
+                for arg in done_with[number]:
+                    del values[arg]
+    except NotFinite:
+        raise _culprit(call, reader) from None
     return outputs
 
 
@@ -74,6 +76,7 @@ def not_finite(reference: TensorRef, numbers: Array) -> InputNotFinite:
     return InputNotFinite(reference.file, reference.key, bool(np.isnan(numbers).any()))
 
 
+@lru_cache(maxsize=4096)
 def bytes_at_work(program: Program) -> int:
     """The most bytes that the values of a program take at once, its steps' own room included."""
     last = _last_uses(program)
@@ -84,6 +87,15 @@ def bytes_at_work(program: Program) -> int:
         alive += kept[number]
         alive -= sum(kept[arg] for arg in set(step.args) if last[arg] == number)
     return most
+
+
+@lru_cache(maxsize=4096)
+def _done_with(program: Program) -> list[list[int]]:
+    """The values that no step after each one needs."""
+    done: list[list[int]] = [[] for _ in program.steps]
+    for arg, number in _last_uses(program).items():
+        done[number].append(arg)
+    return done
 
 
 def _last_uses(program: Program) -> dict[int, int]:

@@ -15,7 +15,7 @@ __getattr__ = door(
         "steps.deltas": "CutDense OverDeltas",
     },
     interpret="computed meaning",
-    algebra="NUMPY",
+    algebra="NUMPY Algebra",
     plan="NumberSink OutputFile Plan TensorPlace TensorSink",
     rounding="WORTH_SAYING ResultNotFinite Seen look",
     lowrank="MAX_CONDITION LowRank inner norm overlap singular_values triangle truncate",

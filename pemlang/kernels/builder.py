@@ -232,16 +232,14 @@ class Builder(Generic[InputKey, OutputKey]):
 
     def core_svd(self, a: Value, b: Value, scale: float, rank: int) -> tuple[Value, Value, Value]:
         """The factors of the best approximation of scale·B·A of a rank, and what it costs."""
-        args = (self.cast(a, "F64").step, self.cast(b, "F64").step)
-        core = self.add(CoreSvd(args, "F64", (), self.constant(scale), rank))
+        core = self.add(CoreSvd((a.step, b.step), "F64", (), self.constant(scale), rank))
         shapes = ((rank, *a.shape[1:]), (b.shape[0], rank, *b.shape[2:]), (2,))
         new_a, new_b, cost = self._items(core, shapes)
         return new_a, new_b, cost
 
     def whole(self, a: Value, b: Value, scale: float) -> Value:
         """What a cut costs that cuts nothing: 0, and the norm of scale·B·A."""
-        args = (self.cast(a, "F64").step, self.cast(b, "F64").step)
-        return self.add(Whole(args, "F64", (2,), self.constant(scale)))
+        return self.add(Whole((a.step, b.step), "F64", (2,), self.constant(scale)))
 
     def _items(self, whole: Value, shapes: Iterable[Shape]) -> list[Value]:
         """The results of a step that has several, of some shapes."""

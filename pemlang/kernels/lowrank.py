@@ -9,15 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TypeAlias
 
 from pemlang.dataclass import dataclass
 from pemlang.failures import TooLarge
+from pemlang.kernels.algebra import NUMPY, Algebra, Matrix
 from pemlang.lazy import numpy as np
 from pemlang.tensorfiles.dtypes import Array
-
-Matrix: TypeAlias = Array
-"""Of float64."""
 
 MAX_CONDITION = 1e4
 """Of a factor with columns of norm 1. A Gram matrix squares it, and R, with it the core, has a
@@ -49,12 +46,16 @@ class LowRank:
     scale: float = 1.0
 
 
-def matrices(part: LowRank) -> tuple[Matrix, Matrix]:
-    """B (out, r) without the scale, and A (r, in), flattened and in float64."""
+def flat(part: LowRank) -> tuple[Array, Array]:
+    """B (out, r) without the scale, and A (r, in), flattened."""
     rank = part.a.shape[0]
-    a = part.a.reshape(rank, -1).astype(np.float64, copy=False)
-    b = part.b.reshape(part.b.shape[0], rank).astype(np.float64, copy=False)
-    return b, a
+    return part.b.reshape(part.b.shape[0], rank), part.a.reshape(rank, -1)
+
+
+def matrices(part: LowRank) -> tuple[Matrix, Matrix]:
+    """The same in float64."""
+    b, a = flat(part)
+    return b.astype(np.float64, copy=False), a.astype(np.float64, copy=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,17 +63,17 @@ class Triangle:
     """x = Q·R of a tall matrix, without Q unless it had to be formed.
 
     Attributes:
-        x: the matrix.
-        r: R; square where q is None.
-        inverse: R⁻¹ where q is None.
-        q: Q where R comes from a QR decomposition.
+        x: the matrix; Q where that had to be formed.
+        r: R.
+        inverse: R⁻¹ where Q was not formed.
+        algebra: what multiplies.
         columns: how many Q has.
     """
 
-    x: Matrix
+    x: Array
     r: Matrix
     inverse: Matrix | None
-    q: Matrix | None
+    algebra: Algebra
 
     @property
     def columns(self) -> int:
@@ -80,27 +81,21 @@ class Triangle:
 
     def times(self, y: Matrix) -> Matrix:
         """Q·y."""
-        if self.q is not None:
-            return self.q @ y
-        assert self.inverse is not None
-        return self.x @ (self.inverse @ y)
+        return self.algebra.times(self.x, y if self.inverse is None else self.inverse @ y)
 
     def across(self, y: Matrix) -> Matrix:
         """y·Qᵀ, its rows one after the other in memory."""
-        if self.q is not None:
-            return y @ self.q.T
-        assert self.inverse is not None
-        return (y @ self.inverse.T) @ self.x.T
+        return self.algebra.across(y if self.inverse is None else y @ self.inverse.T, self.x)
 
 
-def triangle(x: Matrix) -> Triangle:
-    """Q and R of an (n, r) matrix.
+def triangle(x: Array, algebra: Algebra = NUMPY) -> Triangle:
+    """Q and R of an (n, r) matrix of float32 or float64.
 
     From the Cholesky factor of xᵀx (r·n·r operations in one matrix product) where the condition
     number, which that squares, allows it; else by Householder QR. Columns are brought to norm 1
     first, which costs nothing and leaves R exact in its scales.
     """
-    gram = x.T @ x if x.shape[0] >= x.shape[1] else np.zeros((1, 1))
+    gram = algebra.gram(x) if x.shape[0] >= x.shape[1] else np.zeros((1, 1))
     squares = np.diagonal(gram)
     if (squares > 1e-280).all() and (squares < 1e280).all():
         size = np.sqrt(squares)
@@ -111,9 +106,9 @@ def triangle(x: Matrix) -> Triangle:
         else:
             inverse = np.linalg.inv(low)
             if np.linalg.norm(low) * np.linalg.norm(inverse) <= MAX_CONDITION:
-                return Triangle(x, low.T * size, inverse.T / size[:, None], None)
-    q, r = np.linalg.qr(x)
-    return Triangle(x, r, None, q)
+                return Triangle(x, low.T * size, inverse.T / size[:, None], algebra)
+    q, r = np.linalg.qr(x.astype(np.float64, copy=False))
+    return Triangle(q, r, None, algebra)
 
 
 def core(part: LowRank) -> Matrix:
@@ -147,14 +142,14 @@ def inner(left: LowRank, right: LowRank) -> float:
     return float(inner_products([left, right])[0, 1])
 
 
-def inner_products(parts: Sequence[LowRank]) -> Matrix:
+def inner_products(parts: Sequence[LowRank], algebra: Algebra = NUMPY) -> Matrix:
     """⟨Δᵢ, Δⱼ⟩ of all pairs, from the cores of all over common bases.
 
     Σ (BᵢᵀBⱼ) ∘ (AᵢAⱼᵀ) is cheaper, and squares what is lost where the terms of a Δ cancel.
     """
-    pairs = [matrices(part) for part in parts]
-    r_b = triangle(np.hstack([b for b, _ in pairs])).r
-    r_a = triangle(np.vstack([a for _, a in pairs]).T).r
+    pairs = [flat(part) for part in parts]
+    r_b = triangle(np.hstack([b for b, _ in pairs]), algebra).r
+    r_a = triangle(np.vstack([a for _, a in pairs]).T, algebra).r
     ends = np.cumsum([len(a) for _, a in pairs])[:-1]
     sides = zip(np.split(r_b, ends, axis=1), np.split(r_a, ends, axis=1), strict=True)
     cores = [
@@ -227,7 +222,7 @@ def rank_for_energy(values: Matrix, energy: float) -> int:
 
 
 @finite()
-def truncate(part: LowRank, rank: int) -> tuple[Matrix, Matrix, Matrix]:
+def truncate(part: LowRank, rank: int, algebra: Algebra = NUMPY) -> tuple[Matrix, Matrix, Matrix]:
     """The best approximation of Δ of a rank: its A and B at the same scale, and what it costs, the
     Frobenius norms of what is cut off and of Δ.
 
@@ -235,13 +230,12 @@ def truncate(part: LowRank, rank: int) -> tuple[Matrix, Matrix, Matrix]:
     evenly, B' = U√Σ/s and A' = √ΣVᵀ; the sign of each pair makes the largest entry of the
     column of U positive, so that the result does not depend on the solver.
     """
-    b, a = matrices(part)
-    left_of, right_of = triangle(b), triangle(a.T)
+    b, a = flat(part)
+    left_of, right_of = triangle(b, algebra), triangle(a.T, algebra)
     u, values, vt = np.linalg.svd(part.scale * (left_of.r @ right_of.r.T))
     rank = min(rank, len(values))
     left, right = left_of.times(u[:, :rank]), right_of.across(vt[:rank])
-    signs = np.where(_down(np.max, left) >= -_down(np.min, left), 1.0, -1.0)
-    root = signs * np.sqrt(values[:rank])
+    root = column_signs(left) * np.sqrt(values[:rank])
     left *= root / part.scale if part.scale else 0.0 * root
     right *= root[:, None]
     cost = np.array([np.linalg.norm(values[rank:]), np.linalg.norm(values)])
@@ -252,9 +246,16 @@ def truncate(part: LowRank, rank: int) -> tuple[Matrix, Matrix, Matrix]:
     )
 
 
+def column_signs(x: Matrix) -> Matrix:
+    """The sign of the largest number of each column: 1 or −1."""
+    return np.where(_down(np.max, x) >= -_down(np.min, x), 1.0, -1.0)
+
+
 def _down(extreme: Callable[..., Matrix], x: Matrix) -> Matrix:
     """The extreme number of each column; many short rows at a time, which NumPy takes as one."""
     rows, columns = x.shape
+    if rows == 0 or columns == 0:
+        return np.zeros(columns)
     many = rows - rows % _ROWS
     blocks = extreme(x[:many].reshape(-1, _ROWS * columns), axis=0) if many else x[:0]
     return extreme(np.vstack([blocks.reshape(-1, columns), x[many:]]), axis=0)

@@ -15,8 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from pemlang.dataclass import dataclass
-from pemlang.kernels.algebra import NUMPY, Algebra
-from pemlang.kernels.lowrank import LowRank, Matrix, inner_products, triangle
+from pemlang.kernels.algebra import NUMPY, Algebra, Matrix
+from pemlang.kernels.lowrank import LowRank, inner_products, triangle
 from pemlang.kernels.philox import drawn
 from pemlang.kernels.sketch import Merged, best_factors, cut, squared_norm
 from pemlang.lazy import numpy as np
@@ -257,14 +257,16 @@ class Combination(SiteKernel):
 
     def of_factors(self, parts: Sequence[LowRank], s: MergeSettings) -> Merged:
         """See SiteKernel."""
-        gram = row_products(parts) if self.rowwise else inner_products(parts)
+        gram = row_products(parts, s.algebra) if self.rowwise else inner_products(parts, s.algebra)
         numbers = self.coefficients(gram, s.weights, s)
-        columns = [
-            part.b.astype(np.float64) * part.scale * _along(numbers[..., i], part.b.ndim)
-            for i, part in enumerate(parts)
-        ]
-        rows = [part.a.astype(np.float64) for part in parts]
-        return np.concatenate(rows), np.concatenate(columns, axis=1), np.zeros(2)
+        a = np.concatenate([part.a for part in parts], dtype=np.float64)
+        b = np.empty((len(parts[0].b), len(a), *parts[0].b.shape[2:]))
+        ends = np.cumsum([len(part.a) for part in parts])[:-1]
+        for i, columns in enumerate(np.split(b, ends, axis=1)):
+            part = parts[i]
+            factor = part.scale * _along(numbers[..., i], part.b.ndim)
+            np.multiply(part.b, factor, out=columns, dtype=np.float64)
+        return a, b, np.zeros(2)
 
     def workspace(self, rows: int, columns: int, ranks: int, s: MergeSettings) -> int:
         """See SiteKernel."""
@@ -276,31 +278,32 @@ def _along(number: Matrix, dims: int) -> Matrix:
     return number if np.ndim(number) == 0 else number.reshape(-1, *[1] * (dims - 1))
 
 
-def row_products(parts: Sequence[LowRank]) -> Matrix:
+def row_products(parts: Sequence[LowRank], algebra: Algebra) -> Matrix:
     """⟨row of Δᵢ, row of Δⱼ⟩ for all pairs and rows, from the factors: (out, n, n)."""
     stacked = np.concatenate([flat_rows(part) for part in parts])
     # Rows of B·Rᵀ have the products of the rows of B·A, and are short.
-    r = triangle(stacked.T).r
+    r = triangle(stacked.T, algebra).r
     cut = np.cumsum([part.a.shape[0] for part in parts])[:-1]
     sides = np.split(r, cut, axis=1)
     short = np.stack([flat_columns(p) @ side.T for p, side in zip(parts, sides, strict=True)])
     return np.asarray(np.einsum("iok,jok->oij", short, short))
 
 
-def flat_rows(part: LowRank) -> Matrix:
-    """A as a matrix, in float64."""
-    return part.a.reshape(part.a.shape[0], -1).astype(np.float64)
+def flat_rows(part: LowRank) -> Array:
+    """A as a matrix."""
+    return part.a.reshape(part.a.shape[0], -1)
 
 
 def flat_columns(part: LowRank) -> Matrix:
     """s·B as a matrix, in float64."""
-    return part.b.reshape(part.b.shape[0], -1).astype(np.float64) * part.scale
+    b = part.b.reshape(part.b.shape[0], -1)
+    return np.multiply(b, part.scale, dtype=np.float64)
 
 
 # --- new factors -----------------------------------------------------------------------------
 
-Pairs: TypeAlias = "Sequence[tuple[Matrix, Matrix]]"
-"""A (r, in) and s·B (out, r) of each adapter at a site."""
+Pairs: TypeAlias = "Sequence[tuple[Array, Matrix]]"
+"""A (r, in), in float32 or float64, and s·B (out, r) of each adapter at a site."""
 
 Make = Callable[[Pairs, Sequence[float], MergeSettings], tuple[Matrix, Matrix]]
 
@@ -310,7 +313,7 @@ class Factorised(SiteKernel):
     """A method that makes factors from factors.
 
     Attributes:
-        make: from the pairs (A, s·B) as float64 matrices, the weights and the settings: A (k, in)
+        make: from the pairs (A, s·B), the weights and the settings: A (k, in)
             and B (out, k), of the rank in the settings or less.
         from_pairs: whether the reference takes pairs (A, s·B) and not dense tensors.
         draws: whether it takes a number that is drawn.
@@ -330,9 +333,11 @@ class Factorised(SiteKernel):
         a, b = self.make(pairs, s.weights, s)
         if len(a) > s.rank:  # more parts than a matrix of this shape has
             x = b @ a
-            a, b, _ = cut(x, s.rank, squared_norm(x))
+            a, b, _ = cut(x, s.rank, squared_norm(x), algebra=s.algebra)
         more = s.rank - a.shape[0]
-        return np.pad(a, ((0, more), (0, 0))), np.pad(b, ((0, 0), (0, more))), np.zeros(2)
+        if more:
+            a, b = np.pad(a, ((0, more), (0, 0))), np.pad(b, ((0, 0), (0, more)))
+        return a, b, np.zeros(2)
 
     def workspace(self, rows: int, columns: int, ranks: int, s: MergeSettings) -> int:
         """See SiteKernel."""

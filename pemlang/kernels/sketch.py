@@ -9,10 +9,11 @@ those of a sparse Δ do; there a subspace iteration would not.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TypeAlias
 
-from pemlang.kernels.lowrank import Matrix, triangle
+from pemlang.kernels.algebra import NUMPY, Algebra, Matrix
+from pemlang.kernels.lowrank import column_signs, triangle
 from pemlang.kernels.philox import drawn
 from pemlang.lazy import numpy as np
 from pemlang.tensorfiles.dtypes import Array
@@ -25,6 +26,9 @@ Factors: TypeAlias = "Sequence[tuple[Array, Array]]"
 
 PART = 1 << 18
 """Elements of a matrix that are taken to float64 at a time."""
+
+ROWS = 256
+"""Rows of a matrix that are multiplied at a time."""
 
 SMALL = 512
 """Of min(rows, columns): an exact decomposition is quick there."""
@@ -43,9 +47,9 @@ PASSES = 4
 
 
 def truncated_svd(
-    x: Array, rank: int, square: float, near: Factors = ()
-) -> tuple[Matrix, Matrix, Matrix]:
-    """U (m, k), σ (k,) and Vᵀ (k, n) of an (m, n) matrix, in float64.
+    x: Array, rank: int, square: float, near: Factors = (), algebra: Algebra = NUMPY
+) -> tuple[Array, Matrix, Array]:
+    """U (m, k), σ (k,) and Vᵀ (k, n) of an (m, n) matrix, in the precision of it or in float64.
 
     What the singular values that were found leave out is known exactly, ‖x‖² − Σσ². A round that
     adds little to them, and would if it went on for ever, ends the method.
@@ -54,15 +58,13 @@ def truncated_svd(
         x, rank: the matrix, and how many singular values are wanted.
         square: ‖x‖².
         near: a matrix that is near it, if there is one: its right vectors save a round.
+        algebra: what multiplies tall matrices.
     """
     k = min(rank, *x.shape)
     width = k + 8
     if min(x.shape) > max(SMALL, 3 * width):
-        start = _signs(x.shape[1], width)
-        if near:  # and a little of all directions: what is near may know nothing of some of them
-            known = _orthonormal(_right_of(near, _signs(x.shape[0], width)))
-            start = known + start * (UNKNOWN / math.sqrt(len(start)))
-        decomposition = _krylov(x, k, square, start)
+        start = _start(x.shape, width, near, algebra).astype(x.dtype)
+        decomposition = _krylov(x, k, square, start, algebra)
         if decomposition is not None:
             return decomposition
     if min(x.shape) > SMALL:
@@ -71,19 +73,29 @@ def truncated_svd(
     return u[:, :k], values[:k], vt[:k]
 
 
-def _signs(rows: int, columns: int) -> Matrix:
-    """Signs that are drawn."""
-    signs = drawn((rows, columns), 0, rows * columns) >> 31
-    return np.asarray((1 - 2.0 * signs).reshape(rows, columns))
+def _start(shape: tuple[int, int], width: int, near: Factors, algebra: Algebra) -> Array:
+    """Some right vectors to start from."""
+    if not near:
+        return _signs(shape[1], width)
+    start = _orthonormal(_right_of(near, _signs(shape[0], width), algebra), algebra)
+    # And a little of all directions: what is near may know nothing of some of them.
+    start += _signs(shape[1], width, UNKNOWN / math.sqrt(shape[1]))
+    return start
 
 
-def _right_of(near: Factors, block: Matrix) -> Matrix:
+def _signs(rows: int, columns: int, size: float = 1.0) -> Array:
+    """Numbers of one size in float32, with signs that are drawn."""
+    highest = drawn((rows, columns), 0, rows * columns).view(np.int32) < 0
+    return np.where(highest, np.float32(-size), np.float32(size)).reshape(rows, columns)
+
+
+def _right_of(near: Factors, block: Array, algebra: Algebra) -> Array:
     """About the leading right vectors of a sum of products, from columns that are drawn."""
 
-    def across(x: Matrix) -> Matrix:
-        return np.asarray(sum(a.T @ (b.T @ x.astype(b.dtype)) for a, b in near), np.float64)
+    def across(x: Array) -> Array:
+        return np.asarray(sum(a.T @ (b.T @ x.astype(b.dtype, copy=False)) for a, b in near))
 
-    block = _orthonormal(across(block)).astype(near[0][0].dtype)
+    block = _orthonormal(across(block), algebra)
     return across(np.asarray(sum(b @ (a @ block) for a, b in near)))
 
 
@@ -113,52 +125,88 @@ def room(rows: int, columns: int, rank: int, width: int) -> int:
     return max(8 * 5 * (rows + columns) * bases, 8 * 5 * least**2) + width * 8 * PART
 
 
-def _krylov(x: Array, k: int, total: float, start: Matrix) -> tuple[Matrix, Matrix, Matrix] | None:
-    """None where the method does not settle.
+def _krylov(
+    x: Array, k: int, total: float, block: Array, algebra: Algebra
+) -> tuple[Array, Matrix, Array] | None:
+    """From some right vectors, which are no longer needed. None where the method does not settle.
 
     A round is two half steps. From the leading right vectors V that are known the first finds x·V,
     and what of that is new widens the basis on the left; the second finds what the basis gives on
     the right, and V anew. Both add to Σσ², and fall at least as a geometric series does.
     """
-    left: list[Matrix] = []
-    across: list[Matrix] = []
+    left: list[Array] = []
+    across: list[Array] = []
     gram: Matrix = np.empty((0, 0))  # of the columns across: its eigenvalues are the squares of σ
-    block, width, kept = _orthonormal(start), start.shape[1], 0.0
+    width, kept = block.shape[1], 0.0
+    block = _orthonormal(block, algebra)
     for turn in range(min(ROUNDS, min(x.shape) // width)):
-        new = _outside(left, (x @ block.astype(x.dtype)).astype(np.float64))
-        first = float(np.sum(new[:, :k] ** 2))
-        new = _orthonormal(new)
-        new = _orthonormal(_outside(left, new))
-        left.append(new)
-        across.append((x.T @ new.astype(x.dtype)).astype(np.float64))
-        gram = _wider(gram, np.vstack([columns.T @ across[-1] for columns in across]))
+        block = _outside(left, _product(x, block))
+        first = squared_norm(block[:, :k])
+        block = _orthonormal(_outside(left, _orthonormal(block, algebra)), algebra)
+        left.append(block)
+        across.append(_product(x.T, block))
+        gram = _wider(gram, np.vstack([_inner(columns, across[-1]) for columns in across]))
         squares, vectors = (part[..., : -width - 1 : -1] for part in np.linalg.eigh(gram))
         before, kept = kept, float(np.sum(squares[:k]))
         second = kept - before - first
         values = np.sqrt(np.maximum(squares, 0))
-        block = _mixed(across, vectors / np.where(values > 0, values, 1))
+        scaled = vectors / np.where(values > 0, values, 1)
         ratio = second / first if first > 0 else 1.0  # what is to come, if this one goes on so:
         if turn and ratio < 1 and second * ratio / (1 - ratio) <= TOLERANCE * (total - kept):
-            return _mixed(left, vectors[:, :k]), values[:k], block[:, :k].T
+            return _mixed(left, vectors[:, :k]), values[:k], _mixed(across, scaled[:, :k]).T
+        block = _mixed(across, scaled)
     return None
 
 
-def _outside(basis: Sequence[Matrix], x: Matrix) -> Matrix:
-    """What of some columns is orthogonal to a basis, given in parts. They are lost."""
+# Tall matrices are in the precision of x, and taken to float64 some rows at a time.
+
+
+def _parts(x: Array) -> Iterator[slice]:
+    for first in range(0, len(x), ROWS):
+        yield slice(first, first + ROWS)
+
+
+def _product(x: Array, y: Array) -> Array:
+    """x·y. Linear algebra packs what it is given, and keeps the memory that takes."""
+    product: Array = np.empty((len(x), y.shape[1]), x.dtype)
+    for rows in _parts(x):
+        np.matmul(x[rows], y, out=product[rows])
+    return product
+
+
+def _inner(x: Array, y: Array) -> Matrix:
+    """xᵀy."""
+    total: Matrix = np.zeros((x.shape[1], y.shape[1]))
+    for rows in _parts(x):
+        total += x[rows].T.astype(np.float64) @ y[rows].astype(np.float64)
+    return total
+
+
+def _outside(basis: Sequence[Array], x: Array) -> Array:
+    """What of some columns is orthogonal to a basis, given in parts. It takes their place."""
     for part in basis:
-        x -= part @ (part.T @ x)
+        inside = _inner(part, x)
+        for rows in _parts(x):
+            x[rows] -= part[rows].astype(np.float64) @ inside
     return x
 
 
-def _mixed(parts: Sequence[Matrix], numbers: Matrix) -> Matrix:
+def _mixed(parts: Sequence[Array], numbers: Matrix) -> Array:
     """The columns of some matrices, which stand side by side, times a matrix."""
-    rows = np.split(numbers, len(parts))
-    return np.asarray(sum(part @ some for part, some in zip(parts, rows, strict=True)))
+    mixed: Array = np.empty((len(parts[0]), numbers.shape[1]), parts[0].dtype)
+    for rows in _parts(mixed):
+        mixed[rows] = np.hstack([part[rows] for part in parts]).astype(np.float64) @ numbers
+    return mixed
 
 
-def _orthonormal(x: Matrix) -> Matrix:
-    """Orthonormal columns that span those of a tall matrix."""
-    return triangle(x).times(np.eye(x.shape[1]))
+def _orthonormal(x: Array, algebra: Algebra) -> Array:
+    """Orthonormal columns that span those of a tall matrix. They may take its place."""
+    tall = triangle(x, algebra)
+    if tall.inverse is None:
+        return tall.x.astype(x.dtype)
+    for rows in _parts(x):
+        x[rows] = x[rows].astype(np.float64) @ tall.inverse
+    return x
 
 
 def _wider(gram: Matrix, columns: Matrix) -> Matrix:
@@ -181,14 +229,16 @@ def best_factors(delta: Array, rank: int) -> Merged:
     return a, b, np.array([np.linalg.norm(values[rank:]), np.linalg.norm(values)])
 
 
-def cut(x: Array, rank: int, square: float, near: Factors = ()) -> Merged:
+def cut(x: Array, rank: int, square: float, near: Factors = (), algebra: Algebra = NUMPY) -> Merged:
     """A dense Δ as factors of a rank; whole where the rank is full, one of them the identity. The
     rest as truncated_svd says."""
     rows, columns = x.shape
     if rank >= min(rows, columns):
         eye = np.eye(min(rows, columns), dtype=x.dtype)
         return (x, eye, np.zeros(2)) if rows <= columns else (eye, x, np.zeros(2))
-    u, values, vt = truncated_svd(x, rank, square, near)
-    root = np.sqrt(values) * np.where(u.max(axis=0) >= -u.min(axis=0), 1.0, -1.0)
+    u, values, vt = truncated_svd(x, rank, square, near, algebra)
+    root = np.sqrt(values) * column_signs(u)
+    u *= root
+    vt *= root[:, None]
     lost = math.sqrt(max(0.0, square - float(np.sum(values**2))))
-    return root[:, None] * vt, u * root, np.array([lost, math.sqrt(square)])
+    return vt, u, np.array([lost, math.sqrt(square)])

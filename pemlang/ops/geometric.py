@@ -15,7 +15,7 @@ from pemlang.ops.merge import WEIGHTS, MergeMethod, merge_operator, total_rank
 from pemlang.ops.record import Parameter, Section, Within, register
 
 if TYPE_CHECKING:
-    from pemlang.kernels.lowrank import Matrix
+    from pemlang.kernels.algebra import Matrix
     from pemlang.kernels.step import Dense
 
 STAYS = "the sum of the adapters'"

@@ -3,12 +3,13 @@ on their rank-one parts. Nothing larger than the factors is formed."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
-from pemlang.kernels.lowrank import triangle
+from pemlang.kernels.lowrank import Triangle, column_signs, triangle
 from pemlang.kernels.methods import (
     Combination,
     Factorised,
@@ -37,7 +38,7 @@ from pemlang.ops.sparse import kept_by_magnitude
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from pemlang.kernels.lowrank import Matrix
+    from pemlang.kernels.algebra import Algebra, Matrix
     from pemlang.kernels.step import Dense
     from pemlang.tensorfiles.dtypes import Array
 
@@ -63,21 +64,26 @@ def _full_total(ranks: Sequence[int], full: int, settings: Settings) -> int:
     return min(full, sum(ranks))
 
 
-def _svd(b: Matrix, a: Matrix) -> tuple[Matrix, Matrix, Matrix]:
+def _svd(b: Matrix, a: Matrix, algebra: Algebra) -> tuple[Matrix, Matrix, Matrix]:
     """U, Vᵀ and σ of b·a, those above rounding, from the factors; the largest entry of each column
     of U is positive."""
-    left, right = triangle(b), triangle(a.T)
+    left, right, u, values, vt = _core_svd(b, a, algebra)
+    u, vt = left.times(u), right.across(vt)
+    signs = column_signs(u)
+    u *= signs
+    vt *= signs[:, None]
+    return u, vt, values
+
+
+def _core_svd(
+    b: Matrix, a: Matrix, algebra: Algebra
+) -> tuple[Triangle, Triangle, Matrix, Matrix, Matrix]:
+    """Bases of the columns of b and of the rows of a; and U, σ and Vᵀ of b·a in them, those above
+    rounding."""
+    left, right = triangle(b, algebra), triangle(a.T, algebra)
     u, values, vt = np.linalg.svd(left.r @ right.r.T, full_matrices=False)
     kept = values > NEGLIGIBLE * values.max(initial=0.0)
-    u, vt = _signed(left.times(u[:, kept]), right.across(vt[kept]))
-    return u, vt, values[kept]
-
-
-def _signed(u: Matrix, vt: Matrix) -> tuple[Matrix, Matrix]:
-    if u.shape[1] == 0:
-        return u, vt
-    signs = np.where(u.max(axis=0) >= -u.min(axis=0), 1.0, -1.0)
-    return u * signs, vt * signs[:, None]
+    return left, right, u[:, kept], values[kept], vt[kept]
 
 
 def _balanced(u: Matrix, values: Matrix, vt: Matrix) -> tuple[Matrix, Matrix]:
@@ -86,9 +92,9 @@ def _balanced(u: Matrix, values: Matrix, vt: Matrix) -> tuple[Matrix, Matrix]:
     return root[:, None] * vt, u * root
 
 
-def _polar(x: Matrix) -> Matrix:
+def _polar(x: Matrix, algebra: Algebra) -> Matrix:
     """The nearest matrix to x with orthonormal columns, over the directions that x has."""
-    tall = triangle(x)
+    tall = triangle(x, algebra)
     u, sizes, vt = np.linalg.svd(tall.r, full_matrices=False)
     kept = sizes > 1e-8 * max(1e-300, sizes.max(initial=0.0))
     return tall.times(u[:, kept] @ vt[kept])
@@ -103,22 +109,27 @@ def _voted(xs: Sequence[Matrix], weights: Sequence[float], s: MergeSettings) -> 
 
 
 def _knots(pairs: Pairs, weights: Sequence[float], s: MergeSettings) -> tuple[Matrix, Matrix]:
-    left = triangle(np.concatenate([b for _, b in pairs], axis=1))
-    rights = [triangle(a.T) for a, _ in pairs]
+    left = triangle(np.concatenate([b for _, b in pairs], axis=1), s.algebra)
+    rights = [triangle(a.T, s.algebra) for a, _ in pairs]
     cuts = np.cumsum([len(a) for a, _ in pairs])[:-1]
     blocks = np.split(left.r, cuts, axis=1)
     core = np.concatenate([x @ y.r.T for x, y in zip(blocks, rights, strict=True)], axis=1)
     u, values, wt = np.linalg.svd(core, full_matrices=False)
     kept = values > NEGLIGIBLE * values.max(initial=0.0)
-    u, wt = _signed(left.times(u[:, kept]), wt[kept])
+    b = left.times(u[:, kept] * np.sqrt(values[kept]))
+    signs = column_signs(b)
+    b *= signs
+    wt = signs[:, None] * wt[kept]
     sizes = np.cumsum([right.columns for right in rights])[:-1]
     vs = [y.across(w) for w, y in zip(np.split(wt, sizes, axis=1), rights, strict=True)]
-    return _balanced(u, values[kept], _voted(vs, weights, s))
+    a = _voted(vs, weights, s)
+    a *= np.sqrt(values[kept])[:, None]
+    return a, b
 
 
 def _core_merge(pairs: Pairs, weights: Sequence[float], s: MergeSettings) -> tuple[Matrix, Matrix]:
-    left = _basis(np.concatenate([b for _, b in pairs], axis=1))
-    right = _basis(np.concatenate([a for a, _ in pairs]).T)
+    left = _basis(np.concatenate([b for _, b in pairs], axis=1), s.algebra)
+    right = _basis(np.concatenate([a for a, _ in pairs]).T, s.algebra)
     cores = [(left.T @ b) @ (a @ right) for a, b in pairs]
     core = _voted(cores, weights, s)
     if left.shape[1] <= right.shape[1]:
@@ -126,12 +137,13 @@ def _core_merge(pairs: Pairs, weights: Sequence[float], s: MergeSettings) -> tup
     return right.T, left @ core
 
 
-def _basis(x: Matrix) -> Matrix:
+def _basis(x: Matrix, algebra: Algebra) -> Matrix:
     """The left singular vectors of x, those above rounding."""
-    tall = triangle(x)
+    tall = triangle(x, algebra)
     u, values, _ = np.linalg.svd(tall.r, full_matrices=False)
     u = tall.times(u[:, values > NEGLIGIBLE * values.max(initial=0.0)])
-    return _signed(u, u.T)[0]
+    u *= column_signs(u)
+    return u
 
 
 # --- singular vectors ----------------------------------------------------------------------
@@ -147,38 +159,50 @@ def _tsv_rank(ranks: Sequence[int], full: int, settings: Settings) -> int:
 
 def _tsv(pairs: Pairs, weights: Sequence[float], s: MergeSettings) -> tuple[Matrix, Matrix]:
     k = _task_rank(len(pairs), min(pairs[0][1].shape[0], pairs[0][0].shape[1]))
-    parts = [_svd(b, a) for a, b in pairs]
+    parts = [_svd(b, a, s.algebra) for a, b in pairs]
     us = np.concatenate([u[:, :k] for u, _, _ in parts], axis=1)
     vts = np.concatenate([vt[:k] for _, vt, _ in parts])
     values = np.concatenate([w * x[:k] for w, (_, _, x) in zip(weights, parts, strict=True)])
     signs = np.where(values < 0, -1.0, 1.0)
-    a, b = _balanced(_polar(us) * signs, np.abs(values), _polar(vts.T).T)
-    return a, b * s["scale"]
+    root = np.sqrt(np.abs(values))
+    b, a = _polar(us, s.algebra), _polar(vts.T, s.algebra).T
+    b *= signs * root * s["scale"]
+    a *= root[:, None]
+    return a, b
 
 
 def _sum(pairs: Pairs, weights: Sequence[float]) -> tuple[Matrix, Matrix]:
-    b = np.concatenate([w * b for w, (_, b) in zip(weights, pairs, strict=True)], axis=1)
+    b = np.concatenate([b for _, b in pairs], axis=1)
+    b *= np.repeat(weights, [len(a) for a, _ in pairs])
     return b, np.concatenate([a for a, _ in pairs])
 
 
 def _iso_c(pairs: Pairs, weights: Sequence[float], s: MergeSettings) -> tuple[Matrix, Matrix]:
-    u, vt, values = _svd(*_sum(pairs, weights))
-    a, b = _balanced(u, np.full(len(values), values.mean() if len(values) else 0.0), vt)
-    return a, b * s["scale"]
+    left, right, u, values, vt = _core_svd(*_sum(pairs, weights), s.algebra)
+    root = math.sqrt(values.mean()) if len(values) else 0.0
+    a, b = right.across(root * vt), left.times(root * u)
+    signs = column_signs(b)
+    a *= signs[:, None]
+    b *= signs * s["scale"]
+    return a, b
 
 
 def _iso_cts(pairs: Pairs, weights: Sequence[float], s: MergeSettings) -> tuple[Matrix, Matrix]:
-    u, vt, values = _svd(*_sum(pairs, weights))
+    u, vt, values = _svd(*_sum(pairs, weights), s.algebra)
     each = round((len(values) - int(len(values) * s["common"])) / len(pairs))
     k = max(0, len(values) - each * len(pairs))
     us, vts, sizes = [u[:, :k]], [vt[:k]], [values[:k]]
     for weight, (a, b) in zip(weights, pairs, strict=True):
         rest = weight * (b - us[0] @ (us[0].T @ b))
-        own_u, own_vt, own = _svd(rest, a)
+        own_u, own_vt, own = _svd(rest, a, s.algebra)
         us, vts, sizes = [*us, own_u[:, :each]], [*vts, own_vt[:each]], [*sizes, own[:each]]
     spectrum = np.concatenate(sizes)
     mean = np.full(len(spectrum), spectrum.mean() if len(spectrum) else 0.0)
-    a, b = _balanced(_polar(np.concatenate(us, axis=1)), mean, _polar(np.concatenate(vts).T).T)
+    a, b = _balanced(
+        _polar(np.concatenate(us, axis=1), s.algebra),
+        mean,
+        _polar(np.concatenate(vts).T, s.algebra).T,
+    )
     return a, b * s["scale"]
 
 

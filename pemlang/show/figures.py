@@ -16,7 +16,7 @@ from pemlang.compare.measure import (
     truncation_curve,
 )
 from pemlang.compare.summary import pattern_of
-from pemlang.kernels.lowrank import Matrix
+from pemlang.kernels.algebra import Matrix
 from pemlang.lazy import numpy as np
 from pemlang.modules import PARAMETRISATIONS, Parametrisation
 from pemlang.show.page import Chart, View, chart, paragraph

@@ -14,7 +14,7 @@ from support import ia3, lora, recipe, tensors_of
 
 import pemlang
 from pemlang import BuildOptions
-from pemlang.execute import Arena, ExecutionOptions, block_memory, block_of
+from pemlang.execute import Arena, ExecutionOptions, Kernel, Stream, block_memory, block_of
 from pemlang.lower import BuildPlan, OutputRequest, make_plan
 from pemlang.pipeline import BuildResult
 from pemlang.tensorfiles import TensorReader
@@ -138,15 +138,23 @@ def test_each_byte_is_read_once_for_all_outputs(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     read: dict[tuple[str, int], int] = {}
-    real = TensorReader.read
+    names: dict[int, str] = {}
+    handle, stream = TensorReader.handle, Kernel.stream
 
-    def counted(self: TensorReader, file: Path, start: int, out: np.ndarray) -> None:
-        for byte in range(start, start + out.nbytes, 16):
-            read[file.parent.name, byte] = read.get((file.parent.name, byte), 0) + 1
-        real(self, file, start, out)
+    def named(self: TensorReader, file: Path) -> int:
+        names[handle(self, file)] = file.parent.name
+        return handle(self, file)
+
+    def counted(self: Kernel, blocks: Stream, constants: Any, files: Sequence[int]) -> Any:
+        for first, size, *_ in blocks.blocks:
+            for file, start, width in np.reshape(files, (-1, 3)).tolist()[: len(names)]:
+                for byte in range(start + first * width, start + (first + size) * width, 16):
+                    read[names[file], byte] = read.get((names[file], byte), 0) + 1
+        return stream(self, blocks, constants, files)
 
     monkeypatch.setattr("pemlang.pipeline.jobs.verify", lambda *_: [])
-    monkeypatch.setattr(TensorReader, "read", counted)
+    monkeypatch.setattr(TensorReader, "handle", named)
+    monkeypatch.setattr(Kernel, "stream", counted)
     text = "".join(f'save {n} ⊗ a ⊕ c to "x{n}"\n' for n in range(2, 9))
     build(folder, 'adapter a = "a"\nadapter c = "c"\n' + text)
     assert {name for name, _ in read} == {"a", "c"}

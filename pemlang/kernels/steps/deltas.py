@@ -124,7 +124,7 @@ class CutDense(Step):
             (a.reshape(len(a), -1), b.reshape(len(b), -1))
             for a, b in zip(args[2::2], args[3::2], strict=True)
         ]
-        return self._shaped(sketch.cut(args[0], self.rank, float(args[1][0]), near))
+        return self._shaped(sketch.cut(args[0], self.rank, float(args[1][0]), near, slots.algebra))
 
     def _shaped(self, merged: tuple[Array, Array, Array]) -> tuple[Array, ...]:
         a, b, cost = merged

@@ -81,8 +81,8 @@ class _OfProduct(Step):
 
     def workspace(self, shapes: Sequence[Shape]) -> int:
         a, b = shapes
-        # A copy of each factor, and what a QR decomposition takes: a working copy and Q.
-        return 8 * (4 * (math.prod(a) + math.prod(b)) + 12 * a[0] ** 2)
+        # What a QR decomposition takes: a factor in float64, a working copy of it, and Q.
+        return 8 * (3 * (math.prod(a) + math.prod(b)) + 12 * a[0] ** 2)
 
     def _decomposing(self, shapes: Sequence[Shape]) -> int:
         """Operations of two QR decompositions with their Q, and of an SVD of the core."""
@@ -114,7 +114,7 @@ class CoreSvd(_OfProduct):
         return new_a.reshape(-1, *a.shape[1:]), new_b.reshape(b.shape[0], -1, *b.shape[2:]), cost
 
     def compute(self, args: Sequence[Array], slots: SiteInputs) -> tuple[Array, ...]:
-        return truncate(self._factors(args, slots), self.rank)
+        return truncate(self._factors(args, slots), self.rank, slots.algebra)
 
     def flops(self, shapes: Sequence[Shape], elements: int) -> int:
         # … and Q times what is kept.

@@ -1,0 +1,84 @@
+"""What computing on whole arrays needs beside NumPy: in NumPy too, or as an executor does it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+from pemlang.lazy import numpy as np
+from pemlang.tensorfiles.dtypes import Array
+
+if TYPE_CHECKING:
+    from pemlang.kernels.program import Program
+
+Matrix: TypeAlias = Array
+"""Of float64."""
+
+
+class Algebra(Protocol):
+    """Products of tall matrices with small ones, in float64; and elementwise programs with one
+    output, over arrays in memory.
+
+    A tall matrix (n, r) is float32 or float64, and it or its transpose lies in memory row by row.
+    """
+
+    def gram(self, x: Array) -> Matrix:
+        """xᵀx."""
+
+    def times(self, x: Array, y: Matrix) -> Matrix:
+        """x·y, (n, k)."""
+
+    def across(self, y: Matrix, x: Array) -> Matrix:
+        """y·xᵀ, (k, n), its rows one after the other in memory."""
+
+    def over_deltas(
+        self, program: Program, factors: Sequence[tuple[Array, Array]], constants: Sequence[float]
+    ) -> tuple[Array, float]:
+        """What a program makes of Δ = B·A of some factors (A, B), all of them finite: a matrix, and
+        the sum of its squares. Raises TooLarge."""
+
+    def over_arrays(
+        self, program: Program, arrays: Sequence[Array], constants: Sequence[float]
+    ) -> Array:
+        """What a program makes of some arrays of one shape, all of them finite. Raises TooLarge."""
+
+
+class _NumPy:
+    """See Algebra."""
+
+    def gram(self, x: Array) -> Matrix:
+        """See Algebra."""
+        wide = _wide(x)
+        return wide.T @ wide
+
+    def times(self, x: Array, y: Matrix) -> Matrix:
+        """See Algebra."""
+        return _wide(x) @ y
+
+    def across(self, y: Matrix, x: Array) -> Matrix:
+        """See Algebra."""
+        return y @ _wide(x).T
+
+    def over_deltas(
+        self, program: Program, factors: Sequence[tuple[Array, Array]], constants: Sequence[float]
+    ) -> tuple[Array, float]:
+        """See Algebra: all of each Δ is formed."""
+        whole = self.over_arrays(program, [b @ a for a, b in factors], constants)
+        return whole, float(np.sum(whole**2, dtype="f8"))
+
+    def over_arrays(
+        self, program: Program, arrays: Sequence[Array], constants: Sequence[float]
+    ) -> Array:
+        """See Algebra."""
+        from pemlang.kernels.interpret import computed
+
+        [whole] = computed(program, arrays, constants)
+        return whole
+
+
+def _wide(x: Array) -> Matrix:
+    return x.astype(np.float64, copy=False)
+
+
+NUMPY = _NumPy()
+"""What steps are held to."""

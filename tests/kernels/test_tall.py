@@ -1,0 +1,98 @@
+"""Native products of tall matrices: held to NumPy's, in any layout, and bit by bit to one order."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from pemlang.execute import NATIVE
+
+SHAPES = [
+    (1, 1, 1),
+    (5, 3, 2),
+    (8, 8, 8),
+    (33, 17, 5),
+    (1000, 37, 11),
+    (4099, 64, 64),
+    (70, 700, 9),
+]
+Any2D = NDArray[np.floating]
+
+
+def laid_out(x: Any2D) -> dict[str, Any2D]:
+    """The same matrix as it may lie in memory."""
+    rows, columns = x.shape
+    wide = np.full((rows + 2, columns + 3), np.nan, x.dtype)
+    wide[1:-1, 2:-1] = x
+    tall = np.full((columns + 2, rows + 3), np.nan, x.dtype)
+    tall[1:-1, 2:-1] = x.T
+    return {
+        "rows": np.ascontiguousarray(x),
+        "columns": np.asfortranarray(x),
+        "part of rows": wide[1:-1, 2:-1],
+        "part of columns": tall[1:-1, 2:-1].T,
+        "every other": np.repeat(x, 2, axis=1)[:, ::2],
+        "backwards": np.ascontiguousarray(x[::-1])[::-1],
+    }
+
+
+@pytest.mark.parametrize("dtype", ["f4", "f8"])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_products_are_numpys(shape: tuple[int, int, int], dtype: str) -> None:
+    n, r, k = shape
+    random = np.random.default_rng(n)
+    dense = random.standard_normal((n, r)).astype(dtype)
+    wide, y = dense.astype("f8"), random.standard_normal((r, k))
+    size = 1e-13 * n * r
+    for name, x in laid_out(dense).items():
+        np.testing.assert_allclose(NATIVE.gram(x), wide.T @ wide, atol=size, err_msg=name)
+        np.testing.assert_allclose(NATIVE.times(x, y), wide @ y, atol=size, err_msg=name)
+        across = NATIVE.across(y.T, x)
+        np.testing.assert_allclose(across, (wide @ y).T, atol=size, err_msg=name)
+        assert n == 1 or across.strides[1] == 8
+
+
+def summed(terms: list[tuple[float, float]]) -> float:
+    """A sum of products in their order, each rounded once."""
+    total = 0.0
+    for x, y in terms:
+        exact = [x * y, total]  # whole numbers, which a float holds exactly until they are added
+        total = math.fsum(exact)
+    return total
+
+
+def test_every_number_is_summed_up_in_order() -> None:
+    """On numbers whose products are exact, with one rounding a term; Dekker's halves would differ
+    in any other order."""
+    random = np.random.default_rng(2)
+    n, r = 300, 6
+    x = random.integers(-(1 << 26), 1 << 26, (n, r)) * 2.0 ** random.integers(0, 40, (n, 1))
+    gram = NATIVE.gram(x)
+    for i in range(r):
+        for j in range(r):
+            assert gram[i, j] == summed([(float(a), float(b)) for a, b in x[:, [i, j]]])
+    y = random.integers(-(1 << 26), 1 << 26, (r, 2)).astype("f8")
+    product = NATIVE.times(x, y)
+    turned = NATIVE.across(y.T, np.asfortranarray(x))
+    for i in range(n):
+        terms = [(float(a), float(b)) for a, b in zip(x[i], y[:, 0], strict=True)]
+        assert product[i, 0] == turned[0, i] == summed(terms)
+
+
+def test_nothing_is_a_matrix_too() -> None:
+    empty = np.zeros((0, 3))
+    assert np.array_equal(NATIVE.gram(empty), np.zeros((3, 3)))
+    assert NATIVE.times(empty, np.zeros((3, 2))).shape == (0, 2)
+    assert NATIVE.gram(np.zeros((4, 0))).shape == (0, 0)
+    assert np.array_equal(NATIVE.times(np.zeros((4, 0)), np.zeros((0, 2))), np.zeros((4, 2)))
+    assert NATIVE.across(np.zeros((2, 3)), empty).shape == (2, 0)
+
+
+def test_what_is_not_finite_shows() -> None:
+    x = np.ones((20, 3))
+    x[7, 1] = np.inf
+    assert not np.isfinite(NATIVE.gram(x)[1]).any()
+    assert not np.isfinite(NATIVE.times(x, np.ones((3, 1)))[7]).any()
