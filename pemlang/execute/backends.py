@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from pemlang.execute.executor import ExecutionOptions, Executor
 
 _HELPERS = (
-    "backends", "elementwise", "executor", "kernel_files", "loop", "machine", "native", "result",
-    "site",
+    "algebra", "backends", "elementwise", "executor", "kernel_files", "loop", "machine", "native",
+    "result", "site", "stream",
 )  # fmt: skip
 
 BACKENDS: dict[str, str] = {

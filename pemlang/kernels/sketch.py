@@ -137,7 +137,7 @@ def _krylov(
     left: list[Array] = []
     across: list[Array] = []
     gram: Matrix = np.empty((0, 0))  # of the columns across: its eigenvalues are the squares of σ
-    width, kept = block.shape[1], 0.0
+    width, kept, rounding = block.shape[1], 0.0, 100 * float(np.finfo(x.dtype).eps) ** 2
     block = _orthonormal(block, algebra)
     for turn in range(min(ROUNDS, min(x.shape) // width)):
         block = _outside(left, _product(x, block))
@@ -151,8 +151,9 @@ def _krylov(
         second = kept - before - first
         values = np.sqrt(np.maximum(squares, 0))
         scaled = vectors / np.where(values > 0, values, 1)
-        ratio = second / first if first > 0 else 1.0  # what is to come, if this one goes on so:
-        if turn and ratio < 1 and second * ratio / (1 - ratio) <= TOLERANCE * (total - kept):
+        ratio = second / first if first > 0 else 1.0
+        to_come = second * ratio / (1 - ratio) if ratio < 1 else math.inf  # if this one goes on so
+        if turn and (to_come <= TOLERANCE * (total - kept) or first + second <= rounding * total):
             return _mixed(left, vectors[:, :k]), values[:k], _mixed(across, scaled[:, :k]).T
         block = _mixed(across, scaled)
     return None

@@ -132,3 +132,16 @@ def test_a_site_that_is_large_is_merged_as_a_small_one_is(tmp_path: Path) -> Non
     assert lost <= np.linalg.norm(values[rank:]) * (1 + 2 * TOLERANCE)
     assert built.loss is not None
     assert built.loss.total == pytest.approx(lost / np.linalg.norm(whole), rel=1e-3)
+
+
+@pytest.mark.parametrize("rank", [1, 10, 24])
+def test_what_has_no_more_than_the_rank_settles(rank: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is left is rounding then, and no share of it; an exact decomposition of a large matrix
+    would take minutes."""
+    monkeypatch.setattr("pemlang.kernels.sketch._by_gram", None)
+    rng = np.random.default_rng(rank)
+    a, b = (rng.standard_normal(shape).astype("f4") for shape in ((rank, 900), (700, rank)))
+    x = b @ a
+    for near in ((), [(a, b)]):
+        u, values, vt = truncated_svd(x, 24, float(np.sum(x.astype("f8") ** 2)), near)
+        assert np.linalg.norm(x - (u * values) @ vt) <= 1e-5 * np.linalg.norm(x)
