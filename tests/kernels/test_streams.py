@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 import numpy as np
@@ -14,7 +18,19 @@ from support import ia3, lora, recipe, tensors_of
 
 import pemlang
 from pemlang import BuildOptions
-from pemlang.execute import Arena, ExecutionOptions, Kernel, Stream, block_memory, block_of
+from pemlang.execute import (
+    Arena,
+    CpuExecutor,
+    ExecutionOptions,
+    ExecutionResult,
+    FileTarget,
+    Kernel,
+    MemoryTarget,
+    Stream,
+    block_memory,
+    block_of,
+)
+from pemlang.failures import InputChanged
 from pemlang.lower import BuildPlan, OutputRequest, make_plan
 from pemlang.pipeline import BuildResult
 from pemlang.tensorfiles import TensorReader
@@ -159,6 +175,60 @@ def test_each_byte_is_read_once_for_all_outputs(
     build(folder, 'adapter a = "a"\nadapter c = "c"\n' + text)
     assert {name for name, _ in read} == {"a", "c"}
     assert set(read.values()) == {1}
+
+
+def run(folder: Path, target: Path) -> ExecutionResult:
+    """A merge of two adapters, one of which was cut short once it was open, into a file."""
+    made, _ = pemlang.load(recipe(folder, DECLARED + 'save a ⊕ c to "x"\n')).programs()
+    weights = folder / "c" / "adapter_model.safetensors"
+    with TensorReader() as reader, target.open("r+b", buffering=0) as file:
+        reader.handle(weights)
+        os.truncate(weights, weights.stat().st_size - 8)
+        return CpuExecutor(BLOCKS).execute(made.plan, reader, [FileTarget(file.fileno())])
+
+
+def test_a_file_that_gives_less_than_it_had_is_named(folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").touch()
+    failed = run(folder, tmp_path / "out").failed
+    assert failed is not None and isinstance(failed.error, InputChanged)
+    assert failed.error.args == InputChanged(folder / "c" / "adapter_model.safetensors").args
+
+
+class Full(FileTarget):
+    """Has room for the first bytes alone."""
+
+    def write(self, start: int, data: memoryview) -> None:
+        if start:
+            super().write(start, data)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no device that is full")
+def test_a_disk_that_is_full_is_told(folder: Path) -> None:
+    made, _ = pemlang.load(recipe(folder, DECLARED + 'save a ⊕ c to "x"\n')).programs()
+    with TensorReader() as reader, Path("/dev/full").open("r+b", buffering=0) as file:
+        result = CpuExecutor(BLOCKS).execute(made.plan, reader, [Full(file.fileno())])
+    assert result.failed is not None and isinstance(result.failed.error, OSError)
+    assert result.failed.error.errno == errno.ENOSPC
+
+
+@pytest.mark.parametrize("most", [64, 1 << 19])
+def test_native_calls_write_what_blocks_one_by_one_do(folder: Path, most: int) -> None:
+    """And see the same, for a file and for memory, which is written block by block."""
+    made, _ = pemlang.load(recipe(folder, saved())).programs()
+    executor = CpuExecutor(ExecutionOptions(block=most, turn=2))
+    with TensorReader() as reader, ExitStack() as stack:
+        memory = [bytearray(output.size) for output in made.plan.outputs]
+        seen = executor.execute(made.plan, reader, [MemoryTarget(data) for data in memory])
+        files = [stack.enter_context(TemporaryFile()) for _ in memory]
+        streamed = executor.execute(made.plan, reader, [FileTarget(x.fileno()) for x in files])
+        for file, data in zip(files, memory, strict=True):
+            assert os.pread(file.fileno(), len(data) + 1, 0) == data
+    assert len(seen.outputs) == len(streamed.outputs) > 0
+    for one, other in zip(seen.outputs, streamed.outputs, strict=True):
+        assert one.rounding.keys() == other.rounding.keys()
+        for factor, rounding in one.rounding.items():
+            assert rounding.kept == other.rounding[factor].kept
+            assert rounding.norm == pytest.approx(other.rounding[factor].norm, rel=1e-12)
 
 
 def test_a_thread_takes_its_blocks_memory_once(
