@@ -6,7 +6,7 @@ import ctypes
 from collections.abc import Sequence
 
 from pemlang.execute.elementwise import Arena, Kernel, addresses, scratch
-from pemlang.execute.native import native, tall
+from pemlang.execute.native import native, tall, widen
 from pemlang.failures import TooLarge
 from pemlang.kernels.algebra import Matrix
 from pemlang.kernels.llvm_tall import COLUMNS, ROWS
@@ -14,9 +14,10 @@ from pemlang.kernels.llvm_text import WIDTH
 from pemlang.kernels.passes import scans
 from pemlang.kernels.program import Program
 from pemlang.kernels.scratch import scratch_sizes
+from pemlang.kernels.step import NotFinite
 from pemlang.kernels.steps.deltas import tile_rows
 from pemlang.lazy import numpy as np
-from pemlang.tensorfiles.dtypes import Array
+from pemlang.tensorfiles.dtypes import Array, Bits, stored_dtype
 
 PANEL = 3 << 10
 """Numbers of a panel of a tall matrix in float64: those stay in the nearest cache."""
@@ -27,6 +28,14 @@ _DEEP = 32
 
 class _Native:
     """See kernels.algebra.Algebra."""
+
+    def widened(self, bits: Bits, dtype: str, work: str) -> Array:
+        """See Algebra."""
+        bits = np.ascontiguousarray(bits)
+        numbers: Array = np.empty(bits.shape, stored_dtype(work))
+        if widen(dtype, work)(bits.size, bits.ctypes.data, numbers.ctypes.data):
+            raise NotFinite
+        return numbers
 
     def gram(self, x: Array) -> Matrix:
         """See Algebra."""

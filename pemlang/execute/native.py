@@ -18,6 +18,7 @@ from typing import Any
 from pemlang.execute.kernel_files import cache_folder
 from pemlang.kernels.llvm_module import exact_source, passes_source, tiles_source
 from pemlang.kernels.llvm_tall import tall_source
+from pemlang.kernels.llvm_widen import widen_source
 from pemlang.kernels.passes import passes
 from pemlang.kernels.program import Program
 from pemlang.tensorfiles.disk import open_plain, replace_file
@@ -86,6 +87,15 @@ def tall(real: str) -> dict[str, Any]:
         name: _type(numbers, pointers)(engine.get_function_address(name))
         for name, numbers, pointers in (("gram", 6, 3), ("columns", 5, 4), ("rows", 6, 4))
     }
+
+
+@cache
+def widen(dtype: str, work: str) -> Any:
+    """The function of llvm_widen.widen_source."""
+    with _lock:
+        engine = _engine(widen_source(dtype, work))
+    type_ = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64, *[ctypes.c_void_p] * 2)
+    return type_(engine.get_function_address("widen"))
 
 
 def _engine(text: str) -> Any:

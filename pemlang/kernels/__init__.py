@@ -8,7 +8,7 @@ __getattr__ = door(
     __name__,
     builder="Builder KernelCall Value",
     program="Program",
-    step="Step",
+    step="NotFinite Step",
     **{
         "steps.elements": "Abs Add Div Equal Less Mul Sign Sub",
         "steps.merges": "MergeTensors",

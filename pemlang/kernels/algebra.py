@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
+from pemlang.kernels.step import NotFinite
 from pemlang.lazy import numpy as np
-from pemlang.tensorfiles.dtypes import Array
+from pemlang.tensorfiles.dtypes import Array, Bits, decoded
 
 if TYPE_CHECKING:
     from pemlang.kernels.program import Program
@@ -16,11 +17,14 @@ Matrix: TypeAlias = Array
 
 
 class Algebra(Protocol):
-    """Products of tall matrices with small ones, in float64; and elementwise programs with one
-    output, over arrays in memory.
+    """Narrow floats taken to wide ones; products of tall matrices with small ones, in float64; and
+    elementwise programs with one output, over arrays in memory.
 
     A tall matrix (n, r) is float32 or float64, and it or its transpose lies in memory row by row.
     """
+
+    def widened(self, bits: Bits, dtype: str, work: str) -> Array:
+        """Numbers of a narrow dtype in a work dtype. Raises NotFinite."""
 
     def gram(self, x: Array) -> Matrix:
         """xᵀx."""
@@ -45,6 +49,10 @@ class Algebra(Protocol):
 
 class _NumPy:
     """See Algebra."""
+
+    def widened(self, bits: Bits, dtype: str, work: str) -> Array:
+        """See Algebra."""
+        return finite_numbers(decoded(bits, dtype, work))
 
     def gram(self, x: Array) -> Matrix:
         """See Algebra."""
@@ -74,6 +82,13 @@ class _NumPy:
 
         [whole] = computed(program, arrays, constants)
         return whole
+
+
+def finite_numbers(x: Array) -> Array:
+    """x; raises NotFinite where it holds infinity or NaN."""
+    if not np.isfinite(x).all():
+        raise NotFinite
+    return x
 
 
 def _wide(x: Array) -> Matrix:

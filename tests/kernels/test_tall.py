@@ -1,4 +1,5 @@
-"""Native products of tall matrices: held to NumPy's, in any layout, and bit by bit to one order."""
+"""Native arithmetic on whole arrays: products of tall matrices, held to NumPy's in any layout, and
+bit by bit to one order; and narrow floats taken to wide ones."""
 
 from __future__ import annotations
 
@@ -9,6 +10,8 @@ import pytest
 from numpy.typing import NDArray
 
 from pemlang.execute import NATIVE
+from pemlang.kernels import NotFinite
+from pemlang.tensorfiles import decoded, stored_dtype
 
 SHAPES = [
     (1, 1, 1),
@@ -96,3 +99,21 @@ def test_what_is_not_finite_shows() -> None:
     x[7, 1] = np.inf
     assert not np.isfinite(NATIVE.gram(x)[1]).any()
     assert not np.isfinite(NATIVE.times(x, np.ones((3, 1)))[7]).any()
+
+
+@pytest.mark.parametrize("work", ["F32", "F64"])
+@pytest.mark.parametrize("dtype", ["BF16", "F16", "F8_E4M3", "F8_E5M2"])
+def test_narrow_floats_are_widened_as_numpy_does(dtype: str, work: str) -> None:
+    kind = stored_dtype(dtype)
+    every = np.arange(1 << 8 * kind.itemsize).astype(f"u{kind.itemsize}").view(kind)
+    with np.errstate(invalid="ignore"):
+        finite = every[np.isfinite(decoded(every, dtype, "F64"))]
+    for count in (0, 1, 15, 16, 17, finite.size):
+        numbers = NATIVE.widened(finite[:count], dtype, work)
+        assert numbers.tobytes() == decoded(finite[:count], dtype, work).tobytes()
+    for bad in np.setdiff1d(every.view(f"u{kind.itemsize}"), finite.view(f"u{kind.itemsize}")):
+        for place in (0, 20, 32):
+            bits = np.resize(finite, 33)
+            bits.view(f"u{kind.itemsize}")[place] = bad
+            with pytest.raises(NotFinite):
+                NATIVE.widened(bits, dtype, work)

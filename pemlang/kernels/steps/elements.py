@@ -8,31 +8,16 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from pemlang.dataclass import dataclass
-from pemlang.kernels.step import (
-    Dense,
-    ElementStep,
-    Meaning,
-    NotFinite,
-    Renumber,
-    Shape,
-    SiteInputs,
-    Step,
-)
+from pemlang.kernels.algebra import finite_numbers
+from pemlang.kernels.step import Dense, ElementStep, Meaning, Renumber, Shape, SiteInputs, Step
 from pemlang.lazy import numpy as np
-from pemlang.tensorfiles.dtypes import FLOATS, NATIVE, Array, decoded, stored_dtype
+from pemlang.tensorfiles.dtypes import FLOATS, NATIVE, Array, stored_dtype
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pemlang.kernels.llvm import LlvmPass
     from pemlang.kernels.triton import TritonKernel
-
-
-def _finite(x: Array) -> Array:
-    """x, if it holds neither infinity nor NaN."""
-    if not np.isfinite(x).all():
-        raise NotFinite
-    return x
 
 
 def _truth(where: NDArray[np.bool_]) -> Array:
@@ -61,7 +46,7 @@ class Load(Step):
 
     def compute(self, args: Sequence[Array], slots: SiteInputs) -> Array:
         stored = slots.read(self.input, self.shape, self.dtype)
-        return _finite(stored) if self.dtype in NATIVE else stored  # type: ignore
+        return finite_numbers(stored) if self.dtype in NATIVE else stored  # type: ignore
 
     def llvm(self, loop: LlvmPass, args: Sequence[str]) -> str:
         return loop.load(self.input, self.dtype)
@@ -88,7 +73,7 @@ class Cast(Step):
 
     def compute(self, args: Sequence[Array], slots: SiteInputs) -> Array:
         if self.source in FLOATS and self.source not in NATIVE:
-            return _finite(decoded(args[0], self.source, self.dtype))
+            return slots.algebra.widened(args[0], self.source, self.dtype)
         return args[0].astype(stored_dtype(self.dtype))
 
     def llvm(self, loop: LlvmPass, args: Sequence[str]) -> str:
