@@ -6,7 +6,7 @@ import ctypes
 from collections.abc import Sequence
 
 from pemlang.execute.elementwise import Arena, Kernel, addresses, scratch
-from pemlang.execute.native import native, tall, widen
+from pemlang.execute.native import cholesky, native, tall, widen
 from pemlang.failures import TooLarge
 from pemlang.kernels.algebra import Matrix
 from pemlang.kernels.llvm_tall import COLUMNS, ROWS
@@ -47,6 +47,14 @@ class _Native:
             n, r, stride, turned, tile, wide, x.ctypes.data, panel.ctypes.data, out.ctypes.data
         )
         return out[:r, :r]
+
+    def cholesky(self, gram: Matrix) -> tuple[Matrix, Matrix] | None:
+        """See Algebra."""
+        size = len(gram)
+        r, inverse = np.zeros((2, size, _filled(size, COLUMNS)))
+        r[:, :size] = gram
+        made = cholesky()(size, r.shape[1], r.ctypes.data, inverse.ctypes.data)
+        return (r[:, :size], inverse[:, :size]) if made else None
 
     def times(self, x: Array, y: Matrix) -> Matrix:
         """See Algebra."""

@@ -7,7 +7,7 @@ together in the order of the plan: neither threads nor memory change a byte of t
 from __future__ import annotations
 
 import threading
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from queue import SimpleQueue
 from typing import Protocol
@@ -32,6 +32,15 @@ _KERNELS = 256
 
 _SMALL = 1 << 22
 """Bytes at work at a site that is soon measured: threads would wait for each other's Python."""
+
+_STEP = 2e-5
+"""Seconds that a step of a site keeps the interpreter to itself, about."""
+
+_FLOPS = 4e10
+"""Operations a second in native code, on one thread, about."""
+
+_ENOUGH = 1 << 16
+"""More threads than any machine has processors."""
 
 _COPY = 1 << 20
 """Bytes of a head that are copied at a time."""
@@ -75,8 +84,10 @@ class CpuExecutor:
             room = min(budget // 2, budget - working_memory(plan, 1, options))
             budget -= self.device.reserve(plan.loops, room)
         jobs = list(_jobs(plan, self.device, options))
-        most = _affordable(plan, budget, options)
-        threads = max(1, min(options.most_threads, len(jobs), most))
+        most = min(_affordable(plan, budget, options), len(jobs))
+        if options.threads is None:
+            most = min(most, useful_threads(plan))
+        threads = max(1, min(options.most_threads, most))
         if not plan.outputs and all(bytes_at_work(call.program) <= _SMALL for call in plan.sites):
             threads = 0  # this one alone: what only measures has no loops, and none for a device
         for output, target in zip(plan.outputs, targets, strict=True):
@@ -111,6 +122,18 @@ def _affordable(plan: Plan, budget: int, options: ExecutionOptions) -> int:
     if needed > budget:
         raise MemoryTooSmall(needed, budget)
     return budget // max(1, needed)
+
+
+def useful_threads(plan: Plan) -> int:
+    """As many threads as can be at work side by side: one in the interpreter, which no other can
+    enter meanwhile, and those that are in native code. More of them would wait for each other."""
+    held = alone = 0.0
+    for program, count in Counter(call.program for call in plan.sites).items():
+        held += count * len(program.steps) * _STEP
+        alone += count * program.flops() / _FLOPS
+    for loop in plan.loops:
+        alone += loop.program.flops(loop.count) / _FLOPS
+    return 1 + int(min(alone / held, _ENOUGH)) if held else _ENOUGH
 
 
 # --- the work in parts -----------------------------------------------------------------------

@@ -312,15 +312,20 @@ def rounded(numbers: Array, dtype: str, around: float = 0.0) -> tuple[Bits, floa
     bits: Bits = np.empty(flat.size, stored_dtype(dtype))
     loop = native(_rounding(work, dtype, around != 0), "pass0")
     constants, totals = (ctypes.c_double * 1)(around), (ctypes.c_double * 2)()
-    whole, square = flat.size - flat.size % WIDTH, 0.0
-    rest = np.zeros(WIDTH, flat.dtype)  # a loop goes on to the end of a vector
-    rest[: flat.size - whole] = flat[whole:]
-    last = np.empty(WIDTH, bits.dtype)
-    for source, target, count in ((flat, bits, whole), (rest, last, flat.size - whole)):
+
+    def run(source: Array, target: Bits, count: int) -> float:
         pointers = [ctypes.c_void_p(array.ctypes.data) for array in (source, target)]
         loop(0, count, 0, *map(ctypes.byref, pointers), constants, None, totals, None)
-        square += totals[0]
-    bits[whole:] = last[: flat.size - whole]
+        return totals[0]
+
+    rest = flat.size % WIDTH
+    whole = flat.size - rest
+    square = run(flat, bits, whole)
+    if rest:  # a loop goes on to the end of a vector
+        filled, last = np.zeros(WIDTH, flat.dtype), np.empty(WIDTH, bits.dtype)
+        filled[:rest] = flat[whole:]
+        square += run(filled, last, rest)
+        bits[whole:] = last[:rest]
     return bits, square
 
 

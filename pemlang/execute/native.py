@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from pemlang.execute.kernel_files import cache_folder
+from pemlang.kernels.llvm_cholesky import cholesky_source
 from pemlang.kernels.llvm_module import exact_source, passes_source, tiles_source
 from pemlang.kernels.llvm_tall import tall_source
 from pemlang.kernels.llvm_widen import widen_source
@@ -90,12 +91,24 @@ def tall(real: str) -> dict[str, Any]:
 
 
 @cache
+def cholesky() -> Any:
+    """The function of llvm_cholesky.cholesky_source."""
+    return _one(cholesky_source(), "cholesky", 2)
+
+
+@cache
 def widen(dtype: str, work: str) -> Any:
     """The function of llvm_widen.widen_source."""
+    return _one(widen_source(dtype, work), "widen", 1)
+
+
+def _one(source: str, name: str, numbers: int) -> Any:
+    """The function of a module that has one, of some numbers and two pointers, which gives a
+    number."""
     with _lock:
-        engine = _engine(widen_source(dtype, work))
-    type_ = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64, *[ctypes.c_void_p] * 2)
-    return type_(engine.get_function_address("widen"))
+        engine = _engine(source)
+    type_ = ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_int64] * numbers, *[ctypes.c_void_p] * 2)
+    return type_(engine.get_function_address(name))
 
 
 def _engine(text: str) -> Any:

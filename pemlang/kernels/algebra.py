@@ -17,8 +17,8 @@ Matrix: TypeAlias = Array
 
 
 class Algebra(Protocol):
-    """Narrow floats taken to wide ones; products of tall matrices with small ones, in float64; and
-    elementwise programs with one output, over arrays in memory.
+    """Narrow floats taken to wide ones; products of tall matrices with small ones, and triangles of
+    small ones, in float64; and elementwise programs with one output, over arrays in memory.
 
     A tall matrix (n, r) is float32 or float64, and it or its transpose lies in memory row by row.
     """
@@ -28,6 +28,10 @@ class Algebra(Protocol):
 
     def gram(self, x: Array) -> Matrix:
         """xᵀx."""
+
+    def cholesky(self, gram: Matrix) -> tuple[Matrix, Matrix] | None:
+        """R, with RᵀR a symmetric matrix that has ones on its diagonal, and R⁻¹; None where it is
+        not positive definite."""
 
     def times(self, x: Array, y: Matrix) -> Matrix:
         """x·y, (n, k)."""
@@ -58,6 +62,14 @@ class _NumPy:
         """See Algebra."""
         wide = _wide(x)
         return wide.T @ wide
+
+    def cholesky(self, gram: Matrix) -> tuple[Matrix, Matrix] | None:
+        """See Algebra."""
+        try:
+            low = np.linalg.cholesky(gram)
+        except np.linalg.LinAlgError:
+            return None
+        return low.T, np.linalg.inv(low).T
 
     def times(self, x: Array, y: Matrix) -> Matrix:
         """See Algebra."""

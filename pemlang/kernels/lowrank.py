@@ -99,14 +99,11 @@ def triangle(x: Array, algebra: Algebra = NUMPY) -> Triangle:
     squares = np.diagonal(gram)
     if (squares > 1e-280).all() and (squares < 1e280).all():
         size = np.sqrt(squares)
-        try:
-            low = np.linalg.cholesky(gram / np.outer(size, size))
-        except np.linalg.LinAlgError:  # dependent columns
-            pass
-        else:
-            inverse = np.linalg.inv(low)
-            if np.linalg.norm(low) * np.linalg.norm(inverse) <= MAX_CONDITION:
-                return Triangle(x, low.T * size, inverse.T / size[:, None], algebra)
+        made = algebra.cholesky(gram / (size[:, None] * size))
+        if made is not None:  # else columns depend on each other
+            r, inverse = made
+            if np.linalg.norm(r) * np.linalg.norm(inverse) <= MAX_CONDITION:
+                return Triangle(x, r * size, inverse / size[:, None], algebra)
     q, r = np.linalg.qr(x.astype(np.float64, copy=False))
     return Triangle(q, r, None, algebra)
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from support.kernels.loops import StoredTensors
 
-from pemlang.execute import NATIVE, bytes_at_work, run_call
+from pemlang.execute import NATIVE, bytes_at_work, run_call, useful_threads
 from pemlang.kernels import (
     MAX_CONDITION,
     NUMPY,
@@ -20,6 +20,7 @@ from pemlang.kernels import (
     Builder,
     KernelCall,
     LowRank,
+    Plan,
     inner,
     meaning,
     norm,
@@ -209,3 +210,12 @@ def test_the_memory_of_a_site_is_known_beforehand() -> None:
         takes.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
     assert max(takes) <= bytes_at_work(call.program) <= 2 * max(takes)
+
+
+def test_small_sites_are_left_to_few_threads() -> None:
+    """Which would wait for the interpreter; and large ones, or loops, to all there are."""
+    small, large = sum_of_three(2, 30, 20, 2), sum_of_three(64, 8000, 8000, 64)
+    assert useful_threads(Plan(sites=(small,) * 100)) == 1
+    assert useful_threads(Plan(sites=(large,) * 100)) > 8
+    assert useful_threads(Plan(sites=(small,) * 50 + (large,) * 50)) > 4
+    assert useful_threads(Plan()) > 1000

@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 from pemlang.execute import NATIVE
-from pemlang.kernels import NotFinite
+from pemlang.kernels import NUMPY, NotFinite
 from pemlang.tensorfiles import decoded, stored_dtype
 
 SHAPES = [
@@ -117,3 +117,26 @@ def test_narrow_floats_are_widened_as_numpy_does(dtype: str, work: str) -> None:
             bits.view(f"u{kind.itemsize}")[place] = bad
             with pytest.raises(NotFinite):
                 NATIVE.widened(bits, dtype, work)
+
+
+@pytest.mark.parametrize("size", [1, 2, 7, 8, 9, 33, 96, 200])
+def test_a_triangle_and_its_inverse_are_numpys(size: int) -> None:
+    x = np.random.default_rng(size).standard_normal((3 * size + 5, size))
+    gram = np.corrcoef(x, rowvar=False).reshape(size, size)
+    made, wanted = NATIVE.cholesky(gram), NUMPY.cholesky(gram)
+    assert made is not None and wanted is not None
+    for ours, theirs in zip(made, wanted, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-13 * size)
+        assert not np.tril(ours, -1).any()
+
+
+NOT_POSITIVE = {
+    "twice": np.ones((3, 3)),
+    "indefinite": np.array([[1.0, 2.0], [2.0, 1.0]]),
+    "NaN": np.full((1, 1), np.nan),
+}
+
+
+@pytest.mark.parametrize("bad", NOT_POSITIVE.values(), ids=NOT_POSITIVE)
+def test_a_matrix_that_is_not_positive_has_no_triangle(bad: NDArray[np.float64]) -> None:
+    assert NATIVE.cholesky(bad) is None
