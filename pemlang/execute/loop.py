@@ -132,9 +132,10 @@ class LoopPart:
         as it should: going on says what is wrong."""
         files = self._worker.files(self.loop)
         stores = [self._store(self.loop.calls[0][0], slot) for slot in range(len(self._stores))]
-        if files is None or not all(may_settle(dtype, around) for dtype, around in stores):
+        small = [block for block in blocks if block[1] <= kernel.span]
+        if files is None or not small or not all(may_settle(*store) for store in stores):
             return blocks
-        stream = self._stream(kernel, [block for block in blocks if block[1] <= kernel.span])
+        stream = self._stream(kernel, small)
         rows = stream.rows if self.loop.program.whole else stream.rows[:1]
         constants = [self.loop.calls[row.tensor][0].constants for row in rows]
         found = kernel.stream(stream, constants, files)

@@ -55,6 +55,7 @@ SAVES = [
     "pad(a, rank=9) ⊕ pad(b, rank=9)",
     "i ⊕ 0.3 ⊗ i",
     "h + a",
+    "ties([a, b], density=0.5, over=factors)",
 ]
 OPTIONS = ["", " with rank=3", " with energy=0.8", " with dtype=f16", " with dtype=bf16"]
 
@@ -229,6 +230,20 @@ def test_native_calls_write_what_blocks_one_by_one_do(folder: Path, most: int) -
         for factor, rounding in one.rounding.items():
             assert rounding.kept == other.rounding[factor].kept
             assert rounding.norm == pytest.approx(other.rounding[factor].norm, rel=1e-12)
+
+
+@pytest.mark.parametrize("turn", [1, 2, 1000])
+def test_tensors_that_no_block_has_room_for_are_done_by_parts(tmp_path: Path, turn: int) -> None:
+    """Beside others or alone."""
+    for seed, name in enumerate("ab"):
+        lora(tmp_path / name, seed, {"layers.0.q": (40, 90), "layers.1.q": (7, 8)})
+    text = 'adapter a = "a"\nadapter b = "b"\nsave ties([a, b], density=0.5, over=factors) to "x"\n'
+    [whole] = pemlang.load(recipe(tmp_path, text)).build().outputs
+    wanted = tensors_of(whole.path)
+    how = BuildOptions(block=64, turn=turn, force=True)
+    [parts] = pemlang.load(recipe(tmp_path, text)).build(options=how).outputs
+    made = tensors_of(parts.path)
+    assert all(torch.equal(made[key], wanted[key]) for key in wanted)
 
 
 def test_a_thread_takes_its_blocks_memory_once(
