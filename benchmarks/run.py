@@ -181,19 +181,21 @@ def svd(bench: Bench) -> Iterator[Row]:
 
 
 def whole(bench: Bench) -> Iterator[Row]:
-    """`+` cut to rank 32 over all sites, against our own ⊕."""
+    """`+` cut to rank 32 over all sites, against our own ⊕ and the linear algebra alone."""
     adapters = bench.three()
     cut = bench.recipe("cut", adapters, f'save {EXACT} to "cut" with rank=32')
     path = bench.recipe("merge", adapters, f'save {PARAMETERWISE} to "merged"')
     bench.process(path)
-    ours, merged = in_turn(
+    ours, merged, calls = in_turn(
         "whole",
         TIMES,
         lambda: bench.phases(cut).said["work"],
         lambda: bench.phases(path).said["work"],
+        lambda: bench.peer("low_rank_calls.py", "32", "96", str(LAYERS)).said["work"],
     )
     what = "+ of three at rank 32, 224 sites, work"
     yield Row(what, ours, "our own ⊕ of them", merged, most=10, recipe=cut)
+    yield Row(what, ours, "NumPy's calls that it consists of, alone", calls, most=1.3, recipe=cut)
 
 
 def factors(bench: Bench) -> Iterator[Row]:

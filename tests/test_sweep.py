@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 from support import Done, lora, pem, recipe
 from support.outputs import contents
+from support.reads import counted_reads
 
 import pemlang
-from pemlang.tensorfiles import TensorReader
 
 TEXT = """adapter a = "a"
 adapter b = "b"
@@ -52,19 +52,13 @@ def test_a_sweep_gives_what_builds_one_by_one_give(folder: Path) -> None:
 
 
 def test_a_sweep_reads_its_inputs_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    sizes = {"a": 0, "b": 0}
-    read = TensorReader.read
-
-    def counted(self: TensorReader, file: Path, start: int, out: object) -> None:
-        sizes[file.parent.name] += getattr(out, "nbytes", 0)
-        read(self, file, start, out)  # type: ignore[arg-type]
-
     monkeypatch.setattr("pemlang.pipeline.jobs.verify", lambda *_: [])
-    monkeypatch.setattr(TensorReader, "read", counted)
+    done = counted_reads(monkeypatch)
     values = tuple(str(i / 10) for i in range(11))
     pemlang.load(recipe(folder, FACTORS)).build(sweep=pemlang.Sweep("w", values))
     elements = 4 * (12 * 4 + 4 * 16)
-    assert sizes == {"a": 4 * elements, "b": 4 * elements}
+    for name in "ab":
+        assert sum(size for read, _, size in done if read == name) == 4 * elements
 
 
 def test_what_is_wrong_at_one_value_names_it(folder: Path) -> None:

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import errno
 import os
+from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from support import ia3, lora, recipe, tensors_of
+from support.reads import counted_reads
 
 import pemlang
 from pemlang import BuildOptions
@@ -24,9 +25,7 @@ from pemlang.execute import (
     ExecutionOptions,
     ExecutionResult,
     FileTarget,
-    Kernel,
     MemoryTarget,
-    Stream,
     block_memory,
     block_of,
 )
@@ -154,26 +153,13 @@ def test_tensors_in_another_order_are_more_loops_and_the_same_numbers(folder: Pa
 def test_each_byte_is_read_once_for_all_outputs(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    read: dict[tuple[str, int], int] = {}
-    names: dict[int, str] = {}
-    handle, stream = TensorReader.handle, Kernel.stream
-
-    def named(self: TensorReader, file: Path) -> int:
-        names[handle(self, file)] = file.parent.name
-        return handle(self, file)
-
-    def counted(self: Kernel, blocks: Stream, constants: Any, files: Sequence[int]) -> Any:
-        for first, size, *_ in blocks.blocks:
-            for file, start, width in np.reshape(files, (-1, 3)).tolist()[: len(names)]:
-                for byte in range(start + first * width, start + (first + size) * width, 16):
-                    read[names[file], byte] = read.get((names[file], byte), 0) + 1
-        return stream(self, blocks, constants, files)
-
     monkeypatch.setattr("pemlang.pipeline.jobs.verify", lambda *_: [])
-    monkeypatch.setattr(TensorReader, "handle", named)
-    monkeypatch.setattr(Kernel, "stream", counted)
+    done = counted_reads(monkeypatch)
     text = "".join(f'save {n} ⊗ a ⊕ c to "x{n}"\n' for n in range(2, 9))
     build(folder, 'adapter a = "a"\nadapter c = "c"\n' + text)
+    read = Counter(
+        (name, byte) for name, start, size in done for byte in range(start, start + size)
+    )
     assert {name for name, _ in read} == {"a", "c"}
     assert set(read.values()) == {1}
 
