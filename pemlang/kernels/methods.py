@@ -207,6 +207,8 @@ class Elementwise(MergeKernel):
         s: MergeSettings,
     ) -> Array:
         """The merge of some matrices that are in memory, by a method that draws nothing."""
+        if not xs[0].size:
+            return xs[0]
         from pemlang.kernels.builder import Builder
         from pemlang.kernels.entries import Entries
 

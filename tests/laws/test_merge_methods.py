@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.strategies import DataObject
 from numpy.typing import NDArray
+from safetensors.torch import save_file
 from support import build, delta, gains, ia3, lora, tensors_of
 from support.laws.pool import LAWS, Pool, declared
 from support.laws.reference import Reference
@@ -276,6 +277,18 @@ def test_zero_adapters_give_zero(tmp_path: Path, op: Operator, lora_too: bool) -
     )
     assert all((x == 0).all() for x in zero.values())
     assert all(np.isfinite(x).all() for x in [*half.values(), *other.values()])
+
+
+@pytest.mark.parametrize("op", PLAIN, ids=lambda op: op.name)
+def test_a_site_that_no_adapter_has_trained_stays_zero(tmp_path: Path, op: Operator) -> None:
+    """Its B is zero in every file."""
+    for seed, name in enumerate("ab"):
+        made = lora(tmp_path / name, seed)
+        untrained = {key: 0 * x for key, x in tensors_of(made).items() if ".0." in key}
+        save_file({**tensors_of(made), **untrained}, made / "adapter_model.safetensors")
+    text = declared("ab") + f'save {called(op, ["a", "b"], least(op))} to "merged"\n'
+    [merged] = [changes(path) for path in quiet(tmp_path, text)]
+    assert all((x == 0).all() == (".0." in site) for site, x in merged.items())
 
 
 @pytest.mark.parametrize(("op", "lora_too"), WORLDS, ids=IDS)
