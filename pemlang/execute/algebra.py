@@ -22,6 +22,9 @@ from pemlang.tensorfiles.dtypes import Array, Bits, stored_dtype
 PANEL = 3 << 10
 """Numbers of a panel of a tall matrix in float64: those stay in the nearest cache."""
 
+_APART = 128
+"""Columns of numbers so far apart, or a multiple, would take the same places in a cache."""
+
 _DEEP = 32
 """The fewest rows of a panel, so that what it adds to is not fetched too often."""
 
@@ -31,8 +34,8 @@ class _Native:
 
     def widened(self, bits: Bits, dtype: str, work: str) -> Array:
         """See Algebra."""
-        bits = np.ascontiguousarray(bits)
         numbers: Array = np.empty(bits.shape, stored_dtype(work))
+        bits = np.ascontiguousarray(bits)
         if widen(dtype, work)(bits.size, bits.ctypes.data, numbers.ctypes.data):
             raise NotFinite
         return numbers
@@ -41,9 +44,11 @@ class _Native:
         """See Algebra."""
         x, turned, stride = _lines(x)
         (n, r), wide = x.shape, _filled(x.shape[1], COLUMNS)
+        if wide % _APART == 0:
+            wide += COLUMNS
         tile = _tile(wide)
         panel, out = np.zeros((tile, wide)), np.zeros((wide, wide))
-        tall(_real(x))["gram"](
+        tall(_real(x), "gram")(
             n, r, stride, turned, tile, wide, x.ctypes.data, panel.ctypes.data, out.ctypes.data
         )
         return out[:r, :r]
@@ -66,7 +71,7 @@ class _Native:
         small, panel = np.zeros((r, wide)), np.empty((tile, r))
         small[:, :k] = y
         out = np.empty((_filled(n, ROWS), wide))
-        tall(_real(x))["columns"](
+        tall(_real(x), "columns")(
             n, r, stride, tile, wide,
             x.ctypes.data, panel.ctypes.data, small.ctypes.data, out.ctypes.data,
         )  # fmt: skip
@@ -82,7 +87,7 @@ class _Native:
         small, panel = np.zeros((_filled(k, ROWS), r)), np.empty((r, tile))
         small[:k] = y
         out = np.empty((len(small), wide))
-        tall(_real(x))["rows"](
+        tall(_real(x), "rows")(
             n, r, stride, tile, wide, len(small),
             x.ctypes.data, panel.ctypes.data, small.ctypes.data, out.ctypes.data,
         )  # fmt: skip

@@ -39,6 +39,9 @@ _STEP = 2e-5
 _FLOPS = 4e10
 """Operations a second in native code, on one thread, about."""
 
+_BYTES = 4e9
+"""Bytes a second that one thread reads, or makes, about."""
+
 _ENOUGH = 1 << 16
 """More threads than any machine has processors."""
 
@@ -129,10 +132,12 @@ def useful_threads(plan: Plan) -> int:
     enter meanwhile, and those that are in native code. More of them would wait for each other."""
     held = alone = 0.0
     for program, count in Counter(call.program for call in plan.sites).items():
+        moved = sum(step.kept(program.shapes(step)) for step in program.steps)
         held += count * len(program.steps) * _STEP
-        alone += count * program.flops() / _FLOPS
+        alone += count * (program.flops() / _FLOPS + moved / _BYTES)
     for loop in plan.loops:
-        alone += loop.program.flops(loop.count) / _FLOPS
+        moved = loop.count * sum(map(sum, loop.program.widths))
+        alone += loop.program.flops(loop.count) / _FLOPS + moved / _BYTES
     return 1 + int(min(alone / held, _ENOUGH)) if held else _ENOUGH
 
 

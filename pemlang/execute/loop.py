@@ -121,6 +121,7 @@ class LoopPart:
         kernel = self._worker.kernel(program, span_of(self.loop, self._block))
         self.seen.output = self.loop.outputs[0][0]
         for at, size in self._not_streamed(kernel, list(self._blocks(kernel.span))):
+            self.seen.output = self.loop.outputs[0][0]
             if size > kernel.span:
                 self._by_parts(kernel, at, size)
             else:

@@ -11,7 +11,8 @@ import hashlib
 import os
 import stat
 import threading
-from functools import cache
+from collections.abc import Callable, Mapping
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +34,8 @@ _LARGEST = 1 << 24
 _SEAL = hashlib.sha256().digest_size
 
 
-def _type(numbers: int, pointers: int) -> Any:
-    return ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * numbers, *[ctypes.c_void_p] * pointers)
+def _type(numbers: int, pointers: int, result: Any = None) -> Any:
+    return ctypes.CFUNCTYPE(result, *[ctypes.c_int64] * numbers, *[ctypes.c_void_p] * pointers)
 
 
 _PASS, _SETTLE, _TILES = _type(3, 6), _type(0, 4), _type(3, 10)
@@ -47,7 +48,7 @@ _STREAM = ctypes.CFUNCTYPE(
 )
 
 _lock = threading.Lock()
-_functions: dict[tuple[Program, str], Any] = {}
+_functions: dict[tuple[Program | str, ...], Any] = {}
 _engines: list[Any] = []  # they own the functions
 
 
@@ -59,6 +60,18 @@ def native(program: Program, name: str) -> Any:
         with _lock:
             if key not in _functions:
                 _functions.update({(program, x): f for x, f in _made(program, name).items()})
+    return _functions[key]
+
+
+def _fixed(key: tuple[str, ...], source: Callable[[], str], types: Mapping[str, Any]) -> Any:
+    """The function that a key ends with, of a module that is the same for all programs."""
+    if key not in _functions:
+        with _lock:
+            if key not in _functions:
+                engine = _engine(source())
+                for name, type_ in types.items():
+                    made = type_(engine.get_function_address(name))
+                    _functions[(*key[:-1], name)] = made
     return _functions[key]
 
 
@@ -79,36 +92,28 @@ def _made(program: Program, name: str) -> dict[str, Any]:
     return {name: type_(engine.get_function_address(name)) for name, type_ in types.items()}
 
 
-@cache
-def tall(real: str) -> dict[str, Any]:
-    """The functions of llvm_tall.tall_source, by name."""
-    with _lock:
-        engine = _engine(tall_source(real))
-    return {
-        name: _type(numbers, pointers)(engine.get_function_address(name))
-        for name, numbers, pointers in (("gram", 6, 3), ("columns", 5, 4), ("rows", 6, 4))
-    }
+_TALL = {"gram": _type(6, 3), "columns": _type(5, 4), "rows": _type(6, 4)}
 
 
-@cache
+def tall(real: str, name: str) -> Any:
+    """A function of llvm_tall.tall_source."""
+    return _fixed(("tall", real, name), partial(tall_source, real), _TALL)
+
+
+_CHOLESKY = {"cholesky": _type(2, 2, ctypes.c_int64)}
+
+
 def cholesky() -> Any:
     """The function of llvm_cholesky.cholesky_source."""
-    return _one(cholesky_source(), "cholesky", 2)
+    return _fixed(("cholesky",), cholesky_source, _CHOLESKY)
 
 
-@cache
+_WIDEN = {"widen": _type(1, 2, ctypes.c_int64)}
+
+
 def widen(dtype: str, work: str) -> Any:
     """The function of llvm_widen.widen_source."""
-    return _one(widen_source(dtype, work), "widen", 1)
-
-
-def _one(source: str, name: str, numbers: int) -> Any:
-    """The function of a module that has one, of some numbers and two pointers, which gives a
-    number."""
-    with _lock:
-        engine = _engine(source)
-    type_ = ctypes.CFUNCTYPE(ctypes.c_int64, *[ctypes.c_int64] * numbers, *[ctypes.c_void_p] * 2)
-    return type_(engine.get_function_address(name))
+    return _fixed(("widen", dtype, work, "widen"), partial(widen_source, dtype, work), _WIDEN)
 
 
 def _engine(text: str) -> Any:

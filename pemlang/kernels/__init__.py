@@ -16,9 +16,10 @@ __getattr__ = door(
     },
     interpret="computed meaning",
     algebra="NUMPY Algebra",
-    plan="NumberSink OutputFile Plan TensorPlace TensorSink",
+    plan="FusedLoop NumberSink OutputFile Plan TensorPlace TensorSink",
     rounding="WORTH_SAYING ResultNotFinite Seen look",
-    lowrank="MAX_CONDITION LowRank inner norm overlap singular_values triangle truncate",
+    lowrank="MAX_CONDITION LowRank inner inner_of_all norm overlap singular_values triangle "
+    "truncate",
     philox="drawn",
     entries="Entries",
     sketch="TOLERANCE truncated_svd",

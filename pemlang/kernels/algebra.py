@@ -61,7 +61,8 @@ class _NumPy:
     def gram(self, x: Array) -> Matrix:
         """See Algebra."""
         wide = _wide(x)
-        return wide.T @ wide
+        with np.errstate(over="ignore"):  # what is too large is infinite
+            return wide.T @ wide
 
     def cholesky(self, gram: Matrix) -> tuple[Matrix, Matrix] | None:
         """See Algebra."""

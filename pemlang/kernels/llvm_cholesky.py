@@ -6,10 +6,8 @@ processor.
 
 from __future__ import annotations
 
-from pemlang.kernels.llvm_tall import COLUMNS
+from pemlang.kernels.llvm_tall import COLUMNS, SUMS, spread
 from pemlang.kernels.llvm_text import LlvmText, function
-
-_MANY = f"<{COLUMNS} x double>"
 
 
 def cholesky_source() -> str:
@@ -35,7 +33,7 @@ def cholesky_source() -> str:
     return "\n".join(
         [
             *lines,
-            f"declare {_MANY} @llvm.fma.v{COLUMNS}f64({_MANY}, {_MANY}, {_MANY})",
+            f"declare {SUMS} @llvm.fma.v{COLUMNS}f64({SUMS}, {SUMS}, {SUMS})",
             "declare double @llvm.sqrt.f64(double)",
         ]
     )
@@ -59,12 +57,12 @@ def _factor_row(text: LlvmText, row: str) -> None:
     root = text.add(f"call double @llvm.sqrt.f64(double {pivot})")
     with text.loop(row) as before:
         text.do(f"store double 0.0, ptr {text.at(own, 'double', before.index)}")
-    roots = _spread(text, root)
+    roots = spread(text, root)
     with text.loop("%wide", first=_block(text, row), step=COLUMNS) as column:
         at = text.at(own, "double", column.index)
-        number = text.add(f"load {_MANY}, ptr {at}, align 8")
-        number = text.add(f"fdiv {_MANY} {number}, {roots}")
-        text.do(f"store {_MANY} {number}, ptr {at}, align 8")
+        number = text.add(f"load {SUMS}, ptr {at}, align 8")
+        number = text.add(f"fdiv {SUMS} {number}, {roots}")
+        text.do(f"store {SUMS} {number}, ptr {at}, align 8")
     with text.loop("%size", first=text.add(f"add i64 {row}, 1")) as below:
         factor = text.add(f"load double, ptr {text.at(own, 'double', below.index)}")
         start = _block(text, below.index)
@@ -79,27 +77,20 @@ def _inverse_row(text: LlvmText, row: str) -> None:
         factor = text.add(f"load double, ptr {text.at(line, 'double', below.index)}")
         start = _block(text, below.index)
         _less(text, own, factor, _line(text, "%inverse", below.index), start)
-    pivots = _spread(text, text.add(f"load double, ptr {text.at(line, 'double', row)}"))
+    pivots = spread(text, text.add(f"load double, ptr {text.at(line, 'double', row)}"))
     with text.loop("%wide", first=_block(text, row), step=COLUMNS) as column:
         at = text.at(own, "double", column.index)
-        number = text.add(f"load {_MANY}, ptr {at}, align 8")
-        number = text.add(f"fdiv {_MANY} {number}, {pivots}")
-        text.do(f"store {_MANY} {number}, ptr {at}, align 8")
+        number = text.add(f"load {SUMS}, ptr {at}, align 8")
+        number = text.add(f"fdiv {SUMS} {number}, {pivots}")
+        text.do(f"store {SUMS} {number}, ptr {at}, align 8")
 
 
 def _less(text: LlvmText, target: str, factor: str, source: str, start: str) -> None:
     """Take a multiple of a row from another, from a place on."""
-    factors = _spread(text, text.add(f"fneg double {factor}"))
+    factors = spread(text, text.add(f"fneg double {factor}"))
     with text.loop("%wide", first=start, step=COLUMNS) as column:
         at = text.at(target, "double", column.index)
-        before = text.add(f"load {_MANY}, ptr {at}, align 8")
-        more = text.add(f"load {_MANY}, ptr {text.at(source, 'double', column.index)}, align 8")
-        fma = f"@llvm.fma.v{COLUMNS}f64({_MANY} {factors}, {_MANY} {more}, {_MANY} {before})"
-        text.do(f"store {_MANY} {text.add(f'call {_MANY} {fma}')}, ptr {at}, align 8")
-
-
-def _spread(text: LlvmText, number: str) -> str:
-    """A vector of one number."""
-    one = text.add(f"insertelement {_MANY} poison, double {number}, i32 0")
-    zeros = f"<{COLUMNS} x i32> zeroinitializer"
-    return text.add(f"shufflevector {_MANY} {one}, {_MANY} poison, {zeros}")
+        before = text.add(f"load {SUMS}, ptr {at}, align 8")
+        more = text.add(f"load {SUMS}, ptr {text.at(source, 'double', column.index)}, align 8")
+        fma = f"@llvm.fma.v{COLUMNS}f64({SUMS} {factors}, {SUMS} {more}, {SUMS} {before})"
+        text.do(f"store {SUMS} {text.add(f'call {SUMS} {fma}')}, ptr {at}, align 8")

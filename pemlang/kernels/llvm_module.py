@@ -18,7 +18,7 @@ from pemlang.kernels.steps.places import RowPlace
 from pemlang.kernels.steps.scans import Kth, ScanStep
 
 ROWS = 4
-"""Rows of a product that are summed up at once."""
+"""Rows of Δ that are summed up at once."""
 
 
 def exact_source(program: Program) -> str:

@@ -29,7 +29,7 @@ def stream(program: Program) -> list[str]:
     text.do("%stopped = alloca i64")
     text.do("store i64 0, ptr %stopped")
     inputs, outputs = len(program.loads), len(program.stores)
-    with text.loop("%count") as block:
+    with text.loop("%count") as block, text.where(_going(text)):
         record = text.at("%blocks", "i64", text.add(f"mul i64 {block.index}, {len(BLOCK_NUMBERS)}"))
         first, size, parts, ends, row = text.read("i64", record, range(len(BLOCK_NUMBERS)))
         _moved(text, "%pread", "%in", (0, inputs), first, size)

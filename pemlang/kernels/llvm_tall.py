@@ -18,7 +18,8 @@ COLUMNS = 8
 """Columns of it that are, and what numbers of columns are filled up to: with ROWS as many sums as
 the registers of any processor have room for."""
 
-_SUMS = f"<{COLUMNS} x double>"
+SUMS = f"<{COLUMNS} x double>"
+"""As many numbers side by side."""
 
 _SQUARE = 8
 """The side of a square that is turned at once."""
@@ -34,7 +35,7 @@ def tall_source(real: str) -> str:
         *_gram(real),
         *_columns(real),
         *_rows(real),
-        f"declare {_SUMS} @llvm.fma.v{COLUMNS}f64({', '.join([_SUMS] * 3)})",
+        f"declare {SUMS} @llvm.fma.v{COLUMNS}f64({', '.join([SUMS] * 3)})",
         "declare i64 @llvm.smin.i64(i64, i64)",
     ]
     return "\n".join(lines)
@@ -156,30 +157,35 @@ def _multiply(adds: bool) -> list[str]:
         with text.loop("%columns", first=first, step=COLUMNS) as column:
             places = [text.at(out, "double", column.index) for out in outs]
             starts = [
-                text.add(f"load {_SUMS}, ptr {place}, align 8") if adds else "zeroinitializer"
+                text.add(f"load {SUMS}, ptr {place}, align 8") if adds else "zeroinitializer"
                 for place in places
             ]
             right = text.at("%right", "double", column.index)
             with text.loop("%depth") as term:
-                sums = [term.carry(_SUMS, start) for start in starts]
+                sums = [term.carry(SUMS, start) for start in starts]
                 at = text.at(right, "double", text.add(f"mul i64 {term.index}, %right_row"))
-                line = text.add(f"load {_SUMS}, ptr {at}, align 8")
+                line = text.add(f"load {SUMS}, ptr {at}, align 8")
                 step = text.add(f"mul i64 {term.index}, %left_column")
                 for total, left in zip(sums, lefts, strict=True):
                     number = text.add(f"load double, ptr {text.at(left, 'double', step)}")
-                    one = text.add(f"insertelement {_SUMS} poison, double {number}, i32 0")
-                    zeros = f"<{COLUMNS} x i32> zeroinitializer"
-                    one = text.add(f"shufflevector {_SUMS} {one}, {_SUMS} poison, {zeros}")
-                    fma = f"@llvm.fma.v{COLUMNS}f64({_SUMS} {one}, {_SUMS} {line}, {_SUMS} {total})"
-                    term.next(total, text.add(f"call {_SUMS} {fma}"))
+                    one = spread(text, number)
+                    fma = f"@llvm.fma.v{COLUMNS}f64({SUMS} {one}, {SUMS} {line}, {SUMS} {total})"
+                    term.next(total, text.add(f"call {SUMS} {fma}"))
             for total, place in zip(sums, places, strict=True):
-                text.do(f"store {_SUMS} {total}, ptr {place}, align 8")
+                text.do(f"store {SUMS} {total}, ptr {place}, align 8")
     name = "multiply_add" if adds else "multiply"
     return function(
         f"void @{name}(ptr %left, i64 %left_row, i64 %left_column, ptr %right, i64 %right_row, "
         "ptr %out, i64 %out_row, i64 %rows, i64 %columns, i64 %depth)",
         text,
     )
+
+
+def spread(text: LlvmText, number: str) -> str:
+    """COLUMNS times a number."""
+    one = text.add(f"insertelement {SUMS} poison, double {number}, i32 0")
+    zeros = f"<{COLUMNS} x i32> zeroinitializer"
+    return text.add(f"shufflevector {SUMS} {one}, {SUMS} poison, {zeros}")
 
 
 def _gram(real: str) -> list[str]:

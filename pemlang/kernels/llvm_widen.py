@@ -24,9 +24,9 @@ def widen_source(dtype: str, work: str) -> str:
     text.do(f"%source = alloca {vector(stored)}")
     text.do(f"%target = alloca {vector(REAL[work])}")
     text.do(f"store {vector(stored)} zeroinitializer, ptr %source")
-    _copied(text, "%source", text.at("%from", stored, many), rest, DTYPES[dtype].size)
+    _bytes_copied(text, "%source", text.at("%from", stored, many), rest, DTYPES[dtype].size)
     _vector(text, dtype, work, "%source", "%target")
-    _copied(text, text.at("%to", REAL[work], many), "%target", rest, DTYPES[work].size)
+    _bytes_copied(text, text.at("%to", REAL[work], many), "%target", rest, DTYPES[work].size)
     bad = text.add(f"load {vector('i1')}, ptr %bad")
     bits = text.add(f"bitcast {vector('i1')} {bad} to i{WIDTH}")
     some = text.add(f"zext i1 {text.add(f'icmp ne i{WIDTH} {bits}, 0')} to i64")
@@ -48,6 +48,6 @@ def _vector(text: LlvmText, dtype: str, work: str, source: str, target: str) -> 
     text.do(f"store {wide} {number}, ptr {target}, align 1")
 
 
-def _copied(text: LlvmText, to: str, source: str, count: str, size: int) -> None:
+def _bytes_copied(text: LlvmText, to: str, source: str, count: str, size: int) -> None:
     many = text.add(f"mul i64 {count}, {size}")
     text.do(f"call void @llvm.memcpy.p0.p0.i64(ptr {to}, ptr {source}, i64 {many}, i1 0)")

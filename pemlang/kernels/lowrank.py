@@ -108,10 +108,10 @@ def triangle(x: Array, algebra: Algebra = NUMPY) -> Triangle:
     return Triangle(q, r, None, algebra)
 
 
-def core(part: LowRank) -> Matrix:
+def core(part: LowRank, algebra: Algebra = NUMPY) -> Matrix:
     """The core s·R_B·R_Aᵀ: at most r×r, with the singular values and the norm of Δ."""
-    b, a = matrices(part)
-    product: Matrix = part.scale * (triangle(b).r @ triangle(a.T).r.T)
+    b, a = flat(part)
+    product: Matrix = part.scale * (triangle(b, algebra).r @ triangle(a.T, algebra).r.T)
     return product
 
 
@@ -129,31 +129,45 @@ def numerical_rank(part: LowRank) -> int:
     return int((values > floor).sum())
 
 
-def norm(part: LowRank) -> float:
+def norm(part: LowRank, algebra: Algebra = NUMPY) -> float:
     """‖Δ‖ (Frobenius)."""
-    return float(np.linalg.norm(core(part)))
+    return float(np.linalg.norm(core(part, algebra)))
 
 
 def inner(left: LowRank, right: LowRank) -> float:
     """⟨Δ₁, Δ₂⟩."""
-    return float(inner_products([left, right])[0, 1])
+    return float(inner_of_all([left, right])[0, 1])
 
 
-def inner_products(parts: Sequence[LowRank], algebra: Algebra = NUMPY) -> Matrix:
-    """⟨Δᵢ, Δⱼ⟩ of all pairs, from the cores of all over common bases.
+def inner_of_all(parts: Sequence[LowRank], algebra: Algebra = NUMPY) -> Matrix:
+    """⟨Δᵢ, Δⱼ⟩ of all pairs, from the cores of all over common bases; pair by pair where those
+    would be larger than the factors.
 
     Σ (BᵢᵀBⱼ) ∘ (AᵢAⱼᵀ) is cheaper, and squares what is lost where the terms of a Δ cancel.
     """
     pairs = [flat(part) for part in parts]
+    rows, columns, ranks = len(pairs[0][0]), pairs[0][1].shape[1], sum(len(a) for _, a in pairs)
+    core_size = min(rows, ranks) * min(columns, ranks)
+    if len(parts) > 2 and len(parts) * core_size > (rows + columns) * ranks:
+        return _pair_by_pair(parts, algebra)
     r_b = triangle(np.hstack([b for b, _ in pairs]), algebra).r
     r_a = triangle(np.vstack([a for _, a in pairs]).T, algebra).r
     ends = np.cumsum([len(a) for _, a in pairs])[:-1]
+    cores: Matrix = np.empty((len(parts), len(r_b), len(r_a)))
     sides = zip(np.split(r_b, ends, axis=1), np.split(r_a, ends, axis=1), strict=True)
-    cores = [
-        (part.scale * (b @ a.T)).reshape(-1) for part, (b, a) in zip(parts, sides, strict=True)
-    ]
-    whole = np.stack(cores)
-    return np.asarray(whole @ whole.T)
+    for core_of, part, (b, a) in zip(cores, parts, sides, strict=True):
+        np.multiply(b @ a.T, part.scale, out=core_of)
+    whole = cores.reshape(len(parts), -1)
+    return whole @ whole.T
+
+
+def _pair_by_pair(parts: Sequence[LowRank], algebra: Algebra) -> Matrix:
+    gram: Matrix = np.empty((len(parts), len(parts)))
+    for i, part in enumerate(parts):
+        gram[i, i] = norm(part, algebra) ** 2
+        for j, other in enumerate(parts[:i]):
+            gram[i, j] = gram[j, i] = inner_of_all([part, other], algebra)[0, 1]
+    return gram
 
 
 def difference(old: LowRank, new: LowRank) -> tuple[Matrix, Matrix, Matrix]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from pemlang.dataclass import dataclass
 from pemlang.kernels.algebra import NUMPY, Algebra, Matrix
-from pemlang.kernels.lowrank import LowRank, inner_products, triangle
+from pemlang.kernels.lowrank import LowRank, inner_of_all, triangle
 from pemlang.kernels.philox import drawn
 from pemlang.kernels.sketch import Merged, best_factors, cut, squared_norm
 from pemlang.lazy import numpy as np
@@ -251,7 +251,7 @@ class Combination(SiteKernel):
 
     def of_tensors(self, xs: Sequence[Array], s: MergeSettings) -> Array:
         """See SiteKernel."""
-        flat = np.stack([x.reshape(-1) for x in xs]).astype(np.float64)
+        flat = np.stack([x.reshape(-1) for x in xs], dtype=np.float64)
         gram = flat @ flat.T
         # A tensor is one row.
         numbers = self.coefficients(gram[None] if self.rowwise else gram, s.weights, s).reshape(-1)
@@ -259,7 +259,7 @@ class Combination(SiteKernel):
 
     def of_factors(self, parts: Sequence[LowRank], s: MergeSettings) -> Merged:
         """See SiteKernel."""
-        gram = row_products(parts, s.algebra) if self.rowwise else inner_products(parts, s.algebra)
+        gram = row_products(parts, s.algebra) if self.rowwise else inner_of_all(parts, s.algebra)
         numbers = self.coefficients(gram, s.weights, s)
         a = np.concatenate([part.a for part in parts], dtype=np.float64)
         b = np.empty((len(parts[0].b), len(a), *parts[0].b.shape[2:]))
@@ -291,9 +291,9 @@ def row_products(parts: Sequence[LowRank], algebra: Algebra) -> Matrix:
     return np.asarray(np.einsum("iok,jok->oij", short, short))
 
 
-def flat_rows(part: LowRank) -> Array:
-    """A as a matrix."""
-    return part.a.reshape(part.a.shape[0], -1)
+def flat_rows(part: LowRank) -> Matrix:
+    """A as a matrix, in float64."""
+    return part.a.reshape(part.a.shape[0], -1).astype(np.float64, copy=False)
 
 
 def flat_columns(part: LowRank) -> Matrix:
@@ -304,8 +304,8 @@ def flat_columns(part: LowRank) -> Matrix:
 
 # --- new factors -----------------------------------------------------------------------------
 
-Pairs: TypeAlias = "Sequence[tuple[Array, Matrix]]"
-"""A (r, in), in float32 or float64, and s·B (out, r) of each adapter at a site."""
+Pairs: TypeAlias = "Sequence[tuple[Matrix, Matrix]]"
+"""A (r, in) and s·B (out, r) of each adapter at a site."""
 
 Make = Callable[[Pairs, Sequence[float], MergeSettings], tuple[Matrix, Matrix]]
 

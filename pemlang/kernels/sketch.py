@@ -40,6 +40,9 @@ UNKNOWN = 0.01
 """The share of a start that is drawn at random. What only that part finds grows a hundredfold in
 the round after, far above the rounding of float32, and no round settles while it does."""
 
+_HALF = 0.5
+"""The least that is left of a column of norm 1, squared, where more than rounding is."""
+
 ROUNDS = 10
 
 PASSES = 4
@@ -142,12 +145,14 @@ def _krylov(
     for turn in range(min(ROUNDS, min(x.shape) // width)):
         block = _outside(left, _product(x, block))
         first = squared_norm(block[:, :k])
-        block = _orthonormal(_outside(left, _orthonormal(block, algebra)), algebra)
+        block = _new(left, block, algebra)
         left.append(block)
         across.append(_product(x.T, block))
         gram = _wider(gram, np.vstack([_inner(columns, across[-1]) for columns in across]))
         squares, vectors = (part[..., : -width - 1 : -1] for part in np.linalg.eigh(gram))
         before, kept = kept, float(np.sum(squares[:k]))
+        if kept > total * (1 + TOLERANCE):
+            return None  # directions were counted twice
         second = kept - before - first
         values = np.sqrt(np.maximum(squares, 0))
         scaled = vectors / np.where(values > 0, values, 1)
@@ -157,6 +162,14 @@ def _krylov(
             return _mixed(left, vectors[:, :k]), values[:k], _mixed(across, scaled[:, :k]).T
         block = _mixed(across, scaled)
     return None
+
+
+def _new(left: Sequence[Array], block: Array, algebra: Algebra) -> Array:
+    """Orthonormal columns for what a basis lacks of some that are orthogonal to it but for
+    rounding. Of a column that is rounding alone the basis has all: nothing comes of it."""
+    block = _outside(left, _orthonormal(block, algebra))
+    sizes = sum(np.sum(block[rows].astype(np.float64) ** 2, axis=0) for rows in _parts(block))
+    return _orthonormal(np.ascontiguousarray(block[:, sizes > _HALF]), algebra)
 
 
 # Tall matrices are in the precision of x, and taken to float64 some rows at a time.

@@ -18,10 +18,12 @@ from pemlang.kernels import (
     NUMPY,
     Algebra,
     Builder,
+    FusedLoop,
     KernelCall,
     LowRank,
     Plan,
     inner,
+    inner_of_all,
     meaning,
     norm,
     overlap,
@@ -218,4 +220,25 @@ def test_small_sites_are_left_to_few_threads() -> None:
     assert useful_threads(Plan(sites=(small,) * 100)) == 1
     assert useful_threads(Plan(sites=(large,) * 100)) > 8
     assert useful_threads(Plan(sites=(small,) * 50 + (large,) * 50)) > 4
-    assert useful_threads(Plan()) > 1000
+    builder = Builder()
+    builder.store(builder.load("x", "BF16", (64, 4096)), "y", "BF16")
+    [call] = builder.calls()
+    loop = FusedLoop(((call, 1 << 28),), call.program, (), (), (), 1 << 28)
+    assert useful_threads(Plan(sites=(small,) * 100, loops=(loop,))) > 4
+    assert useful_threads(Plan(loops=(loop,))) > 1000
+    joined = Builder()
+    parts = [joined.load(name, "F32", (64, 8192)) for name in "ab"]
+    joined.store(joined.concat(parts, 0), "y", "F32")
+    assert useful_threads(Plan(sites=tuple(joined.calls()) * 100)) >= 8
+
+
+@pytest.mark.parametrize("count", [3, 12])
+def test_all_inner_products_are_those_of_the_dense(count: int) -> None:
+    """From common bases, and pair by pair where those would be large."""
+    random = np.random.default_rng(count)
+    parts = [LowRank(random.standard_normal((6, 50)), random.standard_normal((40, 6)), 0.5 + i)
+             for i in range(count)]  # fmt: skip
+    parts[1] = parts[0]
+    dense = np.stack([(part.scale * part.b @ part.a).reshape(-1) for part in parts])
+    for algebra in (NUMPY, NATIVE):
+        np.testing.assert_allclose(inner_of_all(parts, algebra), dense @ dense.T, rtol=1e-10)

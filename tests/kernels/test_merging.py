@@ -145,3 +145,17 @@ def test_what_has_no_more_than_the_rank_settles(rank: int, monkeypatch: pytest.M
     for near in ((), [(a, b)]):
         u, values, vt = truncated_svd(x, 24, float(np.sum(x.astype("f8") ** 2)), near)
         assert np.linalg.norm(x - (u * values) @ vt) <= 1e-5 * np.linalg.norm(x)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 6, 16])
+def test_a_few_rows_are_counted_once(rows: int) -> None:
+    """A basis that spans them all leaves rounding, which is no direction of its own."""
+    for seed in range(8):
+        rng = np.random.default_rng(100 * rows + seed)
+        x = np.zeros((700, 900), "f4")
+        x[rng.choice(700, rows, replace=False)] = rng.standard_normal((rows, 900))
+        u, values, vt = truncated_svd(x, 16, float(np.sum(x.astype("f8") ** 2)))
+        best = np.linalg.svd(x.astype("f8"), compute_uv=False)
+        least = np.linalg.norm(best[16:])
+        lost = np.linalg.norm(x - (u * values) @ vt)
+        assert lost <= least * (1 + TOLERANCE) + 1e-5 * best[0]

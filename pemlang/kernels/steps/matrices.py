@@ -133,7 +133,7 @@ class Whole(_OfProduct):
         return np.array([0.0, np.linalg.norm(self._meant(args, slots))])
 
     def compute(self, args: Sequence[Array], slots: SiteInputs) -> Array:
-        return np.array([0.0, norm(self._factors(args, slots))])
+        return np.array([0.0, norm(self._factors(args, slots), slots.algebra)])
 
     def flops(self, shapes: Sequence[Shape], elements: int) -> int:
         return self._decomposing(shapes)
