@@ -14,7 +14,7 @@ import threading
 from collections.abc import Callable, Mapping
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from pemlang.execute.kernel_files import cache_folder
 from pemlang.kernels.llvm_cholesky import cholesky_source
@@ -34,7 +34,11 @@ _LARGEST = 1 << 24
 _SEAL = hashlib.sha256().digest_size
 
 
-def _type(numbers: int, pointers: int, result: Any = None) -> Any:
+NativeFunction: TypeAlias = Any
+"""A native function, or a type of such; ctypes makes the types."""
+
+
+def _type(numbers: int, pointers: int, result: NativeFunction = None) -> NativeFunction:
     return ctypes.CFUNCTYPE(result, *[ctypes.c_int64] * numbers, *[ctypes.c_void_p] * pointers)
 
 
@@ -48,11 +52,11 @@ _STREAM = ctypes.CFUNCTYPE(
 )
 
 _lock = threading.Lock()
-_functions: dict[tuple[Program | str, ...], Any] = {}
+_functions: dict[tuple[Program | str, ...], NativeFunction] = {}
 _engines: list[Any] = []  # they own the functions
 
 
-def native(program: Program, name: str) -> Any:
+def native(program: Program, name: str) -> NativeFunction:
     """A function of a program, made when it is first asked for: `pass0`, …, `settle0`, …,
     `tensors`, `stream`, `exact` or `tiles`, see llvm_module.py."""
     key = (program, name)
@@ -63,7 +67,9 @@ def native(program: Program, name: str) -> Any:
     return _functions[key]
 
 
-def _fixed(key: tuple[str, ...], source: Callable[[], str], types: Mapping[str, Any]) -> Any:
+def _fixed(
+    key: tuple[str, ...], source: Callable[[], str], types: Mapping[str, NativeFunction]
+) -> NativeFunction:
     """The function that a key ends with, of a module that is the same for all programs."""
     if key not in _functions:
         with _lock:
@@ -75,7 +81,7 @@ def _fixed(key: tuple[str, ...], source: Callable[[], str], types: Mapping[str, 
     return _functions[key]
 
 
-def _made(program: Program, name: str) -> dict[str, Any]:
+def _made(program: Program, name: str) -> dict[str, NativeFunction]:
     """The functions of the module in which one stands."""
     turns = range(passes(program))
     types = {f"pass{turn}": _PASS for turn in turns}
@@ -95,7 +101,7 @@ def _made(program: Program, name: str) -> dict[str, Any]:
 _TALL = {"gram": _type(6, 3), "columns": _type(5, 4), "rows": _type(6, 4)}
 
 
-def tall(real: str, name: str) -> Any:
+def tall(real: str, name: str) -> NativeFunction:
     """A function of llvm_tall.tall_source."""
     return _fixed(("tall", real, name), partial(tall_source, real), _TALL)
 
@@ -103,7 +109,7 @@ def tall(real: str, name: str) -> Any:
 _CHOLESKY = {"cholesky": _type(2, 2, ctypes.c_int64)}
 
 
-def cholesky() -> Any:
+def cholesky() -> NativeFunction:
     """The function of llvm_cholesky.cholesky_source."""
     return _fixed(("cholesky",), cholesky_source, _CHOLESKY)
 
@@ -111,7 +117,7 @@ def cholesky() -> Any:
 _WIDEN = {"widen": _type(1, 2, ctypes.c_int64)}
 
 
-def widen(dtype: str, work: str) -> Any:
+def widen(dtype: str, work: str) -> NativeFunction:
     """The function of llvm_widen.widen_source."""
     return _fixed(("widen", dtype, work, "widen"), partial(widen_source, dtype, work), _WIDEN)
 
