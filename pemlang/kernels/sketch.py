@@ -135,12 +135,14 @@ def _krylov(
 
     A round is two half steps. From the leading right vectors V that are known the first finds x·V,
     and what of that is new widens the basis on the left; the second finds what the basis gives on
-    the right, and V anew. Both add to Σσ², and fall at least as a geometric series does.
+    the right, and V anew. What they add to Σσ² falls about as a geometric series does: from half
+    step to half step where directions stand out, from round to round where they do not.
     """
     left: list[Array] = []
     across: list[Array] = []
     gram: Matrix = np.empty((0, 0))  # of the columns across: its eigenvalues are the squares of σ
     width, kept, rounding = block.shape[1], 0.0, 100 * float(np.finfo(x.dtype).eps) ** 2
+    gains: list[float] = []
     block = _orthonormal(block, algebra)
     for turn in range(min(ROUNDS, min(x.shape) // width)):
         block = _outside(left, _product(x, block))
@@ -156,12 +158,19 @@ def _krylov(
         second = kept - before - first
         values = np.sqrt(np.maximum(squares, 0))
         scaled = vectors / np.where(values > 0, values, 1)
-        ratio = second / first if first > 0 else 1.0
-        to_come = second * ratio / (1 - ratio) if ratio < 1 else math.inf  # if this one goes on so
-        if turn and (to_come <= TOLERANCE * (total - kept) or first + second <= rounding * total):
+        gains.append(first + second)
+        to_come = _to_come(first, second)  # if half steps, or rounds, go on so
+        if turn > 1:
+            to_come = min(to_come, _to_come(*gains[-2:]))
+        if turn and (to_come <= TOLERANCE * (total - kept) or gains[-1] <= rounding * total):
             return _mixed(left, vectors[:, :k]), values[:k], _mixed(across, scaled[:, :k]).T
         block = _mixed(across, scaled)
     return None
+
+
+def _to_come(before: float, last: float) -> float:
+    """All that is to come of a geometric series, by two of its terms."""
+    return last * last / (before - last) if before > last else math.inf
 
 
 def _new(left: Sequence[Array], block: Array, algebra: Algebra) -> Array:

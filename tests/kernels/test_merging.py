@@ -159,3 +159,16 @@ def test_a_few_rows_are_counted_once(rows: int) -> None:
         least = np.linalg.norm(best[16:])
         lost = np.linalg.norm(x - (u * values) @ vt)
         assert lost <= least * (1 + TOLERANCE) + 1e-5 * best[0]
+
+
+def test_a_rank_beyond_what_stands_out_settles(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Half steps gain more and more there, and rounds less and less."""
+    monkeypatch.setattr("pemlang.kernels.sketch._by_gram", None)
+    rng = np.random.default_rng(0)
+    a, b = rng.standard_normal((16, 900)).astype("f4"), rng.standard_normal((800, 16)).astype("f4")
+    x = (b @ a) * (rng.random((800, 900)) < 0.4).astype("f4")
+    for k in (16, 24, 32, 64):
+        _, values, _ = truncated_svd(x, k, float(np.sum(x.astype("f8") ** 2)), [(a, b)])
+        best = np.linalg.svd(x.astype("f8"), compute_uv=False)
+        lost = np.sum(best**2) - np.sum(values**2)
+        assert lost <= np.sum(best[k:] ** 2) * (1 + TOLERANCE) ** 2
