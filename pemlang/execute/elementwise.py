@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from pemlang.execute.machine import algebra
+from pemlang.execute.machine import algebra_libraries
 from pemlang.execute.native import disk, native
 from pemlang.execute.stream import Stream
 from pemlang.kernels.builder import Builder
@@ -353,4 +353,4 @@ def _prepare() -> None:
     [call] = builder.calls()
     native(call.program, "tensors")
     rounded(np.zeros(1), "BF16")
-    algebra()
+    algebra_libraries()

@@ -37,12 +37,12 @@ def default_budget() -> int:
 def one_algebra_thread() -> Iterator[None]:
     """One thread in the linear algebra, inside a thread of ours: the same bytes whatever the
     machine."""
-    with algebra().limit(limits=1):
+    with algebra_libraries().limit(limits=1):
         yield
 
 
 @cache
-def algebra() -> ThreadpoolController:
+def algebra_libraries() -> ThreadpoolController:
     """The libraries that NumPy computes with; NumPy is loaded."""
     # What is not loaded yet cannot be held to one. All of numpy: a part of it would not wait for
     # another thread that is loading it.

@@ -319,11 +319,13 @@ class Factorised(SiteKernel):
             and B (out, k), of the rank in the settings or less.
         from_pairs: whether the reference takes pairs (A, s·B) and not dense tensors.
         draws: whether it takes a number that is drawn.
+        votes: whether it lets adapters vote on matrices of Σr rows as long as those of A.
     """
 
     make: Make
     from_pairs: bool = False
     draws: bool = False
+    votes: bool = False
 
     def of_tensors(self, xs: Sequence[Array], s: MergeSettings) -> Array:
         """See SiteKernel."""
@@ -343,7 +345,8 @@ class Factorised(SiteKernel):
 
     def workspace(self, rows: int, columns: int, ranks: int, s: MergeSettings) -> int:
         """See SiteKernel."""
-        return 8 * 8 * ((rows + columns) * max(1, ranks) + ranks * ranks)
+        ballots = (2 * len(s.weights) + 2) * ranks * columns if self.votes else 0
+        return 8 * (8 * ((rows + columns) * max(1, ranks) + ranks * ranks) + ballots)
 
     def meaning_of_factors(self, parts: Sequence[LowRank], s: MergeSettings) -> Merged:
         """See SiteKernel."""

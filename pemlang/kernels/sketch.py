@@ -36,8 +36,11 @@ SMALL = 512
 TOLERANCE = 1e-3
 """How much more than the least possible the residual ‖x − x_k‖ may be, relative to it."""
 
+DRAWN = 4
+"""Columns of a start that are drawn at random alone, so that what stands out in no other shows."""
+
 UNKNOWN = 0.01
-"""The share of a start that is drawn at random. What only that part finds grows a hundredfold in
+"""The share of the other columns that is drawn. What only that part finds grows a hundredfold in
 the round after, far above the rounding of float32, and no round settles while it does."""
 
 _HALF = 0.5
@@ -80,9 +83,11 @@ def _start(shape: tuple[int, int], width: int, near: Factors, algebra: Algebra) 
     """Some right vectors to start from."""
     if not near:
         return _signs(shape[1], width)
-    start = _orthonormal(_right_of(near, _signs(shape[0], width), algebra), algebra)
-    # And a little of all directions: what is near may know nothing of some of them.
-    start += _signs(shape[1], width, UNKNOWN / math.sqrt(shape[1]))
+    known = _orthonormal(_right_of(near, _signs(shape[0], width - DRAWN), algebra), algebra)
+    # It may know nothing of some directions: a few columns are drawn alone, and a little of them
+    # all.
+    start = _signs(shape[1], width, 1 / math.sqrt(shape[1]))
+    start[:, :-DRAWN] = known + UNKNOWN * start[:, :-DRAWN]
     return start
 
 
@@ -160,7 +165,7 @@ def _krylov(
         scaled = vectors / np.where(values > 0, values, 1)
         gains.append(first + second)
         to_come = _to_come(first, second)  # if half steps, or rounds, go on so
-        if turn > 1:
+        if turn > 2:  # neither of the two is the start's own
             to_come = min(to_come, _to_come(*gains[-2:]))
         if turn and (to_come <= TOLERANCE * (total - kept) or gains[-1] <= rounding * total):
             return _mixed(left, vectors[:, :k]), values[:k], _mixed(across, scaled[:, :k]).T

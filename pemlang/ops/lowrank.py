@@ -54,10 +54,10 @@ def _method(
     rank: RankRule,
     from_pairs: bool = False,
     draws: bool = False,
+    votes: bool = False,
 ) -> MergeMethod:
-    return MergeMethod(
-        name, Factorised(reference, make, from_pairs, draws), rank=rank, needs_factors=True
-    )
+    kernel = Factorised(reference, make, from_pairs, draws, votes)
+    return MergeMethod(name, kernel, rank=rank, needs_factors=True)
 
 
 def _full_total(ranks: Sequence[int], full: int, settings: Settings) -> int:
@@ -386,7 +386,7 @@ def _lego_reference(xs: Pairs, units: float, draw: int, **_: object) -> Dense:
 
 
 KNOTS = merge_operator(
-    _method("knots", _knots, _knots_reference, _full_total),
+    _method("knots", _knots, _knots_reference, _full_total, votes=True),
     *(WEIGHTS, WHOLE, ELECT, SCALE),
     summary="Aligns adapters in a joint basis of singular vectors, and merges them there by TIES.",
     formula="[Δ₁ … Δₙ] = U·Σ·[V₁ … Vₙ]ᵀ, Δ = U·Σ·ties(V₁, …, Vₙ)ᵀ",

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import tracemalloc
 from collections.abc import Hashable
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from support import lora, recipe
 from support.kernels.loops import StoredTensors
 
+import pemlang
 from pemlang.execute import NATIVE, bytes_at_work, run_call, useful_threads
 from pemlang.kernels import (
     MAX_CONDITION,
@@ -31,6 +34,7 @@ from pemlang.kernels import (
     triangle,
     truncate,
 )
+from pemlang.tensorfiles import TensorReader
 
 Matrix = NDArray[np.float64]
 
@@ -242,3 +246,21 @@ def test_all_inner_products_are_those_of_the_dense(count: int) -> None:
     dense = np.stack([(part.scale * part.b @ part.a).reshape(-1) for part in parts])
     for algebra in (NUMPY, NATIVE):
         np.testing.assert_allclose(inner_of_all(parts, algebra), dense @ dense.T, rtol=1e-10)
+
+
+def test_a_vote_of_many_adapters_keeps_to_what_it_declares(tmp_path: Path) -> None:
+    """It takes a matrix of each adapter, as long as all of them together are wide."""
+    names = [f"x{number}" for number in range(12)]
+    for seed, name in enumerate(names):
+        lora(tmp_path / name, seed, {"layers.0.q": (300, 700)}, rank=8)
+    text = "".join(f'adapter {name} = "{name}"\n' for name in names)
+    text += f'save knots([{", ".join(names)}], density=0.5) to "out"\n'
+    made, _ = pemlang.load(recipe(tmp_path, text)).programs()
+    [call] = made.plan.sites
+    with TensorReader() as reader:
+        run_call(call, reader)
+        tracemalloc.start()
+        run_call(call, reader)
+        _, most = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+    assert most <= bytes_at_work(call.program) <= 3 * most

@@ -172,3 +172,20 @@ def test_a_rank_beyond_what_stands_out_settles(monkeypatch: pytest.MonkeyPatch) 
         best = np.linalg.svd(x.astype("f8"), compute_uv=False)
         lost = np.sum(best**2) - np.sum(values**2)
         assert lost <= np.sum(best[k:] ** 2) * (1 + TOLERANCE) ** 2
+
+
+@pytest.mark.parametrize(("k", "others", "size"), [(1, 48, 1.65), (2, 64, 1.1), (1, 63, 1.2)])
+def test_a_direction_that_nothing_near_has_is_not_passed_over(
+    k: int, others: int, size: float
+) -> None:
+    """One that is larger than all others, as where weights of opposite signs leave little of what
+    the adapters share."""
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        u, v = (np.linalg.qr(rng.standard_normal((n, others + 1)))[0] for n in (700, 900))
+        sizes = np.append(np.arange(1, others + 1.0) ** -0.4, size)
+        x = ((u * sizes) @ v.T).astype("f4")
+        near = [(v[:, :-1].T.astype("f4"), (u * sizes)[:, :-1].astype("f4"))]
+        left, values, right = truncated_svd(x, k, float(np.sum(x.astype("f8") ** 2)), near)
+        lost = np.linalg.norm(x - (left * values) @ right)
+        assert lost <= np.linalg.norm(np.sort(sizes)[:-k]) * (1 + TOLERANCE)

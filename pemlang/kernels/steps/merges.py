@@ -129,11 +129,12 @@ class MergeTensors(Step):
 
     def workspace(self, shapes: Sequence[Shape]) -> int:
         request = self.request
-        settings = MergeSettings({}, {}, (), (), (), request.rank)
+        first = shapes[:: request.tensors + request.statistics]  # of each adapter
+        settings = MergeSettings({}, {}, [1.0] * len(first), (), (), request.rank)
         if not request.rank:
             return request.kernel.workspace(1, math.prod(shapes[0]), 0, settings)
         rows, columns = shapes[1][0], math.prod(shapes[0][1:])
-        ranks = sum(shape[0] for shape in shapes[:: 2 + request.statistics])
+        ranks = sum(shape[0] for shape in first)
         copies = 8 * self._elements(shapes)
         return copies + request.kernel.workspace(rows, columns, ranks, settings)
 
