@@ -6,7 +6,6 @@ from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from dataclasses import field
 from functools import partial
-from itertools import accumulate
 from typing import Protocol
 
 from pemlang.dataclass import dataclass
@@ -107,7 +106,6 @@ class LoopPart:
         """
         self._worker, self.loop, self.seen, self._block = worker, loop, seen, block
         self._first, self._last = first, first + count
-        self._ends = list(accumulate(size for _, size in loop.calls))
         self._stores = loop.program.stores
 
     def run(self) -> None:
@@ -185,13 +183,13 @@ class LoopPart:
             return
         at = self._first
         while at < self._last:
-            index = bisect_right(self._ends, at)
-            end = self._ends[index]
-            while index + 1 < len(self._ends) and self._ends[index + 1] <= min(
+            index = bisect_right(self.loop.ends, at)
+            end = self.loop.ends[index]
+            while index + 1 < len(self.loop.ends) and self.loop.ends[index + 1] <= min(
                 at + span, self._last
             ):
                 index += 1
-                end = self._ends[index]
+                end = self.loop.ends[index]
             yield at, end - at
             at = end
 
@@ -310,16 +308,16 @@ class LoopPart:
 
     def _rows(self, first: int, last: int) -> Iterator[Row]:
         """The parts of tensors from one element of the loop to another."""
-        tensor = bisect_right(self._ends, first)
+        tensor = bisect_right(self.loop.ends, first)
         while first < last:
-            end = min(last, self._ends[tensor])
+            end = min(last, self.loop.ends[tensor])
             yield Row(tensor, first, end)
             first, tensor = end, tensor + 1
 
     def blame(self, at: int, size: int) -> None:
         """Raise InputNotFinite for the input that is not finite in a part of the loop, if one
         is."""
-        call, _ = self.loop.calls[bisect_right(self._ends, at)]
+        call, _ = self.loop.calls[bisect_right(self.loop.ends, at)]
         for load in self.loop.program.loads:
             first = self.loop.inputs[load.input]
             width = DTYPES[load.dtype].size

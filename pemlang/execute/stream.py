@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import field, replace
+from dataclasses import field
+from typing import NamedTuple
 
 from pemlang.dataclass import dataclass
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
+class Row(NamedTuple):
     """A part of a tensor in a loop.
 
     Attributes:
@@ -43,7 +43,7 @@ class Stream:
         first, *others = parts
         ends, begins = len(self.ends), first.first
         if self.rows and self.rows[-1].tensor == first.tensor and self.rows[-1].end == begins:
-            self.rows[-1] = replace(self.rows[-1], end=first.end)
+            self.rows[-1] = self.rows[-1]._replace(end=first.end)
         else:
             self.rows.append(first)
         row = len(self.rows) - 1

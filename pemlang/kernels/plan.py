@@ -4,6 +4,8 @@ and run in another process with the same bytes as here."""
 from __future__ import annotations
 
 from collections.abc import Hashable
+from functools import cached_property
+from itertools import accumulate
 from typing import TypeAlias
 
 from pemlang.dataclass import dataclass
@@ -97,6 +99,11 @@ class FusedLoop:
     inputs: tuple[TensorRef, ...]
     outputs: tuple[tuple[int, int], ...]
     count: int
+
+    @cached_property
+    def ends(self) -> list[int]:
+        """Where each tensor ends, in elements."""
+        return list(accumulate(size for _, size in self.calls))
 
 
 @dataclass(frozen=True)
