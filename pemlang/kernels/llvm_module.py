@@ -3,7 +3,7 @@ memory, and over Δ = B·A, of which a tile is formed at a time."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from pemlang.kernels.histogram import functions
 from pemlang.kernels.llvm import PASS_ARGUMENTS, SETTLE_ARGUMENTS, LlvmPass, LlvmSettle, calls_draws
@@ -159,7 +159,8 @@ def _found(text: LlvmText, found: str, index: int) -> str:
 
 
 def _tiles(program: Program) -> list[str]:
-    """All passes over Δ, a tile of rows at a time.
+    """All passes over Δ, a tile of rows at a time. From a pass that reads a Δ to the next it is
+    kept whole, where the result will lie.
 
     Takes the rows and columns of Δ, and the rows of a tile; for each input the rank, A in panels
     of WIDTH columns, and s·B; where the tiles lie, `%in`; where the result does, `%out`; and the
@@ -167,25 +168,33 @@ def _tiles(program: Program) -> list[str]:
     """
     text = LlvmText()
     [store] = program.stores
-    real = REAL[store.dtype]
+    real, inputs = REAL[store.dtype], 1 + max(load.input for load in program.loads)
     text.do("%here = alloca ptr")
-    for turn in range(passes(program)):
+    text.do(f"%deltas = alloca [{inputs} x ptr]")
+    places = [text.at("%deltas", "ptr", slot) for slot in range(inputs)]
+    for turn, (kept, formed) in enumerate(_kept_and_formed(program)):
         count = 1 + (len(scans(program)[turn]) if turn < passes(program) - 1 else 1)
         kinds = _kinds(program, turn)
         for index in range(count):
             start = "0xFFF0000000000000" if kinds.get(index) == "max" else "0.0"
             text.do(f"store double {start}, ptr {text.at('%total', 'double', index)}")
+        for slot, place in enumerate(places):
+            tile = text.add(f"load ptr, ptr {text.at('%in', 'ptr', slot)}")
+            text.do(f"store ptr {tile}, ptr {place}")
         with text.loop("%rows", step="%tile") as loop:
             left = text.add(f"sub i64 %rows, {loop.index}")
             rows = text.add(f"call i64 @llvm.smin.i64(i64 {left}, i64 %tile)")
-            for slot in _read(program, turn):
-                _form(text, slot, loop.index, rows)
             at = text.add(f"mul i64 {loop.index}, %columns")
-            text.do(f"store ptr {text.at('%out', real, at)}, ptr %here")
+            out = text.at("%out", real, at)
+            text.do(f"store ptr {out}, ptr %here")
+            if kept is not None:
+                text.do(f"store ptr {out}, ptr {places[kept]}")
+            for slot in formed:
+                _form(text, slot, places[slot], loop.index, rows)
             size = text.add(f"mul i64 {rows}, %columns")
             text.do(
-                f"call void @pass{turn}(i64 0, i64 {size}, i64 {at}, ptr %in, ptr %here, ptr %c, "
-                "ptr %s, ptr %found, ptr %scratch)"
+                f"call void @pass{turn}(i64 0, i64 {size}, i64 {at}, ptr %deltas, ptr %here, "
+                "ptr %c, ptr %s, ptr %found, ptr %scratch)"
             )
             for index in range(count):
                 _join(text, index, kinds.get(index, "sum"))
@@ -196,6 +205,18 @@ def _tiles(program: Program) -> list[str]:
     return function(f"void @tiles({sizes}, {', '.join(f'ptr %{x}' for x in pointers)})", text)
 
 
+def _kept_and_formed(program: Program) -> Iterator[tuple[int | None, list[int]]]:
+    """For each pass the Δ that lies where the result will, if one does, and those to be formed."""
+    reads = [_read(program, turn) for turn in range(passes(program))]
+    kept: int | None = None
+    for here, after in zip(reads, [*reads[1:], []], strict=True):
+        formed = [slot for slot in here if slot != kept]
+        again = [slot for slot in formed if slot in after]
+        if kept not in here and again:
+            kept = again[0]
+        yield kept, formed
+
+
 def _kinds(program: Program, turn: int) -> dict[int, str]:
     """How what a pass finds is put together."""
     if turn == passes(program) - 1:
@@ -204,16 +225,17 @@ def _kinds(program: Program, turn: int) -> dict[int, str]:
     return {i: step.how for i, step in enumerate(steps) if isinstance(step, ScanStep)}
 
 
-def _read(program: Program, turn: int) -> Iterable[int]:
+def _read(program: Program, turn: int) -> list[int]:
     steps = [program.steps[number] for number in steps_of(program, turn)]
     return sorted(step.input for step in steps if isinstance(step, Load))
 
 
-def _form(text: LlvmText, slot: int, first: str, rows: str) -> None:
+def _form(text: LlvmText, slot: int, place: str, first: str, rows: str) -> None:
     """Form a tile of one Δ."""
     rank = text.add(f"load i64, ptr {text.at('%ranks', 'i64', slot)}")
     a, b, tile = (
-        text.add(f"load ptr, ptr {text.at(table, 'ptr', slot)}") for table in ("%a", "%b", "%in")
+        text.add(f"load ptr, ptr {where}")
+        for where in (text.at("%a", "ptr", slot), text.at("%b", "ptr", slot), place)
     )
     skipped = text.add(f"mul i64 {first}, {rank}")
     text.do(

@@ -15,18 +15,16 @@ from pemlang.kernels.steps.scans import ScanStep
 @lru_cache(maxsize=4096)
 def scans(program: Program) -> tuple[tuple[int, ...], ...]:
     """The steps whose values each pass but the last finds: those that are found `alone` have a pass
-    each, in which no more is read than they need."""
-    levels = _levels(program)
+    each, in which no more is read than they need. In the order of the program, as a number often
+    needs the one before and what that has read."""
+    pending = {number for number, step in enumerate(program.steps) if isinstance(step, ScanStep)}
+    needed = {number: pending & set(behind(program, [number])) - {number} for number in pending}
     passes: list[tuple[int, ...]] = []
-    for level in range(1, max(levels) + 1):
-        here = [
-            number
-            for number, step in enumerate(program.steps)
-            if isinstance(step, ScanStep) and levels[number] == level
-        ]
-        together = tuple(number for number in here if not _alone(program, number))
-        passes += [together] if together else []
-        passes += [(number,) for number in here if _alone(program, number)]
+    while pending:
+        ready = sorted(number for number in pending if pending.isdisjoint(needed[number]))
+        alone = [(number,) for number in ready if _alone(program, number)]
+        passes.append(alone[0] if alone else tuple(ready))
+        pending.difference_update(passes[-1])
     return tuple(passes)
 
 
@@ -110,12 +108,3 @@ def part_of(program: Program, turn: int) -> ScanPart | None:
 def _alone(program: Program, number: int) -> bool:
     step = program.steps[number]
     return isinstance(step, ScanStep) and step.alone
-
-
-def _levels(program: Program) -> list[int]:
-    """The first pass in which each step can be done, those that are found alone aside."""
-    levels: list[int] = []
-    for step in program.steps:
-        after = max((levels[arg] for arg in step.args), default=0)
-        levels.append(after + step.ends_scan)
-    return levels

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from support import build, delta, lora, recipe
 
 import pemlang
-from pemlang.kernels import TOLERANCE, drawn, truncated_svd
+from pemlang.execute import NATIVE
+from pemlang.kernels import TOLERANCE, Builder, OverDeltas, drawn, truncated_svd
 
 Dense = NDArray[np.floating]
 
@@ -189,3 +190,42 @@ def test_a_direction_that_nothing_near_has_is_not_passed_over(
         left, values, right = truncated_svd(x, k, float(np.sum(x.astype("f8") ** 2)), near)
         lost = np.linalg.norm(x - (left * values) @ right)
         assert lost <= np.linalg.norm(np.sort(sizes)[:-k]) * (1 + TOLERANCE)
+
+
+CALLS = [
+    "ties([a, b, c], density=0.3",
+    "dare_ties([a, b, c], density=0.5, seed=1",
+    "della([a, b, c], density=0.5, epsilon=0.2, seed=1",
+    "breadcrumbs([a, b, c], density=0.5, gamma=0.1",
+    "sce([a, b, c], density=0.5",
+]
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("shape", [(90, 401), (64, 96), (7, 33), (1, 5)])
+def test_a_delta_kept_where_the_result_will_lie_is_the_one_that_is_formed(
+    call: str, shape: tuple[int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows of any length, in several tiles: as over matrices that were formed before."""
+    monkeypatch.setattr("pemlang.kernels.steps.deltas.TILE", 1200)
+    for seed, name in enumerate("abc"):
+        lora(tmp_path / name, seed, {"layers.0.q": shape}, rank=1)
+    declared = "".join(f'adapter {name} = "{name}"\n' for name in "abc")
+    path = recipe(tmp_path, f'{declared}save {call}, rank=1) to "out"\n')
+    made, _ = pemlang.load(path).programs()
+    [site] = made.plan.sites
+    [step] = [step for step in site.program.steps if isinstance(step, OverDeltas)]
+    constants = [site.constants[slot] for slot in step.constants]
+    rng = np.random.default_rng(5)
+    factors = [
+        (rng.standard_normal((r, shape[1]), "f4"), rng.standard_normal((shape[0], r), "f4"))
+        for r in (3, 1, 8)
+    ]
+    builder = Builder()
+    builder.store(builder.load(0, "F32", ()), 0, "F32")
+    [copy] = builder.calls()
+    formed = [NATIVE.over_deltas(copy.program, [pair], [])[0] for pair in factors]
+    np.testing.assert_array_equal(
+        NATIVE.over_deltas(step.program, factors, constants)[0],
+        NATIVE.over_arrays(step.program, formed, constants),
+    )

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pemlang.dataclass import dataclass
 from pemlang.kernels import sketch
 from pemlang.kernels.interpret import meaning
+from pemlang.kernels.llvm_text import WIDTH
 from pemlang.kernels.program import Program
 from pemlang.kernels.scratch import scratch_sizes
 from pemlang.kernels.step import Dense, Meaning, Meant, Renumber, Shape, SiteInputs, Step
@@ -84,8 +85,10 @@ class OverDeltas(Step):
 
 
 def tile_rows(columns: int) -> int:
-    """The rows of a tile, the same on every machine, so that sums over tiles are too."""
-    return max(8, TILE // max(1, columns) // 8 * 8)
+    """The rows of a tile, the same on every machine, so that sums over tiles are too: as many as
+    make it whole vectors."""
+    unit = max(8, WIDTH // math.gcd(WIDTH, columns))
+    return max(unit, TILE // max(1, columns) // unit * unit)
 
 
 def tile_room(program: Program, columns: int) -> int:
