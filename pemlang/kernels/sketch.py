@@ -27,8 +27,8 @@ Factors: TypeAlias = "Sequence[tuple[Array, Array]]"
 PART = 1 << 18
 """Elements of a matrix that are taken to float64 at a time."""
 
-ROWS = 256
-"""Rows of a matrix that are multiplied at a time."""
+ROWS, COLUMNS = 256, 1024
+"""Rows of a matrix, or columns, that are multiplied at a time."""
 
 SMALL = 512
 """Of min(rows, columns): an exact decomposition is quick there."""
@@ -69,7 +69,7 @@ def truncated_svd(
     k = min(rank, *x.shape)
     width = k + 8
     if min(x.shape) > max(SMALL, 3 * width):
-        start = _start(x.shape, width, near, algebra).astype(x.dtype)
+        start = _start(x.shape, width, near, algebra).astype(x.dtype, copy=False)
         decomposition = _krylov(x, k, square, start, algebra)
         if decomposition is not None:
             return decomposition
@@ -154,7 +154,7 @@ def _krylov(
         first = squared_norm(block[:, :k])
         block = _new(left, block, algebra)
         left.append(block)
-        across.append(_product(x.T, block))
+        across.append(_product_across(x, block))
         gram = _wider(gram, np.vstack([_inner(columns, across[-1]) for columns in across]))
         squares, vectors = (part[..., : -width - 1 : -1] for part in np.linalg.eigh(gram))
         before, kept = kept, float(np.sum(squares[:k]))
@@ -202,8 +202,17 @@ def _product(x: Array, y: Array) -> Array:
     return product
 
 
+def _product_across(x: Array, y: Array) -> Array:
+    """xᵀy, in the order in which rows of x lie: (yᵀx)ᵀ."""
+    turned = np.ascontiguousarray(y.T)
+    product: Array = np.empty((x.shape[1], y.shape[1]), x.dtype)
+    for first in range(0, x.shape[1], COLUMNS):
+        product[first : first + COLUMNS] = (turned @ x[:, first : first + COLUMNS]).T
+    return product
+
+
 def _inner(x: Array, y: Array) -> Matrix:
-    """xᵀy."""
+    """xᵀy, with sums in float64."""
     total: Matrix = np.zeros((x.shape[1], y.shape[1]))
     for rows in _parts(x):
         total += x[rows].T.astype(np.float64) @ y[rows].astype(np.float64)
