@@ -27,7 +27,7 @@ Factors: TypeAlias = "Sequence[tuple[Array, Array]]"
 PART = 1 << 18
 """Elements of a matrix that are taken to float64 at a time."""
 
-ROWS, COLUMNS = 256, 1024
+ROWS, COLUMNS = 256, 512
 """Rows of a matrix, or columns, that are multiplied at a time."""
 
 SMALL = 512
@@ -183,7 +183,10 @@ def _new(left: Sequence[Array], block: Array, algebra: Algebra) -> Array:
     rounding. Of a column that is rounding alone the basis has all: nothing comes of it."""
     block = _outside(left, _orthonormal(block, algebra))
     sizes = sum(np.sum(block[rows].astype(np.float64) ** 2, axis=0) for rows in _parts(block))
-    return _orthonormal(np.ascontiguousarray(block[:, sizes > _HALF]), algebra)
+    new = sizes > _HALF
+    if not new.all():
+        block = np.ascontiguousarray(block[:, new])
+    return _orthonormal(block, algebra)
 
 
 # Tall matrices are in the precision of x, and taken to float64 some rows at a time.
@@ -204,10 +207,9 @@ def _product(x: Array, y: Array) -> Array:
 
 def _product_across(x: Array, y: Array) -> Array:
     """xᵀy, in the order in which rows of x lie: (yᵀx)ᵀ."""
-    turned = np.ascontiguousarray(y.T)
     product: Array = np.empty((x.shape[1], y.shape[1]), x.dtype)
     for first in range(0, x.shape[1], COLUMNS):
-        product[first : first + COLUMNS] = (turned @ x[:, first : first + COLUMNS]).T
+        product[first : first + COLUMNS] = (y.T @ x[:, first : first + COLUMNS]).T
     return product
 
 
