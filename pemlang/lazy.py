@@ -11,7 +11,7 @@ from collections.abc import Callable
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
-__all__ = ["blake3", "door", "numpy"]
+__all__ = ["blake3", "door", "numpy", "re2", "regex"]
 
 
 class _Lazy(ModuleType):
@@ -26,8 +26,10 @@ class _Lazy(ModuleType):
 if TYPE_CHECKING:
     import blake3
     import numpy
+    import re2
+    import regex
 else:
-    blake3, numpy = _Lazy("blake3"), _Lazy("numpy")
+    blake3, numpy, re2, regex = (_Lazy(name) for name in ("blake3", "numpy", "re2", "regex"))
 
 
 def door(package: str, **names: str) -> Callable[[str], Any]:

@@ -9,6 +9,7 @@ import importlib
 import pkgutil
 
 from pemlang.formats.adapter import Adapter, Layout, Site
+from pemlang.formats.patterns import BadPattern, Pattern
 from pemlang.formats.peft import PEFT
 from pemlang.formats.record import (
     FORMATS,
@@ -29,9 +30,9 @@ from pemlang.formats.signature import (
 )
 
 __all__ = [
-    "FORMATS", "PEFT", "Adapter", "AdapterSpec", "Detection", "Format", "Layout", "Malformed",
-    "OutputLayout", "OutputTensor", "Site", "compact", "expanded", "headers_restored",
-    "headers_signature", "read_adapter", "register",
+    "FORMATS", "PEFT", "Adapter", "AdapterSpec", "BadPattern", "Detection", "Format", "Layout",
+    "Malformed", "OutputLayout", "OutputTensor", "Pattern", "Site", "compact", "expanded",
+    "headers_restored", "headers_signature", "read_adapter", "register",
 ]  # fmt: skip
 
 for _module in pkgutil.iter_modules(__path__):

@@ -2,34 +2,24 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterable
 from functools import lru_cache
 from typing import Any
 
 from pemlang.diagnostics import Fault, visible
+from pemlang.formats.patterns import BadPattern, Found, Pattern, is_plain
 from pemlang.formats.peft_names import CONFIG
 
-# A config comes from anywhere, and some regular expressions take for ever. These do not.
-_SLOW = re.compile(r"\)\s*[*+{]|\\\d|\(\?P")
-_REPEAT = re.compile(r"(?<!\\)[*+{]")
-_OPTION = re.compile(r"(?<![\\(*+}?])\?")  # not of a group, not of a lazy repeat
-MAX_REPEATS = 3
-MAX_OPTIONS = 8
+# There may be a name of its own for each site. Of others there are few, and each takes memory.
+_names, _others = lru_cache(1 << 14)(Pattern), lru_cache(1 << 7)(Pattern)
 
 
-@lru_cache(maxsize=1 << 14)
-def _compiled(pattern: str, frame: str) -> re.Pattern[str]:
-    """The pattern inside PEFT's frame around it, where `%` stands for it."""
-    repeats, options = len(_REPEAT.findall(pattern)), len(_OPTION.findall(pattern))
-    # Each option doubles the work of the repeats before it.
-    slow = repeats > MAX_REPEATS or options > (MAX_OPTIONS if repeats < MAX_REPEATS else 0)
+def _found(pattern: str, name: str, frame: str = "%", whole: bool = False) -> Found | None:
+    """What a pattern finds in a name, in PEFT's frame around it, where `%` stands for it."""
+    kept = _names if is_plain(pattern) else _others
     try:
-        if slow or _SLOW.search(pattern) or len(pattern) > 10_000:
-            raise re.error("it repeats too much")
-        return re.compile(frame.replace("%", pattern))
-    except (re.error, RecursionError, OverflowError) as error:
-        why = error.msg if isinstance(error, re.error) else "it is too large"
+        return kept(pattern, frame).match(name, whole)
+    except BadPattern as why:
         raise Fault(
             "PEM0424",
             f"the pattern `{visible(pattern, 80)}` in {CONFIG} cannot be used: {why}",
@@ -52,7 +42,7 @@ def look_up(pattern: Iterable[tuple[str, Any]], site: str, default: Any) -> Any:
     Source: PEFT `utils/other.py`, `get_pattern_key`.
     """
     for key, value in pattern:
-        if key == site or _compiled(key, r"(.*\.)?(%)$").match(site):
+        if key == site or _found(key, site, r"(.*\.)?(%)$"):
             return value
     return default
 
@@ -66,7 +56,7 @@ def targets(modules: str | Collection[str] | None, site: str) -> bool:
     if modules is None:
         return False
     if isinstance(modules, str):
-        return bool(_compiled(modules, "%").fullmatch(site))
+        return bool(_found(modules, site, whole=True))
     parts = site.split(".")
     return any(".".join(parts[start:]) in modules for start in range(len(parts)))
 
@@ -81,7 +71,7 @@ def in_layers(layers: object, patterns: object, site: str) -> bool:
     given = patterns if isinstance(patterns, list) else [patterns]
     names = given if patterns else [r"[^.]*"]
     frame = r"(?:^|.*?\.)%\.(?P<index>\d+)\." if patterns else r".*?\.%\.(?P<index>\d+)\."
-    match = next(filter(None, (_compiled(str(n), frame).match(site) for n in names)), None)
+    match = next(filter(None, (_found(str(n), site, frame) for n in names)), None)
     taken = layers if isinstance(layers, list) else [layers]
     return match is not None and int(match["index"]) in taken
 

@@ -215,7 +215,7 @@ ADAPTERS: dict[str, Callable[[Path], object]] = {
     "wrong_feedforward": lambda at: ia3(at, feedforward_modules=["key"]),
     "no_feedforward": lambda at: ia3(at, feedforward_modules=None),
     "untargeted": lambda at: lora(at, target_modules=["query"]),
-    "slow_pattern": lambda at: lora(at, rank_pattern={"(a+)+": 4}),
+    "slow_pattern": lambda at: lora(at, rank_pattern={"(?!b)(?:.|..)+[#-&]": 4}),
     "broken_pattern": lambda at: lora(at, rank_pattern={"(": 4}),
     # Features that arithmetic on the factors cannot keep.
     "dora": lambda at: lora(at, use_dora=True),
