@@ -11,6 +11,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +27,9 @@ MESSAGE_LIMIT = 1_000  # characters
 NAMES_SHOWN = 50
 NAME_LIMIT = 200  # characters
 OUTPUT_LIMIT = 4_000  # characters of what a command says went wrong
+MINUTES = 10.0
+TIMED_OUT = 124  # as timeout(1) says it
+STARTED = time.monotonic()
 LOCK = "pem.lock"
 TENSORS = (
     "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin",
@@ -315,9 +319,23 @@ def _summarise(text: str) -> None:
 
 
 def _try(*command: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        command, capture_output=True, encoding="utf-8", errors="surrogateescape", check=False
-    )
+    """A command, for as long as the action has minutes left."""
+    left = max(0.01, 60 * _minutes() - (time.monotonic() - STARTED))
+    try:
+        return subprocess.run(
+            command, capture_output=True, encoding="utf-8", errors="surrogateescape", check=False,
+            timeout=left if command[0] == "pem" else None,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        why = f"{command[0]} was ended: all of this may take {_minutes():g} minutes (`minutes`)"
+        return subprocess.CompletedProcess(command, TIMED_OUT, "", f"{why}\n")
+
+
+def _minutes() -> float:
+    try:
+        return float(os.environ.get("PEM_MINUTES") or MINUTES)
+    except ValueError:
+        return MINUTES
 
 
 def _git(*words: str) -> str:

@@ -155,3 +155,9 @@ def test_with_all_of_pem(job: Job, tmp_path: Path) -> None:
     assert "failed" not in job.comment, job.comment
     changed = job.comment.partition("### `r.pem`")[2].partition("<details>")[0]
     assert "0.5" in changed and "0.75" in changed, job.comment
+
+
+def test_the_action_ends_in_time(job: Job) -> None:
+    done = job.run(PEM_MINUTES="0")
+    assert done.code == 1
+    assert "pem was ended: all of this may take 0 minutes" in job.comment
