@@ -1,5 +1,5 @@
 """`python -m pemlang` is `pem`."""
 
-from pemlang.cli.main import main
+from pemlang.cli.entry import run
 
-main()
+run()

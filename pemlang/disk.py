@@ -1,18 +1,31 @@
 """Files that recipes name, which may be anything: asked about safely, opened when plain; and files
-that are written whole or not at all."""
+and directories that appear whole or not at all."""
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import fcntl
 import hashlib
 import os
 import re
+import signal
 import stat
+import threading
+import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 _LFS = re.compile(rb"version https://git-lfs[^\n]*\n(?:[^\n]*\n)*?oid sha256:([0-9a-f]{64})\n")
 _POINTER_SIZE = 1024  # bytes that one is shorter than
+_STEM = 200  # bytes of a name that one made from it keeps; there may be 255
+_PART = re.compile(r"\..*\.[0-9a-f]{16}\.pem-part")  # what is being written
+_TEMPORARY = "pem-tmp-"
+_NEW = 60  # seconds in which whoever makes a file or folder has claimed it, or is done with it
+
+_AT_HERE, _EXCHANGE = -100, 2  # of renameat2
+_NO_EXCHANGE = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP, errno.EPERM)
 
 
 def is_file(path: Path) -> bool:
@@ -51,15 +64,145 @@ def sha256(path: Path) -> str:
 
 def open_plain(path: Path) -> BinaryIO:
     """A file opened to be read; raises OSError for what may never end, such as a pipe."""
-    mode = path.stat().st_mode
-    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+    _hold_plain(path.stat())
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # it may have become another since
+    try:
+        _hold_plain(os.fstat(handle))
+        return os.fdopen(handle, "rb")
+    except OSError:
+        os.close(handle)
+        raise
+
+
+def _hold_plain(status: os.stat_result) -> None:
+    if stat.S_ISDIR(status.st_mode):
+        raise OSError(errno.EISDIR, os.strerror(errno.EISDIR))
+    if not stat.S_ISREG(status.st_mode):
         raise OSError(errno.EINVAL, "not a plain file")
-    return path.open("rb")
+
+
+def stem_of(path: Path) -> str:
+    """The start of a name, short enough for more to stand beside it."""
+    return os.fsencode(path.name)[:_STEM].decode(errors="ignore")
 
 
 def beside(path: Path) -> Path:
-    """A name of no file yet, in the same folder: where something is made until it is whole."""
-    return path.with_name(f".{path.name[:100]}.{os.urandom(8).hex()}")
+    """A name of no file yet, in the same folder: where a file is made until it is whole."""
+    return path.with_name(f".{stem_of(path)}.{os.urandom(8).hex()}.pem-part")
+
+
+def exchange(one: Path, other: Path) -> bool:
+    """Let two directories change places at once; False where the system cannot. Raises OSError."""
+    import ctypes
+
+    rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
+    if rename is None:
+        return False
+    rename.argtypes = [ctypes.c_int, ctypes.c_char_p, ctypes.c_int, ctypes.c_char_p, ctypes.c_uint]
+    places = (_AT_HERE, os.fsencode(one), _AT_HERE, os.fsencode(other))
+    if rename(*places, _EXCHANGE) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in _NO_EXCHANGE:
+        return False
+    raise OSError(code, os.strerror(code), str(other))
+
+
+@contextlib.contextmanager
+def turn(directory: Path) -> Iterator[None]:
+    """Wait until nobody else moves anything inside a directory, if there is one; raises OSError."""
+    handle = None
+    with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+        handle = os.open(directory, os.O_RDONLY)
+    try:
+        if handle is not None:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        if handle is not None:
+            os.close(handle)
+
+
+def claimed(directory: Path) -> int | None:
+    """A handle by which a directory is somebody's for as long as it is open; None where it is
+    another's already. Raises OSError."""
+    handle = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(handle)
+        return None
+    return handle
+
+
+@contextlib.contextmanager
+def temporary(purpose: str) -> Iterator[Path]:
+    """A folder of our own among the temporary ones, which is not there afterwards. Those of
+    commands that were killed go first."""
+    import shutil
+    import tempfile
+
+    for left in temporaries():
+        shutil.rmtree(left, ignore_errors=True)
+    with tempfile.TemporaryDirectory(prefix=f"{_TEMPORARY}{purpose}-") as name:
+        handle = claimed(Path(name))
+        try:
+            yield Path(name).resolve()
+        finally:
+            if handle is not None:
+                os.close(handle)
+
+
+def temporaries() -> list[Path]:
+    """Temporary folders that commands of this user left when they were killed."""
+    import tempfile
+
+    left = []
+    for path in Path(tempfile.gettempdir()).glob(f"{_TEMPORARY}*"):
+        with contextlib.suppress(OSError):
+            status = path.lstat()
+            ours = stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid()
+            if ours and time.time() - status.st_mtime > _NEW and _is_free(path):
+                left.append(path)
+    return left
+
+
+def parts(folder: Path) -> list[Path]:
+    """Files in a folder that were being written when a command was killed; raises OSError."""
+    left = []
+    for path in folder.iterdir():
+        if _PART.fullmatch(path.name):
+            status = path.lstat()
+            if stat.S_ISREG(status.st_mode) and time.time() - status.st_mtime > _NEW:
+                left.append(path)
+    return left
+
+
+def _is_free(directory: Path) -> bool:
+    handle = claimed(directory)
+    if handle is not None:
+        os.close(handle)
+    return handle is not None
+
+
+@contextlib.contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Signals that ask to end wait until what is inside is done."""
+    if threading.current_thread() is not threading.main_thread():
+        yield  # they come to the main thread
+        return
+    arrived: list[int] = []
+    before = {}
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) is not None:  # else it was not set from Python
+            before[number] = signal.signal(number, lambda arriving, _: arrived.append(arriving))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        if arrived:
+            signal.raise_signal(arrived[0])
 
 
 def replace_file(path: Path, data: bytes, mode: int | None = None, lasting: bool = True) -> None:

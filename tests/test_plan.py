@@ -197,12 +197,14 @@ def other_version(place: Path) -> None:
 
 STATES = {
     nothing: "",
+    no_tensors: f"its {WEIGHTS} cannot be read",
+    other_version: "pemlang 0.0.1 built it",
+}
+CHANGED = {
     flipped: f"its {WEIGHTS} is not what was built",
     other_field: f"its {CONFIG} is not what was built",
-    no_tensors: f"its {WEIGHTS} cannot be read",
-    no_provenance: "what is there has no provenance.json that this version reads",
-    junk_provenance: "what is there has no provenance.json that this version reads",
-    other_version: "pemlang 0.0.1 built it",
+    no_provenance: "it has no provenance.json",
+    junk_provenance: "its provenance.json is not what a build wrote",
 }
 
 
@@ -221,6 +223,17 @@ def test_whether_an_output_stays_is_what_the_build_does(
     [built] = build(folder, TEXT).outputs
     assert built.was_there == output.stays
     assert only(planned(folder, TEXT)).stays
+
+
+@pytest.mark.parametrize("change", CHANGED, ids=lambda change: change.__name__)
+def test_what_a_build_would_not_replace_is_said(
+    folder: Path, change: Callable[[Path], None]
+) -> None:
+    build(folder, TEXT)
+    change(folder / "out/x")
+    for way in (planned, build):
+        with pytest.raises(pemlang.PemError, match=f"PEM0510.*{CHANGED[change]}"):
+            way(folder, TEXT)
 
 
 def test_a_change_of_meaning_is_why_an_output_is_built(folder: Path) -> None:

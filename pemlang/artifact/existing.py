@@ -8,8 +8,8 @@ from pemlang.artifact.provenance import Provenance, read_provenance
 from pemlang.artifact.staging import PROVENANCE
 from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault, visible
+from pemlang.disk import is_dir
 from pemlang.tensorfiles.digests import file_digest
-from pemlang.tensorfiles.disk import is_dir
 from pemlang.version import __version__
 
 

@@ -15,11 +15,11 @@ from typing import Any
 from pemlang.artifact.staging import CARD, PROVENANCE
 from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault, visible
+from pemlang.disk import open_plain
 from pemlang.formats import FORMATS, Format
 from pemlang.formats.adapter import method_title
 from pemlang.modules import PARAMETRISATIONS
 from pemlang.tensorfiles.digests import ALGORITHM, text_digest
-from pemlang.tensorfiles.disk import open_plain
 from pemlang.tensorfiles.jsons import parse_json
 from pemlang.version import LANGUAGE, __version__
 

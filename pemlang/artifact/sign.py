@@ -9,7 +9,7 @@ from typing import Any
 from pemlang.artifact.provenance import read_provenance
 from pemlang.artifact.staging import SIGNATURE
 from pemlang.diagnostics import Fault, visible
-from pemlang.tensorfiles.disk import beside, is_file
+from pemlang.disk import beside, is_file
 
 
 def sign(directory: Path, key: Path) -> Path:

@@ -1,22 +1,45 @@
-"""Directories that appear whole or not at all."""
+"""Directories that appear whole or not at all.
+
+An output is made in a directory beside its place, which the build holds a lock on. Where the build
+is killed the lock goes, and the next build of that output, or `pem clean`, removes what it left.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
+import re
 import shutil
+import zlib
 from collections.abc import Iterator
 from dataclasses import field
 from pathlib import Path
 
 from pemlang.dataclass import dataclass
-from pemlang.diagnostics import Fault, listed, visible
+from pemlang.disk import (
+    claimed,
+    exchange,
+    flush_entry,
+    parts,
+    stem_of,
+    turn,
+    uninterrupted,
+)
 from pemlang.formats import FORMATS
-from pemlang.tensorfiles.disk import beside, flush_entry
 
 CARD, PROVENANCE, SIGNATURE = "README.md", "provenance.json", "model.sig"
 MARK = "<!-- made by pemlang -->"
+_OLD = ".old"
+_LEFT = re.compile(rf"\.(?P<target>.+\.[0-9a-f]{{8}})-[0-9a-f]{{16}}(?P<old>{re.escape(_OLD)})?")
+
+
+_LIVE: list[Stage] = []
+
+
+def clear_all() -> None:
+    """Remove all that has not taken its place, of every build of this process."""
+    for stage in _LIVE:
+        stage.clear()
 
 
 @dataclass(frozen=True)
@@ -26,37 +49,10 @@ class Staged:
     at: Path
     target: Path
 
-
-def check_target(target: Path, inputs: set[Path]) -> None:
-    """Raise unless a directory may be written: PEM0510 it holds what this tool did not write,
-    PEM0511 it is one of the inputs, or around one."""
-    for path in sorted(inputs):
-        if path.is_relative_to(target):
-            within = "is" if path == target else "holds"
-            raise Fault(
-                "PEM0511",
-                f"{visible(target)} {within} an input of this recipe",
-                "save to another directory",
-            )
-    if not target.exists() and not target.is_symlink():
-        return
-    if target.is_symlink() or not target.is_dir():
-        raise Fault(
-            "PEM0510", f"{visible(target)} is not a directory", "remove it, or save elsewhere"
-        )
-    names = sorted(path.name for path in target.iterdir())
-    if not names:
-        return
-    foreign = [name for name in names if name not in own_files()]
-    card = target / CARD
-    ours = card.is_file() and MARK in card.read_text(encoding="utf-8", errors="replace")
-    if foreign or not ours:
-        what = f"it holds {listed(foreign)}" if foreign else "it has no README.md that says so"
-        raise Fault(
-            "PEM0510",
-            f"{visible(target)} was not made by pemlang alone: {what}",
-            "remove it, or save elsewhere",
-        )
+    @property
+    def old(self) -> Path:
+        """Where an earlier output waits, on a file system where the two cannot be exchanged."""
+        return self.at.with_name(self.at.name + _OLD)
 
 
 def own_files() -> set[str]:
@@ -67,10 +63,25 @@ def own_files() -> set[str]:
 
 @dataclass
 class Stage:
-    """Finished directories, and the parents that were made for them."""
+    """Finished directories, the parents that were made for them, and the handles by which they
+    are ours."""
 
     directories: list[Staged] = field(default_factory=list)
     made: list[Path] = field(default_factory=list)
+    handles: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        _LIVE.append(self)
+
+    def clear(self) -> None:
+        """Remove all that has not taken its place."""
+        for staged in self.directories:
+            shutil.rmtree(staged.at, ignore_errors=True)
+            if staged.target.exists():
+                shutil.rmtree(staged.old, ignore_errors=True)
+        for folder in self.made:
+            with contextlib.suppress(OSError):
+                folder.rmdir()  # only where it is empty: nothing took its place
 
 
 @contextlib.contextmanager
@@ -80,22 +91,26 @@ def staging() -> Iterator[Stage]:
     try:
         yield stage
     finally:
-        for staged in stage.directories:
-            shutil.rmtree(staged.at, ignore_errors=True)
-        for folder in stage.made:
-            with contextlib.suppress(OSError):
-                folder.rmdir()  # only where it is empty: nothing took its place
+        stage.clear()
+        _LIVE.remove(stage)
+        for handle in stage.handles:
+            os.close(handle)
 
 
 def new_stage(target: Path, stage: Stage) -> Path:
-    """An empty directory beside a target, on the same file system."""
+    """An empty directory beside a target, on the same file system; raises OSError."""
     missing = [folder for folder in target.parents if not folder.exists()]
-    target.parent.mkdir(parents=True, exist_ok=True)
-    stage.made.extend(missing)
-    at = beside(target)
-    at.mkdir()
-    stage.directories.append(Staged(at, target))
-    return at
+    with uninterrupted():
+        stage.made.extend(missing)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with turn(target.parent):
+            staged = Staged(target.with_name(f".{_name_of(target)}-{os.urandom(8).hex()}"), target)
+            staged.at.mkdir()
+            stage.directories.append(staged)
+            handle = claimed(staged.at)
+            assert handle is not None  # it is new, and it is our turn
+            stage.handles.append(handle)
+    return staged.at
 
 
 def flush(directory: Path) -> None:
@@ -108,34 +123,90 @@ def flush(directory: Path) -> None:
             os.close(handle)
 
 
-def take_place(staged: Staged, inputs: set[Path]) -> None:
-    """Move a staged directory to its target, replacing an earlier output of this tool.
-
-    Builds into one parent directory wait for each other.
-    """
-    at, target = staged.at, staged.target
-    with turn(target.parent):
-        check_target(target, inputs)
-        old = at.with_name(f"{at.name}.old")
-        replaces = target.exists()
-        if replaces:
-            target.rename(old)
-        try:
-            at.rename(target)
-        except BaseException:
-            if replaces:
-                old.rename(target)
-            raise
-        shutil.rmtree(old, ignore_errors=True)
-        flush_entry(target.parent)
+def take_place(staged: Staged) -> None:
+    """Move a staged directory to its target, in the place of an earlier output. It is nobody
+    else's turn there."""
+    with uninterrupted():
+        if not staged.target.exists():
+            staged.at.rename(staged.target)
+        elif not exchange(staged.at, staged.target):
+            staged.target.rename(staged.old)
+            try:
+                staged.at.rename(staged.target)
+            except BaseException:
+                staged.old.rename(staged.target)
+                raise
+        flush_entry(staged.target.parent)
 
 
-@contextlib.contextmanager
-def turn(directory: Path) -> Iterator[None]:
-    """Wait until no other build moves anything inside a directory."""
-    handle = os.open(directory, os.O_RDONLY)
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(handle)
+# --- what killed builds left -----------------------------------------------------------------
+
+
+def _name_of(target: Path) -> str:
+    """What tells the stages of a target from those of others beside it."""
+    return f"{stem_of(target)}.{zlib.crc32(os.fsencode(target.name)):08x}"
+
+
+def _named(stage: Path) -> str | None:
+    left = _LEFT.fullmatch(stage.name)
+    return None if left is None else left["target"]
+
+
+def leftovers(folder: Path) -> list[Path]:
+    """The stages in a folder that nobody is at work on; raises OSError. Nobody else's turn comes
+    before they are removed."""
+    left = []
+    for path in sorted(folder.iterdir()):
+        if _named(path) is None or path.is_symlink() or not path.is_dir():
+            continue
+        if not {inner.name for inner in path.iterdir()} <= own_files():
+            continue
+        with contextlib.suppress(OSError):
+            handle = claimed(path)
+            if handle is not None:
+                os.close(handle)
+                left.append(path)
+    return left
+
+
+def clean_up(target: Path) -> None:
+    """Remove what builds of an output left that were killed. It is nobody else's turn there."""
+    if target.parent.is_dir():
+        for left in leftovers(target.parent):
+            if _named(left) == _name_of(target):
+                remove_leftover(left, target)
+
+
+def clean(folder: Path) -> Iterator[tuple[Path, int]]:
+    """Remove what killed commands left in a folder and those inside it: each path, and the bytes
+    that it took. Links are not followed; raises OSError."""
+    for at, inside, _ in os.walk(folder):
+        here = Path(at)
+        inside[:] = [name for name in inside if _named(here / name) is None]
+        with turn(here):
+            for left in leftovers(here):
+                target = target_of(left)
+                if target is not None or not left.name.endswith(_OLD):
+                    size = sum(path.lstat().st_size for path in left.iterdir())
+                    remove_leftover(left, target or left)
+                    yield left, size
+            for part in parts(here):
+                size = part.lstat().st_size
+                part.unlink(missing_ok=True)
+                yield part, size
+
+
+def target_of(stage: Path) -> Path | None:
+    """The target that a stage was for; None where its name is too long to tell."""
+    name = _named(stage)
+    target = stage.with_name((name or "").rpartition(".")[0] or ".")
+    return target if _name_of(target) == name else None
+
+
+def remove_leftover(stage: Path, target: Path) -> None:
+    """Remove a stage that a killed build left. An earlier output that was about to be replaced goes
+    back to its place, where that is empty."""
+    if stage.name.endswith(_OLD) and not target.exists():
+        stage.rename(target)
+    else:
+        shutil.rmtree(stage, ignore_errors=True)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import blake3
 
 from pemlang.artifact.provenance import Subject
-from pemlang.tensorfiles.disk import open_plain
+from pemlang.disk import open_plain
 from pemlang.tensorfiles.jsons import parse_json
 from pemlang.tensorfiles.safetensors import read_header
 

@@ -12,12 +12,12 @@ from pemlang.artifact.staging import PROVENANCE, SIGNATURE
 from pemlang.artifact.subjects import subject
 from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault, listed, visible
+from pemlang.disk import is_file
 from pemlang.formats.identity import content_digest
 from pemlang.inputs.hub import SCHEME
 from pemlang.resources import resource
 from pemlang.syntax.files import read_source
 from pemlang.tensorfiles.digests import anew, file_digest, text_digest
-from pemlang.tensorfiles.disk import is_file
 from pemlang.tensorfiles.safetensors import read_metadata
 
 Verdict = Literal["same", "differs", "missing", "unchecked"]

@@ -11,16 +11,16 @@ from pathlib import Path
 
 from pemlang.artifact.card import Card, CardInput, write_card
 from pemlang.artifact.provenance import Loss, Material, Outcome, Provenance, Subject
-from pemlang.artifact.staging import CARD, PROVENANCE, flush, turn
+from pemlang.artifact.staging import CARD, PROVENANCE, flush
 from pemlang.artifact.subjects import subject
 from pemlang.check.checked import Checked
 from pemlang.check.conditions import Decided
 from pemlang.check.outputs import Output
 from pemlang.check.values import ParamConstant
 from pemlang.dataclass import dataclass
+from pemlang.disk import turn
 from pemlang.formats import Format
 from pemlang.formats.adapter import Adapter
-from pemlang.formats.identity import digests_of
 from pemlang.graph.formula import Formula
 from pemlang.graph.node import Leaf
 from pemlang.graph.numbers import shown
@@ -111,11 +111,10 @@ class Description:
         the rest of it, which is shared and not copied."""
         kept = {name: old.subjects[name] for name in self.format.outputs}
         with turn(self.output.target.parent):
-            for name in kept:
+            for name, before in kept.items():
                 _share(self.output.target / name, at / name)
-        for name, before in kept.items():
-            if file_digest(at / name) != before.blake3:  # another build took its place meanwhile
-                raise changed(self.output.target / name)
+                if file_digest(at / name) != before.blake3:  # another build took its place
+                    raise changed(self.output.target / name)
         self._write(at, kept)
 
     def is_outdated(self, old: Provenance) -> bool:
@@ -159,7 +158,7 @@ class Description:
         inputs = []
         for leaf in _lenders(checked, output):
             declared = checked.leaves[leaf]
-            inputs.append(CardInput(declared.name, declared.path, digests_of(leaf.adapter)))
+            inputs.append(CardInput(declared.name, declared.path, leaf.adapter.digests))
         loss = self.outcome.losses.get(output.node.key)
         notes = () if loss is None else (f"Truncation took {loss.total:.2%} of the norm.",)
         return write_card(
@@ -219,7 +218,7 @@ def _of_adapter(checked: Checked, leaf: Leaf) -> list[Material]:
     place = _place(source, leaf.adapter)
     return [
         Material(declared.name, source, f"{place}/{name}", digest)
-        for name, digest in digests_of(leaf.adapter).items()
+        for name, digest in leaf.adapter.digests.items()
     ]
 
 

@@ -8,14 +8,15 @@ from pathlib import Path
 
 from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault, Report, nearest, visible
+from pemlang.disk import is_file
 from pemlang.resources import resource
 from pemlang.source import Source
 from pemlang.syntax import tree as t
 from pemlang.syntax.files import read_source
 from pemlang.syntax.parser import parse
-from pemlang.tensorfiles.disk import is_file
 
 MAX_FILES = 200
+MAX_TEXT = 1 << 20  # characters of all files together: a second of parsing for each 100,000
 
 
 @dataclass(eq=False)
@@ -53,7 +54,7 @@ def load_files(path: Path, source: Source, report: Report) -> RecipeFiles:
     """
     files = RecipeFiles()
     files.needs[path] = set()
-    pending = [(path, source)]
+    pending, size = [(path, source)], len(source.text)
     while pending:
         here, text = pending.pop()
         files.trees[here] = parse(text, report)
@@ -66,7 +67,12 @@ def load_files(path: Path, source: Source, report: Report) -> RecipeFiles:
                     if len(files.trees) + len(pending) >= MAX_FILES:
                         message = f"more than {MAX_FILES} files are imported"
                         raise Fault("PEM0205", message, "put several into one file")
-                    pending.append((target, read_source(target, name)))
+                    read = read_source(target, name)
+                    size += len(read.text)
+                    if size > MAX_TEXT:
+                        message = f"its imports are more than {MAX_TEXT >> 20} MiB of text"
+                        raise Fault("PEM0205", message, "import fewer, or smaller files")
+                    pending.append((target, read))
                 _connect(files, target, here)
                 files.imports[statement] = target
             except Fault as fault:

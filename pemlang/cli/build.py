@@ -58,7 +58,10 @@ _SITES_SHOWN = 5
     help="Run elementwise programs on a GPU, which gives the same bytes; needs pemlang[cuda].",
 )
 @click.option(
-    "--force", is_flag=True, help="Make again what is up to date, which else stays as it is."
+    "--force",
+    is_flag=True,
+    help="Make again what is up to date, which else stays as it is; and replace an output that has "
+    "been changed since it was built.",
 )
 @locked_option("Build only what pem.lock has: refuse adapters, imports or a version that differ.")
 @click.option(

@@ -15,13 +15,12 @@ from typing import Any, TextIO
 import click
 
 from pemlang.diagnostics import Diagnostic, render, visible
-from pemlang.tensorfiles.disk import open_plain, replace_file
+from pemlang.disk import open_plain, replace_file
 
 Command = Callable[..., Any]
 
 RECIPE_IS_WRONG = 1
 USAGE_IS_WRONG = 2
-INTERRUPTED = 130
 USAGE_CODES = ("PEM0211",)
 SHOWN = 100  # messages that anyone reads at once
 PATIENCE = 0.5  # seconds before a bar appears

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from pemlang.tensorfiles.disk import replace_file
+from pemlang.disk import replace_file
 
 SHELLS = ("bash", "zsh", "fish")
 

@@ -10,8 +10,8 @@ import click
 
 from pemlang.cli.common import coloured, say, set_option
 from pemlang.diagnostics import PemError, placed
+from pemlang.disk import is_dir
 from pemlang.inputs.hub import SCHEME
-from pemlang.tensorfiles.disk import is_dir
 
 
 @click.command()

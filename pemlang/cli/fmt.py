@@ -13,7 +13,7 @@ import click
 
 from pemlang.cli.common import RECIPE_IS_WRONG, say
 from pemlang.diagnostics import Diagnostic, Fault, PemError, visible
-from pemlang.tensorfiles.disk import replace_file
+from pemlang.disk import replace_file
 
 STDIN = "-"
 
@@ -99,7 +99,8 @@ def _recipes(paths: Iterable[str], mistakes: list[Diagnostic]) -> Iterator[str]:
 
 
 def _inside(directory: str, mistakes: list[Diagnostic]) -> Iterator[str]:
-    """The *.pem files of a directory and those in it, without hidden ones and links to others."""
+    """The *.pem files of a directory and those in it, without hidden ones and links, which may
+    lead anywhere."""
     pending = [directory]
     while pending:
         directory = pending.pop()
@@ -111,8 +112,8 @@ def _inside(directory: str, mistakes: list[Diagnostic]) -> Iterator[str]:
             why = f"cannot read {visible(directory)}: {error.strerror or error}"
             mistakes.append(Fault("PEM0100", why, "check the path").at(None))
             continue
-        paths = [entry.path for entry in entries if entry.name.endswith(".pem")]
-        yield from (path for path in paths if stat.S_ISREG(_mode(path)))
+        recipes = [entry for entry in entries if entry.name.endswith(".pem")]
+        yield from (entry.path for entry in recipes if entry.is_file(follow_symlinks=False))
         pending += [e.path for e in reversed(entries) if e.is_dir(follow_symlinks=False)]
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from pemlang.tensorfiles.disk import replace_file
+from pemlang.disk import replace_file
 
 DRIVERS = {"diff.pem.command": "git-diff", "diff.safetensors.textconv": "git-tensors"}
 BEGIN, END = b"# what pem git-setup wrote\n", b"# to here\n"

@@ -28,8 +28,8 @@ def lock(recipes: tuple[str, ...], settings: dict[str, str], form: str) -> int:
     what has changed.
     """
     from pemlang.api import load
+    from pemlang.disk import is_file
     from pemlang.inputs.lock import NAME, joined, read_lock, write_lock
-    from pemlang.tensorfiles.disk import is_file
 
     by_folder: dict[Path, list[Lock]] = {}
     try:

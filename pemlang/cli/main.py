@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import os
 import pkgutil
-import signal
 import sys
 from collections.abc import Sequence
 from typing import NoReturn
@@ -13,7 +12,8 @@ from typing import NoReturn
 import click
 
 import pemlang.cli
-from pemlang.cli.common import INTERRUPTED, USAGE_IS_WRONG, importing
+from pemlang.cli.common import RECIPE_IS_WRONG, USAGE_IS_WRONG, importing, say
+from pemlang.cli.ending import INTERRUPTED, around, exit_code_of_signal
 from pemlang.diagnostics import nearest
 from pemlang.execute.machine import for_one_command
 from pemlang.version import __version__
@@ -21,9 +21,9 @@ from pemlang.version import __version__
 # The order in which help lists them.
 _FIRST = (
     "build", "check", "fmt", "plan", "lock", "diff", "report", "graph", "verify",
-    "explain-output", "sign", "inspect", "ops", "explain", "git-setup", "completion",
+    "explain-output", "sign", "inspect", "clean", "ops", "explain", "git-setup", "completion",
 )  # fmt: skip
-_HELPERS = ("common", "hook", "main", "values")
+_HELPERS = ("common", "ending", "entry", "hook", "main", "values")
 PLUMBING = ("git-diff", "git-tensors")  # what git runs; no help lists them
 
 _REGISTERED: dict[str, click.Command] = {}
@@ -78,8 +78,9 @@ class Commands(click.Group):
 @click.group(
     cls=Commands,
     context_settings={"help_option_names": ["-h", "--help"]},
-    epilog="\b\n`pem COMMAND --help` tells more of each; `pem --version` which pem this is.\n"
-    "Exit codes: 0 it worked, 1 a recipe or file is wrong, 2 the command line is.",
+    options_metavar="",
+    subcommand_metavar="COMMAND [--help] ...",
+    epilog="Exit codes: 0 it worked, 1 a recipe or file is wrong, 2 the command line is.",
 )
 @click.version_option(__version__, message="pem %(version)s")
 def cli() -> None:
@@ -93,19 +94,28 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
         args: the words after `pem`; the process's own when not given.
     """
     for_one_command()
-    # Asked to end, as a job runner asks, we leave nothing half-made either.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        code = cli(args, prog_name="pem", standalone_mode=False)
+        code = _code_of(args)
         sys.stdout.flush()
-    except click.ClickException as error:
-        error.show()
-        code = USAGE_IS_WRONG
     except (click.Abort, KeyboardInterrupt):
-        click.echo("Interrupted; what was not finished was not written.", err=True)
-        code = INTERRUPTED
+        click.echo(INTERRUPTED, err=True)
+        code = exit_code_of_signal()
     except BrokenPipeError:
         # The reader of our output has gone; leave quietly, with nothing left to flush.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        code = 1
-    sys.exit(code or 0)
+        code = RECIPE_IS_WRONG
+    except Exception as error:
+        fault = around(error)
+        if fault is None:
+            raise
+        code = say([fault.at(None)], "text")
+    sys.exit(code)
+
+
+def _code_of(args: Sequence[str] | None) -> int:
+    """Run a command, and give its exit code."""
+    try:
+        return cli(args, prog_name="pem", standalone_mode=False) or 0
+    except click.ClickException as error:
+        error.show()
+        return USAGE_IS_WRONG

@@ -7,17 +7,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import field
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from pemlang.check.checked import Checked
 from pemlang.check.values import Params
 from pemlang.compare.recipes import RecipeComparison, compare_recipes
 from pemlang.dataclass import dataclass
+from pemlang.disk import is_file, temporary
 from pemlang.inputs.revision import FirstFoundResolver, Revision, WorkingTree
 from pemlang.pipeline.checking import identified_with
 from pemlang.source import Source
 from pemlang.syntax.files import read_source
-from pemlang.tensorfiles.disk import is_file
 
 
 @dataclass
@@ -52,8 +51,8 @@ def opened(place: str, params: Params) -> Iterator[Side]:
         file = Path(place).absolute()
         yield working_side(place, file, read_source(file, place), params)
         return
-    with TemporaryDirectory(prefix="pem-diff-") as folder:
-        tree = Revision(revision, Path(folder))
+    with temporary("diff") as folder:
+        tree = Revision(revision, folder)
         file = tree.file(path)
         source = read_source(file, place)
         lookups = [WorkingTree(source.directory).locked, tree.adapter]

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 from pemlang.diagnostics import Fault, visible
+from pemlang.disk import open_plain
 from pemlang.formats.signature import compact, names
 from pemlang.lazy import numpy as np
 from pemlang.tensorfiles.digests import file_digest
-from pemlang.tensorfiles.disk import open_plain
 from pemlang.tensorfiles.dtypes import DTYPES, FLOATS, decoded, stored_dtype
 from pemlang.tensorfiles.safetensors import Header, TensorEntry, read_header
 

@@ -14,9 +14,9 @@ from importlib.abc import SourceLoader
 from pathlib import Path
 from types import ModuleType
 
+from pemlang.disk import open_plain, replace_file
 from pemlang.kernels.program import Program
 from pemlang.kernels.triton import VERSION, triton_source
-from pemlang.tensorfiles.disk import open_plain, replace_file
 
 
 def module_of(program: Program) -> ModuleType:

@@ -16,6 +16,7 @@ from functools import cache, partial
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from pemlang.disk import open_plain, replace_file
 from pemlang.execute.kernel_files import cache_folder
 from pemlang.kernels.llvm_cholesky import cholesky_source
 from pemlang.kernels.llvm_module import exact_source, passes_source, tiles_source
@@ -23,7 +24,6 @@ from pemlang.kernels.llvm_tall import tall_source
 from pemlang.kernels.llvm_widen import widen_source
 from pemlang.kernels.passes import passes
 from pemlang.kernels.program import Program
-from pemlang.tensorfiles.disk import open_plain, replace_file
 
 _MOST_KEPT = 1000
 """Modules that are kept; the oldest go first."""

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import field
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pemlang.dataclass import dataclass
 from pemlang.modules import PARAMETRISATIONS, Parametrisation, Shapes, SiteShape
+from pemlang.tensorfiles.digests import changed, digested, file_digest
 from pemlang.tensorfiles.reference import TensorRef
 from pemlang.tensorfiles.safetensors import Header, TensorEntry
 
@@ -75,6 +77,7 @@ class Adapter:
         variant: what tells its scales from those of its kind, `rsLoRA`; else empty.
         fields: what else its format says of it, for that format and for comparisons.
         statistics: the header of what was collected beside it for data-aware merges, if it was.
+        seen: what its files were before they were read, see tensorfiles.digests.identity.
     """
 
     format: Format
@@ -89,6 +92,23 @@ class Adapter:
     variant: str = ""
     fields: Mapping[str, object] = field(default_factory=dict)
     statistics: Header | None = None
+    seen: Mapping[Path, tuple[int, ...]] = field(default_factory=dict)
+
+    @cached_property
+    def digests(self) -> Mapping[str, str]:
+        """BLAKE3 of each file that is read of it, by its name, its statistics last where it has
+        any. They are taken once, of what was read before and is read after.
+
+        Raises:
+            Fault: PEM0411 a file that cannot be read, PEM0412 one that is not what was read.
+        """
+        files = self.format.files(self)
+        files += [] if self.statistics is None else [self.statistics_file]
+        digests = {file.name: file_digest(file) for file in files}
+        for file in files:
+            if self.seen.get(file) not in (None, digested(file)):
+                raise changed(file)
+        return digests
 
     def site(self, name: str) -> Site:
         """What it holds of a site."""

@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 from pemlang.diagnostics import Fault, listed, visible
+from pemlang.disk import is_dir, is_file, lfs_pointer
 from pemlang.formats.adapter import STATISTICS, Adapter, Layout, kinds_text
 from pemlang.formats.peft_config import UNSUPPORTED, Config, Scaling, parse_config, read_config
 from pemlang.formats.peft_names import CONFIG, PICKLED, PREFIX, WEIGHTS
@@ -18,7 +19,6 @@ from pemlang.formats.peft_patterns import feeds_forward, in_layers, look_up, mod
 from pemlang.formats.record import AdapterSpec, Detection, Format, OutputLayout, register
 from pemlang.formats.signature import Malformed, headers_restored, headers_signature
 from pemlang.modules import PARAMETRISATIONS, Shapes, SiteShape
-from pemlang.tensorfiles.disk import is_dir, is_file, lfs_pointer
 from pemlang.tensorfiles.dtypes import FLOATS
 from pemlang.tensorfiles.safetensors import Header, TensorEntry, read_header
 

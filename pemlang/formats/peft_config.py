@@ -10,8 +10,8 @@ from typing import Any, NamedTuple
 
 from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault, nearest, visible
+from pemlang.disk import is_dir, open_plain
 from pemlang.formats.peft_names import CONFIG
-from pemlang.tensorfiles.disk import is_dir, open_plain
 from pemlang.tensorfiles.jsons import parse_json
 
 MAX_CONFIG = 4 << 20

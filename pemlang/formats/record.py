@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import ClassVar
 
 from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault
-from pemlang.formats.adapter import Adapter
+from pemlang.formats.adapter import STATISTICS, Adapter
 from pemlang.modules import PARAMETRISATIONS, Shapes
+from pemlang.tensorfiles.digests import seen_now
 from pemlang.tensorfiles.safetensors import Header
 
 
@@ -187,6 +189,14 @@ def default_format() -> Format:
     return next(iter(FORMATS.values()))
 
 
+def read_as(record: Format, place: Path) -> Adapter:
+    """The adapter at a place in a format, and what its files were before; raises Fault as
+    Format.read."""
+    names = (*record.texts, record.weights, record.pickled, STATISTICS)
+    seen = seen_now(place / name for name in names if name)
+    return replace(record.read(place), seen=seen)
+
+
 def read_adapter(place: Path) -> Adapter:
     """The adapter at a place, in whichever format it is; raises Fault as Format.read.
 
@@ -197,10 +207,10 @@ def read_adapter(place: Path) -> Adapter:
     for record in FORMATS.values():
         detection = record.detect(place)
         if detection.fits:
-            return record.read(place)
+            return read_as(record, place)
         seen.append(f"as {record.name}: {detection.saw}")
     try:
-        return default_format().read(place)
+        return read_as(default_format(), place)
     except Fault as fault:
         raise Fault(fault.code, fault.message, fault.help, (*fault.notes, *seen[1:])) from None
 

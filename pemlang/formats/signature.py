@@ -74,6 +74,26 @@ def _ranges(numbers: list[int]) -> str:
     return ",".join(str(a) if a == b else f"{a}..{b}" for a, b in runs)
 
 
+def tensors_in(signature: Mapping[str, object]) -> int:
+    """How many tensors a signature names, counted without naming them; raises Malformed."""
+    count = 0
+    for part in ("tensors", "statistics"):
+        lines = signature.get(part, {})
+        for line in lines if isinstance(lines, dict) else ():
+            ranges = _RANGES.search(line)
+            numbers = [] if ranges is None else [_ends(part) for part in ranges[1].split(",")]
+            count += sum(last - first + 1 for first, last in numbers) if numbers else 1
+    return count
+
+
+def _ends(part: str) -> tuple[int, int]:
+    """The numbers of `3..8`, or of `3`; raises Malformed."""
+    first, _, last = part.partition("..")
+    if int(last or first) < int(first):
+        raise Malformed(f"{part} is no range of layers")
+    return int(first), int(last or first)
+
+
 def expanded(compacted: object) -> dict[str, TensorEntry]:
     """The entries that `compact` wrote; raises Malformed."""
     if not isinstance(compacted, dict):
@@ -109,8 +129,6 @@ def names(line: str) -> Iterator[str]:
         yield line.replace("{{", "{").replace("}}", "}")
         return
     for part in ranges[1].split(","):
-        first, _, last = part.partition("..")
-        if int(last or first) < int(first):
-            raise Malformed(f"{part} is no range of layers")
-        for number in range(int(first), int(last or first) + 1):
+        first, last = _ends(part)
+        for number in range(first, last + 1):
             yield f"{line[: ranges.start()]}{number}{line[ranges.end() :]}"

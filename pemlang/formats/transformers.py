@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 from pemlang.diagnostics import Fault, visible
+from pemlang.disk import is_dir, is_file
 from pemlang.modules import Shapes, SiteShape
 from pemlang.modules.dense import DENSE
-from pemlang.tensorfiles.disk import is_dir, is_file
+from pemlang.tensorfiles.jsons import load_json
 from pemlang.tensorfiles.safetensors import read_header
 
 MAX_INDEX = 64 << 20
@@ -43,7 +43,7 @@ def read_model(directory: Path) -> Shapes:
 
 def _shards(index: Path) -> list[str]:
     try:
-        data: Any = json.loads(index.read_bytes()) if index.stat().st_size <= MAX_INDEX else None
+        data: Any = load_json(index.read_bytes()) if index.stat().st_size <= MAX_INDEX else None
         names = sorted(set(data["weight_map"].values()))
         if any(not isinstance(n, str) or Path(n).name != n for n in names):
             raise ValueError

@@ -15,7 +15,7 @@ from typing import Any
 from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault, visible
 from pemlang.formats.adapter import Adapter
-from pemlang.formats.record import FORMATS, Format
+from pemlang.formats.record import FORMATS, Format, read_as
 from pemlang.tensorfiles.safetensors import Header, TensorEntry
 
 SCHEME = "hf://"
@@ -62,7 +62,7 @@ def read_hub_adapter(text: str, whole: bool) -> Adapter:
         # A branch may move between two requests: the rest comes from the commit of the first.
         commit = directory.name
         if (directory / record.weights).exists():
-            return record.read(directory)
+            return read_as(record, directory)
         pickled = record.pickled
         try:
             if not whole:
@@ -78,7 +78,7 @@ def read_hub_adapter(text: str, whole: bool) -> Adapter:
         except Exception:  # no answer: a pickle in the cache will do
             if not pickled or not (directory / pickled).exists():
                 raise
-        return record.read(directory)
+        return read_as(record, directory)
 
 
 def _described(hub: Any, reference: HubReference) -> tuple[Format, Path]:

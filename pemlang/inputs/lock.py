@@ -16,11 +16,12 @@ from typing import Any
 
 from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault, visible
+from pemlang.disk import is_file, open_plain, replace_file
 from pemlang.formats.adapter import STATISTICS
 from pemlang.formats.identity import content_digest
 from pemlang.formats.record import FORMATS, default_format
+from pemlang.formats.signature import Malformed, tensors_in
 from pemlang.inputs.identities import seen_from
-from pemlang.tensorfiles.disk import is_file, open_plain, replace_file
 from pemlang.tensorfiles.jsons import parse_json
 from pemlang.version import LANGUAGE, __version__
 
@@ -29,6 +30,7 @@ FORMAT = 1
 MAX_BYTES = 64 << 20
 _DIGEST, _COMMIT = re.compile("[0-9a-f]{64}"), re.compile("[0-9a-f]{40}")
 MAX_FILES = 8  # of an adapter
+MAX_TENSORS = 1 << 19  # of all adapters together: ten of 224 sites have 4,480
 _OWN = ("files", "sha256", "revision", "same", "format")  # not of a signature
 ABOUT = "What the recipes of this folder are made from. Written by `pem lock`; commit it."
 
@@ -168,8 +170,15 @@ def parse_lock(data: bytes, path: Path) -> Lock:
         if not _is_digest(digest):
             raise unreadable(path, f"its entry for {visible(name)} is no digest")
         lock.imports[name] = digest
+    tensors = 0
     for source, entry in adapters.items():
         lock.adapters[source] = _locked(path, source, entry)
+        try:
+            tensors += tensors_in(lock.adapters[source].signature)
+        except Malformed as error:
+            raise unreadable(path, f"its entry for {source}: {error}") from None
+    if tensors > MAX_TENSORS:
+        raise unreadable(path, f"it names {tensors} tensors, and {MAX_TENSORS} are the most")
     return lock
 
 

@@ -8,9 +8,9 @@ from pathlib import Path
 from pemlang.check.checked import Checked
 from pemlang.check.elaborate import Spelling
 from pemlang.diagnostics import Diagnostic, Fault, visible
+from pemlang.disk import is_file, lfs_pointer
 from pemlang.formats import FORMATS
 from pemlang.formats.adapter import Adapter
-from pemlang.formats.identity import digests_of
 from pemlang.formats.signature import Malformed
 from pemlang.inputs.hub import SCHEME, parse_reference
 from pemlang.inputs.imports import import_name, imports_of
@@ -18,7 +18,6 @@ from pemlang.inputs.lock import NAME, Lock, Locked, unreadable
 from pemlang.inputs.resolver import Resolver, local
 from pemlang.modules import Shapes
 from pemlang.tensorfiles.digests import file_digest
-from pemlang.tensorfiles.disk import is_file, lfs_pointer
 from pemlang.version import __version__
 
 
@@ -146,7 +145,7 @@ class HeldResolver(Resolver):
         return lock.find(path, directory)
 
     def _hold(self, locked: Locked, adapter: Adapter, source: str) -> None:
-        now = digests_of(adapter)
+        now = adapter.digests
         for name in differences(locked.files, now):
             raise _other(self._lock, source, name, _digests(locked.files.get(name), now.get(name)))
 

@@ -11,13 +11,13 @@ from pathlib import Path
 
 from pemlang.check.elaborate import Spelling
 from pemlang.diagnostics import Fault, visible
+from pemlang.disk import is_dir, is_file
 from pemlang.formats import read_adapter
 from pemlang.formats.adapter import Adapter
 from pemlang.formats.identity import adapter_digest
 from pemlang.formats.transformers import read_model
 from pemlang.inputs.hub import HUB_NAME, SCHEME, parse_reference, read_hub_adapter
 from pemlang.modules import Shapes
-from pemlang.tensorfiles.disk import is_dir, is_file
 
 
 class Resolver(ABC):

@@ -11,6 +11,7 @@ from pathlib import Path
 from pemlang.check.checked import Checked
 from pemlang.check.elaborate import Spelling
 from pemlang.diagnostics import Fault, visible
+from pemlang.disk import is_dir, is_file, lfs_pointer, sha256
 from pemlang.formats import FORMATS, read_adapter
 from pemlang.formats.adapter import Adapter
 from pemlang.formats.identity import adapter_digest
@@ -20,7 +21,6 @@ from pemlang.inputs.locked import from_lock
 from pemlang.inputs.resolver import DiskResolver, Resolver, local
 from pemlang.modules import Shapes
 from pemlang.resources import resource
-from pemlang.tensorfiles.disk import is_dir, is_file, lfs_pointer, sha256
 
 IdentifiedAdapter = tuple[str, Adapter]
 """The digest of an adapter's content, and what it is."""

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
+from pemlang.failures import Undefined
 from pemlang.kernels.methods import MergeSettings, SiteKernel
 from pemlang.kernels.sketch import best_factors
 from pemlang.lazy import numpy as np
@@ -29,12 +30,12 @@ class Fisher(SiteKernel):
 
     def of_tensors(self, xs: Sequence[Array], s: MergeSettings) -> Array:
         """See SiteKernel."""
-        return _weighed(xs, [f[0] for f in s.statistics], s.weights)
+        return _weighed(xs, [f[0] for f in s.statistics], _counts(s))
 
     def of_factors(self, parts: Sequence[LowRank], s: MergeSettings) -> Merged:
         """See SiteKernel."""
-        a = _weighed([part.a for part in parts], [f[0] for f in s.statistics], s.weights)
-        b = _weighed([part.b for part in parts], [f[1] for f in s.statistics], s.weights)
+        a = _weighed([part.a for part in parts], [f[0] for f in s.statistics], _counts(s))
+        b = _weighed([part.b for part in parts], [f[1] for f in s.statistics], _counts(s))
         return a, b, np.zeros(2)
 
     def workspace(self, rows: int, columns: int, ranks: int, s: MergeSettings) -> int:
@@ -52,6 +53,18 @@ class Fisher(SiteKernel):
 
     def _meant(self, xs: Sequence[Dense], part: int, s: MergeSettings) -> Dense:
         return np.asarray(self.reference(xs, [f[part] for f in s.statistics], s.weights))
+
+
+def _counts(s: MergeSettings) -> Sequence[float]:
+    """The weights; raises PEM0348 where one is less than zero, as those that are measured may be:
+    a mean with such a weight has no bound."""
+    if min(s.weights) < 0:
+        raise Undefined(
+            "PEM0348",
+            "a weight is less than zero: it says how often an adapter counts",
+            "give weights of at least zero",
+        )
+    return s.weights
 
 
 def _weighed(xs: Sequence[Array], fishers: Sequence[Array], weights: Sequence[float]) -> Array:
@@ -72,7 +85,7 @@ class RegMean(SiteKernel):
     def of_factors(self, parts: Sequence[LowRank], s: MergeSettings) -> Merged:
         """See SiteKernel."""
         total, rows = np.zeros_like(s.statistics[0][0]), []
-        for part, (gram,), weight in zip(parts, s.statistics, s.weights, strict=True):
+        for part, (gram,), weight in zip(parts, s.statistics, _counts(s), strict=True):
             shrunk = _shrunk(gram, s["off_diagonal"]) * weight
             rows.append(part.a @ shrunk)
             total += shrunk
@@ -126,6 +139,7 @@ FISHER = merge_operator(
         statistics="fisher",
         factors=True,
         divides=True,
+        counts=True,
     ),
     WEIGHTS,
     summary="The mean of parameters, each weighed by how much its adapter's loss depends on it: "
@@ -142,6 +156,7 @@ REGMEAN = merge_operator(
         "regmean",
         RegMean(_regmean_reference),
         rank=total_rank,
+        counts=True,
         needs_factors=True,
         statistics="gram",
     ),

@@ -64,6 +64,7 @@ class MergeMethod:
         kernel: what computes it, and its reference.
         symmetric: whether the adapters, with their weights, may change places.
         divides: whether it divides by the sum of the weights.
+        counts: whether the weights are how often an adapter counts, which is never less than zero.
         rank: what rank comes out; None for a method on each element, which takes `rank=`.
         needs_factors: whether it is for what is made of A and B alone.
         statistics: the family of statistics that it needs of each adapter; see Parametrisation.
@@ -75,6 +76,7 @@ class MergeMethod:
     kernel: MergeKernel
     symmetric: bool = True
     divides: bool = False
+    counts: bool = False
     rank: RankRule | None = None
     needs_factors: bool = False
     statistics: str | None = None
@@ -190,6 +192,12 @@ def _weights(
             "PEM0330",
             f"the weights of `{ctx.what}` sum to zero, and it divides by their sum",
             "give weights whose sum is not zero",
+        )
+    if method.counts and any(weight < 0 for weight in exact):
+        raise Fault(
+            "PEM0348",
+            f"a weight of `{ctx.what}` is less than zero: it says how often an adapter counts",
+            "give weights of at least zero; to take an adapter away, subtract it",
         )
     return weights
 

@@ -13,13 +13,15 @@ from pathlib import Path
 
 from pemlang.artifact.existing import standing
 from pemlang.artifact.provenance import Outcome, Provenance, Subject
-from pemlang.artifact.staging import Stage, check_target, flush, new_stage, staging, take_place
+from pemlang.artifact.staging import Stage, clean_up, flush, new_stage, staging, take_place
 from pemlang.artifact.subjects import subject
+from pemlang.artifact.target import check_target
 from pemlang.artifact.write import Built, Description
 from pemlang.check.checked import Checked
 from pemlang.check.values import Params
 from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Diagnostic, PemError, placed
+from pemlang.disk import turn
 from pemlang.execute.backends import open_backend
 from pemlang.execute.cpu import CpuExecutor
 from pemlang.execute.elementwise import BLOCK, get_ready
@@ -32,6 +34,7 @@ from pemlang.lower.plan import BuildPlan, PlannedOutput
 from pemlang.pipeline.faults import worded
 from pemlang.pipeline.jobs import (
     OutputJob,
+    adapters_of,
     checked_recipes,
     error_of,
     inputs_of,
@@ -44,7 +47,7 @@ from pemlang.pipeline.jobs import (
 from pemlang.pipeline.sweep import Sweep, SweepPoint, sweep_points
 from pemlang.pipeline.warnings import noticed, outcome_of, truncations
 from pemlang.source import Source
-from pemlang.tensorfiles.digests import anew
+from pemlang.tensorfiles.digests import anew, hold_unchanged
 from pemlang.tensorfiles.reader import TensorReader, make_room
 
 Tick = Callable[[str, int, int], None]
@@ -63,7 +66,7 @@ class BuildOptions:
         threads: at most so many at work; the machine's own number when None.
         memory: bytes of working memory; a part of the machine's when None.
         device: the backend: `cpu`, or `cuda` where elementwise programs are to run on a GPU.
-        force: make again what is up to date.
+        force: make again what is up to date, and replace what has been changed since it was built.
         lock: what everything the recipe is made from is held to.
         only: the one output to build, by its path as written.
         block, turn: see ExecutionOptions.
@@ -132,14 +135,19 @@ def build(
     inputs = inputs_of(recipes)
     for checked in recipes:
         for output in checked.outputs:
-            with placed(output.span):
-                check_target(output.target, inputs)
+            with placed(output.span), turn(output.target.parent):
+                clean_up(output.target)
+                check_target(output.target, inputs, options.force)
     with one_algebra_thread(), TensorReader() as reader, staging() as stage:
         building = _Build(reader, stage, tick, options)
         result = building.run(recipes, points)
+        with placed(None):
+            for adapter in adapters_of(recipes):
+                hold_unchanged(adapter.seen)
         for staged in stage.directories:
-            with building.placed(staged.target):
-                take_place(staged, inputs)
+            with building.placed(staged.target), turn(staged.target.parent):
+                check_target(staged.target, inputs, options.force)
+                take_place(staged)
     return result
 
 

@@ -7,12 +7,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from pemlang.artifact.existing import standing
-from pemlang.artifact.staging import check_target
+from pemlang.artifact.target import check_target
 from pemlang.check.checked import Checked
 from pemlang.check.elaborate import Spelling
 from pemlang.check.values import Params, RecipeValue
 from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Diagnostic, placed
+from pemlang.disk import is_file, turn
 from pemlang.execute.cpu import working_memory
 from pemlang.execute.executor import DEFAULTS
 from pemlang.formats.adapter import Adapter
@@ -32,7 +33,6 @@ from pemlang.pipeline.checking import identified_with
 from pemlang.pipeline.jobs import OutputJob, inputs_of, job_of, planned, refuse_models
 from pemlang.pipeline.sweep import SweepPoint
 from pemlang.source import Source
-from pemlang.tensorfiles.disk import is_file
 from pemlang.tensorfiles.dtypes import DTYPES
 
 UNKNOWN = "not here: "
@@ -154,7 +154,7 @@ def forecast_of(checked: Checked, locked: bool = False) -> Forecast:
         jobs = [job_of(checked, SweepPoint({}), lowering, output) for output in checked.outputs]
     inputs = inputs_of([checked])
     for output in checked.outputs:
-        with placed(output.span):
+        with placed(output.span), turn(output.target.parent):
             check_target(output.target, inputs)
     write = Formula(checked.leaf_name)
     whole = planned(jobs)

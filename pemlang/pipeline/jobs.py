@@ -16,6 +16,7 @@ from pemlang.execute.cpu import working_memory
 from pemlang.execute.executor import ExecutionOptions, Executor, Progress
 from pemlang.execute.result import OutputFailed
 from pemlang.failures import MemoryTooSmall
+from pemlang.formats.adapter import Adapter
 from pemlang.graph.node import Node
 from pemlang.inputs.identities import identified
 from pemlang.inputs.lock import Lock
@@ -94,10 +95,14 @@ def checked_recipes(
     return recipes
 
 
+def adapters_of(recipes: Sequence[Checked]) -> list[Adapter]:
+    """All adapters that recipes name."""
+    return [leaf.adapter for checked in recipes for leaf in checked.graph.all_leaves()]
+
+
 def inputs_of(recipes: Sequence[Checked]) -> set[Path]:
-    """The directories of all adapters that recipes name."""
-    leaves = (leaf for checked in recipes for leaf in checked.graph.all_leaves())
-    return {leaf.adapter.directory.resolve() for leaf in leaves}
+    """Their directories."""
+    return {adapter.directory.resolve() for adapter in adapters_of(recipes)}
 
 
 def measuring_with(

@@ -8,16 +8,15 @@ from pemlang.check.checked import Checked
 from pemlang.check.elaborate import Spelling
 from pemlang.check.values import Params
 from pemlang.diagnostics import placed
+from pemlang.disk import sha256
 from pemlang.formats.adapter import Adapter
-from pemlang.formats.identity import digests_of
 from pemlang.inputs.hub import SCHEME
 from pemlang.inputs.imports import imports_of
 from pemlang.inputs.lock import Lock, Locked
 from pemlang.inputs.resolver import DiskResolver
 from pemlang.pipeline.checking import identified_with
 from pemlang.source import Source
-from pemlang.tensorfiles.digests import anew
-from pemlang.tensorfiles.disk import sha256
+from pemlang.tensorfiles.digests import anew, hold_unchanged
 
 
 def locked_now(path: Path, source: Source, params: Params) -> Lock:
@@ -28,7 +27,10 @@ def locked_now(path: Path, source: Source, params: Params) -> Lock:
     """
     with anew(), placed(None):
         checked = identified_with(DiskResolver(), path, source, params)
-        return _lock_of(checked)
+        lock = _lock_of(checked)
+        for leaf in checked.spellings:
+            hold_unchanged(leaf.adapter.seen)
+        return lock
 
 
 def _lock_of(checked: Checked) -> Lock:
@@ -51,15 +53,14 @@ def _locked(source: str, spelling: Spelling, adapter: Adapter, first: dict[Path,
     """An adapter of a lock; `first` has the first source of each directory."""
     remote = spelling.path.startswith(SCHEME)
     same = None if remote else first.setdefault(adapter.directory, source)
-    digests = digests_of(adapter)
     return Locked(
-        digests,
+        adapter.digests,
         adapter.format.signature(adapter),
         adapter.directory.name if remote else None,
         None if same == source else same,
         {
             name: sha256(adapter.directory / name)
-            for name in digests
+            for name in adapter.digests
             if name not in adapter.format.texts
         },
         adapter.format.name,

@@ -6,19 +6,18 @@ import filecmp
 import json
 from contextlib import suppress
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from pemlang.artifact.provenance import Provenance
 from pemlang.artifact.staging import PROVENANCE
 from pemlang.artifact.subjects import tensor_digests
 from pemlang.artifact.verify import FileVerdict, changed_parts, recipe_folder
 from pemlang.diagnostics import Fault, visible
+from pemlang.disk import is_file, temporary
 from pemlang.inputs.hub import SCHEME, parse_reference
 from pemlang.inputs.lock import Lock, Locked
 from pemlang.pipeline.build import BuildOptions, build
 from pemlang.source import Source
 from pemlang.tensorfiles.digests import anew
-from pemlang.tensorfiles.disk import is_file
 
 
 def rebuild(
@@ -47,8 +46,7 @@ def rebuild(
     source = Source(provenance.recipe, provenance.text, place.resolve())
     lock = _lock(provenance, place)
     options = BuildOptions(threads=threads, force=True, lock=lock, only=provenance.output)
-    with TemporaryDirectory(prefix="pem-verify-") as elsewhere, anew():
-        root = Path(elsewhere).resolve()
+    with temporary("verify") as root, anew():
         path = source.directory / provenance.recipe
         result = build(path, source, provenance.settings, root, options=options)
         if not result.outputs:

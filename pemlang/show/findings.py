@@ -9,7 +9,7 @@ from pathlib import Path
 
 from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Diagnostic
-from pemlang.tensorfiles.disk import is_file
+from pemlang.disk import is_file
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import errno
 import re
 from pathlib import Path
 
 from pemlang.diagnostics import Fault, visible
+from pemlang.disk import open_plain
 from pemlang.source import Source
 
+SUFFIX = ".pem"
 MAX_BYTES = 256 << 10
 _CERTIFICATE = re.compile(rb"^[ \t]*-----BEGIN", re.MULTILINE)  # words before it are common
 
@@ -35,13 +38,15 @@ def read_bytes(path: Path, name: str) -> bytes:
     """
     shown = visible(name)
     try:
-        with path.open("rb") as file:
+        if path.suffix == SUFFIX != path.resolve().suffix:
+            raise OSError(errno.EINVAL, f"it is a link to what is no {SUFFIX} file")
+        with open_plain(path) as file:
             return file.read(MAX_BYTES + 1)
     except OSError as error:
         raise Fault(
             "PEM0100", f"cannot read {shown}: {error.strerror or error}", "check the path"
         ) from None
-    except ValueError:  # a NUL in the path
+    except (ValueError, RuntimeError):  # a NUL in the path, or links in a circle
         raise Fault("PEM0100", f"cannot read {shown}: not a path", "check the path") from None
 
 
@@ -82,7 +87,7 @@ def decoded(data: bytes, name: str, directory: Path) -> Source:
 def is_certificate(path: Path) -> bool:
     """Whether a file is a certificate or key; one that cannot be read is not."""
     try:
-        with path.open("rb") as file:
+        with open_plain(path) as file:
             return _CERTIFICATE.search(file.read(MAX_BYTES)) is not None
     except (OSError, ValueError):
         return False

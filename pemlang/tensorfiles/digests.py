@@ -13,25 +13,52 @@ import json
 import os
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from pemlang.diagnostics import Fault, visible
+from pemlang.disk import open_plain, replace_file
 from pemlang.lazy import blake3
-from pemlang.tensorfiles.disk import open_plain, replace_file
 
 ALGORITHM = "blake3"
 REMEMBERED = 4096
 WORTH_REMEMBERING = 1 << 20  # bytes
 SETTLED = 2_000_000_000  # nanoseconds
+TICK = 20_000_000  # nanoseconds; clocks that date changes go on every 1 to 10 ms
+WAITS = 3  # for a file that is written all the time; it will have changed in the end
 
 _HERE: dict[str, tuple[tuple[int, ...], str]] = {}
 
 
-def identity(path: Path) -> tuple[int, ...]:
-    """What tells a file from any other, and from itself before a change; raises OSError."""
-    stat = path.stat()
+def identity(file: Path | int) -> tuple[int, ...]:
+    """What tells a file, given by its path or open, from any other, and from itself before a
+    change; raises OSError."""
+    stat = os.fstat(file) if isinstance(file, int) else file.stat()
     return (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+
+
+def seen_now(paths: Iterable[Path]) -> dict[Path, tuple[int, ...]]:
+    """What some files are, of those that are there, so that any change from now on shows: a file
+    that has just been written is waited for until the clock that dates changes has gone on."""
+    seen = {}
+    for path in paths:
+        for _ in range(WAITS):
+            try:
+                seen[path] = identity(path)
+            except OSError:
+                break
+            age = time.time_ns() - seen[path][-1]
+            if not 0 <= age < TICK:
+                break
+            time.sleep((TICK - age) / 1e9)
+    return seen
+
+
+def hold_unchanged(seen: Mapping[Path, tuple[int, ...]]) -> None:
+    """Raise PEM0412 or PEM0411 unless some files are what they were."""
+    for path, before in seen.items():
+        if _identified(path) != before:
+            raise changed(path)
 
 
 def digested(path: Path) -> tuple[int, ...] | None:

@@ -6,13 +6,14 @@ import json
 from typing import Any
 
 MAX_DEPTH = 64  # far from where a program that walks it runs out of stack
+MAX_VALUES = 1 << 22  # each takes some hundred bytes of memory, of two in the file
 
 
-def parse_json(data: bytes | str) -> Any:
-    """The value in a text; raises ValueError for what is no JSON, is nested too deeply, or has half
-    a character in it, which JSON can say and no file can hold."""
+def parse_json(data: bytes) -> Any:
+    """The value in a text; raises ValueError for what is no JSON, is nested too deeply, holds too
+    many values, or half a character, which JSON can say and no file can hold."""
     try:
-        value = json.loads(data)
+        value = load_json(data)
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     level = [value]
@@ -22,6 +23,14 @@ def parse_json(data: bytes | str) -> Any:
         if not level:
             return value
     raise ValueError("it is nested too deeply")
+
+
+def load_json(data: bytes) -> Any:
+    """The value in a text; raises ValueError for what is no JSON or holds too many values, and
+    RecursionError for what is nested too deeply."""
+    if sum(map(data.count, (b",", b"[", b"{"))) > MAX_VALUES:
+        raise ValueError("it holds too many values")
+    return json.loads(data)
 
 
 def _inside(value: object) -> list[object]:

@@ -8,6 +8,7 @@ ends the reading. Nothing of the file is ever executed, and no step takes longer
 from __future__ import annotations
 
 import math
+import os
 import pickletools
 import zipfile
 from collections.abc import Mapping
@@ -16,12 +17,17 @@ from typing import BinaryIO
 
 from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault, visible
-from pemlang.tensorfiles.disk import open_plain
+from pemlang.disk import open_plain
 from pemlang.tensorfiles.dtypes import DTYPES
 from pemlang.tensorfiles.safetensors import Header, TensorEntry
 
 MAX_PICKLE = 8 << 20
+MAX_INDEX = 8 << 20  # bytes that name the members of the archive
+MAX_SHARED = 4  # times its own size that the tensors of a file may take, where they share numbers
 MAX_DIMENSIONS = 16
+
+_END_RECORD = (1 << 16) + 22 + 20  # the last bytes of an archive, which its index is found by
+_ELSEWHERE = 0xFFFFFFFF  # where they have no room for the size of the index
 
 _STORAGES = {row.storage: name for name, row in DTYPES.items() if row.storage}
 
@@ -182,8 +188,10 @@ def read_pickled_header(path: Path) -> Header:
             plain tensors.
     """
     try:
-        with open_plain(path) as file, zipfile.ZipFile(file) as archive:
-            return _header(file, archive)
+        with open_plain(path) as file:
+            _hold_index(file)
+            with zipfile.ZipFile(file) as archive:
+                return _header(file, archive)
     except OSError as error:
         raise Fault(
             "PEM0411", f"cannot read {visible(path)}: {error.strerror or error}", "check the path"
@@ -197,6 +205,22 @@ def read_pickled_header(path: Path) -> Header:
         ) from None
 
 
+def _hold_index(file: BinaryIO) -> None:
+    """Raise _Refused for an archive of so many members that listing them would take long."""
+    size = file.seek(0, os.SEEK_END)
+    start = file.seek(max(0, size - _END_RECORD))
+    tail = file.read()
+    end = tail.rfind(b"PK\5\6")
+    if end < 0:
+        return  # it is no archive, as reading it will tell
+    index = int.from_bytes(tail[end + 12 : end + 16], "little")
+    if index == _ELSEWHERE and tail[end - 20 : end - 16] == b"PK\6\7":
+        file.seek(int.from_bytes(tail[end - 12 : end - 4], "little") + 40)
+        index = int.from_bytes(file.read(8), "little")
+    if index > min(MAX_INDEX, start + end):
+        raise _Refused("it has too many members")
+
+
 def _header(file: BinaryIO, archive: zipfile.ZipFile) -> Header:
     [pickled] = [info for info in archive.infolist() if info.filename.endswith("/data.pkl")]
     root = pickled.filename.removesuffix("data.pkl")
@@ -207,7 +231,7 @@ def _header(file: BinaryIO, archive: zipfile.ZipFile) -> Header:
     if order in archive.namelist() and _member(archive, order, 16) != b"little":
         raise _Refused("its numbers are big-endian")
     starts: dict[str, tuple[int, int]] = {}
-    entries = {}
+    entries, total = {}, 0
     for name, tensor in tensors.items():
         if not isinstance(tensor, _Tensor):
             raise _Refused("it holds something that is not a tensor under a name")
@@ -220,6 +244,9 @@ def _header(file: BinaryIO, archive: zipfile.ZipFile) -> Header:
         end = begin + math.prod(tensor.shape) * width
         if end > size:
             raise _Refused("a tensor reaches past its storage")
+        total += end - begin
+        if total > MAX_SHARED * file.seek(0, os.SEEK_END):
+            raise _Refused("its tensors are the same numbers over and over")
         entries[name] = TensorEntry(tensor.storage.dtype, tensor.shape, start + begin, start + end)
     return Header(entries, 0)
 

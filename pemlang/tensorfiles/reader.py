@@ -12,10 +12,10 @@ import threading
 from pathlib import Path
 from types import TracebackType
 
+from pemlang.disk import open_plain
 from pemlang.failures import InputChanged, InputUnreadable
 from pemlang.lazy import numpy as np
 from pemlang.tensorfiles.digests import digested, identity
-from pemlang.tensorfiles.disk import open_plain
 from pemlang.tensorfiles.dtypes import Bits, stored_dtype
 from pemlang.tensorfiles.reference import TensorRef
 
@@ -86,10 +86,10 @@ class TensorReader:
             if file not in self._open:
                 make_room(len(self._open))
                 try:
-                    self._identities[file] = identity(file)
-                    if digested(file) not in (None, self._identities[file]):
-                        raise InputChanged(file)
                     with open_plain(file) as opened:
+                        self._identities[file] = identity(opened.fileno())
+                        if digested(file) not in (None, self._identities[file]):
+                            raise InputChanged(file)
                         self._open[file] = os.dup(opened.fileno())
                 except OSError as error:
                     raise _unreadable(file, error) from None

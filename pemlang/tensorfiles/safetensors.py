@@ -15,12 +15,15 @@ from typing import Any
 
 from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault, visible
-from pemlang.tensorfiles.disk import open_plain
+from pemlang.disk import open_plain
 from pemlang.tensorfiles.dtypes import DTYPES
+from pemlang.tensorfiles.jsons import load_json
 from pemlang.tensorfiles.reference import TensorRef
 
 MAX_DIMENSIONS = 16
 MAX_HEADER = 100 << 20  # what the format allows
+MAX_CACHED = 4 << 20  # of a header that is kept at hand
+MAX_TENSORS = 1 << 18  # of a file; the largest adapters have half as many
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +58,7 @@ def read_header(path: Path) -> Header:
     """
     raw, size = _read(path)
     try:
-        entries, extent = _entries(raw)
+        entries, extent = (_entries if len(raw) < MAX_CACHED else _entries.__wrapped__)(raw)
     except _Broken as why:
         raise _broken(path, str(why)) from None
     if extent != size - 8 - len(raw):
@@ -105,12 +108,14 @@ def _entries(raw: bytes) -> tuple[Mapping[str, TensorEntry], int]:
     Cached by the bytes: the adapters of one family have the same header.
     """
     try:
-        header = json.loads(raw)
+        header = load_json(raw)
     except (ValueError, RecursionError):
         raise _Broken("its header is not JSON") from None
     if not isinstance(header, dict):
         raise _Broken("its header is not a JSON object")
     header.pop("__metadata__", None)
+    if len(header) > MAX_TENSORS:
+        raise _Broken(f"it has {len(header)} tensors, and no adapter has more than {MAX_TENSORS}")
     try:
         "".join(header).encode()
     except UnicodeEncodeError:  # half a character

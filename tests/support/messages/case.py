@@ -66,12 +66,12 @@ def raised(action: Callable[[], object]) -> Diagnostics:
     raise AssertionError("nothing was raised")
 
 
-def told(command: str, *words: str | Path) -> Diagnostics:
-    """What a command says on the terminal."""
+def told(where: str, *words: str | Path) -> Diagnostics:
+    """What is said on the terminal by a command, or by `main` of one."""
     collected: list[Diagnostic] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(f"pemlang.cli.{command}.say", lambda some, form: collected.extend(some))
-        pem(command, *words)
+        patch.setattr(f"pemlang.cli.{where}.say", lambda some, form: collected.extend(some) or 1)
+        pem(*([] if where == "main" else [where]), *words)
     return tuple(collected)
 
 

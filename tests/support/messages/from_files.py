@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import importlib.util
 import os
+import shutil
 import sys
 from pathlib import Path
 
@@ -64,6 +65,17 @@ def PEM0442_not_installed(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
     return text_checked(root, 'adapter a = "hf://org/name@main"\n')
 
 
+@made
+def PEM0510_changed(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
+    [built] = build(root, ONE_SAVE).outputs
+    with (built.path / "README.md").open("a") as card:
+        card.write("and more")
+    try:
+        return raised(lambda: build(root, ONE_SAVE))
+    finally:
+        shutil.rmtree(built.path)
+
+
 def full(*_: object) -> None:
     """What writing to a full disk does."""
     raise OSError(errno.ENOSPC, "No space left on device")
@@ -94,6 +106,16 @@ def PEM0100_locked_folder(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
 def PEM0512_recipe(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
     patch.setattr(os, "fsync", full)
     return told("fmt", write_recipe(root, "let  x = 1", "made.pem").name)
+
+
+@made
+def PEM0530_memory(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
+    def too_much(*_: object) -> None:
+        raise MemoryError
+
+    patch.setattr("pemlang.api.load", too_much)
+    write_recipe(root, ONE_SAVE, "made.pem")
+    return told("main", "check", "made.pem")
 
 
 @made

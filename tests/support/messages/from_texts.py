@@ -55,6 +55,14 @@ def PEM0109_expression(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
 
 
 @made
+def PEM0205_large(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
+    for i in range(5):
+        write_recipe(root / "large", f"let x = {i}\n" + "#" * 250_000, f"f{i}.pem")
+    lines = [f'import "large/f{i}.pem" as f{i}\n' for i in range(5)]
+    return text_checked(root, "".join(lines))
+
+
+@made
 def PEM0205_many(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
     for i in range(200):
         write_recipe(root / "many", f"let x = {i}\n", f"f{i}.pem")

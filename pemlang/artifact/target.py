@@ -1,0 +1,73 @@
+"""Where an output may go: where nothing is, or an earlier output, as it was built."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pemlang.artifact.provenance import read_provenance
+from pemlang.artifact.staging import PROVENANCE, SIGNATURE, own_files
+from pemlang.diagnostics import Fault, listed, visible
+from pemlang.tensorfiles.digests import file_digest
+
+
+def check_target(target: Path, inputs: set[Path], force: bool = False) -> None:
+    """Raise unless a directory may be written: PEM0510 it holds what no build wrote, PEM0511 it is
+    one of the inputs, or around one. It is nobody else's turn there.
+
+    Args:
+        target: the directory.
+        inputs: the directories that the recipe reads.
+        force: whether an output that has been changed may be written too.
+    """
+    for path in sorted(inputs):
+        if path.is_relative_to(target):
+            within = "is" if path == target else "holds"
+            raise Fault(
+                "PEM0511",
+                f"{visible(target)} {within} an input of this recipe",
+                "save to another directory",
+            )
+    if not target.exists() and not target.is_symlink():
+        return
+    if target.is_symlink() or not target.is_dir():
+        raise Fault(
+            "PEM0510", f"{visible(target)} is not a directory", "remove it, or save elsewhere"
+        )
+    names = sorted(path.name for path in target.iterdir())
+    foreign = [name for name in names if name not in own_files() or not _is_plain(target / name)]
+    if foreign or (names and PROVENANCE not in names):
+        what = f"it holds {listed(foreign)}" if foreign else f"it has no {PROVENANCE}"
+        raise Fault(
+            "PEM0510",
+            f"{visible(target)} was not made by pemlang alone: {what}",
+            "remove it, or save elsewhere",
+        )
+    changed = "" if force else _changed(target, names)
+    if changed:
+        raise Fault(
+            "PEM0510",
+            f"{visible(target)} has been changed since it was built: {changed}",
+            "move it away, or let `pem build --force` replace it",
+        )
+
+
+def _is_plain(path: Path) -> bool:
+    return path.is_file() and not path.is_symlink()
+
+
+def _changed(target: Path, names: Sequence[str]) -> str:
+    """What of an output is not as it was built; empty where all is."""
+    if not names:
+        return ""
+    try:
+        subjects = read_provenance(target).subjects
+    except Fault:
+        return f"its {PROVENANCE} is not what a build wrote"
+    for name in names:
+        path = target / name
+        if name in (PROVENANCE, SIGNATURE):
+            continue
+        if name not in subjects or file_digest(path) != subjects[name].blake3:
+            return f"its {name} is not what was built"
+    return ""
