@@ -1,13 +1,14 @@
 # make demo   install and run the quickstart
 # make test   install and run every check
 # make paper  install, and run the experiments of examples/paper from where they are
+# make fuzz   install, and drive every fuzz target for SECONDS, one hour unless given
 # make bench  install the peers in an environment of their own, and run every benchmark beside them
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo paper test bench lint types rooms unit wheel docs grammar clean
+.PHONY: demo paper test fuzz bench lint types rooms unit wheel docs grammar clean
 
 demo: $(VENV)/demo
 	$(BIN)/pem build examples/quickstart/quickstart.pem
@@ -34,6 +35,13 @@ unit: $(VENV)/dev
 # The wheel and the sdist, each in an environment of its own, must build the quickstart recipe.
 wheel: $(VENV)/dev
 	PYTHON=$(PYTHON) sh tests/wheel.sh $(BIN)/python
+
+SECONDS ?= 3600
+TARGETS := recipe layout config header adapter statistics pickled lock provenance pattern
+fuzz: $(VENV)/dev
+	for target in $(TARGETS); do \
+	  $(BIN)/python tests/fuzz/run.py $$target .fuzz/$$target -max_total_time=$(SECONDS) || exit 1; \
+	done
 
 bench: $(VENV)/demo $(VENV)-bench/peers
 	$(BIN)/python benchmarks/run.py --peers $(VENV)-bench/bin/python --write benchmarks/results.md

@@ -14,7 +14,8 @@ from pemlang.source import Span
 
 Severity = Literal["error", "warning"]
 
-MAX_ALIKE = 300  # names to compare a misspelt one with: each comparison is slow
+ALIKE = 60  # of 100: how near a name has to be for it to be meant
+LONGEST_NAME = 200  # characters that are compared
 
 
 @dataclass(frozen=True)
@@ -145,14 +146,11 @@ def visible(text: object, limit: int = 200) -> str:
 
 def nearest(name: str, names: Iterable[str]) -> str | None:
     """The known name a misspelt one most likely means, if any is close."""
-    # closer than 0.6 means that neither is longer than 7/3 of the other
-    alike = [k for k in names if 3 * max(len(k), len(name)) <= 7 * min(len(k), len(name))]
-    if len(alike) > MAX_ALIKE:
-        return None
-    import difflib
+    from rapidfuzz import fuzz, process
 
-    matches = difflib.get_close_matches(name, alike, n=1, cutoff=0.6)
-    return matches[0] if matches else None
+    known = list(names)
+    match = process.extractOne(name[:LONGEST_NAME], known, scorer=fuzz.ratio, score_cutoff=ALIKE)
+    return None if match is None else str(match[0])
 
 
 def listed(names: Iterable[str], limit: int = 4) -> str:

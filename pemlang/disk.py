@@ -145,9 +145,11 @@ def temporary(purpose: str) -> Iterator[Path]:
     for left in temporaries():
         shutil.rmtree(left, ignore_errors=True)
     with tempfile.TemporaryDirectory(prefix=f"{_TEMPORARY}{purpose}-") as name:
+        inner = Path(name).resolve() / "inner"  # whoever works there takes turns in it
+        inner.mkdir()
         handle = claimed(Path(name))
         try:
-            yield Path(name).resolve()
+            yield inner
         finally:
             if handle is not None:
                 os.close(handle)

@@ -6,5 +6,6 @@ from pemlang.lazy import door
 
 __getattr__ = door(
     __name__,
+    provenance="read_provenance",
     write="Built",
 )

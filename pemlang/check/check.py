@@ -11,7 +11,7 @@ from pemlang.check.checked import Checked
 from pemlang.check.conditions import Assertion
 from pemlang.check.elaborate import Elaborator
 from pemlang.check.files import RecipeFiles, load_files
-from pemlang.check.outputs import Output
+from pemlang.check.outputs import Output, same_place
 from pemlang.check.scope import Scope
 from pemlang.check.statements import FileElaborator
 from pemlang.check.values import Inputs, ParamConstant, Params
@@ -131,7 +131,7 @@ def _outputs_apart(state: CheckState) -> None:
     first: dict[Path, Output] = {}
     below: dict[Path, Output] = {}
     for output in state.outputs:
-        target = output.target
+        target = same_place(output.target)
         others = [first.get(place) for place in (target, *target.parents)]
         for other in (*others, below.get(target)):
             if other is not None:
@@ -144,10 +144,13 @@ def _outputs_apart(state: CheckState) -> None:
 def _not_apart(output: Output, other: Output) -> Diagnostic:
     line, _ = other.span.source.position(other.span.start)
     apart = f"{visible(other.path)!r}: one directory is inside the other"
-    same = output.target == other.target
+    same = f"{visible(other.path)!r}, the same directory where case does not count"
+    if output.target == other.target:
+        same = "the same directory"
+    is_same = same_place(output.target) == same_place(other.target)
     fault = Fault(
         "PEM0344",
-        f"line {line} saves to {'the same directory' if same else apart}",
+        f"line {line} saves to {same if is_same else apart}",
         "save each output to a directory of its own",
     )
     return fault.at(output.span)

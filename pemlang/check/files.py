@@ -12,7 +12,7 @@ from pemlang.disk import is_file
 from pemlang.resources import resource
 from pemlang.source import Source
 from pemlang.syntax import tree as t
-from pemlang.syntax.files import read_source
+from pemlang.syntax.files import SUFFIX, read_source
 from pemlang.syntax.parser import parse
 
 MAX_FILES = 200
@@ -102,7 +102,7 @@ def _target(statement: t.Import, source: Source) -> tuple[Path, str]:
         raise Fault("PEM0205", "the path of an import is plain text", 'import "file.pem" as name')
     text = parts[0]
     path = Path(text)
-    if path.is_absolute() or path.suffix != ".pem" or "\0" in text:
+    if path.is_absolute() or path.suffix != SUFFIX or "\0" in text:
         raise Fault(
             "PEM0205",
             f"{visible(text)!r} is not a relative path of a .pem file",
@@ -117,6 +117,12 @@ def _target(statement: t.Import, source: Source) -> tuple[Path, str]:
             "PEM0203",
             f"there is no file {visible(text)}",
             "paths are relative to the file that names them",
+        )
+    if target.suffix != SUFFIX:
+        raise Fault(
+            "PEM0205",
+            f"{visible(text)} is a link to what is no {SUFFIX} file",
+            "import the file itself",
         )
     name = str(Path(source.name).parent / path)
     return target, name

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +17,9 @@ from pemlang.graph.node import AdapterNode, Graph, Leaf, ModelNode, adapters_of,
 from pemlang.graph.rebuild import Rebuilding
 from pemlang.source import Span
 from pemlang.tensorfiles.safetensors import TensorEntry
+
+MAX_PARTS, MAX_NAME = 100, 255
+"""Of the path of an output: folders in each other, and the bytes of a name in UTF-8."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,11 +68,24 @@ def semantic_hash(output: Output, graph: Graph) -> str:
     return hashlib.sha256(json.dumps(told(tuple(parts))).encode()).hexdigest()
 
 
+def same_place(target: Path) -> Path:
+    """What is equal for directories that a file system may take for one: some tell no capitals
+    from small letters, and some compose accents."""
+    return Path(unicodedata.normalize("NFC", str(target)).casefold())
+
+
 def output_path(path: str, directory: Path, root: Path) -> Path:
     """The directory a save writes; raises PEM0345 when it is not inside `root`."""
     parts = Path(path).parts
     bad = not parts or Path(path).is_absolute() or ".." in parts or not path.isprintable()
     target = directory / path
+    if len(parts) > MAX_PARTS or any(len(os.fsencode(part)) > MAX_NAME for part in parts):
+        raise Fault(
+            "PEM0345",
+            f"{visible(path, 80)!r} is too long for a path: it has {len(parts)} parts, the longest "
+            f"of {max(len(os.fsencode(part)) for part in parts)} bytes",
+            f"save to a path of at most {MAX_PARTS} parts of {MAX_NAME} bytes",
+        )
     if not bad:
         try:
             target = target.parent.resolve() / target.name  # a link itself is never followed

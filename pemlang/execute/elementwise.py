@@ -9,6 +9,7 @@ from __future__ import annotations
 import ctypes
 import threading
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -342,11 +343,18 @@ def get_ready() -> None:
     """Have another processor make LLVM ready, while this one reads the recipe and the headers."""
     import numpy  # noqa: F401  # first: two threads that import at once wait for each other
 
-    threading.Thread(target=_prepare).start()
+    with suppress(RuntimeError):  # no more threads: then it is made ready when it is needed
+        threading.Thread(target=_prepare).start()
 
 
 def _prepare() -> None:
-    """Make LLVM ready: the first loop of a process takes longer to make than those after it."""
+    """Make LLVM ready: the first loop of a process takes longer to make than those after it. What
+    goes wrong does so again where it matters."""
+    with suppress(Exception):
+        _make_ready()
+
+
+def _make_ready() -> None:
     builder = Builder[int, int]()
     x, y = (builder.cast(builder.load(number, "BF16", ()), "F32") for number in range(2))
     builder.store(builder.fma(x, 0.5, builder.scale(y, 0.5)), 0, "BF16")

@@ -124,7 +124,10 @@ def widen(dtype: str, work: str) -> NativeFunction:
 
 def _engine(text: str) -> Any:
     """A module, ready to be called."""
-    import llvmlite.binding as llvm  # loading it takes as long as all that a check does
+    try:
+        import llvmlite.binding as llvm  # loading it takes as long as all that a check does
+    except OSError as error:  # its library cannot be loaded, for want of memory say
+        raise ImportError(str(error)) from None
 
     engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _processor())
     engine.add_object_file(llvm.ObjectFileRef.from_data(_code(text)))

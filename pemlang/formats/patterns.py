@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 import time
+import warnings
 from typing import Any, Protocol
 
 from pemlang.lazy import re2, regex
@@ -88,7 +89,9 @@ def _of_python(pattern: str, text: str) -> re.Pattern[str]:
     if other := _OTHER_MEANING.search(pattern):
         raise BadPattern(f"a `{other[0][0]}` in it that is meant as such needs a `\\` before it")
     try:
-        return re.compile(text)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what a later Python may take for something else
+            return re.compile(text)
     except re.error as error:
         raise BadPattern(error.msg) from None
     except (RecursionError, OverflowError):

@@ -6,5 +6,6 @@ from pemlang.lazy import door
 
 __getattr__ = door(
     __name__,
-    lock="MAX_BYTES write_lock",
+    lock="MAX_BYTES parse_lock write_lock",
+    locked="LockResolver",
 )

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pemlang.check.checked import Checked
+from pemlang.check.outputs import same_place
 from pemlang.check.values import Params, ParamValue
 from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Diagnostic, Fault, PemError, visible
@@ -71,7 +72,8 @@ def saved_apart(recipes: Sequence[Checked], sweep: Sweep | None) -> None:
     around: set[Path] = set()
     for checked in recipes:
         for output in checked.outputs:
-            if seen & {output.target, *output.target.parents} or output.target in around:
+            target = same_place(output.target)
+            if seen & {target, *target.parents} or target in around:
                 assert sweep is not None
                 name = visible(sweep.name)
                 fault = Fault(
@@ -80,5 +82,6 @@ def saved_apart(recipes: Sequence[Checked], sweep: Sweep | None) -> None:
                     f'name the value in the path: save {output.label} to "out/{name}-{{{name}}}"',
                 )
                 raise PemError([fault.at(output.span)])
-        seen.update(output.target for output in checked.outputs)
-        around.update(folder for output in checked.outputs for folder in output.target.parents)
+        targets = [same_place(output.target) for output in checked.outputs]
+        seen.update(targets)
+        around.update(folder for target in targets for folder in target.parents)

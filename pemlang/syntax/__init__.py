@@ -7,7 +7,7 @@ from pemlang.lazy import door
 __getattr__ = door(
     __name__,
     parser="parse",
-    files="read_source",
+    files="decoded read_source",
     format="formatted laid_out same",
     boxes="WIDTH",
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_left
 from collections import deque
 from collections.abc import Iterator
@@ -10,6 +11,8 @@ from typing import NamedTuple
 from pemlang.source import Source
 from pemlang.syntax.boxes import Box, Group, Line, Nest, Newline
 from pemlang.syntax.split import TOKEN, Chunk
+
+_BEFORE = re.compile(r"(?:\s|\(|#[^\n]*)*")  # what may stand before the first token of a tree
 
 
 class NoPlace(Exception):
@@ -63,10 +66,9 @@ class Places:
 
     def first_token(self, start: int) -> int:
         """Where something begins that may stand in round brackets."""
-        for token in TOKEN.finditer(self._text, start):
-            if token.lastgroup not in ("doc", "comment", "newline") and token.group() != "(":
-                return token.start()
-        raise AssertionError(start)
+        before = _BEFORE.match(self._text, start)
+        assert before is not None
+        return before.end()
 
 
 def written_out(notes: list[Note]) -> tuple[Box, ...]:

@@ -11,4 +11,5 @@ __getattr__ = door(
     reference="TensorRef",
     safetensors="MAX_HEADER TensorEntry read_header",
     digests="file_digest",
+    pickled="read_pickled_header",
 )

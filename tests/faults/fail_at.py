@@ -17,22 +17,17 @@ import shutil
 import signal
 import sys
 import tempfile
-import threading
 import traceback
 from pathlib import Path
 
-import pemlang
+from forked import contents, warm
+
 from pemlang.cli.main import main
 
 HOW = {"fail": 1, "kill before": 2, "kill after": 3}
 NO_EXCHANGE = "NO_EXCHANGE" in os.environ
 SHIM = ctypes.CDLL(None)
 SHIM.faults_arm.argtypes = [ctypes.c_long, ctypes.c_int, ctypes.c_int]
-
-
-def contents(folder: Path) -> dict[str, bytes]:
-    """Files by name; of what is no folder, nothing."""
-    return {path.name: path.read_bytes() for path in folder.iterdir()} if folder.is_dir() else {}
 
 
 def attempt(recipe: Path, n: int, how: int) -> tuple[int, int, str]:
@@ -110,16 +105,6 @@ def everywhere(folder: Path, recipe: Path, how: str) -> tuple[int, dict[int, str
         found = wrong_after(folder, recipe, before, after, ended, told)
         if found:
             wrong[n] = found
-
-
-def warm(recipe: Path) -> None:
-    """Import and compile all that a build needs: what is forked later has no time for it, nor any
-    of the threads that do it."""
-    with tempfile.TemporaryDirectory() as elsewhere:
-        pemlang.load(recipe).build(elsewhere)
-    for thread in threading.enumerate():
-        if thread is not threading.current_thread():
-            thread.join()
 
 
 if __name__ == "__main__":

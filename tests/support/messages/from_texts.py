@@ -63,6 +63,12 @@ def PEM0205_large(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
 
 
 @made
+def PEM0205_link(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
+    (root / "link.pem").symlink_to("/proc/self/environ")
+    return text_checked(root, 'import "link.pem" as link\n')
+
+
+@made
 def PEM0205_many(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
     for i in range(200):
         write_recipe(root / "many", f"let x = {i}\n", f"f{i}.pem")
