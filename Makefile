@@ -1,6 +1,8 @@
 # make demo   install and run the quickstart
 # make test   install and run every check
 # make paper  install, and run the experiments of examples/paper from where they are
+# make release  what would be published, in dist/: wheel, sdist, what they depend on (CycloneDX), and
+#               checksums, signed where KEY=FILE is given; nothing is uploaded
 # make fuzz   install, and drive every fuzz target for SECONDS, one hour unless given
 # make bench  install the peers in an environment of their own, and run every benchmark beside them
 
@@ -8,7 +10,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo paper test fuzz bench lint types rooms unit wheel docs grammar clean
+.PHONY: demo paper test fuzz release bench lint types rooms unit wheel docs grammar clean
 
 demo: $(VENV)/demo
 	$(BIN)/pem build examples/quickstart/quickstart.pem
@@ -46,6 +48,16 @@ fuzz: $(VENV)/dev
 bench: $(VENV)/demo $(VENV)-bench/peers
 	$(BIN)/python benchmarks/run.py --peers $(VENV)-bench/bin/python --write benchmarks/results.md
 
+release: $(VENV)/dev
+	rm -rf dist $(VENV)-release
+	$(BIN)/python -m build --outdir dist .
+	$(PYTHON) -m venv $(VENV)-release
+	$(VENV)-release/bin/pip install --quiet --constraint constraints.txt dist/*.whl
+	$(VENV)-release/bin/pip uninstall --quiet --yes pip setuptools
+	$(BIN)/cyclonedx-py environment --output-file dist/pemlang.cdx.json $(VENV)-release/bin/python
+	cd dist && sha256sum * > SHA256SUMS
+	if [ -n "$(KEY)" ]; then openssl dgst -sha256 -sign "$(KEY)" -out dist/SHA256SUMS.sig dist/SHA256SUMS; fi
+
 docs: $(VENV)/dev
 	$(BIN)/python docs/make.py
 
@@ -77,4 +89,4 @@ $(VENV)-bench/peers: constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(VENV)-bench dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(VENV)-bench $(VENV)-release .fuzz dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis

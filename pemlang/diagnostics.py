@@ -135,10 +135,15 @@ class Report:
             raise PemError(self)
 
 
+UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
+"""Categories of characters that are not printed as they are: they move the cursor, change colours,
+or turn the direction of what follows."""
+
+
 def visible(text: object, limit: int = 200) -> str:
     """Untrusted text made safe to print: control and direction-changing characters escaped."""
     shown = "".join(
-        c if unicodedata.category(c) not in ("Cc", "Cf", "Cs", "Zl", "Zp") else f"\\u{ord(c):04x}"
+        c if unicodedata.category(c) not in UNSEEN else f"\\u{ord(c):04x}"
         for c in str(text)[: limit + 1]
     )
     return shown[:limit] + "…" if len(shown) > limit else shown

@@ -7,10 +7,14 @@ import re
 
 from pemlang.diagnostics import visible
 
+_JOINER = "&#8288;"
+
 
 def markdown(text: str) -> str:
-    """Plain Markdown that mentions nobody: after an @ stands what joins words and is not seen."""
-    return re.sub(r"([\\`*_{}\[\]<>()#+!|~&-])", r"\\\1", visible(text)).replace("@", "@&#8288;")
+    """Plain Markdown that mentions nobody and links to nothing: in an @ and in an address stands
+    what joins words and is not seen."""
+    text = re.sub(r"([\\`*_{}\[\]<>()#+!|~&-])", r"\\\1", visible(text))
+    return re.sub(r"(@|:(?=//)|(?i:\bwww)(?=\.))", rf"\1{_JOINER}", text)
 
 
 def code(text: str) -> str:

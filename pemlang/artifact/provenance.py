@@ -80,6 +80,8 @@ class Outcome:
         losses: what truncation took, by the key of the node of the graph that cut.
         rounding: how much the dtype of the file changes it, relative to its norm.
         is_zero: whether it does nothing.
+        algebra: the linear algebra library by which its last digits go, and the kind of processor;
+            empty where they are the same everywhere.
     """
 
     method: str
@@ -89,6 +91,7 @@ class Outcome:
     losses: Mapping[str, Loss]
     rounding: float
     is_zero: bool
+    algebra: str = ""
 
     @property
     def title(self) -> str:
@@ -158,7 +161,7 @@ class Provenance:
             "output": self.output,
             "expression": self.expression,
         }
-        byproducts: list[object] = [{"name": "outcome", "annotations": asdict(self.outcome)}]
+        byproducts: list[object] = [{"name": "outcome", "annotations": _told(self.outcome)}]
         versions = {"pemlang": self.tool, "language": str(self.language)}
         details = {
             "builder": {"id": "urn:pemlang", "version": versions}, "byproducts": byproducts,
@@ -180,6 +183,11 @@ class Provenance:
         }
         byproducts.append(_digest_of(statement))
         return json.dumps(statement, indent=1) + "\n"
+
+
+def _told(outcome: Outcome) -> dict[str, object]:
+    """The fields of an outcome, without those that do not apply."""
+    return {name: value for name, value in asdict(outcome).items() if value != ""}
 
 
 def format_of(subjects: Mapping[str, Subject]) -> Format:
@@ -277,6 +285,7 @@ def _outcome(value: Any) -> Outcome:
         losses,
         _share(value["rounding"]),
         value["is_zero"] is True,
+        _text(value.get("algebra", "")),
     )
 
 

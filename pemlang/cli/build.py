@@ -130,7 +130,7 @@ def _line(built: Built) -> str:
     if built.rank is not None:
         facts.insert(0, f"rank {built.rank}")
     facts += ["up to date"] * built.was_there
-    line = f"{click.style(shown, bold=True)}  {built.title}, {', '.join(facts)}"
+    line = f"{click.style(visible(shown, 4096), bold=True)}  {built.title}, {', '.join(facts)}"
     if built.loss is None:
         return line
     worst = sorted(built.loss.sites.items(), key=lambda item: -item[1])

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Iterator, Mapping
 
 import click
 
-from pemlang.cli.common import exit_code, locked_option, recipe_options, say
+from pemlang.cli.common import exit_code, json_text, locked_option, recipe_options, say
 from pemlang.diagnostics import PemError, visible
 from pemlang.show.findings import Finding, once
 
@@ -53,7 +52,7 @@ def _show(findings: list[Finding], form: str) -> None:
     from pemlang.show import github, sarif
 
     if form == "sarif":
-        click.echo(json.dumps(sarif.log(findings), ensure_ascii=False, indent=2))
+        click.echo(json_text(sarif.log(findings)))
         return
     for finding in findings:
         click.echo(github.command(finding))

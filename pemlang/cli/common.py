@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import time
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ from typing import Any, TextIO
 
 import click
 
-from pemlang.diagnostics import Diagnostic, render, visible
+from pemlang.diagnostics import UNSEEN, Diagnostic, render, visible
 from pemlang.disk import open_plain, replace_file
 
 Command = Callable[..., Any]
@@ -48,13 +49,22 @@ def say(diagnostics: Iterable[Diagnostic], form: str) -> int:
     exit code they call for."""
     told = list(diagnostics)
     if form == "json":
-        click.echo(json.dumps([d.as_json() for d in told], ensure_ascii=False, indent=2))
+        click.echo(json_text([d.as_json() for d in told]))
     else:
         for diagnostic in told[:SHOWN]:
             click.echo(render(diagnostic, coloured(sys.stderr)) + "\n", err=True)
         if len(told) > SHOWN:
             click.echo(f"… and {len(told) - SHOWN} more; --format json shows all.", err=True)
     return exit_code(told)
+
+
+def json_text(value: object) -> str:
+    """JSON that is safe to print: characters that are not seen are escaped as it has them."""
+    text = json.dumps(value, ensure_ascii=False, indent=2)
+    return "".join(
+        json.dumps(char)[1:-1] if unicodedata.category(char) in UNSEEN and char != "\n" else char
+        for char in text
+    )
 
 
 def exit_code(diagnostics: Sequence[Diagnostic]) -> int:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
 import click
 
-from pemlang.cli.common import coloured, say, set_option
+from pemlang.cli.common import coloured, json_text, say, set_option
 from pemlang.diagnostics import PemError, placed
 from pemlang.disk import is_dir
 from pemlang.inputs.hub import SCHEME
@@ -50,7 +49,7 @@ def _adapters(old: str, new: str, form: str) -> str:
 
     comparison = compare(old, new)
     if form == "json":
-        return json.dumps(adapter_diff.as_json(comparison), ensure_ascii=False, indent=2)
+        return json_text(adapter_diff.as_json(comparison))
     if form == "text":
         return adapter_diff.as_text(comparison, coloured(sys.stdout))
     return (adapter_diff.as_markdown if form == "markdown" else adapter_diff.as_html)(comparison)
@@ -62,7 +61,7 @@ def _recipes(old: str, new: str, settings: dict[str, str], form: str) -> str:
 
     comparison = compared(old, new, settings)
     if form == "json":
-        return json.dumps(recipe_diff.as_json(comparison), ensure_ascii=False, indent=2)
+        return json_text(recipe_diff.as_json(comparison))
     if form == "text":
         return recipe_diff.as_text(comparison, coloured(sys.stdout))
     return (recipe_diff.as_markdown if form == "markdown" else recipe_diff.as_html)(comparison)

@@ -42,9 +42,8 @@ def lock(recipes: tuple[str, ...], settings: dict[str, str], form: str) -> int:
                 total = joined(old, locks)
                 path = write_lock(total)
             if form == "text":
-                click.echo(
-                    click.style(os.path.relpath(path), bold=True), color=coloured(sys.stdout)
-                )
+                name = visible(os.path.relpath(path), 4096)
+                click.echo(click.style(name, bold=True), color=coloured(sys.stdout))
                 for line in _changes(old, total):
                     click.echo(f"    {line}")
     except PemError as error:

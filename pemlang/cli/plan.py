@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
-
 import click
 
-from pemlang.cli.common import locked_option, out_option, recipe_options, say
+from pemlang.cli.common import json_text, locked_option, out_option, recipe_options, say
 from pemlang.diagnostics import PemError
 
 
@@ -29,7 +27,7 @@ def plan(recipe: str, settings: dict[str, str], form: str, out: str | None, lock
     except PemError as error:
         return say(error.diagnostics, "json" if form == "json" else "text")
     if form == "json":
-        click.echo(json.dumps(as_json(forecast), ensure_ascii=False, indent=2))
+        click.echo(json_text(as_json(forecast)))
         return 0
     click.echo((as_text if form == "text" else as_markdown)(forecast))
     return say(forecast.warnings, "text")

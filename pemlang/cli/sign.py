@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from pemlang.cli.common import say
-from pemlang.diagnostics import PemError, placed
+from pemlang.diagnostics import PemError, placed, visible
 
 
 @click.command()
@@ -40,5 +40,5 @@ def sign(directory: str, key: str) -> int:
             path = signed(Path(directory), Path(key))
     except PemError as error:
         return say(error.diagnostics, "text")
-    click.echo(os.path.relpath(path))
+    click.echo(visible(os.path.relpath(path), 4096))
     return 0

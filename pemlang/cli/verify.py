@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pemlang.cli.common import RECIPE_IS_WRONG, coloured, say
+from pemlang.cli.common import RECIPE_IS_WRONG, coloured, json_text, say
 from pemlang.diagnostics import Fault, PemError
 
 if TYPE_CHECKING:
@@ -92,7 +91,7 @@ def verify(
             "rebuilt": None if rebuilt is None else [asdict(verdict) for verdict in rebuilt],
             "signature": None if key is None else unsigned or "holds",
         }
-        click.echo(json.dumps(told, ensure_ascii=False, indent=2))
+        click.echo(json_text(told))
         return 0 if holds else RECIPE_IS_WRONG
     _show("the output", verified.outputs)
     _show("what it was made from", verified.materials)

@@ -52,6 +52,17 @@ def algebra_libraries() -> ThreadpoolController:
     return ThreadpoolController()
 
 
+def algebra_name() -> str:
+    """What computes linear algebra here, and for which kind of processor: its last digits go by
+    that."""
+    named = [
+        f"{library['internal_api']} {library['version']} {library.get('architecture', '')}".strip()
+        for library in algebra_libraries().info()
+        if library["user_api"] == "blas"
+    ]
+    return ", ".join(sorted(set(named)))
+
+
 def for_one_command() -> None:
     """Make this process quick at one thing that is soon over, which a host of others should not
     be.

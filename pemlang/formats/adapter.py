@@ -145,11 +145,14 @@ class Adapter:
         assert self.statistics is not None
         return self.statistics.reference(self.statistics_file, key)
 
-    def parameters(self, site: str | None = None) -> int:
-        """How many numbers its factors hold, at a site or in all."""
-        factors = self.layout.factors
-        keys = factors[site] if site else [key for keys in factors.values() for key in keys]
+    def numbers_at(self, site: str) -> int:
+        """How many numbers its factors hold at a site; none where it has no such site."""
+        keys = self.layout.factors.get(site, ())
         return sum(math.prod(self.header.entries[key].shape) for key in keys)
+
+    def parameters(self) -> int:
+        """How many numbers its factors hold in all."""
+        return sum(map(self.numbers_at, self.layout.factors))
 
     @property
     def title(self) -> str:

@@ -89,6 +89,7 @@ class Step(ABC):
             give.
         uniform: whether its value is the same for all elements whatever it takes.
         whole: whether it depends on where in its tensor an element stands.
+        by_library: whether its last digits are those of the linear algebra library that is there.
     """
 
     args: tuple[int, ...]
@@ -103,6 +104,7 @@ class Step(ABC):
     ends_scan: ClassVar[bool] = False
     uniform: ClassVar[bool] = False
     whole: ClassVar[bool] = False
+    by_library: ClassVar[bool] = False
 
     def words(self) -> Iterable[str]:
         """Its slots and settings, as the text of a program shows them."""

@@ -26,10 +26,11 @@ from pemlang.execute.backends import open_backend
 from pemlang.execute.cpu import CpuExecutor
 from pemlang.execute.elementwise import BLOCK, get_ready
 from pemlang.execute.executor import TURN, ExecutionOptions, Executor, Progress, no_progress
-from pemlang.execute.machine import one_algebra_thread
+from pemlang.execute.machine import algebra_name, one_algebra_thread
 from pemlang.execute.result import ExecutionResult, FileTarget, MemoryTarget, Target
 from pemlang.formats import PEFT, Format
 from pemlang.inputs.lock import Lock
+from pemlang.kernels.plan import Plan, TensorSink
 from pemlang.lower.plan import BuildPlan, PlannedOutput
 from pemlang.pipeline.faults import worded
 from pemlang.pipeline.jobs import (
@@ -304,6 +305,17 @@ def _outcome(job: OutputJob, plan: BuildPlan, index: int, result: ExecutionResul
         plan.plan.outputs[index].size,
         result.outputs[index],
         truncations(result.numbers, index),
+        algebra_name() if _by_library(plan.plan, index) else "",
+    )
+
+
+def _by_library(plan: Plan, output: int) -> bool:
+    """Whether the last digits of an output go by the linear algebra library that is there."""
+    return any(
+        step.by_library
+        for call in plan.sites
+        if any(isinstance(sink, TensorSink) and sink.output == output for sink in call.outputs)
+        for step in call.program.steps
     )
 
 

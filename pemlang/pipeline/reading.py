@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 
+from pemlang.diagnostics import Fault, visible
 from pemlang.execute.cpu import CpuExecutor
 from pemlang.execute.executor import no_progress
-from pemlang.execute.machine import one_algebra_thread
+from pemlang.execute.machine import default_budget, one_algebra_thread
 from pemlang.execute.site import run_call
 from pemlang.graph.node import AdapterNode, Graph
 from pemlang.kernels.builder import Builder
@@ -19,6 +20,9 @@ from pemlang.pipeline.jobs import measuring_with
 from pemlang.tensorfiles.dtypes import Array
 from pemlang.tensorfiles.reader import TensorReader
 
+BYTES_A_NUMBER = 24
+"""What measuring a site takes for each of its parameters: they are read, widened and multiplied."""
+
 
 class SiteReader:
     """Reads adapters of one graph.
@@ -28,15 +32,17 @@ class SiteReader:
     """
 
     def __init__(self, graph: Graph, files: TensorReader) -> None:
-        self.files = files
+        self.files, self._graph = files, graph
         self._lowering = Lowering(graph, measuring_with(CpuExecutor, files, no_progress))
 
     def parts(self, nodes: Sequence[AdapterNode], site: str) -> list[SitePart | None]:
         """The parameters of some adapters at a site; None of one that is zero or not there.
 
         Raises:
-            Fault: PEM0502 an input that is not finite, PEM0503 a number too large on the way.
+            Fault: PEM0502 an input that is not finite, PEM0503 a number too large on the way,
+                PEM0521 a site that takes more memory than there is to work in.
         """
+        self._hold_memory(nodes, site)
         builder: SiteBuilder = Builder()
         lowered = self._lowering.lower(builder, nodes, site)
         for index, part in enumerate(lowered):
@@ -56,6 +62,18 @@ class SiteReader:
             )
             for index, part in enumerate(lowered)
         ]
+
+    def _hold_memory(self, nodes: Sequence[AdapterNode], site: str) -> None:
+        leaves = {leaf for node in nodes for leaf in self._graph.leaves(node)}
+        numbers = sum(leaf.adapter.numbers_at(site) for leaf in leaves)
+        needed, allowed = numbers * BYTES_A_NUMBER, default_budget()
+        if needed > allowed:
+            raise Fault(
+                "PEM0521",
+                f"{visible(site)} takes {needed / 1e9:.3g} GB of memory to measure, and half of "
+                f"this machine's is {allowed / 1e9:.3g} GB",
+                "look at it on a machine that has more",
+            )
 
 
 @contextmanager

@@ -129,6 +129,9 @@ def _lossy(output: Output, loss: Loss, node: AdapterNode) -> Diagnostic:
 
 # --- what came out ---------------------------------------------------------------------------
 
+LOSS_DIGITS = 6
+"""Decimals of what a truncation took."""
+
 Cuts = Mapping[str, tuple[float, float, int]]
 """By site: what a truncation took, the norm of what it cut, and how far the rank came down."""
 
@@ -139,6 +142,7 @@ def outcome_of(
     size: int,
     seen: OutputSeen,
     cuts: Mapping[str, Cuts],
+    algebra: str = "",
 ) -> Outcome:
     """What came out.
 
@@ -148,6 +152,7 @@ def outcome_of(
         size: of the tensors' file.
         seen: while it was written.
         cuts: its truncations, by the key of their node.
+        algebra: what its last digits go by, see Outcome.
     """
     losses = {key: _loss(sites) for key, sites in sorted(cuts.items())}
     return Outcome(
@@ -158,6 +163,7 @@ def outcome_of(
         losses={key: loss for key, loss in losses.items() if loss is not None},
         rounding=seen.worst_rounding,
         is_zero=planned.idle or seen.is_zero,
+        algebra=algebra,
     )
 
 
@@ -176,8 +182,13 @@ def _loss(cuts: Cuts) -> Loss | None:
     if not any(by for _, _, by in cuts.values()):
         return None
     lost, norm = (_total([cut[index] for cut in cuts.values()]) for index in (0, 1))
-    sites = {site: lost / norm if norm else 0.0 for site, (lost, norm, by) in cuts.items() if by}
-    return Loss(lost / norm if norm else 0.0, dict(sorted(sites.items())))
+    sites = {site: _share(lost, norm) for site, (lost, norm, by) in cuts.items() if by}
+    return Loss(_share(lost, norm), dict(sorted(sites.items())))
+
+
+def _share(lost: float, norm: float) -> float:
+    """A part of a norm, to the digits that are the same wherever it is computed."""
+    return round(lost / norm, LOSS_DIGITS) if norm else 0.0
 
 
 def _total(norms: Sequence[float]) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pemlang.diagnostics import in_lines
+from pemlang.diagnostics import in_lines, visible
 from pemlang.show.findings import Finding
 
 
@@ -19,8 +19,8 @@ def command(finding: Finding) -> str:
 
 
 def _data(text: str) -> str:
-    text = text.encode(errors="replace").decode()  # a file name may hold what is no text
-    return text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    lines = (visible(line, 1 << 16) for line in text.split("\n"))  # a file may have any name
+    return "\n".join(lines).replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
 
 
 def _property(text: str) -> str:

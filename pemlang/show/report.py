@@ -232,7 +232,7 @@ def _sites(adapter: Adapter, norms: Mapping[str, float]) -> str:
             str(shape),
             adapter.layout.ranks.get(site),
             adapter.scales.get(site),
-            adapter.parameters(site),
+            adapter.numbers_at(site),
             norms[site],
         ]
         for site, shape in adapter.layout.shapes.items()

@@ -165,3 +165,41 @@ def test_a_folder_is_laid_out_and_nothing_outside_it(folder: Path) -> None:
     assert pem("fmt", inside).code == 0
     assert outside.read_text() == "let  x = 1\n"
     assert (inside / "own.pem").read_text() == "let y = 1\n"
+
+
+UNSEEN = "\x1b]0;t\x07\x9b31m\u202e\u200b\x7f"
+
+
+def test_no_name_moves_the_cursor(tmp_path: Path) -> None:
+    """Control characters and those that turn text around, in the name of the folder of all."""
+    folder = tmp_path / f"h{UNSEEN}"
+    folder.mkdir()
+    for seed, name in enumerate("ab"):
+        lora(folder / name, seed)
+    recipe(folder, TEXT)
+    at = folder / "recipe.pem"
+    for words in (
+        ["build", at], ["lock", at], ["plan", at], ["plan", at, "--format", "json"],
+        ["check", at, "--format", "github"], ["check", at, "--format", "sarif"],
+        ["check", folder / "no.pem", "--format", "github"],
+        ["check", folder / "no.pem", "--format", "json"],
+        ["diff", folder / "a", folder / "b", "--format", "json"], ["diff", at, at],
+        ["diff", at, at, "--format", "json"], ["inspect", folder / "a"],
+        ["verify", folder / "out/x"], ["verify", folder / "out/x", "--format", "json"],
+        ["explain-output", folder / "out/x"], ["clean", folder], ["report", at],
+        ["build", at, "--out", tmp_path / "other"],
+    ):  # fmt: skip
+        done = pem(*words, folder=tmp_path)
+        assert not set(UNSEEN) - set("]0;t31m") & set(done.text), words
+
+
+@pytest.mark.parametrize(
+    "address", ["https://evil.example", "www.evil.example", "WWW.evil.example"]
+)
+def test_an_address_in_a_name_is_no_link_in_the_card(tmp_path: Path, address: str) -> None:
+    lora(tmp_path / "a", 1, base_model_name_or_path=f"see {address} now")
+    recipe(tmp_path, 'adapter a = "a"\nsave 2 * a to "out/x"\n')
+    assert pem("build", tmp_path / "recipe.pem").code == 0
+    card = (tmp_path / "out/x/README.md").read_text()
+    assert "evil" in card
+    assert address not in card

@@ -101,6 +101,16 @@ def test_its_linear_algebra_changes_no_bit(
     assert in_a_process(folder, tmp_path, OPENBLAS_CORETYPE=kind) == wanted
 
 
+def test_numpy_without_its_vectors_gives_the_same_bits(
+    folder: Path, wanted: dict[str, bytes], tmp_path: Path
+) -> None:
+    asked = "from numpy._core._multiarray_umath import __cpu_dispatch__ as d; print(*d)"
+    done = subprocess.run([sys.executable, "-c", asked], check=True, capture_output=True, text=True)
+    assert done.stdout.strip()
+    off = {"NPY_DISABLE_CPU_FEATURES": done.stdout.strip()}
+    assert in_a_process(folder, tmp_path, **off) == wanted
+
+
 @pytest.mark.skipif(not X86, reason="these are names of x86 processors")
 @pytest.mark.parametrize("kind", ["x86-64", "nehalem"])
 def test_an_older_processor_gives_the_same_bits(

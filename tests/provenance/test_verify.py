@@ -5,15 +5,17 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 from pathlib import Path
 from typing import Any
 
 import pytest
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from support import PREFIX, build, edit, pem
-from support.outputs import CARD, CONFIG, PROVENANCE, TEXT, WEIGHTS, flip, verified
+from support import PREFIX, build, edit, lora, pem, recipe
+from support.outputs import CARD, CONFIG, DECLARED, PROVENANCE, TEXT, WEIGHTS, flip, verified
 
+from pemlang.artifact import read_provenance
 from pemlang.tensorfiles import file_digest
 
 
@@ -207,3 +209,31 @@ def test_a_moved_output_is_told_where_its_recipe_is(folder: Path, output: Path) 
     assert pem("verify", moved, "--from", folder, "--rebuild").code == 0
     flip(folder / "a" / WEIGHTS, -1)
     assert pem("verify", moved, "--from", folder).code == 1
+
+
+@pytest.mark.skipif(
+    platform.machine() not in ("x86_64", "AMD64"), reason="these are names of x86 processors"
+)
+@pytest.mark.parametrize("dtype", ["f32", "bf16"])
+def test_another_processor_rebuilds_within_the_tolerance(tmp_path: Path, dtype: str) -> None:
+    """What is cut has other last digits there, and the provenance says by what."""
+    for seed, name in enumerate("ab"):
+        lora(tmp_path / name, seed, {"layers.0.q": (600, 700)}, rank=16)
+    call = "ties([a, b], density=0.4, rank=8)"
+    recipe(tmp_path, f'{DECLARED}save {call} to "out/x" with dtype={dtype}\n')
+    environment = {"OPENBLAS_CORETYPE": "Haswell", "XDG_CACHE_HOME": str(tmp_path / "cache")}
+    assert pem("build", "recipe.pem", folder=tmp_path, process=True, **environment).code == 0
+    output = tmp_path / "out" / "x"
+    assert "Haswell" in read_provenance(output).outcome.algebra
+    there = pem("verify", "--rebuild", output, process=True, **environment)
+    assert (there.code, "within" in there.out) == (0, False)
+    here = pem("verify", "--rebuild", output, process=True, OPENBLAS_CORETYPE="Nehalem")
+    assert (here.code, "within 0.001 of its norm" in here.out) == (0, True), here.text
+    assert "Haswell; here it is openblas" in here.out
+    flip(output / WEIGHTS, -2)
+    assert pem("verify", "--rebuild", output, process=True, OPENBLAS_CORETYPE="Nehalem").code == 1
+
+
+def test_what_no_library_computes_names_none(folder: Path, output: Path) -> None:
+    assert read_provenance(output).outcome.algebra == ""
+    assert "algebra" not in (output / PROVENANCE).read_text()

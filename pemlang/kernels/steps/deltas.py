@@ -115,6 +115,7 @@ class CutDense(Step):
     shapes: tuple[Shape, Shape]
 
     name = "cut_dense"
+    by_library = True
 
     def words(self) -> Iterable[str]:
         return (f"rank={self.rank}",)

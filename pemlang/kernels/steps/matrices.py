@@ -98,6 +98,7 @@ class CoreSvd(_OfProduct):
     rank: int
 
     name = "core_svd"
+    by_library = True
 
     def words(self) -> Iterable[str]:
         return (f"c{self.scale}", f"rank={self.rank}")

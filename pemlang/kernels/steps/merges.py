@@ -59,6 +59,7 @@ class MergeTensors(Step):
     constants: tuple[int, ...]
 
     name = "merge"
+    by_library = True
 
     def words(self) -> Iterable[str]:
         return (str(self.request), *(f"c{slot}" for slot in self.constants))

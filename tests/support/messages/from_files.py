@@ -125,6 +125,12 @@ def PEM0521_memory(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
 
 
 @made
+def PEM0521_site(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
+    patch.setattr("pemlang.pipeline.reading.default_budget", lambda: 1000)
+    return told("inspect", root / "adapters" / "a")
+
+
+@made
 def PEM0522_no_triton(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
     patch.setattr(importlib.util, "find_spec", lambda name: None if name == "triton" else name)
     return raised(open_gpu)
