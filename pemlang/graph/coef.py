@@ -48,6 +48,7 @@ def scaled(graph: Graph, coef: Coef, by: Coef) -> Coef:
     if not isinstance(coef, tuple):
         coef, by = by, coef
     assert isinstance(coef, tuple)
+    graph.count(len(coef))
     factors = dict(by) if isinstance(by, tuple) else None
     products = []
     for site, number in coef:
@@ -64,6 +65,7 @@ def added(graph: Graph, left: Coef, right: Coef, sites: Mapping[str, object]) ->
     if not isinstance(left, tuple) and not isinstance(right, tuple):
         return combine(graph, "+", left, right)
     total = expand(left, sites)
+    graph.count(len(total))
     for site, number in expand(right, sites).items():
         total[site] = combine(graph, "+", total.get(site, Fraction(0)), number)
     return collapse(total, sites)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from pemlang.modules import SiteValues
 
 MAX_DEPTH = 200
+MAX_NUMBERS = 500_000  # a step with a schedule takes one for each site
 
 Part: TypeAlias = "bool | int | str | float | Fraction | Shapes | Node | tuple[Part, ...] | None"
 """What a node is made from beside its arguments: all of it can be written down."""
@@ -296,6 +297,18 @@ class Graph:
     def __init__(self) -> None:
         self._interned: dict[str, Node] = {}
         self._nx: nx.DiGraph[Node] | None = None
+        self._numbers = 0
+
+    def count(self, numbers: int) -> None:
+        """Take note of some numbers that differ by site; raises PEM0333 where they are too many."""
+        self._numbers += numbers
+        if self._numbers > MAX_NUMBERS:
+            raise Fault(
+                "PEM0333",
+                f"the weights by site of this recipe come to more than {MAX_NUMBERS:,} numbers",
+                "multiply schedules with each other before the adapters, or give a weight that is "
+                "one number",
+            )
 
     @property
     def nx(self) -> nx.DiGraph[Node]:

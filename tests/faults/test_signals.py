@@ -8,7 +8,6 @@ import random
 import signal
 import subprocess
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -32,16 +31,8 @@ def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture
-def heard() -> Iterator[None]:
-    """What is started does not ignore an interrupt, as what runs in the background may."""
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    yield
-    signal.signal(signal.SIGINT, before)
-
-
 @pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
-def test_a_signal_ends_a_build(sent: signal.Signals, large: Path, heard: None) -> None:
+def test_a_signal_ends_a_build(sent: signal.Signals, large: Path) -> None:
     draw = random.Random(sent)
     words = command("build", str(large / "recipe.pem"), "--force")
     start = time.monotonic()
