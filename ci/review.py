@@ -27,7 +27,7 @@ MESSAGE_LIMIT = 1_000  # characters
 NAMES_SHOWN = 50
 NAME_LIMIT = 200  # characters
 OUTPUT_LIMIT = 4_000  # characters of what a command says went wrong
-MINUTES = 10.0
+MINUTES, MOST_MINUTES = 10.0, 1e6
 TIMED_OUT = 124  # as timeout(1) says it
 STARTED = time.monotonic()
 LOCK = "pem.lock"
@@ -333,9 +333,10 @@ def _try(*command: str) -> subprocess.CompletedProcess[str]:
 
 def _minutes() -> float:
     try:
-        return float(os.environ.get("PEM_MINUTES") or MINUTES)
+        minutes = float(os.environ.get("PEM_MINUTES") or MINUTES)
     except ValueError:
         return MINUTES
+    return minutes if 0 <= minutes < MOST_MINUTES else MINUTES
 
 
 def _git(*words: str) -> str:

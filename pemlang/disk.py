@@ -120,7 +120,15 @@ def turn(directory: Path) -> Iterator[None]:
         yield
     finally:
         if handle is not None:
-            os.close(handle)
+            let_go(handle)
+
+
+def let_go(handle: int) -> None:
+    """Give a turn or a claim back. To close the handle would not do: a process that was forked
+    meanwhile has it too."""
+    with contextlib.suppress(OSError):
+        fcntl.flock(handle, fcntl.LOCK_UN)
+    os.close(handle)
 
 
 def claimed(directory: Path) -> int | None:
@@ -152,7 +160,7 @@ def temporary(purpose: str) -> Iterator[Path]:
             yield inner
         finally:
             if handle is not None:
-                os.close(handle)
+                let_go(handle)
 
 
 def temporaries() -> list[Path]:
@@ -174,16 +182,17 @@ def parts(folder: Path) -> list[Path]:
     left = []
     for path in folder.iterdir():
         if _PART.fullmatch(path.name):
-            status = path.lstat()
-            if stat.S_ISREG(status.st_mode) and time.time() - status.st_mtime > _NEW:
-                left.append(path)
+            with contextlib.suppress(OSError):  # it may be done meanwhile
+                status = path.lstat()
+                if stat.S_ISREG(status.st_mode) and time.time() - status.st_mtime > _NEW:
+                    left.append(path)
     return left
 
 
 def _is_free(directory: Path) -> bool:
     handle = claimed(directory)
     if handle is not None:
-        os.close(handle)
+        let_go(handle)
     return handle is not None
 
 

@@ -6,13 +6,18 @@ is killed the lock goes, and the next build of that output, or `pem clean`, remo
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import os
 import re
 import shutil
+import socket
+import threading
+import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import field
+from functools import cache
 from pathlib import Path
 
 from pemlang.dataclass import dataclass
@@ -20,6 +25,7 @@ from pemlang.disk import (
     claimed,
     exchange,
     flush_entry,
+    let_go,
     parts,
     stem_of,
     turn,
@@ -30,16 +36,15 @@ from pemlang.formats import FORMATS
 CARD, PROVENANCE, SIGNATURE = "README.md", "provenance.json", "model.sig"
 MARK = "<!-- made by pemlang -->"
 _OLD = ".old"
-_LEFT = re.compile(rf"\.(?P<target>.+\.[0-9a-f]{{8}})-[0-9a-f]{{16}}(?P<old>{re.escape(_OLD)})?")
-
+_LEFT = re.compile(
+    r"\.(?P<target>.+\.[0-9a-f]{8})-(?P<host>[0-9a-f]{8})[0-9a-f]{16}(?P<old>\.old)?"
+)
+_TRIES = 5
+_A_DAY = 86_400  # seconds
 
 _LIVE: list[Stage] = []
-
-
-def clear_all() -> None:
-    """Remove all that has not taken its place, of every build of this process."""
-    for stage in _LIVE:
-        stage.clear()
+_MOVING = threading.Lock()
+"""Held where anything takes its place, so that nothing is removed meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -61,7 +66,7 @@ def own_files() -> set[str]:
     return {CARD, PROVENANCE, SIGNATURE, *adapters}
 
 
-@dataclass
+@dataclass(eq=False)
 class Stage:
     """Finished directories, the parents that were made for them, and the handles by which they
     are ours."""
@@ -70,9 +75,6 @@ class Stage:
     made: list[Path] = field(default_factory=list)
     handles: list[int] = field(default_factory=list)
 
-    def __post_init__(self) -> None:
-        _LIVE.append(self)
-
     def clear(self) -> None:
         """Remove all that has not taken its place."""
         for staged in self.directories:
@@ -80,37 +82,48 @@ class Stage:
             if staged.target.exists():
                 shutil.rmtree(staged.old, ignore_errors=True)
         for folder in self.made:
-            with contextlib.suppress(OSError):
+            with suppress(OSError):
                 folder.rmdir()  # only where it is empty: nothing took its place
 
 
-@contextlib.contextmanager
+@contextmanager
 def staging() -> Iterator[Stage]:
     """A stage; on any failure, Ctrl-C included, nothing of it stays behind."""
     stage = Stage()
+    _LIVE.append(stage)
     try:
         yield stage
     finally:
-        stage.clear()
-        _LIVE.remove(stage)
-        for handle in stage.handles:
-            os.close(handle)
+        with uninterrupted():
+            stage.clear()
+            _LIVE.remove(stage)
+            for handle in stage.handles:
+                let_go(handle)
+
+
+def clear_all(seconds: float) -> None:
+    """Remove all that has not taken its place, of every build of this process, which ends then.
+    Where something is on its way for longer than some seconds, all is left to the next build."""
+    if _MOVING.acquire(timeout=seconds):  # and never let go: nothing moves any more
+        for stage in list(_LIVE):
+            stage.clear()
 
 
 def new_stage(target: Path, stage: Stage) -> Path:
     """An empty directory beside a target, on the same file system; raises OSError."""
-    missing = [folder for folder in target.parents if not folder.exists()]
-    with uninterrupted():
-        stage.made.extend(missing)
+    name = f".{_name_of(target)}-{_host()}{os.urandom(8).hex()}"
+    staged = Staged(target.with_name(name), target)
+    for _ in range(_TRIES):  # another build may fail, and remove a parent that it made
+        stage.made.extend(folder for folder in target.parents if not folder.exists())
         target.parent.mkdir(parents=True, exist_ok=True)
-        with turn(target.parent):
-            staged = Staged(target.with_name(f".{_name_of(target)}-{os.urandom(8).hex()}"), target)
+        with suppress(FileNotFoundError), turn(target.parent), uninterrupted():
             staged.at.mkdir()
             stage.directories.append(staged)
             handle = claimed(staged.at)
             assert handle is not None  # it is new, and it is our turn
             stage.handles.append(handle)
-    return staged.at
+            return staged.at
+    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(target.parent))
 
 
 def flush(directory: Path) -> None:
@@ -126,7 +139,7 @@ def flush(directory: Path) -> None:
 def take_place(staged: Staged) -> None:
     """Move a staged directory to its target, in the place of an earlier output. It is nobody
     else's turn there."""
-    with uninterrupted():
+    with uninterrupted(), _MOVING:
         if not staged.target.exists():
             staged.at.rename(staged.target)
         elif not exchange(staged.at, staged.target):
@@ -147,43 +160,64 @@ def _name_of(target: Path) -> str:
     return f"{stem_of(target)}.{zlib.crc32(os.fsencode(target.name)):08x}"
 
 
-def _named(stage: Path) -> str | None:
-    left = _LEFT.fullmatch(stage.name)
-    return None if left is None else left["target"]
+@cache
+def _host() -> str:
+    """What tells the stages of this machine from those of others: where a folder is shared, a lock
+    may not reach them."""
+    return f"{zlib.crc32(socket.gethostname().encode()):08x}"
 
 
-def leftovers(folder: Path) -> list[Path]:
-    """The stages in a folder that nobody is at work on; raises OSError. Nobody else's turn comes
-    before they are removed."""
+def leftovers(folder: Path, names: Collection[str] | None = None) -> list[Path]:
+    """The stages in a folder that nobody is at work on. It is nobody else's turn there.
+
+    Args:
+        folder: where.
+        names: what `_name_of` says of the targets whose stages are meant; all unless given.
+
+    Raises:
+        OSError: the folder cannot be read.
+    """
     left = []
-    for path in sorted(folder.iterdir()):
-        if _named(path) is None or path.is_symlink() or not path.is_dir():
+    with os.scandir(folder) as entries:
+        stages = [(entry, _LEFT.fullmatch(entry.name)) for entry in entries]
+    for entry, name in sorted(stages, key=lambda pair: pair[0].name):
+        if name is None or (names is not None and name["target"] not in names):
             continue
-        if not {inner.name for inner in path.iterdir()} <= own_files():
-            continue
-        with contextlib.suppress(OSError):
-            handle = claimed(path)
-            if handle is not None:
-                os.close(handle)
+        with suppress(OSError):  # it may be gone, or another user's
+            path = Path(entry.path)
+            is_ours = name["host"] == _host() or time.time() - path.stat().st_mtime > _A_DAY
+            if is_ours and entry.is_dir(follow_symlinks=False) and _is_free(path):
                 left.append(path)
     return left
 
 
-def clean_up(target: Path) -> None:
-    """Remove what builds of an output left that were killed. It is nobody else's turn there."""
-    if target.parent.is_dir():
-        for left in leftovers(target.parent):
-            if _named(left) == _name_of(target):
-                remove_leftover(left, target)
+def _is_free(stage: Path) -> bool:
+    """Whether nobody holds a stage, and nothing is in it but what is ours."""
+    handle = claimed(stage)
+    if handle is None:
+        return False
+    let_go(handle)
+    return {path.name for path in stage.iterdir()} <= own_files()
+
+
+def clean_up(folder: Path, targets: Iterable[Path]) -> None:
+    """Remove what builds of some outputs in a folder left that were killed. It is nobody else's
+    turn there; raises OSError."""
+    by_name = {_name_of(target): target for target in targets}
+    if folder.is_dir():
+        for left in leftovers(folder, by_name):
+            name = _LEFT.fullmatch(left.name)
+            assert name is not None
+            remove_leftover(left, by_name[name["target"]])
 
 
 def clean(folder: Path) -> Iterator[tuple[Path, int]]:
     """Remove what killed commands left in a folder and those inside it: each path, and the bytes
-    that it took. Links are not followed; raises OSError."""
+    that it took. Links are not followed, and folders that may not be read are left out."""
     for at, inside, _ in os.walk(folder):
         here = Path(at)
-        inside[:] = [name for name in inside if _named(here / name) is None]
-        with turn(here):
+        inside[:] = [name for name in inside if _LEFT.fullmatch(name) is None]
+        with suppress(OSError), turn(here):
             for left in leftovers(here):
                 target = target_of(left)
                 if target is not None or not left.name.endswith(_OLD):
@@ -198,9 +232,10 @@ def clean(folder: Path) -> Iterator[tuple[Path, int]]:
 
 def target_of(stage: Path) -> Path | None:
     """The target that a stage was for; None where its name is too long to tell."""
-    name = _named(stage)
-    target = stage.with_name((name or "").rpartition(".")[0] or ".")
-    return target if _name_of(target) == name else None
+    name = _LEFT.fullmatch(stage.name)
+    assert name is not None
+    target = stage.with_name(name["target"].rpartition(".")[0])
+    return target if _name_of(target) == name["target"] else None
 
 
 def remove_leftover(stage: Path, target: Path) -> None:

@@ -12,7 +12,7 @@ from pemlang.disk import is_file
 from pemlang.resources import resource
 from pemlang.source import Source
 from pemlang.syntax import tree as t
-from pemlang.syntax.files import SUFFIX, read_source
+from pemlang.syntax.files import SUFFIX, leads_elsewhere, read_source
 from pemlang.syntax.parser import parse
 
 MAX_FILES = 200
@@ -109,20 +109,21 @@ def _target(statement: t.Import, source: Source) -> tuple[Path, str]:
             'import "house/schedules.pem" as house',
         )
     try:
+        elsewhere = leads_elsewhere(source.directory / path)
         target = (source.directory / path).resolve()
     except (OSError, RuntimeError):
-        target = source.directory / path
+        elsewhere, target = False, source.directory / path
+    if elsewhere:
+        raise Fault(
+            "PEM0205",
+            f"{visible(text)} is a link to what is no {SUFFIX} file",
+            "import the file itself",
+        )
     if not is_file(target):
         raise Fault(
             "PEM0203",
             f"there is no file {visible(text)}",
             "paths are relative to the file that names them",
-        )
-    if target.suffix != SUFFIX:
-        raise Fault(
-            "PEM0205",
-            f"{visible(text)} is a link to what is no {SUFFIX} file",
-            "import the file itself",
         )
     name = str(Path(source.name).parent / path)
     return target, name

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 PATIENCE = 1.5
 """Seconds that what is at work has to end by itself, once a signal asks for it."""
 
+MOVING = 10.0
+"""Seconds more that an output has that is on its way to its place."""
+
 INTERRUPTED = "Interrupted; what was not finished was not written."
 
 _asked: list[int] = []
@@ -64,11 +67,13 @@ def _tell_unraisable(told: UnraisableHookArgs) -> None:
 
 
 def _watch(reading: int) -> None:
-    number = os.read(reading, 1)[0]
+    number = 0
+    while number not in (signal.SIGINT, signal.SIGTERM):  # others are no order to end
+        number = os.read(reading, 1)[0]
     time.sleep(PATIENCE)
     staging = sys.modules.get("pemlang.artifact.staging")
     if staging is not None:  # importing it could wait for ever
-        staging.clear_all()
+        staging.clear_all(MOVING)
     with suppress(OSError):
         os.write(2, f"{INTERRUPTED}\n".encode())
     os._exit(128 + number)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from pemlang.dataclass import dataclass
 from pemlang.modules import PARAMETRISATIONS, Parametrisation, Shapes, SiteShape
-from pemlang.tensorfiles.digests import changed, digested, file_digest
+from pemlang.tensorfiles.digests import file_digest, hold_unchanged
 from pemlang.tensorfiles.reference import TensorRef
 from pemlang.tensorfiles.safetensors import Header, TensorEntry
 
@@ -105,9 +105,7 @@ class Adapter:
         files = self.format.files(self)
         files += [] if self.statistics is None else [self.statistics_file]
         digests = {file.name: file_digest(file) for file in files}
-        for file in files:
-            if self.seen.get(file) not in (None, digested(file)):
-                raise changed(file)
+        hold_unchanged({file: self.seen[file] for file in files if file in self.seen})
         return digests
 
     def site(self, name: str) -> Site:

@@ -3,6 +3,8 @@
 Python's own engine tries one way after another, and some patterns have more ways than it could ever
 try. RE2 follows all of them at once, in a time that grows with the length of a name alone. What RE2
 does not know, look-around above all, is matched by trying, and given up when it takes too long.
+
+Both take the pattern as Python parsed it, written out again in what all three agree on.
 """
 
 from __future__ import annotations
@@ -10,27 +12,37 @@ from __future__ import annotations
 import re
 import time
 import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import field
+from re import _constants as op
+from re import _parser as parser
 from typing import Any, Protocol
 
+from pemlang.dataclass import dataclass
 from pemlang.lazy import re2, regex
 
 LONGEST = 10_000
 """Characters of a pattern."""
 
-PATIENCE, A_NAME = 1.0, 1e-4
-"""Seconds that matching by trying may take, and more for each name."""
+LARGEST = 20_000
+"""Parts of a pattern, where what repeats counts as often as it may."""
 
-_PLAIN = re.compile(r"(?:\w|\\?\.)*", re.ASCII)
-"""What no engine takes long over: letters and dots."""
+MATCHES = 4_000_000
+"""Of patterns with names, of one config: some seconds."""
 
-_MEMORY = 2 << 20
+OTHERS = 500
+"""Patterns of one config that are more than names; each takes memory."""
+
+PATIENCE = 1.0
+"""Seconds of matching by trying, of one config."""
+
+_MEMORY = 1 << 20
 """Bytes that RE2 may take for a pattern."""
 
-_OTHER_MEANING = re.compile(r"(?<!\\)(?:\[\^?\[|\{[^0-9,])")
-"""What other engines take for a class by name, or for a mistake that is allowed."""
-
-_OTHER_COUNT = re.compile(r"\{,")
-"""At most so many, for Python; three letters, for RE2."""
+_PLAIN = re.compile(r"\^?(?:\w|\\?[.-])*\$?", re.ASCII)
+"""What no engine takes long over: letters and dots."""
 
 
 class BadPattern(Exception):
@@ -43,70 +55,259 @@ class Found(Protocol):
     def __getitem__(self, group: str, /) -> str | Any: ...
 
 
-def is_plain(pattern: str) -> bool:
-    """Whether a pattern is a name, or names that differ in what separates their parts."""
-    return _PLAIN.fullmatch(pattern) is not None
+@dataclass
+class PatternWork:
+    """The patterns of one config, each made once, and what matching them has taken.
+
+    Attributes:
+        made: by what was written, and what it stands in.
+        matches: how many there were.
+        others: the patterns that are more than names.
+        tried: seconds of matching by trying.
+    """
+
+    made: dict[tuple[str, str], Pattern] = field(default_factory=dict)
+    matches: int = 0
+    others: int = 0
+    tried: float = 0.0
+
+    def match(self, pattern: str, frame: str, name: str, whole: bool) -> Found | None:
+        """What a pattern finds at the start of a name, or as the whole of it.
+
+        Args:
+            pattern: as it is written.
+            frame: what it stands in, where it is `%`.
+            name: of a module.
+            whole: whether it has to be all of the name.
+
+        Raises:
+            BadPattern: the pattern is broken or too large, or takes too long.
+        """
+        self.matches += 1
+        if self.matches > MATCHES:
+            raise BadPattern("there are too many patterns for so many modules")
+        key = pattern, frame
+        if key not in self.made:
+            self.others += not _PLAIN.fullmatch(pattern)
+            if self.others > OTHERS:
+                raise BadPattern(f"there are more than {OTHERS} patterns like it")
+            self.made[key] = Pattern(pattern, frame)
+        made = self.made[key]
+        if made.is_linear(name):
+            return made.match(name, whole)
+        start = time.perf_counter()
+        try:
+            return made.match(name, whole, PATIENCE - self.tried)
+        finally:
+            self.tried += time.perf_counter() - start
+
+
+_work: ContextVar[PatternWork | None] = ContextVar("work", default=None)
+
+
+@contextmanager
+def one_config() -> Iterator[None]:
+    """Inside are the patterns of one config."""
+    before = _work.set(PatternWork())
+    try:
+        yield
+    finally:
+        _work.reset(before)
+
+
+def matched(pattern: str, name: str, frame: str = "%", whole: bool = False) -> Found | None:
+    """See PatternWork.match."""
+    return (_work.get() or PatternWork()).match(pattern, frame, name, whole)
 
 
 class Pattern:
     """A pattern that matches as it does in Python."""
 
     def __init__(self, pattern: str, frame: str = "%") -> None:
-        """Take a pattern, and what it stands in, where it is `%`; raises BadPattern where it is
-        broken or too large."""
+        """Take a pattern, and what it stands in; raises BadPattern where it is broken or too
+        large."""
+        if len(pattern) > LONGEST:
+            raise BadPattern("it is too long")
         text = frame.replace("%", pattern)
-        python = _of_python(pattern, text)
-        self._engine: Any = python if is_plain(pattern) else _linear(text)
-        self._text, self._left = text, PATIENCE
-        self._tried: Any = None
+        self._engine: Any = None
+        self._is_plain = _PLAIN.fullmatch(pattern) is not None
+        if self._is_plain:
+            self._engine = re.compile(text)
+            return
+        written = _Written(_parsed(text))
+        self._written = written.text
+        if written.is_linear:
+            options = re2.Options()
+            options.log_errors, options.max_mem = False, _MEMORY
+            try:
+                self._engine = re2.compile(written.text.replace(r"\Z", r"\z"), options)
+            except re2.error:
+                raise BadPattern("it is too large") from None
 
-    def match(self, name: str, whole: bool = False) -> Found | None:
+    def is_linear(self, name: str) -> bool:
+        """Whether a name is matched in a time that grows with its length alone."""
+        # Elsewhere Python's classes of letters and its `$` are not those that are written out.
+        seen = self._is_plain or (name.isascii() and name.isprintable())
+        return seen and self._engine is not None
+
+    def match(self, name: str, whole: bool = False, seconds: float = PATIENCE) -> Found | None:
         """What it finds at the start of a name, or as the whole of it; raises BadPattern where
-        that takes too long."""
-        # Elsewhere Python's classes of letters and its `$` are not RE2's.
-        if self._engine is None or not (name.isascii() and name.isprintable()):
-            return self._by_trying(name, whole)
-        found: Found | None = (self._engine.fullmatch if whole else self._engine.match)(name)
-        return found
-
-    def _by_trying(self, name: str, whole: bool) -> Found | None:
-        if self._tried is None:
-            self._tried = regex.compile(self._text)
-        self._left = min(PATIENCE, self._left + A_NAME)
-        start = time.perf_counter()
+        that takes longer than some seconds."""
+        found: Found | None
+        if self.is_linear(name):
+            found = (self._engine.fullmatch if whole else self._engine.match)(name)
+            return found
+        tried = regex.compile(self._written)
         try:
-            match = self._tried.fullmatch if whole else self._tried.match
-            found: Found | None = match(name, timeout=max(self._left, A_NAME))
+            match = tried.fullmatch if whole else tried.match
+            found = match(name, timeout=max(seconds, 1e-4))
         except TimeoutError:
             raise BadPattern("it takes too long to match") from None
-        self._left -= time.perf_counter() - start
         return found
 
 
-def _of_python(pattern: str, text: str) -> re.Pattern[str]:
-    if len(pattern) > LONGEST:
-        raise BadPattern("it is too long")
-    if other := _OTHER_MEANING.search(pattern):
-        raise BadPattern(f"a `{other[0][0]}` in it that is meant as such needs a `\\` before it")
+def _parsed(text: str) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what a later Python may take for something else
-            return re.compile(text)
+            return parser.parse(text)
     except re.error as error:
         raise BadPattern(error.msg) from None
     except (RecursionError, OverflowError):
         raise BadPattern("it is too large") from None
 
 
-def _linear(text: str) -> Any:
-    """A pattern of RE2's; None where it does not know it. Raises BadPattern."""
-    if _OTHER_COUNT.search(text):
-        return None
-    options = re2.Options()
-    options.log_errors, options.max_mem = False, _MEMORY
-    try:
-        return re2.compile(text, options)
-    except re2.error as error:
-        if "too large" in str(error) or "repetition size" in str(error):
+class _Written:
+    """A parsed pattern, written out in what RE2 and the engine that tries take as Python does.
+
+    Attributes:
+        text: the pattern.
+        is_linear: whether RE2 knows all of it.
+    """
+
+    def __init__(self, parsed: Any) -> None:
+        self.is_linear = True
+        self._names = {number: name for name, number in parsed.state.groupdict.items()}
+        self._parts = 0
+        try:
+            body = self._all(parsed, 1)
+        except RecursionError:
             raise BadPattern("it is too large") from None
-        return None
+        flags = _letters(parsed.state.flags)
+        self.text = f"(?{flags}:{body})" if flags else body
+
+    def _all(self, parsed: Any, times: int) -> str:
+        return "".join(self._one(code, value, times) for code, value in parsed)
+
+    def _one(self, code: Any, value: Any, times: int) -> str:
+        """One part, which may come so many times."""
+        self._parts += times
+        if self._parts > LARGEST:
+            raise BadPattern("it is too large")
+        if code not in _WRITERS:
+            raise BadPattern("it is of a kind that is not known here")
+        return _WRITERS[code](self, value, times)
+
+    def literal(self, value: int, times: int) -> str:
+        return _escaped(value)
+
+    def not_literal(self, value: int, times: int) -> str:
+        return f"[^{_escaped(value)}]"
+
+    def any_(self, value: None, times: int) -> str:
+        return "."
+
+    def class_(self, items: Sequence[tuple[Any, Any]], times: int) -> str:
+        self._parts += times * len(items)
+        return f"[{''.join(self._in_class(code, value) for code, value in items)}]"
+
+    def _in_class(self, code: Any, value: Any) -> str:
+        if code is op.NEGATE:
+            return "^"
+        if code is op.RANGE:
+            return f"{_escaped(value[0])}-{_escaped(value[1])}"
+        return _CATEGORIES[value] if code is op.CATEGORY else _escaped(value)
+
+    def branch(self, value: tuple[None, Sequence[Any]], times: int) -> str:
+        return f"(?:{'|'.join(self._all(way, times) for way in value[1])})"
+
+    def group(self, value: tuple[int | None, int, int, Any], times: int) -> str:
+        number, add, remove, inner = value
+        flags, off, body = _letters(add), _letters(remove), self._all(inner, times)
+        if flags or off:
+            body = f"(?{flags}{f'-{off}' if off else ''}:{body})"
+        if number is None:
+            return f"(?:{body})"
+        name = self._names.get(number)
+        return f"(?P<{name}>{body})" if name else f"({body})"
+
+    def repeat(self, value: tuple[int, Any, Any], times: int, kind: str = "") -> str:
+        low, high, inner = value
+        endless = high is op.MAXREPEAT
+        self.is_linear &= (low if endless else max(low, high)) <= _MOST_OF_RE2
+        body = self._all(inner, times * max(1, low if endless else high))
+        return f"(?:{body}){{{low},{'' if endless else high}}}{kind}"
+
+    def lazy(self, value: tuple[int, Any, Any], times: int) -> str:
+        return self.repeat(value, times, "?")
+
+    def place(self, value: Any, times: int) -> str:
+        return _PLACES[value]
+
+    def look(self, value: tuple[int, Any], times: int, sign: str = "=") -> str:
+        self.is_linear = False
+        direction, inner = value
+        if direction < 0 and len(set(inner.getwidth())) > 1:
+            raise BadPattern("look-behind requires fixed-width pattern")
+        return f"(?{'<' if direction < 0 else ''}{sign}{self._all(inner, times)})"
+
+    def not_look(self, value: tuple[int, Any], times: int) -> str:
+        return self.look(value, times, "!")
+
+    def again(self, value: int, times: int) -> str:
+        self.is_linear = False
+        return f"(?:\\{value})"
+
+    def if_(self, value: tuple[int, Any, Any], times: int) -> str:
+        self.is_linear = False
+        number, then, otherwise = value
+        ways = [self._all(way, times) for way in (then, otherwise) if way is not None]
+        return f"(?({number}){'|'.join(ways)})"
+
+    def atomic(self, value: Any, times: int) -> str:
+        self.is_linear = False
+        return f"(?>{self._all(value, times)})"
+
+    def possessive(self, value: tuple[int, Any, Any], times: int) -> str:
+        self.is_linear = False
+        return f"(?>{self.repeat(value, times)})"
+
+
+def _letters(flags: int) -> str:
+    return "".join(letter for letter, flag in _FLAGS.items() if flags & flag)
+
+
+def _escaped(code: int) -> str:
+    char = chr(code)
+    return char if char.isalnum() or code > 0x7F else f"\\x{code:02x}"
+
+
+_FLAGS = {"i": re.I, "m": re.M, "s": re.S}
+_MOST_OF_RE2 = 1000
+_CATEGORIES = {
+    op.CATEGORY_DIGIT: r"\d", op.CATEGORY_NOT_DIGIT: r"\D", op.CATEGORY_WORD: r"\w",
+    op.CATEGORY_NOT_WORD: r"\W", op.CATEGORY_SPACE: r"\s", op.CATEGORY_NOT_SPACE: r"\S",
+}  # fmt: skip
+_PLACES = {
+    op.AT_BEGINNING: "^", op.AT_BEGINNING_STRING: r"\A", op.AT_END: "$",
+    op.AT_END_STRING: r"\Z",
+    op.AT_BOUNDARY: r"\b", op.AT_NON_BOUNDARY: r"\B",
+}  # fmt: skip
+_WRITERS: dict[Any, Callable[[_Written, Any, int], str]] = {
+    op.LITERAL: _Written.literal, op.NOT_LITERAL: _Written.not_literal, op.ANY: _Written.any_,
+    op.IN: _Written.class_, op.BRANCH: _Written.branch, op.SUBPATTERN: _Written.group,
+    op.MAX_REPEAT: _Written.repeat, op.MIN_REPEAT: _Written.lazy, op.AT: _Written.place,
+    op.ASSERT: _Written.look, op.ASSERT_NOT: _Written.not_look, op.GROUPREF: _Written.again,
+    op.GROUPREF_EXISTS: _Written.if_, op.ATOMIC_GROUP: _Written.atomic,
+    op.POSSESSIVE_REPEAT: _Written.possessive,
+}  # fmt: skip

@@ -13,6 +13,7 @@ from typing import Any
 from pemlang.diagnostics import Fault, listed, visible
 from pemlang.disk import is_dir, is_file, lfs_pointer
 from pemlang.formats.adapter import STATISTICS, Adapter, Layout, kinds_text
+from pemlang.formats.patterns import one_config
 from pemlang.formats.peft_config import UNSUPPORTED, Config, Scaling, parse_config, read_config
 from pemlang.formats.peft_names import CONFIG, PICKLED, PREFIX, WEIGHTS
 from pemlang.formats.peft_patterns import feeds_forward, in_layers, look_up, module_of, targets
@@ -155,9 +156,10 @@ def assemble(
 ) -> Adapter:
     """Config and headers put together; raises as Peft.read."""
     try:
-        layout = _layout(_ByIdentity(header.entries), config.kind, config.feedforward)
-        _all_targeted(layout, json.dumps([config.raw.get(f) for f in _MODULE_FIELDS]))
-        scales = _scales(layout, config.scaling)
+        with one_config():
+            layout = _layout(_ByIdentity(header.entries), config.kind, config.feedforward)
+            _all_targeted(layout, json.dumps([config.raw.get(f) for f in _MODULE_FIELDS]))
+            scales = _scales(layout, config.scaling)
     except Fault as fault:
         message = f"{visible(weights)}: {fault.message}"
         raise Fault(fault.code, message, fault.help, fault.notes) from None

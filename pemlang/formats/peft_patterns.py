@@ -3,22 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from functools import lru_cache
 from typing import Any
 
 from pemlang.diagnostics import Fault, visible
-from pemlang.formats.patterns import BadPattern, Found, Pattern, is_plain
+from pemlang.formats.patterns import BadPattern, Found, matched
 from pemlang.formats.peft_names import CONFIG
-
-# There may be a name of its own for each site. Of others there are few, and each takes memory.
-_names, _others = lru_cache(1 << 14)(Pattern), lru_cache(1 << 7)(Pattern)
 
 
 def _found(pattern: str, name: str, frame: str = "%", whole: bool = False) -> Found | None:
     """What a pattern finds in a name, in PEFT's frame around it, where `%` stands for it."""
-    kept = _names if is_plain(pattern) else _others
     try:
-        return kept(pattern, frame).match(name, whole)
+        return matched(pattern, name, frame, whole)
     except BadPattern as why:
         raise Fault(
             "PEM0424",

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from pemlang.diagnostics import Fault, visible
 from pemlang.formats.adapter import Adapter
+from pemlang.formats.patterns import one_config
 from pemlang.formats.peft_names import CONFIG, PREFIX
 from pemlang.formats.peft_patterns import look_up, module_of
 from pemlang.formats.record import AdapterSpec, OutputLayout, OutputTensor
@@ -167,7 +168,9 @@ def _lora(ranks: Mapping[str, int], scales: Mapping[str, float]) -> dict[str, ob
     for field, values, usual in (("rank_pattern", ranks, r), ("alpha_pattern", alphas, alpha)):
         # PEFT takes the first key that a name ends with; in a file the keys are sorted.
         pattern = {site: values[site] for site in sorted(ranks) if values[site] != usual}
-        if any(look_up(pattern.items(), site, usual) != values[site] for site in ranks):
+        with one_config():
+            right = all(look_up(pattern.items(), site, usual) == values[site] for site in ranks)
+        if not right:
             pattern = {f"^{re.escape(site)}": value for site, value in pattern.items()}
         patterns[field] = pattern
     return {

@@ -134,10 +134,16 @@ def build(
     if options.only is not None:
         recipes = [_only(checked, options.only) for checked in recipes]
     inputs = inputs_of(recipes)
+    by_folder: dict[Path, list[Path]] = {}
+    for checked in recipes:
+        for output in checked.outputs:
+            by_folder.setdefault(output.target.parent, []).append(output.target)
+    for folder, targets in by_folder.items():
+        with placed(None), turn(folder):
+            clean_up(folder, targets)
     for checked in recipes:
         for output in checked.outputs:
             with placed(output.span), turn(output.target.parent):
-                clean_up(output.target)
                 check_target(output.target, inputs, options.force)
     with one_algebra_thread(), TensorReader() as reader, staging() as stage:
         building = _Build(reader, stage, tick, options)
@@ -219,6 +225,7 @@ class _Build:
     ) -> tuple[dict[OutputJob, Description], Mapping[str, float]]:
         """Make outputs, each in a directory of the stage; and what took how long."""
         plan = planned(jobs)
+        make_room(2 * len(jobs))  # a stage each, and a file
         places = []
         for job in jobs:
             with job.placed():
@@ -240,7 +247,6 @@ class _Build:
     ) -> ExecutionResult:
         """Write the tensors of all outputs."""
         what = jobs[0].output.path + f" and {len(jobs) - 1} more" * (len(jobs) > 1)
-        make_room(len(jobs))
         with ExitStack() as open_files:
             targets: list[Target] = []
             for index, job in enumerate(jobs):

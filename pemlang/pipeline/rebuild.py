@@ -18,7 +18,7 @@ from pemlang.artifact.verify import FileVerdict, changed_parts, recipe_folder
 from pemlang.diagnostics import Fault, PemError, visible
 from pemlang.disk import is_file, temporary
 from pemlang.execute.machine import algebra_name
-from pemlang.formats import read_adapter
+from pemlang.formats import Adapter, read_adapter
 from pemlang.graph.node import Graph, leaf
 from pemlang.graph.normal import linear as combination
 from pemlang.inputs.hub import SCHEME, parse_reference
@@ -27,6 +27,7 @@ from pemlang.pipeline.build import BuildOptions, build
 from pemlang.pipeline.reading import reading
 from pemlang.source import Source
 from pemlang.tensorfiles.digests import anew
+from pemlang.tensorfiles.safetensors import read_metadata
 
 TOLERANCE = 1e-3
 """Of the norm of an adapter: what the cut of a dense matrix promises, see kernels/sketch.py, and
@@ -75,9 +76,10 @@ def rebuild(
         names = sorted(name for name in provenance.subjects if name == Path(name).name)
         pairs = [(directory / name, built.path / name) for name in [*names, PROVENANCE]]
         verdicts = [_compared(was, now) for was, now in pairs]
-        if provenance.outcome.algebra in ("", read_provenance(built.path).outcome.algebra):
-            return verdicts
-        return _tolerant(verdicts, provenance, directory, built.path)
+        here = read_provenance(built.path).outcome.algebra  # what is there may say anything
+        if here and provenance.outcome.algebra not in ("", here):
+            return _tolerant(verdicts, provenance, directory, built.path)
+        return verdicts
 
 
 def _tolerant(
@@ -111,10 +113,12 @@ def _but_for_digits(provenance: Provenance) -> Provenance:
 
 
 def _apart(was: Path, now: Path) -> float:
-    """‖Δ − Δ′‖ of two adapters, relative to ‖Δ‖; infinite where they cannot be compared."""
+    """‖Δ − Δ′‖ of two adapters, relative to ‖Δ′‖; infinite where anything else in them differs."""
     graph = Graph()
     try:
-        left, right = (leaf(graph, str(place), read_adapter(place), None) for place in (was, now))
+        if not _alike(read_adapter(was), read_adapter(now)):
+            return math.inf
+        right, left = (leaf(graph, str(place), read_adapter(place), None) for place in (was, now))
         signs = (Fraction(1), left), (Fraction(-1), right)
         nodes = [combination(graph, left.type, list(signs)), left]
         squares = [0.0, 0.0]
@@ -125,6 +129,18 @@ def _apart(was: Path, now: Path) -> float:
     except (Fault, PemError, KeyError):
         return math.inf
     return math.sqrt(squares[0] / squares[1]) if squares[1] else math.inf
+
+
+def _alike(was: Adapter, now: Adapter) -> bool:
+    """Whether two adapters differ in the numbers of their factors at most."""
+    tensors, metadata = [], []
+    for adapter in (was, now):
+        digests = tensor_digests(adapter.weights)
+        heads = {key: digests[key] for key in adapter.layout.heads}
+        entries = {key: (x.dtype, x.shape) for key, x in adapter.header.entries.items()}
+        tensors.append((entries, heads, adapter.scales))
+        metadata.append(read_metadata(adapter.weights))
+    return tensors[0] == tensors[1] and metadata[0] == metadata[1]
 
 
 def _lock(provenance: Provenance, folder: Path) -> Lock:

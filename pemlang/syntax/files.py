@@ -30,6 +30,13 @@ def read_source(path: Path, name: str | None = None) -> Source:
     return decoded(read_bytes(path, name), name, path.resolve().parent)
 
 
+def leads_elsewhere(path: Path) -> bool:
+    """Whether a path of a recipe is a link to a file of another kind, which messages would show
+    lines of. In the hub's cache all files are links to blobs."""
+    real = path.resolve()
+    return real.suffix != SUFFIX and real.parent.name != "blobs"
+
+
 def read_bytes(path: Path, name: str) -> bytes:
     """What is in a recipe file, MAX_BYTES and one more at the most.
 
@@ -38,7 +45,7 @@ def read_bytes(path: Path, name: str) -> bytes:
     """
     shown = visible(name)
     try:
-        if path.suffix == SUFFIX != path.resolve().suffix:
+        if path.suffix == SUFFIX and leads_elsewhere(path):
             raise OSError(errno.EINVAL, f"it is a link to what is no {SUFFIX} file")
         with open_plain(path) as file:
             return file.read(MAX_BYTES + 1)

@@ -210,14 +210,17 @@ def _hold_index(file: BinaryIO) -> None:
     size = file.seek(0, os.SEEK_END)
     start = file.seek(max(0, size - _END_RECORD))
     tail = file.read()
-    end = tail.rfind(b"PK\5\6")
+    # As Python reads it: the record at the very end if it is there, else the last one.
+    plain = tail[-22:-18] == b"PK\5\6" and tail[-2:] == bytes(2)
+    end = len(tail) - 22 if plain else tail.rfind(b"PK\5\6")
     if end < 0:
         return  # it is no archive, as reading it will tell
-    index = int.from_bytes(tail[end + 12 : end + 16], "little")
-    if index == _ELSEWHERE and tail[end - 20 : end - 16] == b"PK\6\7":
-        file.seek(int.from_bytes(tail[end - 12 : end - 4], "little") + 40)
-        index = int.from_bytes(file.read(8), "little")
-    if index > min(MAX_INDEX, start + end):
+    sizes = [int.from_bytes(tail[end + 12 : end + 16], "little")]
+    if end >= 20 and tail[end - 20 : end - 16] == b"PK\6\7":
+        for at in (start + end - 76, int.from_bytes(tail[end - 12 : end - 4], "little")):
+            file.seek(max(0, at) + 40)
+            sizes.append(int.from_bytes(file.read(8), "little"))
+    if any(MAX_INDEX < index != _ELSEWHERE for index in sizes):
         raise _Refused("it has too many members")
 
 

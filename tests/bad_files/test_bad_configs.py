@@ -40,7 +40,7 @@ def test_a_field_of_the_wrong_type(folder: Path, field: str, value: Any) -> None
     assert field in refused(folder, "PEM0414")
 
 
-BROKEN = ["[", "(", "a" * 20_000, "a{9999}", "(?:a{99}){99}", "[[:alpha:]]", "q{e}"]
+BROKEN = ["[", "(", "a" * 20_000, "(?:a{999}){99}", "(?=.)(?:(?:.{60000}){60000}){60000}"]
 
 
 @pytest.mark.parametrize("key", [*BROKEN, "(?!b)(?:q|qq)+"])
@@ -49,7 +49,9 @@ def test_a_pattern_that_cannot_be_used(folder: Path, key: str) -> None:
     refused(folder, "PEM0424")
 
 
-@pytest.mark.parametrize("key", ["(a+)+$", "(.*)*x", "a?" * 32 + "b", ".*a.*a.*" + "a?" * 8 + "b"])
+@pytest.mark.parametrize(
+    "key", ["(a+)+$", "(.*)*x", "a?" * 32 + "b", "b{9999}", "[[:alpha:]]", "q{e}"]
+)
 def test_a_pattern_that_python_would_take_for_ever_with(folder: Path, key: str) -> None:
     lora(folder / "a", 1, {f"model.{'a' * 200}": (8, 8)}, rank_pattern={key: 4})
     lora(folder / "b", 2, {f"model.{'a' * 200}": (8, 8)})

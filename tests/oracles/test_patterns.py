@@ -76,6 +76,30 @@ def test_what_only_trying_knows_is_given_up(pattern: str) -> None:
         compiled.match("a" * 60 + "c", whole=True)
 
 
+# What other engines take for something else: classes by name, octal numbers, mistakes allowed.
+MEANT = [
+    ("[a[:digit:]]x", ["3x", "d]x", ":]x"]),
+    ("(a)(b)(c)(d)(e)(f)(g)(h)(i)(j)\\10", ["abcdefghijj", "abcdefghij\b"]),
+    ("(?=.)a{1<=e<=3}", ["bc", "a{1<=e<=3}"]),
+    ("(?=.)(?:abc){2i+2d<4}", ["ab", "abc{2i+2d<4}"]),
+    ("a{,2}b", ["aab", "a{,2}b", "b"]),
+    ("a{0,2000}b", ["a" * 1500 + "b", "a" * 2001 + "b"]),
+    (r"\N{LATIN SMALL LETTER Q}_proj", ["q_proj", "k_proj"]),
+    (r"\\[[]q", ["\\[q", "[q"]),
+    (r"[\]a-c-]+", ["]-b", "d"]),
+    (r"(?x) q _ proj  # the queries", ["q_proj", "q _ proj"]),
+    (r"\Aq\Z|(?m:^k$)", ["q", "k", "q\n", "k\nq"]),
+    (r"(?i:Q)(?-i:_)P", ["q_P", "Q_p"]),
+]
+
+
+@pytest.mark.parametrize(("pattern", "names"), MEANT)
+def test_what_engines_disagree_on_is_as_in_python(pattern: str, names: list[str]) -> None:
+    ours, python = Pattern(pattern), re.compile(pattern)
+    for name in names:
+        assert bool(ours.match(name, whole=True)) == bool(python.fullmatch(name)), name
+
+
 def _patterns() -> st.SearchStrategy[str]:
     """Patterns of what people write, small enough for Python to try all ways."""
     letters = st.sampled_from(
