@@ -96,3 +96,28 @@ def test_a_cut_pickle(folder: Path) -> None:
 def test_an_old_torch_file(folder: Path) -> None:
     pickled(folder, tensors_of(folder / "a"), _use_new_zipfile_serialization=False)
     refused(folder, "PEM0413")
+
+
+@pytest.mark.parametrize("hidden", ["", "in the record", "behind a locator"])
+def test_an_archive_of_a_great_many_members(folder: Path, hidden: str) -> None:
+    """How long its index is may be hidden from all but Python's own reader."""
+    path = pickled(folder, dict(tensors_of(folder / "a")))
+    with zipfile.ZipFile(path, "a") as archive:
+        for number in range(70_000):
+            archive.writestr(f"archive/{'x' * 80}{number}", b"")
+    data = bytearray(path.read_bytes())
+    end = data.rfind(b"PK\5\6")
+    if hidden == "in the record":
+        data[end + 8 : end + 12] = b"PK\5\6"
+    elif hidden:
+        data[end + 12 : end + 16] = (100).to_bytes(4, "little")
+    path.write_bytes(data)
+    refused(folder, "PEM0413")
+
+
+def test_tensors_that_are_one_another(folder: Path) -> None:
+    """A small file whose tensors would take a large one."""
+    tensors = tensors_of(folder / "a")
+    one = torch.zeros(1000, 100)
+    pickled(folder, {name: one for name in (*tensors, *(f"x{n}" for n in range(200)))})
+    assert "over and over" in refused(folder, "PEM0413")

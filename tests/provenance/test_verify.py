@@ -3,6 +3,7 @@ part."""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -237,3 +238,27 @@ def test_another_processor_rebuilds_within_the_tolerance(tmp_path: Path, dtype: 
 def test_what_no_library_computes_names_none(folder: Path, output: Path) -> None:
     assert read_provenance(output).outcome.algebra == ""
     assert "algebra" not in (output / PROVENANCE).read_text()
+
+
+def test_a_forged_name_of_a_library_excuses_nothing(folder: Path, output: Path) -> None:
+    """Nothing of this output goes by linear algebra, whatever its provenance says."""
+    weights = output / WEIGHTS
+    with safe_open(weights, "pt") as file:
+        metadata = file.metadata()
+    tensors = load_file(weights)
+    save_file({key: 1.0001 * x for key, x in tensors.items()}, weights, metadata=metadata)
+
+    def forge(statement: Any) -> None:
+        [subject] = [x for x in statement["subject"] if x["name"] == WEIGHTS]
+        subject["digest"] = {
+            "sha256": hashlib.sha256(weights.read_bytes()).hexdigest(),
+            "blake3": file_digest(weights),
+        }
+        [outcome] = [
+            x for x in statement["predicate"]["runDetails"]["byproducts"] if x["name"] == "outcome"
+        ]
+        outcome["annotations"]["algebra"] = "openblas 0.0.0 Elsewhere"
+
+    edit(output, forge)
+    done = pem("verify", "--rebuild", output)
+    assert (done.code, "within" in done.out) == (1, False)

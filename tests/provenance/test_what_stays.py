@@ -3,9 +3,12 @@ date, whole or not at all."""
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support import build, command, pem, recipe
@@ -185,3 +188,59 @@ def test_an_output_that_stays_under_another_name_rebuilds(folder: Path) -> None:
     assert "`other`" in warning.message
     done = pem("verify", built.path, "--rebuild")
     assert (done.code, "✗" in done.out) == (0, False)
+
+
+def test_an_output_of_a_checkout_without_its_large_files_is_replaced(
+    folder: Path, output: Path
+) -> None:
+    whole = contents(output)
+    sha256 = hashlib.sha256((output / WEIGHTS).read_bytes()).hexdigest()
+    (output / WEIGHTS).write_text(
+        f"version https://git-lfs.github.com/spec/v1\noid sha256:{sha256}\nsize 1\n"
+    )
+    build(folder, TEXT)
+    assert contents(output) == whole
+    (output / WEIGHTS).write_text(
+        f"version https://git-lfs.github.com/spec/v1\noid sha256:{'0' * 64}\nsize 1\n"
+    )
+    with pytest.raises(pemlang.PemError, match="PEM0510"):
+        build(folder, TEXT)
+
+
+def test_builds_in_threads_do_not_get_in_each_others_way(folder: Path, output: Path) -> None:
+    """One finds its output up to date while another makes its own."""
+    other = recipe(folder, TEXT.replace("out/x", "out/y"), "other.pem")
+    paths = [folder / "recipe.pem", other] * 3
+    with ThreadPoolExecutor(len(paths)) as pool:
+        results = list(pool.map(lambda path: pemlang.load(path).build(), paths))
+    assert all(len(result.outputs) == 1 for result in results)
+    assert sorted(path.name for path in output.parent.iterdir()) == ["x", "y"]
+
+
+def test_a_stage_that_is_no_business_of_ours_is_left_alone(folder: Path, output: Path) -> None:
+    """Of another output, of another machine, not to be read, or with what is not ours in it."""
+    name = next(iter(made_stages(output)))
+    others = [
+        name.replace(".x.", ".z."), name[:-24] + "00000000" + name[-16:], f"{name[:-1]}0",
+    ]  # fmt: skip
+    for other in others:
+        (output.parent / other).mkdir(exist_ok=True)
+    (output.parent / others[2] / "mine.txt").write_text("mine")
+    (output.parent / others[0]).chmod(0)
+    build(folder, TEXT)
+    assert set(others) <= {path.name for path in output.parent.iterdir()}
+
+
+def made_stages(output: Path) -> set[str]:
+    """The name that a build of an output works under."""
+    seen: set[str] = set()
+    with pytest.MonkeyPatch.context() as patch:
+        mkdir = Path.mkdir
+
+        def noted(path: Path, *args: Any, **options: Any) -> None:
+            seen.add(path.name)
+            mkdir(path, *args, **options)
+
+        patch.setattr(Path, "mkdir", noted)
+        pemlang.load(output.parents[1] / "recipe.pem").build(options=FORCED)
+    return {name for name in seen if name.startswith(".x.")}
