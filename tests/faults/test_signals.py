@@ -16,6 +16,8 @@ from support import command, lora, pem, recipe
 ROUNDS = int(os.environ.get("PEM_ROUNDS", "12"))
 SIZE = 256 * int(os.environ.get("PEM_SCALE", "1"))
 SOON = 2.5
+START = 0.1
+"""Seconds until Python has come to code of ours: before, an interrupt is its own to tell of."""
 SITES = {f"layers.{i}.q_proj": (SIZE, SIZE) for i in range(40)}
 TEXT = (
     'adapter a = "a"\nadapter b = "b"\nsave a + b to "out/x"\nsave a - b to "out/y" with rank=8\n'
@@ -40,7 +42,7 @@ def test_a_signal_ends_a_build(sent: signal.Signals, large: Path) -> None:
     took = time.monotonic() - start
     wrong = []
     for _ in range(ROUNDS):
-        delay = draw.random() * took
+        delay = START + draw.random() * took
         run = subprocess.Popen(
             words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
             env=surroundings(large),
