@@ -119,5 +119,5 @@ def test_tensors_that_are_one_another(folder: Path) -> None:
     """A small file whose tensors would take a large one."""
     tensors = tensors_of(folder / "a")
     one = torch.zeros(1000, 100)
-    pickled(folder, {name: one for name in (*tensors, *(f"x{n}" for n in range(200)))})
+    pickled(folder, dict.fromkeys((*tensors, *(f"x{n}" for n in range(200))), one))
     assert "over and over" in refused(folder, "PEM0413")
