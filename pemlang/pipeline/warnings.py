@@ -129,7 +129,7 @@ def _lossy(output: Output, loss: Loss, node: AdapterNode) -> Diagnostic:
 
 # --- what came out ---------------------------------------------------------------------------
 
-LOSS_DIGITS = 6
+LOSS_DIGITS = 9
 """Decimals of what a truncation took."""
 
 Cuts = Mapping[str, tuple[float, float, int]]

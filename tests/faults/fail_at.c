@@ -16,7 +16,7 @@
 #include <sys/types.h>
 #include <unistd.h>
 
-enum { OFF, FAIL, KILL_BEFORE, KILL_AFTER };
+enum { OFF, FAIL, KILL };
 
 static atomic_long calls;
 static long wanted;
@@ -33,7 +33,6 @@ long faults_seen(void) { return atomic_load(&calls); }
 static int chosen(void) {
     if (mode == OFF || atomic_fetch_add(&calls, 1) + 1 != wanted) return 0;
     if (mode == FAIL) { errno = code; return 1; }
-    if (mode == KILL_BEFORE) kill(getpid(), SIGKILL);
     return 2; /* to be killed once it is done */
 }
 
