@@ -18,7 +18,7 @@ from contextvars import ContextVar
 from dataclasses import field
 from re import _constants as op
 from re import _parser as parser
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeAlias
 
 from pemlang.dataclass import dataclass
 from pemlang.lazy import re2, regex
@@ -52,7 +52,11 @@ class BadPattern(Exception):
 class Found(Protocol):
     """A match."""
 
-    def __getitem__(self, group: str, /) -> str | Any: ...
+    def __getitem__(self, group: str | int, /) -> str: ...
+
+
+Parsed: TypeAlias = "Any"
+"""What Python's parser makes of a pattern, or a part of that, which has no types."""
 
 
 @dataclass
@@ -129,12 +133,12 @@ class Pattern:
         if len(pattern) > LONGEST:
             raise BadPattern("it is too long")
         text = frame.replace("%", pattern)
-        self._engine: Any = None
+        self._engine: Parsed = None
         self._is_plain = _PLAIN.fullmatch(pattern) is not None
         if self._is_plain:
             self._engine = re.compile(text)
             return
-        written = _Written(_parsed(text))
+        written = _Wording(_parsed(text))
         self._written = written.text
         if written.is_linear:
             options = re2.Options()
@@ -166,7 +170,7 @@ class Pattern:
         return found
 
 
-def _parsed(text: str) -> Any:
+def _parsed(text: str) -> Parsed:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of what a later Python may take for something else
@@ -177,7 +181,7 @@ def _parsed(text: str) -> Any:
         raise BadPattern("it is too large") from None
 
 
-class _Written:
+class _Wording:
     """A parsed pattern, written out in what RE2 and the engine that tries take as Python does.
 
     Attributes:
@@ -185,7 +189,7 @@ class _Written:
         is_linear: whether RE2 knows all of it.
     """
 
-    def __init__(self, parsed: Any) -> None:
+    def __init__(self, parsed: Parsed) -> None:
         self.is_linear = True
         self._names = {number: name for name, number in parsed.state.groupdict.items()}
         self._parts = 0
@@ -196,10 +200,10 @@ class _Written:
         flags = _letters(parsed.state.flags)
         self.text = f"(?{flags}:{body})" if flags else body
 
-    def _all(self, parsed: Any, times: int) -> str:
+    def _all(self, parsed: Parsed, times: int) -> str:
         return "".join(self._one(code, value, times) for code, value in parsed)
 
-    def _one(self, code: Any, value: Any, times: int) -> str:
+    def _one(self, code: Parsed, value: Parsed, times: int) -> str:
         """One part, which may come so many times."""
         self._parts += times
         if self._parts > LARGEST:
@@ -217,21 +221,21 @@ class _Written:
     def any_(self, value: None, times: int) -> str:
         return "."
 
-    def class_(self, items: Sequence[tuple[Any, Any]], times: int) -> str:
+    def class_(self, items: Sequence[tuple[Parsed, Parsed]], times: int) -> str:
         self._parts += times * len(items)
         return f"[{''.join(self._in_class(code, value) for code, value in items)}]"
 
-    def _in_class(self, code: Any, value: Any) -> str:
+    def _in_class(self, code: Parsed, value: Parsed) -> str:
         if code is op.NEGATE:
             return "^"
         if code is op.RANGE:
             return f"{_escaped(value[0])}-{_escaped(value[1])}"
         return _CATEGORIES[value] if code is op.CATEGORY else _escaped(value)
 
-    def branch(self, value: tuple[None, Sequence[Any]], times: int) -> str:
+    def branch(self, value: tuple[None, Sequence[Parsed]], times: int) -> str:
         return f"(?:{'|'.join(self._all(way, times) for way in value[1])})"
 
-    def group(self, value: tuple[int | None, int, int, Any], times: int) -> str:
+    def group(self, value: tuple[int | None, int, int, Parsed], times: int) -> str:
         number, add, remove, inner = value
         flags, off, body = _letters(add), _letters(remove), self._all(inner, times)
         if flags or off:
@@ -241,44 +245,44 @@ class _Written:
         name = self._names.get(number)
         return f"(?P<{name}>{body})" if name else f"({body})"
 
-    def repeat(self, value: tuple[int, Any, Any], times: int, kind: str = "") -> str:
+    def repeat(self, value: tuple[int, Parsed, Parsed], times: int, kind: str = "") -> str:
         low, high, inner = value
         endless = high is op.MAXREPEAT
         self.is_linear &= (low if endless else max(low, high)) <= _MOST_OF_RE2
         body = self._all(inner, times * max(1, low if endless else high))
         return f"(?:{body}){{{low},{'' if endless else high}}}{kind}"
 
-    def lazy(self, value: tuple[int, Any, Any], times: int) -> str:
+    def lazy(self, value: tuple[int, Parsed, Parsed], times: int) -> str:
         return self.repeat(value, times, "?")
 
-    def place(self, value: Any, times: int) -> str:
+    def place(self, value: Parsed, times: int) -> str:
         return _PLACES[value]
 
-    def look(self, value: tuple[int, Any], times: int, sign: str = "=") -> str:
+    def look(self, value: tuple[int, Parsed], times: int, sign: str = "=") -> str:
         self.is_linear = False
         direction, inner = value
         if direction < 0 and len(set(inner.getwidth())) > 1:
             raise BadPattern("look-behind requires fixed-width pattern")
         return f"(?{'<' if direction < 0 else ''}{sign}{self._all(inner, times)})"
 
-    def not_look(self, value: tuple[int, Any], times: int) -> str:
+    def not_look(self, value: tuple[int, Parsed], times: int) -> str:
         return self.look(value, times, "!")
 
     def again(self, value: int, times: int) -> str:
         self.is_linear = False
         return f"(?:\\{value})"
 
-    def if_(self, value: tuple[int, Any, Any], times: int) -> str:
+    def if_(self, value: tuple[int, Parsed, Parsed], times: int) -> str:
         self.is_linear = False
         number, then, otherwise = value
         ways = [self._all(way, times) for way in (then, otherwise) if way is not None]
         return f"(?({number}){'|'.join(ways)})"
 
-    def atomic(self, value: Any, times: int) -> str:
+    def atomic(self, value: Parsed, times: int) -> str:
         self.is_linear = False
         return f"(?>{self._all(value, times)})"
 
-    def possessive(self, value: tuple[int, Any, Any], times: int) -> str:
+    def possessive(self, value: tuple[int, Parsed, Parsed], times: int) -> str:
         self.is_linear = False
         return f"(?>{self.repeat(value, times)})"
 
@@ -303,11 +307,11 @@ _PLACES = {
     op.AT_END_STRING: r"\Z",
     op.AT_BOUNDARY: r"\b", op.AT_NON_BOUNDARY: r"\B",
 }  # fmt: skip
-_WRITERS: dict[Any, Callable[[_Written, Any, int], str]] = {
-    op.LITERAL: _Written.literal, op.NOT_LITERAL: _Written.not_literal, op.ANY: _Written.any_,
-    op.IN: _Written.class_, op.BRANCH: _Written.branch, op.SUBPATTERN: _Written.group,
-    op.MAX_REPEAT: _Written.repeat, op.MIN_REPEAT: _Written.lazy, op.AT: _Written.place,
-    op.ASSERT: _Written.look, op.ASSERT_NOT: _Written.not_look, op.GROUPREF: _Written.again,
-    op.GROUPREF_EXISTS: _Written.if_, op.ATOMIC_GROUP: _Written.atomic,
-    op.POSSESSIVE_REPEAT: _Written.possessive,
+_WRITERS: dict[Parsed, Callable[[_Wording, Parsed, int], str]] = {
+    op.LITERAL: _Wording.literal, op.NOT_LITERAL: _Wording.not_literal, op.ANY: _Wording.any_,
+    op.IN: _Wording.class_, op.BRANCH: _Wording.branch, op.SUBPATTERN: _Wording.group,
+    op.MAX_REPEAT: _Wording.repeat, op.MIN_REPEAT: _Wording.lazy, op.AT: _Wording.place,
+    op.ASSERT: _Wording.look, op.ASSERT_NOT: _Wording.not_look, op.GROUPREF: _Wording.again,
+    op.GROUPREF_EXISTS: _Wording.if_, op.ATOMIC_GROUP: _Wording.atomic,
+    op.POSSESSIVE_REPEAT: _Wording.possessive,
 }  # fmt: skip

@@ -25,7 +25,7 @@ def parse_json(data: bytes) -> Any:
     raise ValueError("it is nested too deeply")
 
 
-def load_json(data: bytes) -> Any:
+def load_json(data: bytes) -> object:
     """The value in a text; raises ValueError for what is no JSON or holds too many values, and
     RecursionError for what is nested too deeply."""
     if sum(map(data.count, (b",", b"[", b"{"))) > MAX_VALUES:

@@ -113,7 +113,7 @@ def PEM0530_memory(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
     def too_much(*_: object) -> None:
         raise MemoryError
 
-    patch.setattr("pemlang.api.load", too_much)
+    patch.setattr("pemlang.cli.main._code_of", too_much)
     write_recipe(root, ONE_SAVE, "made.pem")
     return told("main", "check", "made.pem")
 
