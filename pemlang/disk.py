@@ -172,7 +172,7 @@ def temporaries() -> list[Path]:
         with contextlib.suppress(OSError):
             status = path.lstat()
             ours = stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid()
-            if ours and time.time() - status.st_mtime > _NEW and _is_free(path):
+            if ours and time.time() - status.st_mtime > _NEW and is_free(path):
                 left.append(path)
     return left
 
@@ -189,7 +189,8 @@ def parts(folder: Path) -> list[Path]:
     return left
 
 
-def _is_free(directory: Path) -> bool:
+def is_free(directory: Path) -> bool:
+    """Whether nobody has claimed a directory; raises OSError."""
     handle = claimed(directory)
     if handle is not None:
         let_go(handle)

@@ -20,9 +20,9 @@ def test_the_error_in_all_is_relative_to_all_sites(tmp_path: Path) -> None:
     norm = {site: np.linalg.norm(whole[site]) for site in SITES}
     assert built.loss is not None
     total = np.linalg.norm(list(lost.values())) / np.linalg.norm(list(norm.values()))
-    assert built.loss.total == pytest.approx(total, abs=1e-6)
+    assert built.loss.total == pytest.approx(total, rel=1e-6)
     assert built.loss.sites == {
-        "layers.1.q": pytest.approx(lost["layers.1.q"] / norm["layers.1.q"], abs=1e-6)
+        "layers.1.q": pytest.approx(lost["layers.1.q"] / norm["layers.1.q"], rel=1e-6)
     }
 
 

@@ -25,6 +25,7 @@ from pemlang.disk import (
     claimed,
     exchange,
     flush_entry,
+    is_free,
     let_go,
     parts,
     stem_of,
@@ -186,18 +187,14 @@ def leftovers(folder: Path, names: Collection[str] | None = None) -> list[Path]:
         with suppress(OSError):  # it may be gone, or another user's
             path = Path(entry.path)
             is_ours = name["host"] == _host() or time.time() - path.stat().st_mtime > _A_DAY
-            if is_ours and entry.is_dir(follow_symlinks=False) and _is_free(path):
+            if is_ours and entry.is_dir(follow_symlinks=False) and _is_left(path):
                 left.append(path)
     return left
 
 
-def _is_free(stage: Path) -> bool:
+def _is_left(stage: Path) -> bool:
     """Whether nobody holds a stage, and nothing is in it but what is ours."""
-    handle = claimed(stage)
-    if handle is None:
-        return False
-    let_go(handle)
-    return {path.name for path in stage.iterdir()} <= own_files()
+    return is_free(stage) and {path.name for path in stage.iterdir()} <= own_files()
 
 
 def clean_up(folder: Path, targets: Iterable[Path]) -> None:

@@ -99,6 +99,8 @@ class PatternWork:
         made = self.made[key]
         if made.is_linear(name):
             return made.match(name, whole)
+        if self.tried > PATIENCE:
+            raise BadPattern("it and others take too long to match")
         start = time.perf_counter()
         try:
             return made.match(name, whole, PATIENCE - self.tried)
@@ -134,6 +136,7 @@ class Pattern:
             raise BadPattern("it is too long")
         text = frame.replace("%", pattern)
         self._engine: Parsed = None
+        self._tried: Parsed = None
         self._is_plain = _PLAIN.fullmatch(pattern) is not None
         if self._is_plain:
             self._engine = re.compile(text)
@@ -161,9 +164,10 @@ class Pattern:
         if self.is_linear(name):
             found = (self._engine.fullmatch if whole else self._engine.match)(name)
             return found
-        tried = regex.compile(self._written)
+        if self._tried is None:
+            self._tried = regex.compile(self._written)
         try:
-            match = tried.fullmatch if whole else tried.match
+            match = self._tried.fullmatch if whole else self._tried.match
             found = match(name, timeout=max(seconds, 1e-4))
         except TimeoutError:
             raise BadPattern("it takes too long to match") from None

@@ -15,7 +15,7 @@ from support import command, lora, pem, recipe
 
 ROUNDS = int(os.environ.get("PEM_ROUNDS", "12"))
 SIZE = 256 * int(os.environ.get("PEM_SCALE", "1"))
-SOON = 2.5 if "PEM_ROUNDS" in os.environ else 10.0  # on a machine that does nothing else, or much
+SOON = 2.5 if "PEM_ROUNDS" in os.environ else 5.0  # on a machine that does nothing else, or much
 START = 0.1
 """Seconds until Python has come to code of ours: before, an interrupt is its own to tell of."""
 SITES = {f"layers.{i}.q_proj": (SIZE, SIZE) for i in range(40)}

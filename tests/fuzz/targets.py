@@ -41,6 +41,14 @@ def written(data: bytes, *parts: str) -> Path:
     return path
 
 
+def beside_the_rest(data: bytes, folder: str, name: str) -> None:
+    """Read an adapter of which one file is the bytes."""
+    if not (shelf() / folder).exists():
+        lora(shelf() / folder, 1, {"layers.0.q": (4, 6)}, rank=2)
+    written(data, folder, name)
+    PEFT.read(shelf() / folder)
+
+
 def recipe(data: bytes) -> None:
     """A recipe is checked, and told of."""
     for diagnostic in pemlang.load(written(data, "recipe.pem")).check():
@@ -55,10 +63,7 @@ def layout(data: bytes) -> None:
 
 def config(data: bytes) -> None:
     """A config beside tensors."""
-    if not (shelf() / "config").exists():
-        lora(shelf() / "config", 1, {"layers.0.q": (4, 6)}, rank=2)
-    written(data, "config", "adapter_config.json")
-    PEFT.read(shelf() / "config")
+    beside_the_rest(data, "config", "adapter_config.json")
 
 
 def header(data: bytes) -> None:
@@ -68,10 +73,7 @@ def header(data: bytes) -> None:
 
 def adapter(data: bytes) -> None:
     """A file of tensors beside a config."""
-    if not (shelf() / "adapter").exists():
-        lora(shelf() / "adapter", 1, {"layers.0.q": (4, 6)}, rank=2)
-    written(data, "adapter", "adapter_model.safetensors")
-    PEFT.read(shelf() / "adapter")
+    beside_the_rest(data, "adapter", "adapter_model.safetensors")
 
 
 def statistics(data: bytes) -> None:
