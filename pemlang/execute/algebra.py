@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import ctypes
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from pemlang.execute.elementwise import Arena, Kernel, addresses, scratch
-from pemlang.execute.native import cholesky, native, tall, widen
+from pemlang.execute.deltas import DeltaTiles
+from pemlang.execute.elementwise import Arena, Kernel
+from pemlang.execute.helpers import ALONE, Helpers
+from pemlang.execute.native import cholesky, tall, widen
 from pemlang.failures import TooLarge
-from pemlang.kernels.algebra import Matrix
+from pemlang.kernels.algebra import Matrix, Piece
 from pemlang.kernels.llvm_tall import COLUMNS, ROWS
-from pemlang.kernels.llvm_text import WIDTH
-from pemlang.kernels.passes import scans
 from pemlang.kernels.program import Program
-from pemlang.kernels.scratch import scratch_sizes
 from pemlang.kernels.step import NotFinite
-from pemlang.kernels.steps.deltas import tile_rows
 from pemlang.lazy import numpy as np
 from pemlang.tensorfiles.dtypes import Array, Bits, stored_dtype
 
@@ -29,8 +26,16 @@ _DEEP = 32
 """The fewest rows of a panel, so that what it adds to is not fetched too often."""
 
 
-class _Native:
+class NativeAlgebra:
     """See kernels.algebra.Algebra."""
+
+    def __init__(self, helpers: Helpers) -> None:
+        """Take who helps with what has many parts."""
+        self._helpers = helpers
+
+    def each(self, do: Callable[[Piece], None], parts: Sequence[Piece]) -> None:
+        """See Algebra."""
+        self._helpers.each(do, parts)
 
     def widened(self, bits: Bits, dtype: str, work: str) -> Array:
         """See Algebra."""
@@ -97,26 +102,7 @@ class _Native:
         self, program: Program, factors: Sequence[tuple[Array, Array]], constants: Sequence[float]
     ) -> tuple[Array, float]:
         """See Algebra; a tile of Δ is formed at a time."""
-        (_, columns), rows = factors[0][0].shape, len(factors[0][1])
-        tile, kind = tile_rows(columns), factors[0][0].dtype
-        a = [_panels(x) for x, _ in factors]
-        b = [np.ascontiguousarray(x) for _, x in factors]
-        tiles = [np.empty(tile * columns + WIDTH, kind) for _ in factors]
-        whole = np.empty(rows * columns + WIDTH, kind)
-        sizes = scratch_sizes(program, tile * columns)
-        pieces = [np.empty(size, "u1") for size in sizes]
-        numbers = np.array([*constants, 0.0])
-        finds = 1 + max([1, *(len(found) for found in scans(program))])
-        settled, found, total = (np.empty(n) for n in (len(program.steps), finds, finds))
-        ranks = (ctypes.c_int64 * len(factors))(*(len(x) for x, _ in factors))
-        native(program, "tiles")(
-            rows, columns, tile, ranks, addresses(a), addresses(b), addresses(tiles),
-            whole.ctypes.data, numbers.ctypes.data, settled.ctypes.data, found.ctypes.data,
-            total.ctypes.data, scratch(pieces),
-        )  # fmt: skip
-        if total[1] != 0:
-            raise TooLarge(None)
-        return whole[: rows * columns].reshape(rows, columns), float(total[0])
+        return DeltaTiles(program, factors, constants).run(self._helpers)
 
     def over_arrays(
         self, program: Program, arrays: Sequence[Array], constants: Sequence[float]
@@ -134,8 +120,8 @@ class _Native:
         return whole.reshape(arrays[0].shape)
 
 
-NATIVE = _Native()
-"""What executors compute sites with."""
+NATIVE = NativeAlgebra(ALONE)
+"""What computes sites in one thread."""
 
 
 def _lines(x: Array) -> tuple[Array, bool, int]:
@@ -160,11 +146,3 @@ def _filled(number: int, unit: int) -> int:
 def _tile(width: int) -> int:
     """The rows of a panel of a width."""
     return max(_DEEP, PANEL // max(1, width) // COLUMNS * COLUMNS)
-
-
-def _panels(a: Array) -> Array:
-    """A as panels of WIDTH columns one after the other, the last filled up with zeros."""
-    rank, columns = a.shape
-    wide = np.zeros((rank, -(-columns // WIDTH) * WIDTH), a.dtype)
-    wide[:, :columns] = a
-    return np.ascontiguousarray(wide.reshape(rank, -1, WIDTH).transpose(1, 0, 2))

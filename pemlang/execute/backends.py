@@ -12,8 +12,8 @@ if TYPE_CHECKING:
     from pemlang.execute.executor import ExecutionOptions, Executor
 
 _HELPERS = (
-    "algebra", "backends", "elementwise", "executor", "kernel_files", "loop", "machine", "native",
-    "result", "site", "stream",
+    "algebra", "backends", "crew", "deltas", "elementwise", "executor", "helpers", "kernel_files",
+    "loop", "machine", "native", "result", "site", "stream",
 )  # fmt: skip
 
 BACKENDS: dict[str, str] = {

@@ -7,19 +7,23 @@ together in the order of the plan: neither threads nor memory change a byte of t
 from __future__ import annotations
 
 import threading
-from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from queue import SimpleQueue
 from typing import Protocol
 
 from pemlang.dataclass import dataclass
-from pemlang.execute.elementwise import Arena, Kernel, block_memory, block_of, rounded
+from pemlang.execute.algebra import NativeAlgebra
+from pemlang.execute.crew import COPY, Shares, blocks_of, phases, shares, working_memory
+from pemlang.execute.elementwise import Arena, Kernel, block_of, rounded
 from pemlang.execute.executor import DEFAULTS, ExecutionOptions, Progress, no_progress
-from pemlang.execute.loop import JobSeen, LoopPart, span_of
+from pemlang.execute.helpers import Helpers
+from pemlang.execute.loop import JobSeen, LoopPart
 from pemlang.execute.machine import one_algebra_thread
 from pemlang.execute.result import ExecutionResult, OutputFailed, OutputSeen, Target
 from pemlang.execute.site import bytes_at_work, not_finite, run_call
-from pemlang.failures import HeadsDiffer, MemoryTooSmall, TooLarge
+from pemlang.failures import HeadsDiffer, TooLarge
 from pemlang.kernels.plan import FusedLoop, HeadCopy, NumberSink, Plan, SiteCall, TensorSink
 from pemlang.kernels.program import Program
 from pemlang.kernels.rounding import ResultNotFinite, Rounding, Seen, Size, look, settled
@@ -32,21 +36,6 @@ _KERNELS = 256
 
 _SMALL = 1 << 22
 """Bytes at work at a site that is soon measured: threads would wait for each other's Python."""
-
-_STEP = 2e-5
-"""Seconds that a step of a site keeps the interpreter to itself, about."""
-
-_FLOPS = 4e10
-"""Operations a second in native code, on one thread, about."""
-
-_BYTES = 4e9
-"""Bytes a second that one thread reads, or makes, about."""
-
-_ENOUGH = 1 << 16
-"""More threads than any machine has processors."""
-
-_COPY = 1 << 20
-"""Bytes of a head that are copied at a time."""
 
 
 class Device(Protocol):
@@ -86,59 +75,28 @@ class CpuExecutor:
         if self.device is not None:
             room = min(budget // 2, budget - working_memory(plan, 1, options))
             budget -= self.device.reserve(plan.loops, room)
-        jobs = list(_jobs(plan, self.device, options))
-        most = min(_affordable(plan, budget, options), len(jobs))
-        if options.threads is None:
-            most = min(most, useful_threads(plan))
-        threads = max(1, min(options.most_threads, most))
+        parts = [(phase, list(_jobs(phase, self.device, options))) for phase in phases(plan)]
+        threads = [shares(phase, budget, options, len(jobs)) for phase, jobs in parts]
         if not plan.outputs and all(bytes_at_work(call.program) <= _SMALL for call in plan.sites):
-            threads = 0  # this one alone: what only measures has no loops, and none for a device
+            # This one alone: what only measures has no loops, and none for a device.
+            threads = [Shares(0, 0)]
         for output, target in zip(plan.outputs, targets, strict=True):
             target.write(0, memoryview(output.header))
-        crew = _Crew(jobs, lambda: _CpuWorker(plan, reader, targets, self.device, options))
+        seen: list[JobSeen] = []
+        total = sum(len(jobs) for _, jobs in parts)
         with one_algebra_thread():
-            return _together(plan, crew.work(threads, progress))
+            for (phase, jobs), many in zip(parts, threads, strict=True):
+                helpers = Helpers()
+                worker = partial(_CpuWorker, phase, reader, targets, self.device, options, helpers)
+                seen += _Crew(jobs, worker, helpers).work(many, progress, (len(seen), total))
+                if any(job.failed for job in seen):
+                    break
+        return _together(plan, seen)
 
 
 def executor(options: ExecutionOptions) -> CpuExecutor:
     """See backends.BACKENDS."""
     return CpuExecutor(options)
-
-
-def working_memory(plan: Plan, threads: int, options: ExecutionOptions) -> int:
-    """The most bytes that running a plan takes at once beside the process itself."""
-    most = max((bytes_at_work(call.program) for call in plan.sites), default=0)
-    copies = 2 * _COPY if plan.copies else 0
-    # A thread keeps its blocks while it is at a site.
-    return threads * (_blocks(plan, options) + max(most, copies))
-
-
-def _blocks(plan: Plan, options: ExecutionOptions) -> int:
-    """Bytes of the blocks of a thread."""
-    spans = {(loop.program, span_of(loop, options.block)) for loop in plan.loops}
-    return block_memory(spans)
-
-
-def _affordable(plan: Plan, budget: int, options: ExecutionOptions) -> int:
-    """How many threads a budget has room for; raises MemoryTooSmall where it has room for none."""
-    needed = working_memory(plan, 1, options)
-    if needed > budget:
-        raise MemoryTooSmall(needed, budget)
-    return budget // max(1, needed)
-
-
-def useful_threads(plan: Plan) -> int:
-    """As many threads as can be at work side by side: one in the interpreter, which no other can
-    enter meanwhile, and those that are in native code. More of them would wait for each other."""
-    held = alone = 0.0
-    for program, count in Counter(call.program for call in plan.sites).items():
-        moved = sum(step.kept(program.shapes(step)) for step in program.steps)
-        held += count * len(program.steps) * _STEP
-        alone += count * (program.flops() / _FLOPS + moved / _BYTES)
-    for loop in plan.loops:
-        moved = loop.count * sum(map(sum, loop.program.widths))
-        alone += loop.program.flops(loop.count) / _FLOPS + moved / _BYTES
-    return 1 + int(min(alone / held, _ENOUGH)) if held else _ENOUGH
 
 
 # --- the work in parts -----------------------------------------------------------------------
@@ -187,40 +145,54 @@ def _parts(loop: FusedLoop, blocks: int, most: int) -> Iterator[tuple[int, int]]
 class _Crew:
     """Threads that do jobs until there are none, or one fails."""
 
-    def __init__(self, jobs: Sequence[_Job], worker: _MakeWorker) -> None:
-        self._jobs, self._worker = jobs, worker
+    def __init__(self, jobs: Sequence[_Job], worker: _MakeWorker, helpers: Helpers) -> None:
+        self._jobs, self._worker, self._helpers = jobs, worker, helpers
         self._results: list[JobSeen | None] = [None] * len(jobs)
         self._stop = threading.Event()
         self._told: SimpleQueue[bool] = SimpleQueue()  # whether a job is done, or a thread
 
-    def work(self, threads: int, progress: Progress) -> list[JobSeen]:
+    def work(self, threads: Shares, progress: Progress, among: tuple[int, int]) -> list[JobSeen]:
         """What the jobs saw, in their order, as far as they were done. With no threads this one
-        does them."""
-        if threads == 0:
+        does them.
+
+        Args:
+            threads: how many.
+            progress: told of it.
+            among: how many other jobs are done, and how many there are in all.
+        """
+        before, total = among
+        if threads.work == 0:
             self._run(self._queue(away=False))
-            progress(len(self._jobs), len(self._jobs))
+            progress(before + len(self._jobs), total)
         else:
-            self._share(threads, progress)
+            self._share(threads, lambda done: progress(before + done, total))
         return [seen for seen in self._results if seen is not None]
 
-    def _share(self, threads: int, progress: Progress) -> None:
-        queues = [self._queue(away=False)] * threads
+    def _share(self, threads: Shares, told: Callable[[int], None]) -> None:
+        queues = [self._queue(away=False)] * threads.work
         queues += [self._queue(away=True)] * any(job.away for job in self._jobs)
-        crew = [threading.Thread(target=self._run, args=(queue,), daemon=True) for queue in queues]
+        work: list[Callable[[], None]] = [self._helpers.help] * threads.help
+        work += [partial(self._run_and_help, queue) for queue in queues]
+        crew = [threading.Thread(target=target, daemon=True) for target in work]
         for member in crew:
             member.start()
         try:
-            finished, working = 0, len(crew)
+            finished, working = 0, len(queues)
             while working:
                 if self._told.get():
                     finished += 1
-                    progress(finished, len(self._jobs))
+                    told(finished)
                 else:
                     working -= 1
         finally:
             self._stop.set()
+            self._helpers.end(len(crew))
             for member in crew:
                 member.join()
+
+    def _run_and_help(self, queue: Iterator[int]) -> None:
+        self._run(queue)
+        self._helpers.help()
 
     def _queue(self, away: bool) -> Iterator[int]:
         return iter([index for index, job in enumerate(self._jobs) if job.away == away])
@@ -276,10 +248,11 @@ class _CpuWorker:
         targets: Sequence[Target],
         device: Device | None,
         options: ExecutionOptions,
+        helpers: Helpers,
     ) -> None:
-        self.plan, self.reader = plan, reader
+        self.plan, self.reader, self._algebra = plan, reader, NativeAlgebra(helpers)
         self._targets, self._device, self._options = targets, device, options
-        self._arena = Arena(_blocks(plan, options))
+        self._arena = Arena(blocks_of(plan, options))
         self._kernels: dict[tuple[Program, int], Kernel] = {}
 
     def do(self, job: _Job) -> JobSeen:
@@ -333,7 +306,7 @@ class _CpuWorker:
 
     def _site(self, call: SiteCall, seen: JobSeen) -> None:
         seen.output = min(sink.output for sink in call.outputs)
-        results = run_call(call, self.reader)
+        results = run_call(call, self.reader, self._algebra)
         stores = {store.output: store for store in call.program.stores}
         for slot, sink in enumerate(call.outputs):
             exact = results[slot]
@@ -351,8 +324,8 @@ class _CpuWorker:
         place = self.plan.outputs[copy.output].tensors[copy.tensor]
         size = int(np.prod(place.shape, dtype=np.int64)) * DTYPES[place.dtype].size
         first, *others = copy.sources
-        for at in range(0, size, _COPY):
-            part = np.empty(min(_COPY, size - at), "u1")
+        for at in range(0, size, COPY):
+            part = np.empty(min(COPY, size - at), "u1")
             self.reader.read(first.file, first.start + at, part)
             other = np.empty_like(part)
             for source in others:

@@ -42,7 +42,8 @@ def _type(numbers: int, pointers: int, result: NativeFunction = None) -> NativeF
     return ctypes.CFUNCTYPE(result, *[ctypes.c_int64] * numbers, *[ctypes.c_void_p] * pointers)
 
 
-_PASS, _SETTLE, _TILES = _type(3, 6), _type(0, 4), _type(3, 10)
+_PASS, _SETTLE = _type(3, 6), _type(0, 4)
+_TILES, _JOIN = _type(5, 9), _type(1, 5)
 _APART = [ctypes.c_void_p, ctypes.c_int64]
 _TENSORS = ctypes.CFUNCTYPE(
     None, ctypes.c_int64, *[ctypes.c_void_p] * 3, *_APART * 3, ctypes.c_void_p
@@ -58,7 +59,7 @@ _engines: list[Any] = []  # they own the functions
 
 def native(program: Program, name: str) -> NativeFunction:
     """A function of a program, made when it is first asked for: `pass0`, …, `settle0`, …,
-    `tensors`, `stream`, `exact` or `tiles`, see llvm_module.py."""
+    `tensors`, `stream`, `exact`, `tiles0`, … or `join0`, …, see llvm_module.py."""
     key = (program, name)
     if key not in _functions:
         with _lock:
@@ -92,8 +93,11 @@ def _made(program: Program, name: str) -> dict[str, NativeFunction]:
     source = passes_source
     if name == "exact":
         source, types = exact_source, {name: _PASS}
-    elif name == "tiles":
-        source, types = tiles_source, {name: _TILES}
+    elif name.startswith(("tiles", "join")):
+        source = tiles_source
+        types = {f"tiles{turn}": _TILES for turn in turns} | {
+            f"join{turn}": _JOIN for turn in turns
+        }
     engine = _engine(source(program))
     return {name: type_(engine.get_function_address(name)) for name, type_ in types.items()}
 

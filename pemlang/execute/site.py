@@ -27,14 +27,16 @@ class _ReferencedInputs:
     references: Sequence[TensorRef]
     constants: Sequence[float]
     reader: TensorReader
-    algebra: Algebra = NATIVE
+    algebra: Algebra
 
     def read(self, slot: int, shape: Shape, dtype: str) -> Bits:
         """The bits of the tensor in an input slot."""
         return self.reader.tensor(self.references[slot], dtype, shape)
 
 
-def run_call(call: KernelCall[TensorRef, Hashable], reader: TensorReader) -> dict[int, Array]:
+def run_call(
+    call: KernelCall[TensorRef, Hashable], reader: TensorReader, algebra: Algebra = NATIVE
+) -> dict[int, Array]:
     """The outputs of a program by slot, exact: not yet rounded to their dtypes.
 
     Raises:
@@ -42,7 +44,7 @@ def run_call(call: KernelCall[TensorRef, Hashable], reader: TensorReader) -> dic
     """
     program = call.program
     done_with = _done_with(program)
-    slots = _ReferencedInputs(call.inputs, call.constants, reader)
+    slots = _ReferencedInputs(call.inputs, call.constants, reader, algebra)
     values: dict[int, Computed] = {}
     outputs: dict[int, Array] = {}
     try:
@@ -87,6 +89,12 @@ def bytes_at_work(program: Program) -> int:
         alive += kept[number]
         alive -= sum(kept[arg] for arg in set(step.args) if last[arg] == number)
     return most
+
+
+@lru_cache(maxsize=4096)
+def bytes_beside(program: Program) -> int:
+    """The most bytes that a thread takes which helps with a step; 0 where none has parts."""
+    return max(step.beside(program.shapes(step)) for step in program.steps)
 
 
 @lru_cache(maxsize=4096)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
 
 from pemlang.kernels.step import NotFinite
 from pemlang.lazy import numpy as np
@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 Matrix: TypeAlias = Array
 """Of float64."""
 
+Piece = TypeVar("Piece")
+
 
 class Algebra(Protocol):
     """Narrow floats taken to wide ones; products of tall matrices with small ones, and triangles of
@@ -22,6 +24,9 @@ class Algebra(Protocol):
 
     A tall matrix (n, r) is float32 or float64, and it or its transpose lies in memory row by row.
     """
+
+    def each(self, do: Callable[[Piece], None], parts: Sequence[Piece]) -> None:
+        """Do something with each of some parts, in any order, perhaps at once."""
 
     def widened(self, bits: Bits, dtype: str, work: str) -> Array:
         """Numbers of a narrow dtype in a work dtype. Raises NotFinite."""
@@ -53,6 +58,11 @@ class Algebra(Protocol):
 
 class _NumPy:
     """See Algebra."""
+
+    def each(self, do: Callable[[Piece], None], parts: Sequence[Piece]) -> None:
+        """See Algebra."""
+        for part in parts:
+            do(part)
 
     def widened(self, bits: Bits, dtype: str, work: str) -> Array:
         """See Algebra."""

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from pemlang.kernels.llvm_text import REAL, WIDTH, LlvmText, function, splat, vector
-from pemlang.tensorfiles.dtypes import FLOATS
+from pemlang.tensorfiles.dtypes import FLOATS, Array
 
 if TYPE_CHECKING:
     from pemlang.kernels.llvm import LlvmPass, LlvmSettle
@@ -162,6 +162,23 @@ def _count_some() -> list[str]:
     text.start_block("done")
     arguments = f"ptr %base, {vector('i32')} %digits, {mask} %some"
     return function(f"internal void @count_some({arguments})", text)
+
+
+def gather(whole: Array, part: Array) -> None:
+    """Add the counts of one thread to those of another, and empty them. Both are bytes of working
+    memory."""
+    if not part.size:
+        return
+    (most, least), first = part[:8].view("u4").tolist(), whole[:8].view("u4")
+    if most < least:
+        return
+    first[:] = max(first[0], most), min(first[1], least)
+    counts, more = (
+        x[HEAD:].view("u4").reshape(LANES, -1)[:, least : most + 1] for x in (whole, part)
+    )
+    counts += more
+    more[...] = 0
+    part[:8].view("u4")[:] = 0, BUCKETS - 1
 
 
 # --- when the pass is done -------------------------------------------------------------------

@@ -33,8 +33,8 @@ def passes_source(program: Program) -> str:
 
 
 def tiles_source(program: Program) -> str:
-    """A module with `@tiles`, of a program whose inputs are Δ of some adapters and whose one
-    output is as large."""
+    """A module with `@tiles0`, `@join0`, …, of a program whose inputs are Δ of some adapters and
+    whose one output is as large."""
     [store] = program.stores
     return _module([*_passes(program), *_product(REAL[store.dtype]), *_tiles(program)])
 
@@ -158,13 +158,29 @@ def _found(text: LlvmText, found: str, index: int) -> str:
 # --- over Δ ----------------------------------------------------------------------------------
 
 
-def _tiles(program: Program) -> list[str]:
-    """All passes over Δ, a tile of rows at a time. From a pass that reads a Δ to the next it is
-    kept whole, where the result will lie.
+def finds(program: Program) -> int:
+    """How many numbers the passes of a program with one output find at the most, with NaN where an
+    input is not finite."""
+    return 1 + max([1, *(len(numbers) for numbers in scans(program))])
+
+
+def _tiles(program: Program) -> Iterator[str]:
+    """Of each pass a function for some tiles of Δ, `@tiles0`, …, and one that joins what all tiles
+    found in their order, `@join0`, …, which also gives the scans of the pass their values. From a
+    pass that reads a Δ to the next that Δ is kept whole, where the result will lie."""
+    for turn, (kept, formed) in enumerate(_kept_and_formed(program)):
+        yield from _pass_over_tiles(program, turn, kept, formed)
+        yield from _joined(program, turn)
+
+
+def _pass_over_tiles(
+    program: Program, turn: int, kept: int | None, formed: Sequence[int]
+) -> list[str]:
+    """A pass over the tiles that begin at the rows `%first` to `%end`.
 
     Takes the rows and columns of Δ, and the rows of a tile; for each input the rank, A in panels
     of WIDTH columns, and s·B; where the tiles lie, `%in`; where the result does, `%out`; and the
-    rest as passes do, with room for what tiles add up to, `%total`.
+    rest as passes do, with room in `%found` for what each tile finds.
     """
     text = LlvmText()
     [store] = program.stores
@@ -172,37 +188,58 @@ def _tiles(program: Program) -> list[str]:
     text.do("%here = alloca ptr")
     text.do(f"%deltas = alloca [{inputs} x ptr]")
     places = [text.at("%deltas", "ptr", slot) for slot in range(inputs)]
-    for turn, (kept, formed) in enumerate(_kept_and_formed(program)):
-        count = 1 + (len(scans(program)[turn]) if turn < passes(program) - 1 else 1)
-        kinds = _kinds(program, turn)
+    for slot, place in enumerate(places):
+        tile = text.add(f"load ptr, ptr {text.at('%in', 'ptr', slot)}")
+        text.do(f"store ptr {tile}, ptr {place}")
+    with text.loop("%end", "%first", step="%tile") as loop:
+        left = text.add(f"sub i64 %rows, {loop.index}")
+        rows = text.add(f"call i64 @llvm.smin.i64(i64 {left}, i64 %tile)")
+        at = text.add(f"mul i64 {loop.index}, %columns")
+        out = text.at("%out", real, at)
+        text.do(f"store ptr {out}, ptr %here")
+        if kept is not None:
+            text.do(f"store ptr {out}, ptr {places[kept]}")
+        for slot in formed:
+            _form(text, slot, places[slot], loop.index, rows)
+        size = text.add(f"mul i64 {rows}, %columns")
+        found = _found_of(text, text.add(f"sdiv i64 {loop.index}, %tile"), finds(program))
+        text.do(
+            f"call void @pass{turn}(i64 0, i64 {size}, i64 {at}, ptr %deltas, ptr %here, "
+            f"ptr %c, ptr %s, ptr {found}, ptr %scratch)"
+        )
+    numbers = ", ".join(f"i64 %{x}" for x in ("first", "end", "rows", "columns", "tile"))
+    pointers = ", ".join(
+        f"ptr %{x}" for x in ("ranks", "a", "b", "in", "out", "c", "s", "found", "scratch")
+    )
+    return function(f"void @tiles{turn}({numbers}, {pointers})", text)
+
+
+def _found_of(text: LlvmText, tile: str, apart: int) -> str:
+    return text.at("%found", "double", text.add(f"mul i64 {tile}, {apart}"))
+
+
+def _joined(program: Program, turn: int) -> list[str]:
+    """What `%count` tiles found, put together in `%total`."""
+    text, kinds = LlvmText(), _kinds(program, turn)
+    last = turn == passes(program) - 1
+    count = 1 + (1 if last else len(scans(program)[turn]))
+    with text.loop("%count") as loop:
+        found = _found_of(text, loop.index, finds(program))
+        totals = []
         for index in range(count):
-            start = "0xFFF0000000000000" if kinds.get(index) == "max" else "0.0"
-            text.do(f"store double {start}, ptr {text.at('%total', 'double', index)}")
-        for slot, place in enumerate(places):
-            tile = text.add(f"load ptr, ptr {text.at('%in', 'ptr', slot)}")
-            text.do(f"store ptr {tile}, ptr {place}")
-        with text.loop("%rows", step="%tile") as loop:
-            left = text.add(f"sub i64 %rows, {loop.index}")
-            rows = text.add(f"call i64 @llvm.smin.i64(i64 {left}, i64 %tile)")
-            at = text.add(f"mul i64 {loop.index}, %columns")
-            out = text.at("%out", real, at)
-            text.do(f"store ptr {out}, ptr %here")
-            if kept is not None:
-                text.do(f"store ptr {out}, ptr {places[kept]}")
-            for slot in formed:
-                _form(text, slot, places[slot], loop.index, rows)
-            size = text.add(f"mul i64 {rows}, %columns")
-            text.do(
-                f"call void @pass{turn}(i64 0, i64 {size}, i64 {at}, ptr %deltas, ptr %here, "
-                "ptr %c, ptr %s, ptr %found, ptr %scratch)"
-            )
-            for index in range(count):
-                _join(text, index, kinds.get(index, "sum"))
-        if turn < passes(program) - 1:
-            text.do(f"call void @settle{turn}(ptr %c, ptr %s, ptr %total, ptr %scratch)")
-    sizes = "i64 %rows, i64 %columns, i64 %tile"
-    pointers = ("ranks", "a", "b", "in", "out", "c", "s", "found", "total", "scratch")
-    return function(f"void @tiles({sizes}, {', '.join(f'ptr %{x}' for x in pointers)})", text)
+            how = kinds.get(index, "sum")
+            total = loop.carry("double", "0xFFF0000000000000" if how == "max" else "0.0")
+            more = text.add(f"load double, ptr {text.at(found, 'double', index)}")
+            call = "call double @llvm.maximum.f64(double {}, double {})"
+            joined = text.add((call if how == "max" else "fadd double {}, {}").format(total, more))
+            loop.next(total, joined)
+            totals.append(total)
+    for index, total in enumerate(totals):
+        text.do(f"store double {total}, ptr {text.at('%total', 'double', index)}")
+    if not last:
+        text.do(f"call void @settle{turn}(ptr %c, ptr %s, ptr %total, ptr %scratch)")
+    pointers = ", ".join(f"ptr %{x}" for x in ("c", "s", "found", "total", "scratch"))
+    return function(f"void @join{turn}(i64 %count, {pointers})", text)
 
 
 def _kept_and_formed(program: Program) -> Iterator[tuple[int | None, list[int]]]:
@@ -242,18 +279,6 @@ def _form(text: LlvmText, slot: int, place: str, first: str, rows: str) -> None:
         f"call void @product(ptr {a}, ptr {b}, i64 {skipped}, ptr {tile}, i64 {rows}, "
         f"i64 %columns, i64 {rank})"
     )
-
-
-def _join(text: LlvmText, index: int, how: str) -> None:
-    at = text.at("%total", "double", index)
-    total, more = (
-        text.add(f"load double, ptr {x}") for x in (at, text.at("%found", "double", index))
-    )
-    if how == "max":
-        total = text.add(f"call double @llvm.maximum.f64(double {total}, double {more})")
-    else:
-        total = text.add(f"fadd double {total}, {more}")
-    text.do(f"store double {total}, ptr {at}")
 
 
 def _product(real: str) -> list[str]:

@@ -9,7 +9,7 @@ those of a sparse Δ do; there a subspace iteration would not.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TypeAlias
 
 from pemlang.kernels.algebra import NUMPY, Algebra, Matrix
@@ -133,6 +133,12 @@ def room(rows: int, columns: int, rank: int, width: int) -> int:
     return max(8 * 5 * (rows + columns) * bases, 8 * 5 * least**2) + width * 8 * PART
 
 
+def room_of_part(rows: int, columns: int, rank: int) -> int:
+    """The most bytes that a thread takes which does some rows at a time of truncated_svd."""
+    bases = min(ROUNDS * (rank + 8), rows, columns)
+    return 8 * max(2 * ROWS * bases, COLUMNS * (rank + 8))
+
+
 def _krylov(
     x: Array, k: int, total: float, block: Array, algebra: Algebra
 ) -> tuple[Array, Matrix, Array] | None:
@@ -150,12 +156,12 @@ def _krylov(
     gains: list[float] = []
     block = _orthonormal(block, algebra)
     for turn in range(min(ROUNDS, min(x.shape) // width)):
-        block = _outside(left, _product(x, block))
+        block = _outside(left, _product(x, block, algebra), algebra)
         first = squared_norm(block[:, :k])
         block = _new(left, block, algebra)
         left.append(block)
-        across.append(_product_across(x, block))
-        gram = _wider(gram, np.vstack([_inner(columns, across[-1]) for columns in across]))
+        across.append(_product_across(x, block, algebra))
+        gram = _wider(gram, np.vstack([_inner(columns, across[-1], algebra) for columns in across]))
         squares, vectors = (part[..., : -width - 1 : -1] for part in np.linalg.eigh(gram))
         before, kept = kept, float(np.sum(squares[:k]))
         if kept > total * (1 + TOLERANCE):
@@ -168,8 +174,9 @@ def _krylov(
         if turn > 2:  # neither of the two is the start's own
             to_come = min(to_come, _to_come(*gains[-2:]))
         if turn and (to_come <= TOLERANCE * (total - kept) or gains[-1] <= rounding * total):
-            return _mixed(left, vectors[:, :k]), values[:k], _mixed(across, scaled[:, :k]).T
-        block = _mixed(across, scaled)
+            u, v = _mixed(left, vectors[:, :k], algebra), _mixed(across, scaled[:, :k], algebra)
+            return u, values[:k], v.T
+        block = _mixed(across, scaled, algebra)
     return None
 
 
@@ -181,7 +188,7 @@ def _to_come(before: float, last: float) -> float:
 def _new(left: Sequence[Array], block: Array, algebra: Algebra) -> Array:
     """Orthonormal columns for what a basis lacks of some that are orthogonal to it but for
     rounding. Of a column that is rounding alone the basis has all: nothing comes of it."""
-    block = _outside(left, _orthonormal(block, algebra))
+    block = _outside(left, _orthonormal(block, algebra), algebra)
     sizes = sum(np.sum(block[rows].astype(np.float64) ** 2, axis=0) for rows in _parts(block))
     new = sizes > _HALF
     if not new.all():
@@ -192,59 +199,82 @@ def _new(left: Sequence[Array], block: Array, algebra: Algebra) -> Array:
 # Tall matrices are in the precision of x, and taken to float64 some rows at a time.
 
 
-def _parts(x: Array) -> Iterator[slice]:
-    for first in range(0, len(x), ROWS):
-        yield slice(first, first + ROWS)
+def _parts(x: Array) -> list[slice]:
+    return [slice(first, first + ROWS) for first in range(0, len(x), ROWS)]
 
 
-def _product(x: Array, y: Array) -> Array:
+def _product(x: Array, y: Array, algebra: Algebra) -> Array:
     """x·y. Linear algebra packs what it is given, and keeps the memory that takes."""
     product: Array = np.empty((len(x), y.shape[1]), x.dtype)
-    for rows in _parts(x):
+
+    def some(rows: slice) -> None:
         np.matmul(x[rows], y, out=product[rows])
+
+    algebra.each(some, _parts(x))
     return product
 
 
-def _product_across(x: Array, y: Array) -> Array:
+def _product_across(x: Array, y: Array, algebra: Algebra) -> Array:
     """xᵀy, in the order in which rows of x lie: (yᵀx)ᵀ."""
     product: Array = np.empty((x.shape[1], y.shape[1]), x.dtype)
-    for first in range(0, x.shape[1], COLUMNS):
+
+    def some(first: int) -> None:
         product[first : first + COLUMNS] = (y.T @ x[:, first : first + COLUMNS]).T
+
+    algebra.each(some, range(0, x.shape[1], COLUMNS))
     return product
 
 
-def _inner(x: Array, y: Array) -> Matrix:
+def _inner(x: Array, y: Array, algebra: Algebra) -> Matrix:
     """xᵀy, with sums in float64."""
-    total: Matrix = np.zeros((x.shape[1], y.shape[1]))
-    for rows in _parts(x):
-        total += x[rows].T.astype(np.float64) @ y[rows].astype(np.float64)
+    parts = _parts(x)
+    products: Matrix = np.empty((len(parts), x.shape[1], y.shape[1]))
+
+    def some(number: int) -> None:
+        left, right = (z[parts[number]].astype(np.float64) for z in (x, y))
+        np.matmul(left.T, right, out=products[number])
+
+    algebra.each(some, range(len(parts)))
+    total: Matrix = np.zeros(products.shape[1:])
+    for product in products:
+        total += product
     return total
 
 
-def _outside(basis: Sequence[Array], x: Array) -> Array:
+def _outside(basis: Sequence[Array], x: Array, algebra: Algebra) -> Array:
     """What of some columns is orthogonal to a basis, given in parts. It takes their place."""
     for part in basis:
-        inside = _inner(part, x)
-        for rows in _parts(x):
+        inside = _inner(part, x, algebra)
+
+        def some(rows: slice, part: Array = part, inside: Matrix = inside) -> None:
             x[rows] -= part[rows].astype(np.float64) @ inside
+
+        algebra.each(some, _parts(x))
     return x
 
 
-def _mixed(parts: Sequence[Array], numbers: Matrix) -> Array:
+def _mixed(parts: Sequence[Array], numbers: Matrix, algebra: Algebra) -> Array:
     """The columns of some matrices, which stand side by side, times a matrix."""
     mixed: Array = np.empty((len(parts[0]), numbers.shape[1]), parts[0].dtype)
-    for rows in _parts(mixed):
+
+    def some(rows: slice) -> None:
         mixed[rows] = np.hstack([part[rows] for part in parts]).astype(np.float64) @ numbers
+
+    algebra.each(some, _parts(mixed))
     return mixed
 
 
 def _orthonormal(x: Array, algebra: Algebra) -> Array:
     """Orthonormal columns that span those of a tall matrix. They may take its place."""
     tall = triangle(x, algebra)
-    if tall.inverse is None:
+    inverse = tall.inverse
+    if inverse is None:
         return tall.x.astype(x.dtype)
-    for rows in _parts(x):
-        x[rows] = x[rows].astype(np.float64) @ tall.inverse
+
+    def some(rows: slice) -> None:
+        x[rows] = x[rows].astype(np.float64) @ inverse
+
+    algebra.each(some, _parts(x))
     return x
 
 

@@ -6,7 +6,7 @@ methods are all that is known about it anywhere:
 - `meaning`, in float64, which every kernel is held to;
 - `compute`, on the whole tensors of a site, in NumPy;
 - `llvm` and `triton`, on one element among many, where it treats every element alike;
-- `flops`, `kept` and `workspace`: what it costs.
+- `flops`, `kept`, `workspace` and `beside`: what it costs.
 """
 
 from __future__ import annotations
@@ -157,6 +157,10 @@ class Step(ABC):
 
     def workspace(self, shapes: Sequence[Shape]) -> int:
         """Bytes it needs beside what it takes and its value."""
+        return 0
+
+    def beside(self, shapes: Sequence[Shape]) -> int:
+        """Bytes that each thread needs which does parts of it; 0 where it has none."""
         return 0
 
 

@@ -14,7 +14,7 @@ from pemlang.check.values import Params, RecipeValue
 from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Diagnostic, placed
 from pemlang.disk import is_file, turn
-from pemlang.execute.cpu import working_memory
+from pemlang.execute.crew import most_memory
 from pemlang.execute.executor import DEFAULTS
 from pemlang.formats.adapter import Adapter
 from pemlang.formats.identity import adapter_digest
@@ -171,7 +171,7 @@ def forecast_of(checked: Checked, locked: bool = False) -> Forecast:
         read=bytes_read(plan),
         written=sum(file.size for file in plan.outputs),
         flops=_flops(plan),
-        memory=working_memory(plan, threads, DEFAULTS),
+        memory=most_memory(plan, DEFAULTS),
         threads=threads,
         kernels=(len({id(program) for program in programs}), len(programs)),
         locked=locked,

@@ -12,7 +12,7 @@ from pemlang.check.checked import Checked
 from pemlang.check.outputs import Output, heads_agree
 from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Diagnostic, Fault, PemError, placed
-from pemlang.execute.cpu import working_memory
+from pemlang.execute.crew import working_memory
 from pemlang.execute.executor import ExecutionOptions, Executor, Progress
 from pemlang.execute.result import OutputFailed
 from pemlang.failures import MemoryTooSmall

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from pemlang.diagnostics import visible
-from pemlang.execute.cpu import working_memory
+from pemlang.execute.crew import most_memory
 from pemlang.execute.executor import DEFAULTS
 from pemlang.graph.formula import count
 from pemlang.kernels.plan import FusedLoop, Plan, SiteCall, TensorSink
@@ -40,7 +41,7 @@ def kernels_as_text(plan: Plan, outputs: Sequence[str], threads: int, triton: bo
 
 
 def _work(plan: Plan, threads: int) -> str:
-    memory = working_memory(plan, threads, DEFAULTS)
+    memory = most_memory(plan, replace(DEFAULTS, threads=threads))
     read, written = bytes_read(plan), sum(file.size for file in plan.outputs)
     return (
         f"reads {read / 1e6:.4g} MB, writes {written / 1e6:.4g} MB, works in at most "

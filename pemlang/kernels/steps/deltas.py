@@ -19,6 +19,9 @@ from pemlang.tensorfiles.dtypes import DTYPES, Array
 TILE = 1 << 15
 """Elements of a tile: those of several adapters stay in a cache."""
 
+LARGE = 1 << 22
+"""Elements of a matrix that is worth several threads."""
+
 
 @dataclass(frozen=True)
 class OverDeltas(Step):
@@ -79,6 +82,11 @@ class OverDeltas(Step):
     def workspace(self, shapes: Sequence[Shape]) -> int:
         factors = 2 * sum(map(math.prod, shapes)) * DTYPES[self.dtype].size
         return factors + tile_room(self.program, math.prod(shapes[0][1:]))
+
+    def beside(self, shapes: Sequence[Shape]) -> int:
+        if self._elements(shapes) < LARGE:
+            return 0
+        return tile_room(self.program, math.prod(shapes[0][1:]))
 
     def _elements(self, shapes: Sequence[Shape]) -> int:
         return shapes[1][0] * math.prod(shapes[0][1:])
@@ -145,3 +153,7 @@ class CutDense(Step):
         if self.rank >= min(rows, columns):
             return 0
         return sketch.room(rows, columns, self.rank, DTYPES[self.dtype].size)
+
+    def beside(self, shapes: Sequence[Shape]) -> int:
+        rows, columns = shapes[0]
+        return sketch.room_of_part(rows, columns, self.rank) if rows * columns >= LARGE else 0
