@@ -239,7 +239,15 @@ def _needed(lock: Lock, what: str) -> set[str]:
 
 
 def write_lock(lock: Lock) -> Path:
-    """Write a lock, whole or not at all; raises OSError."""
-    path = lock.directory / NAME
-    replace_file(path, lock.as_text().encode())
+    """Write a lock, whole or not at all; raises PEM0805 where it would not be read, and OSError."""
+    path, text = lock.directory / NAME, lock.as_text().encode()
+    tensors = sum(tensors_in(locked.signature) for locked in lock.adapters.values())
+    if tensors > MAX_TENSORS or len(text) > MAX_BYTES:
+        raise Fault(
+            "PEM0805",
+            f"{visible(path)} would name {tensors:,} tensors in {len(text):,} bytes",
+            f"at most {MAX_TENSORS:,} tensors and {MAX_BYTES:,} bytes are read: move some of the "
+            "recipes to a folder of their own, which has a lock of its own",
+        )
+    replace_file(path, text)
     return path

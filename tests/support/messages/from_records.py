@@ -134,6 +134,15 @@ def PEM0804_version(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
     return built_by_lock(edited(lockable(root), lambda lock: lock.update(pemlang="0.0.1")))
 
 
+@made
+def PEM0805_tensors(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
+    patch.setattr("pemlang.inputs.lock.MAX_TENSORS", 3)
+    path = lockable(root)
+    said = told("lock", path)
+    assert not path.with_name("pem.lock").exists()
+    return said
+
+
 # --- provenance and signatures ---------------------------------------------------------------
 
 
