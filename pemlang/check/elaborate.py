@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple, cast
 
 from pemlang.check.annotations import check_annotation
+from pemlang.check.calls import call_use, chain_use
 from pemlang.check.conditions import Combined, Comparison, Condition, Decided
 from pemlang.check.kinds import (
     article,
@@ -207,9 +208,9 @@ class Elaborator:
                 places = [here, *spans[at:end]]
                 total = self._terms(tree.operators[at - 1 : end - 1], terms, places)
             else:
-                texts = (_written(here), _written(spans[at]))
                 operator = tree.operators[at - 1]
-                total = self._apply(operator, INFIX, (total, values[at]), texts, span)
+                places = [here, spans[at]]
+                total = self._apply(operator, INFIX, (total, values[at]), places, span)
             at = end
         return total
 
@@ -220,16 +221,17 @@ class Elaborator:
         records = [INFIX[operator.symbol] for operator in operators]
         terms = records[0].terms
         assert terms is not None
-        agreed, written, left = values[0], _written(spans[0]), spans[0]
-        for operator, value, span in zip(operators, values[1:], spans[1:], strict=True):
+        agreed, written = values[0], _written(spans[0])
+        use = chain_use(operators, values, spans)
+        steps = zip(operators, values[1:], spans[1:], strict=True)
+        for at, (operator, value, span) in enumerate(steps, 1):
             texts = (written, _written(span))
-            ctx = Context(self.graph, texts, operator.symbol, _written(left))
-            with self.at(spans[0].to(span)):
+            ctx = Context(self.graph, texts, operator.symbol, use=use, at=at)
+            with self.at(use.whole):
                 held = terms.agree(ctx, agreed, value)
-            self.watches += [(watch, spans[0].to(span)) for watch in ctx.watches]
+            self.watches += [(watch, use.whole) for watch in ctx.watches]
             if held is not agreed:
                 agreed, written = held, _written(span)
-            left = left.to(span)
         signs = [1, *(record.sign for record in records)]
         return terms.total(self.graph, list(zip(signs, values, strict=True)))
 
@@ -238,18 +240,19 @@ class Elaborator:
         with self.at(tree.operator.span):
             if tree.operator.symbol not in PREFIX:
                 raise not_prefix(tree.operator.symbol)
-        texts = (_written(tree.operand.span),)
-        return self._apply(tree.operator, PREFIX, (operand,), texts, tree.span)
+        return self._apply(tree.operator, PREFIX, (operand,), [tree.operand.span], tree.span)
 
     def _apply(
         self,
         operator: t.Symbol,
         table: Mapping[str, Operator],
         values: tuple[RecipeValue, ...],
-        texts: tuple[str, ...],
+        places: Sequence[Span],
         span: Span,
     ) -> RecipeValue:
-        ctx = Context(self.graph, texts, operator.symbol)
+        texts = tuple(map(_written, places))
+        use = chain_use([operator], values, places)
+        ctx = Context(self.graph, texts, operator.symbol, use=use)
         with self.at(span):
             signature = choose(table[operator.symbol], [list_kind(v) for v in values])
             result = signature.rule(ctx, *values)
@@ -376,7 +379,8 @@ class Elaborator:
         texts = tuple(_written(args[i].span) for i in order if i is not None)
         lists = [arg for arg in args if isinstance(arg, t.ListOf)]
         items = tuple(_written(item.span) for item in lists[0].items) if lists else ()
-        ctx = Context(self.graph, texts, tree.function.name, items=items)
+        use = call_use(tree, values, dict(zip(slots, order, strict=True)))
+        ctx = Context(self.graph, texts, tree.function.name, items, use)
         with self.at(tree.span):
             result = signature.rule(ctx, *given)
         self.watches += [(watch, tree.span) for watch in ctx.watches]
@@ -465,7 +469,7 @@ def _run_of_terms(
 
 
 def _written(span: Span) -> str:
-    """The text of an operand, short enough for help that can be pasted."""
+    """The text of an operand, short enough for a message."""
     text = " ".join(span.source.text[span.start : min(span.end, span.start + 600)].split())
     return text if len(text) <= 60 else text[:57] + "…"
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from pemlang.diagnostics import Fault, listed, visible
@@ -11,11 +10,16 @@ from pemlang.formats.adapter import kinds_text
 from pemlang.graph.node import AdapterNode
 from pemlang.graph.types import AdapterType
 from pemlang.modules import PARAMETRISATIONS, Shapes
+from pemlang.ops.mend import brought_together, exactly, joined
 from pemlang.ops.record import Context
+from pemlang.ops.schedule import layer_start
 
 
-def same_space(ctx: Context, left: AdapterNode, right: AdapterNode) -> AdapterType:
-    """The common type of two adapters that change the same sites of the same base.
+def same_space(
+    ctx: Context, left: AdapterNode, right: AdapterNode, factors: bool = False
+) -> AdapterType:
+    """The common type of two adapters that change the same sites of the same base. `factors` says
+    whether their factors are combined.
 
     Raises:
         Fault: PEM0304 methods, PEM0305 bases, PEM0306 sites, PEM0307 shapes.
@@ -24,37 +28,72 @@ def same_space(ctx: Context, left: AdapterNode, right: AdapterNode) -> AdapterTy
     sites, others = left.shapes, right.shapes
     if sites != others:
         _same_shapes(ctx, sites, others)
+        extras = [
+            [site for site in one if site not in other]
+            for one, other in ((sites, others), (others, sites))
+        ]
         lack = [
             f"{ctx.text(i)} changes {len(extra)} that {ctx.text(1 - i)} does not: {listed(extra)}"
-            for i, extra in enumerate(
-                ([s for s in sites if s not in others], [s for s in others if s not in sites])
-            )
+            for i, extra in enumerate(extras)
             if extra
         ]
         message = f"`{ctx.text(0)}` and `{ctx.text(1)}` change different modules"
-        raise Fault("PEM0306", message, *_with_sites_of_both(ctx, sites, others, lack))
+        renamed = _renamed(left, right, *extras)
+        raise Fault("PEM0306", message, *_with_sites_of_both(ctx, factors, renamed, lack))
     return type_
 
 
 def _with_sites_of_both(
-    ctx: Context, left: Shapes, right: Shapes, lack: list[str]
-) -> tuple[str | None, list[str]]:
-    """What to write where two operands change different modules, and what to know about it."""
-    a, b = ctx.left, ctx.text(1)
+    ctx: Context, factors: bool, renamed: str | None, lack: list[str]
+) -> tuple[str, list[str]]:
+    """What to write where operands change different modules, and what to know about it."""
+    if ctx.fixed is not None or renamed is not None:
+        return renamed or str(ctx.fixed), lack
     if ctx.what in ("+", "-"):
-        notes = [*lack, "join counts a site that one of them does not have as zero there"]
-        return f"join({a}, {'-' * (ctx.what == '-')}{b})", notes
-    if not any(site in right for site in left):
-        return None, lack
-    a_kept = a if all(site in right for site in left) else f"{operand(a)}[like {ctx.text(1)}]"
-    b_kept = b if all(site in left for site in right) else f"{operand(b)}[like {ctx.text(0)}]"
-    notes = [*lack, "x[like y] keeps the sites of x that y has too"]
-    return ctx.combined(a_kept, b_kept), notes
+        join = "join counts a site that one of them does not have as zero there"
+        return joined(ctx) or "put them together with join(x, y)", [*lack, join]
+    like = "x[like y] keeps the sites of x that y has too"
+    text = brought_together(ctx, factors)
+    if text is not None:
+        return text, [*lack, like]
+    return "give adapters that change the same modules; x[like y] selects what y has too", lack
 
 
-def operand(text: str) -> str:
-    """An expression as written, in brackets where `[…]` would bind to a part of it only."""
-    return text if text.replace(".", "").replace("_", "").isalnum() else f"({text})"
+def _renamed(
+    left: AdapterNode, right: AdapterNode, extra: Sequence[str], others: Sequence[str]
+) -> str | None:
+    """What to do where the sites of two adapters look like two names of the same modules, as
+    model.layers.0.q and model.language_model.layers.0.q do: more than half of what one has alone
+    is the same from the layer's number on, of the same shape, below one more name or one less."""
+    within = {_from_layer(site): site for site in others}
+    twins = [
+        (site, twin)
+        for site in extra
+        if (twin := within.get(_from_layer(site))) and left.shapes[site] == right.shapes[twin]
+        if _nested(_above_layer(site), _above_layer(twin))
+    ]
+    if 2 * len(twins) <= min(len(extra), len(others)):
+        return None
+    site, twin = twins[0]
+    return (
+        f"{visible(site)} and {visible(twin)} look like two names of one module: load both "
+        "adapters on one version of the model, and save them again from there"
+    )
+
+
+def _from_layer(site: str) -> str:
+    return site[len(_above_layer(site)) :]
+
+
+def _above_layer(site: str) -> str:
+    """What stands before the number of the layer in the name of a site, if it has one."""
+    start = layer_start(site)
+    return site if start is None else site[:start]
+
+
+def _nested(name: str, other: str) -> bool:
+    parts, others = set(name.split(".")), set(other.split("."))
+    return parts <= others or others <= parts
 
 
 def with_base(left: AdapterNode, right: AdapterNode) -> AdapterNode:
@@ -118,46 +157,22 @@ def same_parameters(ctx: Context, left: AdapterNode, right: AdapterNode) -> None
     Raises:
         Fault: PEM0308 ranks, PEM0309 scales.
     """
-    a, b = ctx.text(0), ctx.text(1)
-    exact = exactly(ctx)
-    site = _first_difference(left.ranks, right.ranks)
-    if site is not None:
-        high = max(*left.ranks.values(), *right.ranks.values())
-        padded = [
-            text if set(x.ranks.values()) == {high} else f"pad({text}, rank={high})"
-            for x, text in ((left, ctx.left), (right, b))
-        ]
-        if left.scales != right.scales:
-            padded[1] = f"rescale({padded[1]}, like={a})"
-        raise Fault(
-            "PEM0308",
-            f"{ctx.what} needs equal ranks: at {visible(site)} `{a}` has rank "
-            f"{left.ranks[site]}, `{b}` has rank {right.ranks[site]}",
-            ctx.combined(*padded),
-            (f"or combine what they do, exactly, at any rank: {exact}",),
-        )
-    site = _first_difference(left.scales, right.scales)
-    if site is not None:
-        left_scale, right_scale = left.scales[site], right.scales[site]
-        raise Fault(
-            "PEM0309",
-            f"{ctx.what} needs equal scales: at {visible(site)} `{a}` has scale {left_scale:g}, "
-            f"`{b}` has {right_scale:g}",
-            ctx.combined(ctx.left, f"rescale({b}, like={a})"),
-            (f"or combine what they do, exactly, at any scale: {exact}",),
-        )
-
-
-def exactly(ctx: Context) -> str:
-    """The expression that combines what the operands do: + or − for ⊕ or ⊖, and * for ⊗, which
-    would scale Δ by the square."""
-    sign = "-" if ctx.what == "⊖" else "+"
-    # A string may hold the characters of .* in a pattern; it stays as it is.
-    return re.sub(
-        r'"[^"]*"|⊗|\.\*',
-        lambda match: match[0] if match[0].startswith('"') else "*",
-        f"{ctx.left} {sign} {ctx.text(1)}",
-    )
+    for code, what, numbers, others in (
+        ("PEM0308", "rank", left.ranks, right.ranks),
+        ("PEM0309", "scale", left.scales, right.scales),
+    ):
+        site = _first_difference(numbers, others)
+        if site is not None:
+            exact = exactly(ctx)
+            raise Fault(
+                code,
+                f"{ctx.what} needs equal {what}s: at {visible(site)} `{ctx.text(0)}` has {what} "
+                f"{numbers[site]:g}, `{ctx.text(1)}` has {what} {others[site]:g}",
+                brought_together(ctx, factors=True)
+                or ctx.fixed
+                or "bring them together with pad(x, rank=…) and rescale(x, like=y)",
+                (f"or combine what they do, at any {what}: {exact}",) if exact else (),
+            )
 
 
 def _first_difference(left: Mapping[str, float], right: Mapping[str, float]) -> str | None:

@@ -82,7 +82,7 @@ def _divide(ctx: Context, x: AdapterNode, by: Num | Schedule) -> AdapterNode:
 def _join(ctx: Context, *xs: AdapterNode) -> AdapterNode:
     total = xs[0]
     for index, x in enumerate(xs[1:], 1):
-        pair = Context(ctx.graph, (ctx.text(0), ctx.text(index)), "join")
+        pair = ctx.pair((ctx.text(0), ctx.text(index)), "join")
         type_ = replace(same_base(pair, total, x), shapes=union(pair, total, x))
         total = linear(ctx.graph, type_, [(coefs.ONE, total), (coefs.ONE, x)])
     return total

@@ -41,7 +41,7 @@ def alike(
     agreed, at = xs[0], 0
     what = f"{ctx.what}([…]{', …' * (len(ctx.texts) > 1)})"
     for index, x in enumerate(xs[1:], 1):
-        pair = Context(ctx.graph, (ctx.item(at), ctx.item(index)), what)
+        pair = ctx.pair((ctx.item(at), ctx.item(index)), what)
         held = agree(pair, agreed, x)
         ctx.watches += pair.watches
         agreed, at = (agreed, at) if held is agreed else (held, index)

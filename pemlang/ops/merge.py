@@ -22,6 +22,7 @@ from pemlang.ops import parameters
 from pemlang.ops.agree import need_factors
 from pemlang.ops.exact import TERMS
 from pemlang.ops.linear import ADAPTERS, alike, weights_for
+from pemlang.ops.mend import full_rank
 from pemlang.ops.record import Context, Operator, Parameter, Signature, Within
 from pemlang.ops.shaping import hold_rank, unmeasured, whole_rank
 from pemlang.tensorfiles.dtypes import FLOATS
@@ -153,8 +154,17 @@ def _merge(ctx: Context, method: MergeMethod, values: Mapping[Parameter, object]
         over = "delta"  # one vector is all that such an adapter has
     elif method.factors:
         over = "factors"
+    if method.statistics is not None:
+        _collected(ctx, xs, method)
+        ctx.fixed = (
+            f"{ctx.what} takes adapters as they are declared, with their statistics: give adapters "
+            "of the same modules, of one rank and one scale"
+        )
+    if ctx.use is not None and "over" in ctx.use.values and xs:
+        span = ctx.use.values["over"]
+        word = '"delta"' if span.text.startswith('"') else "delta"
+        ctx.over_delta = ((span, word), ctx.use.with_argument(f"rank={full_rank(xs)}"))
     agreed = _agreed(ctx, xs, method, over)
-    _collected(ctx, xs, method)
     settings: dict[str, Num | str | None] = dict(sorted(given.items()))  # type: ignore[arg-type]
     for param in values:
         if param.within is not None:
@@ -225,8 +235,6 @@ def _of_one_tensor(x: AdapterNode) -> bool:
 def _collected(ctx: Context, xs: Sequence[AdapterNode], method: MergeMethod) -> None:
     """Hold adapters to have the statistics that a method needs, of the shapes that it needs."""
     for index, x in enumerate(xs):
-        if method.statistics is None:
-            continue
         adapter = x.adapter if isinstance(x, Leaf) else None
         if adapter is None or adapter.statistics is None:
             why = "has no statistics.safetensors beside it" if adapter else "is no adapter on disk"

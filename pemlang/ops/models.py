@@ -11,6 +11,7 @@ from pemlang.diagnostics import Fault, listed, visible
 from pemlang.graph.node import AdapterNode, ModelNode, Node, Part
 from pemlang.graph.types import AdapterType
 from pemlang.modules.dense import DENSE
+from pemlang.ops.mend import operand
 from pemlang.ops.record import Context, kind_of
 
 if TYPE_CHECKING:
@@ -153,9 +154,17 @@ def points_do_not_add(ctx: Context, x: ModelNode, y: ModelNode) -> ModelNode:
     raise Fault(
         "PEM0303",
         "models are points: they do not add",
-        f"{ctx.left} + 0.5 * ({ctx.text(1)} - {ctx.text(0)})",
+        _halfway(ctx) if x.type.shapes == y.type.shapes else "give one model and adapters of it",
         ("a difference of models is an adapter, and adapters add to models: this is halfway",),
     )
+
+
+def _halfway(ctx: Context) -> str | None:
+    """The sum of two models with their difference, halved, in the place of the second."""
+    if ctx.use is None:
+        return None
+    first, second = operand(ctx.use.text(0)), operand(ctx.use.text(1))
+    return ctx.use.replaced([(ctx.use.operands[1][0], f"0.5 * ({second} - {first})")])
 
 
 def points_do_not_scale(
@@ -166,6 +175,6 @@ def points_do_not_scale(
     raise Fault(
         "PEM0303",
         "models are points: they do not scale",
-        f"b + 0.5 * ({model} - b), where b is the base it was tuned from",
+        f"scale what it adds to its base: b + 0.5 * ({operand(model)} - b)",
         ("a difference of models is an adapter, and adapters scale",),
     )

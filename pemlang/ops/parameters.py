@@ -17,9 +17,10 @@ from pemlang.graph import coef as coefs
 from pemlang.graph.node import AdapterNode, Graph, Num
 from pemlang.graph.normal import MINUS_ONE, Pair, factorwise, is_zero, linear
 from pemlang.modules import PARAMETRISATIONS
-from pemlang.ops.agree import exactly, need_factors, same_parameters, same_space, with_base
+from pemlang.ops.agree import need_factors, same_parameters, same_space, with_base
 from pemlang.ops.exact import resolve, signed_sum
 from pemlang.ops.linear import ADAPTERS, alike, weights_for
+from pemlang.ops.mend import exactly, full_rank
 from pemlang.ops.record import (
     Context,
     Operator,
@@ -60,10 +61,9 @@ def _has_factors(x: AdapterNode, what: str, text: str) -> bool:
 
 def _agree(ctx: Context, x: AdapterNode, y: AdapterNode) -> AdapterNode:
     lora = [_has_factors(z, ctx.what, ctx.text(index)) for index, z in enumerate((x, y))]
+    same_space(ctx, x, y, factors=True)
     if not all(lora):
-        same_space(ctx, x, y)
         return with_base(x, y)
-    same_space(ctx, x, y)
     left, right = _summands(x), _summands(y)
     if len(left | right) > 1 and not all(z.rows_in_order for z in left | right):
         raise Fault(
@@ -71,13 +71,21 @@ def _agree(ctx: Context, x: AdapterNode, y: AdapterNode) -> AdapterNode:
             f"{ctx.what} combines row with row, and the rows of a sum of several adapters have no "
             "order",
             "combine the adapters themselves, or compress the sum first",
-            (f"or combine what they do, exactly: {exactly(ctx)}",),
+            (f"or combine what they do: {exact}",) if (exact := exactly(ctx)) else (),
         )
     same_parameters(ctx, x, y)
     if left and right and len(left | right) > 1:
         texts = (ctx.text(0), ctx.text(1))
-        ctx.watches.append(Watch(x, y, left | right, texts, exactly(ctx)))
+        ctx.watches.append(Watch(x, y, left | right, texts, _at_a_rank(ctx, x)))
     return with_base(x, y)
+
+
+def _at_a_rank(ctx: Context, x: AdapterNode) -> str | None:
+    """What combines what the operands do, cut to the rank that ⊕ has."""
+    exact = exactly(ctx)
+    if exact is None or ctx.use is None or not ctx.use.symbols:
+        return exact
+    return f"compress({exact}, rank={full_rank([x])})"
 
 
 def _total(graph: Graph, terms: Sequence[tuple[int, AdapterNode]]) -> AdapterNode:
@@ -179,6 +187,8 @@ SCALE = Operator(
 
 def _peft_linear(ctx: Context, xs: Sequence[AdapterNode], weights: Sequence[Num]) -> AdapterNode:
     given = weights_for(ctx, xs, weights)
+    if ctx.use is not None and ctx.use.function is not None:
+        ctx.over_delta = ((ctx.use.function, "linear"), ctx.use.with_argument("normalize=false"))
     for index, x in enumerate(xs):
         need_factors(x, "peft_linear", ctx.item(index))
     agreed = alike(ctx, xs, _agree)

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from pemlang.dataclass import dataclass
 from pemlang.graph.node import AdapterNode, Graph, ModelNode, NumberNode
 from pemlang.kernels.methods import Reference
+from pemlang.ops.use import Edit, Use
 
 if TYPE_CHECKING:
     from pemlang.graph.node import Num
@@ -28,14 +29,14 @@ Default: TypeAlias = "Fraction | str | EllipsisType | None"
 @dataclass(frozen=True, eq=False)
 class Watch:
     """Something to look at once weights are read, and to warn of: how far the A row spaces of
-    the operands of a ⊕ overlap. `terms` are what the ⊕ combines, `exact` is the expression that
-    adds what they do instead."""
+    the operands of a ⊕ overlap. `terms` are what the ⊕ combines, `instead` is what combines what
+    they do, at a rank, where a text says that."""
 
     left: AdapterNode
     right: AdapterNode
     terms: frozenset[AdapterNode]
     texts: tuple[str, str]
-    exact: str
+    instead: str | None
 
     def rebuilt(self, new: Rebuilding) -> Watch:
         """The same over other adapters."""
@@ -48,9 +49,11 @@ class Watch:
 class Context:
     """What a type rule may use: the graph, and how its arguments are written in the recipe.
 
-    `what` is the operator as written. `left` is all that stands left of it: in a chain more than
-    the one term that a further one is held to. `items` are the texts of the items of the list
-    that a function is given, where it is written out.
+    `what` is the operator as written. `items` are the texts of the items of the list that a
+    function is given, where it is written out. `use` is all of what is written, which help is made
+    from; `at` is the operand of it that is held to those before. `fixed` says what to do where an
+    operator takes adapters as they are declared, so that no expression can stand for one.
+    `over_delta` makes a call that combines factors one that combines what they do.
     """
 
     def __init__(
@@ -58,31 +61,33 @@ class Context:
         graph: Graph,
         texts: tuple[str, ...] = (),
         what: str = "",
-        left: str | None = None,
         items: tuple[str, ...] = (),
+        use: Use | None = None,
+        at: int = 1,
     ) -> None:
         self.graph = graph
         self.texts = texts
         self.what = what
-        self.left = self.text(0) if left is None else left
         self.items = items
+        self.use = use
+        self.at = at
+        self.fixed: str | None = None
+        self.over_delta: tuple[Edit, ...] = ()
         self.watches: list[Watch] = []
 
     def text(self, index: int) -> str:
-        """The argument as written, for help that can be pasted."""
+        """The argument as written, short enough for a message."""
         return self.texts[index] if index < len(self.texts) else "x"
-
-    def combined(self, *texts: str) -> str:
-        """The operator between operands, or the function of them, as a recipe writes it."""
-        if "…" in self.what:
-            return self.what.replace("…", ", ".join(texts), 1)
-        if self.what.isidentifier():
-            return f"{self.what}({', '.join(texts)})"
-        return f" {self.what} ".join(texts)
 
     def item(self, index: int) -> str:
         """An item of the list as written."""
         return self.items[index] if index < len(self.items) else f"item {index + 1}"
+
+    def pair(self, texts: tuple[str, str], what: str) -> Context:
+        """The context of two of the adapters that a function combines."""
+        pair = Context(self.graph, texts, what, use=self.use)
+        pair.fixed, pair.over_delta = self.fixed, self.over_delta
+        return pair
 
 
 def _plainly(number: Fraction) -> str:

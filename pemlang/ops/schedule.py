@@ -24,6 +24,12 @@ def layer_of(site: str) -> int | None:
     return int(match[1]) if match and len(match[1]) < 10 else None
 
 
+def layer_start(site: str) -> int | None:
+    """Where that number stands in the name."""
+    match = _LAYER.search(site)
+    return match.start(1) if match else None
+
+
 @lru_cache(maxsize=1024)
 def _glob(pattern: str) -> re.Pattern[str]:
     return re.compile(fnmatch.translate(pattern))

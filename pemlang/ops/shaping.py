@@ -17,7 +17,8 @@ from pemlang.graph.types import AdapterType
 from pemlang.modules import Shapes, SiteShape
 from pemlang.modules.dense import DENSE
 from pemlang.modules.lora import LORA, padded, rescaled, truncated
-from pemlang.ops.agree import need_factors, operand, same_space
+from pemlang.ops.agree import need_factors, same_space
+from pemlang.ops.mend import operand
 from pemlang.ops.record import Context, Operator, Parameter, Section, Signature, register
 
 if TYPE_CHECKING:

@@ -81,10 +81,9 @@ def _apart(watch: Watch, overlap: float, where: str, span: Span) -> Diagnostic:
         "PEM0701",
         f"`{left}` and `{right}` do not share an initialisation: "
         f"init_overlap is {overlap:.2f}{where}",
-        f'add what they do instead, exactly, and choose a rank: save {watch.exact} to "…" '
-        "with rank=16",
-        ("⊕ and ⊖ combine A with A and B with B, which means little where the A factors lie "
-         "apart: a limit that the paper names",),
+        watch.instead or "train the adapters from one initialisation, or merge what they do",
+        ("this combines A with A and B with B, which means little where the A factors lie apart: "
+         "a limit that the paper names; help merges what the adapters do, at a rank",),
     )  # fmt: skip
     return fault.at(span, "warning")
 
