@@ -58,17 +58,25 @@ class Diagnostic:
 class Fault(Exception):
     """A mistake found where the place in the recipe is not known yet.
 
-    Rooms below the checker raise it; the checker catches it and adds the place.
+    Rooms below the checker raise it; the checker catches it and adds the place, but where `place`
+    says it more closely.
     """
 
     def __init__(
-        self, code: str, message: str, help: str | None = None, notes: Iterable[str] = ()
+        self,
+        code: str,
+        message: str,
+        help: str | None = None,
+        notes: Iterable[str] = (),
+        place: Span | None = None,
     ) -> None:
         super().__init__(message)
         self.code, self.message, self.help, self.notes = code, message, help, tuple(notes)
+        self.place = place
 
     def at(self, span: Span | None, severity: Severity = "error") -> Diagnostic:
-        return Diagnostic(self.code, severity, self.message, span, self.help, self.notes)
+        place = self.place or span
+        return Diagnostic(self.code, severity, self.message, place, self.help, self.notes)
 
 
 class PemError(Exception):
@@ -150,11 +158,16 @@ def visible(text: object, limit: int = 200) -> str:
 
 
 def nearest(name: str, names: Iterable[str]) -> str | None:
-    """The known name a misspelt one most likely means, if any is close."""
+    """The known name a misspelt one most likely means, if any is close; case does not count."""
     from rapidfuzz import fuzz, process
 
-    known = list(names)
-    match = process.extractOne(name[:LONGEST_NAME], known, scorer=fuzz.ratio, score_cutoff=ALIKE)
+    match = process.extractOne(
+        name[:LONGEST_NAME],
+        list(names),
+        scorer=fuzz.ratio,
+        processor=str.casefold,
+        score_cutoff=ALIKE,
+    )
     return None if match is None else str(match[0])
 
 

@@ -5,16 +5,31 @@ from __future__ import annotations
 
 import random
 import re
+from bisect import bisect
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from fractions import Fraction
+from itertools import accumulate
 from pathlib import Path
 
 import pytest
 from support import recipe
 from support.calls import ALIKE, APART, DECLARED, OPERATORS, Drawn, drawn, stock
-from support.messages.sentences import is_sentence
+from support.messages.sentences import is_sentence, shown
 
 import pemlang
+from pemlang.ops import FUNCTIONS, Parameter
+
+MIGRATING = Path(__file__).parents[1] / "docs" / "migrating.md"
+SETTINGS = {
+    "majority_sign_method": ("elect", "ties([a, b], density=0.5", "frequency"),
+    "lambda": ("scale", "ties([a, b], density=0.5", "0.5"),
+    "weight": ("weights", "ties([a, b], density=0.5", "[1, 2]"),
+    "select_topk": ("density", "sce([a, b]", "0.5"),
+    "max_iter": ("rounds", "karcher([a, b]", "9"),
+    "tol": ("tolerance", "karcher([a, b]", "0.1"),
+}
+"""Settings of the same tables: what they are here, and a call that takes them."""
 
 ROUNDS = 12
 """How often each operator is drawn with each mistake."""
@@ -55,10 +70,122 @@ def other_modules_and_factors(use: Drawn, rng: random.Random) -> tuple[str, str]
     return None if use.name == "join" else _with_others(use, rng, APART["both"])
 
 
+def _having(use: Drawn, name: str, value: str) -> tuple[str, str]:
+    return use.having(**{name: value}).text, value
+
+
+def _params(use: Drawn, which: Callable[[Parameter], object]) -> list[Parameter]:
+    """Some of the settings of a call."""
+    return [p for p in use.operator.signatures[0].params if p.name in use.settings and which(p)]
+
+
+def value_out_of_range(use: Drawn, rng: random.Random) -> tuple[str, str] | None:
+    """Below, above, or not whole."""
+    within = _params(use, lambda param: param.within)
+    if not within:
+        return None
+    param = rng.choice(within)
+    outside = [v for v in ("-2", "0", "1.5", "1e12") if Fraction(v) not in param.within]
+    return _having(use, param.name, rng.choice(outside))
+
+
+def misspelt_word(use: Drawn, rng: random.Random) -> tuple[str, str] | None:
+    of_words = _params(use, lambda param: param.words)
+    if not of_words:
+        return None
+    param = rng.choice(of_words)
+    return _having(use, param.name, use.settings[param.name][:-1])
+
+
+def misspelt_setting(use: Drawn, rng: random.Random) -> tuple[str, str] | None:
+    if not use.settings:
+        return None
+    name = rng.choice(list(use.settings))
+    wrong = name[:1] + name[2:] if len(name) > 3 else name.upper()
+    return use.text.replace(f", {name}=", f", {wrong}="), wrong
+
+
+def misspelt_function(use: Drawn, rng: random.Random) -> tuple[str, str] | None:
+    if use.operator.symbols:
+        return None
+    wrong = rng.choice([use.name.upper(), use.name[:-1] + use.name[-1] * 2, use.name.title()])
+    return use.text.replace(f"{use.name}(", f"{wrong}("), wrong
+
+
+def weights_of_another_number(use: Drawn, rng: random.Random) -> tuple[str, str] | None:
+    if "weights" not in use.settings:
+        return None
+    weights = use.settings["weights"][1:-1].split(", ")
+    fewer = rng.random() < 0.5
+    weights = weights[:-1] if fewer else [*weights, "0.9"]
+    return _having(use, "weights", f"[{', '.join(weights)}]")[0], "" if fewer else "0.9"
+
+
+def brackets_left_out(use: Drawn, rng: random.Random) -> tuple[str, str] | None:
+    if not use.listed:
+        return None
+    return use.text.replace("[", "", 1).replace("]", "", 1), ""
+
+
+def brackets_too_many(use: Drawn, rng: random.Random) -> tuple[str, str] | None:
+    if use.operator.symbols or use.listed or len(use.operands) < 2:
+        return None
+    operands = ", ".join(use.operands)
+    return use.text.replace(operands, f"[{operands}]"), ""
+
+
+def rank_without_room(use: Drawn, rng: random.Random) -> tuple[str, str] | None:
+    if "rank" not in use.settings or use.name in ("pad", "energy"):
+        return None
+    return _having(use, "rank", "500")
+
+
+def rank_of_no_number(use: Drawn, rng: random.Random) -> tuple[str, str] | None:
+    if "rank" not in use.settings:
+        return None
+    return _having(use, "rank", rng.choice(["2.5", "0", "-1"]))
+
+
+def rank_where_there_is_none(use: Drawn, rng: random.Random) -> tuple[str, str] | None:
+    over = use.settings.get("over")
+    return (use.having(rank="3").text, "rank=3") if over == "factors" else None
+
+
+def name_left_out(use: Drawn, rng: random.Random) -> tuple[str, str] | None:
+    """An argument by position after one by name."""
+    if len(use.settings) < 2 or use.operator.symbols:
+        return None
+    last = list(use.settings)[-1]
+    if any(param.words for param in _params(use, lambda param: param.name == last)):
+        return None
+    free = [p.name for p in use.operator.signatures[0].params if p.name not in use.settings]
+    return None if free[1:] else (use.text.replace(f"{last}=", ""), "")
+
+
+def energy_out_of_range(use: Drawn, rng: random.Random) -> tuple[str, str] | None:
+    return (
+        _having(use, "energy", rng.choice(["90", "0", "-1"])) if "energy" in use.settings else None
+    )
+
+
 MISTAKES: dict[str, Mistake] = {
     mistake.__name__: mistake
-    for mistake in (other_modules, other_factors, other_modules_and_factors)
-}
+    for mistake in (
+        other_modules, other_factors, other_modules_and_factors, value_out_of_range,
+        misspelt_word, misspelt_setting, misspelt_function, weights_of_another_number,
+        brackets_left_out, brackets_too_many, rank_without_room, rank_of_no_number,
+        rank_where_there_is_none, name_left_out, energy_out_of_range,
+    )
+}  # fmt: skip
+
+
+IN_WORDS = (
+    "weights_of_another_number",
+    "rank_of_no_number",
+    "name_left_out",
+    "energy_out_of_range",
+)
+"""Those for which help may have to say in words what to do: the recipe does not tell."""
 
 
 # --- and what help makes of them -------------------------------------------------------------
@@ -75,30 +202,25 @@ def wrong_uses(mistake: Mistake) -> Iterator[tuple[str, str]]:
                 yield wrong
 
 
-def checked(folder: Path, texts: Sequence[str]) -> tuple[str, list[list[pemlang.Diagnostic]]]:
-    """A recipe of these expressions, and what is said of each."""
+def checked(folder: Path, texts: Sequence[str]) -> list[list[pemlang.Diagnostic]]:
+    """What is said of each of some expressions, in one recipe."""
     lines = [f"let x{number} = {text}\n" for number, text in enumerate(texts)]
-    text = DECLARED + "".join(lines)
-    path = recipe(folder, text)
-    starts = [len(DECLARED) + sum(map(len, lines[:number])) for number in range(len(lines))]
+    starts = [len(DECLARED), *(len(DECLARED) + n for n in accumulate(map(len, lines)))]
     said: list[list[pemlang.Diagnostic]] = [[] for _ in lines]
-    for diagnostic in pemlang.load(path).check():
+    for diagnostic in pemlang.load(recipe(folder, DECLARED + "".join(lines))).check():
         assert diagnostic.span is not None
-        [line] = [
-            n for n, at in enumerate(starts) if at <= diagnostic.span.start < at + len(lines[n])
-        ]
-        said[line].append(diagnostic)
-    return text, said
+        said[bisect(starts, diagnostic.span.start) - 1].append(diagnostic)
+    return said
 
 
-def pasted(text: str, diagnostic: pemlang.Diagnostic) -> str:
-    """The expression with the help in the place of what is marked."""
-    assert diagnostic.span is not None and diagnostic.help is not None
-    source, start, end = diagnostic.span.source, diagnostic.span.start, diagnostic.span.end
-    begin = source.text.rindex("let ", 0, start + 1)
-    begin = source.text.index("= ", begin) + 2
-    line_end = source.text.index("\n", end)
-    return source.text[begin:start] + diagnostic.help + source.text[end:line_end]
+def pasted(text: str, diagnostic: pemlang.Diagnostic) -> str | None:
+    """The expression with the help in the place of what is marked; None where help is in words."""
+    span, new = diagnostic.span, shown(diagnostic.help or "")
+    if span is None or new is None:
+        return None
+    line, column = span.source.position(span.start)
+    before = span.source.line(line)[: column - 1].partition("= ")[2]
+    return before + new + text[len(before) + span.end - span.start :]
 
 
 def words(text: str) -> Counter[str]:
@@ -112,16 +234,41 @@ def test_pasted_help_checks_and_keeps_everything(folder: Path, name: str) -> Non
     failed: list[object] = []
     for start in range(0, len(uses), 100):
         batch = uses[start : start + 100]
-        _, said = checked(folder, [text for text, _ in batch])
+        said = checked(folder, [text for text, _ in batch])
         mended = []
         for (text, piece), about in zip(batch, said, strict=True):
-            if len(about) != 1 or about[0].help is None or is_sentence(about[0].help):
+            new = pasted(text, about[0]) if len(about) == 1 else None
+            if new is not None:
+                mended.append((text, piece, new))
+            elif name not in IN_WORDS or not all(is_sentence(d.help or "") for d in about):
                 failed.append((text, [(d.code, d.message, d.help) for d in about]))
-            else:
-                mended.append((text, piece, pasted(text, about[0])))
-        _, again = checked(folder, [new for *_, new in mended])
+        again = checked(folder, [new for *_, new in mended])
         for (old, piece, new), about in zip(mended, again, strict=True):
             lost = words(old) - words(piece) - words(new)
             if about or lost:
                 failed.append((old, new, [(d.code, d.message) for d in about], lost))
     assert failed[:5] == [], len(failed)
+
+
+# --- words of other tools ------------------------------------------------------------------
+
+
+def test_what_other_tools_call_a_method_is_answered(folder: Path) -> None:
+    """Every method in the first column of the tables of docs/migrating.md that is no function here
+    is answered by what is meant, and not by a function that is spelt a little like it."""
+    text = MIGRATING.read_text(encoding="utf-8")
+    names = set(re.findall(r"`(\w+)`", "".join(re.findall(r"^\| ((?:`\w+`(?:, )?)+)", text, re.M))))
+    names -= {"combination_type", "merge_method", *SETTINGS}
+    unknown = sorted(name for name in names if name not in FUNCTIONS)
+    assert {"cat", "svd", "ties_svd"} <= set(unknown)
+    said = checked(folder, [f"{name}([a, b], density=0.5)" for name in unknown])
+    for name, about in zip(unknown, said, strict=True):
+        assert [d.code for d in about] == ["PEM0206"] and is_sentence(about[0].help or ""), name
+        assert shown(about[0].help or "") is None, name
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_what_other_tools_call_a_setting_is_answered(folder: Path, setting: str) -> None:
+    name, method, value = SETTINGS[setting]
+    [[only]] = checked(folder, [f"{method}, {setting}={value})"])
+    assert only.help == f"did you mean `{name}`?"

@@ -1,13 +1,19 @@
-"""What is written of a call or of a chain of operators, for help that is made from it."""
+"""What is written of a call or of a chain of operators: which argument each parameter takes, and
+the use that help is made from."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
+from pemlang.check.elsewhere import SETTINGS
+from pemlang.check.kinds import article
 from pemlang.check.values import RecipeValue
+from pemlang.check.wanted import list_kind
+from pemlang.dataclass import dataclass
+from pemlang.diagnostics import Fault, nearest, visible
 from pemlang.graph.node import AdapterNode, ModelNode
 from pemlang.ops.record import Parameter
-from pemlang.ops.use import Use
+from pemlang.ops.use import Use, after, before, replaced
 from pemlang.source import Span
 from pemlang.syntax import tree as t
 
@@ -45,3 +51,119 @@ def call_use(
 def written(arg: t.Tree) -> t.Tree:
     """The value of an argument, without its name."""
     return arg.value if isinstance(arg, t.NamedArg) else arg
+
+
+def _by_position(tree: t.Call) -> int:
+    """How many arguments stand before the first that has a name."""
+    named = [index for index, arg in enumerate(tree.args) if isinstance(arg, t.NamedArg)]
+    return named[0] if named else len(tree.args)
+
+
+def want_listed(tree: t.Call, params: Sequence[Parameter], values: Sequence[RecipeValue]) -> None:
+    """Raise PEM0318 where a function that takes a list is given its items, or the other way."""
+    first = params[0]
+    kinds = [list_kind(value) for value in values[: _by_position(tree)]]
+    alike = [kind for kind in kinds if kind == kinds[0]]
+    if len(alike) > 1 and f"[{kinds[0]}]" in first.kinds:
+        ends = [before(tree.args[0].span, "["), after(tree.args[len(alike) - 1].span, "]")]
+        message = f"`{tree.function.name}` takes {article(f'[{kinds[0]}]')}"
+        raise Fault("PEM0318", message, replaced(tree.span, ends) or "put them in brackets: […]")
+    [items, *_] = [arg.items for arg in tree.args[:1] if isinstance(arg, t.ListOf)] or [()]
+    room = len(items) if first.variadic else sum(p.kinds == first.kinds for p in params)
+    if 0 < len(items) <= room and kinds[0] in [f"[{kind}]" for kind in first.kinds]:
+        span = tree.args[0].span
+        ends = [
+            (Span(span.source, span.start, items[0].span.start), ""),
+            (Span(span.source, items[-1].span.end, span.end), ""),
+        ]
+        message = f"`{tree.function.name}` takes its {first.kinds[0]}s one by one, not as a list"
+        raise Fault("PEM0318", message, replaced(tree.span, ends) or "leave the brackets out")
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A call's arguments by parameter: the index of each in the call, or None for a default."""
+
+    positions: tuple[int | None, ...]
+    rest: tuple[int, ...] = ()
+
+
+def bind(params: Sequence[Parameter], tree: t.Call, what: str) -> Bound:
+    """Which argument each parameter takes.
+
+    Args:
+        params: the parameters.
+        tree: the call.
+        what: the function, for messages.
+
+    Raises:
+        Fault: PEM0318 too many, too few, or twice; PEM0319 an unknown name.
+    """
+    taken: dict[str, int] = {}
+    rest: list[int] = []
+    order = [p.name for p in params if not p.variadic]
+    usage = f"{what}({', '.join(_usage(p) for p in params)})"
+    _want_names(params, tree)
+    for index, arg in enumerate(tree.args):
+        if not isinstance(arg, t.NamedArg):
+            if params and params[-1].variadic and index >= len(params) - 1:
+                rest.append(index)
+                continue
+            if index >= len(params):
+                raise Fault("PEM0318", f"`{what}` takes {_count(params)}", f"call it as {usage}")
+        elif arg.name not in order:
+            raise _unknown(arg, order, what, usage)
+        name = arg.name if isinstance(arg, t.NamedArg) else order[index]
+        if name in taken:
+            help = f"give it once: {usage}"
+            raise Fault("PEM0318", f"`{what}` is given `{name}` twice", help)
+        taken[name] = index
+    for param in params:
+        if param.required and param.name not in taken and not (param.variadic and rest):
+            help = f"add it: {usage}"
+            raise Fault("PEM0318", f"`{what}` is not given `{param.name}`", help)
+    positions = tuple(taken.get(p.name) for p in params if not p.variadic)
+    return Bound(positions, tuple(rest))
+
+
+def _want_names(params: Sequence[Parameter], tree: t.Call) -> None:
+    """Raise PEM0318 where an argument by position follows one by name."""
+    first = _by_position(tree)
+    late = [arg for arg in tree.args[first:] if not isinstance(arg, t.NamedArg)]
+    if late:
+        given = {arg.name for arg in tree.args if isinstance(arg, t.NamedArg)}
+        free = [p.name for p in params[first:] if p.name not in given and not p.variadic]
+        names = zip(late, free, strict=False)
+        help = replaced(tree.span, [before(arg.span, f"{name}=") for arg, name in names])
+        one_way = len(free) == len(late)
+        raise Fault(
+            "PEM0318",
+            "an argument by position follows one by name",
+            (help if one_way else None) or "give its name too, or put it before those with names",
+        )
+
+
+def _unknown(arg: t.NamedArg, order: Sequence[str], what: str, usage: str) -> Fault:
+    name = SETTINGS.get(arg.name)
+    close = name if name in order else nearest(arg.name, order)
+    start = arg.span.start
+    return Fault(
+        "PEM0319",
+        f"`{what}` has no parameter `{visible(arg.name, 40)}`",
+        f"did you mean `{close}`?" if close else f"call it as {usage}",
+        place=Span(arg.span.source, start, start + len(arg.name)),
+    )
+
+
+def _count(params: Sequence[Parameter]) -> str:
+    most = "" if all(param.required for param in params) else "at most "
+    if len(params) < 2:
+        return most + ("one argument" if params else "no arguments")
+    return f"{most}{len(params)} arguments"
+
+
+def _usage(param: Parameter) -> str:
+    if param.required and param.kinds and param.kinds[0].startswith("["):
+        return f"{param.name}=[…]"
+    shown = param.name + ("…" if param.variadic else "")
+    return shown if param.required else f"{shown}=…"

@@ -10,11 +10,10 @@ from pathlib import Path
 from typing import NamedTuple, cast
 
 from pemlang.check.annotations import check_annotation
-from pemlang.check.calls import call_use, chain_use
+from pemlang.check.calls import bind, call_use, chain_use, want_listed, written
 from pemlang.check.conditions import Combined, Comparison, Condition, Decided
 from pemlang.check.kinds import (
     article,
-    bind,
     choose,
     kind_of_type,
     not_prefix,
@@ -25,7 +24,7 @@ from pemlang.check.selections import common, in_layers, whole_layer
 from pemlang.check.values import BaseName, Declared, Inputs, Plain, Poison, RecipeValue
 from pemlang.check.wanted import hold_size, list_kind, want_kind, want_within
 from pemlang.dataclass import dataclass
-from pemlang.diagnostics import Diagnostic, Fault, Report, visible
+from pemlang.diagnostics import Fault, Report, visible
 from pemlang.graph.node import AdapterNode, Graph, Leaf, ModelNode, Num
 from pemlang.graph.numbers import shown
 from pemlang.graph.types import ModelType
@@ -88,11 +87,8 @@ class Elaborator:
         try:
             yield
         except Fault as fault:
-            diagnostic = fault.at(span)
-            if self._calls:
-                notes = (*fault.notes, *reversed(self._calls[-3:]))
-                diagnostic = Diagnostic(fault.code, "error", fault.message, span, fault.help, notes)
-            self.report.add(diagnostic)
+            fault.notes = (*fault.notes, *reversed(self._calls[-3:]))
+            self.report.add(fault.at(span))
             raise Stop from None
 
     # --- expressions -----------------------------------------------------------------------
@@ -342,28 +338,24 @@ class Elaborator:
             with self.at(name.span):
                 if not isinstance(own, Function):
                     raise Fault("PEM0302", f"`{visible(name.span.text)}` is not a function")
-        args = [arg.value if isinstance(arg, t.NamedArg) else arg for arg in tree.args]
-        names = [arg.name if isinstance(arg, t.NamedArg) else None for arg in tree.args]
-        with self.at(tree.span):
-            if any(n is None and before for n, before in zip(names[1:], names[:-1], strict=True)):
-                raise Fault("PEM0318", "an argument by position follows one by name", None)
+        args = [written(arg) for arg in tree.args]
         words = {id(word) for word in bare_words(tree)}
         values = [a.span.text if id(a) in words else self.value(a, scope) for a in args]
         if isinstance(own, Function):
-            return self._expand(tree, own, args, names, values)
-        return self._builtin(tree, args, names, values)
+            return self._expand(tree, own, args, values)
+        return self._builtin(tree, args, values)
 
     def _builtin(
         self,
         tree: t.Call,
         args: Sequence[t.Tree],
-        names: list[str | None],
         values: list[RecipeValue],
     ) -> RecipeValue:
         operator = FUNCTIONS[tree.function.name]
         signature = operator.signatures[0]
         with self.at(tree.span):
-            bound = bind(signature.params, names, tree.function.name)
+            want_listed(tree, signature.params, values)
+            bound = bind(signature.params, tree, tree.function.name)
         order = [*bound.positions, *bound.rest]
         slots = [p for p in signature.params if not p.variadic]
         slots += [signature.params[-1]] * len(bound.rest)
@@ -372,9 +364,10 @@ class Elaborator:
             if index is None:
                 given.append(param.default)
                 continue
+            with self.at(tree.args[index].span):
+                want_within(values[index], param, tree.args[index])
             with self.at(args[index].span):
-                want_within(values[index], param)
-                want_kind(values[index], param.kinds)
+                want_kind(values[index], param.kinds, args[index].span.text)
             given.append(values[index])
         texts = tuple(_written(args[i].span) for i in order if i is not None)
         lists = [arg for arg in args if isinstance(arg, t.ListOf)]
@@ -391,7 +384,6 @@ class Elaborator:
         tree: t.Call,
         function: Function,
         args: Sequence[t.Tree],
-        names: list[str | None],
         values: list[RecipeValue],
     ) -> RecipeValue:
         definition = function.tree
@@ -403,7 +395,7 @@ class Elaborator:
         with self.at(tree.span):
             if len(self._calls) >= MAX_CALLS:
                 raise Fault("PEM0333", f"calls are more than {MAX_CALLS} deep here")
-            bound = bind(params, names, name)
+            bound = bind(params, tree, name)
         inner = function.scope.child()
         line, column = tree.span.source.position(tree.span.start)
         place = f"{visible(tree.span.source.name)}:{line}:{column}"

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault, nearest, visible
 from pemlang.modules import PARAMETRISATIONS
 from pemlang.ops import FUNCTIONS, INFIX, PREFIX
-from pemlang.ops.record import Operator, Parameter, Signature
+from pemlang.ops.record import Operator, Signature
 from pemlang.syntax import tree as t
 
 PLAIN = ("number", "string", "bool", "schedule", "model", "adapter")
@@ -54,68 +53,6 @@ def kind_of_type(tree: t.Tree) -> str:
         if close
         else "types are " + ", ".join([*PLAIN, *PARAMETRISATIONS]),
     )
-
-
-@dataclass(frozen=True)
-class Bound:
-    """A call's arguments by parameter: the index of each in the call, or None for a default."""
-
-    positions: tuple[int | None, ...]
-    rest: tuple[int, ...] = ()
-
-
-def bind(params: Sequence[Parameter], names: Sequence[str | None], what: str) -> Bound:
-    """Which argument each parameter takes.
-
-    Args:
-        params: the parameters.
-        names: for each argument its name, None when it is given by position.
-        what: the function, for messages.
-
-    Raises:
-        Fault: PEM0318 too many, too few, or twice; PEM0319 an unknown name.
-    """
-    taken: dict[str, int] = {}
-    rest: list[int] = []
-    order = [p.name for p in params if not p.variadic]
-    usage = f"{what}({', '.join(_usage(p) for p in params)})"
-    for index, given in enumerate(names):
-        if given is None:
-            if params and params[-1].variadic and index >= len(params) - 1:
-                rest.append(index)
-                continue
-            if index >= len(params):
-                raise Fault("PEM0318", f"`{what}` takes {_count(params)}", usage)
-        elif given not in order:
-            close = nearest(given, order)
-            raise Fault(
-                "PEM0319",
-                f"`{what}` has no parameter `{visible(given, 40)}`",
-                f"did you mean `{close}`?" if close else usage,
-            )
-        name = order[index] if given is None else given
-        if name in taken:
-            raise Fault("PEM0318", f"`{what}` is given `{name}` twice", usage)
-        taken[name] = index
-    for param in params:
-        if param.required and param.name not in taken and not (param.variadic and rest):
-            raise Fault("PEM0318", f"`{what}` is not given `{param.name}`", usage)
-    positions = tuple(taken.get(p.name) for p in params if not p.variadic)
-    return Bound(positions, tuple(rest))
-
-
-def _count(params: Sequence[Parameter]) -> str:
-    most = "" if all(param.required for param in params) else "at most "
-    if len(params) < 2:
-        return most + ("one argument" if params else "no arguments")
-    return f"{most}{len(params)} arguments"
-
-
-def _usage(param: Parameter) -> str:
-    if param.required and param.kinds and param.kinds[0].startswith("["):
-        return f"{param.name}=[…]"
-    shown = param.name + ("…" if param.variadic else "")
-    return shown if param.required else f"{shown}=…"
 
 
 def choose(operator: Operator, kinds: Sequence[str]) -> Signature:

@@ -6,6 +6,7 @@ from collections import ChainMap
 from collections.abc import Callable, Iterator, MutableMapping
 from dataclasses import field
 
+from pemlang.check import elsewhere
 from pemlang.check.values import POISON, Poison, RecipeValue
 from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault, Report, listed, nearest, visible
@@ -92,8 +93,8 @@ class Scope:
             )
         return None
 
-    def look_up(self, name: t.Name) -> RecipeValue:
-        """What a name means.
+    def look_up(self, name: t.Name, called: bool = False) -> RecipeValue:
+        """What a name means; `called` says that it stands where a function does.
 
         Raises:
             Fault: PEM0206 unknown, PEM0207 declared only further down, PEM0302 a function of the
@@ -126,11 +127,27 @@ class Scope:
             )
         if name.name in FUNCTIONS:
             raise Fault("PEM0302", f"`{shown}` is a function, not a value", f"call it: {shown}(…)")
-        close = nearest(name.name, [*self.values, *FUNCTIONS])
-        raise Fault(
-            "PEM0206",
-            f"nothing is called `{shown}`",
-            f"did you mean `{visible(close)}`?" if close else "declare it above, or import it",
+        raise Fault("PEM0206", f"nothing is called `{shown}`", self._instead(name.name, called))
+
+    def _instead(self, name: str, called: bool) -> str:
+        """What to write instead of a name that means nothing."""
+        fold = {known.casefold(): text for known, text in elsewhere.FUNCTIONS.items()}
+        if called and name.casefold() in fold and name.casefold() not in FUNCTIONS:
+            return fold[name.casefold()]
+        if not called and name in elsewhere.VALUES:
+            return elsewhere.VALUES[name]
+        own = [
+            known
+            for known, value in self.values.items()
+            if isinstance(value, Function | Poison) or not called
+        ]
+        close = nearest(name, [*own, *FUNCTIONS] if called else own)
+        if close is not None:
+            return f"did you mean `{visible(close)}`?"
+        return (
+            "call one that `pem ops` lists, or define it"
+            if called
+            else "declare it above, or import it"
         )
 
     def child(self) -> Scope:
@@ -156,10 +173,18 @@ def resolve_names(
 
     A called function may be an operator; `also` admits further names, such as a def's params.
     """
+
+    def known(name: t.Name) -> bool:
+        return name.module is not None or name.name in FUNCTIONS or name.name in scope.values
+
     wrong = False
     calls = list(_calls(tree))
     called = {id(call.function) for call in calls}
-    words = {id(word) for call in calls for word in bare_words(call)}
+    words = {
+        id(word)
+        for call in calls
+        for word in (bare_words(call) if known(call.function) else _words_of_any(call))
+    }
     for name in names_in(tree):
         if id(name) in words:
             continue
@@ -168,7 +193,7 @@ def resolve_names(
         if name.module is None and id(name) in called and name.name in FUNCTIONS:
             continue
         try:
-            scope.look_up(name)
+            scope.look_up(name, id(name) in called)
         except Fault as fault:
             report.add(fault.at(name.span))
             wrong = True
@@ -180,10 +205,27 @@ def bare_words(call: t.Call) -> list[t.Tree]:
     """The arguments that are an operator's own words, as over=factors, not names of the recipe."""
     if call.function.module is not None or call.function.name not in FUNCTIONS:
         return []
-    params = FUNCTIONS[call.function.name].signatures[0].params
-    takes = {param.name for param in params if param.words}
-    named = (arg for arg in call.args if isinstance(arg, t.NamedArg) and arg.name in takes)
-    return [a.value for a in named if isinstance(a.value, t.Name) and a.value.module is None]
+    params = {p.name: p for p in FUNCTIONS[call.function.name].signatures[0].params}
+    words = {word for param in params.values() for word in param.words}
+    return [
+        arg.value
+        for arg in call.args
+        if isinstance(arg, t.NamedArg) and isinstance(arg.value, t.Name) and not arg.value.module
+        # A word of a parameter that is misspelt is one still: the name is what is wrong.
+        if (params[arg.name].words if arg.name in params else arg.value.name in words)
+    ]
+
+
+def _words_of_any(call: t.Call) -> list[t.Tree]:
+    """The arguments of a function that is misspelt which may be an operator's own words."""
+    words = {
+        word
+        for operator in FUNCTIONS.values()
+        for param in operator.signatures[0].params
+        for word in param.words
+    }
+    values = [arg.value for arg in call.args if isinstance(arg, t.NamedArg)]
+    return [v for v in values if isinstance(v, t.Name) and not v.module and v.name in words]
 
 
 def _calls(tree: t.Tree) -> Iterator[t.Call]:

@@ -24,6 +24,7 @@ from pemlang.ops.agree import same_base
 from pemlang.ops.models import Model
 from pemlang.ops.record import Context, kind_of
 from pemlang.ops.shaping import compress
+from pemlang.ops.use import Use
 from pemlang.syntax import tree as t
 from pemlang.version import LANGUAGE
 
@@ -254,7 +255,9 @@ class FileElaborator:
             if rank is not None or energy is not None:
                 want_kind(node, ("adapter",))
                 adapter = cast("AdapterNode", node)
-                node = compress(Context(graph, (label,), "save"), adapter, rank, energy)
+                values = {option.name: option.value.span for option in statement.options}
+                ctx = Context(graph, (label,), "save", use=Use(statement.span, values=values))
+                node = compress(ctx, adapter, rank, energy)
         with self._elaborator.at(statement.path.span):
             target = output_path(path, self._state.root, self._state.root)
         heads = options.get("heads")

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from fractions import Fraction
 
 from pemlang.check.conditions import Condition
+from pemlang.check.elsewhere import WORDS
 from pemlang.check.kinds import article, fits
 from pemlang.diagnostics import Fault, nearest, visible
 from pemlang.graph.numbers import shown
 from pemlang.ops.record import Parameter, Within, kind_of
 from pemlang.ops.schedule import Schedule
+from pemlang.syntax import tree as t
 
 MAX_SIZE = 5_000
 MAX_DEPTH = 150
@@ -23,42 +25,50 @@ def list_kind(value: object) -> str:
     return kind_of(value)
 
 
-def want_kind(value: object, kinds: Sequence[str]) -> None:
-    """Raise PEM0301 unless a value is of one of some kinds."""
+def want_kind(value: object, kinds: Sequence[str], text: str = "…") -> None:
+    """Raise PEM0301 unless a value is of one of some kinds; `text` is how it is written."""
     kind = list_kind(value)
     if not fits(kind, kinds):
         wanted = " or ".join(article(k) for k in kinds)
-        hint = "call it: name(…)" if kind == "function" else None
+        hint = "call it: name(…)" if kind == "function" else f"give {wanted} here"
         if f"[{kind}]" in kinds:
-            hint = "put it in brackets: […]"
+            hint = "put it in brackets: […]" if "…" in text else f"[{text}]"
         raise Fault("PEM0301", f"this is {article(kind)}, {wanted} is wanted", hint)
 
 
-def want_within(value: object, param: Parameter) -> None:
-    """Raise PEM0326 unless a value is one of the numbers or the words that a parameter takes."""
+def want_within(value: object, param: Parameter, arg: t.Tree) -> None:
+    """Raise PEM0326 unless a value is one of the numbers or the words that a parameter takes;
+    `arg` is the argument as written."""
+    name = f"{param.name}=" if isinstance(arg, t.NamedArg) else ""
     if param.words and value not in param.words:
-        close = nearest(value, param.words) if isinstance(value, str) else None
+        text = arg.value.span.text if isinstance(arg, t.NamedArg) else arg.span.text
+        close = WORDS.get((param.name, text.casefold())) or nearest(text, param.words)
+        word = close or param.words[0]
         given = repr(visible(value, 40)) if isinstance(value, str) else article(list_kind(value))
         raise Fault(
             "PEM0326",
             f"{param.name} is {given}, not {' or '.join(param.words)}",
-            f"{param.name}={close or param.words[0]}",
+            f"{name}{word}" if name else f'"{word}"',
         )
     if param.within and isinstance(value, Fraction) and value not in param.within:
         raise Fault(
             "PEM0326",
             f"{param.name} is {shown(value)}: it takes {param.within}",
-            f"{param.name}={_near(value, param.within)}",
+            f"{name}{_near(value, param, param.within)}",
         )
 
 
-def _near(value: Fraction, within: Within) -> str:
-    """A number that a parameter takes, near one that it does not."""
-    if within.high is not None and value > within.high:
+def _near(value: Fraction, param: Parameter, within: Within) -> str:
+    """A number that a parameter takes, for one that it does not: what it is by default where that
+    lies outside, else one near it."""
+    below, above = value <= within.low, within.high is not None and value > within.high
+    if (below or above) and isinstance(param.default, Fraction):
+        return shown(param.default)
+    if above and within.high is not None:
         return shown(within.high)
-    if value < within.low or within.open:
+    if below and within.open:
         return shown(within.low + (1 if within.high is None else (within.high - within.low) / 2))
-    return shown(Fraction(round(value)))
+    return shown(within.low if below else Fraction(round(value)))
 
 
 def hold_size(value: Condition | Schedule) -> None:

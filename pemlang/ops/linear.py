@@ -37,7 +37,8 @@ def alike(
         Fault: PEM0325 there is none; what `agree` raises where two differ.
     """
     if not xs:
-        raise Fault("PEM0325", f"`{ctx.what}` is given no adapters", f"{ctx.what}([a, b])")
+        message = f"`{ctx.what}` is given no adapters"
+        raise Fault("PEM0325", message, f"give it some, as in {ctx.what}([a, b])")
     agreed, at = xs[0], 0
     what = f"{ctx.what}([…]{', …' * (len(ctx.texts) > 1)})"
     for index, x in enumerate(xs[1:], 1):
@@ -60,7 +61,7 @@ def weights_for(
             "PEM0325",
             f"`{ctx.what}` is given {len(xs)} adapter{'s' * (len(xs) != 1)} and {len(weights)} "
             f"weight{'s' * (len(weights) != 1)}",
-            f"weights=[{', '.join(['1'] * len(xs))}]",
+            f"give one weight for each adapter, {len(xs)} in all",
         )
     return list(weights)
 
@@ -78,7 +79,8 @@ def _normalised(ctx: Context, weights: Sequence[Num]) -> list[Num]:
         raise Fault(
             "PEM0330",
             f"the weights of `{ctx.what}` sum to zero, and it divides by their sum",
-            "for the weighted sum itself, add normalize=false",
+            ctx.having("normalize", "false"),
+            ("normalize=false gives the weighted sum itself",),
         )
     return [combine(ctx.graph, "/", weight, total) for weight in weights]
 

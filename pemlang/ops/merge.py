@@ -70,7 +70,7 @@ class MergeMethod:
         needs_factors: whether it is for what is made of A and B alone.
         statistics: the family of statistics that it needs of each adapter; see Parametrisation.
         factors: whether it acts on A and on B, and not on Δ.
-        hold: raises Fault for settings that do not go together; given the name it is called by.
+        hold: raises Fault for settings that do not go together.
     """
 
     name: str
@@ -82,7 +82,7 @@ class MergeMethod:
     needs_factors: bool = False
     statistics: str | None = None
     factors: bool = False
-    hold: Callable[[str, Settings], None] | None = None
+    hold: Callable[[Context, Settings], None] | None = None
 
     def statistics_at(self, x: AdapterNode, site: str) -> Mapping[str, tuple[int, ...]]:
         """The kinds of statistics that it needs of an adapter at a site, and their shapes."""
@@ -170,8 +170,8 @@ def _merge(ctx: Context, method: MergeMethod, values: Mapping[Parameter, object]
         if param.within is not None:
             unmeasured(settings[param.name], f"{param.name} of {method.name}")  # type: ignore[arg-type]
     if method.hold is not None:
-        method.hold(method.name, settings)
-    limit = None if rank is None else _limit(agreed, rank, over, method.name)  # type: ignore[arg-type]
+        method.hold(ctx, settings)
+    limit = None if rank is None else _limit(ctx, agreed, rank, over)  # type: ignore[arg-type]
     pairs = list(zip(xs, weights, strict=True))
     return _made(ctx.graph, agreed, method, pairs, over, limit, tuple(settings.items()))
 
@@ -260,14 +260,16 @@ def _collected(ctx: Context, xs: Sequence[AdapterNode], method: MergeMethod) -> 
                     )
 
 
-def _limit(like: AdapterNode, rank: Num, over: str, name: str) -> int:
+def _limit(ctx: Context, like: AdapterNode, rank: Num, over: str) -> int:
     limit = whole_rank(rank, "rank")
     if not like.type.factored or over == "factors":
         why = "over=factors keeps the rank of the adapters"
         if not like.type.factored:
             why = f"these adapters are {kinds_text(like.type.kinds)}, which has none"
-        raise Fault("PEM0326", f"`{name}` takes no rank here: {why}", "leave rank out")
-    hold_rank(limit, like.shapes)
+        without = ctx.use.without("rank") if ctx.use is not None else None
+        message = f"`{ctx.what}` takes no rank here: {why}"
+        raise Fault("PEM0326", message, without or "leave the rank out")
+    hold_rank(ctx, limit, like.shapes)
     return limit
 
 

@@ -83,6 +83,10 @@ class Context:
         """An item of the list as written."""
         return self.items[index] if index < len(self.items) else f"item {index + 1}"
 
+    def having(self, name: str, text: str) -> str:
+        """The use with another value for a parameter or an option; in words where there is none."""
+        return (self.use and self.use.having(name, text)) or f"write it as {name}={text}"
+
     def pair(self, texts: tuple[str, str], what: str) -> Context:
         """The context of two of the adapters that a function combines."""
         pair = Context(self.graph, texts, what, use=self.use)

@@ -46,7 +46,9 @@ def whole_rank(value: Num, what: str) -> int:
     rank = unmeasured(value, what)
     if rank.denominator != 1 or not 1 <= rank <= MAX_RANK:
         whole = f"a whole number from 1 to {MAX_RANK}"
-        raise Fault("PEM0312", f"{what} is {shown(rank)}, not {whole}", f"{what}=16")
+        raise Fault(
+            "PEM0312", f"{what} is {shown(rank)}, not {whole}", f"write one, as in {what}=16"
+        )
     return int(rank)
 
 
@@ -156,9 +158,9 @@ def compress(
         raise Fault(
             "PEM0313",
             f"{ctx.what} takes either a rank or an energy",
-            "with energy=0.99"
-            if ctx.what == "save"
-            else f"compress({ctx.text(0)}, rank=16) or compress({ctx.text(0)}, energy=0.99)",
+            "leave one of them out"
+            if rank is not None
+            else f"give one, as in compress({ctx.text(0)}, rank=16)",
         )
     type_ = x.type
     if type_.kinds == (DENSE.name,):
@@ -172,28 +174,44 @@ def compress(
             raise Fault(
                 "PEM0312",
                 f"energy is {shown(energy)}, not a number above 0 and at most 1",
-                "energy=0.99",
+                ctx.having("energy", shown(share / 100))
+                if 1 < share <= 100
+                else "write one, as in energy=0.99",
                 ("energy=0.99 keeps 99 % of the squared norm",),
             )
         return ctx.graph.add(Compress(type_, x, None, share))
     assert rank is not None
     limit = whole_rank(rank, "rank")
-    hold_rank(limit, type_.shapes)
+    hold_rank(ctx, limit, type_.shapes)
     if x.type.factored and all(r <= limit for r in x.ranks.values()):
         return x
     return x.cut(ctx.graph, limit) or ctx.graph.add(Compress(type_, x, limit, None))
 
 
-def hold_rank(rank: int, shapes: Shapes) -> None:
+def hold_rank(ctx: Context, rank: int, shapes: Shapes) -> None:
     """Raise PEM0310 for a rank that a site has no room for."""
     above = [site for site, shape in shapes.items() if rank > shape.full_rank]
     if above:
         raise Fault(
             "PEM0310",
             f"rank {rank} is above min(out, in) at {listed(above)}",
-            f"rank={min(shapes[site].full_rank for site in above)}",
+            _within_room(ctx, rank, shapes, above),
             (f"{visible(above[0])} is {shapes[above[0]]}",),
         )
+
+
+def _within_room(ctx: Context, rank: int, shapes: Shapes, above: Sequence[str]) -> str:
+    """What to write instead of a rank that some sites have no room for: the most that they have,
+    where that is the same for all; else it would cut each to what the smallest allows."""
+    room = {shape.full_rank for shape in shapes.values()}
+    if len(room) == 1:
+        return ctx.having("rank", str(min(room)))
+    least, names = min(room), sorted({site.rpartition(".")[2] for site in above})
+    patterns = ", ".join(f'"*{visible(name)}"' for name in names[:4])
+    return (
+        f"a rank of {least} has room everywhere; for more elsewhere, cut x[{patterns}] apart from "
+        "the rest, and join the two"
+    )
 
 
 def _matrices_only(ctx: Context, type_: AdapterType) -> AdapterType:
@@ -323,12 +341,18 @@ def _pad(ctx: Context, x: AdapterNode, rank: Num) -> AdapterNode:
             "PEM0315",
             f"`{ctx.text(0)}` has rank {x.ranks[above[0]]} at {visible(above[0])}: "
             f"pad cannot bring it to {wanted}",
-            f"compress({ctx.text(0)}, rank={wanted})",
+            _called(ctx, "compress") or f"cut it with compress(x, rank={wanted})",
         )
     if all(rank_there == wanted for rank_there in x.ranks.values()):
         return x
     # Law: pad(pad(x, k), m) = pad(x, m).
     return ctx.graph.add(Pad(x.type, x.x if isinstance(x, Pad) else x, wanted))
+
+
+def _called(ctx: Context, name: str) -> str | None:
+    """The call, of another function."""
+    function = ctx.use.function if ctx.use is not None else None
+    return ctx.use.replaced([(function, name)]) if ctx.use and function else None
 
 
 PAD = Operator(

@@ -27,7 +27,7 @@ from pemlang.ops.merge import (
     Settings,
     merge_operator,
 )
-from pemlang.ops.record import Parameter, Section, Within, register
+from pemlang.ops.record import Context, Parameter, Section, Within, register
 
 if TYPE_CHECKING:
     from pemlang.kernels.builder import Value
@@ -53,7 +53,7 @@ class Pruning:
     """
 
     keep: Callable[[Entries, int], Value]
-    hold: Callable[[str, Settings], None] | None = None
+    hold: Callable[[Context, Settings], None] | None = None
 
     def sparse(self, e: Entries) -> list[Value]:
         """Each tensor with what is kept of it."""
@@ -133,7 +133,7 @@ def _likelier(e: Entries, index: int) -> Value:
     return e.over(kept, e.narrow(keep)) if e.words["rescale"] == "density" else kept
 
 
-def _hold_spread(name: str, settings: Settings) -> None:
+def _hold_spread(ctx: Context, settings: Settings) -> None:
     """Raise PEM0326 for an epsilon that makes a probability of less than 0 or more than 1."""
     spread, density = settings["epsilon"], settings["density"]
     assert isinstance(spread, Fraction) and isinstance(density, Fraction)
@@ -141,10 +141,10 @@ def _hold_spread(name: str, settings: Settings) -> None:
     if density != 1 and spread >= room:
         raise Fault(
             "PEM0326",
-            f"epsilon={shown(spread)} is too wide for density={shown(density)}: {name} "
+            f"epsilon={shown(spread)} is too wide for density={shown(density)}: {ctx.what} "
             "keeps an entry with a probability from density − epsilon to density + epsilon, which "
             "has to lie between 0 and 1",
-            f"epsilon={shown(room / 2)}",
+            ctx.having("epsilon", shown(room / 2)),
         )
 
 

@@ -62,9 +62,11 @@ class Use:
         places = [span for span, _ in self.operands]
         return self.replaced(zip(places, texts, strict=True))
 
-    def with_value(self, name: str, text: str) -> str | None:
-        """The whole with another value for a parameter that is given."""
-        return self.replaced([(self.values[name], text)]) if name in self.values else None
+    def having(self, name: str, text: str) -> str | None:
+        """The whole with another value for a parameter."""
+        if name in self.values:
+            return self.replaced([(self.values[name], text)])
+        return self.replaced([self.with_argument(f"{name}={text}")]) if self.parts else None
 
     def with_argument(self, argument: str) -> Edit:
         """The edit that adds an argument to a call."""

@@ -177,6 +177,8 @@ ADAPTERS: dict[str, Callable[[Path], object]] = {
     "other_base": lambda at: lora(at, base_model_name_or_path="another/base"),
     "outside_layers": lambda at: lora(at, sites=LAYER_0 | {"head.query": (12, 16)}),
     "no_layers": lambda at: lora(at, sites={"query": (12, 16)}),
+    "nested": lambda at: lora(at, sites={f"model.{site}": size for site, size in SITES.items()}),
+    "small_head": lambda at: lora(at, rank=2, sites=SITES | {"encoder.classifier": (2, 16)}),
     "zero_alpha": lambda at: lora(at, alpha=0),
     "double": lambda at: lora(at, sites=ONE, dtype=torch.float64),
     "half": lambda at: lora(at, dtype=torch.bfloat16),
