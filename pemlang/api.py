@@ -25,6 +25,7 @@ from pemlang.diagnostics import (
 from pemlang.graph.node import AdapterNode
 from pemlang.inputs.resolver import DiskResolver
 from pemlang.pipeline.checking import checked_with, identified_with
+from pemlang.pipeline.refusals import with_refusals
 from pemlang.source import Source
 from pemlang.syntax.files import read_source
 from pemlang.tensorfiles.dtypes import DTYPES
@@ -59,7 +60,7 @@ class Recipe:
         Raises:
             PemError: PEM0801 there is no lock that can be read.
         """
-        return tuple(self.checked(locked).diagnostics)
+        return tuple(with_refusals(self.checked(locked)).diagnostics)
 
     def checked(self, locked: bool = False) -> Checked:
         """All that is known of the recipe from file headers, or from pem.lock, for tools that

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 from blake3 import blake3
 from safetensors import safe_open
-from support import build, command, config_of, delta, error, lora, recipe, tensors_of
+from support import build, codes, command, config_of, delta, error, lora, recipe, tensors_of
 from support.outputs import CARD, CONFIG, DECLARED, PROVENANCE, WEIGHTS, contents
 
 import pemlang
@@ -268,16 +268,18 @@ def test_builds_at_the_same_time_leave_one_whole_output(folder: Path) -> None:
 # --- what is built, and what is not yet ----------------------------------------------------
 
 
-def test_models_are_checked_and_not_built_yet(folder: Path) -> None:
+def test_what_needs_whole_models_is_refused_at_the_check(folder: Path) -> None:
     import torch
     from safetensors.torch import save_file
 
     for name in ("base", "chat"):
         (folder / name).mkdir()
-        save_file({"w": torch.zeros(4, 4)}, folder / name / "model.safetensors")
-    text = 'base m = "base"\nmodel chat on m = "chat"\nlet v = chat - m\nsave m + 0.5 * v to "o"\n'
-    assert not pemlang.load(recipe(folder, text)).check()
-    assert error(folder, text).code == "PEM0601"
+        save_file({"q.weight": torch.zeros(4, 4)}, folder / name / "model.safetensors")
+    text = DECLARED + 'base m = "base"\nmodel chat on m = "chat"\nlet v = chat - m\n'
+    assert codes(folder, text + 'save a to "o"\n') == []
+    for value in ("m + 0.5 * v", "compress(v, rank=2)", "norm(v) * a"):
+        assert codes(folder, f'{text}save {value} to "o"\n') == ["PEM0601"]
+        assert error(folder, f'{text}save {value} to "o"\n').code == "PEM0601"
 
 
 def test_a_part_of_a_mix_meets_a_part_of_one_of_its_terms(folder: Path) -> None:

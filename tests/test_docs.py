@@ -27,7 +27,8 @@ def test_a_recipe_in_the_documents_checks(tmp_path: Path, page: Path, block: str
         lora(tmp_path / path, seed, SITES, rank=16, base_model_name_or_path=...)
     prelude = "" if declared else 'adapter a = "adapters/a"\nadapter b = "adapters/b"\n'
     diagnostics = pemlang.load(recipe(tmp_path, prelude + block)).check()
-    assert diagnostics == (), pemlang.PemError(diagnostics)
+    wrong = [told for told in diagnostics if told.code != "PEM0114"]  # a part saves nothing
+    assert wrong == [], pemlang.PemError(wrong)
 
 
 def test_there_are_recipes_in_the_documents() -> None:

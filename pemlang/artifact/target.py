@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,13 +14,32 @@ from pemlang.tensorfiles.digests import file_digest
 
 
 def check_target(target: Path, inputs: set[Path], force: bool = False) -> None:
-    """Raise unless a directory may be written: PEM0510 it holds what no build wrote, PEM0511 it is
-    one of the inputs, or around one. It is nobody else's turn there.
+    """Raise unless a directory may be written: as hold_place, and PEM0510 it holds an output that
+    has been changed since it was built. It is nobody else's turn there.
 
     Args:
         target: the directory.
         inputs: the directories that the recipe reads.
         force: whether an output that has been changed may be written too.
+    """
+    names = hold_place(target, inputs)
+    changed = "" if force else _changed(target, names)
+    if changed:
+        raise Fault(
+            "PEM0510",
+            f"{visible(target)} has been changed since it was built: {changed}",
+            "move it away, or let `pem build --force` replace it",
+        )
+
+
+def hold_place(target: Path, inputs: set[Path]) -> Sequence[str]:
+    """Raise unless names alone let a directory be written: PEM0511 it is one of the inputs, or
+    around one, PEM0512 nothing can be made there, PEM0510 it holds what no build wrote.
+
+    Args: as check_target.
+
+    Returns:
+        The names of what is in it.
     """
     for path in sorted(inputs):
         if path.is_relative_to(target):
@@ -29,8 +49,9 @@ def check_target(target: Path, inputs: set[Path], force: bool = False) -> None:
                 f"{visible(target)} {within} an input of this recipe",
                 "save to another directory",
             )
-    if not target.exists() and not target.is_symlink():
-        return
+    _hold_writable(next(folder for folder in target.parents if os.path.lexists(folder)))
+    if not os.path.lexists(target):
+        return ()
     if target.is_symlink() or not target.is_dir():
         raise Fault(
             "PEM0510", f"{visible(target)} is not a directory", "remove it, or save elsewhere"
@@ -44,12 +65,22 @@ def check_target(target: Path, inputs: set[Path], force: bool = False) -> None:
             f"{visible(target)} was not made by pemlang alone: {what}",
             "remove it, or save elsewhere",
         )
-    changed = "" if force else _changed(target, names)
-    if changed:
+    return names
+
+
+def _hold_writable(folder: Path) -> None:
+    """Raise PEM0512 unless something can be made inside what is there."""
+    if not folder.is_dir():
         raise Fault(
-            "PEM0510",
-            f"{visible(target)} has been changed since it was built: {changed}",
-            "move it away, or let `pem build --force` replace it",
+            "PEM0512",
+            f"nothing can be written inside {visible(folder)}: it is not a directory",
+            "save to another directory",
+        )
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise Fault(
+            "PEM0512",
+            f"nothing can be written inside {visible(folder)}: you have no permission",
+            "change its permissions, or write elsewhere: pem build --out DIR",
         )
 
 

@@ -35,16 +35,14 @@ from pemlang.lower.plan import BuildPlan, PlannedOutput
 from pemlang.pipeline.faults import worded
 from pemlang.pipeline.jobs import (
     OutputJob,
-    adapters_of,
     checked_recipes,
     error_of,
-    inputs_of,
     jobs_of,
     least_memory,
     measuring_with,
     planned,
-    refuse_models,
 )
+from pemlang.pipeline.refusals import adapters_of, inputs_of, refuse_models
 from pemlang.pipeline.sweep import Sweep, SweepPoint, sweep_points
 from pemlang.pipeline.warnings import noticed, outcome_of, truncations
 from pemlang.source import Source

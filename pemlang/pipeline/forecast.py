@@ -30,7 +30,8 @@ from pemlang.lower.plan import BuildPlan
 from pemlang.ops.measures import Measured
 from pemlang.ops.models import Model
 from pemlang.pipeline.checking import identified_with
-from pemlang.pipeline.jobs import OutputJob, inputs_of, job_of, planned, refuse_models
+from pemlang.pipeline.jobs import OutputJob, job_of, planned
+from pemlang.pipeline.refusals import inputs_of, refuse_models
 from pemlang.pipeline.sweep import SweepPoint
 from pemlang.source import Source
 from pemlang.tensorfiles.dtypes import DTYPES

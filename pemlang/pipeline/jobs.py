@@ -11,13 +11,11 @@ from pemlang.artifact.write import metadata
 from pemlang.check.checked import Checked
 from pemlang.check.outputs import Output, heads_agree
 from pemlang.dataclass import dataclass
-from pemlang.diagnostics import Diagnostic, Fault, PemError, placed
+from pemlang.diagnostics import Diagnostic, PemError, placed
 from pemlang.execute.crew import working_memory
 from pemlang.execute.executor import ExecutionOptions, Executor, Progress
 from pemlang.execute.result import OutputFailed
 from pemlang.failures import MemoryTooSmall
-from pemlang.formats.adapter import Adapter
-from pemlang.graph.node import Node
 from pemlang.inputs.identities import identified
 from pemlang.inputs.lock import Lock
 from pemlang.inputs.locked import HeldResolver, hold_version
@@ -28,9 +26,10 @@ from pemlang.lower.measuring import Measuring
 from pemlang.lower.plan import BuildPlan, OutputRequest, make_plan
 from pemlang.pipeline.checking import checked_with
 from pemlang.pipeline.faults import worded
+from pemlang.pipeline.refusals import refuse_models, saves_nothing
 from pemlang.pipeline.sweep import Sweep, SweepPoint, saved_apart
 from pemlang.pipeline.warnings import verify
-from pemlang.source import Source, Span
+from pemlang.source import Source
 from pemlang.tensorfiles.dtypes import Array
 from pemlang.tensorfiles.reader import TensorReader
 
@@ -87,22 +86,11 @@ def checked_recipes(
         with point.telling():
             recipes[index] = identified(recipes[index], resolver)
     if not recipes[0].outputs:
-        fault = Fault("PEM0114", "the recipe saves nothing", 'save x to "out/x"')
-        raise PemError([fault.at(Span(recipes[0].source, 0, 0))])
+        raise PemError([saves_nothing(recipes[0])])
     saved_apart(recipes, sweep)
     for checked in recipes:
         refuse_models(checked)
     return recipes
-
-
-def adapters_of(recipes: Sequence[Checked]) -> list[Adapter]:
-    """All adapters that recipes name."""
-    return [leaf.adapter for checked in recipes for leaf in checked.graph.all_leaves()]
-
-
-def inputs_of(recipes: Sequence[Checked]) -> set[Path]:
-    """Their directories."""
-    return {adapter.directory.resolve() for adapter in adapters_of(recipes)}
 
 
 def measuring_with(
@@ -185,26 +173,3 @@ def error_of(failed: OutputFailed, jobs: Sequence[OutputJob]) -> Exception:
             raise failed.error
     except Exception as error:
         return error
-
-
-def refuse_models(checked: Checked) -> None:
-    """Raise PEM0601 for what needs whole models, which are checked but not computed with yet."""
-    wanted: list[tuple[str, Sequence[Node], Span]] = [
-        (f"`{output.label}`", [output.node], output.span) for output in checked.outputs
-    ]
-    wanted += [
-        ("this assertion", assertion.condition.measured(), assertion.span)
-        for assertion in checked.assertions
-    ]
-    wrong = []
-    for what, nodes, span in wanted:
-        if any(node.whole_models for node in checked.graph.order(nodes)):
-            fault = Fault(
-                "PEM0601",
-                f"{what} needs whole models: this version checks them, it does not compute with "
-                "them yet",
-                "use adapters made from adapters",
-            )
-            wrong.append(fault.at(span))
-    if wrong:
-        raise PemError(wrong)

@@ -25,7 +25,7 @@ from pemlang.graph.node import Graph, Node, leaf
 from pemlang.inputs.resolver import read_whole
 from pemlang.pipeline.build import Tick
 from pemlang.pipeline.forecast import forecast_of
-from pemlang.pipeline.jobs import refuse_models
+from pemlang.pipeline.refusals import refuse_models
 from pemlang.show import figures
 from pemlang.show.graph import TooMany, leaf_name, picture
 from pemlang.show.page import (

@@ -172,7 +172,7 @@ class CaseRuns:
 
         return init
 
-    def shown(self, diagnostics: Diagnostics, colour: bool = False) -> str:
+    def shown(self, diagnostics: Iterable[Diagnostic], colour: bool = False) -> str:
         """Diagnostics as a reader sees them, wherever the folder is."""
         text = "\n\n".join(render(diagnostic, colour) for diagnostic in diagnostics) + "\n"
         return text.replace(str(self.root), "/here")

@@ -88,6 +88,12 @@ def PEM0512_full(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
 
 
 @made
+def PEM0512_no_permission(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
+    patch.setattr(os, "access", lambda *_: False)
+    return text_checked(root, ONE_SAVE)
+
+
+@made
 def PEM0100_pipe(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
     os.mkfifo("pipe.pem")
     return told("fmt", "pipe.pem")

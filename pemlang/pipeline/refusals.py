@@ -1,0 +1,78 @@
+"""What a build refuses before it reads a tensor, so that a check says it too."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from pemlang.artifact.target import hold_place
+from pemlang.check.checked import Checked
+from pemlang.diagnostics import Diagnostic, Fault, PemError, Severity, placed
+from pemlang.formats.adapter import Adapter
+from pemlang.graph.node import Node
+from pemlang.source import Span
+from pemlang.syntax import tree as t
+
+
+def with_refusals(checked: Checked) -> Checked:
+    """A recipe with what a build of it would refuse. That it saves nothing is a warning, where it
+    declares adapters and is right otherwise: what only defines is there to be imported."""
+    told = checked.told([*_of_models(checked), *_of_places(checked)])
+    wrong = any(diagnostic.severity == "error" for diagnostic in told.diagnostics)
+    statements = () if wrong else checked.files.trees[checked.path].statements
+    declares = any(isinstance(x, t.AdapterStatement) for x in statements)
+    if not declares or checked.outputs:
+        return told
+    return told.told([saves_nothing(checked, "warning")])
+
+
+def saves_nothing(checked: Checked, severity: Severity = "error") -> Diagnostic:
+    """PEM0114."""
+    fault = Fault("PEM0114", "the recipe saves nothing", 'save x to "out/x"')
+    return fault.at(Span(checked.source, 0, 0), severity)
+
+
+def refuse_models(checked: Checked) -> None:
+    """Raise PEM0601 for what needs whole models, which are checked but not computed with yet."""
+    wrong = list(_of_models(checked))
+    if wrong:
+        raise PemError(wrong)
+
+
+def _of_models(checked: Checked) -> Iterator[Diagnostic]:
+    wanted: list[tuple[str, Sequence[Node], Span]] = [
+        (f"`{output.label}`", [output.node], output.span) for output in checked.outputs
+    ]
+    wanted += [
+        ("this assertion", assertion.condition.measured(), assertion.span)
+        for assertion in checked.assertions
+    ]
+    for what, nodes, span in wanted:
+        if any(node.whole_models for node in checked.graph.order(nodes)):
+            fault = Fault(
+                "PEM0601",
+                f"{what} needs whole models: this version checks them, it does not compute with "
+                "them yet",
+                "use adapters made from adapters",
+            )
+            yield fault.at(span)
+
+
+def _of_places(checked: Checked) -> Iterator[Diagnostic]:
+    inputs = inputs_of([checked])
+    for output in checked.outputs:
+        try:
+            with placed(output.span):
+                hold_place(output.target, inputs)
+        except PemError as error:
+            yield from error.diagnostics
+
+
+def adapters_of(recipes: Sequence[Checked]) -> list[Adapter]:
+    """All adapters that recipes name."""
+    return [leaf.adapter for checked in recipes for leaf in checked.graph.all_leaves()]
+
+
+def inputs_of(recipes: Sequence[Checked]) -> set[Path]:
+    """Their directories."""
+    return {adapter.directory.resolve() for adapter in adapters_of(recipes)}
