@@ -207,7 +207,8 @@ def checked(folder: Path, texts: Sequence[str]) -> list[list[pemlang.Diagnostic]
     lines = [f"let x{number} = {text}\n" for number, text in enumerate(texts)]
     starts = [len(DECLARED), *(len(DECLARED) + n for n in accumulate(map(len, lines)))]
     said: list[list[pemlang.Diagnostic]] = [[] for _ in lines]
-    for diagnostic in pemlang.load(recipe(folder, DECLARED + "".join(lines))).check():
+    text = "".join([DECLARED, *lines, f'save {ALIKE[0]} to "out"\n'])
+    for diagnostic in pemlang.load(recipe(folder, text)).check():
         assert diagnostic.span is not None
         said[bisect(starts, diagnostic.span.start) - 1].append(diagnostic)
     return said

@@ -112,7 +112,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, list[Ru
         patch.setitem(BACKENDS, "recorded", __name__)
         for number, (name, value) in enumerate(VALUES.items()):
             RUNS.clear()
-            text = f'{DECLARED}save {value} to "out/{number}"\n'
+            text = f'{DECLARED}save {value} to "out/{number}" with rank=full\n'
             options = pemlang.BuildOptions(device="recorded")
             pemlang.load(recipe(folder, text)).build(options=options)
             recorded[name] = list(RUNS)

@@ -30,6 +30,7 @@ from pemlang.graph.numbers import shown
 from pemlang.graph.types import ModelType
 from pemlang.ops import FUNCTIONS, INFIX, PREFIX
 from pemlang.ops.exact import restrict
+from pemlang.ops.merge import FULL
 from pemlang.ops.models import Model
 from pemlang.ops.record import Context, Operator, Parameter, Watch, kind_of
 from pemlang.ops.schedule import PerPattern, Schedule, matching
@@ -68,6 +69,7 @@ class Elaborator:
         watches: comparisons to make once weights are read, with their places.
         leaves: how each adapter leaf is declared, for messages and cards.
         spellings: all the ways in which its place is spelt.
+        filling: the calls that give what fills the matrices of a LoRA; see full_rank.
     """
 
     graph: Graph
@@ -76,6 +78,7 @@ class Elaborator:
     watches: list[tuple[Watch, Span]] = field(default_factory=list)
     leaves: dict[Leaf, Declared] = field(default_factory=dict)
     spellings: dict[Leaf, list[Spelling]] = field(default_factory=dict)
+    filling: dict[AdapterNode, Span | None] = field(default_factory=dict)
     _calls: list[str] = field(default_factory=list)
     _steps: int = 0
 
@@ -339,7 +342,7 @@ class Elaborator:
                 if not isinstance(own, Function):
                     raise Fault("PEM0302", f"`{visible(name.span.text)}` is not a function")
         args = [written(arg) for arg in tree.args]
-        words = {id(word) for word in bare_words(tree)}
+        words = {id(word) for word in bare_words(tree, scope)}
         values = [a.span.text if id(a) in words else self.value(a, scope) for a in args]
         if isinstance(own, Function):
             return self._expand(tree, own, args, values)
@@ -377,6 +380,9 @@ class Elaborator:
         with self.at(tree.span):
             result = signature.rule(ctx, *given)
         self.watches += [(watch, tree.span) for watch in ctx.watches]
+        if isinstance(result, AdapterNode) and result.fills:
+            place = None if FULL in given else tree.span
+            self.filling[result] = place and self.filling.get(result, place)
         return result
 
     def _expand(

@@ -11,6 +11,7 @@ from pemlang.check.values import POISON, Poison, RecipeValue
 from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault, Report, listed, nearest, visible
 from pemlang.ops import FUNCTIONS
+from pemlang.ops.record import Parameter
 from pemlang.source import Span
 from pemlang.syntax import tree as t
 
@@ -183,7 +184,7 @@ def resolve_names(
     words = {
         id(word)
         for call in calls
-        for word in (bare_words(call) if known(call.function) else _words_of_any(call))
+        for word in (bare_words(call, scope) if known(call.function) else _words_of_any(call))
     }
     for name in names_in(tree):
         if id(name) in words:
@@ -201,18 +202,26 @@ def resolve_names(
         raise Stop
 
 
-def bare_words(call: t.Call) -> list[t.Tree]:
-    """The arguments that are an operator's own words, as over=factors, not names of the recipe."""
+def bare_words(call: t.Call, scope: Scope) -> list[t.Tree]:
+    """The arguments that are an operator's own words, as over=factors, not names of the recipe.
+    Where it takes numbers too, as for rank=full, what the recipe calls by that name is meant."""
     if call.function.module is not None or call.function.name not in FUNCTIONS:
         return []
     params = {p.name: p for p in FUNCTIONS[call.function.name].signatures[0].params}
     words = {word for param in params.values() for word in param.words}
+
+    def is_word(name: str, param: Parameter | None) -> bool:
+        if param is None:  # misspelt, and a word of another one still: the name is what is wrong
+            return name in words and name not in scope.values
+        if "number" not in param.kinds:
+            return bool(param.words)
+        return name not in scope.values and nearest(name, param.words) is not None
+
     return [
         arg.value
         for arg in call.args
         if isinstance(arg, t.NamedArg) and isinstance(arg.value, t.Name) and not arg.value.module
-        # A word of a parameter that is misspelt is one still: the name is what is wrong.
-        if (params[arg.name].words if arg.name in params else arg.value.name in words)
+        if is_word(arg.value.name, params.get(arg.name))
     ]
 
 

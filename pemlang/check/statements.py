@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypedDict, cast
 from pemlang.check.conditions import Assertion, Condition, Decided, exactly, failure
 from pemlang.check.definitions import check_def
 from pemlang.check.elaborate import Spelling
+from pemlang.check.full_rank import rank_not_said, says_full
 from pemlang.check.kinds import article, kind_of_type
 from pemlang.check.options import OPTIONS, option_dtype, option_heads, unknown_option
 from pemlang.check.outputs import Output, heads_agree, hold_files, output_path
@@ -21,6 +22,7 @@ from pemlang.graph.node import AdapterNode, Leaf, ModelNode, Num, NumberNode, le
 from pemlang.graph.numbers import shown
 from pemlang.graph.types import ModelType
 from pemlang.ops.agree import same_base
+from pemlang.ops.merge import FULL
 from pemlang.ops.models import Model
 from pemlang.ops.record import Context, kind_of
 from pemlang.ops.shaping import compress
@@ -35,7 +37,7 @@ if TYPE_CHECKING:
 class SaveOptions(TypedDict, total=False):
     """The options of a `save`."""
 
-    rank: Num
+    rank: Num | str
     energy: Num
     dtype: str
     heads: Leaf
@@ -252,12 +254,14 @@ class FileElaborator:
         label = " ".join(statement.value.span.text.split())
         graph = self._elaborator.graph
         with self._elaborator.at(statement.span):
-            if rank is not None or energy is not None:
+            if energy is not None or rank not in (None, FULL):
                 want_kind(node, ("adapter",))
                 adapter = cast("AdapterNode", node)
                 values = {option.name: option.value.span for option in statement.options}
                 ctx = Context(graph, (label,), "save", use=Use(statement.span, values=values))
-                node = compress(ctx, adapter, rank, energy)
+                node = compress(ctx, adapter, rank, energy)  # type: ignore[arg-type]
+        if rank is None and isinstance(node, AdapterNode):
+            self._hold_rank_said(statement, node)
         with self._elaborator.at(statement.path.span):
             target = output_path(path, self._state.root, self._state.root)
         heads = options.get("heads")
@@ -272,6 +276,13 @@ class FileElaborator:
         )
         return POISON
 
+    def _hold_rank_said(self, statement: t.Save, node: AdapterNode) -> None:
+        wrong = rank_not_said(statement, node, self._elaborator.filling)
+        if wrong is not None:
+            fault, place = wrong
+            with self._elaborator.at(place):
+                raise fault
+
     def _name(self, leaf: Leaf) -> str:
         return self._elaborator.leaves[leaf].name
 
@@ -285,6 +296,9 @@ class FileElaborator:
                     raise unknown_option(option.name)
                 if option.name == "dtype":
                     options["dtype"] = option_dtype(option.value)
+                    continue
+                if option.name == "rank" and says_full(option.value, self._scope.values):
+                    options["rank"] = FULL
                     continue
             resolve_names(option.value, self._scope, self._report)
             if option.name == "heads":

@@ -40,14 +40,15 @@ def want_within(value: object, param: Parameter, arg: t.Tree) -> None:
     """Raise PEM0326 unless a value is one of the numbers or the words that a parameter takes;
     `arg` is the argument as written."""
     name = f"{param.name}=" if isinstance(arg, t.NamedArg) else ""
-    if param.words and value not in param.words:
+    takes_numbers = "number" in param.kinds and not isinstance(value, str)
+    if param.words and value not in param.words and not takes_numbers:
         text = arg.value.span.text if isinstance(arg, t.NamedArg) else arg.span.text
         close = WORDS.get((param.name, text.casefold())) or nearest(text, param.words)
         word = close or param.words[0]
         given = repr(visible(value, 40)) if isinstance(value, str) else article(list_kind(value))
         raise Fault(
             "PEM0326",
-            f"{param.name} is {given}, not {' or '.join(param.words)}",
+            f"{param.name} is {given}, not {param.choice}",
             f"{name}{word}" if name else f'"{word}"',
         )
     if param.within and isinstance(value, Fraction) and value not in param.within:

@@ -218,6 +218,23 @@ class AdapterNode(Node):
         """Whether its ranks are bounds, which a number decides on."""
         return False
 
+    @cached_property
+    def at_most(self) -> bool:
+        """Whether its ranks are bounds, because of it or of what it is made from. What combines A
+        with A brings all to one rank."""
+        args = () if self.by_factors else self.args
+        return self.bounded or any(isinstance(x, AdapterNode) and x.at_most for x in args)
+
+    @property
+    def fills(self) -> bool:
+        """Whether it fills the matrix of a LoRA, and is cut to no rank."""
+        return False
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether it keeps of something what a recipe says."""
+        return False
+
     def cut(self, graph: Graph, rank: int) -> AdapterNode | None:
         """What compress(it, rank=…) is, where that is another node of its kind."""
         return None

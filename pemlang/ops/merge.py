@@ -42,8 +42,11 @@ SCALE = Parameter("scale", ("number",), Fraction(1))
 SEED = Parameter(
     "seed", ("number",), Fraction(0), within=Within(Fraction(0), Fraction(2**32 - 1), whole=True)
 )
+FULL = "full"
+"""The rank of the whole matrix."""
+
 OVER = Parameter("over", ("word",), "delta", words=("delta", "factors"))
-RANK = Parameter("rank", ("number",), None)
+RANK = Parameter("rank", ("number", "word"), None, words=(FULL,))
 PAIR = (Parameter("x", ("adapter",)), Parameter("y", ("adapter",)))
 
 Settings = Mapping[str, Num | str | None]
@@ -260,8 +263,8 @@ def _collected(ctx: Context, xs: Sequence[AdapterNode], method: MergeMethod) -> 
                     )
 
 
-def _limit(ctx: Context, like: AdapterNode, rank: Num, over: str) -> int:
-    limit = whole_rank(rank, "rank")
+def _limit(ctx: Context, like: AdapterNode, rank: Num | str, over: str) -> int | None:
+    limit = None if isinstance(rank, str) else whole_rank(rank, "rank")
     if not like.type.factored or over == "factors":
         why = "over=factors keeps the rank of the adapters"
         if not like.type.factored:
@@ -269,7 +272,8 @@ def _limit(ctx: Context, like: AdapterNode, rank: Num, over: str) -> int:
         without = ctx.use.without("rank") if ctx.use is not None else None
         message = f"`{ctx.what}` takes no rank here: {why}"
         raise Fault("PEM0326", message, without or "leave the rank out")
-    hold_rank(ctx, limit, like.shapes)
+    if limit is not None:
+        hold_rank(ctx, limit, like.shapes)
     return limit
 
 
@@ -389,11 +393,18 @@ class Merge(AdapterNode):
     def steady(self) -> bool:
         return self.method.statistics is None
 
+    @property
+    def fills(self) -> bool:
+        by_entry = self.method.rank is None and not self.by_factors
+        return self.type.factored and by_entry and self.limit is None
+
+    @property
+    def is_cut(self) -> bool:
+        return self.limit is not None
+
     def cut(self, graph: Graph, rank: int) -> AdapterNode | None:
         """Law: compress(m, rank=k) of a method m that fills the matrix is m with rank=k."""
-        if self.by_factors or self.limit is not None or self.method.rank is not None:
-            return None
-        return graph.add(replace(self, limit=rank))
+        return graph.add(replace(self, limit=rank)) if self.fills else None
 
     def formula(self, write: Formula) -> str:
         pairs = [(write.value(x), w) for x, w in zip(self.adapters, self.weights, strict=True)]

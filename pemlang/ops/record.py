@@ -137,6 +137,11 @@ class Parameter:
     def required(self) -> bool:
         return self.default is ...
 
+    @property
+    def choice(self) -> str:
+        """What one takes that takes words, in words: delta or factors."""
+        return " or ".join(["a number"] * ("number" in self.kinds) + [*self.words])
+
 
 @dataclass(frozen=True, eq=False)
 class Signature:

@@ -114,6 +114,10 @@ class Compress(AdapterNode):
         return self.energy is not None
 
     @property
+    def is_cut(self) -> bool:
+        return True
+
+    @property
     def uncut(self) -> AdapterNode:
         return self.x
 
@@ -183,9 +187,12 @@ def compress(
     assert rank is not None
     limit = whole_rank(rank, "rank")
     hold_rank(ctx, limit, type_.shapes)
+    cut = x.cut(ctx.graph, limit)
+    if cut is not None:
+        return cut
     if x.type.factored and all(r <= limit for r in x.ranks.values()):
         return x
-    return x.cut(ctx.graph, limit) or ctx.graph.add(Compress(type_, x, limit, None))
+    return ctx.graph.add(Compress(type_, x, limit, None))
 
 
 def hold_rank(ctx: Context, rank: int, shapes: Shapes) -> None:

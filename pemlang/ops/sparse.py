@@ -40,7 +40,7 @@ GAMMA = Parameter("gamma", ("number",), Fraction(1, 100), within=Within(NOTHING,
 EPSILON = Parameter(
     "epsilon", ("number",), Fraction(15, 100), within=Within(NOTHING, Fraction(1, 2), open=True)
 )
-FILLS = "over delta min(out, in), or rank= what is given; over factors the adapters'"
+FILLS = "over delta what rank= says, full for min(out, in); over factors the adapters'"
 
 
 @dataclass(frozen=True, eq=False)
@@ -311,9 +311,9 @@ register(
         "A share of the entries of each adapter is kept, tensor by tensor; entries as large as the "
         "smallest that is kept are kept too. With over=delta an entry is one of Δ, which fills the "
         "matrix: it is formed a site at a time, in tiles, and cut to rank=, or to that of `save … "
-        "with rank`. With over=factors, as in PEFT, it is one of A or of B: the adapters need one "
-        "rank, one scale and one initialisation. What is drawn depends on the seed, the site's "
-        "name and the adapter, not on an order.",
+        "with rank`, one of which has to be given. With over=factors, as in PEFT, it is one of A "
+        "or of B: the adapters need one rank, one scale and one initialisation. What is drawn "
+        "depends on the seed, the site's name and the adapter, not on an order.",
         (MAGNITUDE_PRUNE, DARE, DELLA, BREADCRUMBS),
     )
 )

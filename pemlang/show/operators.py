@@ -67,7 +67,7 @@ def _params(operator: Operator) -> list[tuple[str, str]]:
     """What the settings of an operator take, and what they are where they are not given."""
     settings = []
     for param in operator.signatures[0].params if not operator.symbols else ():
-        takes = " or ".join(param.words) or (str(param.within) if param.within else "")
+        takes = param.choice if param.words else str(param.within or "")
         usual = param.default
         if isinstance(usual, str | Fraction):
             takes += f"; {usual if isinstance(usual, str) else shown(usual)} where it is not given"

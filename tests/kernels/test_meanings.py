@@ -139,7 +139,7 @@ def merges(draw: st.DrawFn, name: str, over: str) -> str:
             value = over if kind != "ia3" else None
         elif key == "rank":
             ranked = over == "delta" and kind != "ia3"
-            value = draw(st.sampled_from([None, "3"])) if ranked else None
+            value = draw(st.sampled_from(["full", "3"])) if ranked else None
         elif key == "weights":
             weights = WEIGHTS.filter(lambda w: METHODS[name].statistics is None or w[0] != "-")
             value = f"[{', '.join(draw(weights) for _ in xs)}]"

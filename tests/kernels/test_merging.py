@@ -41,7 +41,7 @@ def test_tiles_change_no_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         lora(tmp_path / name, seed, sites)
     text = "".join(f'adapter {n} = "{n}"\n' for n in "ab")
     for i, call in enumerate(["ties([a, b], density=0.3", "dare_ties([a, b], density=0.3, seed=1"]):
-        text += f'save {call}) to "o{i}" with dtype=f32\n'
+        text += f'save {call}) to "o{i}" with rank=full, dtype=f32\n'
     path = recipe(tmp_path, text)
     whole = [delta(built.path)["layers.0.q"] for built in pemlang.load(path).build().outputs]
     monkeypatch.setattr("pemlang.kernels.steps.deltas.TILE", 3200)

@@ -161,7 +161,7 @@ def test_a_selection_by_variance_has_room_for_squares(
     tmp_path: Path, over: str, power: int
 ) -> None:
     """Variances of numbers that float32 has room for, whose squares it has none for."""
-    text = f'save sce([a, b], density=0.4, over={over}) to "o" with dtype=f64\n'
+    text = f'save sce([a, b], density=0.4, over={over}) to "o" with rank=full, dtype=f64\n'
     chosen = []
     for size in (1.0, 2.0**power, 2.0**-power):
         folder = tmp_path / str(size)

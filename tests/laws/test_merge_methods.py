@@ -114,7 +114,7 @@ def held_to_its_reference(pool: Pool, dense: Reference, op: Operator, data: Data
         elif name not in ("over", "rank"):
             chosen[name] = data.draw(st.sampled_from(VALUES[name]))
     path, _ = pool.built(
-        declared(names) + f'save {called(op, names, chosen)} to "out" with dtype=f64\n'
+        declared(names) + f'save {called(op, names, chosen)} to "out" with rank=full, dtype=f64\n'
     )
     values = {k: as_number(v) for k, v in chosen.items()}
     values.setdefault("weights", [1.0] * len(names))
@@ -170,7 +170,8 @@ def pair(folder: Path, op: Operator, settings: dict[str, Any], lora_too: bool = 
     for seed, name in enumerate("ab"):
         if not (folder / name).exists():
             (lora if lora_too else ia3)(folder / name, seed)
-    text = f'{declared("ab")}save {called(op, ["a", "b"], settings)} to "out" with dtype=f32\n'
+    call = called(op, ["a", "b"], settings)
+    text = f'{declared("ab")}save {call} to "out" with rank=full, dtype=f32\n'
     [path] = quiet(folder, text)
     return path
 
@@ -202,7 +203,9 @@ def both(folder: Path, lora_too: bool, *texts: str) -> list[dict[str, NDArray[np
     """What several expressions over a, b and c do."""
     for seed, name in enumerate("abc"):
         (lora if lora_too else ia3)(folder / name, seed)
-    saves = "".join(f'save {x} to "out{i}" with dtype=f32\n' for i, x in enumerate(texts))
+    saves = "".join(
+        f'save {x} to "out{i}" with rank=full, dtype=f32\n' for i, x in enumerate(texts)
+    )
     return [changes(path) for path in quiet(folder, declared("abc") + saves)]
 
 
@@ -286,7 +289,7 @@ def test_a_site_that_no_adapter_has_trained_stays_zero(tmp_path: Path, op: Opera
         made = lora(tmp_path / name, seed)
         untrained = {key: 0 * x for key, x in tensors_of(made).items() if ".0." in key}
         save_file({**tensors_of(made), **untrained}, made / "adapter_model.safetensors")
-    text = declared("ab") + f'save {called(op, ["a", "b"], least(op))} to "merged"\n'
+    text = declared("ab") + f'save {called(op, ["a", "b"], least(op))} to "merged" with rank=full\n'
     [merged] = [changes(path) for path in quiet(tmp_path, text)]
     assert all((x == 0).all() == (".0." in site) for site, x in merged.items())
 
@@ -296,7 +299,9 @@ def test_the_dtype_of_the_file_rounds_once(tmp_path: Path, op: Operator, lora_to
     for seed, name in enumerate("ab"):
         (lora if lora_too else ia3)(tmp_path / name, seed)
     text = called(op, ["a", "b"], least(op))
-    saves = "".join(f'save {text} to "{d}" with dtype={d}\n' for d in ("f64", "f32", "bf16"))
+    saves = "".join(
+        f'save {text} to "{d}" with rank=full, dtype={d}\n' for d in ("f64", "f32", "bf16")
+    )
     wide, single, half = [changes(p) for p in quiet(tmp_path, declared("ab") + saves)]
     close(single, wide, 1e-5)
     close(half, wide, 5e-2)
@@ -312,7 +317,8 @@ def test_thin_sites_and_one_site(tmp_path: Path, op: Operator, only: str | None)
     sites = {f"layers.0.{k}": v for k, v in SHAPES.items() if only in (None, k)}
     for seed, name in enumerate("ab"):
         lora(tmp_path / name, seed, sites, rank=1)
-    text = f'{declared("ab")}save {called(op, ["a", "b"], least(op))} to "out" with dtype=f32\n'
+    call = called(op, ["a", "b"], least(op))
+    text = f'{declared("ab")}save {call} to "out" with rank=full, dtype=f32\n'
     [path] = quiet(tmp_path, text)
     merged = delta(path)
     assert merged.keys() == sites.keys()
@@ -330,7 +336,7 @@ def test_masks_depend_on_the_seed_and_the_site_alone(tmp_path: Path, name: str) 
     call = f"{name}([a, b], density=0.5, seed=3)"
     texts = [call, call.replace("seed=3", "seed=4"), f'{call}["*.1.*"]', f"{name}([a[like b], b]"]
     texts[3] += ", density=0.5, seed=3)"
-    saves = "".join(f'save {x} to "o{i}" with dtype=f32\n' for i, x in enumerate(texts))
+    saves = "".join(f'save {x} to "o{i}" with rank=full, dtype=f32\n' for i, x in enumerate(texts))
     whole, reseeded, part, again = [delta(p) for p in quiet(tmp_path, declared("ab") + saves)]
     assert any((whole[site] != reseeded[site]).any() for site in whole)
     assert all((part[site] == whole[site]).all() for site in part)
@@ -341,7 +347,9 @@ def test_masks_depend_on_the_seed_and_the_site_alone(tmp_path: Path, name: str) 
 
 def test_dare_keeps_the_share_it_says(tmp_path: Path) -> None:
     lora(tmp_path / "a", 1, {"layers.0.q": (200, 300)})
-    [path] = quiet(tmp_path, 'adapter a = "a"\nsave dare([a], density=0.3) to "x" with dtype=f32\n')
+    [path] = quiet(
+        tmp_path, 'adapter a = "a"\nsave dare([a], density=0.3, rank=full) to "x" with dtype=f32\n'
+    )
     kept = delta(path)["layers.0.q"]
     whole = delta(tmp_path / "a")["layers.0.q"]
     share = (np.abs(kept) > 1e-9 * np.abs(whole).max()).mean()
@@ -367,5 +375,5 @@ def test_a_record_lacks_nothing(op: Operator) -> None:
         assert bool(param.words) == ("word" in param.kinds)
         if param.within is not None and not param.required:
             assert Fraction(param.default) in param.within
-        if param.words and not param.required:
+        if param.words and param.default not in (..., None):
             assert param.default in param.words

@@ -85,7 +85,7 @@ def test_both_sides_of_a_law_are_equal_numbers(
     trees = data.draw(operands(law, world))
     text = both_sides(law, trees, m, n)
     left, right = (
-        changes(pool.built(f'{text}save {side} to "{side}" with dtype=f32')[0])
+        changes(pool.built(f'{text}save {side} to "{side}" with rank=full, dtype=f32')[0])
         for side in ("left", "right")
     )
     sizes = [x.size for tree in trees for x in dense.delta(tree).values()]

@@ -75,7 +75,9 @@ def test_an_operator_is_its_reference(
         f"[{', '.join(map(write.text, arg))}]" if isinstance(arg, list) else write.text(arg, UNARY)
         for arg in given_
     ]
-    path, _ = pool.built(write.recipe() + f'save {spelt(op, texts)} to "out" with dtype=f64')
+    path, _ = pool.built(
+        write.recipe() + f'save {spelt(op, texts)} to "out" with rank=full, dtype=f64'
+    )
     wanted = referred(
         op,
         [

@@ -190,7 +190,9 @@ def test_a_method_is_mergekit_s(tmp_path: Path, name: str) -> None:
     for seed, at in enumerate("abc"):
         lora(tmp_path / at, seed, SITES, rank=2 + seed)
     head = "".join(f'adapter {at} = "{at}"\n' for at in "abc")
-    [built] = build(tmp_path, f'{head}save {expression} to "out" with dtype=f32\n').outputs
+    [built] = build(
+        tmp_path, f'{head}save {expression} to "out" with rank=full, dtype=f32\n'
+    ).outputs
     dense = [delta(tmp_path / at) for at in "abc"]
     for site, ours in delta(built.path).items():
         tensors = [torch.from_numpy(x[site]).float() for x in dense]

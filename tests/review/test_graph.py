@@ -64,7 +64,7 @@ def test_every_kind_of_node(tmp_path: Path) -> None:
     for name in "abc":
         lora(tmp_path / name, ord(name))
     text = "".join(f'adapter {name} = "{name}"\n' for name in "abc") + (
-        'save ties([a, b], density=0.5, weights=[1, 0.5]) to "ties"\n'
+        'save ties([a, b], density=0.5, weights=[1, 0.5], rank=full) to "ties"\n'
         'save cosine(a, b) * a + ramp(0.1, 1) * c to "measured"\n'
         'save a ⊖ b to "turned"\n'
         'save pad(rescale(a, like=b), rank=6) to "padded"\n'

@@ -166,6 +166,7 @@ ADAPTERS: dict[str, Callable[[Path], object]] = {
     "rank8": lambda at: lora(at, seed=3, rank=8, alpha=16),
     "ranks": lambda at: lora(at, rank=dict(zip(SITES, (8, 4, 4, 4), strict=True))),
     "alpha16": lambda at: lora(at, seed=4, alpha=16),
+    "small": lambda at: lora(at, sites={**SITES, "classifier": (2, 16)}),
     "layer_0": lambda at: lora(at, sites=LAYER_0),
     "other_sites": lambda at: lora(
         at, sites=ONE | {"encoder.layer.0.attention.self.key": (12, 16)}

@@ -1,0 +1,89 @@
+"""A method that treats each entry of Δ by itself fills the matrices of a LoRA. Nothing is saved at
+that rank unless the recipe says so: what two adapters make may be thirty times their size."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+
+from pemlang.diagnostics import Fault, visible
+from pemlang.graph.node import AdapterNode
+from pemlang.ops.merge import FULL
+from pemlang.source import Span
+from pemlang.syntax import tree as t
+
+Filling = Mapping[AdapterNode, Span | None]
+"""Where each value that fills the matrices is called; None where a call of it says rank=full."""
+
+LONGEST = 300  # characters that help repeats
+
+
+def says_full(tree: t.Tree, declared: Mapping[str, object]) -> bool:
+    """Whether an option is the word full, and no name of the recipe."""
+    is_word = isinstance(tree, t.Name) and tree.module is None and tree.name == FULL
+    return is_word and FULL not in declared
+
+
+def rank_not_said(
+    statement: t.Save, saved: AdapterNode, filling: Filling
+) -> tuple[Fault, Span] | None:
+    """PEM0349 and its place, where a value is saved that fills the matrices and nobody has said
+    so: at the call, or at the `save` where the call is in a file that is imported."""
+    for node in _filled(saved):
+        call = filling.get(node)
+        if call is None:
+            continue
+        own = [x.ranks.values() for x in node.args if isinstance(x, AdapterNode)]
+        rank = max(max(ranks, default=1) for ranks in own)
+        line, _ = statement.span.source.position(statement.span.start)
+        here = call.source is statement.span.source
+        where = f"line {line} saves it" if here else f"{visible(call.source.name)} calls it"
+        fault = Fault(
+            "PEM0349",
+            f"`{node.name}` fills the matrices: saved as it is it has rank "
+            f"{max(node.ranks.values())}, and the adapters have {rank}",
+            _call_with(call, rank, node) if here else _saved_with(statement, rank, saved),
+            (f"{where}; rank=full says that all of it is meant",),
+        )
+        return fault, call if here else statement.span
+    return None
+
+
+def _filled(saved: AdapterNode) -> Iterator[AdapterNode]:
+    """What fills the matrices and comes through to what is saved, cut nowhere on the way."""
+    seen, pending = {saved}, [saved]
+    while pending:
+        node = pending.pop()
+        if node.fills:
+            yield node
+        elif not node.is_cut and _is_full(node):
+            new = {x for x in node.args if isinstance(x, AdapterNode)} - seen
+            seen |= new
+            pending += sorted(new, key=lambda x: x.key)
+
+
+def _is_full(node: AdapterNode) -> bool:
+    return any(rank >= node.shapes[site].full_rank for site, rank in node.ranks.items())
+
+
+def _call_with(call: Span, rank: int, node: AdapterNode) -> str:
+    """The call with a rank; with a cut by energy around it where a matrix is too small for that."""
+    text = " ".join(re.sub(r"\(\s+", "(", call.text).split())
+    if not _has_room(rank, node):
+        cut, instead = f"compress({text}, energy=0.99)", "compress what it gives: energy=0.99"
+    else:
+        cut = f"{text.removesuffix(')').rstrip().removesuffix(',')}, rank={rank})"
+        instead = f"give it a rank: rank={rank}"
+    return instead if "#" in text or len(text) > LONGEST else cut
+
+
+def _saved_with(statement: t.Save, rank: int, saved: AdapterNode) -> str:
+    """The `save` with a rank, or with an energy where a matrix is too small for that."""
+    text = " ".join(statement.span.text.split())
+    option = f"rank={rank}" if _has_room(rank, saved) else "energy=0.99"
+    said = f"{text}, {option}" if statement.options else f"{text} with {option}"
+    return option if "#" in text or len(text) > LONGEST else said
+
+
+def _has_room(rank: int, node: AdapterNode) -> bool:
+    return all(rank <= shape.full_rank for shape in node.shapes.values())
