@@ -201,4 +201,4 @@ def _types(old: Node, new: Node) -> list[str]:
 def _rank(node: AdapterNode) -> str:
     """`rank 8`; `rank at most 8` where an energy decides."""
     text = rank_text(node.ranks)
-    return text.replace(" ", " at most ", 1) if node.bounded else text
+    return text.replace(" ", " at most ", 1) if node.at_most else text

@@ -333,10 +333,16 @@ class Pad(AdapterNode):
     def pictured(self) -> Node:
         return self.x
 
+    @property
+    def at_most(self) -> bool:
+        return False
+
     def invariant(self) -> None:
         assert not isinstance(self.x, Pad), "a pad in a pad"
         assert all(rank <= self.rank for rank in self.x.ranks.values())
-        assert any(rank < self.rank for rank in self.x.ranks.values()), "a pad of nothing"
+        assert self.x.at_most or any(rank < self.rank for rank in self.x.ranks.values()), (
+            "a pad of nothing"
+        )
 
 
 def _pad(ctx: Context, x: AdapterNode, rank: Num) -> AdapterNode:
@@ -350,7 +356,7 @@ def _pad(ctx: Context, x: AdapterNode, rank: Num) -> AdapterNode:
             f"pad cannot bring it to {wanted}",
             _called(ctx, "compress") or f"cut it with compress(x, rank={wanted})",
         )
-    if all(rank_there == wanted for rank_there in x.ranks.values()):
+    if not x.at_most and all(rank_there == wanted for rank_there in x.ranks.values()):
         return x
     # Law: pad(pad(x, k), m) = pad(x, m).
     return ctx.graph.add(Pad(x.type, x.x if isinstance(x, Pad) else x, wanted))

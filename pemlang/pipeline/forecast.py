@@ -197,14 +197,13 @@ def _output(job: OutputJob, plan: BuildPlan, index: int, write: Formula) -> Outp
     is_here = not any(_unknown(leaf) for leaf in graph.leaves(node))
     existing = standing(output.target, job.semantic_hash)
     ranks = (min(node.ranks.values(), default=0), max(node.ranks.values(), default=0))
-    made_from = graph.order([node])
     return OutputForecast(
         path=output.path,
         label=output.label,
         value=write.value(node),
         type=type_text(node),
         ranks=ranks if node.type.ranked else None,
-        at_most=any(isinstance(x, AdapterNode) and x.bounded for x in made_from),
+        at_most=node.at_most,
         dtype=plan.outputs[index].layout.tensors[0].dtype,
         size=plan.plan.outputs[index].size,
         semantic_hash=job.semantic_hash if is_here else None,

@@ -189,6 +189,19 @@ def test_the_rank_of(pool: Pool, text: str, rank: int) -> None:
     assert set(pool.node(declared("abcr") + f"let x = {text}").ranks.values()) == {rank}
 
 
+@pytest.mark.parametrize(
+    "x",
+    [
+        "compress(a + b, energy=0.3)",
+        "2 * compress(a + b, energy=0.3)",
+        "compress(a, energy=0.3) + b",
+    ],
+)
+def test_a_pad_to_what_an_energy_keeps_at_most_is_a_pad(pool: Pool, x: str) -> None:
+    path, _ = pool.built(declared("ab") + f'save pad({x}, rank=4) to "out"')
+    assert set(written(tensors_of(path)).values()) == {4}
+
+
 def test_patterns_say_the_ranks_and_alphas_of_a_join(pool: Pool, dense: Reference) -> None:
     x = 'join(p, a["*.q"])'
     path, _ = pool.built(declared("ap") + f'save {x} to "out"')
