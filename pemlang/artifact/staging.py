@@ -36,6 +36,8 @@ from pemlang.formats import FORMATS
 
 CARD, PROVENANCE, SIGNATURE = "README.md", "provenance.json", "model.sig"
 MARK = "<!-- made by pemlang -->"
+_OF_SYSTEMS = (".DS_Store", "Thumbs.db", "desktop.ini")
+_STARTS_OF_SYSTEMS = ("._", ".nfs", ".fuse_hidden")
 _OLD = ".old"
 _LEFT = re.compile(
     r"\.(?P<target>.+\.[0-9a-f]{8})-(?P<host>[0-9a-f]{8})[0-9a-f]{16}(?P<old>\.old)?"
@@ -65,6 +67,17 @@ def own_files() -> set[str]:
     """The names of all that outputs of this tool consist of."""
     adapters = (name for record in FORMATS.values() for name in record.outputs)
     return {CARD, PROVENANCE, SIGNATURE, *adapters}
+
+
+def files_in(directory: Path) -> list[str]:
+    """The names in a directory, without the files that a system leaves anywhere by itself; raises
+    OSError."""
+    return sorted(path.name for path in directory.iterdir() if not _is_of_system(path))
+
+
+def _is_of_system(path: Path) -> bool:
+    plain = path.is_file() and not path.is_symlink()
+    return plain and (path.name in _OF_SYSTEMS or path.name.startswith(_STARTS_OF_SYSTEMS))
 
 
 @dataclass(eq=False)
@@ -194,7 +207,7 @@ def leftovers(folder: Path, names: Collection[str] | None = None) -> list[Path]:
 
 def _is_left(stage: Path) -> bool:
     """Whether nobody holds a stage, and nothing is in it but what is ours."""
-    return is_free(stage) and {path.name for path in stage.iterdir()} <= own_files()
+    return is_free(stage) and set(files_in(stage)) <= own_files()
 
 
 def clean_up(folder: Path, targets: Iterable[Path]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pemlang.artifact.provenance import read_provenance
-from pemlang.artifact.staging import PROVENANCE, SIGNATURE, own_files
+from pemlang.artifact.staging import PROVENANCE, SIGNATURE, files_in, own_files
 from pemlang.diagnostics import Fault, listed, visible
 from pemlang.disk import lfs_pointer
 from pemlang.tensorfiles.digests import file_digest
@@ -56,14 +56,18 @@ def hold_place(target: Path, inputs: set[Path]) -> Sequence[str]:
         raise Fault(
             "PEM0510", f"{visible(target)} is not a directory", "remove it, or save elsewhere"
         )
-    names = sorted(path.name for path in target.iterdir())
+    names = files_in(target)
     foreign = [name for name in names if name not in own_files() or not _is_plain(target / name)]
     if foreign or (names and PROVENANCE not in names):
         what = f"it holds {listed(foreign)}" if foreign else f"it has no {PROVENANCE}"
+        built = PROVENANCE in names
         raise Fault(
             "PEM0510",
             f"{visible(target)} was not made by pemlang alone: {what}",
-            "remove it, or save elsewhere",
+            "move away what the build did not write, or save elsewhere"
+            if built
+            else "remove it, or save elsewhere",
+            ("a build, with --force too, would remove it with the earlier output",) * built,
         )
     return names
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from pemlang.artifact.provenance import Provenance, Subject, read_provenance
-from pemlang.artifact.staging import PROVENANCE, SIGNATURE
+from pemlang.artifact.staging import PROVENANCE, SIGNATURE, files_in
 from pemlang.artifact.subjects import subject
 from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault, listed, visible
@@ -132,7 +132,7 @@ def _value(value: object) -> str:
 
 def _strangers(directory: Path, subjects: set[str]) -> list[FileVerdict]:
     """Files that the build did not write, and a signature that is not looked at here."""
-    names = {path.name for path in directory.iterdir()}
+    names = set(files_in(directory))
     verdicts = [
         FileVerdict(visible(name), "differs", ("the build did not write it",))
         for name in sorted(names - subjects - {PROVENANCE, SIGNATURE})

@@ -62,6 +62,29 @@ def test_a_refactoring_keeps_the_tensors_and_brings_the_rest(folder: Path, outpu
     assert [path.name for path in output.parent.iterdir()] == ["x"]
 
 
+@pytest.mark.parametrize("name", [".DS_Store", "._README.md", "Thumbs.db", "desktop.ini"])
+def test_a_file_that_the_system_left_stops_no_build(folder: Path, output: Path, name: str) -> None:
+    (output / name).write_bytes(b"\0\0\0\1Bud1")
+    assert verified(output).holds
+    assert build(folder, TEXT).outputs[0].was_there
+    build(folder, TEXT.replace("a + b", "a - b"))
+    assert name not in contents(output)
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_any_other_file_is_named_and_what_force_would_do(
+    folder: Path, output: Path, force: bool
+) -> None:
+    (output / "notes.txt").write_text("mine")
+    changed = recipe(folder, TEXT.replace("a + b", "a - b"))
+    with pytest.raises(pemlang.PemError) as wrong:
+        pemlang.load(changed).build(options=pemlang.BuildOptions(force=force))
+    [told] = wrong.value.diagnostics
+    assert "it holds notes.txt" in told.message
+    assert told.notes == ("a build, with --force too, would remove it with the earlier output",)
+    assert (output / "notes.txt").read_text() == "mine"
+
+
 @pytest.mark.parametrize("name", [WEIGHTS, CONFIG, CARD])
 def test_what_was_changed_is_not_lost(folder: Path, output: Path, name: str) -> None:
     """Training may have gone on in it, and a card may have been written to."""
