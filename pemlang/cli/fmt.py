@@ -29,39 +29,45 @@ STDIN = "-"
     is_flag=True,
     help="Write nothing; show what would change, and exit with 1 if anything would.",
 )
+@click.option("--ascii", is_flag=True, help="Write ⊕ ⊖ ⊗ as .+ .- .*, and not the other way.")
 @click.argument("paths", nargs=-1, required=True, type=click.Path(readable=False))
-def fmt(paths: tuple[str, ...], check: bool, diff: bool) -> int:
+def fmt(paths: tuple[str, ...], check: bool, diff: bool, ascii: bool) -> int:
     """Lay recipes out in the one way.
 
-    Rewrites the files that are given, and all *.pem files inside directories, and leaves those
-    alone that are laid out already or have mistakes. Given -, reads a recipe from standard input
-    and writes it to standard output.
+    Rewrites the files that are given, and all *.pem files inside directories, and names each that
+    it changed; those that are laid out already, or have mistakes, are left alone. Given -, reads a
+    recipe from standard input and writes it to standard output.
     """
     if STDIN in paths and len(paths) > 1:
         raise click.UsageError("- stands for standard input, and goes with no other path.")
-    changed, mistakes = 0, list[Diagnostic]()
+    seen, changed, mistakes = 0, 0, list[Diagnostic]()
+    writes = not (check or diff or STDIN in paths)
     for path in _recipes(paths, mistakes):
+        seen += 1
         try:
-            changed += _one(path, check, diff)
+            is_new = _one(path, check, diff, ascii)
+            changed += is_new
+            if is_new and writes:
+                click.echo(f"reformatted {visible(path)}", err=True)
         except PemError as error:
             mistakes += error.diagnostics
         except Fault as fault:
             mistakes.append(fault.at(None))
     code = say(mistakes, "text")
-    if changed and STDIN not in paths and sys.stderr.isatty():
-        files = "1 file" if changed == 1 else f"{changed} files"
-        click.echo(f"{files} {'would be ' if check or diff else ''}reformatted.", err=True)
+    if changed and STDIN not in paths and (writes or sys.stderr.isatty()):
+        of = f"{changed} of {seen} recipe{'s' * (seen != 1)}"
+        click.echo(f"{of} {'' if writes else 'would be '}reformatted.", err=True)
     return code or (RECIPE_IS_WRONG if changed and (check or diff) else 0)
 
 
-def _one(path: str, check: bool, diff: bool) -> bool:
+def _one(path: str, check: bool, diff: bool, ascii: bool) -> bool:
     """Lay one recipe out; whether that changes it."""
     from pemlang.syntax.files import decoded
     from pemlang.syntax.format import formatted
 
     data = _read(path)
     name = "standard input" if path == STDIN else path
-    text = formatted(decoded(data, name, Path()))
+    text = formatted(decoded(data, name, Path()), ascii)
     changes = text.encode() != data
     if diff:
         if changes:

@@ -13,8 +13,12 @@ from pemlang.syntax.parser import parse
 from pemlang.syntax.split import split
 
 
-def formatted(source: Source) -> str:
+def formatted(source: Source, ascii: bool = False) -> str:
     """The text of a recipe in the one layout, with its comments where they were.
+
+    Args:
+        source: the recipe.
+        ascii: whether ⊕ ⊖ ⊗ are written as they are typed in ASCII.
 
     Raises:
         PemError: with every mistake, when it does not parse.
@@ -22,17 +26,17 @@ def formatted(source: Source) -> str:
     report = Report()
     file = parse(source, report)
     report.raise_errors()
-    text = laid_out(source, file)
+    text = laid_out(source, file, ascii)
     return text if _says_the_same(file, text) else source.text
 
 
-def laid_out(source: Source, file: t.RecipeFile) -> str:
-    """The text of a file that parsed, laid out."""
+def laid_out(source: Source, file: t.RecipeFile, ascii: bool = False) -> str:
+    """The text of a file that parsed, laid out; as formatted."""
     lines: list[str] = []
     at = 0
     for chunk, tree in zip(split(source, Report()), file.statements, strict=True):
         _add_lines(lines, source.text[at : chunk.start].split("\n")[:-1], at > 0)
-        lines.append(layout.statement(source, chunk, tree))
+        lines.append(layout.statement(source, chunk, tree, ascii))
         at = chunk.end
     _add_lines(lines, source.text[at:].split("\n"), at > 0)
     return "".join(line + "\n" for line in lines[: len(lines) - (lines[-1:] == [""])])

@@ -8,7 +8,7 @@ what is written has none but those.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from pemlang.source import Source
@@ -30,8 +30,12 @@ from pemlang.syntax.binding import (
     words,
 )
 from pemlang.syntax.boxes import Box, Group, Hug, IfBroken, Line, Nest, Newline
+from pemlang.syntax.builder import ASCII
 from pemlang.syntax.notes import NoPlace, Places, around, line_after, written_out
 from pemlang.syntax.split import Chunk
+
+# What ⊕ ⊖ ⊗ are typed as.
+TYPED = {symbol: typed for typed, symbol in ASCII.items()}
 
 # A number, a string, true, false or a name, as it is spelt.
 _LEAF = re.compile(
@@ -40,12 +44,12 @@ _LEAF = re.compile(
 )
 
 
-def statement(source: Source, chunk: Chunk, tree: t.Statement) -> str:
-    """The text of a statement, laid out.
+def statement(source: Source, chunk: Chunk, tree: t.Statement, ascii: bool = False) -> str:
+    """The text of a statement, laid out; ⊕ ⊖ ⊗ as they are typed in ASCII where that is asked for.
 
     One with a comment where no line can end is as it was.
     """
-    layout = _TreeLayout(source, chunk)
+    layout = _TreeLayout(source, chunk, TYPED if ascii else {})
     try:
         box = _STATEMENTS[type(tree)](layout, tree)
         layout.pass_to(chunk.end)
@@ -65,6 +69,10 @@ class _Joined(NamedTuple):
 
 class _TreeLayout(Places):
     """Boxes of one statement."""
+
+    def __init__(self, source: Source, chunk: Chunk, typed: Mapping[str, str]) -> None:
+        super().__init__(source, chunk)
+        self._typed_as = typed
 
     def lead(self, tree: t.Tree, need: int = OR) -> int:
         """Where a tree begins, without the brackets that it does not need."""
@@ -118,7 +126,8 @@ class _TreeLayout(Places):
         for word, operand in zip(words(tree), others, strict=True):
             before = self.notes(self.lead(operand, need))
             free = free and not before
-            rest += [line_after(before, " "), word + " ", self.expression(operand, need)]
+            operator = self._typed_as.get(word, word) + " "
+            rest += [line_after(before, " "), operator, self.expression(operand, need)]
         hug = self._hug(tree, (start, *rest[:-1]), rest[-1]) if free else None
         return _Joined(start, tuple(rest), hug)
 
@@ -177,7 +186,8 @@ class _TreeLayout(Places):
         return (f"{tree.name}=", self.expression(tree.value))
 
     def unary(self, tree: t.Unary) -> Box:
-        return (tree.operator.symbol, self.expression(tree.operand, UNARY))
+        symbol = tree.operator.symbol
+        return (self._typed_as.get(symbol, symbol), self.expression(tree.operand, UNARY))
 
     def negation(self, tree: t.Logic) -> Box:
         return ("not ", self.expression(tree.operands[0], NOT))

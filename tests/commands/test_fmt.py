@@ -157,13 +157,33 @@ def test_what_is_no_use_of_it(folder: Path, words: list[str]) -> None:
     assert "Usage" in done.err
 
 
-def test_a_summary_is_for_terminals(folder: Path) -> None:
+def test_what_was_rewritten_is_named_and_counted(folder: Path) -> None:
     assert fmt("--check", ".").err == ""
-    done = on_a_terminal("fmt", ".", folder=folder)
-    assert (done.code, done.out) == (0, "2 files reformatted.\r\n")
+    summary = (
+        "reformatted ./messy.pem\nreformatted ./sub/deep/messy.pem\n2 of 3 recipes reformatted.\n"
+    )
+    done = fmt(".")
+    assert (done.code, done.out, done.err) == (0, "", summary)
+    assert fmt(".").text == ""
+    (folder / "messy.pem").write_text(MESSY)
+    done = on_a_terminal("fmt", "--check", ".", folder=folder)
+    assert (done.code, done.out) == (1, "./messy.pem\r\n1 of 3 recipes would be reformatted.\r\n")
+
+
+def test_operators_typed_in_ascii_may_stay_so(folder: Path) -> None:
+    typed = "let x = 2 .* (a .+ .-b)  # ⊕ here\nlet y = x ⊖ a[like b] .+ c\n"
+    ascii = "let x = 2 .* (a .+ .-b)  # ⊕ here\nlet y = x .- a[like b] .+ c\n"
+    (folder / "typed.pem").write_text(typed)
+    assert fmt("--ascii", "typed.pem").code == 0
+    assert (folder / "typed.pem").read_text() == ascii
+    assert fmt("--ascii", "--check", "typed.pem").code == 0
+    assert (
+        fmt("-", input=ascii).out == "let x = 2 ⊗ (a ⊕ ⊖b)  # ⊕ here\nlet y = x ⊖ a[like b] ⊕ c\n"
+    )
 
 
 def test_fmt_imports_no_more_than_the_parser(folder: Path) -> None:
     heavy = ("torch", "numpy", "peft", "networkx", "llvmlite")
     done = with_imports("fmt", "messy.pem", folder=folder, of=heavy)
-    assert (done.code, done.out, done.err) == (0, "", "[]\n")
+    assert (done.code, done.out) == (0, "")
+    assert done.err.endswith("reformatted.\n[]\n")
