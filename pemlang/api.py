@@ -27,7 +27,7 @@ from pemlang.inputs.resolver import DiskResolver
 from pemlang.pipeline.checking import checked_with, identified_with
 from pemlang.pipeline.refusals import with_refusals
 from pemlang.source import Source
-from pemlang.syntax.files import read_source
+from pemlang.syntax.files import decoded, read_source
 from pemlang.tensorfiles.dtypes import DTYPES
 
 if TYPE_CHECKING:
@@ -227,6 +227,23 @@ def load(path: str | os.PathLike[str], params: Params | None = None) -> Recipe:
     file = Path(path).absolute()
     with placed(None):
         return Recipe(file, read_source(file, os.fspath(path)), params or {})
+
+
+def of_text(data: bytes, name: str, params: Params | None = None) -> Recipe:
+    """A recipe that is in no file.
+
+    Args:
+        data: its text.
+        name: of the file that it would be; its paths and imports are relative to the folder of
+            that.
+        params: values for its params, by name.
+
+    Raises:
+        PemError: PEM0101 to PEM0104 when it is not recipe text.
+    """
+    file = Path(name).absolute()
+    with placed(None):
+        return Recipe(file, decoded(data, name, file.parent.resolve()), params or {})
 
 
 def apply(

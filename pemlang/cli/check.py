@@ -8,24 +8,45 @@ from collections.abc import Iterator, Mapping
 import click
 
 from pemlang.cli.common import exit_code, json_text, locked_option, recipe_options, say
-from pemlang.diagnostics import PemError, visible
+from pemlang.cli.recipes import STDIN, read_stdin, recipes_at
+from pemlang.diagnostics import Diagnostic, Fault, PemError, listed, visible
 from pemlang.show.findings import Finding, once
 
 
 @click.command()
+@click.option(
+    "--stdin-filename",
+    metavar="FILE",
+    help="What - is called in messages; its paths and imports are relative to the folder of it.",
+)
 @locked_option("Go by the signatures in pem.lock: the adapters themselves need not be there.")
 @recipe_options("text", "json", "sarif", "github", several=True)
-def check(recipes: tuple[str, ...], settings: dict[str, str], form: str, locked: bool) -> int:
+def check(
+    recipes: tuple[str, ...],
+    settings: dict[str, str],
+    form: str,
+    locked: bool,
+    stdin_filename: str | None,
+) -> int:
     """Check recipes without reading a tensor.
 
     Reads the adapters' configs and file headers, and reports everything that is wrong, with the
     place and what to write instead; `--format sarif` for code scanning, `--format github` as
-    annotations of a GitHub workflow.
+    annotations of a GitHub workflow. Of a directory it checks all *.pem files inside; given -, a
+    recipe from standard input.
     """
+    unread = list[Diagnostic]()
+    paths = list(recipes_at(recipes, unread))
+    if not paths and not unread:
+        why = f"there is no recipe in {listed(recipes)}"
+        unread.append(Fault("PEM0100", why, "recipes are files called *.pem").at(None))
     findings = once(
-        finding
-        for recipe in dict.fromkeys(recipes)
-        for finding in _findings(recipe, settings, locked)
+        [Finding(recipes[0], diagnostic) for diagnostic in unread]
+        + [
+            finding
+            for recipe in paths
+            for finding in _findings(recipe, settings, locked, stdin_filename)
+        ]
     )
     diagnostics = [finding.diagnostic for finding in findings]
     if form in ("sarif", "github"):
@@ -33,19 +54,23 @@ def check(recipes: tuple[str, ...], settings: dict[str, str], form: str, locked:
         return exit_code(diagnostics)
     code = say(diagnostics, form)
     if code == 0 and form == "text" and sys.stderr.isatty():
-        for recipe in recipes:
+        for recipe in paths:
             click.echo(f"{visible(recipe)} is right.", err=True)
     return code
 
 
-def _findings(recipe: str, settings: Mapping[str, str], locked: bool) -> Iterator[Finding]:
-    from pemlang.api import load
+def _findings(
+    recipe: str, settings: Mapping[str, str], locked: bool, stdin_filename: str | None
+) -> Iterator[Finding]:
+    from pemlang.api import load, of_text
 
+    name = (stdin_filename or "standard input") if recipe == STDIN else recipe
     try:
-        diagnostics = load(recipe, settings).check(locked)
+        opened = of_text(read_stdin(), name, settings) if recipe == STDIN else load(name, settings)
+        diagnostics = opened.check(locked)
     except PemError as error:
         diagnostics = error.diagnostics
-    return (Finding(recipe, diagnostic) for diagnostic in diagnostics)
+    return (Finding(name, diagnostic) for diagnostic in diagnostics)
 
 
 def _show(findings: list[Finding], form: str) -> None:

@@ -6,16 +6,15 @@ import difflib
 import os
 import stat
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import click
 
 from pemlang.cli.common import RECIPE_IS_WRONG, say
+from pemlang.cli.recipes import STDIN, mode_of, read_stdin, recipes_at
 from pemlang.diagnostics import Diagnostic, Fault, PemError, visible
 from pemlang.disk import replace_file
-
-STDIN = "-"
 
 
 @click.command()
@@ -42,7 +41,7 @@ def fmt(paths: tuple[str, ...], check: bool, diff: bool, ascii: bool) -> int:
         raise click.UsageError("- stands for standard input, and goes with no other path.")
     seen, changed, mistakes = 0, 0, list[Diagnostic]()
     writes = not (check or diff or STDIN in paths)
-    for path in _recipes(paths, mistakes):
+    for path in recipes_at(paths, mistakes):
         seen += 1
         try:
             is_new = _one(path, check, diff, ascii)
@@ -92,59 +91,12 @@ def _difference(old: str, new: str, name: str) -> Iterator[str]:
 # --- files ---------------------------------------------------------------------------------
 
 
-def _recipes(paths: Iterable[str], mistakes: list[Diagnostic]) -> Iterator[str]:
-    """The files that are meant, each once; directories that cannot be read are mistakes."""
-    seen = set[str]()
-    for given in paths:
-        inside = given != STDIN and stat.S_ISDIR(_mode(given))
-        for path in _inside(given, mistakes) if inside else (given,):
-            real = os.path.realpath(path)
-            if real not in seen and not (inside and _is_certificate(path)):
-                seen.add(real)
-                yield path
-
-
-def _inside(directory: str, mistakes: list[Diagnostic]) -> Iterator[str]:
-    """The *.pem files of a directory and those in it, without hidden ones and links, which may
-    lead anywhere."""
-    pending = [directory]
-    while pending:
-        directory = pending.pop()
-        try:
-            with os.scandir(directory) as listing:
-                entries = sorted(listing, key=lambda entry: entry.name)
-            entries = [entry for entry in entries if not entry.name.startswith(".")]
-        except OSError as error:
-            why = f"cannot read {visible(directory)}: {error.strerror or error}"
-            mistakes.append(Fault("PEM0100", why, "check the path").at(None))
-            continue
-        recipes = [entry for entry in entries if entry.name.endswith(".pem")]
-        yield from (entry.path for entry in recipes if entry.is_file(follow_symlinks=False))
-        pending += [e.path for e in reversed(entries) if e.is_dir(follow_symlinks=False)]
-
-
-def _mode(path: str) -> int:
-    """What kind of file it is; 0 if nothing is there."""
-    try:
-        return Path(path).stat().st_mode
-    except OSError:
-        return 0
-
-
-def _is_certificate(path: str) -> bool:
-    """Whether a file in a directory is of the other kind that is called .pem."""
-    try:
-        return _read(path).lstrip().startswith(b"-----BEGIN")
-    except Fault:
-        return False  # reading it again will say so
-
-
 def _read(path: str) -> bytes:
-    from pemlang.syntax.files import MAX_BYTES, read_bytes
+    from pemlang.syntax.files import read_bytes
 
     if path == STDIN:
-        return sys.stdin.buffer.read(MAX_BYTES + 1)
-    mode = _mode(path)
+        return read_stdin()
+    mode = mode_of(path)
     if mode and not stat.S_ISREG(mode):  # a pipe, say, cannot be rewritten
         raise Fault("PEM0100", f"{visible(path)} is not a file", "give the path of a recipe, or -")
     return read_bytes(Path(path), path)

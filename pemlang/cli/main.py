@@ -5,8 +5,10 @@ from __future__ import annotations
 import importlib
 import os
 import pkgutil
+import shlex
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import NoReturn
 
 import click
@@ -15,7 +17,9 @@ import pemlang.cli
 from pemlang.cli.common import RECIPE_IS_WRONG, USAGE_IS_WRONG, importing, say
 from pemlang.cli.ending import INTERRUPTED, around, exit_code_of_signal
 from pemlang.diagnostics import nearest
+from pemlang.disk import is_dir
 from pemlang.execute.machine import for_one_command
+from pemlang.syntax.files import SUFFIX
 from pemlang.version import __version__
 
 # The order in which help lists them.
@@ -23,8 +27,16 @@ _FIRST = (
     "build", "check", "fmt", "plan", "lock", "diff", "report", "graph", "verify",
     "explain-output", "sign", "inspect", "clean", "ops", "explain", "git-setup", "completion",
 )  # fmt: skip
-_HELPERS = ("common", "ending", "entry", "hook", "main", "values")
+_HELPERS = ("common", "ending", "entry", "hook", "main", "recipes", "values")
 PLUMBING = ("git-diff", "git-tensors")  # what git runs; no help lists them
+START = """\
+pem composes LoRA and (IA)³ adapters by arithmetic, from recipes checked first.
+
+    pem check merge.pem    everything that is wrong with a recipe, in well under a second
+    pem build merge.pem    write every adapter that it saves
+    pem inspect DIR        what is in an adapter
+
+`pem help` lists all commands, and `pem help build` says what one of them takes."""
 
 _REGISTERED: dict[str, click.Command] = {}
 
@@ -64,10 +76,13 @@ class Commands(click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         if args and args[0] not in self.list_commands(ctx):
-            close = nearest(args[0], (name for name in command_names() if name not in PLUMBING))
-            hint = f" Did you mean `pem {close}`?" if close else ""
-            raise click.UsageError(f"There is no command `{args[0]}`.{hint}", ctx)
+            raise click.UsageError(f"There is no command `{args[0]}`.{_meant(args[0])}", ctx)
         return super().resolve_command(ctx, args)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if args[:1] == ["help"]:
+            args = [*args[1:2], "--help"]
+        return super().parse_args(ctx, args)
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The commands alone: with the two options, which every tool has, they fill more than a
@@ -75,16 +90,31 @@ class Commands(click.Group):
         self.format_commands(ctx, formatter)
 
 
+def _meant(word: str) -> str:
+    """What to write in place of a word that is no command."""
+    shown = shlex.quote(word)
+    if word.endswith(SUFFIX):
+        return f" To check a recipe: pem check {shown}. To build it: pem build {shown}."
+    if is_dir(Path(word)):
+        return f" To see what is in a folder: pem inspect {shown}."
+    close = nearest(word, (name for name in command_names() if name not in PLUMBING))
+    return f" Did you mean `pem {close}`?" if close else ""
+
+
 @click.group(
     cls=Commands,
+    invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     options_metavar="",
     subcommand_metavar="COMMAND [--help] ...",
     epilog="Exit codes: 0 it worked, 1 a recipe or file is wrong, 2 the command line is.",
 )
-@click.version_option(__version__, message="pem %(version)s")
-def cli() -> None:
+@click.version_option(__version__, "-V", "-v", "--version", message="pem %(version)s")
+@click.pass_context
+def cli(ctx: click.Context) -> None:
     """Compose LoRA and (IA)³ adapters by arithmetic, from recipes checked first."""
+    if ctx.invoked_subcommand is None:
+        click.echo(START)
 
 
 def main(args: Sequence[str] | None = None) -> NoReturn:

@@ -135,6 +135,35 @@ def test_one_document_holds_all_recipes_and_the_worst_code_wins(folder: Path) ->
     assert check("right.pem", "wrong.pem", "--set", "w=1", "--format", "json").code == 2
 
 
+def test_a_folder_stands_for_the_recipes_inside(folder: Path) -> None:
+    recipe(folder / "deep" / "down", WRONG.replace('"a"', '"../../a"'), "also-wrong.pem")
+    recipe(folder / ".hidden", WRONG)
+    (folder / "key.pem").write_text("-----BEGIN PRIVATE KEY-----\n")
+    every = results(".", "wrong.pem")
+    assert sorted(place(result)[0] for result in every) == ["deep/down/also-wrong.pem", "wrong.pem"]
+    (folder / "wrong.pem").unlink()
+    assert check(".").code == 1
+    (folder / "deep/down/also-wrong.pem").unlink()
+    assert check(".") == Done(0, "", "")
+
+
+def test_a_folder_without_a_recipe_is_no_success(folder: Path) -> None:
+    done = check("a")
+    assert (done.code, "there is no recipe in a" in done.err) == (1, True)
+
+
+def test_standard_input_is_checked_as_the_file_that_it_is_to_be(folder: Path) -> None:
+    text = 'adapter a = "../a"\nsave a to "out"\n'
+    (folder / "recipes").mkdir()
+    named = ("--stdin-filename", "recipes/new.pem")
+    assert pem("check", "-", *named, input=text) == Done(0, "", "")
+    assert not (folder / "recipes/new.pem").exists()
+    told = pem("check", "-", *named, input=WRONG.replace('"a"', '"../a"')).err
+    assert " --> recipes/new.pem:2:16" in told
+    assert " --> standard input:2:16" in pem("check", "-", input=WRONG).err
+    assert "PEM0102" in pem("check", "-", input=b"\xff").err
+
+
 def test_an_annotation_is_one_line_and_nothing_in_it_is_a_command(folder: Path) -> None:
     recipe(folder, 'adapter a = "a"\nlet x = [a,\n  50 %\n]\nlet y = "::error::\\n" + a\n', "v.pem")
     lines = check("v.pem", "wrong.pem", "--format", "github").out.splitlines()

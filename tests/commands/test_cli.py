@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ import pytest
 from support import build, ia3, lora, pem, recipe
 from support.processes import on_a_terminal, with_imports
 
+import pemlang
 from pemlang.cli.main import PLUMBING, command_names, importing
 
 TEXT = (
@@ -53,7 +55,15 @@ def folder(tmp_path: Path) -> Path:
         (["explain", "PEM0306"], 0),
         (["explain", "306"], 0),
         (["explain", "PEM9999"], 2),
-        ([], 2),
+        ([], 0),
+        (["help"], 0),
+        (["help", "build"], 0),
+        (["help", "buidl"], 2),
+        (["-V"], 0),
+        (["-v"], 0),
+        (["recipe.pem"], 2),
+        (["check", "."], 1),
+        (["check", "a"], 1),
         (["buidl", "recipe.pem"], 2),
         (["build"], 2),
         (["build", "recipe.pem", "--se", "w=1"], 2),
@@ -73,6 +83,30 @@ def test_exit_codes(folder: Path, words: list[str], code: int) -> None:
     assert done.code == code, done.err
     assert "Traceback" not in done.err
     assert done.text or words[0] in ("check", "fmt")
+
+
+def test_pem_alone_says_where_to_start(folder: Path) -> None:
+    shown = pem(folder=folder).out
+    for command in re.findall(r"`?pem ([a-z-]+) ", shown):
+        assert command in (*command_names(), "composes", "help"), command
+    assert "pem help" in shown
+
+
+def test_a_recipe_or_a_folder_in_place_of_a_command_is_told_the_command(folder: Path) -> None:
+    assert "To build it: pem build recipe.pem." in pem("recipe.pem", folder=folder).err
+    assert "To build it: pem build 'my recipe.pem'." in pem("my recipe.pem", folder=folder).err
+    assert "To see what is in a folder: pem inspect a." in pem("a", folder=folder).err
+
+
+def test_help_is_a_word_too(folder: Path) -> None:
+    assert pem("help", folder=folder) == pem("--help", folder=folder)
+    assert pem("help", "build", folder=folder) == pem("build", "--help", folder=folder)
+
+
+def test_every_usual_way_to_ask_for_the_version(folder: Path) -> None:
+    shown = pem("--version", folder=folder).out
+    assert shown == f"pem {pemlang.__version__}\n"
+    assert {pem(word, folder=folder).out for word in ("-V", "-v")} == {shown}
 
 
 @pytest.mark.parametrize(

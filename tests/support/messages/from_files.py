@@ -109,6 +109,11 @@ def PEM0100_locked_folder(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
 
 
 @made
+def PEM0100_no_recipe(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
+    return told("check", "adapters")
+
+
+@made
 def PEM0512_recipe(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
     patch.setattr(os, "fsync", full)
     return told("fmt", write_recipe(root, "let  x = 1", "made.pem").name)

@@ -1,0 +1,58 @@
+"""The recipes that a command line means: files, those inside directories, and standard input."""
+
+from __future__ import annotations
+
+import os
+import stat
+import sys
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from pemlang.diagnostics import Diagnostic, Fault, visible
+from pemlang.syntax.files import MAX_BYTES, SUFFIX, is_certificate
+
+STDIN = "-"
+
+
+def recipes_at(paths: Iterable[str], mistakes: list[Diagnostic]) -> Iterator[str]:
+    """The files that are meant, each once; directories that cannot be read are mistakes."""
+    seen = set[str]()
+    for given in paths:
+        inside = given != STDIN and stat.S_ISDIR(mode_of(given))
+        for path in _inside(given, mistakes) if inside else (given,):
+            real = os.path.realpath(path)
+            if real not in seen and not (inside and is_certificate(Path(path))):
+                seen.add(real)
+                yield path
+
+
+def _inside(directory: str, mistakes: list[Diagnostic]) -> Iterator[str]:
+    """The *.pem files of a directory and those in it, without hidden ones and links, which may
+    lead anywhere."""
+    pending = [directory]
+    while pending:
+        directory = pending.pop()
+        try:
+            with os.scandir(directory) as listing:
+                entries = sorted(listing, key=lambda entry: entry.name)
+            entries = [entry for entry in entries if not entry.name.startswith(".")]
+        except OSError as error:
+            why = f"cannot read {visible(directory)}: {error.strerror or error}"
+            mistakes.append(Fault("PEM0100", why, "check the path").at(None))
+            continue
+        recipes = [entry for entry in entries if entry.name.endswith(SUFFIX)]
+        yield from (entry.path for entry in recipes if entry.is_file(follow_symlinks=False))
+        pending += [e.path for e in reversed(entries) if e.is_dir(follow_symlinks=False)]
+
+
+def mode_of(path: str) -> int:
+    """What kind of file it is; 0 if nothing is there."""
+    try:
+        return Path(path).stat().st_mode
+    except OSError:
+        return 0
+
+
+def read_stdin() -> bytes:
+    """What stands on standard input, and no more than tells that it is too long for a recipe."""
+    return sys.stdin.buffer.read(MAX_BYTES + 1)
