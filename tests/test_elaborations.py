@@ -18,7 +18,7 @@ NEW = (
     'save cosine(a, b) * a + half * b to "out/x{w}" with energy=0.9\n'
     'save w ⊗ a ⊕ (1 - w) ⊗ b to "out/y{w}"\n'
 )
-OLD = DECLARED + 'save a + b to "out/x"\n'
+OLD = DECLARED + 'save a + b to "out/z"\n'
 NEW_ONCE = {"new.pem": 1, "w.pem": 1}
 BOTH_ONCE = {"old.pem": 1, "new.pem": 1, "w.pem": 1}
 
@@ -54,6 +54,7 @@ COMMANDS = {
     "pem build new.pem": NEW_ONCE,
     "pem build new.pem --set w=0.25 --force": NEW_ONCE,
     "pem build new.pem --dump-kernels": NEW_ONCE,
+    "pem build new.pem old.pem": BOTH_ONCE,
     "pem lock new.pem": NEW_ONCE,
     "pem lock new.pem old.pem": BOTH_ONCE,
     "pem report new.pem": NEW_ONCE,
@@ -98,5 +99,5 @@ def test_a_sweep_evaluates_it_once_at_each_value(folder: Path, evaluated: Counte
 def test_an_output_is_rebuilt_by_evaluating_it_once(folder: Path, evaluated: Counter[str]) -> None:
     assert pem("build", "old.pem", folder=folder).code == 0
     evaluated.clear()
-    assert pem("verify", "out/x", "--rebuild", folder=folder).code == 0
+    assert pem("verify", "out/z", "--rebuild", folder=folder).code == 0
     assert evaluated == {"old.pem": 1}

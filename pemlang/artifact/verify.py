@@ -16,7 +16,7 @@ from pemlang.disk import is_file
 from pemlang.formats.identity import content_digest
 from pemlang.inputs.hub import SCHEME
 from pemlang.resources import resource
-from pemlang.syntax.files import read_source
+from pemlang.syntax.files import ON_THE_COMMAND_LINE, read_source
 from pemlang.tensorfiles.digests import anew, file_digest, text_digest
 from pemlang.tensorfiles.safetensors import read_metadata
 
@@ -88,7 +88,10 @@ def recipe_folder(directory: Path, provenance: Provenance) -> Path | None:
     if here.parts[-len(inside.parts) :] != inside.parts:
         return None
     folder = Path(*here.parts[: -len(inside.parts)])
-    return folder if is_file(folder / provenance.recipe) else None
+    lies_in_it = [provenance.recipe]
+    if provenance.recipe == ON_THE_COMMAND_LINE:
+        lies_in_it = [material.uri for material in provenance.materials]
+    return folder if any(is_file(folder / name) for name in lies_in_it) else None
 
 
 def _output(directory: Path, name: str, before: Subject) -> FileVerdict:
@@ -167,7 +170,7 @@ def _materials(provenance: Provenance, folder: Path | None) -> Iterator[FileVerd
     if folder is None:
         why = ("the recipe's folder is not known: give it with --from",)
         yield FileVerdict(provenance.recipe, "unchecked", why)
-    else:
+    elif provenance.recipe != ON_THE_COMMAND_LINE:
         yield _recipe(folder / provenance.recipe, provenance)
     for material in provenance.materials:
         name, uri, is_text = visible(material.uri), material.uri, not material.source

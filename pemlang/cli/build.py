@@ -1,9 +1,12 @@
-"""`pem build`: write every adapter that a recipe saves."""
+"""`pem build`: write every adapter that recipes save."""
 
 from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,12 +21,16 @@ from pemlang.cli.common import (
     recipe_options,
     say,
 )
+from pemlang.cli.one_off import one_off
 from pemlang.cli.values import Memory, SweepOf
-from pemlang.diagnostics import PemError, visible
+from pemlang.diagnostics import Diagnostic, PemError, visible
 from pemlang.execute.backends import BACKENDS
+from pemlang.syntax.files import ON_THE_COMMAND_LINE
 
 if TYPE_CHECKING:
+    from pemlang.api import Recipe
     from pemlang.artifact.write import Built
+    from pemlang.pipeline.build import BuildOptions
     from pemlang.pipeline.sweep import Sweep
 
 _SITES_SHOWN = 5
@@ -69,9 +76,17 @@ _SITES_SHOWN = 5
     is_flag=True,
     help="Show the programs that would run, and write nothing.",
 )
-@recipe_options("text", "json")
+@click.option(
+    "-e",
+    "expression",
+    metavar="EXPRESSION",
+    help="Build this, over adapters that are given as NAME=DIR in the place of recipes, and show "
+    "the recipe that it stands for.",
+)
+@click.option("--to", metavar="DIR", help="Where to save what -e says.")
+@recipe_options("text", "json", several=True)
 def build(
-    recipe: str,
+    recipes: tuple[str, ...],
     settings: dict[str, str],
     form: str,
     out: str | None,
@@ -82,43 +97,94 @@ def build(
     force: bool,
     locked: bool,
     dump_kernels: bool,
+    expression: str | None,
+    to: str | None,
 ) -> int:
-    """Build a recipe: write every adapter it saves.
+    """Build recipes: write every adapter they save.
 
     Each output is a directory that PEFT loads; it appears whole or not at all, and carries its
-    provenance. One that is there already and means the same is not made again.
+    provenance. One that is there already and means the same is not made again. Of several recipes
+    one that is wrong keeps none of the others from being built.
+
+    Without a recipe: pem build -e "0.5 * a + b" a=DIR b=DIR --to OUT
     """
     with importing():
         from pemlang.execute.elementwise import get_ready
 
         get_ready()  # while all else is imported
-        from pemlang.api import load
+        from pemlang.api import load, of_text
         from pemlang.pipeline.build import BuildOptions
 
     if sweep is not None and sweep.name in settings:
         raise click.UsageError(f"`{sweep.name}` is both in --set and in --sweep.")
-    bar = Bar()
-    try:
-        loaded = load(recipe, settings)
-        lock = loaded.lock_beside() if locked else None
-        options = BuildOptions(threads, memory, device, force, lock)
-        if dump_kernels:
-            from pemlang.show.kernels import kernels_as_text
-
-            programs, outputs = loaded.programs(out, sweep)
-            many, triton = options.running.most_threads, device == "cuda"
-            click.echo(kernels_as_text(programs.plan, outputs, many, triton))
-            return 0
-        result = loaded.build(out, bar, sweep, options)
-    except PemError as error:
-        bar.clear()
-        return say(error.diagnostics, form)
-    bar.clear()
-    code = say(result.warnings, form)
+    if (expression is None) != (to is None):
+        raise click.UsageError("-e and --to belong together: what to build, and where to save it.")
+    if dump_kernels and form == "json":
+        raise click.UsageError("--dump-kernels shows text.")
+    written, opening = "", [partial(load, recipe, settings) for recipe in dict.fromkeys(recipes)]
+    if expression is not None and to is not None:
+        try:
+            written, out = one_off(expression, recipes, to, out)
+        except PemError as error:
+            return say(error.diagnostics, form)
+        opening = [partial(of_text, written.encode(), ON_THE_COMMAND_LINE, settings)]
+    options = BuildOptions(threads, memory, device, force)
+    if dump_kernels:
+        return _dumped(opening, out, sweep, options)
+    outputs, messages = _built(opening, out, sweep, options, locked)
+    code = say(messages, form)
     if form == "text":
-        for built in result.outputs:
+        if written and outputs:
+            click.echo(written)
+        for built in outputs:
             click.echo(_line(built), color=coloured(sys.stdout))
     return code
+
+
+def _built(
+    opening: Sequence[Callable[[], Recipe]],
+    out: str | None,
+    sweep: Sweep | None,
+    options: BuildOptions,
+    locked: bool,
+) -> tuple[list[Built], list[Diagnostic]]:
+    """What recipes have built, one after the other, and all that there is to say."""
+    outputs: list[Built] = []
+    messages: list[Diagnostic] = []
+    for opened in opening:
+        bar = Bar()
+        try:
+            recipe = opened()
+            lock = recipe.lock_beside() if locked else None
+            taken = frozenset(built.path for built in outputs)
+            result = recipe.build(out, bar, sweep, replace(options, lock=lock, taken=taken))
+        except PemError as error:
+            messages += error.diagnostics
+            continue
+        finally:
+            bar.clear()
+        messages += result.warnings
+        outputs += result.outputs
+    return outputs, messages
+
+
+def _dumped(
+    opening: Sequence[Callable[[], Recipe]],
+    out: str | None,
+    sweep: Sweep | None,
+    options: BuildOptions,
+) -> int:
+    """Show the programs that would run."""
+    from pemlang.show.kernels import kernels_as_text
+
+    try:
+        for opened in opening:
+            programs, outputs = opened().programs(out, sweep)
+            many, triton = options.running.most_threads, options.device == "cuda"
+            click.echo(kernels_as_text(programs.plan, outputs, many, triton))
+    except PemError as error:
+        return say(error.diagnostics, "text")
+    return 0
 
 
 def _line(built: Built) -> str:

@@ -27,7 +27,7 @@ _FIRST = (
     "build", "check", "fmt", "plan", "lock", "diff", "report", "graph", "verify",
     "explain-output", "sign", "inspect", "clean", "ops", "explain", "git-setup", "completion",
 )  # fmt: skip
-_HELPERS = ("common", "ending", "entry", "hook", "main", "recipes", "values")
+_HELPERS = ("common", "ending", "entry", "hook", "main", "one_off", "recipes", "values")
 PLUMBING = ("git-diff", "git-tensors")  # what git runs; no help lists them
 START = """\
 pem composes LoRA and (IA)³ adapters by arithmetic, from recipes checked first.

@@ -4,7 +4,7 @@ all of it is known to be right."""
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from dataclasses import replace
@@ -18,9 +18,10 @@ from pemlang.artifact.subjects import subject
 from pemlang.artifact.target import check_target
 from pemlang.artifact.write import Built, Description
 from pemlang.check.checked import Checked
+from pemlang.check.outputs import same_place
 from pemlang.check.values import Params
 from pemlang.dataclass import dataclass
-from pemlang.diagnostics import Diagnostic, PemError, placed
+from pemlang.diagnostics import Diagnostic, Fault, PemError, placed, visible
 from pemlang.disk import turn
 from pemlang.execute.backends import open_backend
 from pemlang.execute.cpu import CpuExecutor
@@ -68,6 +69,7 @@ class BuildOptions:
         force: make again what is up to date, and replace what has been changed since it was built.
         lock: what everything the recipe is made from is held to.
         only: the one output to build, by its path as written.
+        taken: the outputs of other recipes that are built beside this one, which it leaves alone.
         block, turn: see ExecutionOptions.
     """
 
@@ -77,6 +79,7 @@ class BuildOptions:
     force: bool = False
     lock: Lock | None = None
     only: str | None = None
+    taken: frozenset[Path] = frozenset()
     block: int = BLOCK
     turn: int = TURN
 
@@ -131,6 +134,8 @@ def build(
         recipes = checked_recipes(path, source, points, root, sweep, options.lock)
     if options.only is not None:
         recipes = [_only(checked, options.only) for checked in recipes]
+    for checked in recipes:
+        _hold_apart(checked, options.taken)
     inputs = inputs_of(recipes)
     by_folder: dict[Path, list[Path]] = {}
     for checked in recipes:
@@ -159,6 +164,20 @@ def build(
 def _only(checked: Checked, path: str) -> Checked:
     """A recipe with the one of its outputs that is saved to a path."""
     return replace(checked, outputs=[x for x in checked.outputs if x.path == path])
+
+
+def _hold_apart(checked: Checked, taken: Iterable[Path]) -> None:
+    """Hold the outputs of a recipe to lie apart from others; raises PemError PEM0344."""
+    for output in checked.outputs:
+        target = same_place(output.target)
+        for place in map(same_place, taken):
+            if target.is_relative_to(place) or place.is_relative_to(target):
+                fault = Fault(
+                    "PEM0344",
+                    f"another recipe of this command has saved to {visible(place)}",
+                    "save each output to a directory of its own",
+                )
+                raise PemError([fault.at(output.span)])
 
 
 class _Build:

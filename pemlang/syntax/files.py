@@ -11,6 +11,7 @@ from pemlang.disk import open_plain
 from pemlang.source import Source
 
 SUFFIX = ".pem"
+ON_THE_COMMAND_LINE = "-e"  # what a recipe is called that is in no file
 MAX_BYTES = 256 << 10
 _CERTIFICATE = re.compile(rb"^[ \t]*-----BEGIN", re.MULTILINE)  # words before it are common
 

@@ -114,6 +114,20 @@ def PEM0100_no_recipe(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
 
 
 @made
+def PEM0111_unseen(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
+    return told("build", "-e", "a", "a=new\nline", "--to", "out/x")
+
+
+@made
+def PEM0344_two_recipes(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
+    recipes = [
+        write_recipe(root, f'adapter a = "adapters/a"\nsave {save} to "out/apart"\n', name).name
+        for save, name in (("a", "one.pem"), ("-a", "two.pem"))
+    ]
+    return told("build", *recipes)
+
+
+@made
 def PEM0512_recipe(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
     patch.setattr(os, "fsync", full)
     return told("fmt", write_recipe(root, "let  x = 1", "made.pem").name)

@@ -1,0 +1,153 @@
+"""`pem build` of several recipes, and of an expression on the command line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from support import delta, lora, pem, recipe, tensors_of
+
+from pemlang.syntax import formatted, read_source
+
+DECLARED = 'adapter a = "a"\nadapter b = "b"\n'
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    lora(tmp_path / "a", 1)
+    lora(tmp_path / "b", 2)
+    return tmp_path
+
+
+def of_expression(folder: Path, expression: str, *words: str) -> str:
+    """The recipe that is shown for an expression, which builds."""
+    done = pem("build", "-e", expression, *words, folder=folder)
+    assert (done.code, done.err) == (0, "")
+    written, result = done.out.rsplit("\n\n", 1)
+    assert result.count("\n") == 1
+    return f"{written}\n"
+
+
+# --- several recipes -------------------------------------------------------------------------
+
+
+def test_several_recipes_are_built_in_turn(folder: Path) -> None:
+    recipe(folder, DECLARED + 'save a + b to "out/x"\n', "x.pem")
+    recipe(folder / "deep", 'adapter a = "../a"\nsave -a to "out/y"\n', "y.pem")
+    done = pem("build", "x.pem", "deep/y.pem", "x.pem", folder=folder)
+    assert [line.split()[0] for line in done.out.splitlines()] == ["out/x", "deep/out/y"]
+    assert (folder / "deep/out/y/adapter_config.json").is_file()
+
+
+def test_one_wrong_recipe_of_several_is_told_and_keeps_no_other_from_being_built(
+    folder: Path,
+) -> None:
+    recipe(folder, DECLARED + 'save a + c to "out/x"\n', "x.pem")
+    recipe(folder, DECLARED + 'save a + b to "out/y"\n', "y.pem")
+    done = pem("build", "x.pem", "nowhere.pem", "y.pem", folder=folder)
+    assert done.code == 1
+    assert done.out.startswith("out/y ")
+    assert "PEM0206" in done.err
+    assert "PEM0100" in done.err
+    assert not (folder / "out/x").exists()
+
+
+@pytest.mark.parametrize("other", ["out/x", "out/X", "out/x/deep", "out"])
+def test_no_recipe_takes_the_place_of_what_another_has_just_saved(folder: Path, other: str) -> None:
+    recipe(folder, DECLARED + 'save a + b to "out/x"\n', "x.pem")
+    recipe(folder, DECLARED + f'save a - b to "{other}"\n', "y.pem")
+    done = pem("build", "x.pem", "y.pem", folder=folder)
+    assert done.code == 1
+    assert "PEM0344" in done.err
+    assert " --> y.pem:3:1" in done.err
+    [only] = (folder / "out").iterdir()
+    assert only.name == "x"
+    assert pem("verify", "out/x", folder=folder).code == 0
+
+
+# --- an expression ---------------------------------------------------------------------------
+
+
+def test_an_expression_builds_as_the_recipe_that_is_shown_for_it(folder: Path) -> None:
+    shown = of_expression(folder, "0.5*a\n+b", "a=a", "b=b", "--to", "out/x")
+    expected = 'language 1\n\nadapter a = "a"\nadapter b = "b"\n\nsave 0.5 * a + b to "out/x"\n'
+    assert shown == expected
+    sum_of_both = {
+        site: 0.5 * d + delta(folder / "b")[site] for site, d in delta(folder / "a").items()
+    }
+    for site, d in delta(folder / "out/x").items():
+        assert np.allclose(d, sum_of_both[site])
+    first = (folder / "out/x/adapter_model.safetensors").read_bytes()
+    again = recipe(folder, shown, "again.pem")
+    assert formatted(read_source(again)) == shown
+    assert pem("build", "again.pem", "--force", folder=folder).code == 0
+    assert (folder / "out/x/adapter_model.safetensors").read_bytes() == first
+
+
+def test_its_output_says_where_it_came_from_and_is_verified(folder: Path) -> None:
+    of_expression(folder, "a - b", "a=a", "b=b", "--to", "out/x")
+    assert "save a - b to" in pem("explain-output", "out/x", folder=folder).out
+    done = pem("verify", "out/x", "--rebuild", folder=folder)
+    assert done.code == 0
+    assert "·" not in done.out
+    lora(folder / "b", 3)
+    assert pem("verify", "out/x", folder=folder).code == 1
+
+
+def test_it_may_be_saved_anywhere(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    away = tmp_path_factory.mktemp("away")
+    of_expression(folder, "-a", "a=a", "--to", str(away / "x"))
+    of_expression(folder / "b", "-a", "a=../a", "--to", "../out/y")
+    assert tensors_of(away / "x").keys() == tensors_of(folder / "out/y").keys()
+    assert "give it with --from" in pem("verify", away / "x", folder=folder).out
+    assert pem("verify", away / "x", "--rebuild", "--from", ".", folder=folder).code == 0
+
+
+@pytest.mark.parametrize("name", ['say "a"', "back\\slash", "{brace}", "tab\there", "#", "ü –"])
+def test_names_of_folders_are_written_as_a_recipe_writes_them(folder: Path, name: str) -> None:
+    if not name.isprintable():
+        done = pem("build", "-e", "x", f"x={name}", "--to", "out/x", folder=folder)
+        assert (done.code, "PEM0111" in done.err) == (1, True)
+        return
+    lora(folder / name, 4)
+    shown = of_expression(folder, "x", f"x={name}", "--to", f"out/{name}")
+    assert (folder / "out" / name / "adapter_config.json").is_file()
+    again = recipe(folder, shown, "again.pem")
+    assert pem("check", "again.pem", folder=folder).text == ""
+    assert formatted(read_source(again)) == shown
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["a", "a=a"], "belong together"),
+        (["a", "a=a", "--to", "out/x", "b"], "`b` is not NAME=DIR"),
+        (["a", "a=a", "--to", "out/x", "if=b", "="], "`=` is not NAME=DIR"),
+        (["a", "save=a", "--to", "out/x"], "`save=a` is not NAME=DIR"),
+        (["a", "a\nb=a", "--to", "out/x"], r"`a\u000ab=a` is not NAME=DIR"),
+        (["a", "a=a", "a=b", "--to", "out/x"], "`a` is given twice"),
+    ],
+)
+def test_what_is_wrong_with_its_words(folder: Path, words: list[str], told: str) -> None:
+    done = pem("build", "-e", *words, folder=folder)
+    assert done.code == 2
+    assert told in done.err
+    assert not (folder / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("expression", "code"),
+    [
+        ("a + c", "PEM0206"),
+        ("a +", "PEM0108"),
+        ('a to "out/y"\nsave a', "PEM0108"),
+        ("a # b", "PEM0108"),
+    ],
+)
+def test_a_mistake_in_it_is_told_with_its_place(folder: Path, expression: str, code: str) -> None:
+    done = pem("build", "-e", expression, "a=a", "--to", "out/x", folder=folder)
+    assert done.code == 1
+    assert code in done.err
+    assert " --> -e:" in done.err
+    assert not (folder / "out").exists()
