@@ -24,7 +24,7 @@ from pemlang.version import __version__
 
 # The order in which help lists them.
 _FIRST = (
-    "build", "check", "fmt", "plan", "lock", "diff", "report", "graph", "verify",
+    "init", "build", "check", "fmt", "plan", "lock", "diff", "report", "graph", "verify",
     "explain-output", "sign", "inspect", "clean", "ops", "explain", "git-setup", "completion",
 )  # fmt: skip
 _HELPERS = ("common", "ending", "entry", "hook", "main", "one_off", "recipes", "values")
@@ -32,6 +32,7 @@ PLUMBING = ("git-diff", "git-tensors")  # what git runs; no help lists them
 START = """\
 pem composes LoRA and (IA)³ adapters by arithmetic, from recipes checked first.
 
+    pem init DIR DIR       write a recipe, merge.pem, from folders of adapters
     pem check merge.pem    everything that is wrong with a recipe, in well under a second
     pem build merge.pem    write every adapter that it saves
     pem inspect DIR        what is in an adapter
@@ -88,6 +89,10 @@ class Commands(click.Group):
         """The commands alone: with the two options, which every tool has, they fill more than a
         screen."""
         self.format_commands(ctx, formatter)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Without the empty line before it, which does not fit on the screen."""
+        formatter.write_text(self.epilog or "")
 
 
 def _meant(word: str) -> str:

@@ -1,0 +1,87 @@
+"""`pem init`: a first recipe over adapters that are there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import click
+
+from pemlang.cli.common import say
+from pemlang.diagnostics import Diagnostic, Fault, PemError, placed, visible
+from pemlang.disk import is_dir, replace_file
+from pemlang.formats import FORMATS, Adapter, read_adapter
+from pemlang.inputs.hub import SCHEME, read_hub_adapter
+from pemlang.inputs.identities import seen_from
+
+
+@click.command()
+@click.argument("places", metavar="DIR...", type=click.Path(), nargs=-1, required=True)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    default="merge.pem",
+    show_default=True,
+    metavar="FILE",
+    help="Write the recipe here; a file that is there already is left alone.",
+)
+def init(places: tuple[str, ...], output: Path) -> int:
+    """Write a first recipe over adapters.
+
+    A DIR is an adapter, on the hub too (hf://org/name@revision), or a folder of adapters. The
+    recipe names them and their bases, and saves a sum of those that can be added.
+    """
+    from pemlang.api import load
+    from pemlang.show.first_recipe import FirstAdapter, first_recipe
+
+    if output.exists():
+        raise click.UsageError(f"{visible(output)} is there already: choose another with -o.")
+    folder = Path(os.path.normpath(Path.cwd() / output)).parent
+    left_out: list[Diagnostic] = []
+    try:
+        with placed(None):
+            adapters = {
+                path: FirstAdapter(path, adapter)
+                for place, adapter in _adapters(places, left_out)
+                for path in [seen_from(folder, place, Path.cwd())]
+            }
+            replace_file(output, first_recipe([*adapters.values()]).encode())
+    except PemError as error:
+        return say([*left_out, *error.diagnostics], "text")
+    click.echo(visible(output, 4096))
+    return say([*left_out, *load(output).check()], "text")
+
+
+def _adapters(places: Iterable[str], left_out: list[Diagnostic]) -> Iterator[tuple[str, Adapter]]:
+    """Adapters and their places; what a folder of adapters holds that is none we can take is left
+    out, with a warning."""
+    for place in places:
+        inside = [] if place.startswith(SCHEME) or _holds_one(Path(place)) else _below(Path(place))
+        if not inside:  # what it lacks is told
+            yield place, _headers(place)
+        for each in inside:
+            try:
+                yield str(each), read_adapter(each)
+            except Fault as fault:
+                left_out.append(fault.at(None, "warning"))
+
+
+def _headers(place: str) -> Adapter:
+    return (
+        read_hub_adapter(place, whole=False)
+        if place.startswith(SCHEME)
+        else read_adapter(Path(place))
+    )
+
+
+def _below(folder: Path) -> list[Path]:
+    """The adapters of a folder."""
+    if not is_dir(folder):
+        return []
+    return [path for path in sorted(folder.iterdir()) if is_dir(path) and _holds_one(path)]
+
+
+def _holds_one(place: Path) -> bool:
+    return any(record.detect(place).fits for record in FORMATS.values())
