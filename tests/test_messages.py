@@ -90,5 +90,5 @@ def test_as_json(runs: CaseRuns, request: pytest.FixtureRequest) -> None:
     case = CASES["PEM0306-add"]
     path = recipe(runs.root, case.text, f"{case.name}.pem")
     shown = pem("check", "--format", "json", path.name, folder=runs.root).out
-    assert json.loads(shown)[0]["code"] == case.code
+    assert json.loads(shown)["messages"][0]["code"] == case.code
     hold("shown-as-json", shown, request)

@@ -92,7 +92,7 @@ def pem_build(one: Composition, method: str, seed: str, *more: str) -> dict[str,
     )
     if done.returncode:
         raise RuntimeError(done.stdout + done.stderr)
-    return {said["code"]: said["message"] for said in json.loads(done.stdout)}
+    return {said["code"]: said["message"] for said in json.loads(done.stdout)["messages"]}
 
 
 OVERLAP = """

@@ -114,6 +114,7 @@ def build(
         get_ready()  # while all else is imported
         from pemlang.api import load, of_text
         from pemlang.pipeline.build import BuildOptions
+        from pemlang.show.written import BuildJson
 
     if sweep is not None and sweep.name in settings:
         raise click.UsageError(f"`{sweep.name}` is both in --set and in --sweep.")
@@ -132,7 +133,7 @@ def build(
     if dump_kernels:
         return _dumped(opening, out, sweep, options)
     outputs, messages = _built(opening, out, sweep, options, locked)
-    code = say(messages, form)
+    code = say(messages, form, BuildJson(outputs, written or None))
     if form == "text":
         if written and outputs:
             click.echo(written)

@@ -10,7 +10,7 @@ import click
 from pemlang.cli.common import exit_code, json_text, locked_option, recipe_options, say
 from pemlang.cli.recipes import STDIN, read_stdin, recipes_at
 from pemlang.diagnostics import Diagnostic, Fault, PemError, listed, visible
-from pemlang.show.findings import Finding, once
+from pemlang.show.findings import CheckJson, Finding, once
 
 
 @click.command()
@@ -52,7 +52,7 @@ def check(
     if form in ("sarif", "github"):
         _show(findings, form)
         return exit_code(diagnostics)
-    code = say(diagnostics, form)
+    code = say(diagnostics, form, CheckJson(paths))
     if code == 0 and form == "text" and sys.stderr.isatty():
         for recipe in paths:
             click.echo(f"{visible(recipe)} is right.", err=True)

@@ -8,8 +8,9 @@ import signal
 import sys
 import time
 import unicodedata
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -44,12 +45,17 @@ def coloured(stream: TextIO) -> bool:
     return stream.isatty() and not os.environ.get("NO_COLOR")
 
 
-def say(diagnostics: Iterable[Diagnostic], form: str) -> int:
+def say(diagnostics: Iterable[Diagnostic], form: str, result: object = None) -> int:
     """Show diagnostics, on standard error as text or on standard output as JSON, and give the
-    exit code they call for."""
+    exit code they call for.
+
+    Args:
+        diagnostics, form: what to show, and how.
+        result: the record whose fields stand beside them in JSON; see show/results.py.
+    """
     told = list(diagnostics)
     if form == "json":
-        click.echo(json_text([d.as_json() for d in told]))
+        click.echo(json_text({**_fields(result), "messages": told}))
     else:
         for diagnostic in told[:SHOWN]:
             click.echo(render(diagnostic, coloured(sys.stderr)) + "\n", err=True)
@@ -60,11 +66,30 @@ def say(diagnostics: Iterable[Diagnostic], form: str) -> int:
 
 def json_text(value: object) -> str:
     """JSON that is safe to print: characters that are not seen are escaped as it has them."""
-    text = json.dumps(value, ensure_ascii=False, indent=2)
+    text = json.dumps(value, ensure_ascii=False, indent=2, default=_plain)
     return "".join(
         json.dumps(char)[1:-1] if unicodedata.category(char) in UNSEEN and char != "\n" else char
         for char in text
     )
+
+
+def _plain(value: object) -> object:
+    """A value of ours as JSON has it."""
+    if isinstance(value, Diagnostic):
+        return value.as_json()
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, Path):
+        return str(value)
+    return _fields(value)
+
+
+def _fields(record: object) -> dict[str, object]:
+    """The fields of a record; None has none."""
+    if record is None:
+        return {}
+    assert is_dataclass(record), record
+    return {field.name: getattr(record, field.name) for field in fields(record)}
 
 
 def exit_code(diagnostics: Sequence[Diagnostic]) -> int:
@@ -96,19 +121,24 @@ set_option = click.option(
 )
 
 
-def recipe_options(*forms: str, several: bool = False) -> Callable[[Command], Command]:
-    """The argument and the options of every command that reads a recipe, or several.
-
-    Args:
-        forms: what `--format` takes.
-    """
-    shown = click.option(
+def format_option(*forms: str) -> Callable[[Command], Command]:
+    """`--format`, and what it takes; the first where it is not given."""
+    return click.option(
         "--format",
         "form",
         type=click.Choice(forms),
         default=forms[0],
         help="Show it as text, or as what is named on standard output.",
     )
+
+
+def recipe_options(*forms: str, several: bool = False) -> Callable[[Command], Command]:
+    """The argument and the options of every command that reads a recipe, or several.
+
+    Args:
+        forms: what `--format` takes.
+    """
+    shown = format_option(*forms)
     single = click.argument("recipe", type=click.Path())
     many = click.argument("recipes", type=click.Path(), nargs=-1, required=True)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from pemlang.cli.common import coloured, json_text, say, set_option
+from pemlang.cli.common import RECIPE_IS_WRONG, coloured, say, set_option
 from pemlang.diagnostics import PemError, placed
 from pemlang.disk import is_dir
 from pemlang.inputs.hub import SCHEME
@@ -17,6 +17,7 @@ from pemlang.inputs.hub import SCHEME
 @click.argument("old")
 @click.argument("new")
 @set_option
+@click.option("--exit-code", is_flag=True, help="Exit with 1 if anything changed.")
 @click.option(
     "--format",
     "form",
@@ -24,7 +25,7 @@ from pemlang.inputs.hub import SCHEME
     default="text",
     help="Show it as text, or as what is named; html is a part of a page.",
 )
-def diff(old: str, new: str, settings: dict[str, str], form: str) -> int:
+def diff(old: str, new: str, settings: dict[str, str], exit_code: bool, form: str) -> int:
     """Show what changed between two recipes, or two adapters.
 
     A recipe is a file, or a file in git as main:recipes/merge.pem. What changed is told in the
@@ -36,32 +37,39 @@ def diff(old: str, new: str, settings: dict[str, str], form: str) -> int:
         raise click.UsageError("Compare two recipes or two adapters, not one with the other.")
     try:
         with placed(None):
-            text = _adapters(old, new, form) if adapters[0] else _recipes(old, new, settings, form)
+            same = _adapters(old, new, form) if adapters[0] else _recipes(old, new, settings, form)
     except PemError as error:
         return say(error.diagnostics, "json" if form == "json" else "text")
-    click.echo(text)
-    return 0
+    return RECIPE_IS_WRONG if exit_code and not same else 0
 
 
-def _adapters(old: str, new: str, form: str) -> str:
+def _adapters(old: str, new: str, form: str) -> bool:
+    """Show how two adapters differ; whether they are the same."""
     from pemlang.compare.adapters import compare
     from pemlang.show import adapter_diff
 
     comparison = compare(old, new)
     if form == "json":
-        return json_text(adapter_diff.as_json(comparison))
-    if form == "text":
-        return adapter_diff.as_text(comparison, coloured(sys.stdout))
-    return (adapter_diff.as_markdown if form == "markdown" else adapter_diff.as_html)(comparison)
+        say([], form, adapter_diff.as_json(comparison))
+    elif form == "text":
+        click.echo(adapter_diff.as_text(comparison, coloured(sys.stdout)))
+    else:
+        written = adapter_diff.as_markdown if form == "markdown" else adapter_diff.as_html
+        click.echo(written(comparison))
+    return comparison.same
 
 
-def _recipes(old: str, new: str, settings: dict[str, str], form: str) -> str:
+def _recipes(old: str, new: str, settings: dict[str, str], form: str) -> bool:
+    """Show how two recipes differ; whether they mean the same."""
     from pemlang.compare.sides import compared
     from pemlang.show import recipe_diff
 
     comparison = compared(old, new, settings)
     if form == "json":
-        return json_text(recipe_diff.as_json(comparison))
-    if form == "text":
-        return recipe_diff.as_text(comparison, coloured(sys.stdout))
-    return (recipe_diff.as_markdown if form == "markdown" else recipe_diff.as_html)(comparison)
+        say([], form, recipe_diff.as_json(comparison))
+    elif form == "text":
+        click.echo(recipe_diff.as_text(comparison, coloured(sys.stdout)))
+    else:
+        written = recipe_diff.as_markdown if form == "markdown" else recipe_diff.as_html
+        click.echo(written(comparison))
+    return comparison.same

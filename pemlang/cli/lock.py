@@ -30,8 +30,10 @@ def lock(recipes: tuple[str, ...], settings: dict[str, str], form: str) -> int:
     from pemlang.api import load
     from pemlang.disk import is_file
     from pemlang.inputs.lock import NAME, joined, read_lock, write_lock
+    from pemlang.show.written import LockFileJson, LockJson
 
     by_folder: dict[Path, list[Lock]] = {}
+    written: list[LockFileJson] = []
     try:
         for recipe in recipes:
             new = load(recipe, settings).lock()
@@ -40,15 +42,18 @@ def lock(recipes: tuple[str, ...], settings: dict[str, str], form: str) -> int:
             with placed(None):
                 old = read_lock(directory) if is_file(directory / NAME) else None
                 total = joined(old, locks)
-                path = write_lock(total)
-            if form == "text":
-                name = visible(os.path.relpath(path), 4096)
-                click.echo(click.style(name, bold=True), color=coloured(sys.stdout))
-                for line in _changes(old, total):
-                    click.echo(f"    {line}")
+                path = os.path.relpath(write_lock(total))
+            written.append(LockFileJson(path, _changes(old, total)))
     except PemError as error:
         return say(error.diagnostics, form)
-    return say([], form) if form == "json" else 0
+    if form == "json":
+        return say([], form, LockJson(written))
+    for file in written:
+        name = click.style(visible(file.path, 4096), bold=True)
+        click.echo(name, color=coloured(sys.stdout))
+        for line in file.changes or ["nothing has changed"]:
+            click.echo(f"    {line}")
+    return 0
 
 
 def _changes(old: Lock | None, new: Lock) -> list[str]:
@@ -58,7 +63,7 @@ def _changes(old: Lock | None, new: Lock) -> list[str]:
     lines = _told(before, after)
     imports = {} if old is None else {name: {"": d} for name, d in old.imports.items()}
     lines += _told(imports, {name: {"": digest} for name, digest in new.imports.items()})
-    return lines or ["nothing has changed"]
+    return lines
 
 
 def _told(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from pemlang.cli.common import json_text, locked_option, out_option, recipe_options, say
+from pemlang.cli.common import locked_option, out_option, recipe_options, say
 from pemlang.diagnostics import PemError
 
 
@@ -27,7 +27,6 @@ def plan(recipe: str, settings: dict[str, str], form: str, out: str | None, lock
     except PemError as error:
         return say(error.diagnostics, "json" if form == "json" else "text")
     if form == "json":
-        click.echo(json_text(as_json(forecast)))
-        return 0
+        return say(forecast.warnings, form, as_json(forecast))
     click.echo((as_text if form == "text" else as_markdown)(forecast))
     return say(forecast.warnings, "text")

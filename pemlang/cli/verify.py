@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from pemlang.cli.common import RECIPE_IS_WRONG, coloured, json_text, say
+from pemlang.cli.common import RECIPE_IS_WRONG, coloured, format_option, say
 from pemlang.diagnostics import Fault, PemError
 
 if TYPE_CHECKING:
@@ -46,13 +45,7 @@ _WORDS = {"same": "", "differs": "differs", "missing": "is not there", "unchecke
 @click.option(
     "--threads", type=click.IntRange(1, 1024), metavar="N", help="Rebuild on at most N threads."
 )
-@click.option(
-    "--format",
-    "form",
-    type=click.Choice(["text", "json"]),
-    default="text",
-    help="Show it as text, or as JSON on standard output.",
-)
+@format_option("text", "json")
 def verify(
     directory: str,
     rebuild: bool,
@@ -68,6 +61,7 @@ def verify(
     from pemlang.artifact.sign import signed_by
     from pemlang.artifact.verify import verify as verified_by_digests
     from pemlang.pipeline.rebuild import rebuild as built_again
+    from pemlang.show.written import VerifyJson
     from pemlang.tensorfiles.digests import unreadable
 
     place, inputs = Path(directory), None if folder is None else Path(folder)
@@ -84,14 +78,8 @@ def verify(
     verdicts = [*verified.outputs, *verified.materials, *(rebuilt or [])]
     holds = all(verdict.holds for verdict in verdicts) and unsigned is None
     if form == "json":
-        told = {
-            "holds": holds,
-            "outputs": [asdict(verdict) for verdict in verified.outputs],
-            "materials": [asdict(verdict) for verdict in verified.materials],
-            "rebuilt": None if rebuilt is None else [asdict(verdict) for verdict in rebuilt],
-            "signature": None if key is None else unsigned or "holds",
-        }
-        click.echo(json_text(told))
+        signature = None if key is None else unsigned or "holds"
+        say([], form, VerifyJson(holds, verified.outputs, verified.materials, rebuilt, signature))
         return 0 if holds else RECIPE_IS_WRONG
     _show("the output", verified.outputs)
     _show("what it was made from", verified.materials)

@@ -8,9 +8,9 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict
 
-from pemlang.compare.adapters import AdapterComparison, SiteChange
+from pemlang.compare.adapters import AdapterComparison, DeltaChange, Fact, HeadChange, SiteChange
+from pemlang.dataclass import dataclass
 from pemlang.diagnostics import visible
 from pemlang.formats.adapter import method_title
 from pemlang.markup import cell, code, hypertext, markdown
@@ -22,6 +22,20 @@ _HEAD = ("site", "state", "‖new − old‖", "relative", "old", "new", "cosine
 _COLOURS = {"added": "32", "removed": "31", "incomparable": "33;1", "changed": "0", "heading": "1"}
 _BARS = "▁▂▃▄▅▆▇█"
 _VALUES = 16
+
+
+@dataclass(frozen=True)
+class AdapterDiffJson:
+    """`pem diff` of adapters: what changed in the weights."""
+
+    same: bool
+    old: str
+    new: str
+    method: str
+    total: DeltaChange
+    facts: Sequence[Fact]
+    heads: Sequence[HeadChange]
+    sites: Sequence[SiteChange]
 
 
 # --- what every rendering says ------------------------------------------------------------------
@@ -193,6 +207,15 @@ def as_html(c: AdapterComparison) -> str:
     return "\n".join([*lines, "</section>"]) + "\n"
 
 
-def as_json(c: AdapterComparison) -> dict[str, object]:
-    """All that was found, ready for json.dumps; names as the files have them."""
-    return asdict(c) | {"same": c.same}
+def as_json(c: AdapterComparison) -> AdapterDiffJson:
+    """All that was found as plain values; names as the files have them."""
+    return AdapterDiffJson(
+        same=c.same,
+        old=c.old,
+        new=c.new,
+        method=c.method,
+        total=c.total,
+        facts=c.facts,
+        heads=c.heads,
+        sites=c.sites,
+    )

@@ -4,7 +4,7 @@ messages beside a change has no other place for them."""
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from pemlang.dataclass import dataclass
@@ -40,6 +40,13 @@ class Finding:
             return Place(_relative(self.recipe), (1, 1), (1, 1))
         start, end = (span.source.position(offset) for offset in (span.start, span.end))
         return Place(_relative(span.source.name), start, end)
+
+
+@dataclass(frozen=True)
+class CheckJson:
+    """`pem check`: the files that were checked."""
+
+    recipes: Sequence[str]
 
 
 def once(findings: Iterable[Finding]) -> list[Finding]:

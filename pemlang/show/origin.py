@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 
-from pemlang.artifact.provenance import Provenance
+from pemlang.artifact.provenance import Material, Outcome, Provenance
+from pemlang.dataclass import dataclass
 from pemlang.diagnostics import visible
 from pemlang.graph.formula import count, size_text
 
 _HASH = 16
+
+
+@dataclass(frozen=True)
+class OriginJson:
+    """`pem explain-output`: where an output came from, by what it says of itself."""
+
+    output: str
+    expression: str
+    normal_form: str
+    semantic_hash: str
+    outcome: Outcome
+    recipe: str
+    text: str
+    params: Mapping[str, str]
+    materials: Sequence[Material]
+    tool: str
+    language: int
 
 
 def as_text(provenance: Provenance) -> str:
@@ -37,6 +56,23 @@ def as_text(provenance: Provenance) -> str:
     lines += ["", f"{visible(provenance.recipe)}, as it was", ""]
     lines += [f"  {visible(line, 2000)}".rstrip() for line in provenance.text.splitlines()]
     return "\n".join(lines)
+
+
+def as_json(provenance: Provenance) -> OriginJson:
+    """The same as plain values."""
+    return OriginJson(
+        output=provenance.output,
+        expression=provenance.expression,
+        normal_form=provenance.normal_form,
+        semantic_hash=provenance.semantic_hash,
+        outcome=provenance.outcome,
+        recipe=provenance.recipe,
+        text=provenance.text,
+        params=provenance.params,
+        materials=provenance.materials,
+        tool=provenance.tool,
+        language=provenance.language,
+    )
 
 
 def _type(provenance: Provenance) -> str:

@@ -3,15 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
 
+from pemlang.dataclass import dataclass
 from pemlang.diagnostics import visible
 from pemlang.graph.formula import count, size_text
 from pemlang.markup import cell, code, markdown
-from pemlang.pipeline.forecast import Forecast, OutputForecast
+from pemlang.pipeline.forecast import Binding, Forecast, InputForecast, OutputForecast
 from pemlang.show.page import Column, facts, table
 
 HASH = 12  # characters of a digest that are worth a look
+
+
+@dataclass(frozen=True)
+class PlanJson:
+    """`pem plan`: what a build would do."""
+
+    inputs: Sequence[InputForecast]
+    bindings: Sequence[Binding]
+    outputs: Sequence[OutputForecast]
+    measured: Sequence[str]
+    read: int
+    written: int
+    flops: int
+    memory: int
+    threads: int
+    kernels: tuple[int, int]
+    locked: bool
 
 
 def as_text(plan: Forecast) -> str:
@@ -74,11 +91,21 @@ def as_html(plan: Forecast) -> str:
     return table(columns, outputs) + facts(lines)
 
 
-def as_json(plan: Forecast) -> dict[str, object]:
-    """The plan as plain values."""
-    values = asdict(plan)
-    values["warnings"] = [warning.as_json() for warning in plan.warnings]
-    return values
+def as_json(plan: Forecast) -> PlanJson:
+    """The plan as plain values, without its warnings."""
+    return PlanJson(
+        inputs=plan.inputs,
+        bindings=plan.bindings,
+        outputs=plan.outputs,
+        measured=plan.measured,
+        read=plan.read,
+        written=plan.written,
+        flops=plan.flops,
+        memory=plan.memory,
+        threads=plan.threads,
+        kernels=plan.kernels,
+        locked=plan.locked,
+    )
 
 
 def _inputs(plan: Forecast) -> list[tuple[str, str, str, str, str]]:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
+from collections.abc import Sequence
 
 from pemlang.compare.recipes import OutputChange, RecipeComparison
+from pemlang.dataclass import dataclass
 from pemlang.diagnostics import visible
 from pemlang.graph.formula import count
 from pemlang.markup import code, hypertext, markdown
@@ -14,6 +15,18 @@ NOTHING = "nothing is saved on either side: compare the recipes that import it"
 _COLOURS = {"changed": "33", "added": "32", "removed": "31", "same": "2"}
 _SIGNS = {"+": "added", "−": "removed", "~": "changed"}
 _HASH = 12
+
+
+@dataclass(frozen=True)
+class RecipeDiffJson:
+    """`pem diff` of recipes: what changed in the algebra."""
+
+    same: bool
+    old: str
+    new: str
+    outputs: Sequence[OutputChange]
+    assertions: Sequence[str]
+    notes: Sequence[str]
 
 
 def phrases(change: OutputChange) -> str:
@@ -96,9 +109,16 @@ def _shown(value: str | None) -> str:
     return "" if value is None else hypertext(value)
 
 
-def as_json(changes: RecipeComparison) -> dict[str, object]:
+def as_json(changes: RecipeComparison) -> RecipeDiffJson:
     """The change as plain values."""
-    return {"same": changes.same, **asdict(changes)}
+    return RecipeDiffJson(
+        same=changes.same,
+        old=changes.old,
+        new=changes.new,
+        outputs=changes.outputs,
+        assertions=changes.assertions,
+        notes=changes.notes,
+    )
 
 
 def _headline(changes: RecipeComparison) -> str:

@@ -130,7 +130,10 @@ def test_one_document_holds_all_recipes_and_the_worst_code_wins(folder: Path) ->
     every = results("right.pem", "wrong.pem", "nowhere.pem")
     assert [place(result)[0] for result in every] == ["wrong.pem", "nowhere.pem"]
     done = check("right.pem", "wrong.pem", "nowhere.pem", "--format", "json")
-    assert [message["code"] for message in json.loads(done.out)] == ["PEM0206", "PEM0100"]
+    assert [message["code"] for message in json.loads(done.out)["messages"]] == [
+        "PEM0206",
+        "PEM0100",
+    ]
     assert done.code == 1
     assert check("right.pem", "wrong.pem", "--set", "w=1", "--format", "json").code == 2
 

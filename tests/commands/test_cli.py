@@ -158,7 +158,7 @@ def test_out_writes_elsewhere(folder: Path) -> None:
 
 def test_messages_as_json(folder: Path) -> None:
     done = pem("check", "wrong.pem", "--format", "json", folder=folder)
-    [message] = json.loads(done.out)
+    [message] = json.loads(done.out)["messages"]
     assert (done.code, done.err) == (1, "")
     assert (message["code"], message["severity"], message["file"]) == (
         "PEM0206",
@@ -167,7 +167,8 @@ def test_messages_as_json(folder: Path) -> None:
     )
     assert message["start"] == {"line": 2, "column": 9, "offset": 24}
     assert message["end"] == {"line": 2, "column": 10, "offset": 25}
-    assert json.loads(pem("check", "recipe.pem", "--format", "json", folder=folder).out) == []
+    right = json.loads(pem("check", "recipe.pem", "--format", "json", folder=folder).out)
+    assert right == {"recipes": ["recipe.pem"], "messages": []}
 
 
 def test_colour_is_for_terminals(folder: Path) -> None:

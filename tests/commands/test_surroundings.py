@@ -60,7 +60,7 @@ def test_any_encoding_takes_what_is_told(folder: Path, encoding: str) -> None:
     name = "né⊕🙂.pem"
     done = shell(f"PEM check --format json '{name}'", folder, PYTHONIOENCODING=encoding)
     told = done.stdout.decode("utf-8" if encoding == "ascii" else encoding)
-    assert name in json.loads(told)[0]["message"]
+    assert name in json.loads(told)["messages"][0]["message"]
 
 
 def test_a_folder_that_is_gone_is_told(folder: Path) -> None:

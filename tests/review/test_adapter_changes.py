@@ -327,7 +327,7 @@ def test_a_field_of_the_config_that_changed_is_no_same(tmp_path: Path) -> None:
 def refused(old: Path, new: Path) -> tuple[str, str]:
     """The code and the message of why two adapters are not compared."""
     done = pem("diff", old, new, "--format", "json")
-    [message] = json.loads(done.out)
+    [message] = json.loads(done.out)["messages"]
     assert (done.code, done.err, message["severity"]) == (1, "", "error")
     return message["code"], message["message"]
 

@@ -70,7 +70,9 @@ def told(where: str, *words: str | Path) -> Diagnostics:
     """What is said on the terminal by a command, or by `main` of one."""
     collected: list[Diagnostic] = []
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(f"pemlang.cli.{where}.say", lambda some, form: collected.extend(some) or 1)
+        patch.setattr(
+            f"pemlang.cli.{where}.say", lambda some, form, *_: collected.extend(some) or 1
+        )
         pem(*([] if where == "main" else [where]), *words)
     return tuple(collected)
 

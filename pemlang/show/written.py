@@ -1,0 +1,43 @@
+"""What commands that write and verify files give as JSON."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from pemlang.artifact.verify import FileVerdict
+from pemlang.artifact.write import Built
+from pemlang.dataclass import dataclass
+
+
+@dataclass(frozen=True)
+class BuildJson:
+    """`pem build`: what was built, or is up to date; `recipe` is the text that -e stands for."""
+
+    outputs: Sequence[Built]
+    recipe: str | None = None
+
+
+@dataclass(frozen=True)
+class LockFileJson:
+    """A pem.lock that was written, and what it says that it did not say before, a line each."""
+
+    path: str
+    changes: Sequence[str]
+
+
+@dataclass(frozen=True)
+class LockJson:
+    """`pem lock`."""
+
+    locks: Sequence[LockFileJson]
+
+
+@dataclass(frozen=True)
+class VerifyJson:
+    """`pem verify`: what became of each file."""
+
+    holds: bool
+    outputs: Sequence[FileVerdict]
+    materials: Sequence[FileVerdict]
+    rebuilt: Sequence[FileVerdict] | None
+    signature: str | None

@@ -1,0 +1,132 @@
+"""What commands give as JSON: held to the schemas in docs, which are those of the code."""
+
+from __future__ import annotations
+
+import json
+import runpy
+from pathlib import Path
+from typing import Any
+
+import click
+import pytest
+from jsonschema import Draft202012Validator
+from support import lora, pem, recipe
+
+from pemlang.cli.main import Commands, cli, command_names
+
+DOCS = Path(__file__).parents[2] / "docs"
+SCHEMAS = {path.stem: path.read_text(encoding="utf-8") for path in (DOCS / "schemas").iterdir()}
+TEXT = (
+    'adapter a = "a"\nadapter b = "b"\nlet sum = a + b\nassert norm(a) > 0\nsave sum to "out/x"\n'
+)
+
+RIGHT = [
+    "check new.pem old.pem",
+    "plan new.pem",
+    "build new.pem old.pem",
+    "build --sweep w=0,1 swept.pem",
+    "lock new.pem old.pem",
+    "diff old.pem new.pem",
+    "diff a b",
+    "verify out/x",
+    "verify out/x --rebuild",
+    "explain-output out/x",
+]
+WRONG = [
+    "check wrong.pem",
+    "plan wrong.pem",
+    "build wrong.pem",
+    "lock wrong.pem",
+    "diff new.pem wrong.pem",
+    "diff a out",
+    "verify a",
+    "explain-output a",
+]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    at = tmp_path_factory.mktemp("json")
+    lora(at / "a", 1)
+    lora(at / "b", 2)
+    recipe(at, TEXT, "old.pem")
+    recipe(at, 'adapter a = "a"\nadapter b = "b"\nsave a + b to "out/y" with rank=6\n', "new.pem")
+    recipe(at, 'adapter a = "a"\nparam w: number = 1\nsave w * a to "out/w{w}"\n', "swept.pem")
+    recipe(at, 'adapter a = "a"\nlet x = b\n', "wrong.pem")
+    assert pem("build", "old.pem", folder=at).code == 0
+    return at
+
+
+def given(line: str, folder: Path, code: int) -> dict[str, Any]:
+    """What a command gives, held to its schema."""
+    command, *words = line.split()
+    done = pem(command, "--format", "json", *words, folder=folder)
+    assert (done.code, done.err) == (code, ""), done
+    told: dict[str, Any] = json.loads(done.out)
+    Draft202012Validator(json.loads(SCHEMAS[command])).validate(told)
+    return told
+
+
+@pytest.mark.parametrize("line", RIGHT)
+def test_a_result_is_as_its_schema_says(folder: Path, line: str) -> None:
+    told = given(line, folder, 0)
+    assert len(told) > 1
+    assert [message["severity"] for message in told["messages"]].count("error") == 0
+
+
+@pytest.mark.parametrize("line", WRONG)
+def test_a_mistake_is_as_the_schema_says(folder: Path, line: str) -> None:
+    told = given(line, folder, 1)
+    assert "error" in [message["severity"] for message in told["messages"]]
+
+
+def test_schemas_are_those_of_the_code() -> None:
+    schema = runpy.run_path(str(DOCS / "make.py"))["schema"]
+    assert {command: schema(command) for command in SCHEMAS} == SCHEMAS
+    for text in SCHEMAS.values():
+        Draft202012Validator.check_schema(json.loads(text))
+
+
+def test_every_command_that_gives_json_has_a_schema_and_is_tried() -> None:
+    assert isinstance(cli, Commands)
+    context = click.Context(cli)
+    giving = set()
+    for name in command_names():
+        command = cli.get_command(context, name)
+        assert command is not None
+        for option in command.params:
+            if isinstance(option.type, click.Choice) and "json" in option.type.choices:
+                giving.add(name)
+    assert giving == set(SCHEMAS)
+    assert giving == {line.split()[0] for line in RIGHT} == {line.split()[0] for line in WRONG}
+
+
+def test_a_schema_refuses_what_it_does_not_name(folder: Path) -> None:
+    told = given("build new.pem", folder, 0)
+    told["outputs"][0]["more"] = 1
+    assert not Draft202012Validator(json.loads(SCHEMAS["build"])).is_valid(told)
+
+
+def test_a_build_gives_ranks_hashes_and_the_errors_made(folder: Path) -> None:
+    told = given("build new.pem --force", folder, 0)
+    [output] = told["outputs"]
+    assert (output["path"], output["rank"]) == (str(folder / "out/y"), 6)
+    assert (
+        output["semantic_hash"] == given("plan new.pem", folder, 0)["outputs"][0]["semantic_hash"]
+    )
+    assert 0 < output["loss"]["total"] < max(output["loss"]["sites"].values()) < 1
+    assert [message["code"] for message in told["messages"]] == ["PEM0702"]
+    assert given("build new.pem", folder, 0)["outputs"][0]["was_there"]
+
+
+def test_an_expression_gives_its_recipe(folder: Path) -> None:
+    done = pem("build", "-e", "a", "a=a", "--to", "out/e", "--format", "json", folder=folder)
+    told = json.loads(done.out)
+    Draft202012Validator(json.loads(SCHEMAS["build"])).validate(told)
+    assert told["recipe"].endswith('save a to "out/e"\n')
+
+
+def test_one_wrong_recipe_of_several_hides_no_result(folder: Path) -> None:
+    told = given("build wrong.pem new.pem", folder, 1)
+    assert [Path(output["path"]).name for output in told["outputs"]] == ["y"]
+    assert told["messages"][0]["file"] == "wrong.pem"
