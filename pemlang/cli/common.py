@@ -203,7 +203,7 @@ def refuse_to_replace(path: Path, start: str) -> None:
 
 def write_whole(path: Path, text: str, start: int) -> None:
     """Write a text file, whole or not at all, in the place of nothing but an earlier one of its
-    kind: one that starts as it does.
+    kind: one that starts as it does; and say so.
 
     Args:
         path, text: the file.
@@ -220,3 +220,4 @@ def write_whole(path: Path, text: str, start: int) -> None:
         raise click.UsageError(
             f"{visible(path)} cannot be written: {error.strerror or error}."
         ) from None
+    click.echo(visible(path, 4096))

@@ -150,6 +150,36 @@ def test_a_build_says_what_it_made_and_nothing_else(folder: Path) -> None:
     assert done.err == ""
 
 
+@pytest.mark.parametrize(
+    ("command", "file"),
+    [
+        ("lock recipe.pem", "pem.lock"),
+        ("report recipe.pem", "report.html"),
+        ("report -o there.html a b", "there.html"),
+        ("graph recipe.pem -o graph.svg --format svg", "graph.svg"),
+        ("init a b", "merge.pem"),
+    ],
+)
+def test_what_is_written_is_said(folder: Path, command: str, file: str) -> None:
+    done = pem(*command.split(), folder=folder)
+    assert (done.code, done.out.splitlines()[0]) == (0, file)
+    assert (folder / file).is_file()
+
+
+@pytest.mark.parametrize("form", ["text", "json", "markdown", "html"])
+def test_the_exit_code_of_a_diff_says_whether_anything_changed(folder: Path, form: str) -> None:
+    other = recipe(folder, TEXT.replace("w * a + b", "w * a - b"), "other.pem")
+    for old, new in ((folder / "a", folder / "b"), (folder / "recipe.pem", other)):
+        for exit_code, place, code in (
+            ([], new, 0),
+            (["--exit-code"], new, 1),
+            (["--exit-code"], old, 0),
+        ):
+            done = pem("diff", *exit_code, "--format", form, old, place, folder=folder)
+            assert (done.code, done.err) == (code, "")
+            assert done.out
+
+
 def test_out_writes_elsewhere(folder: Path) -> None:
     assert pem("build", "recipe.pem", "--out", "there", folder=folder).code == 0
     assert (folder / "there/out/x/adapter_config.json").is_file()

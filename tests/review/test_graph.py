@@ -181,7 +181,7 @@ def test_written_to_a_file_and_never_over_the_recipe(tmp_path: Path) -> None:
     path = recipe(tmp_path, 'adapter a = "a"\nsave 2 * a to "out"\n')
     out = tmp_path / "graph.svg"
     done = graph(path, "--format", "svg", "-o", out)
-    assert (done.code, done.out) == (0, "")
+    assert (done.code, done.out) == (0, f"{out}\n")
     assert ET.fromstring(out.read_text(encoding="utf-8")).tag == f"{SVG}svg"
     assert "take the place" in graph(path, "-o", path).err
     assert "cannot be written" in graph(path, "-o", tmp_path / "no" / "x").err
