@@ -31,8 +31,9 @@ types: $(VENV)/dev
 rooms: $(VENV)/dev
 	$(BIN)/lint-imports
 
+# On all processors; the tests of one file after each other.
 unit: $(VENV)/dev
-	$(BIN)/pytest
+	$(BIN)/pytest --numprocesses auto --dist loadfile
 
 # The wheel and the sdist, each in an environment of its own, must build the quickstart recipe.
 wheel: $(VENV)/dev
