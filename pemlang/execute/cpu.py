@@ -173,10 +173,12 @@ class _Crew:
         queues += [self._queue(away=True)] * any(job.away for job in self._jobs)
         work: list[Callable[[], None]] = [self._helpers.help] * threads.help
         work += [partial(self._run_and_help, queue) for queue in queues]
-        crew = [threading.Thread(target=target, daemon=True) for target in work]
-        for member in crew:
-            member.start()
+        crew: list[threading.Thread] = []
         try:
+            for target in work:
+                member = threading.Thread(target=target, daemon=True)
+                member.start()  # there may be room for no more
+                crew.append(member)
             finished, working = 0, len(queues)
             while working:
                 if self._told.get():
