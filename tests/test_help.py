@@ -13,7 +13,7 @@ from itertools import accumulate
 from pathlib import Path
 
 import pytest
-from support import recipe
+from support import lora, recipe
 from support.calls import ALIKE, APART, DECLARED, OPERATORS, Drawn, drawn, stock
 from support.messages.sentences import is_sentence, shown
 
@@ -273,3 +273,24 @@ def test_what_other_tools_call_a_setting_is_answered(folder: Path, setting: str)
     name, method, value = SETTINGS[setting]
     [[only]] = checked(folder, [f"{method}, {setting}={value})"])
     assert only.help == f"did you mean `{name}`?"
+
+
+# --- bases that go by several names ----------------------------------------------------------
+
+NAMES = ["some/base", "some/base/", "Some/Base", r"C:\models\base", 'a {brace} "quoted"']
+
+
+@pytest.mark.parametrize("declared", [True, False])
+def test_one_line_declares_all_the_names_of_a_base(tmp_path: Path, declared: bool) -> None:
+    """Adapters of one base, each of which calls it otherwise: help of any message mends all."""
+    for number, name in enumerate(NAMES):
+        lora(tmp_path / f"a{number}", base_model_name_or_path=name)
+    on = " on b" if declared else ""
+    lines = [f'adapter a{number}{on} = "a{number}"' for number in range(len(NAMES))]
+    base = ['base b = "some/base"'] if declared else []
+    chain = "let x = " + " + ".join(f"a{number}" for number in range(len(NAMES)))
+    said = pemlang.load(recipe(tmp_path, "\n".join([*base, *lines, chain, ""]))).check()
+    assert len(said) == (len(NAMES) - 1 if declared else 1)
+    [line] = {(d.help or "").partition(": ")[2] for d in said}
+    on_b = [text.replace(" on b", "").replace(" =", " on b =") for text in lines]
+    assert pemlang.load(recipe(tmp_path, "\n".join([line, *on_b, chain, ""]))).check() == ()

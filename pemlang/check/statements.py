@@ -22,11 +22,13 @@ from pemlang.graph.node import AdapterNode, Leaf, ModelNode, Num, NumberNode, le
 from pemlang.graph.numbers import shown
 from pemlang.graph.types import ModelType
 from pemlang.ops.agree import same_base
+from pemlang.ops.bases import declaration, likeness
 from pemlang.ops.merge import FULL
 from pemlang.ops.models import Model
 from pemlang.ops.record import Context, kind_of
 from pemlang.ops.shaping import compress
 from pemlang.ops.use import Use
+from pemlang.source import Span
 from pemlang.syntax import tree as t
 from pemlang.version import LANGUAGE
 
@@ -49,6 +51,7 @@ class FileElaborator:
     def __init__(self, state: CheckState, scope: Scope, is_main: bool) -> None:
         self._state, self._scope, self._is_main = state, scope, is_main
         self._elaborator, self._report = state.elaborator, state.report
+        self._others: dict[Span, tuple[str, tuple[str, ...], list[tuple[str, str, Span]]]] = {}
 
     def run(self, statements: tuple[t.Statement, ...]) -> None:
         """Evaluate them; what is wrong with one is reported, and the next is evaluated."""
@@ -63,6 +66,19 @@ class FileElaborator:
                 pass
             if isinstance(statement, t.Declaration):
                 self._scope.declare(statement.name, value, self._report)
+        self._tell_other_bases()
+
+    def _tell_other_bases(self) -> None:
+        """Report PEM0305 of each adapter whose config names another base than it is declared on,
+        with the one declaration that has the names of all of them."""
+        for name, names, found in self._others.values():
+            known = list(dict.fromkeys([*names, *(own for own, _, _ in found)]))
+            help = (
+                "if these names mean one model, declare it with all of them: "
+                f"{declaration(name, known)}"
+            )
+            for own, message, span in found:
+                self._report.add(Fault("PEM0305", message, help, likeness(own, known)).at(span))
 
     def _language(self, statement: t.Language, index: int) -> None:
         with self._elaborator.at(statement.span):
@@ -126,16 +142,16 @@ class FileElaborator:
         with self._elaborator.at(statement.path.span):
             place, adapter = self._state.inputs.adapter(path, directory)
             own = adapter.base
-            if base is not None and own is not None and own not in base.names:
-                names = ", ".join(f'"{visible(name)}"' for name in (*base.names, own))
-                assert statement.base is not None
-                raise Fault(
-                    "PEM0305",
-                    f"its {adapter.format.described_in} says it belongs to {visible(own)!r}, not "
-                    f"to {visible(base.names[0])!r}",
-                    "if the two names mean one model, declare it with both: "
-                    f"base {statement.base.name} = [{names}]",
-                )
+        if base is not None and own is not None and own not in base.names:
+            assert statement.base is not None
+            told_in = adapter.format.described_in
+            message = (
+                f"its {told_in} says it belongs to {visible(own)!r}, not to "
+                f"{visible(base.names[0])!r}"
+            )
+            others = self._others.setdefault(base.span, (statement.base.name, base.names, []))
+            others[2].append((own, message, statement.path.span))
+            raise Stop
         node = leaf(self._elaborator.graph, place, adapter, own if base is None else base.names[0])
         declared = Declared(statement.name.name, path, directory)
         self._elaborator.leaves.setdefault(node, declared)

@@ -10,6 +10,7 @@ from pemlang.formats.adapter import kinds_text
 from pemlang.graph.node import AdapterNode
 from pemlang.graph.types import AdapterType
 from pemlang.modules import PARAMETRISATIONS, Shapes
+from pemlang.ops.bases import declaration, likeness
 from pemlang.ops.mend import brought_together, exactly, joined
 from pemlang.ops.record import Context
 from pemlang.ops.schedule import layer_start
@@ -112,12 +113,16 @@ def same_base(ctx: Context, left: AdapterNode, right: AdapterNode) -> AdapterTyp
             "combine adapters of one method",
         )
     if type_.base is not None and other.base is not None and type_.base != other.base:
+        operands = ctx.use.adapters if ctx.use is not None else ()
+        named = [type_.base, other.base, *(x.type.base for x in operands if x.type.base)]
+        names = list(dict.fromkeys(named))
         raise Fault(
             "PEM0305",
             f"`{ctx.text(0)}` belongs to the base {visible(type_.base)!r}, "
             f"`{ctx.text(1)}` to {visible(other.base)!r}",
-            "if the two names mean one model, declare it with both: "
-            f'base b = ["{visible(type_.base)}", "{visible(other.base)}"], and say `on b`',
+            "if these names mean one model, declare it with all of them, and say `on b` of each "
+            f"adapter: {declaration('b', names)}",
+            [why for index, name in enumerate(names) for why in likeness(name, names[:index])],
         )
     if type_.fan_in_fan_out != other.fan_in_fan_out:
         raise Fault(

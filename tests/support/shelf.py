@@ -176,6 +176,13 @@ ADAPTERS: dict[str, Callable[[Path], object]] = {
     "wider_query": lambda at: lora(at, sites={**SITES, QUERY: (12, 20)}),
     "transposed": lambda at: lora(at, fan_in_fan_out=True),
     "other_base": lambda at: lora(at, base_model_name_or_path="another/base"),
+    "slashed": lambda at: lora(at, base_model_name_or_path="some/base/"),
+    "capital": lambda at: lora(at, base_model_name_or_path="Some/Base"),
+    "cached": lambda at: lora(
+        at,
+        base_model_name_or_path="/home/me/.cache/hub/models--some--base/snapshots/1f",
+    ),
+    "copied": lambda at: lora(at, base_model_name_or_path="/data/base"),
     "outside_layers": lambda at: lora(at, sites=LAYER_0 | {"head.query": (12, 16)}),
     "no_layers": lambda at: lora(at, sites={"query": (12, 16)}),
     "nested": lambda at: lora(at, sites={f"model.{site}": size for site, size in SITES.items()}),
