@@ -276,6 +276,15 @@ def _feature(name: str, field: str) -> Fault:
     )
 
 
+def _empty(site: str, shapes: str) -> Fault:
+    return Fault(
+        "PEM0417",
+        f"a tensor of site {visible(site)} is empty: {shapes}",
+        "save the adapter again with its weights gathered: DeepSpeed ZeRO-3 keeps them in parts, "
+        "and save_pretrained of one process finds none",
+    )
+
+
 _LORA_LAYERS = {2: "linear", 3: "conv1d", 4: "conv2d", 5: "conv3d"}
 
 
@@ -283,9 +292,11 @@ def _lora_site(
     site: str, parts: Mapping[str, str], entries: list[TensorEntry], _: str | tuple[str, ...]
 ) -> tuple[SiteShape, int]:
     a, b = (entry.shape for entry in entries)
+    if not all(a + b):
+        raise _empty(site, f"A is {list(a)}, B is {list(b)}")
     layer = "embedding" if "lora_embedding_A" in parts else _LORA_LAYERS.get(len(a), "")
     rank = a[0] if a else 0
-    fits = len(a) == len(b) and layer and all(a + b) and all(n == 1 for n in b[2:])
+    fits = len(a) == len(b) and layer and all(n == 1 for n in b[2:])
     if layer == "embedding":
         fits = fits and len(a) == 2
     if fits and len(a) > 2 and b[1] != rank and rank % b[1] == 0:
@@ -308,13 +319,11 @@ def _gain_site(
     site: str, _: Mapping[str, str], entries: list[TensorEntry], feedforward: str | tuple[str, ...]
 ) -> tuple[SiteShape, int]:
     shape = entries[0].shape
+    if not all(shape):
+        raise _empty(site, f"l is {list(shape)}")
     inputs = feeds_forward(feedforward, site)
     along = 0 if len(shape) == 2 and not inputs else 1
-    if (
-        len(shape) < 2
-        or any(n != 1 for axis, n in enumerate(shape) if axis != along)
-        or not all(shape)
-    ):
+    if len(shape) < 2 or any(n != 1 for axis, n in enumerate(shape) if axis != along):
         where = "is a feed-forward module" if inputs else "is not a feed-forward module"
         wanted = "(1, in)" if inputs else "(out, 1)"
         raise Fault(

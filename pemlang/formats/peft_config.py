@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import math
+import os
 from collections.abc import Callable, Mapping
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pemlang.dataclass import dataclass
-from pemlang.diagnostics import Fault, nearest, visible
-from pemlang.disk import is_dir, open_plain
+from pemlang.diagnostics import Fault, listed, nearest, visible
+from pemlang.disk import is_dir, is_file, open_plain
 from pemlang.formats.peft_names import CONFIG
+from pemlang.formats.transformers import is_model
 from pemlang.tensorfiles.jsons import parse_json
 
 MAX_CONFIG = 4 << 20
+MAX_LOOKED_AT = 1000  # entries of a folder among which adapters are looked for
 
 # Initialisations that leave the base as it is. Any other makes Δ relative to a changed base.
 PLAIN_INITS = (True, False, None, "gaussian", "eva", "orthogonal", "mica")
@@ -45,6 +49,12 @@ UNSUPPORTED = {
     "velora_config": "its activations are compressed",
     "ensure_weight_tying": "its weights are tied to another module's",
 }
+
+# Methods that change no weights: nothing of theirs is a Δ.
+OF_PROMPTS = frozenset(
+    "PROMPT_TUNING MULTITASK_PROMPT_TUNING P_TUNING PREFIX_TUNING ADAPTION_PROMPT CPT "
+    "CARTRIDGE".split()
+)
 
 _INSTEAD = {
     "use_dora": "merge this adapter into its base with PEFT, or train it without DoRA",
@@ -92,17 +102,35 @@ def read_config(directory: Path) -> Config:
         with open_plain(path) as file:
             data = file.read(MAX_CONFIG + 1)
     except FileNotFoundError:
-        what = f"has no {CONFIG}" if is_dir(directory) else "does not exist"
-        raise Fault(
-            "PEM0410",
-            f"{visible(directory)} {what}",
-            "give the directory that PEFT's save_pretrained wrote",
-        ) from None
+        raise _no_config(directory) from None
     except OSError as error:
         raise Fault(
             "PEM0411", f"cannot read {visible(path)}: {error.strerror or error}", "check the path"
         ) from None
     return parse_config(data, str(path))
+
+
+def _no_config(directory: Path) -> Fault:
+    """What to say of a place without a config: what it is, and the adapters one folder down."""
+    help = "give the directory that PEFT's save_pretrained wrote"
+    what = f"has no {CONFIG}" if is_dir(directory) else "does not exist"
+    below = _adapters_below(directory)
+    if below:
+        help = f"give one of the adapters in it: {listed(below, 8)}"
+    elif is_model(directory):
+        what = f"is a model: it has whole weights and no {CONFIG}"
+        help = "declare it as a model, model x = …, or give the directory of an adapter"
+    return Fault("PEM0410", f"{visible(directory)} {what}", help)
+
+
+def _adapters_below(directory: Path) -> list[str]:
+    """The folders of a directory that hold a config, in the order of their names."""
+    try:
+        with os.scandir(directory) as entries:
+            names = [entry.name for entry in islice(entries, MAX_LOOKED_AT)]
+    except OSError:
+        return []
+    return [name for name in sorted(names) if is_file(directory / name / CONFIG)]
 
 
 def parse_config(data: bytes, name: str) -> Config:
@@ -119,8 +147,8 @@ def parse_config(data: bytes, name: str) -> Config:
     kind = read("peft_type", str, "")
     if kind not in ("LORA", "IA3"):
         what = f"is of peft_type {visible(kind, 40)!r}" if kind else "has no peft_type"
-        instead = "pemlang composes LORA and IA3 adapters"
-        raise Fault("PEM0420", f"{visible(name)} {what}", instead)
+        composed = ("pemlang composes LORA and IA3 adapters",)
+        raise Fault("PEM0420", f"{visible(name)} {what}", _way_out(kind), composed)
     _refuse_features(raw, name)
     if kind == "LORA" and raw.get("lora_alpha", ...) is None:
         raise read.wrong("lora_alpha", None, _WANTED[float])
@@ -141,6 +169,17 @@ def parse_config(data: bytes, name: str) -> Config:
         fan_in_fan_out=read("fan_in_fan_out", bool, False),
         feedforward=feedforward,
         modules_to_save=_as_tuple(read.names("modules_to_save")),
+    )
+
+
+def _way_out(kind: str) -> str:
+    """What to do with an adapter of another method."""
+    if not kind:
+        return "give the directory of an adapter that PEFT saved"
+    if kind in OF_PROMPTS:
+        return "use an adapter that changes weights: this one changes what the model is asked"
+    return (
+        "convert it in PEFT, where its method can be: peft.save_as_lora(directory, model, rank=16)"
     )
 
 

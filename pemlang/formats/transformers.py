@@ -15,20 +15,28 @@ from pemlang.tensorfiles.safetensors import read_header
 MAX_INDEX = 64 << 20
 
 
+SINGLE = "model.safetensors"
+INDEX = f"{SINGLE}.index.json"
+
+
+def is_model(directory: Path) -> bool:
+    """Whether a directory holds whole weights."""
+    return any(is_file(directory / name) for name in (SINGLE, INDEX))
+
+
 def read_model(directory: Path) -> Shapes:
     """The tensors of a model as dense sites.
 
     Raises:
         Fault: PEM0430 no model directory, PEM0411 and PEM0412 as read_header.
     """
-    single = directory / "model.safetensors"
-    index = directory / "model.safetensors.index.json"
+    single, index = directory / SINGLE, directory / INDEX
     if is_file(single):
         files = [single]
     elif is_file(index):
         files = [directory / name for name in _shards(index)]
     else:
-        why = "it has no model.safetensors" if is_dir(directory) else "there is none"
+        why = f"it has no {SINGLE}" if is_dir(directory) else "there is none"
         raise Fault(
             "PEM0430",
             f"{visible(directory)} is not a model directory: {why}",

@@ -53,7 +53,8 @@ def _of_models(checked: Checked) -> Iterator[Diagnostic]:
                 "PEM0601",
                 f"{what} needs whole models: this version checks them, it does not compute with "
                 "them yet",
-                "use adapters made from adapters",
+                "save the adapter without its model, and add it to that in PEFT: "
+                "PeftModel.from_pretrained(base, path).merge_and_unload()",
             )
             yield fault.at(span)
 

@@ -33,7 +33,12 @@ _STORAGES = {row.storage: name for name, row in DTYPES.items() if row.storage}
 
 
 class _Refused(Exception):
-    """What is wrong with a file, in words."""
+    """What is wrong with a file, in words; and what to do about it, where that is not to load it
+    in PEFT."""
+
+    def __init__(self, why: str, help: str = "load it in PEFT and save it again as safetensors"):
+        super().__init__(why)
+        self.help = help
 
 
 @dataclass(frozen=True)
@@ -189,6 +194,7 @@ def read_pickled_header(path: Path) -> Header:
     """
     try:
         with open_plain(path) as file:
+            _hold_age(file)
             _hold_index(file)
             with zipfile.ZipFile(file) as archive:
                 return _header(file, archive)
@@ -197,12 +203,19 @@ def read_pickled_header(path: Path) -> Header:
             "PEM0411", f"cannot read {visible(path)}: {error.strerror or error}", "check the path"
         ) from None
     except Exception as error:  # a hostile pickle can make the reader fail in any way it likes
-        why = str(error) if isinstance(error, _Refused) else "it is damaged"
-        raise Fault(
-            "PEM0413",
-            f"{visible(path)} is not a torch file of plain tensors: {visible(why)}",
-            "load it in PEFT and save it again as safetensors",
-        ) from None
+        damaged = _Refused("it is damaged", "download or save it again")
+        why = error if isinstance(error, _Refused) else damaged
+        message = f"{visible(path)} is not a torch file of plain tensors: {visible(why)}"
+        raise Fault("PEM0413", message, why.help) from None
+
+
+def _hold_age(file: BinaryIO) -> None:
+    """Raise _Refused for what torch wrote before 1.6: pickles one after another, and no archive."""
+    if file.read(2) == b"\x80\x02":
+        raise _Refused(
+            "it is in the format that torch had before 1.6",
+            "write it anew in Python: torch.save(torch.load(path, weights_only=True), path)",
+        )
 
 
 def _hold_index(file: BinaryIO) -> None:

@@ -205,6 +205,7 @@ ADAPTERS: dict[str, Callable[[Path], object]] = {
     # Directories that are none, or not whole.
     "empty": lambda at: at.mkdir(parents=True),
     "no_config": _no_config,
+    "of_a_run": lambda at: [lora(at / f"checkpoint-{step}") for step in (1, 2)],
     "no_weights": _config({"peft_type": "LORA"}),
     "config_is_a_folder": lambda at: (at / "adapter_config.json").mkdir(parents=True),
     "occupied": _occupied,
@@ -219,6 +220,7 @@ ADAPTERS: dict[str, Callable[[Path], object]] = {
     "pattern_is_text": lambda at: lora(at, rank_pattern="query=8"),
     "rank_pattern_of_zero": lambda at: lora(at, rank_pattern={"query": 0}),
     "heads_are_numbers": lambda at: lora(at, modules_to_save=[1]),
+    "prompts": _config({"peft_type": "PROMPT_TUNING"}),
     "loha": _config({"peft_type": "LOHA"}),
     "no_peft_type": _config({"r": 4}),
     "says_rank_8": lambda at: lora(at, r=8),
@@ -243,6 +245,10 @@ ADAPTERS: dict[str, Callable[[Path], object]] = {
     "foreign_tensor": _with_tensor(f"{QUERY}.hada_w1_a", (2, 12)),
     "experts_tensor": _tensors({"mlp.experts.base_layer.lora_A.weight": (4, 16)}),
     "no_B": _tensors({f"{QUERY}.lora_A.weight": (4, 16)}),
+    "empty_factor": _factors((0,), (0,)),
+    "empty_gain": lambda at: save(
+        at, {f"{PREFIX}k.ia3_l": np.ones((0,), "f4")}, {"peft_type": "IA3"}
+    ),
     "unfit": _factors((4, 16), (12, 5)),
     "grouped": _factors((4, 16, 3, 3), (12, 2, 1, 1)),
     "no_factors": _tensors({"classifier.weight": (2, 12)}),
@@ -261,6 +267,9 @@ ADAPTERS: dict[str, Callable[[Path], object]] = {
     "weights_are_a_folder": lambda at: (
         _config({"peft_type": "LORA"})(at),
         (at / "adapter_model.safetensors").mkdir(),
+    ),
+    "pickle_of_old": _pickled(
+        lambda file: torch.save({"w": torch.ones(2)}, file, _use_new_zipfile_serialization=False)
     ),
     "pickle_not_zip": _pickled(lambda file: file.write_bytes(b"not a zip file")),
     "pickle_of_code": _torch({"w": Counter()}),
