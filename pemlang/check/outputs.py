@@ -135,7 +135,7 @@ def _agreed(graph: Graph, node: AdapterNode, name: Callable[[Leaf], str]) -> Seq
             holder = next(leaf for leaf in by_name if _heads(leaf))
             raise Fault(
                 "PEM0346",
-                "the adapters have different heads (modules_to_save): a sum has no meaning there",
+                f"the adapters have different {_what_differs(leaves)}: a sum has no meaning there",
                 f"with heads={name(holder)}",
                 tuple(f"{name(x)} has {listed(_heads(x)) or 'none'}" for x in by_name[:4]),
             )
@@ -144,6 +144,14 @@ def _agreed(graph: Graph, node: AdapterNode, name: Callable[[Leaf], str]) -> Seq
 
 def _heads(leaf: Leaf) -> Mapping[str, TensorEntry]:
     return leaf.adapter.layout.heads
+
+
+def _what_differs(leaves: Sequence[Leaf]) -> str:
+    copies = {key for leaf in leaves for key in leaf.adapter.layout.copies}
+    own = [{key: x for key, x in _heads(leaf).items() if key not in copies} for leaf in leaves]
+    if any(_signature(heads) != _signature(own[0]) for heads in own):
+        return "heads (modules_to_save)"
+    return "copies of the base's own weights (base_layer)"
 
 
 def _signature(heads: Mapping[str, TensorEntry]) -> object:

@@ -71,11 +71,19 @@ def summarise(place: str) -> AdapterSummary:
     layers = {name: _total(norms, by_layer[name]) for name in order}
     facts = [
         *facts_of(adapter),
-        ("heads", ", ".join(visible(key) for key in adapter.layout.heads) or "none"),
+        *heads_of(adapter),
         ("norm", f"{_total(norms, list(norms)):.4g}"),
         ("file", f"{adapter.weights.name}, content {adapter_digest(adapter)[:12]}"),
     ]
     return AdapterSummary(facts, rows, layers)
+
+
+def heads_of(adapter: Adapter) -> list[tuple[str, str]]:
+    """What is saved whole beside an adapter: label and value."""
+    layout = adapter.layout
+    heads = ", ".join(visible(key) for key in layout.heads if key not in layout.copies)
+    copies = ", ".join(visible(key) for key in sorted(layout.copies))
+    return [("heads", heads or "none")] + [("base's own", copies)] * bool(copies)
 
 
 def pattern_of(site: str) -> str:

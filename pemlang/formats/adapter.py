@@ -31,6 +31,7 @@ class Layout:
         factors: site to the keys of its tensors, in the order of the parametrisation's factors.
         heads: keys of whole tensors saved beside the adapter.
         dtypes: the dtypes of the factors.
+        copies: which of the heads are weights of the base itself.
     """
 
     shapes: Shapes
@@ -38,6 +39,7 @@ class Layout:
     factors: Mapping[str, tuple[str, ...]]
     heads: Mapping[str, TensorEntry]
     dtypes: frozenset[str]
+    copies: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)

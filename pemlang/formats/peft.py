@@ -29,6 +29,8 @@ _KEY = re.compile(
     r"(?P<site>.+)\.(?:(?P<lora>lora_[AB])\.weight|(?P<embedding>lora_embedding_[AB])"
     r"|(?P<gain>ia3_l)|(?P<magnitude>lora_magnitude_vector.*)|(?P<bias>lora_[AB]\.bias))"
 )
+# What PEFT adds of the base itself, where an embedding that it adapts was given more rows.
+_OF_BASE = re.compile(r"\.base_layer\.\w+$")
 # Pieces of keys that belong to features peft_config.UNSUPPORTED names.
 _FOREIGN = ("lora_", "ia3_", "token_adapter", "trainable_tokens", "kasa_", "vera_")
 
@@ -200,6 +202,13 @@ def _layout(key: _ByIdentity, kind: str, feedforward: str | tuple[str, ...]) -> 
     factors: dict[str, dict[str, str]] = {}
     heads: dict[str, TensorEntry] = {}
     for name, entry in entries.items():
+        if not all(entry.shape):
+            raise Fault(
+                "PEM0417",
+                f"{visible(name)} is empty, of shape {list(entry.shape)}: it was saved while "
+                "DeepSpeed's ZeRO-3 had its numbers elsewhere",
+                "save it again with stage3_gather_16bit_weights_on_model_save=true",
+            )
         site, factor = _role(name)
         if factor is None:
             heads[name] = entry
@@ -238,13 +247,21 @@ def _layout(key: _ByIdentity, kind: str, feedforward: str | tuple[str, ...]) -> 
     lora_ranks = {site: rank for site, rank in sorted(ranks.items()) if rank}
     return Layout(
         Shapes(shapes), MappingProxyType(lora_ranks), keys, dict(sorted(heads.items())),
-        frozenset(dtypes),
+        frozenset(dtypes), frozenset(name for name in heads if _OF_BASE.search(name)),
     )  # fmt: skip
 
 
 def _role(name: str) -> tuple[str, str | None]:
     """The site and factor a key names; no factor for a head."""
     own = name.startswith(PREFIX) and len(name) <= MAX_NAME
+    if name.startswith(PREFIX + PREFIX):
+        raise Fault(
+            "PEM0416",
+            f"{visible(name)} starts with {PREFIX} twice: PEFT wrapped a model that it had wrapped "
+            "already, and on the base alone it would find no such module",
+            f"take one {PREFIX} out of the name of every tensor, or save the adapter of a model "
+            "that is wrapped once",
+        )
     match = _KEY.fullmatch(name.removeprefix(PREFIX)) if own else None
     if match is not None:
         site = match["site"]
@@ -276,15 +293,6 @@ def _feature(name: str, field: str) -> Fault:
     )
 
 
-def _empty(site: str, shapes: str) -> Fault:
-    return Fault(
-        "PEM0417",
-        f"a tensor of site {visible(site)} is empty: {shapes}",
-        "save the adapter again with its weights gathered: DeepSpeed ZeRO-3 keeps them in parts, "
-        "and save_pretrained of one process finds none",
-    )
-
-
 _LORA_LAYERS = {2: "linear", 3: "conv1d", 4: "conv2d", 5: "conv3d"}
 
 
@@ -292,8 +300,6 @@ def _lora_site(
     site: str, parts: Mapping[str, str], entries: list[TensorEntry], _: str | tuple[str, ...]
 ) -> tuple[SiteShape, int]:
     a, b = (entry.shape for entry in entries)
-    if not all(a + b):
-        raise _empty(site, f"A is {list(a)}, B is {list(b)}")
     layer = "embedding" if "lora_embedding_A" in parts else _LORA_LAYERS.get(len(a), "")
     rank = a[0] if a else 0
     fits = len(a) == len(b) and layer and all(n == 1 for n in b[2:])
@@ -319,8 +325,6 @@ def _gain_site(
     site: str, _: Mapping[str, str], entries: list[TensorEntry], feedforward: str | tuple[str, ...]
 ) -> tuple[SiteShape, int]:
     shape = entries[0].shape
-    if not all(shape):
-        raise _empty(site, f"l is {list(shape)}")
     inputs = feeds_forward(feedforward, site)
     along = 0 if len(shape) == 2 and not inputs else 1
     if len(shape) < 2 or any(n != 1 for axis, n in enumerate(shape) if axis != along):

@@ -15,6 +15,7 @@ from pemlang.diagnostics import Fault, listed, nearest, visible
 from pemlang.disk import is_dir, is_file, open_plain
 from pemlang.formats.peft_names import CONFIG
 from pemlang.formats.transformers import is_model
+from pemlang.tensorfiles.digests import not_fetched
 from pemlang.tensorfiles.jsons import parse_json
 
 MAX_CONFIG = 4 << 20
@@ -47,6 +48,7 @@ UNSUPPORTED = {
     "use_qalora": "its A acts on pooled inputs",
     "monteclora_config": "its weights are sampled",
     "velora_config": "its activations are compressed",
+    "enable_lora": "its factors change parts of a fused module, each with rows of A of its own",
     "ensure_weight_tying": "its weights are tied to another module's",
 }
 
@@ -57,6 +59,7 @@ OF_PROMPTS = frozenset(
 )
 
 _INSTEAD = {
+    "enable_lora": "train it anew with a later PEFT, which adapts a fused module as a whole",
     "use_dora": "merge this adapter into its base with PEFT, or train it without DoRA",
     "target_parameters": "use a version of it that targets modules",
 }
@@ -107,7 +110,10 @@ def read_config(directory: Path) -> Config:
         raise Fault(
             "PEM0411", f"cannot read {visible(path)}: {error.strerror or error}", "check the path"
         ) from None
-    return parse_config(data, str(path))
+    try:
+        return parse_config(data, str(path))
+    except Fault as fault:
+        raise not_fetched(path) or fault from None
 
 
 def _no_config(directory: Path) -> Fault:

@@ -12,11 +12,12 @@ from pathlib import Path
 from typing import ClassVar
 
 from pemlang.dataclass import dataclass
-from pemlang.diagnostics import Fault
+from pemlang.diagnostics import Fault, visible
+from pemlang.disk import is_file
 from pemlang.formats.adapter import STATISTICS, Adapter
 from pemlang.modules import PARAMETRISATIONS, Shapes
 from pemlang.tensorfiles.digests import seen_now
-from pemlang.tensorfiles.safetensors import Header
+from pemlang.tensorfiles.safetensors import Header, read_header
 
 
 @dataclass(frozen=True, eq=False)
@@ -197,11 +198,16 @@ def read_as(record: Format, place: Path) -> Adapter:
     return replace(record.read(place), seen=seen)
 
 
-def read_adapter(place: Path) -> Adapter:
-    """The adapter at a place, in whichever format it is; raises Fault as Format.read.
+def read_adapter(place: Path, written: str | None = None) -> Adapter:
+    """The adapter at a place, in whichever format it is; raises Fault as Format.read, and PEM0410
+    for a file where an adapter is a directory.
 
     What is of no format is read as the default one, which says what it lacks; notes say what was
     seen of the others.
+
+    Args:
+        place: where it is.
+        written: how the place is spelt, for help.
     """
     seen = []
     for record in FORMATS.values():
@@ -209,10 +215,38 @@ def read_adapter(place: Path) -> Adapter:
         if detection.fits:
             return read_as(record, place)
         seen.append(f"as {record.name}: {detection.saw}")
+    if is_file(place):
+        raise _one_file(place, Path(written or place))
     try:
         return read_as(default_format(), place)
     except Fault as fault:
         raise Fault(fault.code, fault.message, fault.help, (*fault.notes, *seen[1:])) from None
+
+
+def _one_file(place: Path, written: Path) -> Fault:
+    """What to say of a file that no format reads by itself."""
+    if any(record.detect(place.parent).fits for record in FORMATS.values()):
+        return Fault(
+            "PEM0410",
+            f"{visible(place)} is a file of an adapter: its folder is what to give",
+            f'"{visible(written.parent)}"',
+        )
+    what = _tensors_in(place) if place.suffix == ".safetensors" else "a file"
+    return Fault(
+        "PEM0410",
+        f"{visible(place)} is {what}, and this version reads the folders of PEFT",
+        "give the directory that PEFT's save_pretrained wrote",
+    )
+
+
+def _tensors_in(file: Path) -> str:
+    """What the names in a file of tensors say that it is."""
+    names = list(read_header(file).entries)
+    if any("lora_down" in name or "lora_up" in name for name in names):
+        return "a LoRA in one file, as sd-scripts (kohya) and ComfyUI write it"
+    if any("lora_A" in name for name in names):
+        return "the tensors of a LoRA without the config that PEFT saves beside them"
+    return "a file of tensors"
 
 
 def output_format(inputs: Sequence[Adapter]) -> Format:

@@ -63,10 +63,11 @@ class DiskResolver(Resolver):
         remote = path.startswith(SCHEME)
         place = path if remote else str(local(path, directory))
         if place not in self._seen:
-            if not remote and HUB_NAME.fullmatch(path) and not is_dir(Path(place)):
+            there = is_dir(Path(place)) or is_file(Path(place))
+            if not remote and HUB_NAME.fullmatch(path) and not there:
                 raise Fault("PEM0410", f"there is no directory {visible(place)}", _on_the_hub(path))
             self._seen[place] = (
-                read_hub_adapter(path, whole=False) if remote else read_adapter(Path(place))
+                read_hub_adapter(path, whole=False) if remote else read_adapter(Path(place), path)
             )
         adapter = self._seen[place]
         return str(adapter.directory), adapter

@@ -75,7 +75,8 @@ def _(failure: TooSmall) -> Fault:
 def _(failure: HeadsDiffer) -> Fault:
     return Fault(
         "PEM0505",
-        f"the adapters' heads differ in {visible(failure.key)}: a sum has no meaning there",
+        f"{visible(failure.key)} is saved whole, and differs between the adapters: a sum has no "
+        "meaning there",
         "choose whose to keep: with heads=NAME",
     )
 

@@ -15,7 +15,7 @@ from pemlang.compare.measure import (
     layer_name,
     measured,
 )
-from pemlang.compare.summary import facts_of
+from pemlang.compare.summary import facts_of, heads_of
 from pemlang.diagnostics import render
 from pemlang.formats import Adapter
 from pemlang.formats.adapter import kinds_text
@@ -212,7 +212,7 @@ def _recipe(checked: Checked) -> str:
 def _facts(adapter: Adapter, norms: Mapping[str, float]) -> list[tuple[str, str]]:
     return [
         *facts_of(adapter),
-        ("heads", ", ".join(adapter.layout.heads) or "none"),
+        *heads_of(adapter),
         ("norm", f"{_total(norms):.4g}"),
         ("file", adapter.weights.name),
         ("content", adapter_digest(adapter)[:_HASH]),

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from pemlang.diagnostics import Fault, visible
-from pemlang.disk import open_plain, replace_file
+from pemlang.disk import lfs_pointer, open_plain, replace_file
 from pemlang.lazy import blake3
 
 ALGORITHM = "blake3"
@@ -118,6 +118,17 @@ def _identified(path: Path) -> tuple[int, ...]:
         return identity(path)
     except OSError as error:
         raise unreadable(path, error) from None
+
+
+def not_fetched(path: Path) -> Fault | None:
+    """PEM0411 for a file in whose place Git LFS has left a pointer; None for any other."""
+    if lfs_pointer(path) is None:
+        return None
+    return Fault(
+        "PEM0411",
+        f"{visible(path)} is a Git LFS pointer: the file itself was not fetched",
+        "run `git lfs pull` in its folder",
+    )
 
 
 def unreadable(path: Path, error: OSError) -> Fault:

@@ -18,6 +18,7 @@ from typing import BinaryIO
 from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault, visible
 from pemlang.disk import open_plain
+from pemlang.tensorfiles.digests import not_fetched
 from pemlang.tensorfiles.dtypes import DTYPES
 from pemlang.tensorfiles.safetensors import Header, TensorEntry
 
@@ -206,7 +207,7 @@ def read_pickled_header(path: Path) -> Header:
         damaged = _Refused("it is damaged", "download or save it again")
         why = error if isinstance(error, _Refused) else damaged
         message = f"{visible(path)} is not a torch file of plain tensors: {visible(why)}"
-        raise Fault("PEM0413", message, why.help) from None
+        raise not_fetched(path) or Fault("PEM0413", message, why.help) from None
 
 
 def _hold_age(file: BinaryIO) -> None:

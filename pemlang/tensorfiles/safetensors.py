@@ -16,6 +16,7 @@ from typing import Any
 from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault, visible
 from pemlang.disk import open_plain
+from pemlang.tensorfiles.digests import not_fetched
 from pemlang.tensorfiles.dtypes import DTYPES
 from pemlang.tensorfiles.jsons import load_json
 from pemlang.tensorfiles.reference import TensorRef
@@ -94,7 +95,7 @@ class _Broken(Exception):
 
 
 def _broken(path: Path, why: str) -> Fault:
-    return Fault(
+    return not_fetched(path) or Fault(
         "PEM0412",
         f"{visible(path)} is not a whole safetensors file: {why}",
         "download or save it again",

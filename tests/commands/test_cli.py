@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from support import build, ia3, lora, pem, recipe
 from support.processes import on_a_terminal, with_imports
 
@@ -302,3 +303,12 @@ def test_a_signal_to_end_waits_until_modules_are_imported(number: signal.Signals
     finally:
         signal.signal(number, usual)
     assert done == [number]
+
+
+def test_a_copy_of_the_base_s_weights_is_no_head(tmp_path: Path) -> None:
+    """PEFT saves one beside an embedding that it adapts and that was given more rows."""
+    copy = "base_model.model.embed.base_layer.weight"
+    lora(tmp_path / "a", extra={copy: torch.ones(20, 16)})
+    told = pem("inspect", tmp_path / "a").out
+    assert re.search(r"^heads +none$", told, re.MULTILINE), told
+    assert re.search(rf"^base's own +{re.escape(copy)}$", told, re.MULTILINE), told

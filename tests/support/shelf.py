@@ -22,6 +22,8 @@ QUERY = "encoder.layer.0.attention.self.query"
 HEAD = f"{PREFIX}classifier.weight"
 LAYER_0 = {site: shape for site, shape in SITES.items() if ".0." in site}
 ONE = {QUERY: (12, 16)}
+POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 9\n"
+SQUARE = {QUERY: (16, 16)}
 
 
 def stock(root: Path) -> None:
@@ -37,6 +39,14 @@ def stock(root: Path) -> None:
     (models / "shards").mkdir()
     index = {"weight_map": {"w": "../elsewhere.safetensors"}}
     (models / "shards" / "model.safetensors.index.json").write_text(json.dumps(index))
+    styles = root / "styles"
+    styles.mkdir()
+    for name, key in {
+        "ink": "lora_unet_q.lora_down.weight",
+        "lora": "q.lora_A.weight",
+        "other": "q",
+    }.items():
+        save_file({key: torch.ones(2, 2)}, styles / f"{name}.safetensors")
 
 
 def model(directory: Path, shapes: Mapping[str, tuple[int, ...]]) -> None:
@@ -174,7 +184,16 @@ ADAPTERS: dict[str, Callable[[Path], object]] = {
     "no_site_of_a": lambda at: lora(at, sites={"encoder.layer.0.output.dense": (12, 16)}),
     "wider": lambda at: lora(at, sites=dict.fromkeys(SITES, (12, 20))),
     "wider_query": lambda at: lora(at, sites={**SITES, QUERY: (12, 20)}),
-    "transposed": lambda at: lora(at, fan_in_fan_out=True),
+    "square": lambda at: lora(at, sites=SQUARE),
+    "square_transposed": lambda at: lora(at, 1, sites=SQUARE, fan_in_fan_out=True),
+    "resized": lambda at: lora(
+        at, extra={f"{PREFIX}embed.base_layer.weight": np.ones((20, 16), "f4")}
+    ),
+    "wrapped_twice": _tensors(
+        {f"{PREFIX}{QUERY}.lora_{a}.weight": s for a, s in (("A", (4, 16)), ("B", (12, 4)))}
+    ),
+    "zero3": lambda at: lora(at, extra={HEAD: np.ones((0,), "f4")}, modules_to_save=["classifier"]),
+    "fused": lambda at: lora(at, enable_lora=[True, False, True]),
     "other_base": lambda at: lora(at, base_model_name_or_path="another/base"),
     "slashed": lambda at: lora(at, base_model_name_or_path="some/base/"),
     "capital": lambda at: lora(at, base_model_name_or_path="Some/Base"),
@@ -271,6 +290,9 @@ ADAPTERS: dict[str, Callable[[Path], object]] = {
     "pickle_of_old": _pickled(
         lambda file: torch.save({"w": torch.ones(2)}, file, _use_new_zipfile_serialization=False)
     ),
+    "pointer": _weights(lambda data: POINTER),
+    "pointer_pickle": _pickled(lambda file: file.write_bytes(POINTER)),
+    "pointer_config": _config(POINTER.decode()),
     "pickle_not_zip": _pickled(lambda file: file.write_bytes(b"not a zip file")),
     "pickle_of_code": _torch({"w": Counter()}),
     "pickle_of_a_list": _torch([torch.ones(2)]),
