@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
@@ -15,6 +16,7 @@ from pemlang.diagnostics import Fault, listed, visible
 from pemlang.formats.record import default_format, output_format
 from pemlang.graph.node import AdapterNode, Graph, Leaf, ModelNode, adapters_of, told
 from pemlang.graph.rebuild import Rebuilding
+from pemlang.modules import Shapes
 from pemlang.source import Span
 from pemlang.tensorfiles.safetensors import TensorEntry
 
@@ -107,6 +109,22 @@ def hold_files(graph: Graph, node: AdapterNode, heads: Sequence[Leaf]) -> None:
     whole_modules = heads[0].adapter.whole_modules if heads else ()
     if not any(made_from.whole_models for made_from in graph.order([node])):
         output_format(adapters_of(graph.parts(node))).hold(node.shapes, whole_modules)
+
+
+def doubtful(leaves: Sequence[Leaf], shapes: Shapes) -> Fault | None:
+    """PEM0705 where configs differ in fan_in_fan_out and no shape tells whether the adapters belong
+    to the same modules."""
+    told_apart = any(
+        not shape.b or math.prod(shape.a) != math.prod(shape.b) for shape in shapes.values()
+    )
+    if told_apart or len({leaf.adapter.fan_in_fan_out for leaf in leaves}) < 2:
+        return None
+    return Fault(
+        "PEM0705",
+        "the adapters' configs differ in fan_in_fan_out, and all their modules are square: nothing "
+        "shows that they belong to the same ones",
+        "see that they were trained on one model; PEFT takes the field from the module",
+    )
 
 
 # --- heads -----------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from pemlang.check.elaborate import Spelling
 from pemlang.check.full_rank import rank_not_said, says_full
 from pemlang.check.kinds import article, kind_of_type
 from pemlang.check.options import OPTIONS, option_dtype, option_heads, unknown_option
-from pemlang.check.outputs import Output, heads_agree, hold_files, output_path
+from pemlang.check.outputs import Output, doubtful, heads_agree, hold_files, output_path
 from pemlang.check.params import hold_range, setting
 from pemlang.check.scope import Function, Module, Scope, Stop, resolve_names
 from pemlang.check.values import POISON, BaseName, Declared, ParamConstant, Poison, RecipeValue
@@ -287,6 +287,9 @@ class FileElaborator:
                     texts = (statement.value.span.text, self._name(heads))
                     same_base(Context(graph, texts, "heads"), node, heads)
                 hold_files(graph, node, heads_agree(graph, node, heads, self._name))
+                doubt = doubtful(graph.parts(node), node.shapes)
+                if doubt is not None:
+                    self._report.add(doubt.at(statement.span, "warning"))
         self._state.outputs.append(
             Output(node, path, target, options.get("dtype"), heads, statement.span, label)
         )

@@ -74,7 +74,8 @@ class Adapter:
         layout: its sites and factors.
         scales: s at each site that has one.
         base: the model it belongs to, as its files name it.
-        fan_in_fan_out: whether that model stores its weights transposed, as GPT-2 does.
+        fan_in_fan_out: whether its config says that this model stores its weights transposed, as
+            GPT-2 does. Factors have one orientation all the same, and PEFT goes by the module.
         whole_modules: modules that are saved whole, and adapted by nothing.
         variant: what tells its scales from those of its kind, `rsLoRA`; else empty.
         fields: what else its format says of it, for that format and for comparisons.

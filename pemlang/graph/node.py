@@ -480,8 +480,7 @@ class Leaf(AdapterNode):
 
 def leaf(graph: Graph, identity: str, adapter: Adapter, base: str | None) -> Leaf:
     """The node of an adapter in files."""
-    type_ = AdapterType(base, adapter.layout.shapes, adapter.fan_in_fan_out)
-    return graph.add(Leaf(type_, identity, adapter))
+    return graph.add(Leaf(AdapterType(base, adapter.layout.shapes), identity, adapter))
 
 
 def adapters_of(leaves: Sequence[Leaf]) -> list[Adapter]:

@@ -22,12 +22,10 @@ class AdapterType:
     Attributes:
         base: the model it belongs to, where that is known.
         shapes: its sites.
-        fan_in_fan_out: the base stores its weights transposed, as GPT-2 does.
     """
 
     base: str | None
     shapes: Shapes
-    fan_in_fan_out: bool = False
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -55,7 +53,7 @@ class AdapterType:
 
     def parts(self) -> tuple[object, ...]:
         """What a digest of it is made from."""
-        return (self.method, self.base, self.shapes, self.fan_in_fan_out)
+        return (self.method, self.base, self.shapes, False)  # what hashes were taken with
 
 
 @dataclass(frozen=True, slots=True)

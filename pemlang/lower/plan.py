@@ -152,7 +152,7 @@ def _planned(request: OutputRequest, values: Mapping[str, SiteValues]) -> Planne
         ranks,
         scales,
         type_.base,
-        type_.fan_in_fan_out,
+        any(adapter.fan_in_fan_out for adapter in inputs),
         request.dtype or default_dtype(inputs),
         inputs,
         heads,

@@ -124,13 +124,6 @@ def same_base(ctx: Context, left: AdapterNode, right: AdapterNode) -> AdapterTyp
             f"adapter: {declaration('b', names)}",
             [why for index, name in enumerate(names) for why in likeness(name, names[:index])],
         )
-    if type_.fan_in_fan_out != other.fan_in_fan_out:
-        raise Fault(
-            "PEM0307",
-            f"only one of `{ctx.text(0)}` and `{ctx.text(1)}` has fan_in_fan_out: "
-            "they cannot belong to the same modules",
-            "check the adapters' configs",
-        )
     return replace(type_, base=type_.base if type_.base is not None else other.base)
 
 

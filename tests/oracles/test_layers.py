@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import warnings
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
 from support import PREFIX, build, config_of, error, tensors_of
+from support.outputs import CONFIG
 from support.peft_made import apart, composed, declared, loaded, made, merged, output, together
 from torch import Tensor, nn
 from transformers import GPT2Config, GPT2LMHeadModel
@@ -146,7 +148,8 @@ def test_a_rank_above_the_matrix_is_an_error(layer: Layer, tmp_path: Path) -> No
     assert (refusal.code, refusal.help) == ("PEM0310", f"rank={least}")
 
 
-def test_gpt2(tmp_path: Path) -> None:
+@pytest.mark.parametrize("not_said", ["", "a", "b"])
+def test_gpt2_whatever_the_configs_say_of_fan_in_fan_out(tmp_path: Path, not_said: str) -> None:
     torch.manual_seed(8)
     config = GPT2Config(
         vocab_size=40, n_positions=16, n_embd=16, n_layer=2, n_head=2, initializer_range=0.3
@@ -156,9 +159,14 @@ def test_gpt2(tmp_path: Path) -> None:
         r=3, task_type="CAUSAL_LM", fan_in_fan_out=True, target_modules=["c_attn", "c_proj"]
     )
     pair = {name: made(base, tmp_path / name, lora, seed) for seed, name in enumerate("ab")}
+    for name in not_said:
+        config = config_of(pair[name]) | {"fan_in_fan_out": False}
+        (pair[name] / CONFIG).write_text(json.dumps(config))
     out = composed(tmp_path, pair, "a - 0.7 * b")
     assert config_of(out)["fan_in_fan_out"] is True
-    wanted = output(together(base, pair, {"a": 1.0, "b": -0.7}))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PEFT says that it takes the field from the module
+        wanted = output(together(base, pair, {"a": 1.0, "b": -0.7}))
     assert apart(output(loaded(base, out)), wanted) < TOLERANCE
 
 
