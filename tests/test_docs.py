@@ -23,8 +23,9 @@ SITES = {f"layers.{i}.{name}": (64, 64) for i in range(16) for name in ("q_proj"
 )
 def test_a_recipe_in_the_documents_checks(tmp_path: Path, page: Path, block: str) -> None:
     declared = re.findall(r'^adapter \w+.*= "(.*)"', block, re.MULTILINE)
+    [rank, *_] = [*re.findall(r"lora\(rank=(\d+)\) on", block), "16"]
     for seed, path in enumerate(declared or ["adapters/a", "adapters/b"]):
-        lora(tmp_path / path, seed, SITES, rank=16, base_model_name_or_path=...)
+        lora(tmp_path / path, seed, SITES, rank=int(rank), base_model_name_or_path=...)
     prelude = "" if declared else 'adapter a = "adapters/a"\nadapter b = "adapters/b"\n'
     diagnostics = pemlang.load(recipe(tmp_path, prelude + block)).check()
     wrong = [told for told in diagnostics if told.code != "PEM0114"]  # a part saves nothing
@@ -41,6 +42,6 @@ def test_links_and_commands_of_a_page_exist(page: Path) -> None:
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", text):
         assert (page.parent / target).exists(), target
     for command in re.findall(r"^(?:\$ )?pem ([\w-]+)", text, re.MULTILINE):
-        assert command in command_names()
+        assert command in (*command_names(), "help")
     for target in re.findall(r"^make (\w+)", text, re.MULTILINE):
         assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE), target

@@ -289,6 +289,7 @@ def test_one_line_declares_all_the_names_of_a_base(tmp_path: Path, declared: boo
     lines = [f'adapter a{number}{on} = "a{number}"' for number in range(len(NAMES))]
     base = ['base b = "some/base"'] if declared else []
     chain = "let x = " + " + ".join(f"a{number}" for number in range(len(NAMES)))
+    chain += '\nsave x to "o"'
     said = pemlang.load(recipe(tmp_path, "\n".join([*base, *lines, chain, ""]))).check()
     assert len(said) == (len(NAMES) - 1 if declared else 1)
     [line] = {(d.help or "").partition(": ")[2] for d in said}

@@ -142,10 +142,10 @@ def test_a_truncated_adapter_does_what_its_matrix_says(layer: Layer, tmp_path: P
 @each_layer
 def test_a_rank_above_the_matrix_is_an_error(layer: Layer, tmp_path: Path) -> None:
     pair, least = pair_on(layer, tmp_path), min(layer.shape)
-    save = declared(pair) + 'save a + b to "out" with rank='
-    assert build(tmp_path, f"{save}{least}").outputs[0].rank == min(6, least)
-    refusal = error(tmp_path, f"{save}{least + 1}")
-    assert (refusal.code, refusal.help) == ("PEM0310", f"rank={least}")
+    save = 'save a + b to "out" with rank='
+    assert build(tmp_path, f"{declared(pair)}{save}{least}").outputs[0].rank == min(6, least)
+    refusal = error(tmp_path, f"{declared(pair)}{save}{least + 1}")
+    assert (refusal.code, refusal.help) == ("PEM0310", f"{save}{least}")
 
 
 @pytest.mark.parametrize("not_said", ["", "a", "b"])

@@ -210,7 +210,7 @@ def test_a_rank_above_the_matrix_is_an_error_with_the_rank_to_write(
     help_ = re.search(r"rank=\d+", refusal.help or "")
     assert help_ is not None
     built = saved(tmp_path, pair, f'save a + b to "out" with {help_[0]}')
-    assert refusal.help == "rank=12"
+    assert refusal.help == 'save a + b to "out" with rank=12'
     assert built.loss is None  # the sum has rank 7
 
 

@@ -1,0 +1,71 @@
+"""Pages whose commands are run as they stand."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+DATE = "2026-01-01T12:00:00Z"
+
+
+def environment(home: Path) -> dict[str, str]:
+    """A user of their own, whose commits are the same each time."""
+    settings = {
+        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "HOME": str(home),
+        "XDG_CACHE_HOME": str(home / "cache"),
+        "GIT_CONFIG_GLOBAL": str(home / "gitconfig"),
+        "GIT_CONFIG_NOSYSTEM": "1",
+        "GIT_PAGER": "cat",
+        "NO_COLOR": "1",
+        "LC_ALL": "C.UTF-8",
+    }
+    for who in ("AUTHOR", "COMMITTER"):
+        settings |= {
+            f"GIT_{who}_NAME": "reader",
+            f"GIT_{who}_EMAIL": "reader@example.org",
+            f"GIT_{who}_DATE": DATE,
+        }
+    return settings
+
+
+def _on_one_processor() -> None:
+    os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+
+
+def done(command: str, folder: Path, env: dict[str, str]) -> tuple[int, str]:
+    """The exit code of a command line, and all that it wrote."""
+    ended = subprocess.run(
+        ["bash", "-c", command],
+        cwd=folder,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+        preexec_fn=_on_one_processor,  # what a plan needs goes by how many there are
+    )
+    return ended.returncode, re.sub(r"[ \t]+$", "", ended.stdout, flags=re.MULTILINE)
+
+
+def ran(block: str, folder: Path, env: dict[str, str]) -> str:
+    """A block of commands, with each one's output as it is now."""
+    shown = []
+    for command in re.findall(r"^\$ (.*)$", block, re.MULTILINE):
+        output = done(command, folder, env)[1].rstrip("\n")
+        shown.append(f"$ {command}\n{output}\n" if output else f"$ {command}\n")
+    return "".join(shown)
+
+
+def commands(block: str) -> Iterator[str]:
+    """The command lines of a block without outputs, without what is said beside them."""
+    for line in block.splitlines():
+        command = re.sub(r"\s{2,}#.*", "", line).strip()
+        if command:
+            yield command

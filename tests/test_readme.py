@@ -1,0 +1,95 @@
+"""README.md, as one who reads it would go on: every command is run in a fresh folder, in order.
+
+What its commands print is compared; `pytest --rewrite` writes it anew, to be reviewed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import shutil
+import sys
+import tomllib
+from pathlib import Path
+
+import click
+import pytest
+from support.pages import FENCE, ROOT, commands, done, environment, ran
+
+from pemlang.cli.main import Commands, cli, command_names
+
+README = ROOT / "README.md"
+TEXT = README.read_text(encoding="utf-8")
+PAGES = [README, *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "examples").glob("*/*.md"))]
+
+
+def test_every_command_runs_as_it_stands(tmp_path: Path, request: pytest.FixtureRequest) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    ignored = shutil.ignore_patterns("out", "__pycache__", "*.pem.lock", "report.html")
+    shutil.copytree(ROOT / "examples/quickstart", tmp_path / "examples/quickstart", ignore=ignored)
+    folder, env, now = tmp_path, environment(home), TEXT
+    for language, block in FENCE.findall(TEXT):
+        if language == "console":
+            now = now.replace(block, ran(block, folder, env))
+        elif language == "python":
+            run_python(block, folder)
+        elif not language:
+            for command in commands(block):
+                word, *rest = command.split()
+                if word == "cd":
+                    folder /= rest[0]
+                elif word != "pip":  # the wheel is installed by tests/wheel.sh
+                    code, told = done(command, folder, env)
+                    assert code == 0, f"{command}\n{told}"
+    if request.config.getoption("--rewrite"):
+        README.write_text(now, encoding="utf-8")
+    else:
+        assert now == TEXT
+
+
+def run_python(block: str, folder: Path) -> None:
+    """Run the lines of a block of Python, on the model of the quickstart."""
+    sys.path.insert(0, str(folder))
+    try:
+        import table  # type: ignore[import-not-found]
+    finally:
+        sys.path.remove(str(folder))
+    table.quiet()
+    names = {"peft_model": table.load(folder / "adapters/movies-lora")}
+    with contextlib.chdir(folder):
+        exec(block, names)
+    assert names["peft_model"].active_adapter == "both"
+
+
+def test_the_recipe_is_the_one_in_the_quickstart() -> None:
+    recipes = [block for language, block in FENCE.findall(TEXT) if language == "pem"]
+    assert recipes == [(ROOT / "examples/quickstart/merge.pem").read_text(encoding="utf-8")]
+
+
+def test_what_peft_gets_wrong_is_shown_by_a_test_on_the_first_screen() -> None:
+    screen = "\n".join(TEXT.splitlines()[:30])
+    tests = (ROOT / "tests/oracles/test_silently_wrong.py").read_text(encoding="utf-8")
+    named = re.findall(r"`(test_\w+)`", screen)
+    assert len(named) == 3
+    assert all(f"def {name}(" in tests for name in named)
+
+
+def test_what_can_be_installed_can() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    named = set(re.findall(r'"\.\[(\w+)\]"', TEXT))
+    assert named
+    assert named <= set(project["optional-dependencies"])
+
+
+@pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES])
+def test_options_that_a_page_names_exist(page: Path) -> None:
+    assert isinstance(cli, Commands)
+    text = page.read_text(encoding="utf-8")
+    for line in re.findall(r"\bpem ([a-z][a-z-]+(?: [^`\n|>]*?)?)(?:`|  |$|\||\d?>)", text, re.M):
+        name, *words = line.split()
+        if name in command_names():
+            command = cli.get_command(click.Context(cli), name)
+            assert command is not None
+            known = {"-", "--help", *(word for param in command.params for word in param.opts)}
+            assert {word.partition("=")[0] for word in words if word.startswith("-")} <= known, line
