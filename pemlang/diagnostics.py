@@ -66,7 +66,7 @@ class Fault(Exception):
         self,
         code: str,
         message: str,
-        help: str | None = None,
+        help: str,
         notes: Iterable[str] = (),
         place: Span | None = None,
     ) -> None:

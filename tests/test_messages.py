@@ -16,12 +16,14 @@ from __future__ import annotations
 
 import ast
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
 from support import pem, recipe
 from support.messages import CASES, HERE, Case, CaseRuns
 from support.messages.case import MISTAKES
+from support.messages.sentences import MEANT, shown
 
 import pemlang
 
@@ -58,6 +60,25 @@ MENDED = {n: case for n, case in CASES.items() if {"paste", "instead"} & set(cas
 def test_help_mends_the_recipe(case: Case, runs: CaseRuns) -> None:
     again = runs.again(case, case.mended(runs.of(case)))
     assert runs.shown(told for told in again if told.code != "PEM0114") == "\n"
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_help_pastes_or_says_what_to_do(case: Case, runs: CaseRuns) -> None:
+    """What a help shows, in the place of what is marked, mends that and brings nothing new; any
+    other is a sentence."""
+    diagnostics = runs.of(case)
+    known = Counter((d.code, d.message) for d in diagnostics)
+    for diagnostic in diagnostics:
+        assert diagnostic.help, "it says nothing of what to do"
+        new, span = shown(diagnostic.help), diagnostic.span
+        if new is None or span is None:
+            assert new is None or MEANT.fullmatch(diagnostic.help), "a text that has no place"
+            continue
+        text = case.text[: span.start] + new + case.text[span.end :]
+        left = Counter((d.code, d.message) for d in runs.again(case, text))
+        # What is merged at a rank instead loses something, which is said then.
+        left -= Counter({key: count for key, count in left.items() if key[0] == "PEM0702"})
+        assert left <= known - Counter([(diagnostic.code, diagnostic.message)])
 
 
 def test_every_mistake_is_shown(runs: CaseRuns) -> None:

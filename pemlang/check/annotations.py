@@ -11,6 +11,7 @@ from pemlang.diagnostics import Fault, listed, nearest, visible
 from pemlang.formats.adapter import kinds_text
 from pemlang.graph.node import AdapterNode, Node, combined_leaves
 from pemlang.graph.numbers import shown
+from pemlang.syntax import tree as t
 from pemlang.tensorfiles.dtypes import NAMES
 
 REFINEMENTS = ("rank", "targets", "dtype")
@@ -22,8 +23,7 @@ def check_annotation(
     """Hold an adapter to its annotation.
 
     Raises:
-        Fault: PEM0316 when it is not as annotated, PEM0340 an unknown refinement, PEM0341 an
-            unknown dtype.
+        Fault: PEM0316 when it is not as annotated.
     """
     kinds = node.type.kinds
     if kind != "adapter" and kinds != (kind,):
@@ -33,19 +33,28 @@ def check_annotation(
             kinds[0] if len(kinds) == 1 else "adapter",
         )
     for name, value in refinements.items():
-        if name not in REFINEMENTS:
-            close = nearest(name, REFINEMENTS)
-            raise Fault(
-                "PEM0340",
-                f"a type has no refinement `{visible(name, 40)}`",
-                f"did you mean `{close}`?" if close else f"refine by {', '.join(REFINEMENTS)}",
-            )
         _HOLD[name](node, value, text)
+
+
+def hold_refinement(refinement: t.NamedArg, given: Mapping[str, RecipeValue]) -> None:
+    """Raise PEM0318 for a refinement that is given twice, PEM0340 for one that there is none of."""
+    name = refinement.name
+    if name in given:
+        raise Fault("PEM0318", f"`{visible(name)}` is given twice", "leave one of them out")
+    if name not in REFINEMENTS:
+        close = nearest(name, REFINEMENTS)
+        raise Fault(
+            "PEM0340",
+            f"a type has no refinement `{visible(name, 40)}`",
+            f"did you mean `{close}`?" if close else f"refine by {', '.join(REFINEMENTS)}",
+            place=refinement.name_span,
+        )
 
 
 def _hold_rank(node: AdapterNode, wanted: RecipeValue, text: str) -> None:
     if not isinstance(wanted, Fraction) or wanted.denominator != 1 or wanted < 1:
-        raise Fault("PEM0312", "rank is not a whole number of at least 1", "rank=16")
+        message = "rank is not a whole number of at least 1"
+        raise Fault("PEM0312", message, "write one, as in rank=16")
     if not node.type.factored:
         raise Fault("PEM0316", f"`{text}` is not a LoRA: it has no rank", "remove rank=…")
     other = {site: rank for site, rank in node.ranks.items() if rank != wanted}
@@ -63,7 +72,8 @@ def _hold_rank(node: AdapterNode, wanted: RecipeValue, text: str) -> None:
 def _hold_targets(node: AdapterNode, wanted: RecipeValue, text: str) -> None:
     names = [item for item in wanted if isinstance(item, str)] if isinstance(wanted, tuple) else []
     if not isinstance(wanted, tuple) or len(names) < len(wanted):
-        raise Fault("PEM0301", "targets is a list of strings", 'targets=["q_proj", "v_proj"]')
+        help = 'write them as in targets=["q_proj", "v_proj"]'
+        raise Fault("PEM0301", "targets is a list of strings", help)
     sites = list(node.shapes)
     outside = [site for site in sites if not any(_ends_with(site, name) for name in names)]
     unused = [name for name in names if not any(_ends_with(site, name) for site in sites)]
@@ -110,6 +120,6 @@ def dtype_name(value: object) -> str:
         raise Fault(
             "PEM0341",
             f"there is no dtype `{visible(value, 40)}`",
-            f"did you mean `{close}`?" if close else f"dtypes are {', '.join(NAMES)}",
+            f"did you mean `{close}`?" if close else f"give one of {', '.join(NAMES)}",
         )
     return NAMES[value]

@@ -146,12 +146,11 @@ def _want_names(params: Sequence[Parameter], tree: t.Call) -> None:
 def _unknown(arg: t.NamedArg, order: Sequence[str], what: str, usage: str) -> Fault:
     name = SETTINGS.get(arg.name)
     close = name if name in order else nearest(arg.name, order)
-    start = arg.span.start
     return Fault(
         "PEM0319",
         f"`{what}` has no parameter `{visible(arg.name, 40)}`",
         f"did you mean `{close}`?" if close else f"call it as {usage}",
-        place=Span(arg.span.source, start, start + len(arg.name)),
+        place=arg.name_span,
     )
 
 

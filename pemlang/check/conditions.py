@@ -193,6 +193,6 @@ def failure(assertion: Assertion, value: ValueOf) -> Diagnostic | None:
         "error",
         f"assertion failed: {why}",
         assertion.span,
-        None,
+        "change what the recipe makes, or what it asserts",
         tuple(assertion.condition.sides(value)),
     )

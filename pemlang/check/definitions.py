@@ -45,6 +45,7 @@ def check_def(elaborator: Elaborator, tree: t.Def, scope: Scope) -> None:
                 raise Fault(
                     "PEM0301",
                     f"this is {article(kind)}, the function returns {article(wanted)}",
+                    f"give {article(wanted)} here, or write -> {kind}",
                 )
 
 

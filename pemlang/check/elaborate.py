@@ -9,7 +9,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple, cast
 
-from pemlang.check.annotations import check_annotation
+from pemlang.check.annotations import check_annotation, dtype_name, hold_refinement
 from pemlang.check.calls import bind, call_use, chain_use, want_listed, written
 from pemlang.check.conditions import Combined, Comparison, Condition, Decided
 from pemlang.check.kinds import (
@@ -164,7 +164,8 @@ class Elaborator:
         text = "".join(parts)
         with self.at(tree.span):
             if len(text) > MAX_STRING:
-                raise Fault("PEM0333", f"this text is longer than {MAX_STRING} characters")
+                message = f"this text is longer than {MAX_STRING} characters"
+                raise Fault("PEM0333", message, "put fewer texts together in it")
         return text
 
     def _name(self, tree: t.Name, scope: Scope) -> RecipeValue:
@@ -192,6 +193,7 @@ class Elaborator:
                 raise Fault(
                     "PEM0301",
                     f"the items of a list are of one kind, these are {' and '.join(sorted(kinds))}",
+                    "write a list for each kind",
                 )
         return cast("tuple[Plain, ...]", values)
 
@@ -284,7 +286,7 @@ class Elaborator:
         return combined
 
     def _per(self, tree: t.Per, scope: Scope) -> PerPattern:
-        rows: list[tuple[str, Num]] = []
+        rows: list[tuple[str, Num, Span]] = []
         otherwise: Num | None = None
         for item in tree.items:
             number = self.number(item.value, scope)
@@ -294,8 +296,9 @@ class Elaborator:
             if item.pattern is None:
                 otherwise = number
             else:
-                rows.append((self._string(item.pattern, scope), number))
-        return PerPattern(tuple(rows), otherwise)
+                rows.append((self._string(item.pattern, scope), number, item.pattern.span))
+        places = tuple(place for *_, place in rows)
+        return PerPattern(tuple((text, number) for text, number, _ in rows), otherwise, places)
 
     def _select(self, tree: t.Selection, scope: Scope) -> AdapterNode:
         operand = self.value(tree.operand, scope)
@@ -340,7 +343,8 @@ class Elaborator:
                 raise Stop
             with self.at(name.span):
                 if not isinstance(own, Function):
-                    raise Fault("PEM0302", f"`{visible(name.span.text)}` is not a function")
+                    message = f"`{visible(name.span.text)}` is not a function"
+                    raise Fault("PEM0302", message, "call a `def`, or one that `pem ops` lists")
         args = [written(arg) for arg in tree.args]
         words = {id(word) for word in bare_words(tree, scope)}
         values = [a.span.text if id(a) in words else self.value(a, scope) for a in args]
@@ -400,7 +404,8 @@ class Elaborator:
         ]
         with self.at(tree.span):
             if len(self._calls) >= MAX_CALLS:
-                raise Fault("PEM0333", f"calls are more than {MAX_CALLS} deep here")
+                message = f"calls are more than {MAX_CALLS} deep here"
+                raise Fault("PEM0333", message, "call fewer functions within each other")
             bound = bind(params, tree, name)
         inner = function.scope.child()
         line, column = tree.span.source.position(tree.span.start)
@@ -438,11 +443,13 @@ class Elaborator:
             refinements: dict[str, RecipeValue] = {}
             for refinement in type_.refinements:
                 with self.at(refinement.span):
-                    if refinement.name in refinements:
-                        raise Fault("PEM0318", f"`{visible(refinement.name)}` is given twice")
+                    hold_refinement(refinement, refinements)
                 tree = refinement.value
                 bare = isinstance(tree, t.Name) and refinement.name == "dtype"
                 refinements[refinement.name] = tree.span.text if bare else self.value(tree, scope)
+                if refinement.name == "dtype":
+                    with self.at(tree.span):
+                        dtype_name(refinements["dtype"])
             with self.at(type_.span):
                 check_annotation(
                     cast("AdapterNode", value), type_.name, refinements, _written(span)

@@ -71,7 +71,7 @@ def load_files(path: Path, source: Source, report: Report) -> RecipeFiles:
                     size += len(read.text)
                     if size > MAX_TEXT:
                         message = f"its imports are more than {MAX_TEXT >> 20} MiB of text"
-                        raise Fault("PEM0205", message, "import fewer, or smaller files")
+                        raise Fault("PEM0205", message, "give it fewer imports, or smaller files")
                     pending.append((target, read))
                 _connect(files, target, here)
                 files.imports[statement] = target
@@ -99,14 +99,15 @@ def _target(statement: t.Import, source: Source) -> tuple[Path, str]:
         return _std(statement.module)
     parts = statement.module.parts
     if len(parts) != 1 or not isinstance(parts[0], str):
-        raise Fault("PEM0205", "the path of an import is plain text", 'import "file.pem" as name')
+        help = 'write the path out, as in import "file.pem" as name'
+        raise Fault("PEM0205", "the path of an import is plain text", help)
     text = parts[0]
     path = Path(text)
     if path.is_absolute() or path.suffix != SUFFIX or "\0" in text:
         raise Fault(
             "PEM0205",
             f"{visible(text)!r} is not a relative path of a .pem file",
-            'import "house/schedules.pem" as house',
+            'write a path, as in import "house/schedules.pem" as house',
         )
     try:
         elsewhere = leads_elsewhere(source.directory / path)
@@ -117,7 +118,7 @@ def _target(statement: t.Import, source: Source) -> tuple[Path, str]:
         raise Fault(
             "PEM0205",
             f"{visible(text)} is a link to what is no {SUFFIX} file",
-            "import the file itself",
+            "name the file itself",
         )
     if not is_file(target):
         raise Fault(
@@ -138,6 +139,6 @@ def _std(module: tuple[str, ...]) -> tuple[Path, str]:
         raise Fault(
             "PEM0203",
             f"there is no module `{visible(shown, 60)}`",
-            f"did you mean `{close}`?" if close else f"the library has {', '.join(names)}",
+            f"name one that there is: {close or ', '.join(names)}",
         )
     return folder / f"{module[1]}.pem", f"{shown} (stdlib)"

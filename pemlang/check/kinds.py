@@ -64,7 +64,8 @@ def choose(operator: Operator, kinds: Sequence[str]) -> Signature:
             return signature
     symbol = operator.symbols[0]
     given = " and ".join(article(kind) for kind in kinds)
-    raise Fault("PEM0302", f"`{symbol}` does not take {given}", _hint(symbol, kinds))
+    hint = _hint(symbol, kinds) or f"see what it takes: pem ops '{symbol}'"
+    raise Fault("PEM0302", f"`{symbol}` does not take {given}", hint)
 
 
 def _hint(symbol: str, kinds: Sequence[str]) -> str | None:

@@ -11,13 +11,14 @@ from pemlang.syntax import tree as t
 OPTIONS = ("rank", "energy", "dtype", "heads")
 
 
-def unknown_option(name: str) -> Fault:
+def unknown_option(option: t.NamedArg) -> Fault:
     """What to say of an option that `save` does not have."""
-    close = nearest(name, OPTIONS)
+    close = nearest(option.name, OPTIONS)
     return Fault(
         "PEM0340",
-        f"`save` has no option `{visible(name, 40)}`",
-        f"did you mean `{close}`?" if close else f"options are {', '.join(OPTIONS)}",
+        f"`save` has no option `{visible(option.name, 40)}`",
+        f"did you mean `{close}`?" if close else f"give one of {', '.join(OPTIONS)}",
+        place=option.name_span,
     )
 
 
@@ -32,7 +33,7 @@ def option_heads(value: RecipeValue, text: str) -> Leaf:
         raise Fault(
             "PEM0342",
             f"`{text}` is not a declared adapter",
-            "heads=NAME takes the name of an adapter whose heads to keep",
+            "give the name of an adapter whose heads to keep",
         )
     if not value.adapter.layout.heads:
         raise Fault(

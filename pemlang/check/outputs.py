@@ -154,7 +154,7 @@ def _agreed(graph: Graph, node: AdapterNode, name: Callable[[Leaf], str]) -> Seq
             raise Fault(
                 "PEM0346",
                 f"the adapters have different {_what_differs(leaves)}: a sum has no meaning there",
-                f"with heads={name(holder)}",
+                f"say whose to keep: with heads={name(holder)}",
                 tuple(f"{name(x)} has {listed(_heads(x)) or 'none'}" for x in by_name[:4]),
             )
     return leaves

@@ -28,7 +28,9 @@ def setting(value: str | float | bool, kind: str, name: str) -> ParamConstant:
     raise Fault(
         "PEM0212",
         f"{visible(repr(value), 40)} is not a {kind}, which `{visible(name)}` is",
-        {"bool": "true or false", "number": "a number such as 0.6"}.get(kind),
+        {"bool": "give true or false", "number": "give a number, such as 0.6"}.get(
+            kind, "give a text"
+        ),
     )
 
 
@@ -40,12 +42,12 @@ def hold_range(name: str, kind: str, value: ParamConstant, low: Fraction, high: 
         raise Fault(
             "PEM0212",
             f"no number lies in {shown(low)}..{shown(high)}",
-            f"in {shown(high)}..{shown(low)}",
+            f"write the lower end first: in {shown(high)}..{shown(low)}",
         )
     assert isinstance(value, Fraction)
     if not low <= value <= high:
         raise Fault(
             "PEM0214",
             f"`{visible(name)}` is {shown(value)}, outside {shown(low)}..{shown(high)}",
-            f"a value from {shown(low)} to {shown(high)}",
+            f"give a value from {shown(low)} to {shown(high)}",
         )

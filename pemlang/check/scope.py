@@ -36,8 +36,9 @@ class Module:
     scope: Scope
     kind = "module"
 
-    def member(self, name: str, module: str) -> RecipeValue:
-        """What a name means in the file; raises PEM0206. `module` is what messages call it."""
+    def member(self, name: str, module: str, before: str = "") -> RecipeValue:
+        """What a name means in the file; raises PEM0206. `module` is what messages call it, and
+        `before` what is written before the name."""
         if name in self.scope.values:
             return self.scope.values[name]
         names = [visible(value) for value in self.scope.values]
@@ -46,7 +47,7 @@ class Module:
         raise Fault(
             "PEM0206",
             f"`{visible(module, 60)}` has nothing called `{visible(name, 60)}`",
-            f"did you mean `{close}`?" if close else has,
+            f"did you mean `{before}{close}`?" if close else has,
         )
 
 
@@ -109,9 +110,9 @@ class Scope:
                 raise Fault(
                     "PEM0206",
                     f"`{visible(name.module)}` is not an imported module",
-                    'import one under a name: import "file.pem" as name',
+                    'give a file that name: import "file.pem" as name',
                 )
-            return module.member(name.name, name.module)
+            return module.member(name.name, name.module, f"{visible(name.module)}.")
         if name.name in self.values:
             return self.values[name.name]
         shown = visible(name.name, 60)

@@ -116,7 +116,8 @@ class FileElaborator:
         names = (value,) if isinstance(value, str) else cast("tuple[str, ...]", value)
         with self._elaborator.at(statement.identity.span):
             if not names or not all(names):
-                raise Fault("PEM0312", "a base needs a name", 'base llama = "huggyllama/llama-7b"')
+                help = 'write one, as in base llama = "huggyllama/llama-7b"'
+                raise Fault("PEM0312", "a base needs a name", help)
         return BaseName(names, statement.span)
 
     def _on(self, name: t.Name | None) -> BaseName | None:
@@ -175,9 +176,8 @@ class FileElaborator:
         with self._elaborator.at(statement.type.span):
             kind = kind_of_type(statement.type)
             if kind not in ("number", "string", "bool"):
-                raise Fault(
-                    "PEM0212", "a param is a number, a string or a bool", "param weight: number"
-                )
+                message = "a param is a number, a string or a bool"
+                raise Fault("PEM0212", message, "write the type as number, string or bool")
         default = None if statement.default is None else self._known(statement.default, kind)
         name = statement.name.name
         if self._is_main and name in self._state.settings:
@@ -188,7 +188,7 @@ class FileElaborator:
                 raise Fault(
                     "PEM0213",
                     f"`{visible(name)}` has no value: it has no default",
-                    f"pem build … --set {visible(name)}=…"
+                    f"give it one: pem build … --set {visible(name)}=…"
                     if self._is_main
                     else "give it a default: --set reaches the params of the main file only",
                 )
@@ -310,15 +310,17 @@ class FileElaborator:
         for option in statement.options:
             with self._elaborator.at(option.span):
                 if option.name in options:
-                    raise Fault("PEM0318", f"`{option.name}` is given twice")
+                    message = f"`{option.name}` is given twice"
+                    raise Fault("PEM0318", message, "leave one of them out")
                 if option.name not in OPTIONS:
-                    raise unknown_option(option.name)
-                if option.name == "dtype":
+                    raise unknown_option(option)
+            if option.name == "dtype":
+                with self._elaborator.at(option.value.span):
                     options["dtype"] = option_dtype(option.value)
-                    continue
-                if option.name == "rank" and says_full(option.value, self._scope.values):
-                    options["rank"] = FULL
-                    continue
+                continue
+            if option.name == "rank" and says_full(option.value, self._scope.values):
+                options["rank"] = FULL
+                continue
             resolve_names(option.value, self._scope, self._report)
             if option.name == "heads":
                 value = self._elaborator.value(option.value, self._scope)

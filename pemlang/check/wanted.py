@@ -78,4 +78,5 @@ def hold_size(value: Condition | Schedule) -> None:
         raise Fault(
             "PEM0333",
             f"this {value.kind} has more than {MAX_SIZE:,} parts or is more than {MAX_DEPTH} deep",
+            "split it, or write it without values that are each built on the one before",
         )

@@ -80,7 +80,8 @@ def open_gpu(device: str = "cuda", options: ExecutionOptions = DEFAULTS) -> Gpu:
 
     if device == "cpu":
         if os.environ.get("TRITON_INTERPRET") != "1":
-            raise NoGpu("Triton runs on a CPU as its interpreter only", "TRITON_INTERPRET=1")
+            why = "Triton runs on a CPU as its interpreter only"
+            raise NoGpu(why, "run it with TRITON_INTERPRET=1")
     elif not torch.cuda.is_available():
         raise NoGpu(
             "torch finds no GPU",

@@ -316,7 +316,7 @@ def _lora_site(
         raise Fault(
             "PEM0417",
             f"the factors of site {visible(site)} do not fit: A is {list(a)}, B is {list(b)}",
-            "A is (rank, in), B is (out, rank); save the adapter again with PEFT",
+            "save the adapter again with PEFT: A is (rank, in), B is (out, rank)",
         )
     return SiteShape("lora", layer, a[1:], (b[0], *b[2:])), rank
 

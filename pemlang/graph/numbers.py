@@ -233,9 +233,13 @@ def exact(symbol: str, left: Fraction, right: Fraction) -> Fraction:
     try:
         rounded = Fraction(float(value))
     except OverflowError:
-        raise Fault("PEM0331", "this number is too large for any weight", None) from None
+        raise Fault(
+            "PEM0331", "this number is too large for any weight", "write one below 1e300"
+        ) from None
     if rounded == 0 != value:
-        raise Fault("PEM0331", "this number is too small for any weight", None)
+        raise Fault(
+            "PEM0331", "this number is too small for any weight", "write 0, or one above 1e-300"
+        )
     return rounded
 
 

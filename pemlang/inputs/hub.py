@@ -39,7 +39,7 @@ def parse_reference(text: str) -> HubReference:
         raise Fault(
             "PEM0440",
             f"{visible(text, 80)!r} is not a hub reference",
-            '"hf://org/name@revision"',
+            'write it as "hf://org/name@revision"',
         )
     return HubReference(match["repo"], match["revision"])
 

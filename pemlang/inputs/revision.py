@@ -244,7 +244,7 @@ def _git(*words: str, what: str = "it") -> bytes:
 
 def _unknown(why: str, help: str = "") -> Fault:
     usual = (
-        "REVISION:PATH names a file as git does, with its path from the top of the repository: "
+        "name a file as git does, REVISION:PATH, with its path from the top of the repository: "
         "main:recipes/merge.pem"
     )
     return Fault("PEM0820", why, help or usual)

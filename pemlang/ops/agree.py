@@ -77,8 +77,8 @@ def _renamed(
         return None
     site, twin = twins[0]
     return (
-        f"{visible(site)} and {visible(twin)} look like two names of one module: load both "
-        "adapters on one version of the model, and save them again from there"
+        f"load both adapters on one version of the model, and save them again: {visible(site)} and "
+        f"{visible(twin)} look like two names of one module"
     )
 
 

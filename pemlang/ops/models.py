@@ -159,12 +159,13 @@ def points_do_not_add(ctx: Context, x: ModelNode, y: ModelNode) -> ModelNode:
     )
 
 
-def _halfway(ctx: Context) -> str | None:
+def _halfway(ctx: Context) -> str:
     """The sum of two models with their difference, halved, in the place of the second."""
-    if ctx.use is None:
-        return None
-    first, second = operand(ctx.use.text(0)), operand(ctx.use.text(1))
-    return ctx.use.replaced([(ctx.use.operands[1][0], f"0.5 * ({second} - {first})")])
+    halfway = None
+    if ctx.use is not None:
+        first, second = operand(ctx.use.text(0)), operand(ctx.use.text(1))
+        halfway = ctx.use.replaced([(ctx.use.operands[1][0], f"0.5 * ({second} - {first})")])
+    return halfway or "add half of their difference to the first"
 
 
 def points_do_not_scale(

@@ -120,7 +120,7 @@ def _not_numbers(ctx: Context, x: Num | Schedule, y: Num | Schedule) -> Num | Sc
     raise Fault(
         "PEM0302",
         "⊕, ⊖ and ⊗ act on the parameters of adapters, not on two numbers",
-        "write + - * between numbers",
+        "between numbers, write + - *",
     )
 
 

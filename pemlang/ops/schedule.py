@@ -14,6 +14,7 @@ from pemlang.diagnostics import Fault, listed, nearest, visible
 from pemlang.graph.node import Graph, Num
 from pemlang.graph.numbers import combine
 from pemlang.ops.record import Context, Operator, Parameter, Section, Signature, register
+from pemlang.source import Span
 
 _LAYER = re.compile(r"(?:^|\.)(\d+)(?=\.|$)")
 
@@ -35,8 +36,9 @@ def _glob(pattern: str) -> re.Pattern[str]:
     return re.compile(fnmatch.translate(pattern))
 
 
-def matching(pattern: str, sites: Sequence[str]) -> list[str]:
-    """The sites a glob names: `*` any characters, `?` one, `[…]` one of some.
+def matching(pattern: str, sites: Sequence[str], place: Span | None = None) -> list[str]:
+    """The sites a glob names: `*` any characters, `?` one, `[…]` one of some. `place` is where it
+    is written.
 
     Raises:
         Fault: PEM0320 when it names none.
@@ -50,8 +52,11 @@ def matching(pattern: str, sites: Sequence[str]) -> list[str]:
     raise Fault(
         "PEM0320",
         f'the pattern "{shown}" names no site',
-        f'did you mean "*.{visible(close)}"?' if close else None,
+        f'did you mean "*.{visible(close)}"?'
+        if close
+        else f'name some that there are, as in "*.{visible(endings[0])}"',
         (f"the sites end in {listed(endings, 8)}",),
+        place,
     )
 
 
@@ -124,10 +129,12 @@ class Steps(Schedule):
 
 @dataclass(frozen=True)
 class PerPattern(Schedule):
-    """The first pattern that matches decides; `otherwise` where none does."""
+    """The first pattern that matches decides; `otherwise` where none does. `places` are where the
+    patterns are written."""
 
     rows: tuple[tuple[str, Num], ...]
     otherwise: Num | None
+    places: tuple[Span, ...] = field(default=(), compare=False, repr=False)
     _known: dict[tuple[str, ...], dict[str, Num]] = field(
         default_factory=dict, init=False, compare=False, repr=False
     )
@@ -140,8 +147,9 @@ class PerPattern(Schedule):
 
     def _matched(self, sites: Sequence[str]) -> dict[str, Num]:
         numbers: dict[str, Num] = {}
-        for pattern, number in self.rows:
-            for site in matching(pattern, sites):
+        places = self.places or (None,) * len(self.rows)
+        for (pattern, number), place in zip(self.rows, places, strict=True):
+            for site in matching(pattern, sites, place):
                 numbers.setdefault(site, number)
         missing = [site for site in sites if site not in numbers]
         if missing and self.otherwise is None:
@@ -188,7 +196,8 @@ class Arithmetic(Schedule):
 def _steps(ctx: Context, values: Iterable[Num]) -> Steps:
     values = tuple(values)
     if not values:
-        raise Fault("PEM0322", "`steps` needs at least one number", "steps([1, 0.5])")
+        message = "`steps` needs at least one number"
+        raise Fault("PEM0322", message, "give it some, as in steps([1, 0.5])")
     return Steps(values)
 
 

@@ -242,10 +242,11 @@ def _matrices_only(ctx: Context, type_: AdapterType) -> AdapterType:
     return replace(type_, shapes=Shapes(shapes))
 
 
-def _select_matrices(text: str, matrices: Sequence[str]) -> str | None:
+def _select_matrices(text: str, matrices: Sequence[str]) -> str:
     ends = sorted({".".join(site.split(".")[-2:]) for site in matrices})
     patterns = ", ".join(f'"*{visible(end)}"' for end in ends)
-    return f"select the matrices: {operand(text)}[{patterns}]" if ends else None
+    select = f"select the matrices: {operand(text)}[{patterns}]"
+    return select if ends else "compress what changes matrices: this has none"
 
 
 COMPRESS = Operator(

@@ -98,7 +98,7 @@ def _(failure: MemoryTooSmall) -> Fault:
         "PEM0521",
         f"the budget of {failure.allowed / 1e6:.4g} MB is too small: this build works in "
         f"{failure.needed / 1e6:.4g} MB",
-        f"--memory {-(-failure.needed // 1_000_000)}MB",
+        f"give it more: --memory {-(-failure.needed // 1_000_000)}MB",
     )
 
 

@@ -28,7 +28,9 @@ def with_refusals(checked: Checked) -> Checked:
 
 def saves_nothing(checked: Checked, severity: Severity = "error") -> Diagnostic:
     """PEM0114."""
-    fault = Fault("PEM0114", "the recipe saves nothing", 'save x to "out/x"')
+    fault = Fault(
+        "PEM0114", "the recipe saves nothing", 'add a line that does, as in save x to "out/x"'
+    )
     return fault.at(Span(checked.source, 0, 0), severity)
 
 

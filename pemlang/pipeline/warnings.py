@@ -99,7 +99,8 @@ def noticed(checked: Checked, output: Output, outcome: Outcome) -> list[Diagnost
     if outcome.rounding > ROUNDING_WORTH_SAYING:
         warnings.append(_coarse(output, outcome.rounding))
     if outcome.is_zero:
-        fault = Fault("PEM0703", f"`{output.label}` is zero: the adapter saved does nothing")
+        message = f"`{output.label}` is zero: the adapter saved does nothing"
+        fault = Fault("PEM0703", message, "see whether its terms are meant to cancel")
         warnings.append(fault.at(output.span, "warning"))
     return warnings
 
@@ -108,7 +109,7 @@ def _coarse(output: Output, rounding: float) -> Diagnostic:
     fault = Fault(
         "PEM0704",
         f"rounding `{output.label}` to the numbers of its file changes it by {rounding:.1%}",
-        "with dtype=f32",
+        "save with dtype=f32",
     )
     return fault.at(output.span, "warning")
 

@@ -123,6 +123,11 @@ class NamedArg(Tree):
     name: str
     value: Tree
 
+    @property
+    def name_span(self) -> Span:
+        """Where the name is written."""
+        return Span(self.span.source, self.span.start, self.span.start + len(self.name))
+
 
 @tree
 class Call(Tree):
