@@ -36,7 +36,7 @@ def stock(folder: Path) -> None:
     first = {site: shape for site, shape in SITES.items() if ".0." in site}
     for seed, name in enumerate(ALIKE):
         _collected(lora(folder / name, seed, SITES))
-    lora(folder / "query", 3, query)
+    _collected(lora(folder / "query", 3, query))
     lora(folder / "first", 4, first)
     lora(folder / "other", 5, {"m.layers.0.q": (12, 16), "m.layers.0.k": (12, 16)})
     lora(folder / "wide", 6, SITES, rank=8, alpha=16)
