@@ -157,6 +157,17 @@ def visible(text: object, limit: int = 200) -> str:
     return shown[:limit] + "…" if len(shown) > limit else shown
 
 
+MOST_SHOWN = 1000
+"""Characters of a text that help shows."""
+
+
+def showable(text: str) -> str | None:
+    """A text that help shows to be pasted; None where it is too long for that, or has characters
+    that are not printed as they are."""
+    line = text.replace("\n", " ")
+    return text if visible(line, MOST_SHOWN) == line else None
+
+
 def nearest(name: str, names: Iterable[str]) -> str | None:
     """The known name a misspelt one most likely means, if any is close; case does not count."""
     from rapidfuzz import fuzz, process

@@ -16,7 +16,11 @@ def whole_layer(number: Num) -> int:
     """The number of a layer; raises PEM0312 for what is no whole number, PEM0314 a measured one."""
     layer = unmeasured(number, "the layer")
     if layer.denominator != 1 or layer < 0:
-        raise Fault("PEM0312", f"a layer is a whole number, not {shown(layer)}", "layers 0..15")
+        raise Fault(
+            "PEM0312",
+            f"a layer is a whole number, not {shown(layer)}",
+            "write a range of layers as 0..15",
+        )
     return int(layer)
 
 
@@ -39,5 +43,6 @@ def common(sites: Iterable[str], others: Iterable[str]) -> frozenset[str]:
     """The sites that two adapters share; raises PEM0320 where there are none."""
     kept = frozenset(sites) & frozenset(others)
     if not kept:
-        raise Fault("PEM0320", "the two adapters have no site in common", None)
+        message = "the two adapters have no site in common"
+        raise Fault("PEM0320", message, "select like an adapter that changes some of the same")
     return kept

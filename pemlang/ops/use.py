@@ -7,12 +7,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import field
 
 from pemlang.dataclass import dataclass
-from pemlang.diagnostics import visible
+from pemlang.diagnostics import showable
 from pemlang.graph.node import AdapterNode, ModelNode
 from pemlang.source import Span
-
-LONGEST = 1000
-"""Characters of a text that help shows."""
 
 _INDENT = re.compile(r"(?<=\n)[ \t]+")
 
@@ -102,5 +99,4 @@ def replaced(whole: Span, edits: Iterable[Edit]) -> str | None:
         at = span.end
     text = "".join([*parts, whole.source.text[at : whole.end]])
     text = _INDENT.sub(lambda match: match[0].expandtabs(4), text)
-    line = text.replace("\n", " ")
-    return text if visible(line, LONGEST) == line else None
+    return showable(text)

@@ -11,14 +11,17 @@ from lark import Lark
 from lark.exceptions import UnexpectedCharacters, UnexpectedInput, UnexpectedToken, VisitError
 from lark.utils import TextSlice
 
-from pemlang.diagnostics import Fault, Report, nearest, visible
+from pemlang.diagnostics import Fault, Report, nearest, showable, visible
 from pemlang.source import Source, Span
 from pemlang.syntax import tree as t
 from pemlang.syntax.builder import TreeBuilder
+from pemlang.syntax.repair import Misread, corrected
 from pemlang.syntax.split import Chunk, split
 from pemlang.syntax.tables import load_parser
 
 MAX_DEPTH = 100
+MOST_MENDED = 50
+"""Statements of a file for which it is tried what was meant."""
 _DECLARED = re.compile(r"(?:base|model|adapter|param|let|def)\s+([^\W\d]\w*)")
 STATEMENTS = "language import base model adapter param let def assert save".split()
 
@@ -29,10 +32,12 @@ def parse(source: Source, report: Report) -> t.RecipeFile:
     Statements that do not parse are reported, so that the rest is still checked.
     """
     statements: list[t.Statement] = []
+    unparsed = 0
     for chunk in split(source, report):
         try:
-            statements.append(_statement(source, chunk))
-        except _Misread as mistake:
+            statements.append(_statement(source, chunk, unparsed < MOST_MENDED))
+        except _Unparsed as mistake:
+            unparsed += 1
             report.add(mistake.fault.at(mistake.span))
             statements += _unread(source, chunk)
     return t.RecipeFile(Span(source, 0, len(source.text)), tuple(statements))
@@ -47,7 +52,7 @@ def _unread(source: Source, chunk: Chunk) -> list[t.Statement]:
     return [t.Unread(Span(source, chunk.start, chunk.end), "", name)]
 
 
-class _Misread(Exception):
+class _Unparsed(Exception):
     def __init__(self, fault: Fault, span: Span) -> None:
         self.fault, self.span = fault, span
 
@@ -57,7 +62,7 @@ def _lark() -> Lark:
     return load_parser()
 
 
-def _statement(source: Source, chunk: Chunk) -> t.Statement:
+def _statement(source: Source, chunk: Chunk, mend: bool) -> t.Statement:
     try:
         # A TextSlice is parsed in place and keeps the offsets of the whole file.
         parsed = _lark().parse(TextSlice(source.text, chunk.start, chunk.end))
@@ -66,10 +71,10 @@ def _statement(source: Source, chunk: Chunk) -> t.Statement:
         if isinstance(error.orig_exc, Fault):
             place: Any = getattr(error.obj, "meta", error.obj)  # of a tree, or of a token
             span = Span(source, int(place.start_pos), int(place.end_pos))
-            raise _Misread(error.orig_exc, span) from None
+            raise _Unparsed(error.orig_exc, span) from None
         raise
     except UnexpectedInput as error:
-        raise _misread(source, chunk, error) from None
+        raise _misread(source, chunk, error, mend) from None
     _bound_depth(statement)
     return statement
 
@@ -79,7 +84,7 @@ def _bound_depth(statement: t.Statement) -> None:
     while stack:
         node, depth = stack.pop()
         if depth > MAX_DEPTH:
-            raise _Misread(
+            raise _Unparsed(
                 Fault(
                     "PEM0109",
                     f"this expression is nested more than {MAX_DEPTH} deep",
@@ -100,15 +105,15 @@ _READABLE = {
     "$END": "the end of the line",
 }
 _GOES_ON = "an expression that goes on over several lines stands in brackets: ( … )"
-_PRODUCT = re.compile(r"(?<![\w.])([0-9][0-9_]*(?:\.[0-9]+)?)([^\W\d]\w*)")
 _WORD = re.compile(r"\w+")
 _VALUE_START = {"NUMBER", "STRING", "NAME", "TRUE", "FALSE", "LPAR"}
 # What may follow a whole value, said in one word.
 _AFTER_VALUE = {"SUM_OP", "PRODUCT_OP", "COMPARE", "_AND", "_OR", "LPAR", "LSQB", "DOT"}
 
 
-def _misread(source: Source, chunk: Chunk, error: UnexpectedInput) -> _Misread:
-    """A syntax error in the reader's words: what stands there, what could stand there."""
+def _misread(source: Source, chunk: Chunk, error: UnexpectedInput, mend: bool) -> _Unparsed:
+    """A syntax error in the reader's words: what stands there, what could stand there, and, where
+    that is asked for, the statement as it was meant."""
     wanted: set[str] = set()
     start, end = chunk.end, chunk.end
     if isinstance(error, UnexpectedToken):
@@ -119,37 +124,45 @@ def _misread(source: Source, chunk: Chunk, error: UnexpectedInput) -> _Misread:
         start = int(error.pos_in_stream or 0)
         word = _WORD.match(source.text, start, chunk.end)
         end = word.end() if word else start + 1
-    text = source.text[start:end]
     span = Span(source, start, end)
+    whole = source.text[chunk.start : chunk.end]
+    at = Misread(whole, start - chunk.start, end - chunk.start, frozenset(wanted))
     if start == chunk.start:
-        return _Misread(_unknown_statement(text, source.text[end : chunk.end]), span)
-    expected = _expected(wanted)
+        fault = _unknown_statement(span.text, source.text[end : chunk.end])
+    else:
+        fault = _out_of_place(at)
+    instead = corrected(at, _parses) if mend else None
+    if instead is not None and showable(instead):
+        fault.help, span = instead, Span(source, chunk.start, chunk.end)
+    return _Unparsed(fault, span)
+
+
+def _parses(text: str) -> bool:
+    if text.startswith("#"):
+        return "\n" not in text
+    try:
+        _lark().parse(text)
+    except UnexpectedInput:
+        return False
+    return True
+
+
+def _out_of_place(at: Misread) -> Fault:
+    text = visible(at.token, 40)
+    if not at.wanted:  # a character that begins no token at all
+        help = "leave it out; the operators are + - * / ⊕ ⊖ ⊗"
+        return Fault("PEM0108", f"`{text}` means nothing in a recipe", help)
+    expected = _expected(set(at.wanted))
     if not text.strip():
         message = f"the line ends where {expected} should follow"
-        goes_on = wanted >= _VALUE_START or "SUM_OP" in wanted
-        return _Misread(Fault("PEM0108", message, _GOES_ON if goes_on else None), span)
-    if isinstance(error, UnexpectedCharacters):
-        message = f"`{visible(text, 40)}` means nothing in a recipe"
-    else:
-        message = f"`{visible(text, 40)}` is out of place: {expected} should stand here"
-    return _Misread(Fault("PEM0108", message, _remedy(source, span, wanted)), span)
-
-
-def _remedy(source: Source, span: Span, wanted: set[str]) -> str | None:
-    """What to write instead of the mistakes that other languages teach."""
-    text = span.text
-    if text == "=" and "COMPARE" in wanted:
-        return "compare with `==`"
-    if text in ("<", "<=", ">", ">=", "==", "!=") and "_AND" in wanted:
-        return "join two comparisons with `and`"
-    if text == "'":
-        return 'a string stands in double quotes: "…"'
-    for product in _PRODUCT.finditer(source.text, max(0, span.start - 40), span.end + 40):
-        if product.start() <= span.start < product.end():
-            return f"write the product out: {product[1]} * {product[2]}"
-    if text == "." and source.text[span.end : span.end + 1].isdigit():
-        return "write a digit before the point: 0.5"
-    return None
+        goes_on = at.wanted >= _VALUE_START or "SUM_OP" in at.wanted
+        return Fault("PEM0108", message, _GOES_ON if goes_on else f"write {expected} after it")
+    help = f"write {expected} here, or leave `{text}` out"
+    if text in ("<", "<=", ">", ">=", "==", "!=") and "_AND" in at.wanted:
+        help = "join two comparisons with `and`"
+    elif at.wanted == {"COLON"} and text in (")", ","):
+        help = "give each parameter its type, as in x: adapter"
+    return Fault("PEM0108", f"`{text}` is out of place: {expected} should stand here", help)
 
 
 def _unknown_statement(word: str, rest: str) -> Fault:
@@ -161,13 +174,13 @@ def _unknown_statement(word: str, rest: str) -> Fault:
         )
     close = nearest(word, STATEMENTS)
     if re.match(r"\s*=(?!=)", rest):
-        hint = f"to name a value, write: let {visible(word, 40)} = …"
+        hint = f"say what it is: let {visible(word, 40)} = …, or adapter {visible(word, 40)} = …"
     elif close:
         hint = f"did you mean `{close}`?"
     elif word[0] in "+-*/.⊕⊖⊗<>=!":
-        hint = "a comment starts with #" if word == rest[:1] == "/" else _GOES_ON
+        hint = _GOES_ON
     else:
-        hint = "a line starts with one of: " + ", ".join(STATEMENTS)
+        hint = "begin the line with one of: " + ", ".join(STATEMENTS)
     return Fault("PEM0107", f"no statement starts with `{visible(word, 40)}`", hint)
 
 
@@ -185,8 +198,6 @@ def _expected(wanted: set[str]) -> str:
         wanted = wanted - _AFTER_VALUE | {"SUM_OP"}
     readable = {_readable(name) for name in wanted}
     words = sorted(readable, key=lambda word: (word.startswith("an "), word))
-    if not words:  # a character that begins no token at all
-        return "something else"
     if len(words) > 5:
         words = [*words[:5], "…"]
     return words[0] if len(words) == 1 else ", ".join(words[:-1]) + f" or {words[-1]}"

@@ -1,0 +1,148 @@
+"""A statement that does not parse, as it was meant: with the one sign that is missing, too many, or
+that another language has. What help shows is a statement that parses, with every name, number and
+string that the author wrote."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+
+from pemlang.dataclass import dataclass
+
+LONGEST = 1000
+"""Characters of a statement that is tried."""
+
+_OPERATOR = re.compile(r"(?:\.[-+*]|[-+*/⊕⊖⊗])\s*\Z")
+_OPERATOR_AND_WORD = re.compile(r"(?:\.[-+*]|[-+*/⊕⊖⊗])\s*(to|with|on|else)\Z")
+_QUOTED = re.compile(r"'([^'\"\\\n]*)'")
+_PRODUCT = re.compile(r"(?<![\w.])([0-9][0-9_]*(?:\.[0-9]+)?)([^\W\d]\w*)")
+_PATH = re.compile(r"[\w.~/][^\s\"',]*")
+_NAMED = re.compile(r",\s*[^\W\d]\w*\Z")
+_LITERALS = (("number", r"-?\d"), ("string", '"'), ("bool", r"(?:true|false)\b"))
+_SIGNS = {"&&": "and", "||": "or"}
+_LINKS = ("as", "in", "into", "from", "is", "->", "=>", ":=", ",", ":")
+"""What other languages write between the parts of a statement."""
+
+
+@dataclass(frozen=True)
+class Misread:
+    """Where a statement stops making sense.
+
+    Attributes:
+        text: of the statement.
+        start, end: the token that is out of place; the end of the text where more should follow.
+        wanted: the terminals that could stand there.
+    """
+
+    text: str
+    start: int
+    end: int
+    wanted: frozenset[str]
+
+    @property
+    def before(self) -> str:
+        return self.text[: self.start].rstrip()
+
+    @property
+    def token(self) -> str:
+        return self.text[self.start : self.end]
+
+    @property
+    def rest(self) -> str:
+        return self.text[self.start :]
+
+    @property
+    def in_brackets(self) -> bool:
+        opened = sum(self.text.count(sign, 0, self.start) for sign in "([{")
+        return opened > sum(self.text.count(sign, 0, self.start) for sign in ")]}")
+
+
+def corrected(misread: Misread, parses: Callable[[str], bool]) -> str | None:
+    """The statement as it was meant, where one small change makes it parse."""
+    if len(misread.text) > LONGEST:
+        return None
+    tried = (text for repair in _REPAIRS for text in repair(misread))
+    return next((text for text in tried if text != misread.text and parses(text)), None)
+
+
+def _comment(at: Misread) -> Iterator[str]:
+    for line, start in ((at.text, at.start), (at.text, at.start - 1)):
+        opening = line[max(start, 0) : start + 2]
+        if opening in ("//", "/*") and "\n" not in line[start:]:
+            words = line[start + 2 :].removesuffix("*/").strip()
+            code = line[:start].rstrip()
+            yield f"{code}  # {words}" if code else f"# {words}"
+
+
+def _other_sign(at: Misread) -> Iterator[str]:
+    """What other languages write in the place of a sign."""
+    rest = at.rest
+    if "COMPARE" in at.wanted and at.token == "=":
+        yield f"{at.before} =={at.text[at.end :]}"
+    for sign, word in _SIGNS.items():
+        if rest.startswith(sign):
+            yield f"{at.before} {word} {rest.removeprefix(sign).lstrip()}"
+    quoted = _QUOTED.match(rest)
+    if quoted:
+        yield f'{at.text[: at.start]}"{quoted[1]}"{rest[quoted.end() :]}'
+    if at.before.endswith(":") and at.token == "=":
+        yield f"{at.before[:-1].rstrip()} = {at.text[at.end :].lstrip()}"
+    if re.match(r"\.\d", rest) and not at.before.endswith("."):
+        yield f"{at.text[: at.start]}0{rest}"
+    for product in _PRODUCT.finditer(at.text):
+        if product.start() <= at.start < product.end():
+            written = f"{product[1]} * {product[2]}"
+            yield at.text[: product.start()] + written + at.text[product.end() :]
+    if rest == ";":
+        yield at.before
+
+
+def _missing(at: Misread) -> Iterator[str]:
+    """What is left out before the token."""
+    if not at.rest:
+        return
+    equals = "=" if at.in_brackets or re.search(r"\bwith\b", at.before) else " = "
+    named = _NAMED.search(at.before) and not re.match(r"\w+\s*=", at.rest)
+    if "COMMA" in at.wanted and not ("EQUAL" in at.wanted and named):
+        yield f"{at.before}, {at.rest}"
+    if "EQUAL" in at.wanted:
+        yield f"{at.before}{equals}{at.rest}"
+        if at.token in _LINKS:
+            yield f"{at.before}{equals}{at.text[at.end :].lstrip()}"
+    for terminal, word in (("_WITH", "with"), ("_TO", "to"), ("_ELSE", "else"), ("_ON", "on")):
+        if terminal in at.wanted:
+            yield f"{at.before} {word} {at.rest}"
+            if at.token in _LINKS:
+                yield f"{at.before} {word} {at.text[at.end :].lstrip()}"
+    if "COLON" in at.wanted and at.in_brackets:
+        yield f"{at.before}: {at.rest}"
+    if "COLON" in at.wanted and at.token == "=":
+        for kind, literal in _LITERALS:
+            if re.match(literal, at.text[at.end :].lstrip()):
+                yield f"{at.before}: {kind} {at.rest}"
+
+
+def _too_many(at: Misread) -> Iterator[str]:
+    """An operator with nothing after it."""
+    # A word of the language is taken for an operand: a + to "x".
+    word = _OPERATOR_AND_WORD.search(at.before)
+    if word:
+        yield f"{at.before[: word.start()].rstrip()} {word[1]} {at.rest}"
+    operator = _OPERATOR.search(at.before)
+    if operator and at.rest and not _OPERATOR.match(at.token):
+        yield f"{at.before[: operator.start()].rstrip()} {at.rest}"
+
+
+def _bare_path(at: Misread) -> Iterator[str]:
+    path = _PATH.match(at.rest)
+    if "STRING" in at.wanted and "NUMBER" not in at.wanted and path:
+        yield f'{at.text[: at.start]}"{path[0]}"{at.rest[path.end() :]}'
+
+
+def _no_statement(at: Misread) -> Iterator[str]:
+    """A name and its value, without `let`."""
+    if at.start == 0 and re.match(r"\w+\s*=(?!=)\s*[^\s\"]", at.text):
+        yield f"let {at.text}"
+
+
+_REPAIRS = (_comment, _other_sign, _too_many, _missing, _bare_path, _no_statement)

@@ -1,0 +1,111 @@
+"""What help shows for a statement that does not parse: the statement as it was meant."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from support import lora, recipe
+from support.messages.sentences import is_sentence
+
+import pemlang
+
+DECLARED = 'adapter a = "a"\nadapter b = "b"\n'
+ROWS = [
+    ('save a + to "x"', 'save a to "x"'),
+    ('save a "x"', 'save a to "x"'),
+    ('save a as "x"', 'save a to "x"'),
+    ("save a to x/y with rank=2", 'save a to "x/y" with rank=2'),
+    ('save a to "x" rank=2', 'save a to "x" with rank=2'),
+    ('save a to "x", rank=2', 'save a to "x" with rank=2'),
+    ('save a to "x" with rank 2', 'save a to "x" with rank=2'),
+    ('save a to "x" with rank: 2', 'save a to "x" with rank=2'),
+    ('save a to "x" with rank=2 dtype=bf16', 'save a to "x" with rank=2, dtype=bf16'),
+    ("param w = 0.5", "param w: number = 0.5"),
+    ('param w = "s"', 'param w: string = "s"'),
+    ("param w = true", "param w: bool = true"),
+    ("/* words */", "# words"),
+    ("// words", "# words"),
+    ("let x = 1 // words", "let x = 1  # words"),
+    ("let x = 1 /* words */", "let x = 1  # words"),
+    ("x = 2 * a", "let x = 2 * a"),
+    ("let x := 2 * a", "let x = 2 * a"),
+    ("let x 2 * a", "let x = 2 * a"),
+    ("let x = .5 * a", "let x = 0.5 * a"),
+    ("let x = 2a + 0.5 * b", "let x = 2 * a + 0.5 * b"),
+    ("let x = 2 * a;", "let x = 2 * a"),
+    ("let x = ties([a b], density=0.5)", "let x = ties([a, b], density=0.5)"),
+    ("let x = compress(a rank=2)", "let x = compress(a, rank=2)"),
+    ("let x = compress(a, rank 2)", "let x = compress(a, rank=2)"),
+    ('let x = per { "*.q" 1, else: 0 }', 'let x = per { "*.q": 1, else: 0 }'),
+    ('let x = a["*.query" "*.value"]', 'let x = a["*.query", "*.value"]'),
+    ('assert norm(a) > 0 "zero"', 'assert norm(a) > 0 else "zero"'),
+    ("assert 1 = 1", "assert 1 == 1"),
+    ("assert 1 < 2 && 2 < 3", "assert 1 < 2 and 2 < 3"),
+    ("let x = 'word'", 'let x = "word"'),
+    ('adapter c from "a"', 'adapter c = "a"'),
+    ('adapter c: lora(rank 4) = "a"', 'adapter c: lora(rank=4) = "a"'),
+]
+"""What was written, and what was meant."""
+
+RIGHT = [
+    *dict.fromkeys(meant for _, meant in ROWS if not meant.startswith("#")),
+    "let x = ties([0.5 * a, b], weights=[1, 0.5], density=0.25, over=factors)",
+    'let x = join(a[layers 0..1], b["*.query", "*.value"]) - 0.5 * a',
+    "def f(x: adapter, by: number = 2) -> adapter = by * x + (1 - by) * b",
+    'base m = ["org/name", "other/name"]',
+    "param w: number in 0..1 = 0.5",
+]
+"""Statements of which a sign is left out, or written twice."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("corrections")
+    lora(folder / "a", 1)
+    lora(folder / "b", 2)
+    return folder
+
+
+def said(folder: Path, statement: str) -> tuple[pemlang.Diagnostic, ...]:
+    text = f"{DECLARED}{statement}\n"
+    return tuple(d for d in pemlang.load(recipe(folder, text)).check() if d.code != "PEM0320")
+
+
+@pytest.mark.parametrize(("wrong", "meant"), ROWS)
+def test_help_is_the_statement_that_was_meant(folder: Path, wrong: str, meant: str) -> None:
+    [only] = said(folder, wrong)
+    assert only.help == meant
+    assert only.span is not None and only.span.text == wrong
+    assert said(folder, meant) == ()
+
+
+def words(text: str) -> list[str]:
+    return re.findall(r'"[^"]*"|[\w.]+', text)
+
+
+@pytest.mark.parametrize("right", RIGHT)
+def test_a_sign_left_out_or_too_many(folder: Path, right: str) -> None:
+    """Help says in words what to do, or shows a statement that parses and has every name, number
+    and string in its order."""
+    signs = [match.span() for match in re.finditer(r'[^\w\s"]| (?:to|with|else|in) ', right)]
+    for start, end in signs:
+        for wrong in (right[:start] + " " + right[end:], right[:end] + right[start:]):
+            for diagnostic in said(folder, wrong):
+                help, span = diagnostic.help, diagnostic.span
+                assert help is not None and span is not None
+                if is_sentence(help) or span.text != wrong:
+                    continue
+                kept = [word for word in words(wrong) if word not in ("to", "with", "else", "in")]
+                assert [word for word in words(help) if word in kept] == kept, (wrong, help)
+                again = {other.code for other in said(folder, help)}
+                assert again.isdisjoint({"PEM0106", "PEM0107", "PEM0108"}), (wrong, help)
+
+
+def test_a_file_of_mistakes_is_told_soon(folder: Path) -> None:
+    """What was meant is tried for so many statements of a file, and no longer."""
+    recipe(folder, "".join(f"let x{number} 1 + 2\n" for number in range(5000)))
+    helps = [d.help or "" for d in pemlang.load(folder / "recipe.pem").check()]
+    assert helps[0] == "let x0 = 1 + 2"
+    assert 0 < sum(help.startswith("let") for help in helps) <= 50
