@@ -287,3 +287,14 @@ def test_a_part_of_a_mix_meets_a_part_of_one_of_its_terms(folder: Path) -> None:
     text = DECLARED + 'save a["*.query"] ⊕ ⊖(a["*.query"] ⊕ b["*.query"]) to "out/x"\n'
     [built] = build(folder, text).outputs
     assert built.sites == 2
+
+
+def test_an_output_without_a_site_lends_it_no_tensors(folder: Path) -> None:
+    """`t` has tensors of one of the sites that only the other output has."""
+    sites = {f"layers.{i}.{name}": (6, 8) for i in range(3) for name in "qv"}
+    lora(folder / "a", 1, sites)
+    lora(folder / "t", 2, {s: n for s, n in sites.items() if s not in ("layers.0.v", "layers.2.v")})
+    text = 'adapter a = "a"\nadapter t = "t"\nsave t["*.q"] to "x"\nsave a to "y"\n'
+    build(folder, text)
+    for key, tensor in tensors_of(folder / "a").items():
+        assert (tensors_of(folder / "y")[key] == tensor).all(), key

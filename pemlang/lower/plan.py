@@ -263,6 +263,7 @@ class _SiteGroup:
         adapters = [
             adapter
             for request in self._requests
+            if site in request.node.shapes
             for adapter in request.lowering.adapters(request.node)
         ]
         return [
