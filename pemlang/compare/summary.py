@@ -5,14 +5,14 @@ from __future__ import annotations
 import math
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
+from pemlang.artifact.provenance import read_provenance
 from pemlang.dataclass import dataclass
-from pemlang.diagnostics import visible
+from pemlang.diagnostics import Fault, visible
 from pemlang.formats import Adapter
 from pemlang.formats.identity import adapter_digest
 from pemlang.graph.node import Graph, leaf
-from pemlang.inputs.resolver import read_whole
 from pemlang.ops.schedule import layer_of
 from pemlang.pipeline.reading import reading
 
@@ -43,13 +43,8 @@ class AdapterSummary:
     layers: dict[str, float]
 
 
-def summarise(place: str) -> AdapterSummary:
-    """Read an adapter, in a directory or on the hub, and measure it.
-
-    Raises:
-        Fault: as read_adapter and read_hub_adapter; PEM0502 when a tensor holds NaN or infinity.
-    """
-    adapter = read_whole(place)
+def summarise(adapter: Adapter) -> AdapterSummary:
+    """Measure an adapter; raises Fault PEM0502 when a tensor holds NaN or infinity."""
     norms = _norms(adapter)
     groups: dict[tuple[str, str, str, str], list[str]] = {}
     for site, site_shape in adapter.layout.shapes.items():
@@ -74,6 +69,7 @@ def summarise(place: str) -> AdapterSummary:
         *heads_of(adapter),
         ("norm", f"{_total(norms, list(norms)):.4g}"),
         ("file", f"{adapter.weights.name}, content {adapter_digest(adapter)[:12]}"),
+        *_origin(adapter),
     ]
     return AdapterSummary(facts, rows, layers)
 
@@ -84,6 +80,15 @@ def heads_of(adapter: Adapter) -> list[tuple[str, str]]:
     heads = ", ".join(visible(key) for key in layout.heads if key not in layout.copies)
     copies = ", ".join(visible(key) for key in sorted(layout.copies))
     return [("heads", heads or "none")] + [("base's own", copies)] * bool(copies)
+
+
+def _origin(adapter: Adapter) -> Iterator[tuple[str, str]]:
+    """What built it, by what it says of itself, if it is an output."""
+    try:
+        made = read_provenance(adapter.directory)
+    except Fault:
+        return
+    yield "built from", f"{visible(made.recipe)}: {visible(made.expression, 80)}"
 
 
 def pattern_of(site: str) -> str:

@@ -28,25 +28,28 @@ def read_model(directory: Path) -> Shapes:
     """The tensors of a model as dense sites.
 
     Raises:
-        Fault: PEM0430 no model directory, PEM0411 and PEM0412 as read_header.
+        Fault: as model_files; PEM0411 and PEM0412 as read_header.
     """
-    single, index = directory / SINGLE, directory / INDEX
-    if is_file(single):
-        files = [single]
-    elif is_file(index):
-        files = [directory / name for name in _shards(index)]
-    else:
-        why = f"it has no {SINGLE}" if is_dir(directory) else "there is none"
-        raise Fault(
-            "PEM0430",
-            f"{visible(directory)} is not a model directory: {why}",
-            "whole weights are needed here: give a directory written by save_pretrained",
-        )
     sites: dict[str, SiteShape] = {}
-    for file in files:
+    for file in model_files(directory):
         for name, entry in read_header(file).entries.items():
             sites[name] = SiteShape(DENSE.name, "dense", entry.shape)
     return Shapes(sites)
+
+
+def model_files(directory: Path) -> list[Path]:
+    """The files of a model's tensors; raises Fault PEM0430 where there is no model."""
+    single, index = directory / SINGLE, directory / INDEX
+    if is_file(single):
+        return [single]
+    if is_file(index):
+        return [directory / name for name in _shards(index)]
+    why = f"it has no {SINGLE}" if is_dir(directory) else "there is none"
+    raise Fault(
+        "PEM0430",
+        f"{visible(directory)} is not a model directory: {why}",
+        "whole weights are needed here: give a directory written by save_pretrained",
+    )
 
 
 def _shards(index: Path) -> list[str]:

@@ -1,8 +1,12 @@
-"""What is in an adapter, for a person: `pem inspect`."""
+"""What is in an adapter, a model or a file, for a person: `pem inspect`."""
 
 from __future__ import annotations
 
-from pemlang.compare.summary import AdapterSummary
+from collections.abc import Iterator, Mapping, Sequence
+
+from pemlang.compare.contents import Contents, TensorRow
+from pemlang.compare.summary import AdapterSummary, PatternRow
+from pemlang.dataclass import dataclass
 
 _BARS = " ▏▎▍▌▋▊▉█"
 _WIDTH = 24
@@ -15,22 +19,53 @@ def bar(share: float) -> str:
     return "█" * full + (_BARS[rest] if rest else "")
 
 
-def as_text(summary: AdapterSummary) -> str:
+@dataclass(frozen=True)
+class InspectJson:
+    """`pem inspect`: facts by label; of an adapter its sites by pattern, and the norm of Δ by layer
+    (empty for what is in none); of anything else its config, and its tensors by pattern."""
+
+    facts: Mapping[str, str]
+    config: Mapping[str, str]
+    sites: Sequence[PatternRow]
+    layers: Mapping[str, float]
+    tensors: Sequence[TensorRow]
+
+
+def as_json(seen: AdapterSummary | Contents) -> InspectJson:
+    """The summary as plain values."""
+    if isinstance(seen, Contents):
+        return InspectJson(dict(seen.facts), dict(seen.config), [], {}, seen.tensors)
+    return InspectJson(dict(seen.facts), {}, seen.rows, seen.layers, [])
+
+
+def as_text(seen: AdapterSummary | Contents) -> str:
     """The summary as lines for a terminal."""
-    width = max(len(label) for label, _ in summary.facts)
-    lines = [f"{label:<{width}}  {value}" for label, value in summary.facts]
+    lines = list(_pairs(seen.facts))
+    if isinstance(seen, Contents):
+        lines += ["", *_pairs(seen.config)] if seen.config else []
+        rows = [(row.pattern, str(row.count), row.layout) for row in seen.tensors]
+        lines += ["", *_table(("tensors", "n", "each"), rows)] if rows else []
+        return "\n".join(lines)
     head = ("sites", "n", "layers", "shape", "rank", "scale", "norm")
     table = [
         (row.pattern, str(row.count), row.layers, row.shape, row.rank, row.scale, f"{row.norm:.4g}")
-        for row in summary.rows
+        for row in seen.rows
     ]
-    widths = [max(len(cells[i]) for cells in [head, *table]) for i in range(len(head))]
-    lines.append("")
-    for cells in [head, *table]:
-        lines.append("  ".join(f"{c:<{w}}" for c, w in zip(cells, widths, strict=True)).rstrip())
-    top = max(summary.layers.values(), default=0.0) or 1.0
-    label = max(len(name) for name in summary.layers) if summary.layers else 1
-    lines += ["", "norm of Δ by layer"]
-    for name, norm in summary.layers.items():
+    top = max(seen.layers.values(), default=0.0) or 1.0
+    label = max(len(name) for name in seen.layers) if seen.layers else 1
+    lines += ["", *_table(head, table), "", "norm of Δ by layer"]
+    for name, norm in seen.layers.items():
         lines.append(f"{name or '–':>{max(label, 1)}}  {bar(norm / top):<{_WIDTH}}  {norm:.4g}")
     return "\n".join(lines)
+
+
+def _pairs(pairs: Sequence[tuple[str, str]]) -> Iterator[str]:
+    width = max(len(label) for label, _ in pairs)
+    for label, value in pairs:
+        yield f"{label:<{width}}  {value}"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
+    widths = [max(len(cells[i]) for cells in [head, *rows]) for i in range(len(head))]
+    for cells in [head, *rows]:
+        yield "  ".join(f"{c:<{w}}" for c, w in zip(cells, widths, strict=True)).rstrip()

@@ -9,6 +9,7 @@ from typing import Literal
 from pemlang.dataclass import dataclass
 from pemlang.show.adapter_diff import AdapterDiffJson
 from pemlang.show.findings import CheckJson
+from pemlang.show.inspect import InspectJson
 from pemlang.show.origin import OriginJson
 from pemlang.show.plan import PlanJson
 from pemlang.show.recipe_diff import RecipeDiffJson
@@ -46,5 +47,6 @@ RESULTS: dict[str, tuple[type, ...]] = {
     "diff": (RecipeDiffJson, AdapterDiffJson),
     "verify": (VerifyJson,),
     "explain-output": (OriginJson,),
+    "inspect": (InspectJson,),
 }
 """What each command gives that has `--format json`."""

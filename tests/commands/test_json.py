@@ -31,6 +31,8 @@ RIGHT = [
     "verify out/x",
     "verify out/x --rebuild",
     "explain-output out/x",
+    "inspect a",
+    "inspect a/adapter_model.safetensors",
 ]
 WRONG = [
     "check wrong.pem",
@@ -41,6 +43,7 @@ WRONG = [
     "diff a out",
     "verify a",
     "explain-output a",
+    "inspect .",
 ]
 
 

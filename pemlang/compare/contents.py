@@ -1,0 +1,126 @@
+"""What is at a place that holds no adapter that can be computed with: a kind that is not supported,
+a model, a single file. From configs and headers alone."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from pathlib import Path
+
+from pemlang.dataclass import dataclass
+from pemlang.diagnostics import Fault, visible
+from pemlang.disk import is_file, open_plain
+from pemlang.formats.peft_config import MAX_CONFIG
+from pemlang.formats.peft_names import CONFIG, PICKLED, WEIGHTS
+from pemlang.formats.signature import compact, names
+from pemlang.formats.transformers import model_files
+from pemlang.graph.formula import count, size_text
+from pemlang.tensorfiles.jsons import parse_json
+from pemlang.tensorfiles.pickled import read_pickled_header
+from pemlang.tensorfiles.safetensors import TensorEntry, read_header, read_metadata
+
+MODEL_CONFIG = "config.json"
+MOST_FIELDS = 40  # of a config, or of what a file says of itself
+_LONGEST = 120  # characters of a value
+_PICKLES = (".bin", ".pt", ".pth", ".ckpt")
+_ADAPTER, _MODEL, _FILE = "an adapter", "a model", "a file of tensors"
+
+
+@dataclass(frozen=True)
+class TensorRow:
+    """Tensors whose names are alike but for a number, such as that of a layer.
+
+    Attributes:
+        pattern: what they are called, as `layers.{0..5}.weight`.
+        count: how many there are.
+        layout: the dtype and the shape of each.
+    """
+
+    pattern: str
+    count: int
+    layout: str
+
+
+@dataclass(frozen=True)
+class Contents:
+    """Attributes:
+    facts: label and value, in the order to show them.
+    config: what a config, or a file of itself, says.
+    tensors: by pattern, in order of their names.
+    """
+
+    facts: Sequence[tuple[str, str]]
+    config: Sequence[tuple[str, str]]
+    tensors: Sequence[TensorRow]
+
+
+def contents(place: Path) -> Contents | None:
+    """What is at a place; None where there is nothing with tensors.
+
+    Raises:
+        Fault: PEM0411, PEM0412 and PEM0413, of a file that cannot be read.
+    """
+    if is_file(place):
+        files = [place] if place.suffix in (".safetensors", *_PICKLES) else []
+        kind, config = _FILE, None
+    elif is_file(place / CONFIG):
+        files = [file for file in (place / WEIGHTS, place / PICKLED) if is_file(file)][:1]
+        kind, config = _ADAPTER, place / CONFIG
+    else:
+        files, kind, config = _files_of_model(place), _MODEL, place / MODEL_CONFIG
+    if not files and kind != _ADAPTER:
+        return None
+    entries = {name: entry for file in files for name, entry in _entries(file).items()}
+    if config is not None:
+        fields = _fields(config)
+    else:
+        fields = {} if place.suffix in _PICKLES else read_metadata(place)
+    facts = [("is", kind), *_totals(files, entries)]
+    rows = [
+        TensorRow(visible(pattern), sum(1 for _ in names(pattern)), layout)
+        for pattern, layout in compact(entries).items()
+    ]
+    return Contents(facts, list(_told(fields)), rows)
+
+
+def _files_of_model(place: Path) -> list[Path]:
+    try:
+        return model_files(place)
+    except Fault:
+        return []
+
+
+def _entries(file: Path) -> Mapping[str, TensorEntry]:
+    header = read_pickled_header(file) if file.suffix in _PICKLES else read_header(file)
+    return header.entries
+
+
+def _totals(files: Sequence[Path], entries: Mapping[str, TensorEntry]) -> Iterator[tuple[str, str]]:
+    if not files:
+        yield "files", "none of tensors"
+        return
+    size = sum(entry.end - entry.start for entry in entries.values())
+    several = f"{len(files)} files" if len(files) > 1 else visible(files[0].name)
+    yield "files", f"{several}, {size_text(size)}"
+    yield "tensors", count(len(entries), "tensor")
+    yield "parameters", f"{sum(math.prod(entry.shape) for entry in entries.values()):,}"
+
+
+def _fields(config: Path) -> Mapping[str, object]:
+    """The fields of a config that say something; none of one that cannot be read."""
+    try:
+        with open_plain(config) as file:
+            fields = parse_json(file.read(MAX_CONFIG))
+    except (OSError, ValueError):
+        return {}
+    return {k: v for k, v in fields.items() if v} if isinstance(fields, dict) else {}
+
+
+def _told(fields: Mapping[str, object]) -> Iterator[tuple[str, str]]:
+    for key, value in islice(fields.items(), MOST_FIELDS):
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+        yield visible(key, 60), visible(text, _LONGEST)
+    if len(fields) > MOST_FIELDS:
+        yield "…", f"and {len(fields) - MOST_FIELDS} more"

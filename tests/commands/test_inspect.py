@@ -1,0 +1,116 @@
+"""`pem inspect` of what is no adapter that can be computed with, and of outputs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from peft import AdaLoraConfig, LoraConfig
+from safetensors.torch import save_file
+from support import Done, build, lora, pem, tensors_of
+from support.peft_made import made
+from torch import nn
+
+
+def shown(place: Path, code: int = 0) -> Done:
+    done = pem("inspect", place)
+    assert (done.code, "Traceback" in done.text) == (code, False), done
+    return done
+
+
+@pytest.mark.parametrize(
+    ("config", "said", "why"),
+    [
+        (LoraConfig(r=2, use_dora=True, target_modules=["0"]), "use_dora      ", "PEM0421"),
+        (AdaLoraConfig(init_r=4, total_step=9, target_modules=["0"]), "ADALORA", "PEM0420"),
+        (LoraConfig(r=2, bias="all", target_modules=["0"]), "bias  ", "PEM0421"),
+    ],
+    ids=["DoRA", "AdaLoRA", "bias"],
+)
+def test_a_kind_that_is_not_supported_is_described(
+    tmp_path: Path, config: LoraConfig, said: str, why: str
+) -> None:
+    adapter = made(nn.Sequential(nn.Linear(6, 5)), tmp_path / "a", config, 0)
+    done = shown(adapter)
+    for line in ("is          an adapter", "files       adapter_model.safetensors", said):
+        assert line in done.out
+    for key, tensor in tensors_of(adapter).items():
+        assert f"F32 {list(tensor.shape)}" in done.out, key
+    assert f"warning[{why}]" in done.err
+    told = json.loads(pem("inspect", adapter, "--format", "json").out)
+    assert told["config"]["peft_type"] == config.peft_type.value
+    assert [message["code"] for message in told["messages"]] == [why]
+
+
+def test_a_config_alone_is_described(tmp_path: Path) -> None:
+    lora(tmp_path / "a", use_dora=True)
+    (tmp_path / "a/adapter_model.safetensors").unlink()
+    assert "none of tensors" in shown(tmp_path / "a").out
+
+
+@pytest.mark.parametrize("sharded", [False, True])
+def test_a_model_is_described(tmp_path: Path, sharded: bool) -> None:
+    weights = {f"layers.{i}.q.weight": torch.ones(4, 6, dtype=torch.bfloat16) for i in range(3)}
+    names = ["model.safetensors"]
+    if sharded:
+        names = ["model-1.safetensors", "model-2.safetensors"]
+        places = {name: names[i % 2] for i, name in enumerate(weights)}
+        index = json.dumps({"weight_map": places})
+        (tmp_path / "model.safetensors.index.json").write_text(index)
+    for i, name in enumerate(names):
+        part = {key: weights[key] for key in list(weights)[i :: len(names)]}
+        save_file(part, tmp_path / name)
+    config = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "tie": False}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    done = shown(tmp_path)
+    assert done.err == ""
+    for line in (
+        "is          a model",
+        "parameters  72",
+        'architectures  ["LlamaForCausalLM"]',
+        "layers.{0..2}.q.weight  3  BF16 [4, 6]",
+    ):
+        assert line in done.out
+    assert "tie" not in done.out
+
+
+def test_a_single_file_is_described(tmp_path: Path) -> None:
+    file = tmp_path / "style.safetensors"
+    weights = {"lora_unet_q.lora_down.weight": np.ones((4, 6), "f4")}
+    save_file({k: torch.as_tensor(v) for k, v in weights.items()}, file, {"ss_network_dim": "4"})
+    done = shown(file)
+    assert "is          a file of tensors" in done.out
+    assert "ss_network_dim  4" in done.out
+    assert "lora_unet_q.lora_down.weight  1  F32 [4, 6]" in done.out
+    torch.save(tensors_of(lora(tmp_path / "a")), tmp_path / "a.bin")
+    assert "lora_A.weight  2  F32 [4, 16]" in shown(tmp_path / "a.bin").out
+
+
+def test_an_output_is_an_adapter_that_says_where_it_came_from(tmp_path: Path) -> None:
+    lora(tmp_path / "a")
+    build(tmp_path, 'adapter a = "a"\nsave 2 * a to "out/x"\n')
+    assert "built from  recipe.pem: 2 * a\n" in shown(tmp_path / "out/x").out
+
+
+@pytest.mark.parametrize("name", ["nowhere", "empty", "text.safetensors", "words.txt", "broken"])
+def test_what_cannot_be_described_is_a_mistake(tmp_path: Path, name: str) -> None:
+    (tmp_path / "empty").mkdir()
+    for text in ("text.safetensors", "words.txt"):
+        (tmp_path / text).write_text("words")
+    weights = lora(tmp_path / "broken", use_dora=True) / "adapter_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-4])
+    assert "error[PEM04" in shown(tmp_path / name, 1).err
+
+
+def test_names_in_files_are_escaped(tmp_path: Path) -> None:
+    file = tmp_path / "x.safetensors"
+    save_file({"a\x1b[31m": torch.ones(1)}, file, {"\x1b[2J": "\u202e"})
+    shown_text = shown(file).out
+    assert "\x1b" not in shown_text
+    assert "\u202e" not in shown_text
+    (tmp_path / "config.json").write_text(json.dumps({"a\x1b": ["\x1b", "x" * 999]}))
+    file.rename(tmp_path / "model.safetensors")
+    assert "\x1b" not in shown(tmp_path).out
