@@ -14,15 +14,17 @@ from pemlang.lazy import door
 from pemlang.version import __version__
 
 __all__ = [
-    "BuildOptions", "Diagnostic", "PemError", "PemWarning", "Recipe", "Sweep", "__version__",
-    "apply", "collect_statistics", "load",
+    "BuildOptions", "BuildResult", "Built", "Diagnostic", "Forecast", "PemError", "PemWarning",
+    "Recipe", "Sweep", "__version__", "apply", "collect_statistics", "load",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
     from pemlang.api import Recipe, apply, load
+    from pemlang.artifact.write import Built
     from pemlang.collect import collect_statistics
     from pemlang.diagnostics import Diagnostic, PemError, PemWarning
-    from pemlang.pipeline.build import BuildOptions
+    from pemlang.pipeline.build import BuildOptions, BuildResult
+    from pemlang.pipeline.forecast import Forecast
     from pemlang.pipeline.sweep import Sweep
 else:
     # Importing the package is free; its parts are imported when first asked for.
@@ -31,5 +33,6 @@ else:
         api="Recipe apply load",
         collect="collect_statistics",
         diagnostics="Diagnostic PemError PemWarning",
-        pipeline="BuildOptions Sweep",
+        artifact="Built",
+        pipeline="BuildOptions BuildResult Forecast Sweep",
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from dataclasses import replace
+from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,6 +16,7 @@ from pemlang.check.values import Params
 from pemlang.diagnostics import (
     Diagnostic,
     Fault,
+    PemError,
     PemWarning,
     listed,
     nearest,
@@ -46,6 +48,10 @@ class Recipe:
 
     def __init__(self, path: Path, source: Source, params: Params) -> None:
         self._path, self._source, self._params = path, source, dict(params)
+
+    def __repr__(self) -> str:
+        params = "".join(f", {name}={value!r}" for name, value in self._params.items())
+        return f"<Recipe {self._source.name}{params}>"
 
     def check(self, locked: bool = False) -> tuple[Diagnostic, ...]:
         """What is wrong with the recipe and what is worth a warning, from file headers alone.
@@ -170,11 +176,12 @@ class Recipe:
 
         Raises:
             PemError: the recipe is wrong, or PEM0206 it has no such name, PEM0301 it names
-                something else than an adapter.
+                something else than an adapter; PEM0523 torch is not installed.
 
         Warns:
             PemWarning: what a build would warn of.
         """
+        _hold_installed("torch")
         return _tensors(self._adapter(name))
 
     def identified(self) -> Checked:
@@ -262,11 +269,17 @@ def apply(
             that is already there is replaced.
 
     Raises:
-        PemError: the recipe is wrong, or PEM0520 the adapter's tensors do not fit the model.
+        PemError: the recipe is wrong; PEM0520 the model is none of PEFT, has adapters of another
+            kind, or the adapter's tensors do not fit it; PEM0523 torch or PEFT is not installed.
 
     Warns:
         PemWarning: what a build would warn of.
     """
+    from pemlang.formats.peft_live import hold_model
+
+    _hold_installed("torch", "peft")
+    with placed(None):
+        hold_model(peft_model)
     recipe = recipe if isinstance(recipe, Recipe) else load(recipe)
     adapter = recipe._adapter(name)
     called = adapter_name or name
@@ -283,6 +296,18 @@ def apply(
     _attach(peft_model, adapter, called, name)
     peft_model.set_adapter(called)
     peft_model.delete_adapter(fresh)
+
+
+def _hold_installed(*packages: str) -> None:
+    """Raise PemError PEM0523 unless packages can be imported that only Python needs."""
+    missing = [name for name in packages if find_spec(name) is None]
+    if missing:
+        fault = Fault(
+            "PEM0523",
+            f"this needs {' and '.join(missing)}, which no command of pem does",
+            f'pip install "pemlang[{packages[-1]}]"',
+        )
+        raise PemError([fault.at(None)])
 
 
 def _attach(peft_model: PeftModel, adapter: InMemory, called: str, name: str) -> None:

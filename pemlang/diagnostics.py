@@ -38,6 +38,16 @@ class Diagnostic:
     help: str | None = None
     notes: tuple[str, ...] = ()
 
+    def __str__(self) -> str:
+        return render(self)
+
+    def __repr__(self) -> str:
+        place = ""
+        if self.span is not None:
+            line, column = self.span.source.position(self.span.start)
+            place = f" at {visible(self.span.source.name)}:{line}:{column}"
+        return f"<{self.severity} {self.code}{place}: {_lines_visible(self.message)}>"
+
     def as_json(self) -> dict[str, object]:
         fields: dict[str, object] = {
             "code": self.code,

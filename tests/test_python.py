@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from support import lora, recipe
+from peft import IA3Config, LoraConfig, get_peft_model
+from support import ia3, lora, recipe
+from torch import nn
 
 import pemlang
 
+LORA = LoraConfig(r=2, target_modules=["0"])
+IA3 = IA3Config(target_modules=["0"], feedforward_modules=[])
 TEXT = 'adapter a = "a"\nadapter b = "b"\nlet x = a ⊕ b\nlet y = a + b\n'
 
 
@@ -64,3 +72,75 @@ def test_progress_is_told(tmp_path: Path) -> None:
     opened.build(tick=lambda *step: told.append(step))
     whole = told[-1][1]
     assert told == [("x and 1 more", step, whole) for step in range(1, whole + 1)]
+
+
+# --- what is shown ---------------------------------------------------------------------------
+
+
+def test_a_recipe_a_diagnostic_and_a_result_show_what_they_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lora(tmp_path / "a", 1)
+    monkeypatch.chdir(tmp_path)
+    recipe(tmp_path, 'adapter a = "a"\nparam w: number\nsave w * a to "out/x"\n', "m.pem")
+    opened = pemlang.load("m.pem", {"w": 0.5})
+    assert repr(opened) == "<Recipe m.pem, w=0.5>"
+    built = f"<Built {tmp_path}/out/x: LoRA, rank 4, 4 sites, 3.05 kB>"
+    result = opened.build()
+    assert repr(result.outputs) == f"({built},)"
+    assert repr(result).startswith(f"BuildResult(outputs=({built},), warnings=(), seconds=")
+    recipe(tmp_path, "let x = b\n", "wrong.pem")
+    [diagnostic] = pemlang.load("wrong.pem").check()
+    assert repr(diagnostic) == "<error PEM0206 at wrong.pem:1:9: nothing is called `b`>"
+    assert str(diagnostic).startswith("error[PEM0206]: nothing is called `b`\n --> wrong.pem:1:9")
+
+
+# --- errors that say what is wrong -----------------------------------------------------------
+
+
+def plain() -> nn.Module:
+    return nn.Sequential(nn.Linear(6, 5))
+
+
+@pytest.mark.filterwarnings("ignore:Adapter name")
+@pytest.mark.parametrize(
+    ("model", "name", "told"),
+    [
+        (plain, "a", "the model is of class Sequential, not a PeftModel"),
+        (lambda: get_peft_model(plain(), LORA), "i", "type IA3, the model has LORA"),
+        (lambda: get_peft_model(plain(), IA3), "a", "type LORA, the model has IA3"),
+    ],
+    ids=["plain", "onto LoRA", "onto (IA)3"],
+)
+def test_apply_says_what_a_model_lacks(
+    tmp_path: Path, model: Callable[[], Any], name: str, told: str
+) -> None:
+    lora(tmp_path / "a", 1, {"0": (5, 6)})
+    ia3(tmp_path / "i", 1, {"0": 5}, {})
+    opened = pemlang.load(recipe(tmp_path, 'adapter a = "a"\nadapter i = "i"\n'))
+    onto = model()
+    before = set(onto.state_dict())
+    with pytest.raises(pemlang.PemError, match="PEM0520") as wrong:
+        pemlang.apply(onto, opened, name)
+    assert told in str(wrong.value)
+    assert set(onto.state_dict()) == before
+
+
+def test_what_needs_torch_says_so(tmp_path: Path) -> None:
+    """In an environment without it, as `pip install .` makes one."""
+    lora(tmp_path / "a", 1)
+    path = recipe(tmp_path, 'adapter a = "a"\n')
+    script = (
+        "import sys; sys.modules['torch'] = None; import importlib.util as u; f = u.find_spec\n"
+        "u.find_spec = lambda name, *more: None if name in ('torch', 'peft') else f(name, *more)\n"
+        "import pemlang\n"
+        f"recipe = pemlang.load({str(path)!r})\n"
+        "for call in (lambda: recipe.evaluate('a'), lambda: pemlang.apply(None, recipe, 'a')):\n"
+        "    try: call()\n"
+        "    except pemlang.PemError as error: print(error)\n"
+    )
+    words = [sys.executable, "-c", script]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.stdout.count("error[PEM0523]") == 2, done.stderr
+    assert 'pip install "pemlang[torch]"' in done.stdout
+    assert 'pip install "pemlang[peft]"' in done.stdout

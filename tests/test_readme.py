@@ -16,6 +16,7 @@ import click
 import pytest
 from support.pages import FENCE, ROOT, commands, done, environment, ran
 
+import pemlang
 from pemlang.cli.main import Commands, cli, command_names
 
 README = ROOT / "README.md"
@@ -48,7 +49,20 @@ def test_every_command_runs_as_it_stands(tmp_path: Path, request: pytest.Fixture
         assert now == TEXT
 
 
-def run_python(block: str, folder: Path) -> None:
+def test_python_runs_as_it_stands(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    ignored = shutil.ignore_patterns("out", "__pycache__")
+    folder = shutil.copytree(ROOT / "examples/quickstart", tmp_path / "q", ignore=ignored)
+    page = (ROOT / "docs/python.md").read_text(encoding="utf-8")
+    [block] = [block for language, block in FENCE.findall(page) if language == "python"]
+    run_python(block, folder, "merged")
+    assert f"{folder}/out/both-0.4 16 " in capsys.readouterr().out
+    assert len(list((folder / "elsewhere/out").iterdir())) == 2
+    for name in pemlang.__all__:
+        assert f"`{name}" in page
+        assert getattr(pemlang, name).__doc__ or name == "__version__"
+
+
+def run_python(block: str, folder: Path, active: str = "both") -> None:
     """Run the lines of a block of Python, on the model of the quickstart."""
     sys.path.insert(0, str(folder))
     try:
@@ -59,7 +73,7 @@ def run_python(block: str, folder: Path) -> None:
     names = {"peft_model": table.load(folder / "adapters/movies-lora")}
     with contextlib.chdir(folder):
         exec(block, names)
-    assert names["peft_model"].active_adapter == "both"
+    assert names["peft_model"].active_adapter == active
 
 
 def test_the_recipe_is_the_one_in_the_quickstart() -> None:

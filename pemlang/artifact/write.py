@@ -18,10 +18,11 @@ from pemlang.check.conditions import Decided
 from pemlang.check.outputs import Output
 from pemlang.check.values import ParamConstant
 from pemlang.dataclass import dataclass
+from pemlang.diagnostics import visible
 from pemlang.disk import turn
 from pemlang.formats import Format
 from pemlang.formats.adapter import Adapter
-from pemlang.graph.formula import Formula
+from pemlang.graph.formula import Formula, count, size_text
 from pemlang.graph.node import Leaf
 from pemlang.graph.numbers import shown
 from pemlang.inputs.hub import SCHEME, parse_reference
@@ -58,6 +59,11 @@ class Built:
     semantic_hash: str
     loss: Loss | None
     was_there: bool
+
+    def __repr__(self) -> str:
+        rank = "" if self.rank is None else f", rank {self.rank}"
+        facts = f"{self.title}{rank}, {count(self.sites, 'site')}, {size_text(self.size)}"
+        return f"<Built {visible(self.path)}: {facts}>"
 
 
 @dataclass(frozen=True)

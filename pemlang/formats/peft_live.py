@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from pemlang.diagnostics import Fault, listed, visible
 from pemlang.formats.peft_names import CONFIG
 
 if TYPE_CHECKING:
@@ -25,12 +26,15 @@ def attach(
         tensors: by key, as in its file.
 
     Raises:
+        Fault: PEM0520 the model has adapters of another type.
         ValueError: it does not fit; the model is as it was.
     """
     from peft import get_peft_model_state_dict, set_peft_model_state_dict
 
+    config = _config(texts)
+    _hold_type(model, config)
     try:
-        model.add_adapter(name, _config(texts))
+        model.add_adapter(name, config)
         base = model.state_dict()
         shared = {key for key in tensors if key in base}
         for key in sorted(shared):
@@ -45,6 +49,33 @@ def attach(
         if name in model.peft_config:
             model.delete_adapter(name)
         raise ValueError(str(error)) from error
+
+
+def hold_model(model: object) -> None:
+    """Raise Fault PEM0520 unless a model is one of PEFT, which adapters can be put onto."""
+    from peft import PeftModel
+
+    if not isinstance(model, PeftModel):
+        raise Fault(
+            "PEM0520",
+            f"the model is of class {visible(type(model).__name__, 60)}, not a PeftModel",
+            "build the recipe, and load what it saves: PeftModel.from_pretrained(model, …)",
+        )
+
+
+def _hold_type(model: PeftModel, config: PeftConfig) -> None:
+    """Raise Fault PEM0520 where a model has adapters of another type than this."""
+    from peft import PeftType
+
+    own = PeftType(config.peft_type).value
+    others = {PeftType(other.peft_type).value for other in model.peft_config.values()} - {own}
+    if others:
+        raise Fault(
+            "PEM0520",
+            f"this is an adapter of PEFT's type {own}, the model has {listed(sorted(others))}: "
+            "PEFT takes one type at a time",
+            "load the base model again, and apply to it adapters of one type",
+        )
 
 
 def can_be_called(name: str) -> bool:

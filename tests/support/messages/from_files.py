@@ -128,6 +128,12 @@ def PEM0344_two_recipes(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
 
 
 @made
+def PEM0523_torch(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
+    patch.setattr("pemlang.api.find_spec", lambda name: None)
+    return raised(lambda: loaded(root, ONE_SAVE).evaluate("a"))
+
+
+@made
 def PEM0512_recipe(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
     patch.setattr(os, "fsync", full)
     return told("fmt", write_recipe(root, "let  x = 1", "made.pem").name)

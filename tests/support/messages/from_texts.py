@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
-from peft import LoraConfig, get_peft_model
+from peft import IA3Config, LoraConfig, get_peft_model
 
 import pemlang
 from support import recipe as write_recipe
@@ -141,3 +142,17 @@ def PEM0520_other_modules(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
 @made
 def PEM0520_name(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
     return applied(root, {"query": (16, 12)}, "a.b")
+
+
+@made
+def PEM0520_plain_model(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
+    model: Any = torch.nn.ModuleDict({"query": torch.nn.Linear(16, 12)})
+    return raised(lambda: pemlang.apply(model, loaded(root, 'adapter a = "adapters/a"\n'), "a"))
+
+
+@made
+def PEM0520_other_type(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
+    config = IA3Config(target_modules=["query"], feedforward_modules=[])
+    model = get_peft_model(torch.nn.ModuleDict({"query": torch.nn.Linear(16, 12)}), config)
+    recipe = loaded(root, 'adapter small = "adapters/no_layers"\n')
+    return raised(lambda: pemlang.apply(model, recipe, "small"))
