@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import warnings
 from dataclasses import replace
-from importlib.util import find_spec
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -300,6 +299,8 @@ def apply(
 
 def _hold_installed(*packages: str) -> None:
     """Raise PemError PEM0523 unless packages can be imported that only Python needs."""
+    from importlib.util import find_spec
+
     missing = [name for name in packages if find_spec(name) is None]
     if missing:
         fault = Fault(

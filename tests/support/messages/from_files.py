@@ -129,7 +129,7 @@ def PEM0344_two_recipes(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
 
 @made
 def PEM0523_torch(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
-    patch.setattr("pemlang.api.find_spec", lambda name: None)
+    patch.setattr(importlib.util, "find_spec", lambda name: None)
     return raised(lambda: loaded(root, ONE_SAVE).evaluate("a"))
 
 
