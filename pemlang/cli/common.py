@@ -28,6 +28,19 @@ SHOWN = 100  # messages that anyone reads at once
 PATIENCE = 0.5  # seconds before a bar appears
 
 
+def written_out(place: str) -> str:
+    """A path with the home that `~` stands for, where the shell leaves it, as in --out=~/x."""
+    return os.path.expanduser(place)  # noqa: PTH111  # Path's raises for a user there is none of
+
+
+class Place(click.Path):
+    """A path on the command line."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        place = written_out(value) if isinstance(value, str) else value
+        return super().convert(place, param, ctx)
+
+
 @contextmanager
 def importing() -> Iterator[None]:
     """Hold a signal to end back while modules are imported, in the threads that start meanwhile
@@ -139,8 +152,8 @@ def recipe_options(*forms: str, several: bool = False) -> Callable[[Command], Co
         forms: what `--format` takes.
     """
     shown = format_option(*forms)
-    single = click.argument("recipe", type=click.Path())
-    many = click.argument("recipes", type=click.Path(), nargs=-1, required=True)
+    single = click.argument("recipe", type=Place())
+    many = click.argument("recipes", type=Place(), nargs=-1, required=True)
 
     def decorate(command: Command) -> Command:
         return shown(set_option((many if several else single)(command)))
@@ -150,7 +163,7 @@ def recipe_options(*forms: str, several: bool = False) -> Callable[[Command], Co
 
 out_option = click.option(
     "--out",
-    type=click.Path(file_okay=False),
+    type=Place(file_okay=False),
     metavar="DIR",
     help="Write the outputs inside this folder instead of the recipe's own.",
 )
@@ -165,23 +178,38 @@ class Bar:
     """A progress bar on a terminal, once a command has taken long enough to want one."""
 
     def __init__(self) -> None:
-        self._start = time.monotonic()
+        self._start = self._began = time.monotonic()
+        self._what = ""
         self._last = 0.0
         self._shown = False
 
     def __call__(self, what: str, done: int, total: int) -> None:
         now = time.monotonic()
+        if what != self._what:
+            self._what, self._began = what, now
         if not sys.stderr.isatty() or now - self._start < PATIENCE or now - self._last < 0.1:
             return
         self._last, self._shown = now, True
         filled = 24 * done // max(1, total)
         bar = "█" * filled + "░" * (24 - filled)
         share = 100 * done // max(1, total)
-        click.echo(f"\r\x1b[K{bar} {share:3}%  {what[-40:]}", nl=False, err=True)
+        left = time_left(now - self._began, done, total)
+        click.echo(f"\r\x1b[K{bar} {share:3}%  {what[-40:]}{left}", nl=False, err=True)
 
     def clear(self) -> None:
         if self._shown:
             click.echo("\r\x1b[K", nl=False, err=True)
+
+
+def time_left(taken: float, done: int, total: int) -> str:
+    """How long the rest takes at the pace so far, in words; nothing where that says little."""
+    if taken < 2 * PATIENCE or not 0 < done < total:
+        return ""
+    seconds = round(taken / done * (total - done))
+    hours, minutes = divmod(round(seconds / 60), 60)
+    if seconds < 100:
+        return f", {seconds} s left"
+    return f", {hours} h {minutes} min left" if hours else f", {minutes} min left"
 
 
 def refuse_to_replace(path: Path, start: str) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from pemlang.cli.common import written_out
 from pemlang.diagnostics import placed, visible
 
 
@@ -34,7 +35,7 @@ def one_off(
             raise click.UsageError(f"`{visible(word)}` is not NAME=DIR, such as a=adapters/chat.")
         if name in adapters:
             raise click.UsageError(f"`{name}` is given twice.")
-        adapters[name] = place
+        adapters[name] = written_out(place)
     path, folder = _inside(Path(os.path.normpath(Path.cwd() / (out or "") / to)))
     with placed(None):
         return one_off_text(expression, adapters, path), folder

@@ -7,15 +7,15 @@ from pathlib import Path
 
 import click
 
-from pemlang.cli.common import say
+from pemlang.cli.common import Place, say
 from pemlang.diagnostics import PemError, placed, visible
 
 
 @click.command()
-@click.argument("directory", type=click.Path())
+@click.argument("directory", type=Place())
 @click.option(
     "--key",
-    type=click.Path(dir_okay=False, exists=True),
+    type=Place(dir_okay=False, exists=True),
     metavar="FILE",
     required=True,
     help="An elliptic-curve private key in PEM form.",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pemlang.cli.common import RECIPE_IS_WRONG, coloured, format_option, say
+from pemlang.cli.common import RECIPE_IS_WRONG, Place, coloured, format_option, say
 from pemlang.diagnostics import Fault, PemError
 
 if TYPE_CHECKING:
@@ -25,20 +25,20 @@ _WORDS = {"same": "", "differs": "differs", "missing": "is not there", "unchecke
 
 
 @click.command()
-@click.argument("directory", type=click.Path())
+@click.argument("directory", type=Place())
 @click.option(
     "--rebuild", is_flag=True, help="Build it once more, elsewhere, and compare every byte."
 )
 @click.option(
     "--from",
     "folder",
-    type=click.Path(file_okay=False, exists=True),
+    type=Place(file_okay=False, exists=True),
     metavar="DIR",
     help="Look for the recipe and its inputs here, where the output was moved away from them.",
 )
 @click.option(
     "--key",
-    type=click.Path(dir_okay=False, exists=True),
+    type=Place(dir_okay=False, exists=True),
     metavar="FILE",
     help="Hold its signature to this public key, too.",
 )

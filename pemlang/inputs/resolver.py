@@ -6,6 +6,7 @@ adapters whole, and what their content is known by.
 
 from __future__ import annotations
 
+import os
 from abc import ABC, abstractmethod
 from pathlib import Path
 
@@ -109,6 +110,14 @@ def local(path: str, directory: Path) -> Path:
     try:
         if "\0" in path or not path:
             raise ValueError
-        return (directory / path).resolve()
+        place = (directory / path).resolve()
     except (OSError, ValueError, RuntimeError):
         raise Fault("PEM0410", f"{visible(path)!r} is not a path", "give a directory") from None
+    if path.startswith("~") and not is_dir(place):
+        meant = os.path.expanduser(path)  # noqa: PTH111
+        raise Fault(
+            "PEM0410",
+            f"there is no directory {visible(place)}: `~` stands for no home in a recipe",
+            f'"{visible(meant)}"' if meant != path else "write the path out",
+        )
+    return place

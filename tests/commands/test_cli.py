@@ -12,10 +12,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from support import build, ia3, lora, pem, recipe
+from support import Done, build, ia3, lora, pem, recipe
 from support.processes import on_a_terminal, with_imports
 
 import pemlang
+from pemlang.cli import common
 from pemlang.cli.main import PLUMBING, command_names, importing
 
 TEXT = (
@@ -149,6 +150,43 @@ def test_a_build_says_what_it_made_and_nothing_else(folder: Path) -> None:
     assert done.out.startswith("out/x  LoRA, rank 8, 4 sites, ")
     assert done.out.count("\n") == 1
     assert done.err == ""
+
+
+def test_a_home_that_the_shell_leaves_is_written_out(folder: Path) -> None:
+    home = {"HOME": str(folder)}
+    for words in (
+        ["build", "recipe.pem", "--out=~/there"],
+        ["build", "-e", "2 * x", "x=~/a", "--to=~/there/y"],
+        ["init", "~/a", "-o~/there/new.pem"],
+        ["inspect", "~/there/out/x"],
+    ):
+        assert pem(*words, folder=folder, **home).code == 0, words
+    assert {path.name for path in (folder / "there").iterdir()} == {"out", "y", "new.pem"}
+    assert not (folder / "~").exists()
+    assert pem("inspect", "~nobody-of-that-name", folder=folder).code == 1
+
+
+def test_a_home_in_a_recipe_is_explained(folder: Path) -> None:
+    recipe(folder, 'adapter a = "~/a"\nsave a to "out/x"\n', "home.pem")
+    done = pem("check", "home.pem", folder=folder, HOME=str(folder))
+    assert (done.code, f'help: "{folder}/a"' in done.err) == (1, True)
+    lora(folder / "~/a")
+    assert pem("check", "home.pem", folder=folder) == Done(0, "", "")
+
+
+@pytest.mark.parametrize(
+    ("taken", "done", "total", "told"),
+    [
+        (0.5, 1, 10, ""),
+        (10, 0, 10, ""),
+        (10, 10, 10, ""),
+        (10, 1, 10, ", 90 s left"),
+        (60, 1, 10, ", 9 min left"),
+        (3600, 1, 3, ", 2 h 0 min left"),
+    ],
+)
+def test_a_bar_says_how_long_the_rest_takes(taken: float, done: int, total: int, told: str) -> None:
+    assert common.time_left(taken, done, total) == told
 
 
 @pytest.mark.parametrize(

@@ -109,6 +109,12 @@ def PEM0301_evaluate(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
 
 
 @made
+def PEM0410_home(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
+    patch.setenv("HOME", "/home/reader")
+    return text_checked(root, 'adapter a = "~/adapters/chat"\n')
+
+
+@made
 def PEM0347_sweep(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
     text = 'adapter a = "adapters/a"\nparam w: number = 1\nsave w * a to "out/a"\n'
     recipe, sweep = pemlang.load(write_recipe(root, text)), pemlang.Sweep("w", ("1", "2"))
