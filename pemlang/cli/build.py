@@ -14,7 +14,7 @@ import click
 
 from pemlang.cli.common import (
     Bar,
-    Place,
+    GivenPath,
     coloured,
     importing,
     locked_option,
@@ -84,7 +84,7 @@ _SITES_SHOWN = 5
     help="Build this, over adapters that are given as NAME=DIR in the place of recipes, and show "
     "the recipe that it stands for.",
 )
-@click.option("--to", type=Place(), metavar="DIR", help="Where to save what -e says.")
+@click.option("--to", type=GivenPath(), metavar="DIR", help="Where to save what -e says.")
 @recipe_options("text", "json", several=True)
 def build(
     recipes: tuple[str, ...],

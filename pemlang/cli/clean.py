@@ -8,12 +8,12 @@ from pathlib import Path
 
 import click
 
-from pemlang.cli.common import Place, say
+from pemlang.cli.common import GivenPath, say
 from pemlang.diagnostics import PemError, placed, visible
 
 
 @click.command()
-@click.argument("folder", type=Place(exists=True, file_okay=False), default=".")
+@click.argument("folder", type=GivenPath(exists=True, file_okay=False), default=".")
 def clean(folder: str) -> int:
     """Remove what builds left that were killed.
 

@@ -33,7 +33,7 @@ def written_out(place: str) -> str:
     return os.path.expanduser(place)  # noqa: PTH111  # Path's raises for a user there is none of
 
 
-class Place(click.Path):
+class GivenPath(click.Path):
     """A path on the command line."""
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
@@ -152,8 +152,8 @@ def recipe_options(*forms: str, several: bool = False) -> Callable[[Command], Co
         forms: what `--format` takes.
     """
     shown = format_option(*forms)
-    single = click.argument("recipe", type=Place())
-    many = click.argument("recipes", type=Place(), nargs=-1, required=True)
+    single = click.argument("recipe", type=GivenPath())
+    many = click.argument("recipes", type=GivenPath(), nargs=-1, required=True)
 
     def decorate(command: Command) -> Command:
         return shown(set_option((many if several else single)(command)))
@@ -163,7 +163,7 @@ def recipe_options(*forms: str, several: bool = False) -> Callable[[Command], Co
 
 out_option = click.option(
     "--out",
-    type=Place(file_okay=False),
+    type=GivenPath(file_okay=False),
     metavar="DIR",
     help="Write the outputs inside this folder instead of the recipe's own.",
 )

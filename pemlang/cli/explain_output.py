@@ -6,12 +6,12 @@ from pathlib import Path
 
 import click
 
-from pemlang.cli.common import Place, format_option, say
+from pemlang.cli.common import GivenPath, format_option, say
 from pemlang.diagnostics import Fault
 
 
 @click.command("explain-output")
-@click.argument("directory", type=Place())
+@click.argument("directory", type=GivenPath())
 @format_option("text", "json")
 def explain_output(directory: str, form: str) -> int:
     """Tell where an output came from.

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import click
 
-from pemlang.cli.common import RECIPE_IS_WRONG, Place, say
+from pemlang.cli.common import RECIPE_IS_WRONG, GivenPath, say
 from pemlang.cli.recipes import STDIN, mode_of, read_stdin, recipes_at
 from pemlang.diagnostics import Diagnostic, Fault, PemError, visible
 from pemlang.disk import replace_file
@@ -29,7 +29,7 @@ from pemlang.disk import replace_file
     help="Write nothing; show what would change, and exit with 1 if anything would.",
 )
 @click.option("--ascii", is_flag=True, help="Write ⊕ ⊖ ⊗ as .+ .- .*, and not the other way.")
-@click.argument("paths", nargs=-1, required=True, type=Place(readable=False))
+@click.argument("paths", nargs=-1, required=True, type=GivenPath(readable=False))
 def fmt(paths: tuple[str, ...], check: bool, diff: bool, ascii: bool) -> int:
     """Lay recipes out in the one way.
 

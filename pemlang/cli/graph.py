@@ -6,12 +6,12 @@ from pathlib import Path
 
 import click
 
-from pemlang.cli.common import Place, say, set_option, write_whole
+from pemlang.cli.common import GivenPath, say, set_option, write_whole
 from pemlang.diagnostics import PemError
 
 
 @click.command()
-@click.argument("recipe", type=Place())
+@click.argument("recipe", type=GivenPath())
 @set_option
 @click.option(
     "--format",
@@ -23,7 +23,7 @@ from pemlang.diagnostics import PemError
 @click.option(
     "-o",
     "--output",
-    type=Place(dir_okay=False, path_type=Path),
+    type=GivenPath(dir_okay=False, path_type=Path),
     metavar="FILE",
     help="Write it to a file instead of standard output.",
 )

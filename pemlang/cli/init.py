@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from pemlang.cli.common import Place, say
+from pemlang.cli.common import GivenPath, say
 from pemlang.diagnostics import Diagnostic, Fault, PemError, placed, visible
 from pemlang.disk import is_dir, replace_file
 from pemlang.formats import FORMATS, Adapter, read_adapter
@@ -17,11 +17,11 @@ from pemlang.inputs.identities import seen_from
 
 
 @click.command()
-@click.argument("places", metavar="DIR...", type=Place(), nargs=-1, required=True)
+@click.argument("places", metavar="DIR...", type=GivenPath(), nargs=-1, required=True)
 @click.option(
     "-o",
     "--output",
-    type=Place(dir_okay=False, path_type=Path),
+    type=GivenPath(dir_okay=False, path_type=Path),
     default="merge.pem",
     show_default=True,
     metavar="FILE",

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pemlang.cli.common import Place, format_option, say
+from pemlang.cli.common import GivenPath, format_option, say
 from pemlang.diagnostics import Diagnostic, Fault
 from pemlang.inputs.hub import SCHEME
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("place", metavar="DIR", type=Place())
+@click.argument("place", metavar="DIR", type=GivenPath())
 @format_option("text", "json")
 def inspect(place: str, form: str) -> int:
     """Show what is in an adapter, or in anything else.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pemlang.cli.common import Bar, Place, refuse_to_replace, say, set_option, write_whole
+from pemlang.cli.common import Bar, GivenPath, refuse_to_replace, say, set_option, write_whole
 from pemlang.diagnostics import Fault, PemError, visible
 
 if TYPE_CHECKING:
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("target", type=Place())
-@click.argument("other", type=Place(), required=False)
+@click.argument("target", type=GivenPath())
+@click.argument("other", type=GivenPath(), required=False)
 @set_option
 @click.option(
     "-o",
     "--output",
-    type=Place(dir_okay=False, path_type=Path),
+    type=GivenPath(dir_okay=False, path_type=Path),
     default="report.html",
     show_default=True,
     metavar="FILE",

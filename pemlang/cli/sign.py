@@ -7,15 +7,15 @@ from pathlib import Path
 
 import click
 
-from pemlang.cli.common import Place, say
+from pemlang.cli.common import GivenPath, say
 from pemlang.diagnostics import PemError, placed, visible
 
 
 @click.command()
-@click.argument("directory", type=Place())
+@click.argument("directory", type=GivenPath())
 @click.option(
     "--key",
-    type=Place(dir_okay=False, exists=True),
+    type=GivenPath(dir_okay=False, exists=True),
     metavar="FILE",
     required=True,
     help="An elliptic-curve private key in PEM form.",

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pemlang.cli.common import RECIPE_IS_WRONG, Place, coloured, format_option, say
+from pemlang.cli.common import RECIPE_IS_WRONG, GivenPath, coloured, format_option, say
 from pemlang.diagnostics import Fault, PemError
 
 if TYPE_CHECKING:
@@ -25,20 +25,20 @@ _WORDS = {"same": "", "differs": "differs", "missing": "is not there", "unchecke
 
 
 @click.command()
-@click.argument("directory", type=Place())
+@click.argument("directory", type=GivenPath())
 @click.option(
     "--rebuild", is_flag=True, help="Build it once more, elsewhere, and compare every byte."
 )
 @click.option(
     "--from",
     "folder",
-    type=Place(file_okay=False, exists=True),
+    type=GivenPath(file_okay=False, exists=True),
     metavar="DIR",
     help="Look for the recipe and its inputs here, where the output was moved away from them.",
 )
 @click.option(
     "--key",
-    type=Place(dir_okay=False, exists=True),
+    type=GivenPath(dir_okay=False, exists=True),
     metavar="FILE",
     help="Hold its signature to this public key, too.",
 )

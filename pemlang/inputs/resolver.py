@@ -118,6 +118,6 @@ def local(path: str, directory: Path) -> Path:
         raise Fault(
             "PEM0410",
             f"there is no directory {visible(place)}: `~` stands for no home in a recipe",
-            f'"{visible(meant)}"' if meant != path else "write the path out",
+            f'write the path out: "{visible(meant)}"' if meant != path else "write the path out",
         )
     return place

@@ -169,7 +169,7 @@ def test_a_home_that_the_shell_leaves_is_written_out(folder: Path) -> None:
 def test_a_home_in_a_recipe_is_explained(folder: Path) -> None:
     recipe(folder, 'adapter a = "~/a"\nsave a to "out/x"\n', "home.pem")
     done = pem("check", "home.pem", folder=folder, HOME=str(folder))
-    assert (done.code, f'help: "{folder}/a"' in done.err) == (1, True)
+    assert (done.code, f'help: write the path out: "{folder}/a"' in done.err) == (1, True)
     lora(folder / "~/a")
     assert pem("check", "home.pem", folder=folder) == Done(0, "", "")
 
