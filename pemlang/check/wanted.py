@@ -62,6 +62,8 @@ def want_within(value: object, param: Parameter, arg: t.Tree) -> None:
 def _near(value: Fraction, param: Parameter, within: Within) -> str:
     """A number that a parameter takes, for one that it does not: what it is by default where that
     lies outside, else one near it."""
+    if within.high == 1 and 10 <= value <= 100:
+        return shown(value / 100)  # in percent
     below, above = value <= within.low, within.high is not None and value > within.high
     if (below or above) and isinstance(param.default, Fraction):
         return shown(param.default)

@@ -31,7 +31,7 @@ def brought_together(ctx: Context, factors: bool) -> str | None:
     sites = frozenset(xs[0].shapes).intersection(*(x.shapes for x in xs))
     if not sites:
         return None
-    texts = [_at_shared_sites(use, index, sites) for index in range(len(xs))]
+    texts = [_at_shared_sites(use, index) for index in range(len(xs))]
     if factors and all(x.type.factored for x in xs):
         if not all(y.rows_in_order for x in xs for y in x.as_mix()):
             return None
@@ -39,13 +39,13 @@ def brought_together(ctx: Context, factors: bool) -> str | None:
     return use.with_operands(texts)
 
 
-def _at_shared_sites(use: Use, index: int, sites: frozenset[str]) -> str:
-    left, text = frozenset(use.adapters[index].shapes), use.text(index)
+def _at_shared_sites(use: Use, index: int) -> str:
+    left, selections = frozenset(use.adapters[index].shapes), ""
     for other, x in enumerate(use.adapters):
-        if left != sites and not left <= frozenset(x.shapes):
-            text = f"{operand(text)}[like {use.text(other)}]"
+        if not left <= frozenset(x.shapes):
+            selections += f"[like {use.text(other)}]"
             left &= frozenset(x.shapes)
-    return text
+    return operand(use.text(index)) + selections if selections else use.text(index)
 
 
 def _alike(use: Use, texts: Sequence[str], sites: Sequence[str]) -> str | None:
