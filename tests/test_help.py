@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import random
 import re
+import time
 from bisect import bisect
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -283,6 +284,14 @@ def test_help_for_a_method_by_statistics_is_no_dead_end(folder: Path) -> None:
         [[only]] = checked(folder, [text])
         assert only.code == "PEM0306"
         assert is_sentence(only.help or "") and "as they are declared" in (only.help or "")
+
+
+def test_help_for_very_many_operands_is_made_at_once(folder: Path) -> None:
+    start = time.monotonic()
+    many = ", ".join(["a", "query"] * 3_000)
+    [[only]] = checked(folder, [f"mean([{many}])"])
+    assert only.code == "PEM0306" and is_sentence(only.help or "")
+    assert time.monotonic() - start < 10
 
 
 # --- words of other tools ------------------------------------------------------------------

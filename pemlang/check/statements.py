@@ -22,7 +22,7 @@ from pemlang.graph.node import AdapterNode, Leaf, ModelNode, Num, NumberNode, le
 from pemlang.graph.numbers import shown
 from pemlang.graph.types import ModelType
 from pemlang.ops.agree import same_base
-from pemlang.ops.bases import declaration, likeness
+from pemlang.ops.bases import declared_with, likeness
 from pemlang.ops.merge import FULL
 from pemlang.ops.models import Model
 from pemlang.ops.record import Context, kind_of
@@ -73,12 +73,9 @@ class FileElaborator:
         with the one declaration that has the names of all of them."""
         for name, names, found in self._others.values():
             known = list(dict.fromkeys([*names, *(own for own, _, _ in found)]))
-            help = (
-                "if these names mean one model, declare it with all of them: "
-                f"{declaration(name, known)}"
-            )
+            help = declared_with(name, known)
             for own, message, span in found:
-                self._report.add(Fault("PEM0305", message, help, likeness(own, known)).at(span))
+                self._report.add(Fault("PEM0305", message, help, likeness(own, names)).at(span))
 
     def _language(self, statement: t.Language, index: int) -> None:
         with self._elaborator.at(statement.span):

@@ -10,7 +10,7 @@ from pemlang.formats.adapter import kinds_text
 from pemlang.graph.node import AdapterNode
 from pemlang.graph.types import AdapterType
 from pemlang.modules import PARAMETRISATIONS, Shapes
-from pemlang.ops.bases import declaration, likeness
+from pemlang.ops.bases import declared_with, likeness
 from pemlang.ops.mend import brought_together, exactly, joined
 from pemlang.ops.record import Context
 from pemlang.ops.schedule import layer_start
@@ -120,9 +120,8 @@ def same_base(ctx: Context, left: AdapterNode, right: AdapterNode) -> AdapterTyp
             "PEM0305",
             f"`{ctx.text(0)}` belongs to the base {visible(type_.base)!r}, "
             f"`{ctx.text(1)}` to {visible(other.base)!r}",
-            "if these names mean one model, declare it with all of them, and say `on b` of each "
-            f"adapter: {declaration('b', names)}",
-            [why for index, name in enumerate(names) for why in likeness(name, names[:index])],
+            declared_with("b", names, ", and say `on b` of each adapter"),
+            [why for name in names[1:9] for why in likeness(name, names[:1])],
         )
     return replace(type_, base=type_.base if type_.base is not None else other.base)
 

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from pemlang.diagnostics import visible
+
+MOST = 20
+"""Names that a declaration is shown with."""
 
 _CACHED = re.compile(r"(?:^|[/\\])models--([^/\\]+?)--([^/\\]+)(?=[/\\]|$)")
 """The place of a model in the hub's cache."""
 
 
-def declaration(name: str, names: Iterable[str]) -> str:
-    """The declaration of a base that goes by several names."""
-    return f"base {name} = [{', '.join(map(_as_string, dict.fromkeys(names)))}]"
+def declared_with(name: str, names: Sequence[str], also: str = "") -> str:
+    """What to do where all of the names mean one model: the declaration that has them."""
+    say = f"if these names mean one model, declare it with all of them{also}"
+    if len(names) > MOST:
+        return say
+    return f"{say}: base {name} = [{', '.join(map(_as_string, names))}]"
 
 
 def _as_string(name: str) -> str:

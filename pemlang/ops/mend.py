@@ -11,6 +11,9 @@ from pemlang.ops.record import Context
 from pemlang.ops.use import Edit, Use, after, before
 from pemlang.source import Span
 
+MOST = 40
+"""Operands that are brought together; help for more would be too long to read."""
+
 _NAME = re.compile(r"[\w.]+")
 # A string or a comment may hold the characters of an operator; it stays as it is.
 _SCALES = re.compile(r'"(?:\\.|[^"\\\n])*"|#[^\n]*|⊗|\.\*')
@@ -25,9 +28,11 @@ def brought_together(ctx: Context, factors: bool) -> str | None:
     """The use with every operand at the sites that all of them have; where their factors are
     combined, at one rank and one scale too. None where no text does that."""
     use = ctx.use
-    if use is None or ctx.fixed is not None or len(use.adapters) < max(2, len(use.operands)):
+    if use is None or ctx.fixed is not None or len(use.operands) > MOST:
         return None
     xs = use.adapters
+    if len(xs) < max(2, len(use.operands)):
+        return None
     sites = frozenset(xs[0].shapes).intersection(*(x.shapes for x in xs))
     if not sites:
         return None
