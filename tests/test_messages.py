@@ -74,6 +74,8 @@ def test_help_pastes_or_says_what_to_do(case: Case, runs: CaseRuns) -> None:
         if new is None or span is None:
             assert new is None or MEANT.fullmatch(diagnostic.help), "a text that has no place"
             continue
+        if not case.text:  # what it is about is no recipe of its own
+            continue
         text = case.text[: span.start] + new + case.text[span.end :]
         # A merge at a rank loses something, and a line by itself saves nothing: both are said then.
         again = [d for d in runs.again(case, text) if d.code not in ("PEM0114", "PEM0702")]
