@@ -26,7 +26,7 @@ from pemlang.lower.measuring import Measuring
 from pemlang.lower.plan import BuildPlan, OutputRequest, make_plan
 from pemlang.pipeline.checking import checked_with
 from pemlang.pipeline.faults import worded
-from pemlang.pipeline.refusals import refuse_models, saves_nothing
+from pemlang.pipeline.refusals import saves_nothing, with_refusals
 from pemlang.pipeline.sweep import Sweep, SweepPoint, saved_apart
 from pemlang.pipeline.warnings import verify
 from pemlang.source import Source
@@ -89,7 +89,7 @@ def checked_recipes(
         raise PemError([saves_nothing(recipes[0])])
     saved_apart(recipes, sweep)
     for checked in recipes:
-        refuse_models(checked)
+        with_refusals(checked).raise_errors()
     return recipes
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 from pemlang.artifact.target import hold_place
 from pemlang.check.checked import Checked
 from pemlang.diagnostics import Diagnostic, Fault, PemError, Severity, placed
+from pemlang.disk import turn
 from pemlang.formats.adapter import Adapter
 from pemlang.graph.node import Node
 from pemlang.source import Span
@@ -65,7 +66,7 @@ def _of_places(checked: Checked) -> Iterator[Diagnostic]:
     inputs = inputs_of([checked])
     for output in checked.outputs:
         try:
-            with placed(output.span):
+            with placed(output.span), turn(output.target.parent):
                 hold_place(output.target, inputs)
         except PemError as error:
             yield from error.diagnostics
