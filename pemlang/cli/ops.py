@@ -38,4 +38,7 @@ def ops(name: str | None) -> int:
 
 
 def _names(operator: Operator) -> tuple[str, ...]:
-    return (operator.name, *operator.aliases, *operator.symbols)
+    from pemlang.syntax.builder import ASCII
+
+    typed = [ascii for ascii, symbol in ASCII.items() if symbol in operator.symbols]
+    return (operator.name, *operator.aliases, *operator.symbols, *typed)

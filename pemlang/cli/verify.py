@@ -56,7 +56,8 @@ def verify(
 ) -> int:
     """Check an output against its provenance, file by file.
 
-    Takes every digest again, of its files and of what it was made from, and names what differs.
+    Takes every digest again, of its files and of what it was made from, and names what differs. Of
+    an output that was moved away from its recipe, what it was made from is looked at with --from.
     """
     from pemlang.artifact.sign import signed_by
     from pemlang.artifact.verify import verify as verified_by_digests
@@ -89,6 +90,7 @@ def verify(
         click.echo(
             f"signature\n  {_marked('differs' if unsigned else 'same', unsigned or 'holds')}"
         )
+    click.echo(_summary([verdict.state for verdict in verdicts]))
     return 0 if holds else RECIPE_IS_WRONG
 
 
@@ -99,6 +101,15 @@ def _show(title: str, verdicts: Sequence[FileVerdict]) -> None:
         click.echo(f"  {_marked(verdict.state, verdict.what + (f' {word}' if word else ''))}")
         for line in verdict.details:
             click.echo(f"      {line}")
+
+
+def _summary(states: Sequence[str]) -> str:
+    """All of it in a line: what holds, what does not, and what was not looked at."""
+    wrong, unchecked = states.count("differs") + states.count("missing"), states.count("unchecked")
+    told = [f"{states.count('same')} of {len(states)} hold"]
+    told += [f"{wrong} do{'es' * (wrong == 1)} not"] if wrong else []
+    told += [f"{unchecked} {'was' if unchecked == 1 else 'were'} not checked"] if unchecked else []
+    return ", ".join(told)
 
 
 def _marked(state: str, text: str) -> str:

@@ -54,7 +54,8 @@ def test_a_stream_that_is_full_is_told(folder: Path, full: str) -> None:
 
 @pytest.mark.parametrize("encoding", ["latin-1", "cp1252", "ascii", "utf-8", "koi8-r"])
 def test_any_encoding_takes_what_is_told(folder: Path, encoding: str) -> None:
-    for words in ("ops", "explain PEM0701", "build recipe.pem", "plan recipe.pem"):
+    for words in ("ops", "explain PEM0701", "build recipe.pem", "plan recipe.pem", "inspect a",
+                  "inspect out/x", "diff recipe.pem recipe.pem"):  # fmt: skip
         done = shell(f"PEM {words}", folder, PYTHONIOENCODING=encoding)
         assert (done.returncode, done.stderr) == (0, b"")
     name = "né⊕🙂.pem"

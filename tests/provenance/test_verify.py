@@ -205,11 +205,15 @@ def test_a_moved_output_is_told_where_its_recipe_is(folder: Path, output: Path) 
     assert alone.holds
     states = {verdict.state for verdict in alone.materials if verdict.what != "std.paper"}
     assert states == {"unchecked"}
+    told = pem("verify", moved).out.splitlines()
+    assert told[-1] == "4 of 10 hold, 6 were not checked", told
     assert pem("verify", moved, "--rebuild").code == 1
     assert {verdict.state for verdict in verified(moved, "--from", folder).materials} == {"same"}
     assert pem("verify", moved, "--from", folder, "--rebuild").code == 0
+    assert pem("verify", moved, "--from", folder).out.endswith("\n10 of 10 hold\n")
     flip(folder / "a" / WEIGHTS, -1)
-    assert pem("verify", moved, "--from", folder).code == 1
+    wrong = pem("verify", moved, "--from", folder)
+    assert (wrong.code, wrong.out.splitlines()[-1]) == (1, "9 of 10 hold, 1 does not")
 
 
 @pytest.mark.skipif(
