@@ -34,7 +34,8 @@ def saves() -> str:
         given = "".join(f", {key}={value}" for key, value in GIVEN.items() if key in params)
         adapters = "a, b" if "x" in params else "[a, b]"
         for over in OVER.words:
-            text += f'save {name}({adapters}{given}, over={over}) to "out/{name}-{over}"\n'
+            rank = ", rank=full" if over == "delta" else ""
+            text += f'save {name}({adapters}{given}, over={over}{rank}) to "out/{name}-{over}"\n'
     return text
 
 
