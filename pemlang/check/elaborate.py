@@ -34,6 +34,7 @@ from pemlang.ops.merge import FULL
 from pemlang.ops.models import Model
 from pemlang.ops.record import Context, Operator, Parameter, Watch, kind_of
 from pemlang.ops.schedule import PerPattern, Schedule, matching
+from pemlang.ops.use import Use
 from pemlang.source import Span
 from pemlang.syntax import tree as t
 
@@ -78,7 +79,7 @@ class Elaborator:
     watches: list[tuple[Watch, Span]] = field(default_factory=list)
     leaves: dict[Leaf, Declared] = field(default_factory=dict)
     spellings: dict[Leaf, list[Spelling]] = field(default_factory=dict)
-    filling: dict[AdapterNode, Span | None] = field(default_factory=dict)
+    filling: dict[AdapterNode, Use | None] = field(default_factory=dict)
     _calls: list[str] = field(default_factory=list)
     _steps: int = 0
 
@@ -385,8 +386,8 @@ class Elaborator:
             result = signature.rule(ctx, *given)
         self.watches += [(watch, tree.span) for watch in ctx.watches]
         if isinstance(result, AdapterNode) and result.fills:
-            place = None if FULL in given else tree.span
-            self.filling[result] = place and self.filling.get(result, place)
+            call = None if FULL in given else use
+            self.filling[result] = call and self.filling.get(result, call)
         return result
 
     def _expand(

@@ -3,19 +3,17 @@ that rank unless the recipe says so: what two adapters make may be thirty times 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping
 
 from pemlang.diagnostics import Fault, visible
 from pemlang.graph.node import AdapterNode
 from pemlang.ops.merge import FULL
+from pemlang.ops.use import Use, after, before, replaced
 from pemlang.source import Span
 from pemlang.syntax import tree as t
 
-Filling = Mapping[AdapterNode, Span | None]
-"""Where each value that fills the matrices is called; None where a call of it says rank=full."""
-
-LONGEST = 300  # characters that help repeats
+Filling = Mapping[AdapterNode, Use | None]
+"""The call of each value that fills the matrices; None where a call of it says rank=full."""
 
 
 def says_full(tree: t.Tree, declared: Mapping[str, object]) -> bool:
@@ -36,8 +34,9 @@ def rank_not_said(
         own = [x.ranks.values() for x in node.args if isinstance(x, AdapterNode)]
         rank = max(max(ranks, default=1) for ranks in own)
         line, _ = statement.span.source.position(statement.span.start)
-        here = call.source is statement.span.source
-        where = f"line {line} saves it" if here else f"{visible(call.source.name)} calls it"
+        here = call.whole.source is statement.span.source
+        name = visible(call.whole.source.name)
+        where = f"line {line} saves it" if here else f"{name} calls it"
         fault = Fault(
             "PEM0349",
             f"`{node.name}` fills the matrices: saved as it is it has rank "
@@ -45,7 +44,7 @@ def rank_not_said(
             _call_with(call, rank, node) if here else _saved_with(statement, rank, saved),
             (f"{where}; rank=full says that all of it is meant",),
         )
-        return fault, call if here else statement.span
+        return fault, call.whole if here else statement.span
     return None
 
 
@@ -66,23 +65,20 @@ def _is_full(node: AdapterNode) -> bool:
     return any(rank >= node.shapes[site].full_rank for site, rank in node.ranks.items())
 
 
-def _call_with(call: Span, rank: int, node: AdapterNode) -> str:
+def _call_with(call: Use, rank: int, node: AdapterNode) -> str:
     """The call with a rank; with a cut by energy around it where a matrix is too small for that."""
-    text = " ".join(re.sub(r"\(\s+", "(", call.text).split())
-    if not _has_room(rank, node):
-        cut, instead = f"compress({text}, energy=0.99)", "compress what it gives: energy=0.99"
-    else:
-        cut = f"{text.removesuffix(')').rstrip().removesuffix(',')}, rank={rank})"
-        instead = f"give it a rank: rank={rank}"
-    return instead if "#" in text or len(text) > LONGEST else cut
+    if _has_room(rank, node):
+        return call.having("rank", str(rank)) or f"give it a rank: rank={rank}"
+    around = [before(call.whole, "compress("), after(call.whole, ", energy=0.99)")]
+    return call.replaced(around) or "compress what it gives, with energy=0.99"
 
 
 def _saved_with(statement: t.Save, rank: int, saved: AdapterNode) -> str:
     """The `save` with a rank, or with an energy where a matrix is too small for that."""
-    text = " ".join(statement.span.text.split())
     option = f"rank={rank}" if _has_room(rank, saved) else "energy=0.99"
-    said = f"{text}, {option}" if statement.options else f"{text} with {option}"
-    return option if "#" in text or len(text) > LONGEST else said
+    last = [after(x.span, f", {option}") for x in statement.options[-1:]]
+    added = last or [after(statement.path.span, f" with {option}")]
+    return replaced(statement.span, added) or f"save it with {option}"
 
 
 def _has_room(rank: int, node: AdapterNode) -> bool:
