@@ -10,12 +10,12 @@ from itertools import islice
 from pathlib import Path
 
 from pemlang.dataclass import dataclass
-from pemlang.diagnostics import Fault, visible
+from pemlang.diagnostics import visible
 from pemlang.disk import is_file, open_plain
 from pemlang.formats.peft_config import MAX_CONFIG
 from pemlang.formats.peft_names import CONFIG, PICKLED, WEIGHTS
 from pemlang.formats.signature import compact, names
-from pemlang.formats.transformers import model_files
+from pemlang.formats.transformers import is_model, model_files
 from pemlang.graph.formula import count, size_text
 from pemlang.tensorfiles.jsons import parse_json
 from pemlang.tensorfiles.pickled import read_pickled_header
@@ -60,7 +60,7 @@ def contents(place: Path) -> Contents | None:
     """What is at a place; None where there is nothing with tensors.
 
     Raises:
-        Fault: PEM0411, PEM0412 and PEM0413, of a file that cannot be read.
+        Fault: PEM0411, PEM0412 and PEM0413, of a file that cannot be read; PEM0430 of an index.
     """
     if is_file(place):
         files = [place] if place.suffix in (".safetensors", *_PICKLES) else []
@@ -69,7 +69,8 @@ def contents(place: Path) -> Contents | None:
         files = [file for file in (place / WEIGHTS, place / PICKLED) if is_file(file)][:1]
         kind, config = _ADAPTER, place / CONFIG
     else:
-        files, kind, config = _files_of_model(place), _MODEL, place / MODEL_CONFIG
+        files = model_files(place) if is_model(place) else []
+        kind, config = _MODEL, place / MODEL_CONFIG
     if not files and kind != _ADAPTER:
         return None
     entries = {name: entry for file in files for name, entry in _entries(file).items()}
@@ -83,13 +84,6 @@ def contents(place: Path) -> Contents | None:
         for pattern, layout in compact(entries).items()
     ]
     return Contents(facts, list(_told(fields)), rows)
-
-
-def _files_of_model(place: Path) -> list[Path]:
-    try:
-        return model_files(place)
-    except Fault:
-        return []
 
 
 def _entries(file: Path) -> Mapping[str, TensorEntry]:
