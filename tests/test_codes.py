@@ -5,13 +5,14 @@ from __future__ import annotations
 import ast
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from support import pem, recipe, shelf
 
 import pemlang
 from pemlang.ops import FUNCTIONS, INFIX, PREFIX, every_operator
-from pemlang.show import catalogue, codes, operators
+from pemlang.show import catalogue, codes, library, operators
 
 SOURCES = Path(pemlang.__file__).parent
 REPOSITORY = SOURCES.parent
@@ -114,8 +115,18 @@ def test_every_operator_is_on_the_page() -> None:
     assert headings == [operators.use(operator) for operator in every_operator()]
 
 
-@pytest.mark.parametrize("page", [codes, operators], ids=["errors", "operators"])
-def test_pages_are_up_to_date(page: object) -> None:
-    name = {codes: "errors", operators: "operators"}[page]
+def test_every_function_of_the_library_is_on_its_page() -> None:
+    page = library.as_markdown()
+    for file in (REPOSITORY / "stdlib").glob("*.pem"):
+        assert f"## std.{file.stem}\n" in page
+        for name in re.findall(r"^def (\w+)", file.read_text(encoding="utf-8"), re.MULTILINE):
+            assert f"### {name}\n\n" in page
+            assert f"```pem\ndef {name}(" in page
+
+
+@pytest.mark.parametrize(
+    ("name", "page"), [("errors", codes), ("library", library), ("operators", operators)]
+)
+def test_pages_are_up_to_date(name: str, page: Any) -> None:
     written = (REPOSITORY / "docs" / f"{name}.md").read_text(encoding="utf-8")
     assert written == page.as_markdown()
