@@ -62,6 +62,19 @@ def test_python_runs_as_it_stands(tmp_path: Path, capsys: pytest.CaptureFixture[
         assert getattr(pemlang, name).__doc__ or name == "__version__"
 
 
+@pytest.mark.parametrize("name", ["methods", "paper"])
+def test_every_pem_command_of_an_example_runs_as_it_stands(tmp_path: Path, name: str) -> None:
+    ignored = shutil.ignore_patterns("out", "__pycache__")
+    shutil.copytree(ROOT / "examples", tmp_path / "examples", ignore=ignored)
+    page = (ROOT / "examples" / name / "README.md").read_text(encoding="utf-8")
+    blocks = [block for language, block in FENCE.findall(page) if not language]
+    lines = [line for block in blocks for line in commands(block) if line.startswith("pem ")]
+    assert lines
+    for line in lines:
+        code, told = done(line, tmp_path, environment(tmp_path))
+        assert code == 0, f"{line}\n{told}"
+
+
 def run_python(block: str, folder: Path, active: str = "both") -> None:
     """Run the lines of a block of Python, on the model of the quickstart."""
     sys.path.insert(0, str(folder))

@@ -35,6 +35,8 @@ def check(
     annotations of a GitHub workflow. Of a directory it checks all *.pem files inside; given -, a
     recipe from standard input.
     """
+    if stdin_filename is not None and STDIN not in recipes:
+        raise click.UsageError("--stdin-filename says what - is called, and there is no -.")
     unread = list[Diagnostic]()
     paths = list(recipes_at(recipes, unread))
     if not paths and not unread:

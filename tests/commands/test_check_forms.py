@@ -165,6 +165,7 @@ def test_standard_input_is_checked_as_the_file_that_it_is_to_be(folder: Path) ->
     assert " --> recipes/new.pem:2:16" in told
     assert " --> standard input:2:16" in pem("check", "-", input=WRONG).err
     assert "PEM0102" in pem("check", "-", input=b"\xff").err
+    assert pem("check", *named, "right.pem").code == 2
 
 
 def test_an_annotation_is_one_line_and_nothing_in_it_is_a_command(folder: Path) -> None:
