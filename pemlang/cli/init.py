@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import click
@@ -47,9 +48,11 @@ def init(places: tuple[str, ...], output: Path) -> int:
                 for place, adapter in _adapters(places, left_out)
                 for path in [seen_from(folder, place, Path.cwd())]
             }
+            if not adapters:
+                raise PemError([replace(told, severity="error") for told in left_out])
             replace_file(output, first_recipe([*adapters.values()]).encode())
     except PemError as error:
-        return say([*left_out, *error.diagnostics], "text")
+        return say(error.diagnostics, "text")
     click.echo(visible(output, 4096))
     return say([*left_out, *load(output).check()], "text")
 

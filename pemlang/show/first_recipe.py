@@ -113,10 +113,12 @@ def _sum(
         value = f"mean([{listed}])" if alike else f"1 / {len(names)} * join({listed})"
     yield f"let {result} = {value}"
     yield ""
-    ranks = [max(layout.ranks.values(), default=0) for layout in layouts]
-    if len(names) > 1 and all(ranks):
-        cut = f"`with rank={max(ranks)}` cuts it, and loses as little as can be"
-        yield f"# Exactly that, of rank {sum(ranks)}; {cut}."
+    if len(names) > 1 and layouts[0].ranks:
+        sites = {site for layout in layouts for site in layout.ranks}
+        total = max(sum(layout.ranks.get(site, 0) for layout in layouts) for site in sites)
+        largest = max(max(layout.ranks.values()) for layout in layouts)
+        cut = f"`with rank={largest}` cuts it, and loses as little as can be"
+        yield f"# Exactly that, of rank {total}; {cut}."
     with_heads = [name for name, layout in zip(names, layouts, strict=True) if layout.heads]
     heads = f" with heads={with_heads[0]}" if with_heads and _differ(group) else ""
     yield f'save {result} to "out/{result}"{heads}'

@@ -137,3 +137,18 @@ def test_a_file_that_is_there_is_left_alone(tmp_path: Path) -> None:
     assert (done.code, "is there already" in done.err) == (2, True)
     assert (tmp_path / "merge.pem").read_text() == "mine"
     assert pem("init", "a", "-o", "no/folder.pem", folder=tmp_path).code == 1
+
+
+def test_a_folder_of_nothing_that_can_be_taken_is_a_mistake(tmp_path: Path) -> None:
+    for name in "ab":
+        lora(tmp_path / "all" / name, 1, use_dora=True)
+    done = pem("init", "all", folder=tmp_path)
+    assert (done.code, done.out, done.err.count("error[PEM0421]")) == (1, "", 2)
+    assert not (tmp_path / "merge.pem").exists()
+
+
+def test_the_rank_of_a_sum_is_said_as_it_is(tmp_path: Path) -> None:
+    sites = {"q_proj": (32, 32), "v_proj": (32, 32)}
+    lora(tmp_path / "a", 1, sites, rank={"q_proj": 8, "v_proj": 2})
+    lora(tmp_path / "b", 2, sites, rank={"q_proj": 1, "v_proj": 4})
+    assert "# Exactly that, of rank 9; `with rank=8` cuts it" in written(tmp_path, "a", "b")
