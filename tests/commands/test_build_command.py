@@ -53,13 +53,18 @@ def test_one_wrong_recipe_of_several_is_told_and_keeps_no_other_from_being_built
     assert not (folder / "out/x").exists()
 
 
-@pytest.mark.parametrize("other", ["out/x", "out/X", "out/x/deep", "out"])
-def test_no_recipe_takes_the_place_of_what_another_has_just_saved(folder: Path, other: str) -> None:
+@pytest.mark.parametrize(
+    ("other", "code"),
+    [("out/x", "PEM0344"), ("out/X", "PEM0344"), ("out/x/deep", "PEM0344"), ("out", "PEM0510")],
+)
+def test_no_recipe_takes_the_place_of_what_another_has_just_saved(
+    folder: Path, other: str, code: str
+) -> None:
     recipe(folder, DECLARED + 'save a + b to "out/x"\n', "x.pem")
     recipe(folder, DECLARED + f'save a - b to "{other}"\n', "y.pem")
     done = pem("build", "x.pem", "y.pem", folder=folder)
     assert done.code == 1
-    assert "PEM0344" in done.err
+    assert code in done.err
     assert " --> y.pem:3:1" in done.err
     [only] = (folder / "out").iterdir()
     assert only.name == "x"
