@@ -10,9 +10,11 @@ from pathlib import Path
 
 import click
 
-from pemlang.disk import replace_file
+from pemlang.diagnostics import listed, visible
+from pemlang.disk import open_plain, replace_file
 
 DRIVERS = {"diff.pem.command": "git-diff", "diff.safetensors.textconv": "git-tensors"}
+MOST_NAMED = 200  # recipes that git is asked about
 BEGIN, END = b"# what pem git-setup wrote\n", b"# to here\n"
 ATTRIBUTES = BEGIN + b"*.pem diff=pem\n*.safetensors diff=safetensors\n" + END
 
@@ -25,7 +27,7 @@ def git_setup(remove: bool) -> int:
     In this repository and on this machine alone: below the lines of a recipe that changed stands
     what has changed in its adapters, and a .safetensors file is shown by the dtypes, shapes, norms
     and means of its tensors. `git show` and `git log -p` do the former with --ext-diff. It writes
-    to .git/config and to .git/info/attributes.
+    to .git/config and to .git/info/attributes, and says where a .gitignore leaves recipes out.
     """
     attributes = Path(_git("rev-parse", "--git-path", "info/attributes"))
     if remove:
@@ -36,7 +38,44 @@ def git_setup(remove: bool) -> int:
     _register()
     _write(attributes, ATTRIBUTES + _without(attributes))
     click.echo("git diff now shows what a change of a recipe, or of a .safetensors file, means.")
+    for rule, recipes in _ignored().items():
+        lines = dict.fromkeys(f"!/{recipe.with_name('*.pem')}" for recipe in recipes)
+        click.echo(
+            f"\n{visible(rule)} has git leave out recipes, as it does certificates: "
+            f"{listed(map(str, recipes))}.\nBelow it write:\n"
+            + "".join(f"    {visible(line)}\n" for line in lines),
+            nl=False,
+        )
     return 0
+
+
+def _ignored() -> dict[str, list[Path]]:
+    """The recipes that git ignores because of how they end, by the rule that has it do so; their
+    paths are those inside the repository."""
+    if _git("rev-parse", "--is-inside-work-tree") != "true":
+        return {}
+    top = _git("rev-parse", "--show-toplevel")
+    names = _git("-C", top, "ls-files", "-z", "-o", "-i", "--exclude-standard", "--", "*.pem")
+    recipes = [name for name in names.split("\0") if name and not _is_certificate(Path(top, name))]
+    if not recipes:
+        return {}
+    asked = "\0".join(recipes[:MOST_NAMED])
+    told = _git("-C", top, "check-ignore", "-v", "-z", "--stdin", input=asked).split("\0")
+    rules: dict[str, list[Path]] = {}
+    for file, line, pattern, name in zip(
+        told[::4], told[1::4], told[2::4], told[3::4], strict=False
+    ):
+        if pattern.endswith(".pem"):
+            rules.setdefault(f"{file}:{line} ({pattern})", []).append(Path(name))
+    return rules
+
+
+def _is_certificate(path: Path) -> bool:
+    try:
+        with open_plain(path) as file:
+            return file.read(1024).lstrip().startswith(b"-----BEGIN")
+    except OSError:
+        return True  # it is no recipe that anyone could add
 
 
 def _register() -> None:
@@ -85,9 +124,16 @@ def _write(attributes: Path, text: bytes) -> None:
         attributes.unlink(missing_ok=True)
 
 
-def _git(*words: str) -> str:
+def _git(*words: str, input: str | None = None) -> str:
     try:
-        done = subprocess.run(["git", *words], capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            ["git", *words],
+            input=input,
+            capture_output=True,
+            text=True,
+            errors="surrogateescape",
+            check=False,
+        )
     except OSError:
         raise click.ClickException("There is no git on this machine.") from None
     if done.returncode:

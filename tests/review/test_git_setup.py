@@ -264,3 +264,19 @@ def test_a_pointer_and_a_damaged_file(repo: Path) -> None:
     assert "+20 bytes, blake3 " in shown
     done = pem("git-tensors", repo / "nowhere")
     assert done.out == "cannot be read: No such file or directory\n"
+
+
+def test_recipes_that_a_rule_for_certificates_leaves_out_are_told(repo: Path) -> None:
+    write(repo, ".gitignore", "*.pem\nbuilt/\n")
+    for name in ("top.pem", "recipes/a.pem", "recipes/b.pem", "built/c.pem"):
+        write(repo, name, TEXT)
+    write(repo, "keys/key.pem", CERTIFICATE)
+    told = setup(repo).out
+    assert ".gitignore:1 (*.pem) has git leave out recipes" in told
+    assert "recipes/a.pem, recipes/b.pem, top.pem.\n" in told
+    offered = [line.strip() for line in told.splitlines() if line.startswith("    !")]
+    assert offered == ["!/recipes/*.pem", "!/*.pem"]
+    write(repo, ".gitignore", "\n".join(["*.pem", "built/", *offered, "keys/"]))
+    git(repo, "add", "-A")
+    assert git(repo, "ls-files", "*.pem").split() == ["recipes/a.pem", "recipes/b.pem", "top.pem"]
+    assert "leave out" not in setup(repo).out
