@@ -83,3 +83,11 @@ def test_a_name_of_the_recipe_is_no_word_of_the_language(folder: Path) -> None:
     both = f"{DECLARED}def f(full: number) -> adapter = {call('ties', 'rank=full')}\n"
     [built] = build(folder, f'{both}save f(2) to "x"\n').outputs
     assert built.rank == 2
+
+
+def test_every_call_of_it_is_told(folder: Path) -> None:
+    """Two calls that are one value, and two that are not, under a sum."""
+    text = (
+        f'{DECLARED}save {call("ties")} to "x"\nsave a + {call("ties")} + {call("dare")} to "y"\n'
+    )
+    assert codes(folder, text) == ["PEM0349"] * 3

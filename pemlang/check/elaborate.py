@@ -79,7 +79,7 @@ class Elaborator:
     watches: list[tuple[Watch, Span]] = field(default_factory=list)
     leaves: dict[Leaf, Declared] = field(default_factory=dict)
     spellings: dict[Leaf, list[Spelling]] = field(default_factory=dict)
-    filling: dict[AdapterNode, Use | None] = field(default_factory=dict)
+    filling: dict[AdapterNode, tuple[Use, ...] | None] = field(default_factory=dict)
     _calls: list[str] = field(default_factory=list)
     _steps: int = 0
 
@@ -385,9 +385,10 @@ class Elaborator:
         with self.at(tree.span):
             result = signature.rule(ctx, *given)
         self.watches += [(watch, tree.span) for watch in ctx.watches]
-        if isinstance(result, AdapterNode) and result.fills:
-            call = None if FULL in given else use
-            self.filling[result] = call and self.filling.get(result, call)
+        if isinstance(result, AdapterNode) and result.fills and result.name == operator.name:
+            calls = self.filling.get(result, ())
+            said = calls is None or FULL in given
+            self.filling[result] = None if said else (*(calls or ()), use)
         return result
 
     def _expand(

@@ -12,8 +12,8 @@ from pemlang.ops.use import Use, after, before, replaced
 from pemlang.source import Span
 from pemlang.syntax import tree as t
 
-Filling = Mapping[AdapterNode, Use | None]
-"""The call of each value that fills the matrices; None where a call of it says rank=full."""
+Filling = Mapping[AdapterNode, tuple[Use, ...] | None]
+"""The calls of each value that fills the matrices; None where one of them says rank=full."""
 
 
 def says_full(tree: t.Tree, declared: Mapping[str, object]) -> bool:
@@ -24,28 +24,31 @@ def says_full(tree: t.Tree, declared: Mapping[str, object]) -> bool:
 
 def rank_not_said(
     statement: t.Save, saved: AdapterNode, filling: Filling
-) -> tuple[Fault, Span] | None:
+) -> Iterator[tuple[Fault, Span]]:
     """PEM0349 and its place, where a value is saved that fills the matrices and nobody has said
-    so: at the call, or at the `save` where the call is in a file that is imported."""
+    so: at each of its calls, or at the `save` where the call is in a file that is imported."""
     for node in _filled(saved):
-        call = filling.get(node)
-        if call is None:
-            continue
-        own = [x.ranks.values() for x in node.args if isinstance(x, AdapterNode)]
-        rank = max(max(ranks, default=1) for ranks in own)
-        line, _ = statement.span.source.position(statement.span.start)
-        here = call.whole.source is statement.span.source
-        name = visible(call.whole.source.name)
-        where = f"line {line} saves it" if here else f"{name} calls it"
-        fault = Fault(
-            "PEM0349",
-            f"`{node.name}` fills the matrices: saved as it is it has rank "
-            f"{max(node.ranks.values())}, and the adapters have {rank}",
-            _call_with(call, rank, node) if here else _saved_with(statement, rank, saved),
-            (f"{where}; rank=full says that all of it is meant",),
-        )
-        return fault, call.whole if here else statement.span
-    return None
+        for call in filling.get(node) or ():
+            yield _not_said(statement, saved, node, call)
+
+
+def _not_said(
+    statement: t.Save, saved: AdapterNode, node: AdapterNode, call: Use
+) -> tuple[Fault, Span]:
+    own = [x.ranks.values() for x in node.args if isinstance(x, AdapterNode)]
+    rank = max(max(ranks, default=1) for ranks in own)
+    line, _ = statement.span.source.position(statement.span.start)
+    here = call.whole.source is statement.span.source
+    name = visible(call.whole.source.name)
+    where = f"line {line} saves it" if here else f"{name} calls it"
+    fault = Fault(
+        "PEM0349",
+        f"`{node.name}` fills the matrices: saved as it is it has rank "
+        f"{max(node.ranks.values())}, and the adapters have {rank}",
+        _call_with(call, rank, node) if here else _saved_with(statement, rank, saved),
+        (f"{where}; rank=full says that all of it is meant",),
+    )
+    return fault, call.whole if here else statement.span
 
 
 def _filled(saved: AdapterNode) -> Iterator[AdapterNode]:

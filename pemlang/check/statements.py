@@ -293,11 +293,11 @@ class FileElaborator:
         return POISON
 
     def _hold_rank_said(self, statement: t.Save, node: AdapterNode) -> None:
-        wrong = rank_not_said(statement, node, self._elaborator.filling)
-        if wrong is not None:
-            fault, place = wrong
-            with self._elaborator.at(place):
-                raise fault
+        wrong = list(rank_not_said(statement, node, self._elaborator.filling))
+        for fault, place in wrong:
+            self._report.add(fault.at(place))
+        if wrong:
+            raise Stop
 
     def _name(self, leaf: Leaf) -> str:
         return self._elaborator.leaves[leaf].name

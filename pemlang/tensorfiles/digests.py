@@ -61,16 +61,21 @@ def hold_unchanged(seen: Mapping[Path, tuple[int, ...]]) -> None:
             raise changed(path)
 
 
+def _place(path: Path) -> str:
+    """A path that means the same in any working directory."""
+    return os.path.abspath(path)  # noqa: PTH100  # links may lead elsewhere later
+
+
 def digested(path: Path) -> tuple[int, ...] | None:
     """What a file was when its digest was taken in this process, if it was."""
-    taken = _HERE.get(str(path))
+    taken = _HERE.get(_place(path))
     return None if taken is None else taken[0]
 
 
 def file_digest(path: Path) -> str:
     """BLAKE3 of a file, remembered while the file stays as it is; raises PEM0411."""
     take_digests([path], 1)
-    return _HERE[str(path)][1]
+    return _HERE[_place(path)][1]
 
 
 def take_digests(paths: Sequence[Path], threads: int) -> None:
@@ -85,7 +90,7 @@ def take_digests(paths: Sequence[Path], threads: int) -> None:
         if remembered is None:
             missing.append((path, file))
         else:
-            _HERE[str(path)] = (file, remembered)
+            _HERE[_place(path)] = (file, remembered)
     taken: list[str | OSError] = [""] * len(missing)
     queue = iter(range(len(missing)))
 
@@ -108,7 +113,7 @@ def take_digests(paths: Sequence[Path], threads: int) -> None:
             raise unreadable(path, digest)
         if _identified(path) != file:
             raise changed(path)
-        _HERE[str(path)] = (file, digest)
+        _HERE[_place(path)] = (file, digest)
         fresh[file] = digest
     _DigestCache.put(fresh)
 
