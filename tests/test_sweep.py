@@ -68,10 +68,18 @@ def test_what_is_wrong_at_one_value_names_it(folder: Path) -> None:
 
 
 def test_what_is_warned_of_names_the_value(folder: Path) -> None:
-    sweep = pemlang.Sweep("w", ("0.5", "1"))
+    sweep = pemlang.Sweep("w", ("0.5", "1", "0.75"))
     result = pemlang.load(recipe(folder, TEXT)).build(sweep=sweep)
-    cut = [warning for warning in result.warnings if warning.code == "PEM0702"]
-    assert [warning.notes[-1] for warning in cut] == ["at w = 0.5", "at w = 1"]
+    [cut] = [warning for warning in result.warnings if warning.code == "PEM0702"]
+    assert cut.notes[-2:] == ("at w = 0.5", "and at 2 other values")
+
+
+def test_a_truncation_is_told_once_and_in_a_line_for_each_value(folder: Path) -> None:
+    done = pem("build", recipe(folder, TEXT), "--sweep", "w=0:1:0.1")
+    assert done.err.count("PEM0702") == 1
+    lines = done.out.splitlines()
+    assert len(lines) == 22
+    assert sum("truncation took" in line for line in lines) == 10  # nothing is cut at w = 0
 
 
 def test_values_that_share_a_place_are_refused(folder: Path) -> None:

@@ -34,8 +34,6 @@ if TYPE_CHECKING:
     from pemlang.pipeline.build import BuildOptions
     from pemlang.pipeline.sweep import Sweep
 
-_SITES_SHOWN = 5
-
 
 @click.command()
 @out_option
@@ -198,12 +196,5 @@ def _line(built: Built) -> str:
     if built.rank is not None:
         facts.insert(0, f"rank {built.rank}")
     facts += ["up to date"] * built.was_there
-    line = f"{click.style(visible(shown, 4096), bold=True)}  {built.title}, {', '.join(facts)}"
-    if built.loss is None:
-        return line
-    worst = sorted(built.loss.sites.items(), key=lambda item: -item[1])
-    rows = [f"    {share:7.3%}  {visible(site)}" for site, share in worst[:_SITES_SHOWN]]
-    if len(worst) > _SITES_SHOWN:
-        rows.append(f"    … {len(worst) - _SITES_SHOWN} sites that lose less")
-    head = f"    truncation took {built.loss.total:.3%} of the norm in all; by site:"
-    return "\n".join([line, head, *rows])
+    facts += [f"truncation took {built.loss.total:.3%}"] if built.loss is not None else []
+    return f"{click.style(visible(shown, 4096), bold=True)}  {built.title}, {', '.join(facts)}"

@@ -44,7 +44,7 @@ from pemlang.pipeline.jobs import (
     planned,
 )
 from pemlang.pipeline.refusals import adapters_of, inputs_of, refuse_models
-from pemlang.pipeline.sweep import Sweep, SweepPoint, sweep_points
+from pemlang.pipeline.sweep import Sweep, SweepPoint, sweep_points, told_once
 from pemlang.pipeline.warnings import noticed, outcome_of, truncations
 from pemlang.source import Source
 from pemlang.tensorfiles.digests import anew, hold_unchanged
@@ -211,7 +211,8 @@ class _Build:
                 diagnostics = noticed(job.checked, job.output, description.outcome)
                 warnings += job.point.noted(diagnostics)
                 outputs.append(description.built(was_there=job in old))
-        return BuildResult(tuple(outputs), tuple(warnings), seconds)
+        told = told_once(warnings) if len(points) > 1 else warnings
+        return BuildResult(tuple(outputs), tuple(told), seconds)
 
     @cached_property
     def _executor(self) -> Executor:

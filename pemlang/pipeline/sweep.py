@@ -13,6 +13,7 @@ from pemlang.check.outputs import same_place
 from pemlang.check.values import Params, ParamValue
 from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Diagnostic, Fault, PemError, visible
+from pemlang.source import Span
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,20 @@ def sweep_points(settings: Params, sweep: Sweep | None) -> list[SweepPoint]:
         SweepPoint({**settings, name: value}, (f"at {visible(name)} = {visible(value)}",))
         for value in sweep.values
     ]
+
+
+def told_once(warnings: Sequence[Diagnostic]) -> list[Diagnostic]:
+    """Warnings of a sweep, each told at the first of the values that it is about."""
+    groups: dict[tuple[str, Span | None], list[Diagnostic]] = {}
+    for warning in warnings:
+        groups.setdefault((warning.code, warning.span), []).append(warning)
+    told = []
+    for group in groups.values():
+        first = [warning for warning in group if warning.notes[-1:] == group[0].notes[-1:]]
+        more = len({warning.notes[-1:] for warning in group}) - 1
+        note = (f"and at {more} other value{'s' * (more > 1)}",) * bool(more)
+        told += [replace(warning, notes=(*warning.notes, *note)) for warning in first]
+    return told
 
 
 def saved_apart(recipes: Sequence[Checked], sweep: Sweep | None) -> None:
