@@ -33,7 +33,7 @@ rooms: $(VENV)/dev
 
 # On all processors; the tests of one file after each other.
 unit: $(VENV)/dev
-	$(BIN)/pytest --numprocesses auto --dist loadfile
+	$(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 # The wheel and the sdist, each in an environment of its own, must build the quickstart recipe.
 wheel: $(VENV)/dev
