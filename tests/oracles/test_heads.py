@@ -85,9 +85,9 @@ def test_equal_heads_pass_through(
     ("expression", "code", "help_", "keeps"),
     [
         ("a + other", "PEM0505", "choose whose to keep: with heads=NAME", "other"),
-        ("a + none", "PEM0346", "with heads=a", "a"),
-        ("none - a", "PEM0346", "with heads=a", "a"),
-        ("a + same + none", "PEM0346", "with heads=", "same"),
+        ("a + none", "PEM0346", "say whose to keep: with heads=a", "a"),
+        ("none - a", "PEM0346", "say whose to keep: with heads=a", "a"),
+        ("a + same + none", "PEM0346", "say whose to keep: with heads=", "same"),
     ],
 )
 def test_heads_that_differ_are_an_error_that_says_what_to_write(
