@@ -6,7 +6,7 @@ _RANKED = "call {} without over=factors, and with a rank: rank=16"
 
 FUNCTIONS = {
     "avg": "did you mean `mean`?",
-    "average": "did you mean `mean`?",
+    "average": "call mean([…]), or linear([…], weights=[…]) where the shares differ",
     "n_average": "did you mean `mean`?",
     "soup": "did you mean `mean`?",
     "model_soup": "did you mean `mean`?",

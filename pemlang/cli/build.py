@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -121,7 +121,7 @@ def build(
         raise click.UsageError("-e and --to belong together: what to build, and where to save it.")
     if dump_kernels and form == "json":
         raise click.UsageError("--dump-kernels shows text.")
-    written, opening = "", [partial(load, recipe, settings) for recipe in dict.fromkeys(recipes)]
+    written, opening = "", [partial(load, recipe, settings) for recipe in _once(recipes)]
     if expression is not None and to is not None:
         try:
             written, out = one_off(expression, recipes, to, out)
@@ -139,6 +139,14 @@ def build(
         for built in outputs:
             click.echo(_line(built), color=coloured(sys.stdout))
     return code
+
+
+def _once(recipes: Sequence[str]) -> Iterable[str]:
+    """Recipes, each one time, however its path is spelt."""
+    places: dict[str, str] = {}
+    for recipe in recipes:
+        places.setdefault(os.path.realpath(recipe), recipe)
+    return places.values()
 
 
 def _built(

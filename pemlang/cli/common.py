@@ -80,6 +80,9 @@ def say(diagnostics: Iterable[Diagnostic], form: str, result: object = None) -> 
 def json_text(value: object) -> str:
     """JSON that is safe to print: characters that are not seen are escaped as it has them."""
     text = json.dumps(value, ensure_ascii=False, indent=2, default=_plain)
+    if "Infinity" in text or "NaN" in text:  # which JSON has no numbers for
+        known = json.loads(text, parse_constant=lambda _: None)
+        text = json.dumps(known, ensure_ascii=False, indent=2)
     return "".join(
         json.dumps(char)[1:-1] if unicodedata.category(char) in UNSEEN and char != "\n" else char
         for char in text

@@ -36,6 +36,7 @@ def init(places: tuple[str, ...], output: Path) -> int:
     """
     from pemlang.api import load
     from pemlang.show.first_recipe import FirstAdapter, first_recipe
+    from pemlang.syntax.files import decoded
 
     if output.exists():
         raise click.UsageError(f"{visible(output)} is there already: choose another with -o.")
@@ -50,7 +51,9 @@ def init(places: tuple[str, ...], output: Path) -> int:
             }
             if not adapters:
                 raise PemError([replace(told, severity="error") for told in left_out])
-            replace_file(output, first_recipe([*adapters.values()]).encode())
+            text = first_recipe([*adapters.values()]).encode()
+            decoded(text, visible(output), folder)  # it may be too long to be read
+            replace_file(output, text)
     except PemError as error:
         return say(error.diagnostics, "text")
     click.echo(visible(output, 4096))

@@ -28,6 +28,8 @@ def one_off(
     """
     from pemlang.syntax.written import is_name, one_off_text
 
+    if not expression.strip() or not to:
+        raise click.UsageError("-e says what to build, and --to where to save it: one is empty.")
     adapters: dict[str, str] = {}
     for word in words:
         name, _, place = word.partition("=")
@@ -44,6 +46,8 @@ def one_off(
 def _inside(place: Path) -> tuple[str, str | None]:
     """A place as a path inside a folder, this one if it can be."""
     here = Path.cwd()
-    if place != here and place.is_relative_to(here):
+    if here.is_relative_to(place):
+        raise click.UsageError(f"{visible(place)} is the folder you are in, or around it.")
+    if place.is_relative_to(here):
         return place.relative_to(here).as_posix(), None
     return place.name, str(place.parent)

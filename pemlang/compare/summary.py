@@ -13,6 +13,7 @@ from pemlang.diagnostics import Fault, visible
 from pemlang.formats import Adapter
 from pemlang.formats.identity import adapter_digest
 from pemlang.graph.node import Graph, leaf
+from pemlang.lazy import numpy as np
 from pemlang.ops.schedule import layer_of
 from pemlang.pipeline.reading import reading
 
@@ -103,7 +104,8 @@ def _norms(adapter: Adapter) -> dict[str, float]:
     with reading(graph) as reader:
         for site in adapter.layout.shapes:
             [part] = reader.parts([node], site)
-            norms[site] = 0.0 if part is None else part.norm()
+            with np.errstate(over="ignore"):  # a norm may be infinite
+                norms[site] = 0.0 if part is None else part.norm()
     return norms
 
 
@@ -115,7 +117,7 @@ def _span(sites: list[str]) -> str:
     layers = sorted({layer for site in sites if (layer := layer_of(site)) is not None})
     if not layers:
         return "–"
-    whole = layers == list(range(layers[0], layers[-1] + 1))
+    whole = layers[-1] - layers[0] + 1 == len(layers)
     if len(layers) == 1:
         return str(layers[0])
     return f"{layers[0]}–{layers[-1]}" if whole else ", ".join(map(str, layers))

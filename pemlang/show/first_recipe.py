@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from pemlang.dataclass import dataclass
 from pemlang.formats import Adapter
+from pemlang.modules import SiteShape
 from pemlang.ops import FUNCTIONS
 from pemlang.source import Source
 from pemlang.syntax.format import formatted
@@ -68,8 +69,9 @@ def first_recipe(adapters: Sequence[FirstAdapter]) -> str:
     for one in adapters:
         on = f" on {bases[one.model]}" if one.model else ""
         lines.append(f"adapter {names[one.path]}{one.type}{on} = {quoted(one.path)}")
-    groups = _grouped(adapters, lambda one: (one.model, one.adapter.layout.shapes.kinds))
-    for (model, kinds), group in groups.items():
+    alike = _grouped(adapters, lambda one: (one.model, one.adapter.layout.shapes.kinds))
+    groups = [(key, part) for key, group in alike.items() for part in _fitting(group)]
+    for (model, kinds), group in groups:
         words = [_SUM, bases.get(model, "")] if len(models) > 1 else [_SUM]
         words += kinds if len(group) < len(models[model]) else []
         result = _SUM if len(groups) == 1 else named("_".join(words))
@@ -84,6 +86,21 @@ def _grouped(
     for one in adapters:
         groups.setdefault(key(one), []).append(one)
     return groups
+
+
+def _fitting(adapters: Iterable[FirstAdapter]) -> list[list[FirstAdapter]]:
+    """Adapters in groups, in each of which a site has one shape."""
+    groups: list[tuple[list[FirstAdapter], dict[str, SiteShape]]] = []
+    for one in adapters:
+        shapes = dict(one.adapter.layout.shapes)
+        for group, known in groups:
+            if all(known.get(site, shape) == shape for site, shape in shapes.items()):
+                group.append(one)
+                known.update(shapes)
+                break
+        else:
+            groups.append(([one], shapes))
+    return [group for group, _ in groups]
 
 
 def _base(name: str, spellings: Sequence[str]) -> Iterator[str]:

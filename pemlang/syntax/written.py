@@ -25,7 +25,7 @@ def quoted(text: str) -> str:
         raise Fault(
             "PEM0111",
             f"`{visible(text)}` has characters that no recipe shows",
-            "give the folder another name",
+            "give it another name: it is that of a folder, or of the base in an adapter's config",
         )
     return f'"{text.translate(_MEANING_MORE)}"'
 
@@ -57,5 +57,6 @@ def one_off_text(expression: str, adapters: Mapping[str, str], to: str) -> str:
     """
     lines = [f"language {LANGUAGE}", ""]
     lines += [f"adapter {name} = {quoted(place)}" for name, place in adapters.items()]
-    lines += ["", f"save {' '.join(expression.splitlines())} to {quoted(to)}", ""]
+    # In brackets nothing of it is taken for the place to save to, or hides that.
+    lines += ["", "save (", " ".join(expression.splitlines()), f") to {quoted(to)}", ""]
     return formatted(Source(ON_THE_COMMAND_LINE, "\n".join(lines)))

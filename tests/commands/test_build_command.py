@@ -147,7 +147,6 @@ def test_what_is_wrong_with_its_words(folder: Path, words: list[str], told: str)
         ("a + c", "PEM0206"),
         ("a +", "PEM0108"),
         ('a to "out/y"\nsave a', "PEM0108"),
-        ("a # b", "PEM0108"),
     ],
 )
 def test_a_mistake_in_it_is_told_with_its_place(folder: Path, expression: str, code: str) -> None:
@@ -156,3 +155,23 @@ def test_a_mistake_in_it_is_told_with_its_place(folder: Path, expression: str, c
     assert code in done.err
     assert " --> -e:" in done.err
     assert not (folder / "out").exists()
+
+
+@pytest.mark.parametrize("more", ['to "evil" #', 'to "evil" with rank=2 #"', ') to "evil" #'])
+def test_an_expression_says_nothing_of_where_it_is_saved(folder: Path, more: str) -> None:
+    done = pem("build", "-e", f"a {more}", "a=a", "--to", "out/x", folder=folder)
+    assert done.code == 1
+    assert not (folder / "evil").exists()
+
+
+@pytest.mark.parametrize(("expression", "to"), [("a", ""), ("", "out/x"), ("a", "."), ("a", "..")])
+def test_the_folder_one_is_in_is_not_replaced(folder: Path, expression: str, to: str) -> None:
+    before = folder.stat().st_ino
+    done = pem("build", "-e", expression, "a=a", "--to", to, folder=folder)
+    assert (done.code, folder.stat().st_ino) == (2, before)
+
+
+def test_a_recipe_is_built_once_however_it_is_spelt(folder: Path) -> None:
+    recipe(folder, 'adapter a = "a"\nsave a to "out/once"\n', "once.pem")
+    done = pem("build", "once.pem", "./once.pem", folder=folder)
+    assert (done.code, done.err, done.out.count("out/once")) == (0, "", 1)

@@ -152,3 +152,20 @@ def test_the_rank_of_a_sum_is_said_as_it_is(tmp_path: Path) -> None:
     lora(tmp_path / "a", 1, sites, rank={"q_proj": 8, "v_proj": 2})
     lora(tmp_path / "b", 2, sites, rank={"q_proj": 1, "v_proj": 4})
     assert "# Exactly that, of rank 9; `with rank=8` cuts it" in written(tmp_path, "a", "b")
+
+
+def test_only_what_fits_is_summed(tmp_path: Path) -> None:
+    """Adapters that differ in the shape of a site are of two sums."""
+    lora(tmp_path / "a", sites={"q": (12, 16), "k": (12, 16)})
+    lora(tmp_path / "b", 1, sites={"q": (12, 18)})
+    lora(tmp_path / "c", 2, sites={"q": (12, 16)})
+    text = written(tmp_path, "a", "b", "c")
+    assert text.count("save ") == 2
+
+
+def test_a_recipe_too_long_to_be_read_is_not_written(tmp_path: Path) -> None:
+    for seed, name in enumerate("ab"):
+        lora(tmp_path / name, seed, base_model_name_or_path=f"{name}/" + "x" * 150_000)
+    done = pem("init", "a", "b", folder=tmp_path)
+    assert (done.code, "PEM0101" in done.err) == (1, True)
+    assert not (tmp_path / "merge.pem").exists()

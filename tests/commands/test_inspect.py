@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -114,3 +115,14 @@ def test_names_in_files_are_escaped(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"a\x1b": ["\x1b", "x" * 999]}))
     file.rename(tmp_path / "model.safetensors")
     assert "\x1b" not in shown(tmp_path).out
+
+
+def test_layers_far_apart_are_listed_by_what_is_there(tmp_path: Path) -> None:
+    """Whatever the numbers in the names of sites are."""
+    lora(tmp_path / "a", sites={f"layers.{layer}.q": (3, 5) for layer in (0, 100_000_000)})
+    tracemalloc.start()
+    shown = pem("inspect", "a", folder=tmp_path)
+    _, most = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert "0, 100000000" in shown.out
+    assert most < 100_000_000

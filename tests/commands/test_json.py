@@ -133,3 +133,13 @@ def test_one_wrong_recipe_of_several_hides_no_result(folder: Path) -> None:
     told = given("build wrong.pem new.pem", folder, 1)
     assert [Path(output["path"]).name for output in told["outputs"]] == ["y"]
     assert told["messages"][0]["file"] == "wrong.pem"
+
+
+def test_a_number_that_json_has_none_for_is_null(tmp_path: Path) -> None:
+    lora(tmp_path / "a", alpha=1e308)
+    done = pem("inspect", "a", "--format", "json", folder=tmp_path)
+
+    def refuse(constant: str) -> None:
+        raise AssertionError(constant)
+
+    assert json.loads(done.out, parse_constant=refuse)

@@ -6,7 +6,7 @@ import fnmatch
 import os
 import shutil
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import pytest
 import torch
@@ -40,6 +40,13 @@ def wrong_lines(recipe: pemlang.Recipe) -> dict[int, str]:
             assert told.span is not None
             wrong[told.span.source.position(told.span.start)[0]] = told.code
     return wrong
+
+
+@pytest.fixture
+def pool(pool: Pool) -> Iterator[Pool]:
+    """Without the folder of outputs, where others save."""
+    yield pool
+    shutil.rmtree(pool.folder / "out", ignore_errors=True)
 
 
 def test_what_a_check_calls_right_is_built(pool: Pool, monkeypatch: pytest.MonkeyPatch) -> None:
