@@ -68,7 +68,7 @@ def shares(plan: Plan, budget: int, options: ExecutionOptions, jobs: int) -> Sha
     if options.threads is None:
         work = min(work, useful_threads(plan))
     if beside:
-        work = min(work, -(-most // TEAM))
+        work = min(work, max(2, -(-most // TEAM)))
     work = max(1, min(work, (budget - most * beside) // max(1, one - beside)))
     return Shares(work, min(most - work, (budget - work * one) // beside) if beside else 0)
 

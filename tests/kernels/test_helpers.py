@@ -150,7 +150,7 @@ def test_few_large_sites_are_at_work_at_once(tmp_path: Path) -> None:
     """A matrix of each is in memory, and threads enough to help with it are there."""
     [large] = phases(over_deltas(tmp_path, 3000, 2000, 5))
     assert shares(large, 1 << 40, ExecutionOptions(threads=1), 5) == Shares(1, 0)
-    assert shares(large, 1 << 40, ExecutionOptions(threads=2), 5) == Shares(1, 1)
+    assert shares(large, 1 << 40, ExecutionOptions(threads=2), 5) == Shares(2, 0)
     assert shares(large, 1 << 40, ExecutionOptions(threads=16), 5) == Shares(4, 12)
     assert shares(large, 1 << 40, ExecutionOptions(threads=16), 1) == Shares(1, 15)
     little = working_memory(large, 1, ExecutionOptions(threads=16)) + (1 << 23)
