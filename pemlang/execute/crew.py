@@ -31,6 +31,10 @@ COPY = 1 << 20
 TEAM = 4
 """Threads that are at a large site together, so that few such sites are in memory at once."""
 
+_AT_ONCE = 2
+"""Large sites that are at work at once if there are threads for them: while one is at what has no
+parts, the other goes on."""
+
 
 @dataclass(frozen=True, slots=True)
 class Shares:
@@ -68,7 +72,7 @@ def shares(plan: Plan, budget: int, options: ExecutionOptions, jobs: int) -> Sha
     if options.threads is None:
         work = min(work, useful_threads(plan))
     if beside:
-        work = min(work, max(2, -(-most // TEAM)))
+        work = min(work, max(_AT_ONCE, -(-most // TEAM)))
     work = max(1, min(work, (budget - most * beside) // max(1, one - beside)))
     return Shares(work, min(most - work, (budget - work * one) // beside) if beside else 0)
 
