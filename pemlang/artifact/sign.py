@@ -9,7 +9,7 @@ from typing import Any
 from pemlang.artifact.provenance import read_provenance
 from pemlang.artifact.staging import SIGNATURE
 from pemlang.diagnostics import Fault, visible
-from pemlang.disk import beside, is_file
+from pemlang.disk import beside
 
 
 def sign(directory: Path, key: Path) -> Path:
@@ -44,21 +44,36 @@ def sign(directory: Path, key: Path) -> Path:
 
 def signed_by(directory: Path, key: Path) -> str | None:
     """Hold the signature of an output to a public key in PEM form: why it does not hold, or None.
+    There is one.
 
     Raises:
         Fault: PEM0812 model-signing is not installed.
     """
     verifying = _library("verifying")
     signature = directory / SIGNATURE
-    if not is_file(signature):
-        return f"there is no {SIGNATURE}"
+    if not _is_public(key):
+        return (
+            f"{visible(key)} is no public key in PEM form: give the one made from the private key"
+        )
     try:
         config = verifying.Config().use_elliptic_key_verifier(public_key=key)
         config.set_hashing_config(_hashing(directory)).verify(directory, signature)
     except Exception as error:  # as above: whatever it is, the signature was not verified
         why = next((line for line in str(error).splitlines() if line.strip()), "")
-        return f"{type(error).__name__}: {visible(why, 300)}" if why else type(error).__name__
+        name = type(error).__name__
+        told = f"{name}: {visible(why, 300)}" if why else name
+        return f"another key made it, or what it signs has changed ({told})"
     return None
+
+
+def _is_public(key: Path) -> bool:
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+    try:
+        load_pem_public_key(key.read_bytes())
+    except Exception:  # whatever is wrong with it
+        return False
+    return True
 
 
 def _hashing(directory: Path) -> Any:
@@ -86,5 +101,5 @@ def _bad_key(key: Path, error: Exception) -> Fault:
         "PEM0813",
         f"cannot sign with {visible(key)}: {visible(why)}",
         "give an elliptic-curve private key in PEM form: openssl ecparam -name prime256v1 -genkey "
-        "-noout -out key.pem",
+        "-noout -out ~/merge.key",
     )

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from pemlang.artifact.provenance import Provenance, Subject, read_provenance
+from pemlang.artifact.sign import signed_by
 from pemlang.artifact.staging import PROVENANCE, SIGNATURE, files_in
 from pemlang.artifact.subjects import subject
 from pemlang.dataclass import dataclass
@@ -58,22 +59,24 @@ class Verified:
     materials: list[FileVerdict]
 
 
-def verify(directory: Path, folder: Path | None = None) -> Verified:
+def verify(directory: Path, folder: Path | None = None, key: Path | None = None) -> Verified:
     """Take every digest of an output's provenance again.
 
     Args:
         directory: the output.
         folder: that of the recipe; where the provenance says the output lies in it, when not
             given.
+        key: a public key that its signature is held to.
 
     Raises:
-        Fault: PEM0810 there is no provenance that can be read.
+        Fault: PEM0810 there is no provenance that can be read; PEM0812 as signed_by.
     """
     provenance = read_provenance(directory)
     subjects = provenance.subjects
     with anew():
         outputs = [_output(directory, name, subjects[name]) for name in sorted(subjects)]
         outputs += _strangers(directory, set(subjects))
+        outputs += _signature(directory, key)
         outputs += _metadata(directory, provenance)
         place = folder or recipe_folder(directory, provenance)
         materials = list(_materials(provenance, place))
@@ -134,15 +137,24 @@ def _value(value: object) -> str:
 
 
 def _strangers(directory: Path, subjects: set[str]) -> list[FileVerdict]:
-    """Files that the build did not write, and a signature that is not looked at here."""
-    names = set(files_in(directory))
-    verdicts = [
-        FileVerdict(visible(name), "differs", ("the build did not write it",))
-        for name in sorted(names - subjects - {PROVENANCE, SIGNATURE})
+    """Files that the build did not write."""
+    names = set(files_in(directory)) - subjects - {PROVENANCE, SIGNATURE}
+    why = ("the build did not write it",)
+    return [FileVerdict(visible(name), "differs", why) for name in sorted(names)]
+
+
+def _signature(directory: Path, key: Path | None) -> list[FileVerdict]:
+    """Whether the signature holds for a key, where one is given."""
+    if key is None:
+        why = ("--key holds it to a public key",)
+        signed = is_file(directory / SIGNATURE)
+        return [FileVerdict(SIGNATURE, "unchecked", why)] if signed else []
+    if not is_file(directory / SIGNATURE):
+        return [FileVerdict(SIGNATURE, "missing")]
+    wrong = signed_by(directory, key)
+    return [
+        FileVerdict(SIGNATURE, "differs", (wrong,)) if wrong else FileVerdict(SIGNATURE, "same")
     ]
-    if SIGNATURE in names:
-        verdicts.append(FileVerdict(SIGNATURE, "unchecked", ("--key holds it to a public key",)))
-    return verdicts
 
 
 def _metadata(directory: Path, provenance: Provenance) -> list[FileVerdict]:

@@ -59,7 +59,6 @@ def verify(
     Takes every digest again, of its files and of what it was made from, and names what differs. Of
     an output that was moved away from its recipe, what it was made from is looked at with --from.
     """
-    from pemlang.artifact.sign import signed_by
     from pemlang.artifact.verify import verify as verified_by_digests
     from pemlang.pipeline.rebuild import rebuild as built_again
     from pemlang.show.written import VerifyJson
@@ -67,8 +66,7 @@ def verify(
 
     place, inputs = Path(directory), None if folder is None else Path(folder)
     try:
-        verified = verified_by_digests(place, inputs)
-        unsigned = None if key is None else signed_by(place, Path(key))
+        verified = verified_by_digests(place, inputs, None if key is None else Path(key))
         rebuilt = built_again(place, verified.provenance, inputs, threads) if rebuild else None
     except PemError as error:
         return say(error.diagnostics, form)
@@ -77,19 +75,14 @@ def verify(
     except OSError as error:
         return say([unreadable(Path(error.filename or directory), error).at(None)], form)
     verdicts = [*verified.outputs, *verified.materials, *(rebuilt or [])]
-    holds = all(verdict.holds for verdict in verdicts) and unsigned is None
+    holds = all(verdict.holds for verdict in verdicts)
     if form == "json":
-        signature = None if key is None else unsigned or "holds"
-        say([], form, VerifyJson(holds, verified.outputs, verified.materials, rebuilt, signature))
+        say([], form, VerifyJson(holds, verified.outputs, verified.materials, rebuilt))
         return 0 if holds else RECIPE_IS_WRONG
     _show("the output", verified.outputs)
     _show("what it was made from", verified.materials)
     if rebuilt is not None:
         _show("built once more", rebuilt)
-    if key is not None:
-        click.echo(
-            f"signature\n  {_marked('differs' if unsigned else 'same', unsigned or 'holds')}"
-        )
     click.echo(_summary([verdict.state for verdict in verdicts]))
     return 0 if holds else RECIPE_IS_WRONG
 

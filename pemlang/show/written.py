@@ -34,10 +34,9 @@ class LockJson:
 
 @dataclass(frozen=True)
 class VerifyJson:
-    """`pem verify`: what became of each file."""
+    """`pem verify`: what became of each file, the signature among those of the output."""
 
     holds: bool
     outputs: Sequence[FileVerdict]
     materials: Sequence[FileVerdict]
     rebuilt: Sequence[FileVerdict] | None
-    signature: str | None
