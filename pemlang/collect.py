@@ -42,7 +42,8 @@ def collect_statistics(
         The file.
 
     Raises:
-        ValueError: there is no batch, or the model has no active LoRA or (IA)³.
+        ValueError: there is no batch, one is no mapping or has no labels, or the model has no
+            active LoRA or (IA)³.
     """
     sites = dict(_sites(model))
     if not sites:
@@ -101,11 +102,16 @@ class _Collector:
         """Take one batch."""
         import torch
 
+        if not isinstance(batch, Mapping):
+            raise ValueError(f"a batch is a mapping of arguments of the model, not {type(batch)}")
         self._batches += 1
         self._mask = batch.get("attention_mask")
         output = self._model(**batch)
+        lost = output.loss if loss is None else loss(output)
+        if lost is None:
+            raise ValueError("the model gives no loss: batches need labels, or give `loss`")
         gradients = torch.autograd.grad(
-            output.loss if loss is None else loss(output),
+            lost,
             list(self._parameters.values()),
             allow_unused=True,
         )

@@ -120,10 +120,17 @@ def bind(params: Sequence[Parameter], tree: t.Call, what: str) -> Bound:
         taken[name] = index
     for param in params:
         if param.required and param.name not in taken and not (param.variadic and rest):
-            help = f"add it: {usage}"
-            raise Fault("PEM0318", f"`{what}` is not given `{param.name}`", help)
+            message = f"`{what}` is not given `{param.name}`"
+            raise Fault("PEM0318", message, f"add it: {_with(tree, param, usage)}")
     positions = tuple(taken.get(p.name) for p in params if not p.variadic)
     return Bound(positions, tuple(rest))
+
+
+def _with(tree: t.Call, param: Parameter, usage: str) -> str:
+    """A call with a place for one more argument; how to call it where there is none yet."""
+    if not tree.args or param.variadic:
+        return usage
+    return replaced(tree.span, [after(tree.args[-1].span, f", {param.name}=…")]) or usage
 
 
 def _want_names(params: Sequence[Parameter], tree: t.Call) -> None:

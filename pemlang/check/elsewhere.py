@@ -30,10 +30,15 @@ FUNCTIONS = {
     "dare_linear_svd": _RANKED.format("dare_linear"),
     "dare_ties_svd": _RANKED.format("dare_ties"),
     "magnitude_prune_svd": _RANKED.format("magnitude_prune"),
-    "merge": "say how: a + b, mean, linear, ties, dare or another that `pem ops` lists",
+    "merge": "say how: a + b, mean, ties or another that `pem ops` lists; the paper's is imported, "
+    "import std.paper (merge)",
     "add_weighted_adapter": "call what its combination_type names: ties, dare_linear, peft_linear; "
     "docs/migrating.md has each",
     "merge_and_unload": "add the adapter to its model: base + a",
+    "scale": "write it as a product: 0.5 * a",
+    "unlearn": "import it: import std.paper (unlearn)",
+    "transfer": "import it: import std.paper (transfer)",
+    "detoxify": "import it: import std.paper (detoxify)",
     "passthrough": "select the layers of each and put them together: join(a[layers 0..15], …)",
 }
 """What to write instead of a function that another tool has."""

@@ -79,8 +79,8 @@ if TYPE_CHECKING:
     "-e",
     "expression",
     metavar="EXPRESSION",
-    help="Build this, over adapters that are given as NAME=DIR in the place of recipes, and show "
-    "the recipe that it stands for.",
+    help="Build this expression. In the place of recipes come its adapters, as NAME=DIR. The "
+    "recipe that it stands for is shown; what `save … with` takes needs one.",
 )
 @click.option("--to", type=GivenPath(), metavar="DIR", help="Where to save what -e says.")
 @recipe_options("text", "json", several=True)

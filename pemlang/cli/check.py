@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 import click
 
 from pemlang.cli.common import exit_code, json_text, locked_option, recipe_options, say
-from pemlang.cli.recipes import STDIN, read_stdin, recipes_at
-from pemlang.diagnostics import Diagnostic, Fault, PemError, listed, visible
+from pemlang.cli.recipes import STDIN, no_recipes, read_stdin, recipes_at
+from pemlang.diagnostics import Diagnostic, PemError, visible
 from pemlang.show.findings import CheckJson, Finding, once
 
 
@@ -40,8 +40,7 @@ def check(
     unread = list[Diagnostic]()
     paths = list(recipes_at(recipes, unread))
     if not paths and not unread:
-        why = f"there is no recipe in {listed(recipes)}"
-        unread.append(Fault("PEM0100", why, "recipes are files called *.pem").at(None))
+        unread.append(no_recipes(recipes))
     findings = once(
         [Finding(recipes[0], diagnostic) for diagnostic in unread]
         + [

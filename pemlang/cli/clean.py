@@ -15,7 +15,7 @@ from pemlang.diagnostics import PemError, placed, visible
 @click.command()
 @click.argument("folder", type=GivenPath(exists=True, file_okay=False), default=".")
 def clean(folder: str) -> int:
-    """Remove what builds left that were killed.
+    """Remove what killed builds left behind.
 
     It looks in a folder, this one unless another is given, and in those inside it. A build works in
     a hidden folder beside each output, and removes it however it ends, unless it is killed

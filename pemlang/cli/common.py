@@ -144,7 +144,7 @@ def format_option(*forms: str) -> Callable[[Command], Command]:
         "form",
         type=click.Choice(forms),
         default=forms[0],
-        help="Show it as text, or as what is named on standard output.",
+        help="Show the result as this.",
     )
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
 import click
 
 from pemlang.cli.common import RECIPE_IS_WRONG, coloured, say, set_option
-from pemlang.diagnostics import PemError, placed
+from pemlang.diagnostics import PemError, placed, visible
 from pemlang.disk import is_dir
 from pemlang.inputs.hub import SCHEME
 
@@ -34,6 +35,9 @@ def diff(old: str, new: str, settings: dict[str, str], exit_code: bool, form: st
     """
     adapters = [place.startswith(SCHEME) or is_dir(Path(place)) for place in (old, new)]
     if adapters[0] != adapters[1]:
+        other = (old, new)[adapters[0]]
+        if ":" not in other and not os.path.lexists(other):
+            raise click.UsageError(f"{visible(other)} is not there.")
         raise click.UsageError("Compare two recipes or two adapters, not one with the other.")
     try:
         with placed(None):

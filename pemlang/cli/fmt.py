@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 from pemlang.cli.common import RECIPE_IS_WRONG, GivenPath, say
-from pemlang.cli.recipes import STDIN, mode_of, read_stdin, recipes_at
+from pemlang.cli.recipes import STDIN, mode_of, no_recipes, read_stdin, recipes_at
 from pemlang.diagnostics import Diagnostic, Fault, PemError, visible
 from pemlang.disk import replace_file
 
@@ -52,6 +52,8 @@ def fmt(paths: tuple[str, ...], check: bool, diff: bool, ascii: bool) -> int:
             mistakes += error.diagnostics
         except Fault as fault:
             mistakes.append(fault.at(None))
+    if not seen and not mistakes:
+        mistakes.append(no_recipes(paths))
     code = say(mistakes, "text")
     if changed and STDIN not in paths and (writes or sys.stderr.isatty()):
         of = f"{changed} of {seen} recipe{'s' * (seen != 1)}"

@@ -41,6 +41,8 @@ def init(places: tuple[str, ...], output: Path) -> int:
     if output.exists():
         raise click.UsageError(f"{visible(output)} is there already: choose another with -o.")
     folder = Path(os.path.normpath(Path.cwd() / output)).parent
+    if not is_dir(folder):
+        raise click.UsageError(f"There is no folder {visible(output.parent)} to write to.")
     left_out: list[Diagnostic] = []
     try:
         with placed(None):

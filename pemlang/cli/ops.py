@@ -13,6 +13,7 @@ from pemlang.ops.record import Operator
 @click.argument("name", required=False)
 def ops(name: str | None) -> int:
     """Say what an operator such as lerp does, or list them all."""
+    from pemlang.check.elsewhere import FUNCTIONS
     from pemlang.ops import SECTIONS, every_operator
     from pemlang.show.operators import as_text, use
 
@@ -27,8 +28,10 @@ def ops(name: str | None) -> int:
         for word in dict.fromkeys(_names(operator)):
             by_name.setdefault(word, []).append(operator)
     if name not in by_name:
-        close = nearest(name, by_name)
+        close, known = nearest(name, by_name), FUNCTIONS.get(name.casefold())
         hint = f" Did you mean `pem ops {close}`?" if close else ""
+        if known:
+            hint = f" {known[:1].upper()}{known[1:]}".rstrip("?") + ("?" if "?" in known else ".")
         click.echo(
             f"There is no operator `{visible(name, 40)}`.{hint} `pem ops` lists them all.", err=True
         )

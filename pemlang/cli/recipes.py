@@ -8,7 +8,7 @@ import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from pemlang.diagnostics import Diagnostic, Fault, visible
+from pemlang.diagnostics import Diagnostic, Fault, listed, visible
 from pemlang.syntax.files import MAX_BYTES, SUFFIX, is_certificate
 
 STDIN = "-"
@@ -24,6 +24,12 @@ def recipes_at(paths: Iterable[str], mistakes: list[Diagnostic]) -> Iterator[str
             if real not in seen and not (inside and is_certificate(Path(path))):
                 seen.add(real)
                 yield path
+
+
+def no_recipes(paths: Iterable[str]) -> Diagnostic:
+    """PEM0100 of directories that hold no recipe."""
+    why = f"there is no recipe in {listed(paths)}"
+    return Fault("PEM0100", why, "recipes are files called *.pem").at(None)
 
 
 def _inside(directory: str, mistakes: list[Diagnostic]) -> Iterator[str]:

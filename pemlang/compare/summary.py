@@ -12,6 +12,7 @@ from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault, visible
 from pemlang.formats import Adapter
 from pemlang.formats.identity import adapter_digest
+from pemlang.graph.formula import count
 from pemlang.graph.node import Graph, leaf
 from pemlang.lazy import numpy as np
 from pemlang.ops.schedule import layer_of
@@ -147,4 +148,4 @@ def _values(by_site: Mapping[str, float]) -> str:
     counts = Counter(by_site.values())
     if len(counts) == 1:
         return f"{next(iter(counts)):g}"
-    return ", ".join(f"{value:g} at {count} sites" for value, count in sorted(counts.items()))
+    return ", ".join(f"{value:g} at {count(n, 'site')}" for value, n in sorted(counts.items()))

@@ -10,7 +10,7 @@ from pemlang.check.checked import Checked
 from pemlang.diagnostics import Diagnostic, Fault, PemError, Severity, placed
 from pemlang.disk import turn
 from pemlang.formats.adapter import Adapter
-from pemlang.graph.node import Node
+from pemlang.graph.node import AdapterNode, Node
 from pemlang.source import Span
 from pemlang.syntax import tree as t
 
@@ -56,10 +56,23 @@ def _of_models(checked: Checked) -> Iterator[Diagnostic]:
                 "PEM0601",
                 f"{what} needs whole models: this version checks them, it does not compute with "
                 "them yet",
-                "save the adapter without its model, and add it to that in PEFT: "
-                "PeftModel.from_pretrained(base, path).merge_and_unload()",
+                _instead(checked, nodes),
             )
             yield fault.at(span)
+
+
+def _instead(checked: Checked, nodes: Sequence[Node]) -> str:
+    """What to do for want of whole models."""
+    from_adapters = any(
+        isinstance(node, AdapterNode) and not node.whole_models
+        for node in checked.graph.order(nodes)
+    )
+    if from_adapters:
+        return (
+            "save the adapter without its model, and add it to that in PEFT: "
+            "PeftModel.from_pretrained(base, path).merge_and_unload()"
+        )
+    return "extract an adapter from the models with another tool first, and declare that"
 
 
 def _of_places(checked: Checked) -> Iterator[Diagnostic]:

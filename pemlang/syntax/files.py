@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 from pemlang.diagnostics import Fault, visible
-from pemlang.disk import open_plain
+from pemlang.disk import is_dir, open_plain
 from pemlang.source import Source
 
 SUFFIX = ".pem"
@@ -51,9 +51,8 @@ def read_bytes(path: Path, name: str) -> bytes:
         with open_plain(path) as file:
             return file.read(MAX_BYTES + 1)
     except OSError as error:
-        raise Fault(
-            "PEM0100", f"cannot read {shown}: {error.strerror or error}", "check the path"
-        ) from None
+        help = "name a recipe in it" if is_dir(path) else "check the path"
+        raise Fault("PEM0100", f"cannot read {shown}: {error.strerror or error}", help) from None
     except (ValueError, RuntimeError):  # a NUL in the path, or links in a circle
         raise Fault("PEM0100", f"cannot read {shown}: not a path", "check the path") from None
 

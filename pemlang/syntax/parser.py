@@ -105,6 +105,10 @@ _READABLE = {
     "$END": "the end of the line",
 }
 _GOES_ON = "an expression that goes on over several lines stands in brackets: ( … )"
+_NO_SIGNS = {
+    "%": "write a share as a number: 0.5 for 50 %",
+    "^": "write the number that it stands for: a recipe has no powers",
+}
 _WORD = re.compile(r"\w+")
 _VALUE_START = {"NUMBER", "STRING", "NAME", "TRUE", "FALSE", "LPAR"}
 # What may follow a whole value, said in one word.
@@ -150,7 +154,7 @@ def _parses(text: str) -> bool:
 def _out_of_place(at: Misread) -> Fault:
     text = visible(at.token, 40)
     if not at.wanted:  # a character that begins no token at all
-        help = "leave it out; the operators are + - * / ⊕ ⊖ ⊗"
+        help = _NO_SIGNS.get(text[:1], "leave it out; the operators are + - * / ⊕ ⊖ ⊗")
         return Fault("PEM0108", f"`{text}` means nothing in a recipe", help)
     expected = _expected(set(at.wanted))
     if not text.strip():

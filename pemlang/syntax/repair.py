@@ -87,6 +87,8 @@ def _other_sign(at: Misread) -> Iterator[str]:
         yield f'{at.text[: at.start]}"{quoted[1]}"{rest[quoted.end() :]}'
     if at.before.endswith(":") and at.token == "=":
         yield f"{at.before[:-1].rstrip()} = {at.text[at.end :].lstrip()}"
+    if at.token == "," and re.search(r"(?<![\w.])\d+\Z", at.before) and re.match(r",\d", rest):
+        yield f"{at.before}.{rest[1:]}"
     if re.match(r"\.\d", rest) and not at.before.endswith("."):
         yield f"{at.text[: at.start]}0{rest}"
     for product in _PRODUCT.finditer(at.text):

@@ -58,5 +58,6 @@ def one_off_text(expression: str, adapters: Mapping[str, str], to: str) -> str:
     lines = [f"language {LANGUAGE}", ""]
     lines += [f"adapter {name} = {quoted(place)}" for name, place in adapters.items()]
     # In brackets nothing of it is taken for the place to save to, or hides that.
-    lines += ["", "save (", " ".join(expression.splitlines()), f") to {quoted(to)}", ""]
+    value = " ".join(expression.splitlines()) + "\n" * ("#" in expression)
+    lines += ["", f"save ({value}) to {quoted(to)}", ""]
     return formatted(Source(ON_THE_COMMAND_LINE, "\n".join(lines)))

@@ -82,7 +82,8 @@ def _read(path: Path) -> tuple[bytes, int]:
             file.seek(0)
             length = int.from_bytes(file.read(8), "little")
             if size < 8 or length > min(MAX_HEADER, size - 8):
-                raise _broken(path, f"its header says {length} bytes, the file has {size}")
+                why = f"its header says {length} bytes, the file has {size}"
+                raise _broken(path, why if size else "it is empty")
             return file.read(length), size
     except OSError as error:
         raise Fault(

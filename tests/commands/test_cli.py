@@ -356,3 +356,13 @@ def test_a_copy_of_the_base_s_weights_is_no_head(tmp_path: Path) -> None:
     told = pem("inspect", tmp_path / "a").out
     assert re.search(r"^heads +none$", told, re.MULTILINE), told
     assert re.search(rf"^base's own +{re.escape(copy)}$", told, re.MULTILINE), told
+
+
+def test_words_of_other_tools_are_answered_by_ops() -> None:
+    assert "compress(a + b, rank=16)" in pem("ops", "svd").err
+    assert "import std.paper (unlearn)" in pem("ops", "unlearn").err
+
+
+def test_a_side_that_is_not_there_is_named(tmp_path: Path) -> None:
+    lora(tmp_path / "a")
+    assert "nope is not there" in pem("diff", "a", "nope", folder=tmp_path).err

@@ -136,7 +136,6 @@ def test_a_file_that_is_there_is_left_alone(tmp_path: Path) -> None:
     done = pem("init", "a", folder=tmp_path)
     assert (done.code, "is there already" in done.err) == (2, True)
     assert (tmp_path / "merge.pem").read_text() == "mine"
-    assert pem("init", "a", "-o", "no/folder.pem", folder=tmp_path).code == 1
 
 
 def test_a_folder_of_nothing_that_can_be_taken_is_a_mistake(tmp_path: Path) -> None:
@@ -169,3 +168,9 @@ def test_a_recipe_too_long_to_be_read_is_not_written(tmp_path: Path) -> None:
     done = pem("init", "a", "b", folder=tmp_path)
     assert (done.code, "PEM0101" in done.err) == (1, True)
     assert not (tmp_path / "merge.pem").exists()
+
+
+def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+    lora(tmp_path / "a")
+    done = pem("init", "a", "-o", "nosuch/x.pem", folder=tmp_path)
+    assert (done.code, "There is no folder nosuch" in done.err) == (2, True)

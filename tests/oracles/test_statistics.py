@@ -164,4 +164,9 @@ def test_what_is_missing_is_said(pair: dict[str, Path], tmp_path: Path) -> None:
 def test_nothing_to_collect_from(bert: nn.Module, pair: dict[str, Path], tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no batch"):
         pemlang.collect_statistics(loaded(bert, pair["a"]), [], tmp_path)
+    ids = torch.ones((1, 4), dtype=torch.long)
+    with pytest.raises(ValueError, match="is a mapping"):
+        pemlang.collect_statistics(loaded(bert, pair["a"]), [ids], tmp_path)  # type: ignore[list-item]
+    with pytest.raises(ValueError, match="need labels"):
+        pemlang.collect_statistics(loaded(bert, pair["a"]), [{"input_ids": ids}], tmp_path)
     assert not list(tmp_path.iterdir())

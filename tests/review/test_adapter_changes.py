@@ -284,7 +284,7 @@ def test_ranks_that_changed_places_are_told(tmp_path: Path) -> None:
     old = lora(tmp_path / "old", 1, sites, rank={"layer.0.q": 2, "layer.1.q": 3})
     new = lora(tmp_path / "new", 1, sites, rank={"layer.0.q": 3, "layer.1.q": 2})
     facts = {fact.label: fact for fact in compared_of(old, new).facts}
-    assert facts["rank"].new == "2 at 1 sites, 3 at 1 sites (not the same at 2 sites)"
+    assert facts["rank"].new == "2 at 1 site, 3 at 1 site (not the same at 2 sites)"
 
 
 def test_heads_are_compared_by_their_bytes(tmp_path: Path) -> None:
