@@ -112,6 +112,8 @@ def around(error: BaseException) -> Fault | None:
     """What gave way around a command, in words; None of what is no such thing."""
     if isinstance(error, MemoryError):
         why = "there is no more memory"
+    elif isinstance(error, SystemError):
+        why = f"Python failed, as it may where memory is short: {visible(error)}"
     elif isinstance(error, RuntimeError) and "start new thread" in str(error):
         why = "it may start no more threads"
     elif isinstance(error, ImportError):

@@ -148,6 +148,7 @@ class _Crew:
     def __init__(self, jobs: Sequence[_Job], worker: _MakeWorker, helpers: Helpers) -> None:
         self._jobs, self._worker, self._helpers = jobs, worker, helpers
         self._results: list[JobSeen | None] = [None] * len(jobs)
+        self._broken: Exception | None = None  # what a thread could not go on for
         self._stop = threading.Event()
         self._told: SimpleQueue[bool] = SimpleQueue()  # whether a job is done, or a thread
 
@@ -166,6 +167,8 @@ class _Crew:
             progress(before + len(self._jobs), total)
         else:
             self._share(threads, lambda done: progress(before + done, total))
+        if self._broken is not None:
+            raise self._broken
         return [seen for seen in self._results if seen is not None]
 
     def _share(self, threads: Shares, told: Callable[[int], None]) -> None:
@@ -208,6 +211,9 @@ class _Crew:
                     if seen.failed is not None:
                         self._stop.set()
                     self._told.put(True)
+        except Exception as error:  # there is no memory for another worker, say
+            self._broken = error
+            self._stop.set()
         finally:
             self._told.put(False)
 

@@ -10,6 +10,6 @@ __getattr__ = door(
     reader="TensorReader",
     reference="TensorRef",
     safetensors="MAX_HEADER TensorEntry read_header",
-    digests="file_digest",
+    digests="file_digest take_digests",
     pickled="read_pickled_header",
 )

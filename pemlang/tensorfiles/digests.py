@@ -91,14 +91,14 @@ def take_digests(paths: Sequence[Path], threads: int) -> None:
             missing.append((path, file))
         else:
             _HERE[_place(path)] = (file, remembered)
-    taken: list[str | OSError] = [""] * len(missing)
+    taken: list[str | Exception] = [""] * len(missing)
     queue = iter(range(len(missing)))
 
     def work() -> None:
         while (index := next(queue, None)) is not None:
             try:
                 taken[index] = _digest(missing[index][0])
-            except OSError as error:
+            except Exception as error:  # a thread has nobody to tell
                 taken[index] = error
 
     crew = [threading.Thread(target=work) for _ in range(min(threads, len(missing)) - 1)]
@@ -111,6 +111,8 @@ def take_digests(paths: Sequence[Path], threads: int) -> None:
     for (path, file), digest in zip(missing, taken, strict=True):
         if isinstance(digest, OSError):
             raise unreadable(path, digest)
+        if isinstance(digest, Exception):
+            raise digest
         if _identified(path) != file:
             raise changed(path)
         _HERE[_place(path)] = (file, digest)

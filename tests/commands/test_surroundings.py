@@ -83,6 +83,18 @@ def test_little_memory_is_told(folder: Path, megabytes: int) -> None:
     assert (done.returncode == 0) == (folder / "out/x").exists()
 
 
+def test_an_error_that_python_loses_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is no memory to keep it in."""
+
+    def lose(_: threading.Thread) -> None:
+        raise SystemError("returned NULL without setting an exception")
+
+    monkeypatch.setattr(threading.Thread, "start", lose)
+    done = pem("build", folder / "recipe.pem")
+    assert (done.code, "PEM0530" in done.err, "Traceback" in done.err) == (1, True, False)
+    assert not (folder / "out/x").exists()
+
+
 def test_threads_that_may_not_start_are_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(_: threading.Thread) -> None:
         raise RuntimeError("can't start new thread")

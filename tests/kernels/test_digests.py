@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from blake3 import blake3
 
-from pemlang.tensorfiles import file_digest
+from pemlang.tensorfiles import file_digest, take_digests
 
 DIGESTS = "pemlang.tensorfiles.digests"
 
@@ -90,3 +90,20 @@ def test_a_cache_that_cannot_be_written_is_no_matter(
     first = file_digest(large)
     forget(monkeypatch)
     assert file_digest(large) == first
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_digest_that_cannot_be_taken_is_none(
+    large: Path, monkeypatch: pytest.MonkeyPatch, threads: int
+) -> None:
+    """Whichever thread lacks the memory for it."""
+
+    def fail(path: Path) -> str:
+        raise MemoryError
+
+    monkeypatch.setattr(f"{DIGESTS}._digest", fail)
+    paths = [large, *(large.with_name(f"{number}") for number in range(3))]
+    for path in paths[1:]:
+        path.write_bytes(b"y" * (1 << 12))
+    with pytest.raises(MemoryError):
+        take_digests(paths, threads)

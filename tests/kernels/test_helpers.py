@@ -175,3 +175,20 @@ def test_nobody_helps_where_nothing_has_parts() -> None:
     builder.store(builder.load("x", "BF16", (64, 64)), "y", "BF16")
     plan = Plan(sites=tuple(builder.calls()))  # type: ignore[arg-type]
     assert shares(plan, 1 << 30, ExecutionOptions(threads=8), 1).help == 0
+
+
+@pytest.mark.parametrize("threads", [1, 4])
+def test_a_thread_that_cannot_work_fails_the_build(
+    tmp_path: Path, threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An output of which nobody has written a part is not there."""
+
+    def none(size: int = 0) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr("pemlang.execute.cpu.Arena", none)
+    lora(tmp_path / "a", 0)
+    made = pemlang.load(recipe(tmp_path, 'adapter a = "a"\nsave 2 * a to "out"\n'))
+    with pytest.raises(MemoryError):
+        made.build(options=pemlang.BuildOptions(threads=threads))
+    assert not (tmp_path / "out").exists()
