@@ -146,17 +146,22 @@ def over_deltas(tmp_path: Path, rows: int, columns: int, sites: int) -> Plan:
     return pemlang.load(recipe(tmp_path, text)).programs()[0].plan
 
 
-def test_few_large_sites_are_at_work_at_once(tmp_path: Path) -> None:
-    """A matrix of each is in memory, and threads enough to help with it are there."""
+def test_large_sites_are_at_work_at_once_while_there_is_room(tmp_path: Path) -> None:
+    """A matrix of each is in memory; threads for which there is no room help."""
     [large] = phases(over_deltas(tmp_path, 3000, 2000, 5))
     assert shares(large, 1 << 40, ExecutionOptions(threads=1), 5) == Shares(1, 0)
     assert shares(large, 1 << 40, ExecutionOptions(threads=2), 5) == Shares(2, 0)
-    assert shares(large, 1 << 40, ExecutionOptions(threads=16), 5) == Shares(4, 12)
+    assert shares(large, 1 << 40, ExecutionOptions(threads=16), 5) == Shares(5, 11)
     assert shares(large, 1 << 40, ExecutionOptions(threads=16), 1) == Shares(1, 15)
-    little = working_memory(large, 1, ExecutionOptions(threads=16)) + (1 << 23)
+    one = working_memory(large, 1, ExecutionOptions(threads=16))
+    little = one + (1 << 23)
     scarce = shares(large, little, ExecutionOptions(threads=16), 5)
     assert scarce.work == 1
     assert 1 < scarce.help < 15
+    [huge] = phases(over_deltas(tmp_path / "huge", 30000, 20000, 5))
+    assert shares(huge, 1 << 40, ExecutionOptions(threads=16), 5) == Shares(2, 14)
+    given = ExecutionOptions(threads=16, memory=1 << 40)
+    assert shares(huge, 1 << 40, given, 5) == Shares(5, 11)
 
 
 def test_small_sites_come_after_large_ones_and_have_a_thread_each(tmp_path: Path) -> None:

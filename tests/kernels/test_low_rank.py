@@ -219,10 +219,11 @@ def test_the_memory_of_a_site_is_known_beforehand() -> None:
 
 
 def test_small_sites_are_left_to_few_threads() -> None:
-    """Which would wait for the interpreter; and large ones, or loops, to all there are."""
+    """Which would wait for the interpreter; large ones to as many as were of use on sixteen
+    processors, and loops to all there are."""
     small, large = sum_of_three(2, 30, 20, 2), sum_of_three(64, 8000, 8000, 64)
     assert useful_threads(Plan(sites=(small,) * 100)) == 1
-    assert useful_threads(Plan(sites=(large,) * 100)) > 8
+    assert 6 < useful_threads(Plan(sites=(large,) * 100)) < 10
     assert useful_threads(Plan(sites=(small,) * 50 + (large,) * 50)) > 4
     builder = Builder()
     builder.store(builder.load("x", "BF16", (64, 4096)), "y", "BF16")
@@ -233,7 +234,7 @@ def test_small_sites_are_left_to_few_threads() -> None:
     joined = Builder()
     parts = [joined.load(name, "F32", (64, 8192)) for name in "ab"]
     joined.store(joined.concat(parts, 0), "y", "F32")
-    assert useful_threads(Plan(sites=tuple(joined.calls()) * 100)) >= 8
+    assert useful_threads(Plan(sites=tuple(joined.calls()) * 100)) > 6
 
 
 @pytest.mark.parametrize("count", [3, 12])
