@@ -8,13 +8,14 @@ from pathlib import Path
 
 import click
 
-from pemlang.cli.common import GivenPath, say
+from pemlang.cli.common import GivenPath, format_option, say
 from pemlang.diagnostics import PemError, placed, visible
 
 
 @click.command()
 @click.argument("folder", type=GivenPath(exists=True, file_okay=False), default=".")
-def clean(folder: str) -> int:
+@format_option("text", "json")
+def clean(folder: str, form: str) -> int:
     """Remove what killed builds left behind.
 
     It looks in a folder, this one unless another is given, and in those inside it. A build works in
@@ -24,17 +25,23 @@ def clean(folder: str) -> int:
     """
     from pemlang.artifact.staging import clean as cleaned
     from pemlang.disk import temporaries
+    from pemlang.show.written import CleanJson, RemovedJson
 
-    freed = 0
+    removed: list[RemovedJson] = []
     try:
         with placed(None):
             for path, size in cleaned(Path(folder)):
-                freed += size
-                click.echo(f"removed {visible(os.path.relpath(path))} ({size / 1e6:.4g} MB)")
+                removed.append(RemovedJson(os.path.relpath(path), size))
+                if form == "text":
+                    click.echo(f"removed {visible(removed[-1].path)} ({size / 1e6:.4g} MB)")
             for left in temporaries():
                 shutil.rmtree(left, ignore_errors=True)
-                click.echo(f"removed {visible(left)}")
+                removed.append(RemovedJson(str(left), None))
+                if form == "text":
+                    click.echo(f"removed {visible(left)}")
     except PemError as error:
-        return say(error.diagnostics, "text")
-    click.echo(f"{freed / 1e6:.4g} MB freed" if freed else "nothing was left")
-    return 0
+        return say(error.diagnostics, form, CleanJson(removed))
+    if form == "text":
+        freed = sum(file.size or 0 for file in removed)
+        click.echo(f"{freed / 1e6:.4g} MB freed" if freed else "nothing was left")
+    return say([], form, CleanJson(removed))

@@ -234,7 +234,7 @@ def refuse_to_replace(path: Path, start: str) -> None:
 
 def write_whole(path: Path, text: str, start: int) -> None:
     """Write a text file, whole or not at all, in the place of nothing but an earlier one of its
-    kind: one that starts as it does; and say so.
+    kind: one that starts as it does.
 
     Args:
         path, text: the file.
@@ -251,4 +251,3 @@ def write_whole(path: Path, text: str, start: int) -> None:
         raise click.UsageError(
             f"{visible(path)} cannot be written: {error.strerror or error}."
         ) from None
-    click.echo(visible(path, 4096))

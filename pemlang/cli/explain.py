@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import click
 
-from pemlang.cli.common import USAGE_IS_WRONG
+from pemlang.cli.common import USAGE_IS_WRONG, format_option, say
 from pemlang.diagnostics import nearest
-from pemlang.show.codes import catalogue
+from pemlang.show.codes import ExplainJson, catalogue
 
 
 @click.command()
 @click.argument("code", required=False)
-def explain(code: str | None) -> int:
+@format_option("text", "json")
+def explain(code: str | None, form: str) -> int:
     """Explain a code such as PEM0306, or list them all."""
     codes = catalogue()
+    if code is None and form == "json":
+        return say([], form, ExplainJson(codes))
     if code is None:
         for name, entry in codes.items():
             click.echo(f"{name}  {entry.title}")
@@ -25,5 +28,7 @@ def explain(code: str | None) -> int:
         click.echo(f"There is no code {code}.{hint} `pem explain` lists them all.", err=True)
         return USAGE_IS_WRONG
     entry = codes[wanted]
+    if form == "json":
+        return say([], form, ExplainJson({wanted: entry}))
     click.echo(f"{click.style(wanted, bold=True)}: {entry.title}\n\n{entry.text}")
     return 0

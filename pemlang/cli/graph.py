@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 
 from pemlang.cli.common import GivenPath, say, set_option, write_whole
-from pemlang.diagnostics import PemError
+from pemlang.diagnostics import PemError, visible
 
 
 @click.command()
@@ -16,9 +16,9 @@ from pemlang.diagnostics import PemError
 @click.option(
     "--format",
     "form",
-    type=click.Choice(["mermaid", "dot", "svg"]),
+    type=click.Choice(["mermaid", "dot", "svg", "json"]),
     default="mermaid",
-    help="Write it for Mermaid, which GitHub and GitLab draw, for Graphviz, or as an SVG.",
+    help="Write it for Mermaid, which GitHub and GitLab draw, for Graphviz, as an SVG, or as data.",
 )
 @click.option(
     "-o",
@@ -34,22 +34,28 @@ def graph(recipe: str, settings: dict[str, str], form: str, output: Path | None)
     Reads the adapters' configs and file headers only.
     """
     from pemlang.api import load
-    from pemlang.show.graph import TooMany, as_dot, as_mermaid, picture
+    from pemlang.show.graph import GraphJson, TooMany, as_dot, as_mermaid, picture
     from pemlang.show.svg import as_svg
 
     if output is not None and output.resolve() == Path(recipe).resolve():
         raise click.UsageError("The picture would take the place of the recipe.")
+    if output is not None and form == "json":
+        raise click.UsageError("-o is for pictures; JSON goes to standard output.")
     try:
         checked = load(recipe, settings).checked()
         checked.raise_errors()
-        text = {"mermaid": as_mermaid, "dot": as_dot, "svg": as_svg}[form](picture(checked))
+        drawn = picture(checked)
     except PemError as error:
-        return say(error.diagnostics, "text")
+        return say(error.diagnostics, form)
     except TooMany as error:
         raise click.ClickException(f"{error}.") from None
-    say(checked.diagnostics, "text")
+    code = say(checked.diagnostics, form, GraphJson(drawn.vertices, drawn.edges))
+    if form == "json":
+        return code
+    text = {"mermaid": as_mermaid, "dot": as_dot, "svg": as_svg}[form](drawn)
     if output is None:
         click.echo(text, nl=False)
     else:
         write_whole(output, text, start=8)
-    return 0
+        click.echo(visible(output, 4096))
+    return code

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from pemlang.cli.common import GivenPath, say
+from pemlang.cli.common import GivenPath, format_option, say
 from pemlang.diagnostics import Diagnostic, Fault, PemError, placed, visible
 from pemlang.disk import is_dir, replace_file
 from pemlang.formats import FORMATS, Adapter, read_adapter
@@ -28,7 +28,8 @@ from pemlang.inputs.identities import seen_from
     metavar="FILE",
     help="Write the recipe here; a file that is there already is left alone.",
 )
-def init(places: tuple[str, ...], output: Path) -> int:
+@format_option("text", "json")
+def init(places: tuple[str, ...], output: Path, form: str) -> int:
     """Write a first recipe over adapters.
 
     A DIR is an adapter, on the hub too (hf://org/name@revision), or a folder of adapters. The
@@ -36,6 +37,7 @@ def init(places: tuple[str, ...], output: Path) -> int:
     """
     from pemlang.api import load
     from pemlang.show.first_recipe import FirstAdapter, first_recipe
+    from pemlang.show.written import InitJson
     from pemlang.syntax.files import decoded
 
     if output.exists():
@@ -53,13 +55,14 @@ def init(places: tuple[str, ...], output: Path) -> int:
             }
             if not adapters:
                 raise PemError([replace(told, severity="error") for told in left_out])
-            text = first_recipe([*adapters.values()]).encode()
-            decoded(text, visible(output), folder)  # it may be too long to be read
-            replace_file(output, text)
+            text = first_recipe([*adapters.values()])
+            decoded(text.encode(), visible(output), folder)  # it may be too long to be read
+            replace_file(output, text.encode())
     except PemError as error:
-        return say(error.diagnostics, "text")
-    click.echo(visible(output, 4096))
-    return say([*left_out, *load(output).check()], "text")
+        return say(error.diagnostics, form)
+    if form == "text":
+        click.echo(visible(output, 4096))
+    return say([*left_out, *load(output).check()], form, InitJson(str(output), text))
 
 
 def _adapters(places: Iterable[str], left_out: list[Diagnostic]) -> Iterator[tuple[str, Adapter]]:

@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import click
 
-from pemlang.cli.common import USAGE_IS_WRONG
+from pemlang.cli.common import USAGE_IS_WRONG, format_option, say
 from pemlang.diagnostics import nearest, visible
 from pemlang.ops.record import Operator
 
 
 @click.command()
 @click.argument("name", required=False)
-def ops(name: str | None) -> int:
+@format_option("text", "json")
+def ops(name: str | None, form: str) -> int:
     """Say what an operator such as lerp does, or list them all."""
     from pemlang.check.elsewhere import FUNCTIONS
     from pemlang.ops import SECTIONS, every_operator
-    from pemlang.show.operators import as_text, use
+    from pemlang.show.operators import as_json, as_text, use
 
+    if name is None and form == "json":
+        return say([], form, as_json(every_operator()))
     if name is None:
         for section in SECTIONS:
             click.secho(section.title, bold=True)
@@ -36,6 +39,8 @@ def ops(name: str | None) -> int:
             f"There is no operator `{visible(name, 40)}`.{hint} `pem ops` lists them all.", err=True
         )
         return USAGE_IS_WRONG
+    if form == "json":
+        return say([], form, as_json(by_name[name]))
     click.echo("\n\n".join(map(as_text, by_name[name])))
     return 0
 

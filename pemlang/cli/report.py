@@ -8,11 +8,19 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pemlang.cli.common import Bar, GivenPath, refuse_to_replace, say, set_option, write_whole
+from pemlang.cli.common import (
+    Bar,
+    GivenPath,
+    format_option,
+    refuse_to_replace,
+    say,
+    set_option,
+    write_whole,
+)
 from pemlang.diagnostics import Fault, PemError, visible
 
 if TYPE_CHECKING:
-    from pemlang.show.page import PageSection
+    from pemlang.show.report import Reported
 
 
 @click.command()
@@ -28,7 +36,10 @@ if TYPE_CHECKING:
     metavar="FILE",
     help="Write the page here; an earlier report is replaced, another file is not.",
 )
-def report(target: str, other: str | None, settings: dict[str, str], output: Path) -> int:
+@format_option("text", "json")
+def report(
+    target: str, other: str | None, settings: dict[str, str], output: Path, form: str
+) -> int:
     """Write a page about a recipe or an adapter.
 
     For a recipe (a .pem file): its outputs, its graph, what a build would do, its adapters, their
@@ -37,41 +48,46 @@ def report(target: str, other: str | None, settings: dict[str, str], output: Pat
     what changed; that may be a recipe in git, as main:recipes/merge.pem. The page holds all it
     needs, and loads nothing.
     """
+    from pemlang.show.numbers import ReportJson
     from pemlang.show.page import HEAD, whole_page
 
     refuse_to_replace(output, HEAD)
     bar = Bar()
     try:
         if other is None:
-            sections = _sections(target, settings, bar)
+            parts = [_of_one(target, settings, bar)]
         else:
-            sections = _of_two(target, other, settings, bar)
+            parts = _of_two(target, other, settings, bar)
     except PemError as error:
         bar.clear()
-        return say(error.diagnostics, "text")
+        return say(error.diagnostics, form)
     except Fault as fault:
         bar.clear()
-        return say([fault.at(None)], "text")
+        return say([fault.at(None)], form)
     bar.clear()
     about = target if other is None else f"{target} and {other}"
+    sections = [section for part in parts for section in part.sections]
     write_whole(output, whole_page(Path(target).name or target, sections, about), len(HEAD))
-    return 0
+    if form == "text":
+        click.echo(visible(output, 4096))
+    figures = [part.figures for part in parts if part.figures is not None]
+    return say([], form, ReportJson(str(output), [part.title for part in sections], figures))
 
 
 def _is_recipe(target: str) -> bool:
     return target.endswith(".pem") or Path(target).is_file()
 
 
-def _sections(target: str, settings: dict[str, str], bar: Bar) -> list[PageSection]:
+def _of_one(target: str, settings: dict[str, str], bar: Bar) -> Reported:
     from pemlang.api import load
-    from pemlang.show.report import sections_of_adapter, sections_of_recipe
+    from pemlang.show.report import report_on_adapter, report_on_recipe
 
     if _is_recipe(target):
-        return sections_of_recipe(load(target, settings).identified(), bar)
-    return sections_of_adapter(target, bar)
+        return report_on_recipe(load(target, settings).identified(), bar)
+    return report_on_adapter(target, bar)
 
 
-def _of_two(old: str, new: str, settings: dict[str, str], bar: Bar) -> list[PageSection]:
+def _of_two(old: str, new: str, settings: dict[str, str], bar: Bar) -> list[Reported]:
     """What differs first; then both, one after the other, as far as they are in the working
     tree."""
     if _is_recipe(old) != _is_recipe(new):
@@ -79,33 +95,35 @@ def _of_two(old: str, new: str, settings: dict[str, str], bar: Bar) -> list[Page
     return _of_recipes(old, new, settings, bar) if _is_recipe(new) else _of_adapters(old, new, bar)
 
 
-def _of_recipes(old: str, new: str, settings: dict[str, str], bar: Bar) -> list[PageSection]:
+def _of_recipes(old: str, new: str, settings: dict[str, str], bar: Bar) -> list[Reported]:
     from pemlang.compare.sides import compare_sides, opened
     from pemlang.show.page import PageSection
     from pemlang.show.recipe_diff import as_html
-    from pemlang.show.report import sections_of_recipe
+    from pemlang.show.report import Reported, report_on_recipe
 
     with opened(old, settings) as before, opened(new, settings) as after:
-        sections = [PageSection("What changed", as_html(compare_sides(before, after)))]
+        changed = PageSection("What changed", as_html(compare_sides(before, after)))
+        parts = [Reported([changed])]
         for side in (before, after):
             if Path(side.name).is_file():
-                sections += _named(sections_of_recipe(side.checked, bar), side.name)
-    return sections
+                parts.append(_named(report_on_recipe(side.checked, bar), side.name))
+    return parts
 
 
-def _of_adapters(old: str, new: str, bar: Bar) -> list[PageSection]:
+def _of_adapters(old: str, new: str, bar: Bar) -> list[Reported]:
     from pemlang.compare.adapters import compare
     from pemlang.show.adapter_diff import as_html
     from pemlang.show.page import PageSection
-    from pemlang.show.report import sections_of_adapter
+    from pemlang.show.report import Reported, report_on_adapter
 
-    sections = [PageSection("What changed", as_html(compare(old, new)))]
+    parts = [Reported([PageSection("What changed", as_html(compare(old, new)))])]
     for place in (old, new):
-        sections += _named(sections_of_adapter(place, bar), place)
-    return sections
+        parts.append(_named(report_on_adapter(place, bar), place))
+    return parts
 
 
-def _named(sections: list[PageSection], place: str) -> list[PageSection]:
-    """Sections with the name of what they are about in their titles."""
+def _named(part: Reported, place: str) -> Reported:
+    """A part with the name of what it is about in the titles of its sections."""
     name = visible(Path(place).name, 40)
-    return [replace(section, title=f"{section.title}, {name}") for section in sections]
+    sections = [replace(section, title=f"{section.title}, {name}") for section in part.sections]
+    return replace(part, sections=sections)

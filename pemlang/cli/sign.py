@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from pemlang.cli.common import GivenPath, say
+from pemlang.cli.common import GivenPath, format_option, say
 from pemlang.diagnostics import PemError, placed, visible
 
 
@@ -20,7 +20,8 @@ from pemlang.diagnostics import PemError, placed, visible
     required=True,
     help="An elliptic-curve private key in PEM form.",
 )
-def sign(directory: str, key: str) -> int:
+@format_option("text", "json")
+def sign(directory: str, key: str, form: str) -> int:
     """Sign an output with a private key.
 
     Writes model.sig over all of its files, in the format of the OpenSSF's model-signing, if they
@@ -29,6 +30,7 @@ def sign(directory: str, key: str) -> int:
     """
     from pemlang.artifact.sign import sign as signed
     from pemlang.artifact.verify import verify
+    from pemlang.show.written import SignJson
 
     try:
         with placed(None):
@@ -39,6 +41,8 @@ def sign(directory: str, key: str) -> int:
                 )
             path = signed(Path(directory), Path(key))
     except PemError as error:
-        return say(error.diagnostics, "text")
-    click.echo(visible(os.path.relpath(path), 4096))
-    return 0
+        return say(error.diagnostics, form)
+    written = os.path.relpath(path)
+    if form == "text":
+        click.echo(visible(written, 4096))
+    return say([], form, SignJson(written))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 
@@ -15,6 +16,13 @@ class Entry:
 
     title: str
     text: str
+
+
+@dataclass(frozen=True)
+class ExplainJson:
+    """`pem explain`: all codes, or the one that was asked for."""
+
+    codes: Mapping[str, Entry]
 
 
 @cache

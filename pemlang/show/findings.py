@@ -49,6 +49,16 @@ class CheckJson:
     recipes: Sequence[str]
 
 
+@dataclass(frozen=True)
+class FmtJson:
+    """`pem fmt`: how many recipes were looked at, and those that were rewritten; or, with --check,
+    that would be."""
+
+    recipes: int
+    changed: Sequence[str]
+    written: bool
+
+
 def once(findings: Iterable[Finding]) -> list[Finding]:
     """Findings without those that an import has brought before, through another recipe."""
     kept: dict[tuple[object, ...], Finding] = {}

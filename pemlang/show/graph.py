@@ -57,6 +57,15 @@ class Picture:
     edges: tuple[Edge, ...]
 
 
+@dataclass(frozen=True)
+class GraphJson:
+    """`pem graph`: boxes, sources before what is made from them, outputs last; and lines between
+    them, by index."""
+
+    vertices: Sequence[Vertex]
+    edges: Sequence[Edge]
+
+
 def picture(checked: Checked) -> Picture:
     """The graph of everything a recipe saves.
 

@@ -2,12 +2,51 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
 
+from pemlang.dataclass import dataclass
 from pemlang.graph.numbers import shown
 from pemlang.ops import SECTIONS
 from pemlang.ops.record import Operator, Parameter
+
+
+@dataclass(frozen=True)
+class OperatorJson:
+    """An operator: its record, how it is written, and by name what its settings take."""
+
+    name: str
+    section: str
+    use: str
+    summary: str
+    formula: str
+    symbols: Sequence[str]
+    aliases: Sequence[str]
+    settings: Mapping[str, str]
+    rank: str
+    laws: Sequence[str]
+    source: str
+
+
+@dataclass(frozen=True)
+class OpsJson:
+    """`pem ops`: all operators, or those of a name."""
+
+    operators: Sequence[OperatorJson]
+
+
+def as_json(operators: Sequence[Operator]) -> OpsJson:
+    """Operators as plain values."""
+    sections = {id(operator): s.title for s in SECTIONS for operator in s.operators}
+    return OpsJson(
+        [
+            OperatorJson(
+                x.name, sections[id(x)], use(x), x.summary, x.formula, x.symbols, x.aliases,
+                dict(_params(x)), x.rank, x.laws, x.source,
+            )
+            for x in operators
+        ]
+    )  # fmt: skip
 
 
 def as_markdown() -> str:

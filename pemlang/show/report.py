@@ -16,6 +16,7 @@ from pemlang.compare.measure import (
     measured,
 )
 from pemlang.compare.summary import facts_of, heads_of
+from pemlang.dataclass import dataclass
 from pemlang.diagnostics import render
 from pemlang.formats import Adapter
 from pemlang.formats.adapter import kinds_text
@@ -28,6 +29,7 @@ from pemlang.pipeline.forecast import forecast_of
 from pemlang.pipeline.refusals import refuse_models
 from pemlang.show import figures
 from pemlang.show.graph import TooMany, leaf_name, picture
+from pemlang.show.numbers import FiguresJson, figures_of
 from pemlang.show.page import (
     CellValue,
     Column,
@@ -44,7 +46,15 @@ from pemlang.show.svg import as_svg
 _HASH = 12  # characters of a digest
 
 
-def sections_of_recipe(checked: Checked, tick: Tick) -> list[PageSection]:
+@dataclass(frozen=True)
+class Reported:
+    """What there is to see, as sections of a page; and the numbers behind its charts."""
+
+    sections: list[PageSection]
+    figures: FiguresJson | None = None
+
+
+def report_on_recipe(checked: Checked, tick: Tick) -> Reported:
     """Everything there is to see of a recipe that is known by content; nothing is built or
     written.
 
@@ -62,15 +72,15 @@ def sections_of_recipe(checked: Checked, tick: Tick) -> list[PageSection]:
         PageSection("Spectra", figures.spectra(measurements)),
         PageSection("Recipe", _recipe(checked)),
     ]
-    if measurements.norms:
-        return sections
-    return [section for section in sections if section.title not in _MEASURED]
+    if not measurements.norms:
+        sections = [section for section in sections if section.title not in _MEASURED]
+    return Reported(sections, figures_of(checked.source.name, measurements))
 
 
 _MEASURED = ("Norms", "Likeness", "Spectra")
 
 
-def sections_of_adapter(place: str, tick: Tick) -> list[PageSection]:
+def report_on_adapter(place: str, tick: Tick) -> Reported:
     """Everything there is to see of an adapter, in a directory or on the hub.
 
     Raises:
@@ -82,12 +92,13 @@ def sections_of_adapter(place: str, tick: Tick) -> list[PageSection]:
     subject = MeasuredAdapter(PurePath(place).name or place, "input", node)
     measurements = measured(graph, [subject], tick)
     norms = measurements.norms[subject]
-    return [
+    sections = [
         PageSection("Adapter", facts(_facts(adapter, norms))),
         PageSection("Norms", figures.module_map(measurements, subject)),
         PageSection("Spectra", figures.spectra(measurements)),
         PageSection("Sites", _sites(adapter, norms)),
     ]
+    return Reported(sections, figures_of(place, measurements))
 
 
 # --- recipes ---------------------------------------------------------------------------------

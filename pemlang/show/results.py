@@ -8,12 +8,23 @@ from typing import Literal
 
 from pemlang.dataclass import dataclass
 from pemlang.show.adapter_diff import AdapterDiffJson
-from pemlang.show.findings import CheckJson
+from pemlang.show.codes import ExplainJson
+from pemlang.show.findings import CheckJson, FmtJson
+from pemlang.show.graph import GraphJson
 from pemlang.show.inspect import InspectJson
+from pemlang.show.numbers import ReportJson
+from pemlang.show.operators import OpsJson
 from pemlang.show.origin import OriginJson
 from pemlang.show.plan import PlanJson
 from pemlang.show.recipe_diff import RecipeDiffJson
-from pemlang.show.written import BuildJson, LockJson, VerifyJson
+from pemlang.show.written import (
+    BuildJson,
+    CleanJson,
+    InitJson,
+    LockJson,
+    SignJson,
+    VerifyJson,
+)
 
 
 @dataclass(frozen=True)
@@ -40,13 +51,21 @@ class MessageJson:
 
 
 RESULTS: dict[str, tuple[type, ...]] = {
+    "init": (InitJson,),
     "build": (BuildJson,),
     "check": (CheckJson,),
+    "fmt": (FmtJson,),
     "plan": (PlanJson,),
     "lock": (LockJson,),
     "diff": (RecipeDiffJson, AdapterDiffJson),
+    "report": (ReportJson,),
+    "graph": (GraphJson,),
     "verify": (VerifyJson,),
     "explain-output": (OriginJson,),
+    "sign": (SignJson,),
     "inspect": (InspectJson,),
+    "clean": (CleanJson,),
+    "ops": (OpsJson,),
+    "explain": (ExplainJson,),
 }
 """What each command gives that has `--format json`."""

@@ -33,6 +33,36 @@ class LockJson:
 
 
 @dataclass(frozen=True)
+class InitJson:
+    """`pem init`: the recipe that was written, and its text."""
+
+    path: str
+    recipe: str
+
+
+@dataclass(frozen=True)
+class SignJson:
+    """`pem sign`: the signature that was written."""
+
+    path: str
+
+
+@dataclass(frozen=True)
+class RemovedJson:
+    """What a killed command left, with its size in bytes; a temporary folder's is not taken."""
+
+    path: str
+    size: int | None
+
+
+@dataclass(frozen=True)
+class CleanJson:
+    """`pem clean`: what was removed."""
+
+    removed: Sequence[RemovedJson]
+
+
+@dataclass(frozen=True)
 class VerifyJson:
     """`pem verify`: what became of each file, the signature among those of the output."""
 

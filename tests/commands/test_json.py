@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import os
 import runpy
 from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 import pytest
 from jsonschema import Draft202012Validator
-from support import lora, pem, recipe
+from support import delta, lora, pem, recipe
+from support.outputs import key_pair
 
 from pemlang.cli.main import Commands, cli, command_names
+from pemlang.ops import every_operator
+from pemlang.show import catalogue
 
 DOCS = Path(__file__).parents[2] / "docs"
 SCHEMAS = {path.stem: path.read_text(encoding="utf-8") for path in (DOCS / "schemas").iterdir()}
@@ -33,6 +38,18 @@ RIGHT = [
     "explain-output out/x",
     "inspect a",
     "inspect a/adapter_model.safetensors",
+    "init a b -o {new}.pem",
+    "fmt new.pem old.pem",
+    "report new.pem -o {new}.html",
+    "report a b -o {new}.html",
+    "report old.pem new.pem -o {new}.html",
+    "graph new.pem",
+    "sign out/x --key {key}",
+    "clean",
+    "ops",
+    "ops .+",
+    "explain",
+    "explain 306",
 ]
 WRONG = [
     "check wrong.pem",
@@ -44,7 +61,14 @@ WRONG = [
     "verify a",
     "explain-output a",
     "inspect .",
+    "init empty -o {new}.pem",
+    "fmt torn.pem",
+    "report wrong.pem -o {new}.html",
+    "graph wrong.pem",
+    "sign a --key {key}",
 ]
+ALWAYS_RIGHT = {"clean", "ops", "explain"}  # but for a mistake in the command line itself
+NO_RESULT = {"git-setup", "completion", "git-diff", "git-tensors"}  # for a git or a shell
 
 
 @pytest.fixture(scope="module")
@@ -56,13 +80,17 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     recipe(at, 'adapter a = "a"\nadapter b = "b"\nsave a + b to "out/y" with rank=6\n', "new.pem")
     recipe(at, 'adapter a = "a"\nparam w: number = 1\nsave w * a to "out/w{w}"\n', "swept.pem")
     recipe(at, 'adapter a = "a"\nlet x = b\n', "wrong.pem")
+    recipe(at, "let\n", "torn.pem")
+    (at / "empty").mkdir()
+    key_pair(at / "key")
     assert pem("build", "old.pem", folder=at).code == 0
     return at
 
 
 def given(line: str, folder: Path, code: int) -> dict[str, Any]:
     """What a command gives, held to its schema."""
-    command, *words = line.split()
+    new = sum(1 for _ in folder.iterdir())
+    command, *words = line.format(new=f"new-{new}", key="key").split()
     done = pem(command, "--format", "json", *words, folder=folder)
     assert (done.code, done.err) == (code, ""), done
     told: dict[str, Any] = json.loads(done.out)
@@ -100,8 +128,9 @@ def test_every_command_that_gives_json_has_a_schema_and_is_tried() -> None:
         for option in command.params:
             if isinstance(option.type, click.Choice) and "json" in option.type.choices:
                 giving.add(name)
-    assert giving == set(SCHEMAS)
-    assert giving == {line.split()[0] for line in RIGHT} == {line.split()[0] for line in WRONG}
+    assert giving == set(SCHEMAS) == set(command_names()) - NO_RESULT
+    assert giving == {line.split()[0] for line in RIGHT}
+    assert giving - ALWAYS_RIGHT == {line.split()[0] for line in WRONG}
 
 
 def test_a_schema_refuses_what_it_does_not_name(folder: Path) -> None:
@@ -143,3 +172,49 @@ def test_a_number_that_json_has_none_for_is_null(tmp_path: Path) -> None:
         raise AssertionError(constant)
 
     assert json.loads(done.out, parse_constant=refuse)
+
+
+def test_every_command_that_writes_says_what_it_wrote(folder: Path) -> None:
+    recipe(folder, 'adapter  a = "a"\nsave a to "out/z"\n', "loose.pem")
+    assert given("fmt new.pem loose.pem --check", folder, 1)["changed"] == ["loose.pem"]
+    told = given("fmt new.pem loose.pem", folder, 0)
+    assert told == {"recipes": 2, "changed": ["loose.pem"], "written": True, "messages": []}
+    told = given("init a b -o first.pem", folder, 0)
+    assert told["recipe"] == (folder / "first.pem").read_text(encoding="utf-8")
+    path = given("sign out/x --key {key}", folder, 0)["path"]
+    assert (folder / path).samefile(folder / "out/x/model.sig")
+    left = folder / ".y.0123456789abcdef.pem-part"
+    left.write_bytes(b"half")
+    os.utime(left, (0, 0))
+    assert given("clean", folder, 0)["removed"][0] == {"path": left.name, "size": 4}
+
+
+def test_the_numbers_of_a_report(folder: Path) -> None:
+    told = given("report old.pem -o numbers.html", folder, 0)
+    assert (folder / told["path"]).read_text(encoding="utf-8").count("<section") == len(
+        told["sections"]
+    )
+    [figures] = told["figures"]
+    norms = {adapter["name"]: adapter["norm"] for adapter in figures["adapters"]}
+    deltas = {name: delta(folder / name) for name in ("a", "b")}
+    for name, sites in deltas.items():
+        assert norms[name] == pytest.approx(np.sqrt(sum((d**2).sum() for d in sites.values())))
+    [pair] = figures["likeness"]
+    inner = sum((deltas["a"][site] * deltas["b"][site]).sum() for site in deltas["a"])
+    assert pair["adapters"] == ["a", "b"]
+    assert pair["cosine"] == pytest.approx(inner / norms["a"] / norms["b"])
+    for adapter in figures["adapters"]:
+        squares = sum(norm**2 for norm in adapter["layers"].values())
+        assert squares == pytest.approx(adapter["norm"] ** 2)
+        assert (adapter["lost_at_rank"][0], adapter["lost_at_rank"][-1]) == (1, 0)
+
+
+def test_operators_codes_and_graphs_are_given_whole(folder: Path) -> None:
+    names = [operator["name"] for operator in given("ops", folder, 0)["operators"]]
+    assert names == [operator.name for operator in every_operator()]
+    assert given("ops ties", folder, 0)["operators"][0]["settings"]["density"].startswith("numbers")
+    assert given("explain", folder, 0)["codes"].keys() == catalogue().keys()
+    drawn = given("graph old.pem", folder, 0)
+    titles = [vertex["title"] for vertex in drawn["vertices"]]
+    lines = {(titles[edge["source"]], titles[edge["target"]]) for edge in drawn["edges"]}
+    assert {("a", "sum"), ("b", "sum"), ("sum", "out/x")} <= lines

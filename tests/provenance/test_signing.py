@@ -7,7 +7,17 @@ from pathlib import Path
 
 import pytest
 from support import build, edit, pem
-from support.outputs import CARD, CONFIG, PROVENANCE, REFACTORED, TEXT, WEIGHTS, asked, flip
+from support.outputs import (
+    CARD,
+    CONFIG,
+    PROVENANCE,
+    REFACTORED,
+    TEXT,
+    WEIGHTS,
+    asked,
+    flip,
+    key_pair,
+)
 
 SIGNATURE = "model.sig"
 
@@ -16,17 +26,10 @@ SIGNATURE = "model.sig"
 def keys(tmp_path: Path) -> Path:
     """A folder with two pairs of keys."""
     pytest.importorskip("model_signing")
-    from cryptography.hazmat.primitives import serialization as s
-    from cryptography.hazmat.primitives.asymmetric import ec
-
     folder = tmp_path / "keys"
     folder.mkdir()
     for name in ("one", "two"):
-        key = ec.generate_private_key(ec.SECP256R1())
-        private = key.private_bytes(s.Encoding.PEM, s.PrivateFormat.PKCS8, s.NoEncryption())
-        public = key.public_key().public_bytes(s.Encoding.PEM, s.PublicFormat.SubjectPublicKeyInfo)
-        (folder / name).write_bytes(private)
-        (folder / f"{name}.pub").write_bytes(public)
+        key_pair(folder / name)
     return folder
 
 

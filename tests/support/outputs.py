@@ -86,3 +86,15 @@ def verified(output: Path, *options: str | Path) -> Verified:
 
 def _verdicts(told: list[dict[str, Any]]) -> list[Verdict]:
     return [Verdict(file["what"], file["state"], tuple(file["details"])) for file in told]
+
+
+def key_pair(private: Path) -> None:
+    """Write a private key, and the public one beside it, as .pub."""
+    from cryptography.hazmat.primitives import serialization as s
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key = ec.generate_private_key(ec.SECP256R1())
+    private.write_bytes(key.private_bytes(s.Encoding.PEM, s.PrivateFormat.PKCS8, s.NoEncryption()))
+    private.with_suffix(".pub").write_bytes(
+        key.public_key().public_bytes(s.Encoding.PEM, s.PublicFormat.SubjectPublicKeyInfo)
+    )
