@@ -282,6 +282,12 @@ def test_what_needs_whole_models_is_refused_at_the_check(folder: Path) -> None:
         assert error(folder, f'{text}save {value} to "o"\n').code == "PEM0601"
 
 
+def test_a_library_need_not_save_and_what_declares_adapters_is_warned(folder: Path) -> None:
+    assert codes(folder, "param w: number = 1\ndef f(x: adapter) -> adapter = w * x\n") == []
+    warned = pemlang.load(recipe(folder, DECLARED)).check()
+    assert [(d.code, d.severity) for d in warned] == [("PEM0114", "warning")]
+
+
 def test_a_part_of_a_mix_meets_a_part_of_one_of_its_terms(folder: Path) -> None:
     """The initialisations of the two are held to each other at the sites they have."""
     text = DECLARED + 'save a["*.query"] ⊕ ⊖(a["*.query"] ⊕ b["*.query"]) to "out/x"\n'

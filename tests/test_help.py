@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from support import lora, recipe
-from support.calls import ALIKE, APART, DECLARED, OPERATORS, Drawn, drawn, stock
+from support.calls import ALIKE, APART, DECLARED, OPERATORS, SITES, Drawn, drawn, stock
 from support.messages.sentences import is_sentence, shown
 
 import pemlang
@@ -284,6 +284,42 @@ def test_help_for_a_method_by_statistics_is_no_dead_end(folder: Path) -> None:
         [[only]] = checked(folder, [text])
         assert only.code == "PEM0306"
         assert is_sentence(only.help or "") and "as they are declared" in (only.help or "")
+
+
+def warned(folder: Path, texts: Sequence[str]) -> dict[int, pemlang.Diagnostic]:
+    """What a build says of factors that share no initialisation, by expression."""
+    lines = [f'let x{n} = {text}\nsave x{n} to "out/{n}"\n' for n, text in enumerate(texts)]
+    built = pemlang.load(recipe(folder, "".join([DECLARED, *lines]))).build()
+    first = DECLARED.count("\n") + 1
+    said = {}
+    for told in built.warnings:
+        if told.code == "PEM0701":
+            assert told.span is not None
+            said[(told.span.source.position(told.span.start)[0] - first) // 2] = told
+    return said
+
+
+def test_help_where_factors_share_no_initialisation_is_the_same_call_over_what_they_do(
+    tmp_path: Path,
+) -> None:
+    """PEM0701, which only a build can tell: TIES stays TIES, with every weight, at a rank."""
+    stock(tmp_path)
+    for init, name in enumerate(ALIKE):
+        lora(tmp_path / name, init, SITES, init=init)
+    rng = random.Random(0)
+    uses = [drawn(operator, rng) for operator in OPERATORS for _ in range(ROUNDS)]
+    texts = [x.text for x in uses if x.over_factors and len(x.operands) > 1 and not x.by_statistics]
+    said = warned(tmp_path, texts)
+    assert {"ties(", "dare(", "magnitude_prune("} <= {texts[n].partition("[")[0] for n in said}
+    mended = {n: pasted(texts[n], told) for n, told in said.items()}
+    for n, new in mended.items():
+        assert new is not None, (texts[n], said[n].help)
+        assert not words(texts[n]) - words(new) - Counter(BY_FACTORS), (texts[n], new)
+        assert "rank=" in new or "over=" not in texts[n], new
+    again = warned(tmp_path, [new for new in mended.values() if new])
+    for place, (n, new) in enumerate(mended.items()):
+        if place in again:  # of a chain another ⊕ or ⊖ may be left
+            assert {"⊕", "⊖"} & set(new or "") and again[place].message != said[n].message
 
 
 def test_help_for_very_many_operands_is_made_at_once(folder: Path) -> None:

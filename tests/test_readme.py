@@ -124,12 +124,16 @@ def test_the_recipe_is_the_one_in_the_quickstart() -> None:
     assert recipes == [(ROOT / "examples/quickstart/merge.pem").read_text(encoding="utf-8")]
 
 
-def test_what_peft_gets_wrong_is_shown_by_a_test_on_the_first_screen() -> None:
+def test_why_anyone_should_switch_is_on_the_first_screen_with_the_tests_that_show_it() -> None:
     screen = "\n".join(TEXT.splitlines()[:30])
     tests = (ROOT / "tests/oracles/test_silently_wrong.py").read_text(encoding="utf-8")
     named = re.findall(r"`(test_\w+)`", screen)
     assert len(named) == 3
     assert all(f"def {name}(" in tests for name in named)
+    for promise in ("No base model\nis loaded", "a merge is reviewed like code", "pip install .\n"):
+        assert promise in screen
+    first = FENCE.findall(TEXT)[0][1]
+    assert first in screen and first.count("pem build -e") == 1
 
 
 def test_what_can_be_installed_can() -> None:

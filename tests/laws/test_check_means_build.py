@@ -20,7 +20,7 @@ import pemlang
 OF_WEIGHTS = {"PEM0501", "PEM0502", "PEM0503", "PEM0504", "PEM0505"}
 """What only weights can tell: assertions, numbers that are none or too large, heads that differ."""
 
-RECIPES = 200  # of eight saves each
+RECIPES = 256  # of eight saves each
 
 
 def refused(recipe: pemlang.Recipe) -> set[str]:
