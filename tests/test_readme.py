@@ -15,14 +15,22 @@ from typing import Any
 
 import click
 import pytest
-from support.pages import FENCE, ROOT, commands, done, environment, ran
+from support.pages import FENCE, NOT_RUN, PAGES, ROOT, commands, done, environment, followed
 
 import pemlang
 from pemlang.cli.main import Commands, cli, command_names
 
 README = ROOT / "README.md"
 TEXT = README.read_text(encoding="utf-8")
-PAGES = [README, *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "examples").glob("*/*.md"))]
+PYTHON = {"README.md", "docs/migrating.md", "docs/python.md"}
+"""Pages whose blocks of Python run in a test below."""
+EXAMPLES = [
+    "examples/methods/README.md",
+    "examples/paper/README.md",
+    "examples/quickstart/README.md",
+]
+FOLLOWED = {"README.md", "docs/review.md", *EXAMPLES}
+"""Pages whose commands are run: in a test below, and in review/test_review_page.py."""
 
 
 def test_every_command_runs_as_it_stands(tmp_path: Path, request: pytest.FixtureRequest) -> None:
@@ -30,20 +38,7 @@ def test_every_command_runs_as_it_stands(tmp_path: Path, request: pytest.Fixture
     home.mkdir()
     ignored = shutil.ignore_patterns("out", "__pycache__", "*.pem.lock", "report.html")
     shutil.copytree(ROOT / "examples/quickstart", tmp_path / "examples/quickstart", ignore=ignored)
-    folder, env, now = tmp_path, environment(home), TEXT
-    for language, block in FENCE.findall(TEXT):
-        if language == "console":
-            now = now.replace(block, ran(block, folder, env))
-        elif language == "python":
-            run_python(block, folder)
-        elif not language:
-            for command in commands(block):
-                word, *rest = command.split()
-                if word == "cd":
-                    folder /= rest[0]
-                elif word != "pip":  # the wheel is installed by tests/wheel.sh
-                    code, told = done(command, folder, env)
-                    assert code == 0, f"{command}\n{told}"
+    now = followed(TEXT, tmp_path, environment(home), run_python)
     if request.config.getoption("--rewrite"):
         README.write_text(now, encoding="utf-8")
     else:
@@ -86,17 +81,45 @@ def test_statistics_are_collected_as_the_page_on_migrating_shows(tmp_path: Path)
     assert code == 0, told
 
 
-@pytest.mark.parametrize("name", ["methods", "paper"])
-def test_every_pem_command_of_an_example_runs_as_it_stands(tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_every_command_of_an_example_runs_as_it_stands(tmp_path: Path, name: str) -> None:
     ignored = shutil.ignore_patterns("out", "__pycache__")
     shutil.copytree(ROOT / "examples", tmp_path / "examples", ignore=ignored)
-    page = (ROOT / "examples" / name / "README.md").read_text(encoding="utf-8")
-    blocks = [block for language, block in FENCE.findall(page) if not language]
-    lines = [line for block in blocks for line in commands(block) if line.startswith("pem ")]
-    assert lines
-    for line in lines:
-        code, told = done(line, tmp_path, environment(tmp_path))
-        assert code == 0, f"{line}\n{told}"
+    page = (ROOT / name).read_text(encoding="utf-8")
+    assert followed(page, tmp_path, environment(tmp_path)) == page
+
+
+def test_no_command_of_a_page_is_left_out() -> None:
+    """What a block holds is said by its language; one without is of commands, and each of these is
+    run, or has a reason in NOT_RUN."""
+    shown: set[str] = set()
+    for page in PAGES:
+        name, text = str(page.relative_to(ROOT)), page.read_text(encoding="utf-8")
+        blocks = FENCE.findall(text)
+        assert 2 * len(blocks) == len(re.findall(r"^```", text, re.M)), name
+        languages = {language.split(" ")[0] for language, _ in blocks}
+        assert languages <= {"", "console", "python", "pem", "yaml", "text"}, name
+        assert (name in FOLLOWED) == bool(languages & {"", "console"}), name
+        assert (name in PYTHON) == ("python" in languages), name
+        shown |= {line for language, block in blocks if not language for line in commands(block)}
+    assert set(NOT_RUN) <= shown
+    assert len(NOT_RUN) <= 3 < len(shown)
+
+
+def test_the_demo_builds_and_measures_the_quickstart(tmp_path: Path) -> None:
+    """`make demo`, once its environment is there."""
+    for name in ("Makefile", "pyproject.toml", "constraints.txt"):
+        shutil.copy(ROOT / name, tmp_path)
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / ".venv/demo").touch()
+    code, told = done("make --dry-run demo", tmp_path, environment(tmp_path))
+    assert (code, told.splitlines()) == (
+        0,
+        [
+            ".venv/bin/pem build examples/quickstart/quickstart.pem",
+            ".venv/bin/python examples/quickstart/table.py",
+        ],
+    )
 
 
 def table_of(folder: Path) -> Any:

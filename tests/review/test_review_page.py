@@ -10,10 +10,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from support.pages import ROOT, environment, ran
+from support.pages import FENCE, ROOT, environment, followed
 
 PAGE = ROOT / "docs" / "review.md"
-BLOCK = re.compile(r"^```console\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 
 
 def test_the_page_shows_what_its_commands_print(
@@ -23,15 +22,12 @@ def test_the_page_shows_what_its_commands_print(
     home.mkdir()
     shutil.copytree(ROOT / "examples/quickstart/adapters", folder / "adapters")
     env, text = environment(home), PAGE.read_text(encoding="utf-8")
-    blocks = BLOCK.findall(text)
-    assert len(blocks) > 8
+    assert sum(language == "console" for language, _ in FENCE.findall(text)) > 8
     (folder / "recipe.pem").write_text(re.findall(r"^```pem\n(.*?)^```", text, re.S | re.M)[0])
-    now = [ran(block, folder, env) for block in blocks]
-    rebuilt = next(block for block in now if "--rebuild" in block)
+    now = followed(text, folder, env)
+    rebuilt = next(block for _, block in FENCE.findall(now) if "--rebuild" in block)
     assert "✗" not in rebuilt, rebuilt
     if request.config.getoption("--rewrite"):
-        fresh = iter(now)
-        text = BLOCK.sub(lambda _: f"```console\n{next(fresh)}```", text)
-        PAGE.write_text(text, encoding="utf-8")
+        PAGE.write_text(now, encoding="utf-8")
     else:
-        assert now == blocks
+        assert now == text

@@ -6,12 +6,23 @@ import os
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+FENCE = re.compile(r"^```([^\n]*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 DATE = "2026-01-01T12:00:00Z"
+PAGES = [
+    ROOT / "README.md",
+    *sorted((ROOT / "docs").glob("*.md")),
+    *sorted((ROOT / "examples").glob("*/README.md")),
+]
+NOT_RUN = {
+    "pip install .": "the network; tests/wheel.sh installs the wheel, and builds with it",
+    "make demo": "the network; test_quickstart.py builds and measures the same",
+    "python examples/methods/accuracy.py": "minutes",
+}
+"""The commands of pages that no test runs, and why."""
 
 
 def environment(home: Path) -> dict[str, str]:
@@ -61,6 +72,36 @@ def ran(block: str, folder: Path, env: dict[str, str]) -> str:
         output = done(command, folder, env)[1].rstrip("\n")
         shown.append(f"$ {command}\n{output}\n" if output else f"$ {command}\n")
     return "".join(shown)
+
+
+def followed(
+    text: str,
+    folder: Path,
+    env: dict[str, str],
+    python: Callable[[str, Path], None] | None = None,
+) -> str:
+    """Run the commands of a page in order, as one who reads it would; the page, with the outputs
+    that it shows as they are now.
+
+    Args:
+        text, folder, env: the page, and where and by whom it is followed.
+        python: what runs its blocks of Python; they are left out where it is not given.
+    """
+    now = text
+    for language, block in FENCE.findall(text):
+        if language == "console":
+            now = now.replace(block, ran(block, folder, env))
+        elif language == "python" and python is not None:
+            python(block, folder)
+        elif not language:
+            for command in commands(block):
+                word, *rest = command.split()
+                if word == "cd":
+                    folder /= rest[0]
+                elif command not in NOT_RUN:
+                    code, told = done(command, folder, env)
+                    assert code == 0, f"{command}\n{told}"
+    return now
 
 
 def commands(block: str) -> Iterator[str]:
