@@ -34,7 +34,7 @@ def want_kind(value: object, kinds: Sequence[str], text: str = "…") -> None:
         if f"[{kind}]" in kinds:
             hint = "put it in brackets: […]" if "…" in text else f"[{text}]"
         elif kind == "[number]" and "number" in kinds:
-            hint = "give one number, which holds for all; docs/migrating.md has one for each adapter"
+            hint = "give one number for all; docs/migrating.md has one for each adapter"
         raise Fault("PEM0301", f"this is {article(kind)}, {wanted} is wanted", hint)
 
 
