@@ -57,7 +57,8 @@ release: $(VENV)/dev
 	$(VENV)-release/bin/pip uninstall --quiet --yes pip setuptools
 	$(BIN)/cyclonedx-py environment --output-file dist/pemlang.cdx.json $(VENV)-release/bin/python
 	cd dist && sha256sum * > SHA256SUMS
-	if [ -n "$(KEY)" ]; then openssl dgst -sha256 -sign "$(KEY)" -out dist/SHA256SUMS.sig dist/SHA256SUMS; fi
+	if [ -n "$(KEY)" ]; then openssl dgst -sha256 -sign "$(KEY)" -out dist/SHA256SUMS.sig dist/SHA256SUMS; \
+	else echo "dist/SHA256SUMS is not signed: make release KEY=FILE signs it by a private key"; fi
 
 docs: $(VENV)/dev
 	$(BIN)/python docs/make.py

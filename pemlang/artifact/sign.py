@@ -11,6 +11,8 @@ from pemlang.artifact.staging import SIGNATURE
 from pemlang.diagnostics import Fault, visible
 from pemlang.disk import beside
 
+MAKES_A_KEY = "openssl ecparam -name prime256v1 -genkey -noout -out ~/merge.key"
+
 
 def sign(directory: Path, key: Path) -> Path:
     """Sign all files of an output with an elliptic-curve private key in PEM form.
@@ -100,6 +102,5 @@ def _bad_key(key: Path, error: Exception) -> Fault:
     return Fault(
         "PEM0813",
         f"cannot sign with {visible(key)}: {visible(why)}",
-        "give an elliptic-curve private key in PEM form: openssl ecparam -name prime256v1 -genkey "
-        "-noout -out ~/merge.key",
+        f"give an elliptic-curve private key in PEM form: {MAKES_A_KEY}",
     )

@@ -150,7 +150,7 @@ def _signature(directory: Path, key: Path | None) -> list[FileVerdict]:
         signed = is_file(directory / SIGNATURE)
         return [FileVerdict(SIGNATURE, "unchecked", why)] if signed else []
     if not is_file(directory / SIGNATURE):
-        return [FileVerdict(SIGNATURE, "missing")]
+        return [FileVerdict(SIGNATURE, "missing", ("`pem sign` writes it, by the private key",))]
     wrong = signed_by(directory, key)
     return [
         FileVerdict(SIGNATURE, "differs", (wrong,)) if wrong else FileVerdict(SIGNATURE, "same")

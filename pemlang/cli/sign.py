@@ -17,27 +17,29 @@ from pemlang.diagnostics import PemError, placed, visible
     "--key",
     type=GivenPath(dir_okay=False, exists=True),
     metavar="FILE",
-    required=True,
     help="An elliptic-curve private key in PEM form.",
 )
 @format_option("text", "json")
-def sign(directory: str, key: str, form: str) -> int:
+def sign(directory: str, key: str | None, form: str) -> int:
     """Sign an output with a private key.
 
     Writes model.sig over all of its files, in the format of the OpenSSF's model-signing, if they
     are what was built.
     `pem verify DIR --key PUBLIC` holds it to the public key.
     """
+    from pemlang.artifact.sign import MAKES_A_KEY
     from pemlang.artifact.sign import sign as signed
     from pemlang.artifact.verify import verify
     from pemlang.show.written import SignJson
 
+    if key is None:
+        raise click.UsageError(f"Give a private key: --key FILE. One is made by: {MAKES_A_KEY}")
     try:
         with placed(None):
             verified = verify(Path(directory))
             if not all(verdict.holds for verdict in verified.outputs):
                 raise click.ClickException(
-                    f"{directory} is not what was built: `pem verify` says what differs."
+                    f"{visible(directory)} is not what was built: `pem verify` says what differs."
                 )
             path = signed(Path(directory), Path(key))
     except PemError as error:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -19,6 +21,7 @@ from support.outputs import (
     key_pair,
 )
 
+ROOT = Path(__file__).parents[2]
 SIGNATURE = "model.sig"
 
 
@@ -58,6 +61,19 @@ def test_a_signature_holds_for_its_key_alone(output: Path, keys: Path) -> None:
     result = json.loads(pem("verify", output, "--key", keys / "two.pub", "--format", "json").out)
     states = {file["what"]: file["state"] for file in result["outputs"]}
     assert (result["holds"], states[SIGNATURE]) == (False, "differs")
+
+
+def test_without_a_key_it_is_said_what_to_do(output: Path, keys: Path) -> None:
+    done = pem("sign", output)
+    assert done.code == 2
+    [made] = re.findall(r"Give a private key: --key FILE\. One is made by: (openssl .*)", done.err)
+    words = made.replace("~/merge.key", str(keys / "new")).split()
+    subprocess.run(words, check=True, capture_output=True)
+    assert "`pem sign` writes it" in holds(output, keys / "one.pub")[1]
+    assert pem("sign", output, "--key", keys / "new").code == 0
+    assert "--key holds it to a public key" in pem("verify", output).out
+    steps = subprocess.check_output(["make", "-n", "release"], cwd=ROOT, text=True)
+    assert "make release KEY=FILE signs it" in steps
 
 
 def test_the_package_itself_verifies_it(output: Path, keys: Path) -> None:
