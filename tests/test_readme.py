@@ -18,7 +18,7 @@ import pytest
 from support.pages import FENCE, NOT_RUN, PAGES, ROOT, commands, done, environment, followed
 
 import pemlang
-from pemlang.cli.main import Commands, cli, command_names
+from pemlang.cli.main import PLUMBING, Commands, cli, command_names
 
 README = ROOT / "README.md"
 TEXT = README.read_text(encoding="utf-8")
@@ -164,6 +164,18 @@ def test_what_can_be_installed_can() -> None:
     named = set(re.findall(r'"\.\[(\w+)\]"', TEXT))
     assert named
     assert named <= set(project["optional-dependencies"])
+
+
+@pytest.mark.parametrize("name", [name for name in command_names() if name not in PLUMBING])
+def test_every_command_and_option_is_on_a_page(name: str) -> None:
+    pages = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
+    assert re.search(rf"\bpem {name}\b", pages)
+    command = cli.get_command(click.Context(cli), name)
+    assert command is not None
+    for param in command.params:
+        if isinstance(param, click.Option):
+            names = "|".join(map(re.escape, param.opts))
+            assert re.search(rf"(?<![\w-])(?:{names})(?![\w-])", pages), param.opts
 
 
 @pytest.mark.parametrize("page", PAGES, ids=[str(page.relative_to(ROOT)) for page in PAGES])
