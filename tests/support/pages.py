@@ -20,7 +20,6 @@ PAGES = [
 NOT_RUN = {
     "pip install .": "the network; tests/wheel.sh installs the wheel, and builds with it",
     "make demo": "the network; test_quickstart.py builds and measures the same",
-    "python examples/methods/accuracy.py": "minutes",
 }
 """The commands of pages that no test runs, and why."""
 
