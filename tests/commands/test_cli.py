@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -187,6 +188,20 @@ def test_a_home_in_a_recipe_is_explained(folder: Path) -> None:
 )
 def test_a_bar_says_how_long_the_rest_takes(taken: float, done: int, total: int, told: str) -> None:
     assert common.time_left(taken, done, total) == told
+
+
+def test_a_bar_shows_the_time_left_beside_what_is_done(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    moments = iter([0.0, 0.0, 10.0, 30.0])
+    monkeypatch.setattr(common, "time", SimpleNamespace(monotonic=lambda: next(moments)))
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True)
+    bar = common.Bar()
+    for done in (0, 1, 3):
+        bar("out/x", done, 4)
+    _, first, second = capsys.readouterr().err.split("\r")
+    assert first.endswith(" 25%  out/x, 30 s left")
+    assert second.endswith(" 75%  out/x, 10 s left")
 
 
 @pytest.mark.parametrize(
