@@ -69,10 +69,12 @@ def _changes(old: Lock | None, new: Lock) -> list[str]:
 def _told(
     before: Mapping[str, Mapping[str, str]], after: Mapping[str, Mapping[str, str]]
 ) -> list[str]:
+    from pemlang.inputs.locked import differences
+
     lines = [f"+ {visible(name)}" for name in sorted(after.keys() - before.keys())]
     lines += [f"− {visible(name)}" for name in sorted(before.keys() - after.keys())]
     for name in sorted(after.keys() & before.keys()):
-        changed = [f for f in after[name] if before[name].get(f) != after[name][f]]
+        changed = differences(before[name], after[name])
         if changed:
             files = ", ".join(visible(file) for file in changed if file)
             lines.append(f"~ {visible(name)}{': ' * bool(files)}{files}")

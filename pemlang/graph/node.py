@@ -209,6 +209,11 @@ class AdapterNode(Node):
         return False
 
     @property
+    def by_statistics(self) -> bool:
+        """Whether it goes by the statistics of the adapters that it is made of."""
+        return False
+
+    @property
     def by_factors(self) -> bool:
         """Whether it combines A with A and B with B."""
         return False
@@ -394,6 +399,11 @@ class Graph:
     def all_leaves(self) -> list[Leaf]:
         """Every adapter of the graph, in canonical order."""
         return _by_key(node for node in self._interned.values() if isinstance(node, Leaf))
+
+    def weighed(self) -> set[Leaf]:
+        """The adapters whose statistics anything goes by."""
+        nodes = [x for x in self._interned.values() if isinstance(x, AdapterNode)]
+        return {x for node in nodes if node.by_statistics for x in node.args if isinstance(x, Leaf)}
 
     def invariant(self) -> None:
         """What holds of every graph; raises AssertionError where it does not.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from pemlang.check.checked import Checked
@@ -17,17 +18,19 @@ from pemlang.tensorfiles.digests import changed, take_digests
 
 
 def identified(checked: Checked, resolver: Resolver) -> Checked:
-    """A recipe that is right, its adapters fetched and known by their content.
+    """A recipe that is right, its adapters fetched and known by their content; statistics that it
+    does not use are no part of that.
 
     Raises:
         PemError: what is wrong with any of them, at the places that name them.
     """
     adapters: dict[Leaf, Adapter] = {}
     contents: dict[Leaf, str] = {}
-    wrong = []
+    wrong, weighed = [], checked.graph.weighed()
     for leaf, spelt in checked.spellings.items():
         try:
-            adapters[leaf] = _whole(leaf, checked, resolver)
+            adapter = _whole(leaf, checked, resolver)
+            adapters[leaf] = adapter if leaf in weighed else replace(adapter, statistics=None)
         except Fault as fault:
             wrong.append(fault.at(spelt[0].span))
     files = [file for adapter in adapters.values() for file in resolver.large_files(adapter)]

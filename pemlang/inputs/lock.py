@@ -10,15 +10,14 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import field
+from dataclasses import field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault, visible
 from pemlang.disk import is_file, open_plain, replace_file
 from pemlang.formats.adapter import STATISTICS
-from pemlang.formats.identity import content_digest
 from pemlang.formats.record import FORMATS, default_format
 from pemlang.formats.signature import Malformed, tensors_in
 from pemlang.inputs.identities import seen_from
@@ -28,6 +27,7 @@ from pemlang.version import LANGUAGE, __version__
 NAME = "pem.lock"
 FORMAT = 1
 MAX_BYTES = 64 << 20
+Detail = TypeVar("Detail")
 _DIGEST, _COMMIT = re.compile("[0-9a-f]{64}"), re.compile("[0-9a-f]{40}")
 MAX_FILES = 8  # of an adapter
 MAX_TENSORS = 1 << 19  # of all adapters together: ten of 224 sites have 4,480
@@ -55,15 +55,21 @@ class Locked:
     sha256: Mapping[str, str] = field(default_factory=dict)
     format: str = field(default_factory=lambda: default_format().name)
 
+    def beside(self, other: Locked) -> Locked:
+        """The same with the statistics that another recipe uses, where this one has none."""
+        if STATISTICS in self.files or STATISTICS not in other.files:
+            return self
+        return replace(
+            self,
+            files=_with(self.files, STATISTICS, other.files),
+            sha256=_with(self.sha256, STATISTICS, other.sha256),
+            signature=_with(self.signature, "statistics", other.signature),
+        )
+
     @property
     def weights(self) -> str:
         """The name of the file that holds its tensors."""
         return [name for name in self.files if name != STATISTICS][-1]
-
-    @property
-    def content(self) -> str:
-        """The identity of its content."""
-        return content_digest(self.files.values())
 
 
 @dataclass
@@ -203,6 +209,13 @@ def _locked(path: Path, source: str, entry: Any) -> Locked:
     return Locked(files, signature, revision or None, same or None, pointers, format_)
 
 
+def _with(
+    fields: Mapping[str, Detail], key: str, others: Mapping[str, Detail]
+) -> dict[str, Detail]:
+    """Some fields, and one of others where they have it."""
+    return {**fields, **({key: others[key]} if key in others else {})}
+
+
 def _is_digest(value: object) -> bool:
     return isinstance(value, str) and _DIGEST.fullmatch(value) is not None
 
@@ -222,13 +235,21 @@ def unreadable(path: Path, why: str) -> Fault:
 
 def joined(old: Lock | None, new: Sequence[Lock]) -> Lock:
     """The lock of a folder with some of its recipes locked anew. What no recipe that is still
-    there needs goes."""
+    there needs goes; what one recipe uses of an adapter stays where another uses less of it."""
     total = Lock(new[0].directory)
-    for lock in [*([] if old is None else [old]), *new]:
+    anew = {name for lock in new for name in lock.recipes}
+    if old is not None:
+        total.recipes = {k: v for k, v in old.recipes.items() if k not in anew}
+        total.recipes = {k: v for k, v in total.recipes.items() if is_file(total.directory / k)}
+        needed = _needed(total, "adapters")
+        total.adapters = {k: v for k, v in old.adapters.items() if k in needed}
+        total.imports |= old.imports
+    for lock in new:
         total.recipes |= lock.recipes
-        total.adapters |= lock.adapters
         total.imports |= lock.imports
-    total.recipes = {k: v for k, v in total.recipes.items() if is_file(total.directory / k)}
+        for source, locked in lock.adapters.items():
+            before = total.adapters.get(source)
+            total.adapters[source] = locked if before is None else locked.beside(before)
     total.adapters = {k: v for k, v in total.adapters.items() if k in _needed(total, "adapters")}
     total.imports = {k: v for k, v in total.imports.items() if k in _needed(total, "imports")}
     return total

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from pemlang.check.checked import Checked
@@ -10,7 +11,8 @@ from pemlang.check.elaborate import Spelling
 from pemlang.diagnostics import Diagnostic, Fault, visible
 from pemlang.disk import is_file, lfs_pointer
 from pemlang.formats import FORMATS
-from pemlang.formats.adapter import Adapter
+from pemlang.formats.adapter import STATISTICS, Adapter
+from pemlang.formats.identity import used_digest
 from pemlang.formats.signature import Malformed
 from pemlang.inputs.hub import SCHEME, parse_reference
 from pemlang.inputs.imports import import_name, imports_of
@@ -41,20 +43,37 @@ class LockResolver(Resolver):
 
     def content(self, adapter: Adapter, spelling: Spelling) -> str:
         """See Resolver."""
-        return self._lock.find(spelling.path, spelling.directory).content
+        return used_digest(adapter, self._lock.find(spelling.path, spelling.directory).files)
 
     def _hold_files(self, source: str, directory: Path) -> None:
-        locked = self._lock.adapters[source]
-        for name, digest in locked.files.items():
-            path = directory / Path(name).name
-            if not is_file(path):
-                continue
-            pointer = lfs_pointer(path)
-            if pointer is None and file_digest(path) != digest:
-                raise _other(self._lock, source, name, _digests(digest, file_digest(path)))
-            before = locked.sha256.get(name)
-            if pointer is not None and before not in (None, pointer):
-                raise _other(self._lock, source, name, _digests(before, pointer, "SHA-256"))
+        for name in self._lock.adapters[source].files:
+            if name != STATISTICS:  # see held_statistics
+                _hold_file(self._lock, source, directory, name)
+
+
+def held_statistics(checked: Checked, lock: Lock) -> Iterator[Diagnostic]:
+    """What is wrong with statistics that a recipe uses, where they are there and not those that
+    the lock has: PEM0803."""
+    for leaf in checked.graph.weighed():
+        for spelling in checked.spellings[leaf]:
+            source = lock.source(spelling.path, spelling.directory)
+            if source in lock.adapters and STATISTICS in lock.adapters[source].files:
+                try:
+                    _hold_file(lock, source, leaf.adapter.directory, STATISTICS)
+                except Fault as fault:
+                    yield fault.at(spelling.span)
+
+
+def _hold_file(lock: Lock, source: str, directory: Path, name: str) -> None:
+    """Raise PEM0803 where a file of an adapter is there, and is not the one of the lock."""
+    locked, path = lock.adapters[source], directory / Path(name).name
+    if not is_file(path):
+        return
+    pointer, before = lfs_pointer(path), locked.sha256.get(name)
+    if pointer is None and file_digest(path) != locked.files[name]:
+        raise _other(lock, source, name, _digests(locked.files[name], file_digest(path)))
+    if pointer is not None and before not in (None, pointer):
+        raise _other(lock, source, name, _digests(before, pointer, "SHA-256"))
 
 
 def _other(lock: Lock, source: str, name: str, note: str) -> Fault:
@@ -110,8 +129,9 @@ class HeldResolver(Resolver):
         if locked.revision is not None and path.startswith(SCHEME):
             path = f"{SCHEME}{parse_reference(path).repo}@{locked.revision}"
         place, adapter = self._inner.adapter(path, directory)
-        if _looks_other(locked, adapter):
-            self._hold(locked, adapter, self._lock.source(path, directory))
+        bare = replace(adapter, statistics=None)  # whether the recipe uses them is not known yet
+        if _looks_other(locked, bare):
+            self._hold(locked, bare, self._lock.source(path, directory))
         return place, adapter
 
     def model(self, path: str, directory: Path) -> tuple[str, Shapes]:
@@ -132,7 +152,7 @@ class HeldResolver(Resolver):
         if locked is not None:
             source = self._lock.source(spelling.path, spelling.directory)
             self._hold(locked, adapter, source)
-            if locked.signature and adapter.format.signature(adapter) != locked.signature:
+            if _signed_other(locked, adapter):
                 note = "its files are those of the lock"
                 raise _other(self._lock, source, "the signature", note)
         return self._inner.content(adapter, spelling)
@@ -147,6 +167,8 @@ class HeldResolver(Resolver):
     def _hold(self, locked: Locked, adapter: Adapter, source: str) -> None:
         now = adapter.digests
         for name in differences(locked.files, now):
+            if name == STATISTICS and adapter.statistics is None:
+                continue
             raise _other(self._lock, source, name, _digests(locked.files.get(name), now.get(name)))
 
 
@@ -158,7 +180,16 @@ def _looks_other(locked: Locked, adapter: Adapter) -> bool:
     for file in adapter.format.files(adapter):
         if file != adapter.weights and file_digest(file) != locked.files.get(file.name):
             return True
-    return bool(locked.signature) and adapter.format.signature(adapter) != locked.signature
+    return _signed_other(locked, adapter)
+
+
+def _signed_other(locked: Locked, adapter: Adapter) -> bool:
+    """Whether the lock's signature is of another adapter; its statistics count where it is taken
+    with them. A provenance has no signatures."""
+    now, before = adapter.format.signature(adapter), dict(locked.signature)
+    if adapter.statistics is None:
+        before.pop("statistics", None)
+    return bool(before) and now != before
 
 
 def differences(before: Mapping[str, str], after: Mapping[str, str]) -> list[str]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from pemlang.check.checked import Checked
@@ -14,7 +14,7 @@ from pemlang.diagnostics import Fault, visible
 from pemlang.disk import is_dir, is_file, lfs_pointer, sha256
 from pemlang.formats import FORMATS, read_adapter
 from pemlang.formats.adapter import Adapter
-from pemlang.formats.identity import adapter_digest
+from pemlang.formats.identity import used_digest
 from pemlang.inputs.hub import SCHEME
 from pemlang.inputs.lock import NAME, Lock, read_lock
 from pemlang.inputs.locked import from_lock
@@ -22,8 +22,8 @@ from pemlang.inputs.resolver import DiskResolver, Resolver, local
 from pemlang.modules import Shapes
 from pemlang.resources import resource
 
-IdentifiedAdapter = tuple[str, Adapter]
-"""The digest of an adapter's content, and what it is."""
+IdentifiedAdapter = tuple[Mapping[str, str], Adapter]
+"""The digests of an adapter's files, and what it is."""
 
 AdapterLookup = Callable[[str, Path], IdentifiedAdapter | None]
 """A way to an adapter by its path as written and the folder that path starts from; None where it
@@ -58,7 +58,7 @@ class FirstFoundResolver(Resolver):
         here = self._here(directory)
         _, adapter = self._usual.adapter(path, here)
         spelling = Spelling(path, here, None)
-        return adapter_digest(self._usual.whole(adapter, spelling)), adapter
+        return self._usual.whole(adapter, spelling).digests, adapter
 
     def model(self, path: str, directory: Path) -> tuple[str, Shapes]:
         """See Resolver."""
@@ -66,8 +66,8 @@ class FirstFoundResolver(Resolver):
 
     def content(self, adapter: Adapter, spelling: Spelling) -> str:
         """See Resolver."""
-        digest, _ = self._seen[spelling.path, spelling.directory]
-        return digest
+        files, _ = self._seen[spelling.path, spelling.directory]
+        return used_digest(adapter, files)
 
 
 class WorkingTree:
@@ -91,12 +91,12 @@ class WorkingTree:
         lock = self._lock
         if lock is None or lock.source(path, directory) not in lock.adapters:
             return None
-        return lock.find(path, directory).content, from_lock(lock, path, directory)
+        return lock.find(path, directory).files, from_lock(lock, path, directory)
 
 
 def _whole(place: Path) -> IdentifiedAdapter:
     adapter = read_adapter(place)
-    return adapter_digest(adapter), adapter
+    return adapter.digests, adapter
 
 
 class Revision:

@@ -180,7 +180,8 @@ register(
         "Merges by data",
         "How much each adapter counts, and where, comes from statistics of its data, which "
         "`pemlang.collect_statistics(model, batches, directory)` writes beside it as "
-        "statistics.safetensors. They are part of the adapter's content, and of its hash.",
+        "statistics.safetensors. In a recipe that uses them they are part of the adapter's "
+        "content, and of its hash.",
         (FISHER, REGMEAN),
     )
 )

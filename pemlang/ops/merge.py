@@ -391,7 +391,11 @@ class Merge(AdapterNode):
 
     @property
     def steady(self) -> bool:
-        return self.method.statistics is None
+        return not self.by_statistics
+
+    @property
+    def by_statistics(self) -> bool:
+        return self.method.statistics is not None
 
     @property
     def fills(self) -> bool:

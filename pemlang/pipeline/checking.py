@@ -31,14 +31,14 @@ def checked_with(
         path, source: the recipe.
         params: values for its params.
         root: where its outputs may lie; its own folder when not given.
-        lock: what its imports are held to.
+        lock: what its imports, and statistics that it uses, are held to.
     """
     checked = check(path, source, resolver, params, root)
     if lock is None:
         return checked
-    from pemlang.inputs.locked import held_imports
+    from pemlang.inputs.locked import held_imports, held_statistics
 
-    return checked.told(held_imports(checked, lock))
+    return checked.told([*held_imports(checked, lock), *held_statistics(checked, lock)])
 
 
 def identified_with(

@@ -11,7 +11,17 @@ from typing import Any
 
 import pytest
 from support import SITES, lora, pem, recipe
-from support.locks import RIGHT, SUM, collected, edit_lock, lock, pickled
+from support.locks import (
+    DECLARED,
+    RIGHT,
+    SUM,
+    built_hash,
+    collected,
+    edit_lock,
+    lock,
+    pickled,
+    planned,
+)
 from support.outputs import CONFIG, WEIGHTS, flip
 
 
@@ -54,7 +64,6 @@ def pickled_since(folder: Path) -> str:
 
 def statistics_since(folder: Path) -> str:
     collected(folder)
-    recipe(folder, SUM)
     return "statistics.safetensors of adapters/a"
 
 
@@ -151,3 +160,40 @@ def test_a_lock_of_another_version_holds_a_check_and_no_build(folder: Path) -> N
     assert pem("check", "--locked", "recipe.pem") == RIGHT
     done = pem("build", "--locked", "recipe.pem")
     assert (done.code, "PEM0804" in done.err, "\x1b" in done.text) == (1, True, False)
+
+
+MERGE = DECLARED + 'save regmean([a, b]) to "out/merged" with rank=8\n'
+
+
+def test_statistics_that_a_recipe_does_not_use_change_neither_its_lock_nor_its_hash(
+    folder: Path,
+) -> None:
+    before, first = lock(), built_hash()
+    collected(folder)
+    recipe(folder, SUM)
+    assert lock() == before
+    assert (built_hash(), planned()) == (first, [first])
+    assert pem("build", "recipe.pem", "--locked").out.count("up to date") == 1
+    assert pem("verify", "out/x", "--rebuild").code == 0
+    assert pem("check", "recipe.pem", "--locked") == RIGHT
+
+
+def test_a_recipe_that_uses_statistics_is_held_to_them_beside_one_that_does_not(
+    folder: Path,
+) -> None:
+    collected(folder)
+    recipe(folder, SUM)
+    recipe(folder, MERGE, "merge.pem")
+    both = lock("recipe.pem", "merge.pem")
+    assert lock("recipe.pem") == lock("merge.pem", "recipe.pem") == both
+    for name in ("recipe.pem", "merge.pem"):
+        assert planned(name) == [built_hash(name)]
+    flip(folder / "adapters/b/statistics.safetensors", -1)
+    for command in ("check", "plan", "build"):
+        told = pem(command, "merge.pem", "--locked")
+        assert (told.code, "statistics.safetensors of adapters/b" in told.err) == (1, True)
+        assert pem(command, "recipe.pem", "--locked").code == 0
+    assert pem("verify", "out/merged").code == 1
+    assert pem("verify", "out/x").code == 0
+    (folder / "merge.pem").unlink()
+    assert "statistics" not in json.dumps(lock("recipe.pem"))
