@@ -14,6 +14,7 @@ from pemlang.ops import FUNCTIONS
 from pemlang.ops.record import Parameter
 from pemlang.source import Span
 from pemlang.syntax import tree as t
+from pemlang.syntax.files import ON_THE_COMMAND_LINE
 
 
 class Stop(Exception):
@@ -129,10 +130,11 @@ class Scope:
             )
         if name.name in FUNCTIONS:
             raise Fault("PEM0302", f"`{shown}` is a function, not a value", f"call it: {shown}(…)")
-        raise Fault("PEM0206", f"nothing is called `{shown}`", self._instead(name.name, called))
+        raise Fault("PEM0206", f"nothing is called `{shown}`", self._instead(name, called))
 
-    def _instead(self, name: str, called: bool) -> str:
+    def _instead(self, unknown: t.Name, called: bool) -> str:
         """What to write instead of a name that means nothing."""
+        name = unknown.name
         fold = {known.casefold(): text for known, text in elsewhere.FUNCTIONS.items()}
         if called and name.casefold() in fold and name.casefold() not in FUNCTIONS:
             return fold[name.casefold()]
@@ -146,6 +148,12 @@ class Scope:
         close = nearest(name, [*own, *FUNCTIONS] if called else own)
         if close is not None:
             return f"did you mean `{visible(close)}`?"
+        if unknown.span.source.name == ON_THE_COMMAND_LINE:
+            return (
+                "call one that `pem ops` lists"
+                if called
+                else f"give the folder of its adapter, too: {visible(name)}=DIR"
+            )
         return (
             "call one that `pem ops` lists, or define it"
             if called

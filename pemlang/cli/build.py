@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,8 +22,8 @@ from pemlang.cli.common import (
     recipe_options,
     say,
 )
-from pemlang.cli.one_off import one_off
-from pemlang.cli.values import Memory, SweepOf
+from pemlang.cli.one_off import as_words, one_off, whole
+from pemlang.cli.values import Memory, SweepOf, the_one_sweep
 from pemlang.diagnostics import Diagnostic, PemError, visible
 from pemlang.execute.backends import BACKENDS
 from pemlang.syntax.files import ON_THE_COMMAND_LINE
@@ -40,6 +40,8 @@ if TYPE_CHECKING:
 @click.option(
     "--sweep",
     type=SweepOf(),
+    multiple=True,
+    callback=the_one_sweep,
     metavar="NAME=START:STOP:STEP",
     help="Build at each value of a param, such as weight=0:1:0.1 or weight=0.2,0.5; the inputs "
     "are read once for all of them. The paths of the outputs must name it: out/w{weight}.",
@@ -115,10 +117,7 @@ def build(
         from pemlang.pipeline.build import BuildOptions
         from pemlang.show.written import BuildJson
 
-    if sweep is not None and sweep.name in settings:
-        raise click.UsageError(f"`{sweep.name}` is both in --set and in --sweep.")
-    if (expression is None) != (to is None):
-        raise click.UsageError("-e and --to belong together: what to build, and where to save it.")
+    _hold_usage(expression, to, settings, sweep)
     if dump_kernels and form == "json":
         raise click.UsageError("--dump-kernels shows text.")
     written, opening = "", [partial(load, recipe, settings) for recipe in _once(recipes)]
@@ -126,12 +125,15 @@ def build(
         try:
             written, out = one_off(expression, recipes, to, out)
         except PemError as error:
-            return say(error.diagnostics, form)
+            return say([as_words(message, "") for message in error.diagnostics], form)
         opening = [partial(of_text, written.encode(), ON_THE_COMMAND_LINE, settings)]
     options = BuildOptions(threads, memory, device, force)
     if dump_kernels:
         return _dumped(opening, out, sweep, options)
     outputs, messages = _built(opening, out, sweep, options, locked)
+    if written:
+        messages = [as_words(message, written) for message in messages]
+        written = whole(written, out)
     code = say(messages, form, BuildJson(outputs, written or None))
     if form == "text":
         if written and outputs:
@@ -139,6 +141,21 @@ def build(
         for built in outputs:
             click.echo(_line(built), color=coloured(sys.stdout))
     return code
+
+
+def _hold_usage(
+    expression: str | None, to: str | None, settings: Mapping[str, str], sweep: Sweep | None
+) -> None:
+    """Hold options to go together."""
+    if sweep is not None and sweep.name in settings:
+        raise click.UsageError(f"`{sweep.name}` is both in --set and in --sweep.")
+    if (expression is None) != (to is None):
+        raise click.UsageError("-e and --to belong together: what to build, and where to save it.")
+    if expression is not None and (settings or sweep is not None):
+        raise click.UsageError(
+            "-e has no params for --set and --sweep: write the number into the expression, or the "
+            "expression into a recipe."
+        )
 
 
 def _once(recipes: Sequence[str]) -> Iterable[str]:

@@ -123,6 +123,8 @@ def _settings(
         name, equals, text = value.partition("=")
         if not equals or not name:
             raise click.BadParameter(f"`{value}` is not NAME=VALUE, such as weight=0.4")
+        if name.strip() in settings:
+            raise click.BadParameter(f"`{name.strip()}` is given twice")
         settings[name.strip()] = text
     return settings
 

@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import click
 
 from pemlang.cli.common import written_out
-from pemlang.diagnostics import placed, visible
+from pemlang.diagnostics import Diagnostic, placed, visible
+
+_DECLARED = re.compile(r"adapter (\w+) = ")
+_PATH = re.compile(r'"([^"]+)"$')
+_OF_RECIPES = re.compile(r"\bwith \w+=|\bbase \w+ = |\bimport ")
+"""Help that is for a recipe alone."""
+
+_BEYOND = {
+    "to": "give the expression alone: --to says where it is saved",
+    "with": "give the expression alone: a rank is said in it, compress(…, rank=8); other options "
+    "need a recipe",
+}
+"""What to do about words that follow the expression of a `save`."""
 
 
 def one_off(
@@ -41,6 +56,29 @@ def one_off(
     path, folder = _inside(Path(os.path.normpath(Path.cwd() / (out or "") / to)))
     with placed(None):
         return one_off_text(expression, adapters, path), folder
+
+
+def whole(written: str, out: str | None) -> str:
+    """The recipe of an expression as it is shown: a recipe saves inside a folder, and where that
+    is not this one it says how to build it there."""
+    return written if out is None else f"{written}# pem build RECIPE --out {visible(out, 4096)}\n"
+
+
+def as_words(told: Diagnostic, written: str) -> Diagnostic:
+    """What is said of the recipe of an expression, with help for the command line: a path as the
+    word that gives it, and where only a recipe can say what to say, the recipe to say it in."""
+    if told.span is None or told.help is None:
+        return told
+    if told.code == "PEM0108" and told.span.text in _BEYOND:
+        return replace(told, help=_BEYOND[told.span.text])
+    declared = _DECLARED.match(told.span.source.line(told.span.source.position(told.span.start)[0]))
+    if declared is not None:
+        word = _PATH.sub(lambda path: f"{declared[1]}={shlex.quote(path[1])}", told.help)
+        return replace(told, help=word)
+    if _OF_RECIPES.search(told.help) is None:
+        return told
+    note = "-e has no place for it: write this recipe to a file, say it there, and build the file"
+    return replace(told, notes=(*told.notes, f"{note}\n{written.rstrip()}"))
 
 
 def _inside(place: Path) -> tuple[str, str | None]:

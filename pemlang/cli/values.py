@@ -34,6 +34,19 @@ class Memory(click.ParamType[int]):
         return int(Fraction(amount[1]) * size)
 
 
+def the_one_sweep(
+    ctx: click.Context, param: click.Parameter, sweeps: tuple[Sweep, ...]
+) -> Sweep | None:
+    """The sweep that is asked for, if one is."""
+    if len(sweeps) > 1:
+        names = " and ".join(f"`{sweep.name}`" for sweep in sweeps)
+        raise click.UsageError(
+            f"--sweep is given for {names}, and a build goes over one param: list its values, as "
+            f"{sweeps[0].name}=0.2,0.5, and build once for each value of another, with --set."
+        )
+    return sweeps[0] if sweeps else None
+
+
 class SweepOf(click.ParamType["Sweep"]):
     """A param and its values, as weight=0:1:0.1 or weight=0.2,0.5."""
 

@@ -102,7 +102,12 @@ def test_its_output_says_where_it_came_from_and_is_verified(folder: Path) -> Non
 
 def test_it_may_be_saved_anywhere(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     away = tmp_path_factory.mktemp("away")
-    of_expression(folder, "-a", "a=a", "--to", str(away / "x"))
+    shown = of_expression(folder, "-a", "a=a", "--to", str(away / "x"))
+    assert f"# pem build RECIPE --out {away}" in shown
+    again = recipe(folder, shown, "again.pem")
+    assert formatted(read_source(again)) == shown
+    done = pem("build", "again.pem", "--out", away, folder=folder)
+    assert (done.code, "up to date" in done.out) == (0, True)
     of_expression(folder / "b", "-a", "a=../a", "--to", "../out/y")
     assert tensors_of(away / "x").keys() == tensors_of(folder / "out/y").keys()
     assert "give it with --from" in pem("verify", away / "x", folder=folder).out
@@ -175,3 +180,68 @@ def test_a_recipe_is_built_once_however_it_is_spelt(folder: Path) -> None:
     recipe(folder, 'adapter a = "a"\nsave a to "out/once"\n', "once.pem")
     done = pem("build", "once.pem", "./once.pem", folder=folder)
     assert (done.code, done.err, done.out.count("out/once")) == (0, "", 1)
+
+
+# --- help for the words of an expression -------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("expression", "words", "help"),
+    [
+        ("a + c", ["a=a"], "give the folder of its adapter, too: c=DIR"),
+        ("zyxwvu(a)", ["a=a"], "call one that `pem ops` lists"),
+        ("a", ["a=a/adapter_config.json"], "a=a"),
+        ("a", ["a=org/a"], "on the hub: a=hf://org/a"),
+        ('a to "y"', ["a=a"], "--to says where it is saved"),
+        ("a with rank=2", ["a=a"], "a rank is said in it, compress(…, rank=8)"),
+    ],
+)
+def test_help_for_an_expression_is_for_the_command_line(
+    folder: Path, expression: str, words: list[str], help: str
+) -> None:
+    done = pem("build", "-e", expression, *words, "--to", "out/x", folder=folder)
+    assert done.code == 1
+    [told] = [line for line in done.err.splitlines() if " = help: " in line]
+    assert help in told
+
+
+def test_help_for_a_recipe_alone_comes_with_the_recipe_of_an_expression(folder: Path) -> None:
+    for seed, name in enumerate("hg"):
+        head = {"base_model.model.classifier.weight": np.full((2, 12), seed, "f4")}
+        lora(folder / name, seed, extra=head, modules_to_save=["classifier"])
+    done = pem("build", "-e", "h + g", "h=h", "g=g", "--to", "out/x", folder=folder)
+    assert done.code == 1
+    assert "with heads=" in done.err
+    shown = [line.strip() for line in done.err.split("build the file\n")[1].splitlines()]
+    text = "\n".join(shown[: shown.index('save h + g to "out/x"') + 1])
+    recipe(folder, text + " with heads=h\n", "mended.pem")
+    assert pem("build", "mended.pem", folder=folder).code == 0
+
+
+@pytest.mark.parametrize("words", [["--set", "w=1"], ["--sweep", "w=0:1:1"]])
+def test_an_expression_has_no_params_and_says_what_to_do(folder: Path, words: list[str]) -> None:
+    done = pem("build", "-e", "w * a", "a=a", "--to", "out/x", *words, folder=folder)
+    assert (done.code, "write the number into the expression" in done.err) == (2, True)
+
+
+# --- values given twice ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--sweep", "w=0:1:0.5", "--sweep", "w=0.2"], "a build goes over one param"),
+        (["--sweep", "w=0:1:0.5", "--sweep", "v=0.2"], "for `w` and `v`"),
+        (["--set", "w=1", "--set", "w=2"], "`w` is given twice"),
+        (["--sweep", "w=0:1:0.5", "--set", "w=2"], "both in --set and in --sweep"),
+    ],
+)
+def test_a_param_that_is_given_twice_is_no_silent_choice(
+    folder: Path, words: list[str], told: str
+) -> None:
+    params = "param w: number = 1\nparam v: number = 1\n"
+    text = f'adapter a = "a"\n{params}save w * v * a to "out/{{w}}"\n'
+    recipe(folder, text, "x.pem")
+    done = pem("build", "x.pem", *words, folder=folder)
+    assert (done.code, told in " ".join(done.err.split())) == (2, True)
+    assert not (folder / "out").exists()
