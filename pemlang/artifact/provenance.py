@@ -15,7 +15,7 @@ from typing import Any
 from pemlang.artifact.staging import CARD, PROVENANCE
 from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault, visible
-from pemlang.disk import open_plain
+from pemlang.disk import is_dir, open_plain
 from pemlang.formats import FORMATS, Format
 from pemlang.formats.adapter import method_title
 from pemlang.modules import PARAMETRISATIONS
@@ -206,7 +206,7 @@ def _digest_of(statement: object) -> dict[str, object]:
 
 def read_provenance(directory: Path) -> Provenance:
     """The statement of an output; raises PEM0810 where there is none that pemlang wrote."""
-    path = directory / PROVENANCE
+    path, help = directory / PROVENANCE, "build the adapter again with `pem build`"
     try:
         with open_plain(path) as file:
             data = file.read(MAX_BYTES + 1)
@@ -215,12 +215,23 @@ def read_provenance(directory: Path) -> Provenance:
             return provenance
         why = f"{visible(path)} is not what the build wrote"
     except FileNotFoundError:
-        why = f"{visible(directory)} has no {PROVENANCE}"
+        why, help = _without(directory)
     except OSError as error:
         why = f"cannot read {visible(path)}: {error.strerror or error}"
     except (ValueError, LookupError, TypeError, AttributeError):
         why = f"{visible(path)} is no provenance that this version of pemlang reads"
-    raise Fault("PEM0810", why, "build the adapter again with `pem build`")
+    raise Fault("PEM0810", why, help)
+
+
+def _without(directory: Path) -> tuple[str, str]:
+    """What to say of a place that has no statement: what is wrong, and what to do."""
+    shown = visible(directory)
+    if not is_dir(directory):
+        return f"there is no folder {shown}", "give the folder of an output"
+    return (
+        f"{shown} is no output of pem: it has no {PROVENANCE}",
+        f"give a folder that `pem build` wrote; `pem inspect {shown}` says what this one is",
+    )
 
 
 def _parsed(statement: Any) -> Provenance:

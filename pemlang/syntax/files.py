@@ -6,7 +6,7 @@ import errno
 import re
 from pathlib import Path
 
-from pemlang.diagnostics import Fault, visible
+from pemlang.diagnostics import Fault, listed, visible
 from pemlang.disk import is_dir, open_plain
 from pemlang.source import Source
 
@@ -51,10 +51,23 @@ def read_bytes(path: Path, name: str) -> bytes:
         with open_plain(path) as file:
             return file.read(MAX_BYTES + 1)
     except OSError as error:
-        help = "name a recipe in it" if is_dir(path) else "check the path"
+        if is_dir(path):
+            why = f"{shown} is a folder, not a recipe"
+            raise Fault("PEM0100", why, _inside(path, name)) from None
+        help = "check the path"
+        if name == "-":
+            help = "save it to a file: `pem check` and `pem fmt` alone read what is piped to them"
         raise Fault("PEM0100", f"cannot read {shown}: {error.strerror or error}", help) from None
     except (ValueError, RuntimeError):  # a NUL in the path, or links in a circle
         raise Fault("PEM0100", f"cannot read {shown}: not a path", "check the path") from None
+
+
+def _inside(folder: Path, name: str) -> str:
+    """What to give in place of a folder."""
+    inside = sorted(path.name for path in folder.glob(f"*{SUFFIX}"))
+    if not inside:
+        return "give a recipe, a file called *.pem: `pem init` writes one from folders of adapters"
+    return f"give a recipe in it: {listed(str(Path(name) / file) for file in inside)}"
 
 
 def decoded(data: bytes, name: str, directory: Path) -> Source:

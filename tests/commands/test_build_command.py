@@ -245,3 +245,19 @@ def test_a_param_that_is_given_twice_is_no_silent_choice(
     done = pem("build", "x.pem", *words, folder=folder)
     assert (done.code, told in " ".join(done.err.split())) == (2, True)
     assert not (folder / "out").exists()
+
+
+# --- what a build takes ------------------------------------------------------------------------
+
+
+def test_a_folder_or_a_dash_in_place_of_a_recipe_is_told_what_a_build_takes(folder: Path) -> None:
+    recipe(folder / "deep", 'adapter a = "../a"\nsave a to "out"\n', "x.pem")
+    told = {
+        "deep": "give a recipe in it: deep/x.pem",
+        "a": "`pem init` writes one",
+        "-": "save it to a file",
+    }
+    for word, help in told.items():
+        done = pem("build", word, folder=folder)
+        assert (done.code, "PEM0100" in done.err, help in done.err) == (1, True, True), done
+    assert pem("build", "deep/x.pem", folder=folder).code == 0

@@ -266,3 +266,10 @@ def test_a_forged_name_of_a_library_excuses_nothing(folder: Path, output: Path) 
     edit(output, forge)
     done = pem("verify", "--rebuild", output)
     assert (done.code, "within" in done.out) == (1, False)
+
+
+@pytest.mark.parametrize("command", ["verify", "explain-output"])
+def test_an_adapter_that_pem_never_made_is_told_as_no_output(folder: Path, command: str) -> None:
+    for place, told in (("a", "a is no output of pem"), ("nowhere", "there is no folder nowhere")):
+        done = pem(command, place, folder=folder)
+        assert (done.code, told in done.err, "again" in done.err) == (1, True, False)
