@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from pemlang.cli.common import RECIPE_IS_WRONG, coloured, say, set_option
+from pemlang.cli.common import RECIPE_IS_WRONG, USAGE_IS_WRONG, coloured, say, set_option
 from pemlang.diagnostics import PemError, placed, visible
 from pemlang.disk import is_dir
 from pemlang.inputs.hub import SCHEME
@@ -18,7 +18,11 @@ from pemlang.inputs.hub import SCHEME
 @click.argument("old")
 @click.argument("new")
 @set_option
-@click.option("--exit-code", is_flag=True, help="Exit with 1 if anything changed.")
+@click.option(
+    "--exit-code",
+    is_flag=True,
+    help="Exit with 1 if anything changed, and with 2 if they cannot be compared.",
+)
 @click.option(
     "--format",
     "form",
@@ -43,7 +47,8 @@ def diff(old: str, new: str, settings: dict[str, str], exit_code: bool, form: st
         with placed(None):
             same = _adapters(old, new, form) if adapters[0] else _recipes(old, new, settings, form)
     except PemError as error:
-        return say(error.diagnostics, "json" if form == "json" else "text")
+        code = say(error.diagnostics, "json" if form == "json" else "text")
+        return USAGE_IS_WRONG if exit_code else code
     return RECIPE_IS_WRONG if exit_code and not same else 0
 
 

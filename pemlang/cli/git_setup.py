@@ -10,7 +10,8 @@ from pathlib import Path
 
 import click
 
-from pemlang.diagnostics import listed, visible
+from pemlang.cli.common import say
+from pemlang.diagnostics import Fault, PemError, listed, placed, visible
 from pemlang.disk import open_plain, replace_file
 
 DRIVERS = {"diff.pem.command": "git-diff", "diff.safetensors.textconv": "git-tensors"}
@@ -29,12 +30,21 @@ def git_setup(remove: bool) -> int:
     and means of its tensors. `git show` and `git log -p` do the former with --ext-diff. It writes
     to .git/config and to .git/info/attributes, and says where a .gitignore leaves recipes out.
     """
+    try:
+        with placed(None):
+            _set_up(remove)
+    except PemError as error:
+        return say(error.diagnostics, "text")
+    return 0
+
+
+def _set_up(remove: bool) -> None:
     attributes = Path(_git("rev-parse", "--git-path", "info/attributes"))
     if remove:
         _forget()
         _write(attributes, _without(attributes))
         click.echo("git diff is as it was.")
-        return 0
+        return
     _register()
     _write(attributes, ATTRIBUTES + _without(attributes))
     click.echo("git diff now shows what a change of a recipe, or of a .safetensors file, means.")
@@ -46,7 +56,6 @@ def git_setup(remove: bool) -> int:
             + "".join(f"    {visible(line)}\n" for line in lines),
             nl=False,
         )
-    return 0
 
 
 def _ignored() -> dict[str, list[Path]]:
@@ -135,7 +144,12 @@ def _git(*words: str, input: str | None = None) -> str:
             check=False,
         )
     except OSError:
-        raise click.ClickException("There is no git on this machine.") from None
+        raise Fault("PEM0821", "there is no git on this machine", "install git") from None
     if done.returncode:
-        raise click.ClickException(done.stderr.strip() or f"git {words[0]} failed.")
+        lines = done.stderr.strip().splitlines() or [f"git {words[0]} failed"]
+        raise Fault(
+            "PEM0821",
+            f"git cannot be set up here: {visible(lines[0].removeprefix('fatal: '))}",
+            "run it inside a repository that git can write to; `git init` makes this folder one",
+        )
     return done.stdout.rstrip("\n")

@@ -234,6 +234,14 @@ def test_the_exit_code_of_a_diff_says_whether_anything_changed(folder: Path, for
             assert done.out
 
 
+def test_the_exit_code_of_a_diff_tells_a_change_from_a_mistake(folder: Path) -> None:
+    recipe(folder, "save nothing to", "wrong.pem")
+    for old, new in (("recipe.pem", "wrong.pem"), ("recipe.pem", "none.pem"), ("a", "recipe.pem")):
+        done = pem("diff", "--exit-code", old, new, folder=folder)
+        assert (done.code, done.err != "") == (2, True)
+    assert pem("diff", "recipe.pem", "wrong.pem", folder=folder).code == 1
+
+
 def test_out_writes_elsewhere(folder: Path) -> None:
     assert pem("build", "recipe.pem", "--out", "there", folder=folder).code == 0
     assert (folder / "there/out/x/adapter_config.json").is_file()

@@ -72,8 +72,10 @@ def test_another_driver_is_not_overwritten(repo: Path) -> None:
 
 def test_outside_a_repository(tmp_path: Path, repo: Path) -> None:
     done = setup(tmp_path)
-    assert done.code == 2
-    assert "not a git repository" in done.err
+    assert done.code == 1
+    assert "error[PEM0821]: git cannot be set up here: not a git repository" in done.err
+    assert "git init" in done.err
+    assert "fatal" not in done.err
 
 
 def test_worktrees_and_submodules(repo: Path, tmp_path: Path) -> None:

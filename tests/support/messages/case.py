@@ -73,7 +73,7 @@ def told(where: str, *words: str | Path) -> Diagnostics:
         patch.setattr(
             f"pemlang.cli.{where}.say", lambda some, form, *_: collected.extend(some) or 1
         )
-        pem(*([] if where == "main" else [where]), *words)
+        pem(*([] if where == "main" else [where.replace("_", "-")]), *words)
     return tuple(collected)
 
 

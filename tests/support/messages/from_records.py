@@ -227,3 +227,12 @@ def PEM0820_unknown(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
     diagnostics += told("diff", "HEAD:made.pem", "made.pem")
     commit = re.compile(r"[0-9a-f]{12}\b")
     return tuple(replace(d, message=commit.sub("0123456789ab", d.message)) for d in diagnostics)
+
+
+@made
+def PEM0821_no_repository(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
+    patch.chdir(root)
+    patch.setenv("GIT_DIR", "nowhere")
+    outside = told("git_setup")
+    patch.setenv("PATH", str(root))
+    return (*outside, *told("git_setup"))
