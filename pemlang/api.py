@@ -303,9 +303,10 @@ def _hold_installed(*packages: str) -> None:
 
     missing = [name for name in packages if find_spec(name) is None]
     if missing:
+        verb = "is" if len(missing) == 1 else "are"
         fault = Fault(
             "PEM0523",
-            f"this needs {' and '.join(missing)}, which no command of pem does",
+            f"this needs {' and '.join(missing)}, which {verb} not installed",
             f'pip install "pemlang[{packages[-1]}]"',
         )
         raise PemError([fault.at(None)])

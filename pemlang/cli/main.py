@@ -39,6 +39,29 @@ pem composes LoRA and (IA)³ adapters by arithmetic, from recipes checked first.
 
 `pem help` lists all commands, and `pem help build` says what one of them takes."""
 
+_PLANNED = "To see what a build would do, and do none of it: pem plan RECIPE."
+_PLACED = (
+    "A recipe says where it saves, --to says it for -e; --out DIR has it inside another folder."
+)
+_OPTIONS = {
+    ("build", "--dry-run"): _PLANNED,
+    ("build", "-n"): _PLANNED,
+    ("build", "-o"): _PLACED,
+    ("build", "--output"): _PLACED,
+}
+"""What other tools call what a command has under another name, and what to write."""
+
+_COMMANDS = {
+    "version": "To see the version: pem --version.",
+    "merge": "To merge adapters: pem build RECIPE.",
+    "run": "To run a recipe: pem build RECIPE.",
+    "format": "To lay recipes out: pem fmt RECIPE.",
+    "lint": "To check a recipe: pem check RECIPE.",
+    "validate": "To check a recipe: pem check RECIPE.",
+    "show": "To see what is in an adapter: pem inspect DIR.",
+}
+"""The same of commands."""
+
 _REGISTERED: dict[str, click.Command] = {}
 
 
@@ -81,7 +104,7 @@ class Commands(click.Group):
         return super().resolve_command(ctx, args)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        if args[:1] == ["help"]:
+        while args[:1] == ["help"]:
             args = [*args[1:2], "--help"]
         return super().parse_args(ctx, args)
 
@@ -102,6 +125,8 @@ def _meant(word: str) -> str:
         return f" To check a recipe: pem check {shown}. To build it: pem build {shown}."
     if is_dir(Path(word)):
         return f" To see what is in a folder: pem inspect {shown}."
+    if word in _COMMANDS:
+        return f" {_COMMANDS[word]}"
     close = nearest(word, (name for name in command_names() if name not in PLUMBING))
     return f" Did you mean `pem {close}`?" if close else ""
 
@@ -152,5 +177,8 @@ def _code_of(args: Sequence[str] | None) -> int:
     try:
         return cli(args, prog_name="pem", standalone_mode=False) or 0
     except click.ClickException as error:
+        if isinstance(error, click.NoSuchOption) and error.ctx is not None:
+            hint = _OPTIONS.get((error.ctx.info_name or "", error.option_name), "")
+            error = click.UsageError(f"{error.format_message()} {hint}".strip(), error.ctx)
         error.show()
         return USAGE_IS_WRONG

@@ -19,6 +19,7 @@ from pemlang.failures import (
     TooSmall,
     Undefined,
 )
+from pemlang.graph.formula import size_text
 from pemlang.tensorfiles.digests import changed
 from pemlang.tensorfiles.dtypes import FLOATS
 
@@ -96,8 +97,8 @@ def _(failure: InputChanged) -> Fault:
 def _(failure: MemoryTooSmall) -> Fault:
     return Fault(
         "PEM0521",
-        f"the budget of {failure.allowed / 1e6:.4g} MB is too small: this build works in "
-        f"{failure.needed / 1e6:.4g} MB",
+        f"this build needs {size_text(failure.needed)} of memory to work in, and is given "
+        f"{size_text(failure.allowed)}",
         f"give it more: --memory {-(-failure.needed // 1_000_000)}MB",
     )
 

@@ -10,6 +10,7 @@ from pemlang.execute.cpu import CpuExecutor
 from pemlang.execute.executor import no_progress
 from pemlang.execute.machine import default_budget, one_algebra_thread
 from pemlang.execute.site import run_call
+from pemlang.graph.formula import size_text
 from pemlang.graph.node import AdapterNode, Graph
 from pemlang.kernels.builder import Builder
 from pemlang.kernels.site import SitePart
@@ -70,8 +71,8 @@ class SiteReader:
         if needed > allowed:
             raise Fault(
                 "PEM0521",
-                f"{visible(site)} takes {needed / 1e9:.3g} GB of memory to measure, and half of "
-                f"this machine's is {allowed / 1e9:.3g} GB",
+                f"{visible(site)} takes {size_text(needed)} of memory to measure, and half of "
+                f"this machine's is {size_text(allowed)}",
                 "look at it on a machine that has more",
             )
 

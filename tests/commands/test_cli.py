@@ -101,8 +101,27 @@ def test_a_recipe_or_a_folder_in_place_of_a_command_is_told_the_command(folder: 
     assert "To see what is in a folder: pem inspect a." in pem("a", folder=folder).err
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ("build --dry-run recipe.pem", "pem plan RECIPE"),
+        ("build -n recipe.pem", "pem plan RECIPE"),
+        ("build recipe.pem -o out", "--out DIR"),
+        ("build recipe.pem --output=out", "--out DIR"),
+        ("version", "pem --version"),
+        ("merge a b", "pem build RECIPE"),
+    ],
+)
+def test_words_of_other_tools_are_answered_by_what_to_write(
+    folder: Path, words: str, told: str
+) -> None:
+    done = pem(*words.split(), folder=folder)
+    assert (done.code, told in done.err) == (2, True), done
+
+
 def test_help_is_a_word_too(folder: Path) -> None:
     assert pem("help", folder=folder) == pem("--help", folder=folder)
+    assert pem("help", "help", folder=folder) == pem("--help", folder=folder)
     assert pem("help", "build", folder=folder) == pem("build", "--help", folder=folder)
 
 
