@@ -21,7 +21,7 @@ from pemlang.kernels.lowrank import LowRank
 from pemlang.kernels.site import SitePart
 from pemlang.lazy import numpy as np
 from pemlang.modules import SiteShape
-from pemlang.pipeline.reading import SiteReader, reading
+from pemlang.pipeline.reading import SiteReader, measurable, reading
 from pemlang.tensorfiles.dtypes import Bits
 from pemlang.tensorfiles.reader import TensorReader
 
@@ -140,7 +140,8 @@ def compare(old: str, new: str) -> AdapterComparison:
     with reading(graph) as reader:
         sites = list(_sites(graph, reader, before, after))
         heads = tuple(_heads(reader.files, before, after))
-    total = _total([numbers for site, numbers in sites if site.state != "incomparable"])
+    with measurable("what all sites come to"):
+        total = _total([numbers for site, numbers in sites if site.state != "incomparable"])
     changes = tuple(site for site, _ in sites)
     return AdapterComparison(
         old, new, "+".join(kinds), total, tuple(_facts(before, after)), heads, changes
@@ -180,10 +181,12 @@ def _sites(
         old, new = reader.parts(nodes, site)
         first, second = (adapter.layout.shapes.get(site) for adapter in (before, after))
         if first is None or second is None or first == second:
-            spectra, numbers = _measure(old, new)
+            with measurable(site):
+                spectra, numbers = _measure(old, new)
             measured, note = numbers.measured, ""
         else:
-            spectra, numbers = _apart(old, new)
+            with measurable(site):
+                spectra, numbers = _apart(old, new)
             measured = DeltaChange(numbers.old, numbers.new, None, None, None)
             note = _clash(first, second)
         change = SiteChange(
@@ -221,7 +224,6 @@ def _apart(old: SitePart | None, new: SitePart | None) -> tuple[Spectra, _SiteNu
     return (before[0], after[1]), _SiteNumbers(numbers.old, others.new, math.nan, math.nan)
 
 
-@lowrank.finite()
 def _measure(old: SitePart | None, new: SitePart | None) -> tuple[Spectra, _SiteNumbers]:
     """The spectra and numbers of one site of equal shapes; None is zero, and one of two at most.
 
@@ -267,7 +269,13 @@ def _total(sites: Sequence[_SiteNumbers]) -> DeltaChange:
         math.hypot(*norms)
         for norms in zip(*((site.old, site.new, site.change) for site in sites), strict=True)
     )
-    return _SiteNumbers(old, new, change, math.fsum(site.inner for site in sites)).measured
+    try:
+        inner = math.fsum(site.inner for site in sites)
+    except OverflowError:
+        inner = math.inf
+    if not math.isfinite(old + new + change + abs(inner)):
+        raise TooLarge(None)
+    return _SiteNumbers(old, new, change, inner).measured
 
 
 # --- facts and heads ----------------------------------------------------------------------------

@@ -3,12 +3,14 @@ adapters are. Of Δ itself only the signs are looked at, over rows that fit a ti
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import field
 from typing import TYPE_CHECKING, Literal
 
 from pemlang.dataclass import dataclass
 from pemlang.diagnostics import placed
+from pemlang.failures import TooLarge
 from pemlang.formats.adapter import kinds_text
 from pemlang.graph.node import AdapterNode, Graph
 from pemlang.kernels import lowrank
@@ -18,7 +20,7 @@ from pemlang.kernels.site import SitePart
 from pemlang.lazy import numpy as np
 from pemlang.modules import Shapes
 from pemlang.ops.schedule import layer_of
-from pemlang.pipeline.reading import reading
+from pemlang.pipeline.reading import measurable, reading
 
 if TYPE_CHECKING:
     from pemlang.pipeline.build import Tick
@@ -145,10 +147,16 @@ def measured(graph: Graph, adapters: Sequence[MeasuredAdapter], tick: Tick) -> M
             here = {x: part for x, part in zip(adapters, parts, strict=True) if part is not None}
             for adapter in adapters:
                 if site in adapter.shapes:
-                    measurements.add(adapter, site, here.get(adapter))
+                    with measurable(adapter.name):
+                        measurements.add(adapter, site, here.get(adapter))
             for group in groups:
-                group.add(site, here)
+                with measurable(site):
+                    group.add(site, here)
         reader.files.unchanged()
+        for adapter, norms in measurements.norms.items():
+            with measurable(adapter.name):
+                if not math.isfinite(sum(norm * norm for norm in norms.values())):
+                    raise TooLarge(None)
     measurements.alike = [group.alike() for group in groups]
     return measurements
 

@@ -116,8 +116,11 @@ def core(part: LowRank, algebra: Algebra = NUMPY) -> Matrix:
 
 
 def singular_values(part: LowRank) -> Matrix:
-    """The min(r, out, in) largest singular values of Δ, falling."""
-    return np.asarray(np.linalg.svd(core(part), compute_uv=False), dtype=np.float64)
+    """The min(r, out, in) largest singular values of Δ, falling; raises TooLarge."""
+    product = core(part)
+    if not np.isfinite(product).all():  # of which LAPACK complains on the terminal
+        raise TooLarge(None)
+    return np.asarray(np.linalg.svd(product, compute_uv=False), dtype=np.float64)
 
 
 def numerical_rank(part: LowRank) -> int:

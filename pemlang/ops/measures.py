@@ -114,12 +114,15 @@ class Measured(NumberNode):
         return sorted({site for x in self.adapters for site in x.shapes})
 
     def total(self, rows: Sequence[Totals]) -> float:
-        """The measure from the numbers of its sites, in order; raises Undefined and Fault."""
+        """The measure from the numbers of its sites, in order; raises Undefined, Fault, and
+        OverflowError where one of them is none: what is divided by infinity is no zero."""
         if not rows:
             return self.measure.finish((0.0,) * self.measure.count)
         total = rows[0]
         for row in rows[1:]:
             total = tuple(self.measure.join(x, y) for x, y in zip(total, row, strict=True))
+        if not all(map(math.isfinite, total)):
+            raise OverflowError
         return self.measure.finish(total)
 
     def formula(self, write: Formula) -> str:

@@ -10,9 +10,11 @@ from pemlang.execute.cpu import CpuExecutor
 from pemlang.execute.executor import no_progress
 from pemlang.execute.machine import default_budget, one_algebra_thread
 from pemlang.execute.site import run_call
+from pemlang.failures import TooLarge
 from pemlang.graph.formula import size_text
 from pemlang.graph.node import AdapterNode, Graph
 from pemlang.kernels.builder import Builder
+from pemlang.kernels.lowrank import finite
 from pemlang.kernels.site import SitePart
 from pemlang.lower.lowering import Lowering
 from pemlang.modules.record import SiteBuilder
@@ -75,6 +77,20 @@ class SiteReader:
                 f"this machine's is {size_text(allowed)}",
                 "look at it on a machine that has more",
             )
+
+
+@contextmanager
+def measurable(name: str) -> Iterator[None]:
+    """What is measured of something stays finite; raises Fault PEM0503 that names it."""
+    try:
+        with finite():
+            yield
+    except TooLarge:
+        raise Fault(
+            "PEM0503",
+            f"{visible(name)} is too large to be measured: a number on the way passes 1e308",
+            "look at its scales and norms with `pem inspect`, and scale it down",
+        ) from None
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -139,3 +140,21 @@ def test_adapters_of_other_sites_or_methods_are_not_compared(folder: Path) -> No
     assert pem("report", "recipe.pem", folder=folder).code == 0
     page = (folder / "report.html").read_text(encoding="utf-8")
     assert "No two adapters" in page.partition("<h2>Likeness</h2>")[2].partition("</section>")[0]
+
+
+@pytest.mark.parametrize("alpha", [1e308, 1e160, 2e153])
+def test_what_no_float_holds_is_said_and_nothing_else_reaches_the_terminal(
+    tmp_path: Path, alpha: float
+) -> None:
+    lora(tmp_path / "large", 1, alpha=alpha)
+    lora(tmp_path / "a", 2)
+    commands = ["report large", "report large a", "diff large a", "diff a large"]
+    for number in ("cosine(x, a)", "energy(x, rank=2)", "norm(x)"):
+        text = f'adapter x = "large"\nadapter a = "a"\nsave {number} * a to "out"\n'
+        recipe(tmp_path, text, f"{number[:4]}.pem")
+        commands.append(f"build {number[:4]}.pem")
+    for command in commands:
+        done = pem(*command.split(), folder=tmp_path, process=True)
+        assert done.code == 1
+        assert re.match(r"error\[PEM0(503|331)\]: .* too large", done.err), (command, done)
+        assert not re.search("Warning|DLASCL", done.text)

@@ -213,6 +213,12 @@ def PEM0304_compared(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
 
 
 @made
+def PEM0503_compared(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
+    large = lockable(root).with_name("large")
+    return told("diff", lora(large, 1, alpha=1e308), "adapters/a")
+
+
+@made
 def PEM0820_unknown(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
     folder = lockable(root).parent
     patch.chdir(folder)
