@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 
 import click
 
-from pemlang.cli.common import exit_code, json_text, locked_option, recipe_options, say
+from pemlang.cli.common import GivenPath, exit_code, json_text, locked_option, recipe_options, say
 from pemlang.cli.recipes import STDIN, no_recipes, read_stdin, recipes_at
 from pemlang.diagnostics import Diagnostic, PemError, visible
 from pemlang.show.findings import CheckJson, Finding, once
@@ -16,6 +16,7 @@ from pemlang.show.findings import CheckJson, Finding, once
 @click.command()
 @click.option(
     "--stdin-filename",
+    type=GivenPath(),
     metavar="FILE",
     help="What - is called in messages; its paths and imports are relative to the folder of it.",
 )

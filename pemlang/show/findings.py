@@ -36,10 +36,12 @@ class Finding:
         """Where it is; the first line of the recipe where it has no place in a file there is,
         as of an adapter, or in the library."""
         span = self.diagnostic.span
-        if span is None or not is_file(Path(span.source.name)):
+        name = self.recipe if span is None else span.source.name
+        # What is on standard input may be called as no file there is.
+        if span is None or not (name == self.recipe or is_file(Path(name))):
             return Place(_relative(self.recipe), (1, 1), (1, 1))
         start, end = (span.source.position(offset) for offset in (span.start, span.end))
-        return Place(_relative(span.source.name), start, end)
+        return Place(_relative(name), start, end)
 
 
 @dataclass(frozen=True)

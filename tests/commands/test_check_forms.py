@@ -168,6 +168,27 @@ def test_standard_input_is_checked_as_the_file_that_it_is_to_be(folder: Path) ->
     assert pem("check", *named, "right.pem").code == 2
 
 
+def test_what_is_on_standard_input_has_its_places_though_no_file_is_called_so(
+    folder: Path,
+) -> None:
+    text = 'language 1\nsave 2 * unheard to "q"\n'
+    for name in ("new.pem", "nowhere/new.pem", None):
+        words = [] if name is None else ["--stdin-filename", name]
+        done = pem("check", "-", *words, "--format", "github", input=text)
+        called = name or "standard input"
+        assert f"file={called},line=2,endLine=2,title=PEM0206,col=10,endColumn=17" in done.out
+        done = pem("check", "-", *words, "--format", "sarif", input=text)
+        [result] = json.loads(done.out)["runs"][0]["results"]
+        assert place(result) == (called, [2, 10, 2, 17])
+
+
+def test_a_home_in_the_name_of_standard_input_is_written_out(folder: Path) -> None:
+    lora(folder / "deep/b", 1)
+    words = ("check", "-", "--stdin-filename=~/deep/new.pem")
+    done = pem(*words, input='adapter b = "b"\nsave b to "q"\n', HOME=str(folder))
+    assert done == Done(0, "", "")
+
+
 def test_an_annotation_is_one_line_and_nothing_in_it_is_a_command(folder: Path) -> None:
     recipe(folder, 'adapter a = "a"\nlet x = [a,\n  50 %\n]\nlet y = "::error::\\n" + a\n', "v.pem")
     lines = check("v.pem", "wrong.pem", "--format", "github").out.splitlines()
