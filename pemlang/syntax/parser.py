@@ -109,6 +109,7 @@ _NO_SIGNS = {
     "%": "write a share as a number: 0.5 for 50 %",
     "^": "write the number that it stands for: a recipe has no powers",
 }
+_NAMELESS = re.compile(r"param\s+(?:number|string|bool)")
 _WORD = re.compile(r"\w+")
 _VALUE_START = {"NUMBER", "STRING", "NAME", "TRUE", "FALSE", "LPAR"}
 # What may follow a whole value, said in one word.
@@ -166,6 +167,10 @@ def _out_of_place(at: Misread) -> Fault:
         help = "join two comparisons with `and`"
     elif at.wanted == {"COLON"} and text in (")", ","):
         help = "give each parameter its type, as in x: adapter"
+    elif text == "," and re.search(r"\[\s*layers\b[^\]]*\Z", at.before):
+        help = "put layers that are apart together with join(x[layers 0], x[layers 5])"
+    elif _NAMELESS.fullmatch(at.before):
+        help = "give it a name before its type, as in param weight: number"
     return Fault("PEM0108", f"`{text}` is out of place: {expected} should stand here", help)
 
 

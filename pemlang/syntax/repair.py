@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Iterator
 
 from pemlang.dataclass import dataclass
+from pemlang.diagnostics import nearest
 
 LONGEST = 1000
 """Characters of a statement that is tried."""
@@ -18,6 +19,14 @@ _QUOTED = re.compile(r"'([^'\"\\\n]*)'")
 _PRODUCT = re.compile(r"(?<![\w.])([0-9][0-9_]*(?:\.[0-9]+)?)([^\W\d]\w*)")
 _PATH = re.compile(r"[\w.~/][^\s\"',]*")
 _NAMED = re.compile(r",\s*[^\W\d]\w*\Z")
+_PATTERN = re.compile(r"[\w.]*[*?][\w.*?]*")
+_BOUND = r"(-?[\w.]+?)"
+_BOUNDS = re.compile(
+    rf"\bin\s*[\[(]?\s*{_BOUND}\s*(?:,|:|\.\.|\bto\b|-)\s*{_BOUND}(?:\s*[\])])?(?=\s*(?:=|\Z))"
+)
+_UNTYPED = re.compile(r"param\s+(?!(?:number|string|bool)\b)\w+(?=\s+in\b)")
+_IMPORTED = re.compile(r"import\s+(?:\"(?:.*/)?)?(?:\w+\.)*?([^\W\d]\w*)(?:\.pem\")?\Z")
+_FROM = re.compile(r"from\s+(\S+)\s+import\s+\(?([\w,\s]*\w)\)?\Z")
 _LITERALS = (("number", r"-?\d"), ("string", '"'), ("bool", r"(?:true|false)\b"))
 _SIGNS = {"&&": "and", "||": "or"}
 _LINKS = ("as", "in", "into", "from", "is", "->", "=>", ":=", ",", ":")
@@ -141,10 +150,50 @@ def _bare_path(at: Misread) -> Iterator[str]:
         yield f'{at.text[: at.start]}"{path[0]}"{at.rest[path.end() :]}'
 
 
+def _misspelt(at: Misread) -> Iterator[str]:
+    """A word of the language that is spelt a little otherwise."""
+    words = [terminal[1:].lower() for terminal in at.wanted if re.match(r"_[A-Z]", terminal)]
+    close = nearest(at.token, words) if at.before and at.token.isalpha() else None
+    if close:
+        yield f"{at.text[: at.start]}{close}{at.text[at.end :]}"
+
+
+def _selector(at: Misread) -> Iterator[str]:
+    """What is selected, without the word or the quotes that say how; a range of layers."""
+    pattern = _PATTERN.match(at.rest)
+    if "_LAYERS" in at.wanted and at.rest[:1].isdigit():
+        rest = re.sub(r"\A(\d+)\s*[:-]\s*(?=\d)", r"\1..", at.rest)
+        yield f"{at.text[: at.start]}layers {rest}"
+    if "_LAYERS" in at.wanted and pattern:
+        yield f'{at.text[: at.start]}"{pattern[0]}"{at.rest[pattern.end() :]}'
+    if at.in_brackets and at.token in (":", "to"):
+        yield f"{at.before}..{at.text[at.end :].lstrip()}"
+
+
+def _range(at: Misread) -> Iterator[str]:
+    """The range of a param, as mathematics and other languages write it."""
+    if at.text.startswith("param"):
+        mended = _BOUNDS.sub(r"in \1..\2", at.text, count=1)
+        yield mended
+        yield _UNTYPED.sub(r"\g<0>: number", mended)
+
+
+def _import(at: Misread) -> Iterator[str]:
+    """An import of a whole file, without the name that it goes by here; one of Python."""
+    whole, names = _IMPORTED.match(at.text), _FROM.match(at.text)
+    if whole:
+        yield f"{at.text} as {whole[1]}"
+    if names:
+        yield f"import {names[1]} ({names[2]})"
+
+
 def _no_statement(at: Misread) -> Iterator[str]:
     """A name and its value, without `let`."""
     if at.start == 0 and re.match(r"\w+\s*=(?!=)\s*[^\s\"]", at.text):
         yield f"let {at.text}"
 
 
-_REPAIRS = (_comment, _other_sign, _too_many, _missing, _bare_path, _no_statement)
+_REPAIRS = (
+    _comment, _other_sign, _misspelt, _selector, _range, _import, _too_many, _missing, _bare_path,
+    _no_statement,
+)  # fmt: skip

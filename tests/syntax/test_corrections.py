@@ -46,6 +46,25 @@ ROWS = [
     ("let x = 'word'", 'let x = "word"'),
     ('adapter c from "a"', 'adapter c = "a"'),
     ('adapter c: lora(rank 4) = "a"', 'adapter c: lora(rank=4) = "a"'),
+    ("let x = a[layer 0]", "let x = a[layers 0]"),
+    ("let x = a[0..1]", "let x = a[layers 0..1]"),
+    ("let x = 2 * a[0]", "let x = 2 * a[layers 0]"),
+    ("let x = a[0:1]", "let x = a[layers 0..1]"),
+    ("let x = a[layers 0:1]", "let x = a[layers 0..1]"),
+    ("let x = a[layers 0 to 1]", "let x = a[layers 0..1]"),
+    ("let x = a[*.query]", 'let x = a["*.query"]'),
+    ("let x = a[likes b]", "let x = a[like b]"),
+    ("param w: number in [0, 1] = 0.5", "param w: number in 0..1 = 0.5"),
+    ("param w: number in (0, 1) = 0.5", "param w: number in 0..1 = 0.5"),
+    ("param w: number in [-0.5, 1] = 0", "param w: number in -0.5..1 = 0"),
+    ("param w: number in [0..1] = 0.5", "param w: number in 0..1 = 0.5"),
+    ("param w: number in 0 to 1 = 0.5", "param w: number in 0..1 = 0.5"),
+    ("param w: number in 0-1 = 0.5", "param w: number in 0..1 = 0.5"),
+    ("param w in 0..1 = 0.5", "param w: number in 0..1 = 0.5"),
+    ("param w in [0, 1] = 0.5", "param w: number in 0..1 = 0.5"),
+    ("import std.paper", "import std.paper as paper"),
+    ('import "lib/house.pem"', 'import "lib/house.pem" as house'),
+    ("from std.paper import merge, unlearn", "import std.paper (merge, unlearn)"),
 ]
 """What was written, and what was meant."""
 
@@ -65,6 +84,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("corrections")
     lora(folder / "a", 1)
     lora(folder / "b", 2)
+    (folder / "lib").mkdir()
+    (folder / "lib" / "house.pem").write_text("def half(x: adapter) -> adapter = 0.5 * x\n")
     return folder
 
 
@@ -80,6 +101,22 @@ def test_help_is_the_statement_that_was_meant(folder: Path, wrong: str, meant: s
     assert only.help == meant
     assert only.span is not None and only.span.text == wrong
     assert said(folder, meant) == ()
+
+
+WORDS = [
+    ("param number in [0, 1] = 0.5", "give it a name before its type, as in param weight: number"),
+    (
+        "let x = a[layers 0, 5]",
+        "put layers that are apart together with join(x[layers 0], x[layers 5])",
+    ),
+]
+
+
+@pytest.mark.parametrize(("wrong", "advice"), WORDS)
+def test_what_cannot_be_known_is_asked_for_in_words(folder: Path, wrong: str, advice: str) -> None:
+    """A range without the name of its param, layers that lie apart."""
+    [only] = said(folder, wrong)
+    assert only.help == advice
 
 
 def words(text: str) -> list[str]:
