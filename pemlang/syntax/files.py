@@ -13,6 +13,8 @@ from pemlang.source import Source
 SUFFIX = ".pem"
 ON_THE_COMMAND_LINE = "-e"  # what a recipe is called that is in no file
 MAX_BYTES = 256 << 10
+DECLARE = 'to use the adapter that it belongs to, declare it in a recipe: adapter a = "folder"'
+_TENSORS = re.compile(rb".{7}\0\{|PK\x03\x04|GGUF", re.DOTALL)
 _CERTIFICATE = re.compile(rb"^[ \t]*-----BEGIN", re.MULTILINE)  # words before it are common
 
 
@@ -25,7 +27,7 @@ def read_source(path: Path, name: str | None = None) -> Source:
 
     Raises:
         Fault: PEM0100 missing or unreadable, PEM0101 too large, PEM0102 not UTF-8, PEM0103 a
-            certificate, PEM0104 empty.
+            certificate, PEM0104 empty, PEM0115 of tensors.
     """
     name = str(path) if name is None else name
     return decoded(read_bytes(path, name), name, path.resolve().parent)
@@ -92,6 +94,8 @@ def decoded(data: bytes, name: str, directory: Path) -> Source:
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
+        if _TENSORS.match(data):
+            raise Fault("PEM0115", f"{shown} is a file of tensors, not a recipe", DECLARE) from None
         raise Fault(
             "PEM0102", f"{shown} is not UTF-8 text (byte {error.start})", "save it as UTF-8"
         ) from None

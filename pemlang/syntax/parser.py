@@ -15,6 +15,7 @@ from pemlang.diagnostics import Fault, Report, nearest, showable, visible
 from pemlang.source import Source, Span
 from pemlang.syntax import tree as t
 from pemlang.syntax.builder import TreeBuilder
+from pemlang.syntax.foreign import foreign
 from pemlang.syntax.repair import Misread, corrected
 from pemlang.syntax.split import Chunk, split
 from pemlang.syntax.tables import load_parser
@@ -29,17 +30,25 @@ STATEMENTS = "language import base model adapter param let def assert save".spli
 def parse(source: Source, report: Report) -> t.RecipeFile:
     """The tree of a whole source.
 
-    Statements that do not parse are reported, so that the rest is still checked.
+    Statements that do not parse are reported, so that the rest is still checked; a file of another
+    language is reported as that alone.
     """
     statements: list[t.Statement] = []
+    mistakes = Report()
     unparsed = 0
-    for chunk in split(source, report):
+    for chunk in split(source, mistakes):
         try:
             statements.append(_statement(source, chunk, unparsed < MOST_MENDED))
         except _Unparsed as mistake:
             unparsed += 1
-            report.add(mistake.fault.at(mistake.span))
+            mistakes.add(mistake.fault.at(mistake.span))
             statements += _unread(source, chunk)
+    other = foreign(source) if mistakes.has_errors else None
+    if other is not None:
+        report.add(other)
+        return t.RecipeFile(Span(source, 0, len(source.text)), ())
+    for each in mistakes:
+        report.add(each)
     return t.RecipeFile(Span(source, 0, len(source.text)), tuple(statements))
 
 

@@ -18,6 +18,11 @@ RECIPES: dict[str, tuple[bytes, str]] = {
     "UTF-16": ("let x = 1".encode("utf-16"), "PEM0102"),
     "a picture": (b"\x89PNG\r\n\x1a\n" + bytes(100), "PEM0102"),
     "zeros": (bytes(1000), "PEM0105"),
+    "a configuration of mergekit": (b"slices:\n- sources:\n  - model: a/b\n", "PEM0115"),
+    "a Python program": (b"import torch\nx = {'a': [1,\n", "PEM0115"),
+    "JSON": (b'{"r": 8, "peft_type": "LORA"}', "PEM0115"),
+    "a web page": (b"<!DOCTYPE html>\n<html>\n", "PEM0115"),
+    "tensors": (b"\x08" + bytes(7) + b'{"a":{}}' + b"\xff" * 8, "PEM0115"),
     "nothing but comments": (b"# to do\n", "PEM0114"),
 }
 
@@ -28,6 +33,16 @@ def test_a_file_that_is_no_recipe(folder: Path, what: str) -> None:
     (folder / "x.pem").write_bytes(data)
     message = refused(folder, code, "x.pem")
     assert len(message) < 2000
+
+
+def test_a_file_of_another_language_is_one_error(folder: Path) -> None:
+    """A mergekit config, Python and JSON; and no recipe that parses is taken for one of them."""
+    for what in ("a configuration of mergekit", "a Python program", "JSON"):
+        (folder / "x.pem").write_bytes(RECIPES[what][0])
+        assert pem("check", "x.pem", folder=folder).err.count("error[") == 1
+    text = (folder / "recipe.pem").read_text()
+    recipe(folder, text + "def f(\nmerge_method: adapter) -> adapter = 2 * merge_method\n")
+    assert pem("check", "recipe.pem", folder=folder).code == 0
 
 
 def test_a_recipe_that_is_not_there(folder: Path) -> None:

@@ -41,6 +41,11 @@ def PEM0102_latin(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
 
 
 @made
+def PEM0115_tensors(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
+    return checked("adapters/a/adapter_model.safetensors")
+
+
+@made
 def PEM0105_turned(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
     return text_checked(root, "let x = 1  # \u202egnorw\n")
 
