@@ -12,15 +12,9 @@ from typing import NamedTuple, cast
 from pemlang.check.annotations import check_annotation, dtype_name, hold_refinement
 from pemlang.check.calls import bind, call_use, chain_use, want_listed, written
 from pemlang.check.conditions import Combined, Comparison, Condition, Decided
-from pemlang.check.kinds import (
-    article,
-    choose,
-    kind_of_type,
-    not_prefix,
-    not_selectable,
-)
+from pemlang.check.kinds import article, choose, kind_of_type, not_prefix, not_selectable
 from pemlang.check.scope import Function, Scope, Stop, bare_words
-from pemlang.check.selections import common, in_layers, whole_layer
+from pemlang.check.selections import beyond, common, in_layers, whole_layer
 from pemlang.check.values import BaseName, Declared, Inputs, Plain, Poison, RecipeValue
 from pemlang.check.wanted import hold_size, list_kind, want_kind, want_within
 from pemlang.dataclass import dataclass
@@ -325,7 +319,11 @@ class Elaborator:
                 return common(sites, other.shapes)
         first, last = (self._layer(tree, scope) for tree in (selector.first, selector.last))
         with self.at(selector.span):
-            return in_layers(first, last, sites)
+            selected = in_layers(first, last, sites)
+        past = beyond(first, last, sites)
+        if past is not None:
+            self.report.add(past.at(selector.span, "warning"))
+        return selected
 
     def _layer(self, tree: t.Tree, scope: Scope) -> int:
         number = self.number(tree, scope)

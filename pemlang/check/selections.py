@@ -26,6 +26,9 @@ def whole_layer(number: Num) -> int:
 
 def in_layers(first: int, last: int, sites: Sequence[str]) -> frozenset[str]:
     """The sites in a range of layers; raises PEM0320 where there are none."""
+    if first > last:
+        message = f"there are no layers from {first} to {last}: the first is above the last"
+        raise Fault("PEM0320", message, f"layers {last}..{first}")
     layers = {site: layer_of(site) for site in sites}
     chosen = {s for s, layer in layers.items() if layer is not None and first <= layer <= last}
     if chosen:
@@ -37,6 +40,20 @@ def in_layers(first: int, last: int, sites: Sequence[str]) -> frozenset[str]:
     low, high = min(numbers), max(numbers)
     message = f"no site lies in these layers: the adapter has layers {low} to {high}"
     raise Fault("PEM0320", message, f"layers {low}..{high}")
+
+
+def beyond(first: int, last: int, sites: Iterable[str]) -> Fault | None:
+    """PEM0706 where a range of layers that chooses sites names layers at its ends that none of the
+    adapter's sites lies in."""
+    numbers = [layer for site in sites if (layer := layer_of(site)) is not None]
+    low, high = min(numbers), max(numbers)
+    if low <= first and last <= high:
+        return None
+    return Fault(
+        "PEM0706",
+        f"the adapter has layers {low} to {high}, not all of {first} to {last}",
+        f"layers {max(first, low)}..{min(last, high)}",
+    )
 
 
 def common(sites: Iterable[str], others: Iterable[str]) -> frozenset[str]:
