@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from pemlang.check.annotations import dtype_name
-from pemlang.check.values import RecipeValue
-from pemlang.diagnostics import Fault, nearest, visible
+from pemlang.check.values import Declared, RecipeValue
+from pemlang.diagnostics import Fault, listed, nearest, visible
 from pemlang.graph.node import Leaf
 from pemlang.syntax import tree as t
 
@@ -27,8 +29,8 @@ def option_dtype(tree: t.Tree) -> str:
     return dtype_name(tree.name if isinstance(tree, t.Name) and not tree.module else tree.span.text)
 
 
-def option_heads(value: RecipeValue, text: str) -> Leaf:
-    """heads=a: an adapter declared in the recipe that has heads; raises PEM0342."""
+def option_heads(value: RecipeValue, text: str, declared: Mapping[Leaf, Declared]) -> Leaf:
+    """heads=a: one of the adapters declared in the recipe, that has heads; raises PEM0342."""
     if not isinstance(value, Leaf):
         raise Fault(
             "PEM0342",
@@ -36,7 +38,12 @@ def option_heads(value: RecipeValue, text: str) -> Leaf:
             "give the name of an adapter whose heads to keep",
         )
     if not value.adapter.layout.heads:
+        holders = [x.name for leaf, x in declared.items() if leaf.adapter.layout.heads]
         raise Fault(
-            "PEM0342", f"`{text}` has no heads (modules_to_save)", "choose an adapter that has them"
+            "PEM0342",
+            f"`{text}` has no heads (modules_to_save)",
+            f"choose one that has them: {listed(holders)}"
+            if holders
+            else "leave heads= out: no adapter of the recipe has any, and none are saved",
         )
     return value

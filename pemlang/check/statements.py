@@ -322,7 +322,8 @@ class FileElaborator:
             if option.name == "heads":
                 value = self._elaborator.value(option.value, self._scope)
                 with self._elaborator.at(option.value.span):
-                    options["heads"] = option_heads(value, option.value.span.text)
+                    leaves = self._elaborator.leaves
+                    options["heads"] = option_heads(value, option.value.span.text, leaves)
             else:
                 number = self._elaborator.number(option.value, self._scope)
                 options[option.name] = number  # type: ignore[literal-required]

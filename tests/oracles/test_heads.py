@@ -134,6 +134,14 @@ def test_heads_are_those_of_an_adapter_that_has_them(
     assert error(tmp_path, text).code == code
 
 
+def test_heads_where_no_adapter_has_any(made_once: dict[str, Path], tmp_path: Path) -> None:
+    """heads=b is neither ignored nor a riddle: help says to leave it out, or who has heads."""
+    bare = declared({"none": made_once["none"]}) + 'save none to "out" with heads=none'
+    assert (error(tmp_path, bare).help or "").startswith("leave heads= out")
+    some = declared(made_once) + 'save a to "out" with heads=none'
+    assert (error(tmp_path, some).help or "").startswith("choose one that has them: a, ")
+
+
 def test_heads_stay_with_a_truncation_a_selection_and_a_dtype(
     bert: nn.Module, made_once: dict[str, Path], tmp_path: Path
 ) -> None:
