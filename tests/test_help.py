@@ -14,7 +14,7 @@ from itertools import accumulate
 from pathlib import Path
 
 import pytest
-from support import lora, recipe
+from support import ia3, lora, recipe
 from support.calls import ALIKE, APART, DECLARED, OPERATORS, SITES, Drawn, drawn, stock
 from support.messages.sentences import is_sentence, shown
 
@@ -317,6 +317,20 @@ def test_help_where_factors_share_no_initialisation_is_the_same_call_over_what_t
         assert not words(texts[n]) - words(new) - Counter(BY_FACTORS), (texts[n], new)
         assert "rank=" in new or "over=" not in texts[n], new
     assert warned(tmp_path, [new for new in mended.values() if new]) == {}
+
+
+def test_what_each_method_does_is_said_where_two_are_combined(folder: Path) -> None:
+    """LoRA + (IA)³: what Δ is of each, that there is no sum, and the way out."""
+    ia3(folder / "gains")
+    text = DECLARED + 'adapter gains = "gains"\n'
+    for use in ("a + gains", "a ⊖ gains", "mean([a, gains])", "join(gains, a)"):
+        [only] = pemlang.load(recipe(folder, f'{text}save {use} to "out"\n')).check()
+        assert only.code == "PEM0304" and "no sum" in only.message
+        assert sorted(only.notes) == [
+            "(IA)³ multiplies what goes in or out of W by l",
+            "LoRA adds s·B·A to W",
+        ]
+        assert "merge_and_unload" in (only.help or "")
 
 
 def test_help_for_very_many_operands_is_made_at_once(folder: Path) -> None:

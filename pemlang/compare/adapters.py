@@ -12,7 +12,7 @@ from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault, visible
 from pemlang.failures import TooLarge
 from pemlang.formats import Adapter
-from pemlang.formats.adapter import kinds_text
+from pemlang.formats.adapter import how_kinds_act, kinds_text
 from pemlang.graph.node import Graph, leaf
 from pemlang.inputs.resolver import read_whole
 from pemlang.kernels import lowrank
@@ -133,8 +133,9 @@ def compare(old: str, new: str) -> AdapterComparison:
         raise Fault(
             "PEM0304",
             f"{visible(old)} is {kinds_text(kinds)} and {visible(new)} is {kinds_text(others)}: "
-            "their parameters mean different things",
+            "nothing measures how far apart they are",
             "compare adapters of one method",
+            how_kinds_act(kinds, others),
         )
     graph = Graph()
     with reading(graph) as reader:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import field
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -165,6 +166,12 @@ class Adapter:
 def method_title(method: str) -> str:
     """A method, `ia3+lora`, as a reader writes it."""
     return kinds_text(method.split("+"))
+
+
+def how_kinds_act(*kinds: Sequence[str]) -> list[str]:
+    """What each kind of sites of some adapters does, a line each."""
+    records = [PARAMETRISATIONS[name] for name in dict.fromkeys(chain(*kinds))]
+    return [f"{record.title} {record.acts}" for record in records]
 
 
 def kinds_text(kinds: Sequence[str]) -> str:

@@ -11,6 +11,7 @@ class DenseChange(OneTensor):
 
     name = "dense"
     title = "dense"
+    acts = "adds a whole matrix to W"
 
 
 DENSE = register(DenseChange())

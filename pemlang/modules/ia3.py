@@ -18,6 +18,7 @@ class Ia3(OneTensor):
 
     name = "ia3"
     title = "(IA)³"
+    acts = "multiplies what goes in or out of W by l"
     factors = ("l",)
     bases = (1.0,)
     norm_title = "‖l − 1‖, the gains' distance from doing nothing"

@@ -22,6 +22,7 @@ class Lora(Parametrisation):
 
     name = "lora"
     title = "LoRA"
+    acts = "adds s·B·A to W"
     factors = ("a", "b")
     ranked = True
     factored = True

@@ -32,6 +32,7 @@ class Parametrisation(ABC):
     Attributes:
         name: as a type annotation names it, `lora`.
         title: as a reader writes it, `LoRA`.
+        acts: what it does to a module's weight W, after "it".
         factors: what its tensors are called, in order, in what is told of them.
         ranked: whether it has a rank, and a scale beside its tensors.
         factored: whether Δ is s·B·A of its two tensors A and B, as `low_rank` gives it: ⊕ combines
@@ -42,6 +43,7 @@ class Parametrisation(ABC):
 
     name: ClassVar[str]
     title: ClassVar[str]
+    acts: ClassVar[str] = "changes a module in a way of its own"
     factors: ClassVar[tuple[str, ...]]
     ranked: ClassVar[bool] = False
     factored: ClassVar[bool] = False

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from pemlang.diagnostics import Fault, listed, visible
-from pemlang.formats.adapter import kinds_text
+from pemlang.formats.adapter import how_kinds_act, kinds_text
 from pemlang.graph.node import AdapterNode
 from pemlang.graph.types import AdapterType
 from pemlang.modules import PARAMETRISATIONS, Shapes
@@ -109,8 +109,10 @@ def same_base(ctx: Context, left: AdapterNode, right: AdapterNode) -> AdapterTyp
         raise Fault(
             "PEM0304",
             f"`{ctx.text(0)}` is {kinds_text(type_.kinds)} and `{ctx.text(1)}` is "
-            f"{kinds_text(other.kinds)}: their parameters mean different things",
-            "combine adapters of one method",
+            f"{kinds_text(other.kinds)}: what the two do has no sum",
+            "combine adapters of one method; to use both, merge one into the base in PEFT "
+            "(merge_and_unload), and load the other on that",
+            how_kinds_act(type_.kinds, other.kinds),
         )
     if type_.base is not None and other.base is not None and type_.base != other.base:
         operands = ctx.use.adapters if ctx.use is not None else ()
