@@ -213,7 +213,11 @@ def _named(checked: Checked, name: str) -> AdapterNode:
         return value
     adapters = [other for other, x in checked.names.items() if isinstance(x, AdapterNode)]
     close = nearest(name, adapters)
-    has = f"its adapters are {listed(adapters, 8)}" if adapters else "it has no adapters"
+    has = (
+        f"name one that there is: {listed(adapters, 8)}"
+        if adapters
+        else "declare an adapter: it has none"
+    )
     hint = f"did you mean `{visible(close)}`?" if close else has
     if value is not None:
         raise Fault("PEM0301", f"`{visible(name)}` is not an adapter", hint)

@@ -70,6 +70,7 @@ def test_help_pastes_or_says_what_to_do(case: Case, runs: CaseRuns) -> None:
     known = Counter((d.code, d.message) for d in diagnostics)
     for diagnostic in diagnostics:
         assert diagnostic.help, "it says nothing of what to do"
+        assert not diagnostic.help.isalnum(), "a word that does not say where it goes"
         new, span = shown(diagnostic.help), diagnostic.span
         if new is None or span is None:
             assert new is None or MEANT.fullmatch(diagnostic.help), "a text that has no place"

@@ -3,7 +3,7 @@ trusted."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
 from pemlang.check.values import RecipeValue
@@ -18,19 +18,27 @@ REFINEMENTS = ("rank", "targets", "dtype")
 
 
 def check_annotation(
-    node: AdapterNode, kind: str, refinements: Mapping[str, RecipeValue], text: str
+    node: AdapterNode,
+    kind: str,
+    refinements: Mapping[str, RecipeValue],
+    text: str,
+    written: Sequence[str] = (),
 ) -> None:
-    """Hold an adapter to its annotation.
+    """Hold an adapter to its annotation, of which `written` has the refinements.
 
     Raises:
         Fault: PEM0316 when it is not as annotated.
     """
     kinds = node.type.kinds
     if kind != "adapter" and kinds != (kind,):
+        is_kind = kinds[0] if len(kinds) == 1 else "adapter"
+        kept = [each for each in written if node.type.factored or not each.startswith("rank")]
         raise Fault(
             "PEM0316",
             f"`{text}` is annotated {kind}, it is {kinds_text(kinds)}",
-            kinds[0] if len(kinds) == 1 else "adapter",
+            f"did you mean `{is_kind}({', '.join(kept)})`?"
+            if kept
+            else f"did you mean `{is_kind}`?",
         )
     for name, value in refinements.items():
         _HOLD[name](node, value, text)

@@ -171,5 +171,5 @@ def _count(params: Sequence[Parameter]) -> str:
 def _usage(param: Parameter) -> str:
     if param.required and param.kinds and param.kinds[0].startswith("["):
         return f"{param.name}=[…]"
-    shown = param.name + ("…" if param.variadic else "")
+    shown = param.name + (", …" if param.variadic else "")
     return shown if param.required else f"{shown}=…"

@@ -110,7 +110,11 @@ def _settings_known(state: CheckState) -> None:
                 f"the recipe has no param `{visible(name, 40)}` to set",
                 f"did you mean `{visible(close)}`?"
                 if close
-                else (f"its params are {', '.join(params)}" if params else "it has no params"),
+                else (
+                    f"set one that there is: {', '.join(params)}"
+                    if params
+                    else f"leave it out, or declare it: param {visible(name, 40)}: number"
+                ),
             )
             state.report.add(fault.at(None))
 

@@ -154,7 +154,7 @@ class Elaborator:
                         "PEM0301",
                         f"`{visible(part.name)}` is {article(kind_of(value))}: only a number or a "
                         "string that is known before weights are read can stand in text",
-                        "interpolate a param",
+                        "put a param in the braces, or a `let` that is a number",
                     )
         text = "".join(parts)
         with self.at(tree.span):
@@ -451,9 +451,9 @@ class Elaborator:
                     with self.at(tree.span):
                         dtype_name(refinements["dtype"])
             with self.at(type_.span):
-                check_annotation(
-                    cast("AdapterNode", value), type_.name, refinements, _written(span)
-                )
+                texts = [refinement.span.text for refinement in type_.refinements]
+                adapter = cast("AdapterNode", value)
+                check_annotation(adapter, type_.name, refinements, _written(span), texts)
 
 
 def _run_of_terms(

@@ -124,7 +124,7 @@ def _target(statement: t.Import, source: Source) -> tuple[Path, str]:
         raise Fault(
             "PEM0203",
             f"there is no file {visible(text)}",
-            "paths are relative to the file that names them",
+            "check the path: it is relative to the file that names it",
         )
     name = str(Path(source.name).parent / path)
     return target, name

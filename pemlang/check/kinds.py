@@ -43,7 +43,11 @@ def kind_of_type(tree: t.Tree) -> str:
         return "adapter"
     if tree.name in PLAIN:
         if tree.refinements and tree.name != "adapter":
-            raise Fault("PEM0340", f"the type {tree.name} has no refinements", tree.name)
+            raise Fault(
+                "PEM0340",
+                f"the type {tree.name} has no refinements",
+                f"did you mean `{tree.name}`?",
+            )
         return tree.name
     close = _ELSEWHERE.get(tree.name) or nearest(tree.name, [*PLAIN, *PARAMETRISATIONS])
     raise Fault(
@@ -51,7 +55,7 @@ def kind_of_type(tree: t.Tree) -> str:
         f"there is no type `{visible(tree.name, 40)}`",
         f"did you mean `{close}`?"
         if close
-        else "types are " + ", ".join([*PLAIN, *PARAMETRISATIONS]),
+        else "write one of " + ", ".join([*PLAIN, *PARAMETRISATIONS]),
     )
 
 
@@ -76,7 +80,7 @@ def _hint(symbol: str, kinds: Sequence[str]) -> str | None:
     if set(kinds) == {"number", "adapter"} and symbol == "/":
         return "a number divides an adapter: adapter / number"
     if set(kinds) == {"adapter"} and symbol in "*/⊗":
-        return "adapters are vectors: they add and scale, they do not multiply"
+        return "scale an adapter by a number, as in 0.5 * a: two adapters do not multiply"
     if set(kinds) == {"adapter", "model"} and symbol == "+":
         return "write the model first: model + adapter"
     if set(kinds) == {"string"}:

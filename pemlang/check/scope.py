@@ -44,7 +44,11 @@ class Module:
             return self.scope.values[name]
         names = [visible(value) for value in self.scope.values]
         close = nearest(name, names)
-        has = f"it has {listed(names, 8)}" if names else "it declares nothing"
+        has = (
+            f"name one that there is: {listed(names, 8)}"
+            if names
+            else "declare it there: it has nothing yet"
+        )
         raise Fault(
             "PEM0206",
             f"`{visible(module, 60)}` has nothing called `{visible(name, 60)}`",

@@ -29,7 +29,11 @@ def recipes_at(paths: Iterable[str], mistakes: list[Diagnostic]) -> Iterator[str
 def no_recipes(paths: Iterable[str]) -> Diagnostic:
     """PEM0100 of directories that hold no recipe."""
     why = f"there is no recipe in {listed(paths)}"
-    return Fault("PEM0100", why, "recipes are files called *.pem").at(None)
+    return Fault(
+        "PEM0100",
+        why,
+        "give the path of a recipe, which is called *.pem, or of a folder that has some",
+    ).at(None)
 
 
 def _inside(directory: str, mistakes: list[Diagnostic]) -> Iterator[str]:

@@ -242,7 +242,7 @@ def _layout(key: _ByIdentity, kind: str, feedforward: str | tuple[str, ...]) -> 
         raise Fault(
             "PEM0418",
             f"it holds no {PARAMETRISATIONS[kind].title} tensors",
-            "was the adapter saved with save_pretrained, and is its peft_type right?",
+            "save the adapter with save_pretrained, or mend `peft_type` in adapter_config.json",
         )
     lora_ranks = {site: rank for site, rank in sorted(ranks.items()) if rank}
     return Layout(
@@ -280,7 +280,7 @@ def _role(name: str) -> tuple[str, str | None]:
         raise Fault(
             "PEM0416",
             f"{visible(name)} is no tensor of a LoRA or (IA)³ adapter that PEFT saves",
-            f"keys start with {PREFIX} and end in lora_A.weight, lora_B.weight or ia3_l",
+            f"save it with PEFT, whose keys are {PREFIX}….lora_A.weight, lora_B.weight or ia3_l",
         )
     return inner, None
 

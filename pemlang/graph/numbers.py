@@ -226,7 +226,7 @@ def _number(graph: Graph, polynomial: MonomialSum) -> Num:
 def exact(symbol: str, left: Fraction, right: Fraction) -> Fraction:
     """The exact result, rounded to a float64 when it would need more than MAX_BITS bits."""
     if symbol == "/" and right == 0:
-        raise Fault("PEM0330", "this divides by zero", "check the divisor")
+        raise Fault("PEM0330", "this divides by zero", "divide by a number that is not zero")
     value = ARITHMETIC[symbol](left, right)
     if value.numerator.bit_length() + value.denominator.bit_length() <= MAX_BITS:
         return value

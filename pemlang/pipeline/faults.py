@@ -85,7 +85,7 @@ def _(failure: HeadsDiffer) -> Fault:
 @fault_of.register
 def _(failure: InputUnreadable) -> Fault:
     message = f"cannot read {visible(failure.file)}: {failure.why}"
-    return Fault("PEM0411", message, "check the file")
+    return Fault("PEM0411", message, "see that it is there and can be read, and build again")
 
 
 @fault_of.register

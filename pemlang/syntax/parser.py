@@ -171,13 +171,16 @@ def _out_of_place(at: Misread) -> Fault:
         message = f"the line ends where {expected} should follow"
         goes_on = at.wanted >= _VALUE_START or "SUM_OP" in at.wanted
         return Fault("PEM0108", message, _GOES_ON if goes_on else f"write {expected} after it")
-    help = f"write {expected} here, or leave `{text}` out"
+    instead = set(at.wanted) - {"$END"}
+    help = (f"write {_expected(instead)} here, or " if instead else "") + f"leave `{text}` out"
     if text in ("<", "<=", ">", ">=", "==", "!=") and "_AND" in at.wanted:
         help = "join two comparisons with `and`"
     elif at.wanted == {"COLON"} and text in (")", ","):
         help = "give each parameter its type, as in x: adapter"
     elif text == "," and re.search(r"\[\s*layers\b[^\]]*\Z", at.before):
         help = "put layers that are apart together with join(x[layers 0], x[layers 5])"
+    elif at.wanted == {"__ANON_0"}:
+        help = "give both ends of the range, as in 0..1"
     elif _NAMELESS.fullmatch(at.before):
         help = "give it a name before its type, as in param weight: number"
     return Fault("PEM0108", f"`{text}` is out of place: {expected} should stand here", help)

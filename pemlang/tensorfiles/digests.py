@@ -141,7 +141,11 @@ def not_fetched(path: Path) -> Fault | None:
 def unreadable(path: Path, error: OSError) -> Fault:
     """PEM0411 for a file that is not there, or not to be read."""
     why = error.strerror or str(error)
-    return Fault("PEM0411", f"cannot read {visible(path)}: {why}", "check the file")
+    return Fault(
+        "PEM0411",
+        f"cannot read {visible(path)}: {why}",
+        "see that it is there and can be read, and build again",
+    )
 
 
 def changed(path: Path) -> Fault:

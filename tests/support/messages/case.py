@@ -19,6 +19,7 @@ from pemlang.failures import Failure, NoGpu, Undefined
 from pemlang.pipeline import fault_of
 from support import pem, shelf
 from support import recipe as write_recipe
+from support.messages.sentences import shown
 
 Diagnostics = tuple[Diagnostic, ...]
 Made = Callable[[Path, pytest.MonkeyPatch], Iterable[Diagnostic]]
@@ -106,7 +107,8 @@ class Case:
         text = self.text
         for diagnostic in sorted(diagnostics, key=lambda d: -d.span.start if d.span else 0):
             assert diagnostic.span is not None
-            start, end, new = diagnostic.span.start, diagnostic.span.end, diagnostic.help
+            start, end = diagnostic.span.start, diagnostic.span.end
+            new = shown(diagnostic.help or "")
             if "instead" in self.options:
                 start, end = text.rfind("\n", 0, start) + 1, text.find("\n", start)
                 [new] = self.options["instead"]
