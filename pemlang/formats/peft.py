@@ -242,7 +242,7 @@ def _layout(key: _ByIdentity, kind: str, feedforward: str | tuple[str, ...]) -> 
         raise Fault(
             "PEM0418",
             f"it holds no {PARAMETRISATIONS[kind].title} tensors",
-            "save the adapter with save_pretrained, or mend `peft_type` in adapter_config.json",
+            f"save the adapter with save_pretrained, or mend `peft_type` in {CONFIG}",
         )
     lora_ranks = {site: rank for site, rank in sorted(ranks.items()) if rank}
     return Layout(
