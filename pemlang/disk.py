@@ -44,6 +44,15 @@ def is_dir(path: Path) -> bool:
         return False
 
 
+def is_special(path: Path) -> bool:
+    """Whether something is there that is neither a file nor a directory, such as a pipe."""
+    try:
+        mode = path.stat().st_mode
+    except OSError:
+        return False
+    return not (stat.S_ISREG(mode) or stat.S_ISDIR(mode))
+
+
 def lfs_pointer(path: Path) -> str | None:
     """The SHA-256 of what a Git LFS pointer stands for; None for a file that is none."""
     try:

@@ -13,9 +13,10 @@ from typing import ClassVar
 
 from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault, visible
-from pemlang.disk import is_file
+from pemlang.disk import is_file, is_special
 from pemlang.formats.adapter import STATISTICS, Adapter
 from pemlang.modules import PARAMETRISATIONS, Shapes
+from pemlang.syntax.files import SUFFIX, is_certificate
 from pemlang.tensorfiles.digests import seen_now
 from pemlang.tensorfiles.safetensors import Header, read_header
 
@@ -217,6 +218,9 @@ def read_adapter(place: Path, written: str | None = None) -> Adapter:
         seen.append(f"as {record.name}: {detection.saw}")
     if is_file(place):
         raise _one_file(place, Path(written or place))
+    if is_special(place):
+        why = f"cannot read {visible(place)}: it is neither a file nor a directory"
+        raise Fault("PEM0411", why, "give the directory that PEFT's save_pretrained wrote")
     try:
         return read_as(default_format(), place)
     except Fault as fault:
@@ -230,6 +234,12 @@ def _one_file(place: Path, written: Path) -> Fault:
             "PEM0410",
             f"{visible(place)} is a file of an adapter: its folder is what to give",
             f'"{visible(written.parent)}"',
+        )
+    if place.suffix == SUFFIX and not is_certificate(place):
+        return Fault(
+            "PEM0410",
+            f"{visible(place)} is a recipe, and no adapter",
+            f"give the directory that it saves to; `pem plan {visible(place)}` says what it makes",
         )
     what = _tensors_in(place) if place.suffix == ".safetensors" else "a file"
     return Fault(

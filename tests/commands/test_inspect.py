@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import tracemalloc
 from pathlib import Path
 
@@ -104,6 +105,38 @@ def test_what_cannot_be_described_is_a_mistake(tmp_path: Path, name: str) -> Non
     weights = lora(tmp_path / "broken", use_dora=True) / "adapter_model.safetensors"
     weights.write_bytes(weights.read_bytes()[:-4])
     assert "error[PEM04" in shown(tmp_path / name, 1).err
+
+
+@pytest.mark.parametrize(
+    "index", ["{", "[]", "{}", '{"weight_map": 3}', '{"weight_map": {"a": 5}}', "pipe", "/dev/zero"]
+)
+def test_a_model_with_a_broken_index_is_a_mistake(tmp_path: Path, index: str) -> None:
+    """And one that never ends does not hang."""
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}')
+    place = tmp_path / "model.safetensors.index.json"
+    if index == "pipe":
+        os.mkfifo(place)
+    elif index.startswith("/"):
+        place.symlink_to(index)
+    else:
+        place.write_text(index)
+    assert "error[PEM04" in shown(tmp_path, 1).err
+
+
+@pytest.mark.parametrize("name", ["pipe", "pipe.safetensors", "pipe.pem", "/dev/zero"])
+def test_what_never_ends_is_a_mistake(tmp_path: Path, name: str) -> None:
+    if not name.startswith("/"):
+        os.mkfifo(tmp_path / name)
+    assert "neither a file nor a directory" in shown(tmp_path / name, 1).err
+
+
+def test_a_recipe_is_told_as_one(tmp_path: Path) -> None:
+    """Help is the command that says what it makes."""
+    (tmp_path / "merge.pem").write_text("language 1\n")
+    assert (
+        "`pem plan merge.pem` says what it makes"
+        in pem("inspect", "merge.pem", folder=tmp_path).err
+    )
 
 
 def test_names_in_files_are_escaped(tmp_path: Path) -> None:

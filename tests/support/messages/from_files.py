@@ -31,6 +31,21 @@ def read_all(adapter: Adapter) -> None:
 
 
 @made
+def PEM0410_recipe(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
+    (root / "made.pem").write_text("language 1\n")
+    return told("inspect", "made.pem")
+
+
+@made
+def PEM0411_pipe(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
+    os.mkfifo(root / "pipe")
+    try:
+        return told("inspect", "pipe")
+    finally:
+        (root / "pipe").unlink()
+
+
+@made
 def PEM0411_gone_before_digest(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
     return raised(lambda: file_digest(root / "gone.safetensors"))
 
