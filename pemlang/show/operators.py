@@ -4,11 +4,48 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from fractions import Fraction
+from string import ascii_lowercase
 
 from pemlang.dataclass import dataclass
 from pemlang.graph.numbers import shown
 from pemlang.ops import SECTIONS
 from pemlang.ops.record import Operator, Parameter
+
+_MEANINGS = {
+    "weights": "a number for each adapter, wᵢ",
+    "scale": "what the result is multiplied by, λ",
+    "density": "the share of the entries that is kept",
+    "over": "what is merged: Δ, or A and B each for itself",
+    "rank": "the rank of what comes out",
+    "seed": "of the chances: one seed, one result",
+    "elect": "how a sign is elected: by the sum of the entries, or by their number",
+    "normalize": "what the sum of an entry is divided by",
+    "linear.normalize": "whether weights are divided by their sum; true where it is not given",
+    "rescale": "how the entries that are kept make up for those that go",
+    "epsilon": "how far the chances of a row go below and above the density",
+    "gamma": "the share of the largest entries, which is dropped",
+    "t": "how far to go from the first adapter to the second",
+    "nearswap.t": "how near two entries have to be",
+    "rounds": "how many steps are taken at the most",
+    "tolerance": "the length of a step at which no further one is taken",
+    "common": "the share of the directions that are taken from the sum",
+    "by": "how much of it is taken away",
+    "units": "how many parts of rank one are left",
+    "off_diagonal": "what the Gram matrices are multiplied by beside their diagonals",
+    "energy": "the share of the squared norm that is kept",
+    "energy.rank": "the rank that is asked about",
+    "like": "the adapter whose scale it gets",
+    "first": "the number in the first layer",
+    "last": "the number in the last layer",
+    "values": "the numbers, a band of layers each",
+}
+"""What the settings of the operators say, by name; of one operator where it differs there."""
+
+_VALUES = {
+    "density": "0.5", "weights": "[2, 1]", "t": "0.5", "rank": "8", "units": "4", "like": "b",
+    "first": "1", "last": "0.4", "values": "[1, 0.5]",
+}  # fmt: skip
+"""What examples give for a setting that has to be given."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +107,8 @@ def _entry(operator: Operator) -> Iterable[str]:
     yield operator.summary
     yield ""
     yield f"    {operator.formula}"
+    yield ""
+    yield f"Example: `{example(operator)}`"
     params = _params(operator)
     if params:
         yield ""
@@ -88,6 +127,7 @@ def _entry(operator: Operator) -> Iterable[str]:
 def as_text(operator: Operator) -> str:
     """An operator for the terminal."""
     lines = [use(operator), "", f"  {operator.summary}", "", f"      {operator.formula}"]
+    lines += ["", f"  Example: {example(operator)}"]
     lines += [""] * bool(_params(operator))
     lines += [f"  {name}: {text}" for name, text in _params(operator)]
     lines += [""] * bool(_facts(operator))
@@ -103,16 +143,43 @@ def _facts(operator: Operator) -> list[tuple[str, str]]:
 
 
 def _params(operator: Operator) -> list[tuple[str, str]]:
-    """What the settings of an operator take, and what they are where they are not given."""
+    """What the settings of an operator mean, what they take, and what they are where they are not
+    given."""
     settings = []
     for param in operator.signatures[0].params if not operator.symbols else ():
+        meaning = _MEANINGS.get(f"{operator.name}.{param.name}") or _MEANINGS.get(param.name, "")
         takes = param.choice if param.words else str(param.within or "")
+        takes = "; ".join(filter(None, (meaning, takes)))
         usual = param.default
         if isinstance(usual, str | Fraction):
             takes += f"; {usual if isinstance(usual, str) else shown(usual)} where it is not given"
+        if param.name == "weights" and not param.required:
+            takes += "; 1 each where they are not given"
         if takes:
             settings.append((param.name, takes.removeprefix("; ")))
     return settings
+
+
+def example(operator: Operator) -> str:
+    """A use of an operator that checks, of adapters a and b that fit each other."""
+    if operator.symbols:
+        [symbol] = operator.symbols
+        params = next(s.params for s in operator.signatures if s.returns == "adapter")
+        operands = ["a", "2"] if symbol == "/" else ["a", "b"]
+        operands = ["0.5", "a"] if symbol in "*⊗" else operands
+        return f" {symbol} ".join(operands) if len(params) == 2 else f"{symbol}a"
+    params, adapters = operator.signatures[0].params, iter(ascii_lowercase)
+    given = []
+    for param in params:
+        if param.kinds == ("[adapter]",) or param.variadic:
+            given.append("[a, b]" if not param.variadic else "a, b")
+        elif param.kinds[0] == "adapter" and param.name not in _VALUES:
+            given.append(next(adapters))
+        elif param.required or param.name == "rank":
+            plain = param.name in ("first", "last", "values")
+            given.append(("" if plain else f"{param.name}=") + _VALUES.get(param.name, "…"))
+    call = f"{operator.name}({', '.join(given)})"
+    return f"{call} * a" if operator.signatures[0].returns == "schedule" else call
 
 
 def use(operator: Operator) -> str:
