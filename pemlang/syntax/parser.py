@@ -16,7 +16,7 @@ from pemlang.source import Source, Span
 from pemlang.syntax import tree as t
 from pemlang.syntax.builder import TreeBuilder
 from pemlang.syntax.foreign import foreign
-from pemlang.syntax.repair import Misread, corrected
+from pemlang.syntax.repair import LONGEST, Misread, corrected
 from pemlang.syntax.split import Chunk, split
 from pemlang.syntax.tables import load_parser
 
@@ -177,7 +177,7 @@ def _out_of_place(at: Misread) -> Fault:
         help = "join two comparisons with `and`"
     elif at.wanted == {"COLON"} and text in (")", ","):
         help = "give each parameter its type, as in x: adapter"
-    elif text == "," and re.search(r"\[\s*layers\b[^\]]*\Z", at.before):
+    elif text == "," and re.search(r"\[\s*layers\b[^\]]*\Z", at.before[-LONGEST:]):
         help = "put layers that are apart together with join(x[layers 0], x[layers 5])"
     elif at.wanted == {"__ANON_0"}:
         help = "give both ends of the range, as in 0..1"
