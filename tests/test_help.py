@@ -19,8 +19,7 @@ from support.calls import ALIKE, APART, DECLARED, OPERATORS, SITES, Drawn, drawn
 from support.messages.sentences import is_sentence, shown
 
 import pemlang
-from pemlang.ops import FUNCTIONS, Parameter, every_operator
-from pemlang.show import operators
+from pemlang.ops import FUNCTIONS, Parameter
 
 MIGRATING = Path(__file__).parents[1] / "docs" / "migrating.md"
 SETTINGS = {
@@ -340,30 +339,6 @@ def test_help_for_very_many_operands_is_made_at_once(folder: Path) -> None:
     [[only]] = checked(folder, [f"mean([{many}])"])
     assert only.code == "PEM0306" and is_sentence(only.help or "")
     assert time.monotonic() - start < 10
-
-
-# --- what pem ops says ---------------------------------------------------------------------
-
-
-def test_the_example_of_every_operator_checks(folder: Path) -> None:
-    examples = [operators.example(operator) for operator in every_operator()]
-    for text, about in zip(examples, checked(folder, examples), strict=True):
-        assert about == [], text
-
-
-def test_pem_ops_says_what_every_setting_means() -> None:
-    """And what it is where it is not given: λ of a formula is `scale`."""
-    for operator in every_operator():
-        text = operators.as_text(operator)
-        assert f"\n  Example: {operators.example(operator)}\n" in f"{text}\n"
-        for param in operator.signatures[0].params if not operator.symbols else ():
-            if not {"adapter", "[adapter]"} & set(param.kinds) or param.name == "like":
-                meaning = re.search(rf"^  {param.name}: (.*)$", text, re.MULTILINE)
-                assert meaning and len(meaning[1].split()) > 3, (operator.name, param.name)
-                if not param.required and param.name not in ("rank", "energy"):
-                    assert "not given" in meaning[1], (operator.name, param.name)
-    ties = operators.as_text(FUNCTIONS["ties"])
-    assert "scale: what the result is multiplied by, λ; 1 where it is not given" in ties
 
 
 # --- words of other tools ------------------------------------------------------------------

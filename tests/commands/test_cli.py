@@ -385,12 +385,6 @@ def test_a_signal_to_end_waits_until_modules_are_imported(number: signal.Signals
     assert done == [number]
 
 
-@pytest.mark.parametrize(("typed", "symbol"), [(".+", "⊕"), (".-", "⊖"), (".*", "⊗")])
-def test_an_operator_goes_by_what_is_typed_for_it(typed: str, symbol: str) -> None:
-    done = pem("ops", typed)
-    assert (done.code, done.text) == (0, pem("ops", symbol).text)
-
-
 def test_a_copy_of_the_base_s_weights_is_no_head(tmp_path: Path) -> None:
     """PEFT saves one beside an embedding that it adapts and that was given more rows."""
     copy = "base_model.model.embed.base_layer.weight"
@@ -398,11 +392,6 @@ def test_a_copy_of_the_base_s_weights_is_no_head(tmp_path: Path) -> None:
     told = pem("inspect", tmp_path / "a").out
     assert re.search(r"^heads +none$", told, re.MULTILINE), told
     assert re.search(rf"^base's own +{re.escape(copy)}$", told, re.MULTILINE), told
-
-
-def test_words_of_other_tools_are_answered_by_ops() -> None:
-    assert "compress(a + b, rank=16)" in pem("ops", "svd").err
-    assert "import std.paper (unlearn)" in pem("ops", "unlearn").err
 
 
 def test_a_side_that_is_not_there_is_named(tmp_path: Path) -> None:
