@@ -16,7 +16,6 @@ from pemlang.diagnostics import Fault, visible
 from pemlang.disk import is_file, is_special
 from pemlang.formats.adapter import STATISTICS, Adapter
 from pemlang.modules import PARAMETRISATIONS, Shapes
-from pemlang.syntax.files import SUFFIX, is_certificate
 from pemlang.tensorfiles.digests import seen_now
 from pemlang.tensorfiles.safetensors import Header, read_header
 
@@ -229,6 +228,9 @@ def read_adapter(place: Path, written: str | None = None) -> Adapter:
 
 def _one_file(place: Path, written: Path) -> Fault:
     """What to say of a file that no format reads by itself."""
+    # A plan runs where no recipe is read.
+    from pemlang.syntax.files import SUFFIX, is_certificate
+
     if any(record.detect(place.parent).fits for record in FORMATS.values()):
         return Fault(
             "PEM0410",
