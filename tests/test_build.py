@@ -11,10 +11,11 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from blake3 import blake3
 from safetensors import safe_open
-from support import build, codes, command, config_of, delta, error, lora, recipe, tensors_of
+from support import build, command, config_of, delta, error, lora, recipe, tensors_of
 from support.outputs import CARD, CONFIG, DECLARED, PROVENANCE, WEIGHTS, contents
 
 import pemlang
@@ -265,27 +266,20 @@ def test_builds_at_the_same_time_leave_one_whole_output(folder: Path) -> None:
     assert leftovers(folder) == []
 
 
-# --- what is built, and what is not yet ----------------------------------------------------
+# --- what is built ----------------------------------------------------
 
 
-def test_what_needs_whole_models_is_refused_at_the_check(folder: Path) -> None:
+def test_a_number_measured_of_models_weighs_an_adapter(folder: Path) -> None:
     import torch
     from safetensors.torch import save_file
 
-    for name in ("base", "chat"):
+    for name, value in (("base", 0.0), ("chat", 0.5)):
         (folder / name).mkdir()
-        save_file({"q.weight": torch.zeros(4, 4)}, folder / name / "model.safetensors")
-    text = DECLARED + 'base m = "base"\nmodel chat on m = "chat"\nlet v = chat - m\n'
-    assert codes(folder, text + 'save a to "o"\n') == []
-    for value in ("m + 0.5 * v", "compress(v, rank=2)", "norm(v) * a"):
-        assert codes(folder, f'{text}save {value} to "o"\n') == ["PEM0601"]
-        assert error(folder, f'{text}save {value} to "o"\n').code == "PEM0601"
-
-
-def test_a_library_need_not_save_and_what_declares_adapters_is_warned(folder: Path) -> None:
-    assert codes(folder, "param w: number = 1\ndef f(x: adapter) -> adapter = w * x\n") == []
-    warned = pemlang.load(recipe(folder, DECLARED)).check()
-    assert [(d.code, d.severity) for d in warned] == [("PEM0114", "warning")]
+        save_file({"q.weight": torch.full((4, 4), value)}, folder / name / "model.safetensors")
+    text = DECLARED + 'base m = "base"\nmodel chat on m = "chat"\n'
+    build(folder, text + 'save norm(chat - m) * a to "measured"\nsave 2 * a to "said"\n')
+    measured, said = delta(folder / "measured"), delta(folder / "said")
+    assert all(np.allclose(measured[site], said[site]) for site in said)
 
 
 def test_a_part_of_a_mix_meets_a_part_of_one_of_its_terms(folder: Path) -> None:

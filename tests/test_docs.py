@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from support import lora, recipe
+from support.models import model
 
 import pemlang
 from pemlang.cli.main import command_names
@@ -26,8 +27,13 @@ def test_a_recipe_in_the_documents_checks(tmp_path: Path, page: Path, block: str
     [rank, *_] = [*re.findall(r"lora\(rank=(\d+)\) on", block), "16"]
     for seed, path in enumerate(declared or ["adapters/a", "adapters/b"]):
         lora(tmp_path / path, seed, SITES, rank=int(rank), base_model_name_or_path=...)
+    named = re.findall(r'^(?:base|model) \w+.*= "(models/.*)"', block, re.MULTILINE)
+    for number, path in enumerate(named):
+        weights = {f"model.{site}.weight": size for site, size in SITES.items()}
+        model(tmp_path / path, number, weights)
     defines = block.startswith("def ")  # its params may be called a and b
-    prelude = "" if declared or defines else 'adapter a = "adapters/a"\nadapter b = "adapters/b"\n'
+    both = 'adapter a = "adapters/a"\nadapter b = "adapters/b"\n'
+    prelude = "" if declared or defines or named else both
     diagnostics = pemlang.load(recipe(tmp_path, prelude + block)).check()
     wrong = [told for told in diagnostics if told.code != "PEM0114"]  # a part saves nothing
     assert wrong == [], pemlang.PemError(wrong)

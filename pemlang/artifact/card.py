@@ -58,9 +58,9 @@ class Card:
 def write_card(card: Card) -> str:
     """The card as Markdown. Names are untrusted: nothing in them is markup."""
     lines = [*_front_matter(card), MARK, "", f"# {markdown(card.title)}", ""]
-    base = f" for {markdown(card.base)}" if card.base else ""
-    title = method_title(card.method)
-    lines += [f"A {title} adapter{base}, composed without training: {code(card.expression)}.", ""]
+    base = f" {'of' if _is_model(card) else 'for'} {markdown(card.base)}" if card.base else ""
+    title = "model" if _is_model(card) else f"{method_title(card.method)} adapter"
+    lines += [f"A {title}{base}, composed without training: {code(card.expression)}.", ""]
     lines += [f"- {markdown(note)}" for note in card.notes] + [""] * bool(card.notes)
     lines += [*_loading(card), "## Made from", ""]
     for made_from in card.inputs:
@@ -72,13 +72,17 @@ def write_card(card: Card) -> str:
     return "\n".join(lines)
 
 
+def _is_model(card: Card) -> bool:
+    return card.format.holds == "model"
+
+
 def _front_matter(card: Card) -> list[str]:
     lines = ["---"]
     if card.format.library:
         lines.append(f"library_name: {card.format.library}")
     if card.base and HUB_NAME.fullmatch(card.base):
         lines.append(f"base_model: {json.dumps(card.base)}")
-    kinds = (f"- {kind}" for kind in card.method.split("+"))
+    kinds = ["- merge"] if _is_model(card) else [f"- {x}" for x in card.method.split("+")]
     return [*lines, "tags:", *kinds, "- pemlang", "---"]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pemlang.artifact.provenance import Provenance, read_provenance
-from pemlang.artifact.staging import PROVENANCE
+from pemlang.artifact.staging import CARD, PROVENANCE
 from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault, visible
 from pemlang.disk import is_dir
@@ -43,7 +43,7 @@ def standing(target: Path, semantic_hash: str) -> Standing:
         )
     if provenance.tool != __version__:
         return Standing(None, f"pemlang {visible(provenance.tool, 40)} built it")
-    for name in provenance.format.outputs:
+    for name in provenance.subjects.keys() - {CARD}:
         try:
             if file_digest(target / name) != provenance.subjects[name].blake3:
                 return Standing(None, f"its {name} is not what was built")

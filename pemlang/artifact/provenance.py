@@ -93,11 +93,6 @@ class Outcome:
     is_zero: bool
     algebra: str = ""
 
-    @property
-    def title(self) -> str:
-        """What it is, as a reader calls it: `LoRA`."""
-        return method_title(self.method)
-
 
 @dataclass(frozen=True)
 class Provenance:
@@ -134,6 +129,11 @@ class Provenance:
     def format(self) -> Format:
         """Of its files."""
         return format_of(self.subjects)
+
+    @property
+    def title(self) -> str:
+        """What it is, as a reader calls it: `LoRA`, `model`."""
+        return titled(self.format, self.outcome)
 
     def as_text(self) -> str:
         """The statement, stable to the byte."""
@@ -190,10 +190,15 @@ def _told(outcome: Outcome) -> dict[str, object]:
     return {name: value for name, value in asdict(outcome).items() if value != ""}
 
 
+def titled(format_: Format, outcome: Outcome) -> str:
+    """What an output is, as a reader calls it: `LoRA`, `model`."""
+    return "model" if format_.holds == "model" else method_title(outcome.method)
+
+
 def format_of(subjects: Mapping[str, Subject]) -> Format:
     """The format whose files are among those of an output; raises LookupError where none is."""
     for record in FORMATS.values():
-        if subjects.keys() >= set(record.outputs):
+        if record.wrote(subjects.keys()):
             return record
     raise LookupError
 

@@ -57,7 +57,8 @@ def hold_place(target: Path, inputs: set[Path]) -> Sequence[str]:
             "PEM0510", f"{visible(target)} is not a directory", "remove it, or save elsewhere"
         )
     names = files_in(target)
-    foreign = [name for name in names if name not in own_files() or not _is_plain(target / name)]
+    own = own_files() | _built(target)
+    foreign = [name for name in names if name not in own or not _is_plain(target / name)]
     if foreign or (names and PROVENANCE not in names):
         what = f"it holds {listed(foreign)}" if foreign else f"it has no {PROVENANCE}"
         built = PROVENANCE in names
@@ -86,6 +87,14 @@ def _hold_writable(folder: Path) -> None:
             f"nothing can be written inside {visible(folder)}: you have no permission",
             "change its permissions, or write elsewhere: pem build --out DIR",
         )
+
+
+def _built(target: Path) -> set[str]:
+    """The names of the files that a build says it has written to a directory."""
+    try:
+        return set(read_provenance(target).subjects)
+    except Fault:
+        return set()
 
 
 def _is_plain(path: Path) -> bool:

@@ -159,7 +159,14 @@ def _signature(directory: Path, key: Path | None) -> list[FileVerdict]:
 
 def _metadata(directory: Path, provenance: Provenance) -> list[FileVerdict]:
     """What the tensors' file says of itself, which the provenance has to agree with."""
-    weights = provenance.format.weights
+    wrong = []
+    for name in sorted(provenance.subjects):
+        if name.endswith(".safetensors"):
+            wrong += _metadata_of(directory, name, provenance)
+    return [FileVerdict(PROVENANCE, "differs", tuple(wrong))] if wrong else []
+
+
+def _metadata_of(directory: Path, weights: str, provenance: Provenance) -> list[str]:
     try:
         metadata = read_metadata(directory / weights)
     except Fault:
@@ -175,7 +182,7 @@ def _metadata(directory: Path, provenance: Provenance) -> list[FileVerdict]:
     inputs = sorted(content_digest(digests) for digests in files.values())
     if metadata.get("pemlang_inputs") != " ".join(inputs):
         wrong.append(f"{weights} says it was made from other adapters")
-    return [FileVerdict(PROVENANCE, "differs", tuple(wrong))] if wrong else []
+    return wrong
 
 
 def _materials(provenance: Provenance, folder: Path | None) -> Iterator[FileVerdict]:

@@ -10,7 +10,14 @@ from functools import cached_property
 from pathlib import Path
 
 from pemlang.artifact.card import Card, CardInput, write_card
-from pemlang.artifact.provenance import Loss, Material, Outcome, Provenance, Subject
+from pemlang.artifact.provenance import (
+    Loss,
+    Material,
+    Outcome,
+    Provenance,
+    Subject,
+    titled,
+)
 from pemlang.artifact.staging import CARD, PROVENANCE, flush
 from pemlang.artifact.subjects import subject
 from pemlang.check.checked import Checked
@@ -20,10 +27,10 @@ from pemlang.check.values import ParamConstant
 from pemlang.dataclass import dataclass
 from pemlang.diagnostics import visible
 from pemlang.disk import turn
-from pemlang.formats import Format
+from pemlang.formats import Format, OutputLayout
 from pemlang.formats.adapter import Adapter
 from pemlang.graph.formula import Formula, count, size_text
-from pemlang.graph.node import Leaf
+from pemlang.graph.leaves import Stored
 from pemlang.graph.numbers import shown
 from pemlang.inputs.hub import SCHEME, parse_reference
 from pemlang.inputs.identities import seen_from
@@ -40,8 +47,9 @@ class Built:
         path: the directory.
         label: what was saved, as written.
         method: lora or ia3.
-        title: the same as a reader calls it.
-        sites: how many modules it changes.
+        title: what it is, as a reader calls it.
+        part: what its sites are called, `site` or `tensor`.
+        sites: how many there are of them.
         rank: the largest rank; None for (IA)³.
         size: bytes of its tensors' file.
         semantic_hash: equal for outputs of equal meaning.
@@ -53,6 +61,7 @@ class Built:
     label: str
     method: str
     title: str
+    part: str
     sites: int
     rank: int | None
     size: int
@@ -62,7 +71,7 @@ class Built:
 
     def __repr__(self) -> str:
         rank = "" if self.rank is None else f", rank {self.rank}"
-        facts = f"{self.title}{rank}, {count(self.sites, 'site')}, {size_text(self.size)}"
+        facts = f"{self.title}{rank}, {count(self.sites, self.part)}, {size_text(self.size)}"
         return f"<Built {visible(self.path)}: {facts}>"
 
 
@@ -89,7 +98,8 @@ class Description:
             path=self.output.target,
             label=self.output.label,
             method=self.outcome.method,
-            title=self.outcome.title,
+            title=titled(self.format, self.outcome),
+            part=self.format.part,
             sites=self.outcome.sites,
             rank=self.outcome.rank or None,
             size=self.outcome.size,
@@ -98,24 +108,27 @@ class Description:
             was_there=was_there,
         )
 
-    def finish(self, texts: Mapping[str, str], tensors: Subject, at: Path) -> None:
+    def finish(self, layout: OutputLayout, tensors: Mapping[str, Subject], at: Path) -> None:
         """Write all that stands beside the tensors, which are there.
 
         Args:
-            texts: the other files of its format.
-            tensors: the file of the tensors.
+            layout: its files.
+            tensors: those of tensors, by name.
             at: its directory.
         """
-        kept = {self.format.weights: tensors}
-        for name, text in texts.items():
+        kept = dict(tensors)
+        for name, text in layout.texts.items():
             (at / name).write_text(text, encoding="utf-8")
+            kept[name] = subject(at / name)
+        for name, source in layout.copies.items():
+            shutil.copyfile(source, at / name)
             kept[name] = subject(at / name)
         self._write(at, kept)
 
     def refresh(self, old: Provenance, at: Path) -> None:
         """Write the card and the provenance of an output that stays to an empty directory, with
         the rest of it, which is shared and not copied."""
-        kept = {name: old.subjects[name] for name in self.format.outputs}
+        kept = {name: told for name, told in old.subjects.items() if name != CARD}
         with turn(self.output.target.parent):
             for name, before in kept.items():
                 _share(self.output.target / name, at / name)
@@ -132,8 +145,7 @@ class Description:
             statement = (target / PROVENANCE).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError):
             return True
-        subjects = {name: old.subjects[name] for name in (*self.format.outputs, CARD)}
-        return card != self._card or statement != self._provenance(subjects).as_text()
+        return card != self._card or statement != self._provenance(old.subjects).as_text()
 
     def _write(self, at: Path, kept: Mapping[str, Subject]) -> None:
         (at / CARD).write_text(self._card, encoding="utf-8")
@@ -162,7 +174,7 @@ class Description:
     def _card(self) -> str:
         checked, output = self.checked, self.output
         inputs = []
-        for leaf in _lenders(checked, output):
+        for leaf in checked.made_from(output):
             declared = checked.leaves[leaf]
             inputs.append(CardInput(declared.name, declared.path, leaf.adapter.digests))
         loss = self.outcome.losses.get(output.node.key)
@@ -172,7 +184,7 @@ class Description:
                 title=output.target.name,
                 expression=output.label,
                 method=self.outcome.method,
-                base=output.adapter.type.base,
+                base=output.node.type.base,
                 format=self.format,
                 recipe_name=Path(checked.source.name).name,
                 recipe=checked.source.text,
@@ -189,7 +201,7 @@ def metadata(checked: Checked, output: Output, semantic_hash: str) -> dict[str, 
     """What the file of the tensors says of itself. It depends on what the output means and on
     nothing else, so that two recipes of one meaning build the same bytes."""
     # A leaf is known by its content here, and by which copy of it it is.
-    inputs = sorted(leaf.identity.partition(" ")[0] for leaf in _lenders(checked, output))
+    inputs = sorted(leaf.identity.partition(" ")[0] for leaf in checked.made_from(output))
     return {
         "format": "pt",
         "pemlang_semantic_hash": semantic_hash,
@@ -203,22 +215,16 @@ def params_text(checked: Checked) -> dict[str, str]:
     return {name: _param(value) for name, value in checked.params.items()}
 
 
-def _lenders(checked: Checked, output: Output) -> list[Leaf]:
-    """The adapters that an output is made from, and the one that lends it its heads."""
-    heads = () if output.heads is None else (output.heads,)
-    return list(dict.fromkeys((*checked.graph.leaves(output.node), *heads)))
-
-
 def _materials(checked: Checked, output: Output) -> Sequence[Material]:
     materials = [
-        material for leaf in _lenders(checked, output) for material in _of_adapter(checked, leaf)
+        material for leaf in checked.made_from(output) for material in _of_adapter(checked, leaf)
     ]
     materials += [Material(name, "", name, digest) for name, digest in imports_of(checked).items()]
     # Materials of one adapter stay in the order its identity is taken in.
     return sorted(materials, key=lambda material: (material.name, material.source))
 
 
-def _of_adapter(checked: Checked, leaf: Leaf) -> list[Material]:
+def _of_adapter(checked: Checked, leaf: Stored) -> list[Material]:
     declared = checked.leaves[leaf]
     source = seen_from(checked.source.directory, declared.path, declared.directory)
     place = _place(source, leaf.adapter)

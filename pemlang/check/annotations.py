@@ -9,7 +9,8 @@ from fractions import Fraction
 from pemlang.check.values import RecipeValue
 from pemlang.diagnostics import Fault, listed, nearest, visible
 from pemlang.formats.adapter import kinds_text
-from pemlang.graph.node import AdapterNode, Node, combined_leaves
+from pemlang.graph.leaves import combined_leaves
+from pemlang.graph.node import AdapterNode, Node
 from pemlang.graph.numbers import shown
 from pemlang.syntax import tree as t
 from pemlang.tensorfiles.dtypes import NAMES

@@ -63,6 +63,8 @@ def want_listed(tree: t.Call, params: Sequence[Parameter], values: Sequence[Reci
     """Raise PEM0318 where a function that takes a list is given its items, or the other way."""
     first = params[0]
     kinds = [list_kind(value) for value in values[: _by_position(tree)]]
+    if kinds and kinds[0] in first.kinds:
+        return
     alike = [kind for kind in kinds if kind == kinds[0]]
     if len(alike) > 1 and f"[{kinds[0]}]" in first.kinds:
         ends = [before(tree.args[0].span, "["), after(tree.args[len(alike) - 1].span, "]")]

@@ -17,7 +17,7 @@ from pemlang.check.statements import FileElaborator
 from pemlang.check.values import Inputs, ParamConstant, Params
 from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Diagnostic, Fault, Report, nearest, visible
-from pemlang.graph.node import Graph
+from pemlang.graph.dag import Graph
 from pemlang.source import Source
 from pemlang.syntax import tree as t
 

@@ -7,14 +7,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from pemlang.check.conditions import Assertion
-from pemlang.check.elaborate import Spelling
 from pemlang.check.files import RecipeFiles
 from pemlang.check.outputs import Output, semantic_hash
-from pemlang.check.values import Declared, ParamConstant, Params, RecipeValue
+from pemlang.check.values import Declared, ParamConstant, Params, RecipeValue, Spelling
 from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Diagnostic, PemError, Report
 from pemlang.formats.adapter import Adapter
-from pemlang.graph.node import Graph, Leaf, Node
+from pemlang.graph.dag import Graph
+from pemlang.graph.leaves import Stored
+from pemlang.graph.node import Node
 from pemlang.graph.rebuild import Rebuilding
 from pemlang.ops.record import Watch
 from pemlang.source import Source, Span
@@ -45,8 +46,8 @@ class Checked:
     diagnostics: Sequence[Diagnostic]
     files: RecipeFiles
     graph: Graph
-    leaves: Mapping[Leaf, Declared]
-    spellings: Mapping[Leaf, Sequence[Spelling]]
+    leaves: Mapping[Stored, Declared]
+    spellings: Mapping[Stored, Sequence[Spelling]]
     watches: Sequence[tuple[Watch, Span]]
     outputs: Sequence[Output]
     assertions: Sequence[Assertion]
@@ -68,14 +69,20 @@ class Checked:
 
     def leaf_name(self, node: Node) -> str:
         """What the recipe calls an adapter."""
-        declared = self.leaves.get(node) if isinstance(node, Leaf) else None
+        declared = self.leaves.get(node) if isinstance(node, Stored) else None
         return "?" if declared is None else declared.name
+
+    def made_from(self, output: Output) -> list[Stored]:
+        """The adapters and models that an output is made from, and those that lend it their heads
+        or tokenizer."""
+        lenders = [leaf for leaf in (output.heads, output.tokenizer) if leaf is not None]
+        return list(dict.fromkeys((*self.graph.leaves(output.node), *lenders)))
 
     def hash(self, output: Output) -> str:
         """The semantic hash of an output; right where the adapters are known by their content."""
         return semantic_hash(output, self.graph)
 
-    def identified(self, leaves: Mapping[Leaf, tuple[str, Adapter]]) -> Checked:
+    def identified(self, leaves: Mapping[Stored, tuple[str, Adapter]]) -> Checked:
         """The same recipe, its adapters known by other identities: the graph is made again, and
         no statement is evaluated.
 

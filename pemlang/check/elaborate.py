@@ -6,28 +6,37 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import field
 from fractions import Fraction
-from pathlib import Path
-from typing import NamedTuple, cast
+from typing import cast
 
 from pemlang.check.annotations import check_annotation, dtype_name, hold_refinement
 from pemlang.check.calls import bind, call_use, chain_use, want_listed, written
 from pemlang.check.conditions import Combined, Comparison, Condition, Decided
 from pemlang.check.kinds import article, choose, kind_of_type, not_prefix, not_selectable
 from pemlang.check.scope import Function, Scope, Stop, bare_words
-from pemlang.check.selections import beyond, common, in_layers, whole_layer
-from pemlang.check.values import BaseName, Declared, Inputs, Plain, Poison, RecipeValue
+from pemlang.check.selections import layers, selected
+from pemlang.check.values import (
+    BaseName,
+    Declared,
+    Inputs,
+    Plain,
+    Poison,
+    RecipeValue,
+    Spelling,
+)
 from pemlang.check.wanted import hold_size, list_kind, want_kind, want_within
 from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault, Report, visible
-from pemlang.graph.node import AdapterNode, Graph, Leaf, ModelNode, Num
+from pemlang.graph.dag import Graph
+from pemlang.graph.leaves import Model, Stored
+from pemlang.graph.node import AdapterNode, ModelNode, Num
 from pemlang.graph.numbers import shown
 from pemlang.graph.types import ModelType
 from pemlang.ops import FUNCTIONS, INFIX, PREFIX
 from pemlang.ops.exact import restrict
 from pemlang.ops.merge import FULL
-from pemlang.ops.models import Model
 from pemlang.ops.record import Context, Operator, Parameter, Watch, kind_of
-from pemlang.ops.schedule import PerPattern, Schedule, matching
+from pemlang.ops.schedule import PerPattern, Schedule
+from pemlang.ops.stack import selected_layers
 from pemlang.ops.use import Use
 from pemlang.source import Span
 from pemlang.syntax import tree as t
@@ -42,15 +51,6 @@ _COMPARABLE = {
     frozenset({"string"}): "compare texts with == or !=",
     frozenset({"bool"}): "a bool is a condition by itself: join two with `and`, `or`, `not`",
 }
-
-
-class Spelling(NamedTuple):
-    """How an adapter's place is spelt somewhere: its path as written, the folder that path starts
-    from, and where it is written."""
-
-    path: str
-    directory: Path
-    span: Span | None
 
 
 @dataclass(eq=False)
@@ -71,8 +71,8 @@ class Elaborator:
     report: Report
     inputs: Inputs
     watches: list[tuple[Watch, Span]] = field(default_factory=list)
-    leaves: dict[Leaf, Declared] = field(default_factory=dict)
-    spellings: dict[Leaf, list[Spelling]] = field(default_factory=dict)
+    leaves: dict[Stored, Declared] = field(default_factory=dict)
+    spellings: dict[Stored, list[Spelling]] = field(default_factory=dict)
     filling: dict[AdapterNode, tuple[Use, ...] | None] = field(default_factory=dict)
     _calls: list[str] = field(default_factory=list)
     _steps: int = 0
@@ -137,7 +137,7 @@ class Elaborator:
     def _bool(self, tree: t.Bool, scope: Scope) -> Condition:
         return Decided(tree.value)
 
-    def _string(self, tree: t.String, scope: Scope) -> str:
+    def string(self, tree: t.String, scope: Scope) -> str:
         parts = []
         for part in tree.parts:
             if isinstance(part, str):
@@ -169,13 +169,30 @@ class Elaborator:
         if isinstance(value, Poison):
             raise Stop
         if isinstance(value, BaseName):
-            return self._base_weights(value, tree.span)
+            declared = Declared(tree.name, value.names[0], value.span.source.directory)
+            with self.at(tree.span):
+                return self.model(declared, value.names[0], value.span)
         return value
 
-    def _base_weights(self, base: BaseName, span: Span) -> ModelNode:
-        with self.at(span):
-            place, shapes = self.inputs.model(base.names[0], base.span.source.directory)
-        return self.graph.add(Model(ModelType(base.names[0], shapes), place))
+    def model(self, declared: Declared, base: str | None, span: Span) -> ModelNode:
+        """The node of a model in files; raises Fault.
+
+        Args:
+            declared: how the recipe declares it.
+            base: the model that it is, or was tuned from, where that is said.
+            span: where its place is written.
+        """
+        place, stored = self.inputs.model(declared.path, declared.directory)
+        node = self.graph.add(Model(ModelType(base, stored.layout.shapes), place, stored))
+        self.declare(node, declared, span)
+        return node
+
+    def declare(self, node: Stored, declared: Declared, span: Span) -> None:
+        """Take note of how something in files is declared, and where its place is written."""
+        self.leaves.setdefault(node, declared)
+        spelt = self.spellings.setdefault(node, [])
+        spelling = Spelling(declared.path, declared.directory, span)
+        spelt += [spelling] * (spelling not in spelt)
 
     def _listof(self, tree: t.ListOf, scope: Scope) -> tuple[Plain, ...]:
         values = tuple(self.value(item, scope) for item in tree.items)
@@ -184,7 +201,7 @@ class Elaborator:
                 raise Fault("PEM0301", "an item of a list is no list itself", "write one list")
         kinds = {list_kind(value) for value in values}
         with self.at(tree.span):
-            if len(kinds) > 1:
+            if len(kinds) > 1 and kinds != {"number", "schedule"}:
                 raise Fault(
                     "PEM0301",
                     f"the items of a list are of one kind, these are {' and '.join(sorted(kinds))}",
@@ -281,54 +298,31 @@ class Elaborator:
         return combined
 
     def _per(self, tree: t.Per, scope: Scope) -> PerPattern:
-        rows: list[tuple[str, Num, Span]] = []
-        otherwise: Num | None = None
+        rows: list[tuple[str, Num | Schedule, Span]] = []
+        otherwise: Num | Schedule | None = None
         for item in tree.items:
-            number = self.number(item.value, scope)
+            number = cast("Num | Schedule", self.of_kind(item.value, scope, "number", "schedule"))
             with self.at(item.span):
                 if otherwise is not None:
                     raise Fault("PEM0323", "`else` is the last row of `per`", "move it to the end")
             if item.pattern is None:
                 otherwise = number
             else:
-                rows.append((self._string(item.pattern, scope), number, item.pattern.span))
+                rows.append((self.string(item.pattern, scope), number, item.pattern.span))
         places = tuple(place for *_, place in rows)
         return PerPattern(tuple((text, number) for text, number, _ in rows), otherwise, places)
 
-    def _select(self, tree: t.Selection, scope: Scope) -> AdapterNode:
+    def _select(self, tree: t.Selection, scope: Scope) -> AdapterNode | ModelNode:
         operand = self.value(tree.operand, scope)
+        if isinstance(operand, ModelNode) and isinstance(tree.selector, t.Layers):
+            first, last = layers(self, tree.selector, scope)
+            with self.at(tree.selector.span):
+                return selected_layers(Context(self.graph), operand, first, last)
         with self.at(tree.operand.span):
             if not isinstance(operand, AdapterNode):
                 raise not_selectable(kind_of(operand))
-        sites = self._selected(tree.selector, tuple(operand.shapes), scope)
+        sites = selected(self, tree.selector, tuple(operand.shapes), scope)
         return restrict(Context(self.graph), operand, sites)
-
-    def _selected(
-        self, selector: t.Globs | t.Layers | t.Like, sites: Sequence[str], scope: Scope
-    ) -> frozenset[str]:
-        if isinstance(selector, t.Globs):
-            matched: set[str] = set()
-            for pattern in selector.patterns:
-                text = self._string(pattern, scope)
-                with self.at(pattern.span):
-                    matched.update(matching(text, sites))
-            return frozenset(matched)
-        if isinstance(selector, t.Like):
-            other = self.adapter(selector.other, scope)
-            with self.at(selector.span):
-                return common(sites, other.shapes)
-        first, last = (self._layer(tree, scope) for tree in (selector.first, selector.last))
-        with self.at(selector.span):
-            selected = in_layers(first, last, sites)
-        past = beyond(first, last, sites)
-        if past is not None:
-            self.report.add(past.at(selector.span, "warning"))
-        return selected
-
-    def _layer(self, tree: t.Tree, scope: Scope) -> int:
-        number = self.number(tree, scope)
-        with self.at(tree.span):
-            return whole_layer(number)
 
     # --- calls -----------------------------------------------------------------------------
 
@@ -359,6 +353,8 @@ class Elaborator:
     ) -> RecipeValue:
         operator = FUNCTIONS[tree.function.name]
         signature = operator.signatures[0]
+        if operator.of_models and any(list_kind(x).strip("[]") == "model" for x in values):
+            signature = operator.of_models
         with self.at(tree.span):
             want_listed(tree, signature.params, values)
             bound = bind(signature.params, tree, tree.function.name)
@@ -383,10 +379,12 @@ class Elaborator:
         with self.at(tree.span):
             result = signature.rule(ctx, *given)
         self.watches += [(watch, tree.span) for watch in ctx.watches]
-        if isinstance(result, AdapterNode) and result.fills and result.name == operator.name:
-            calls = self.filling.get(result, ())
-            said = calls is None or FULL in given
-            self.filling[result] = None if said else (*(calls or ()), use)
+        made = result.as_sum() if isinstance(result, AdapterNode) else ()
+        for node in made:  # several where a setting varies by site
+            if node.fills and node.name == operator.name:
+                calls = self.filling.get(node, ())
+                said = calls is None or FULL in given
+                self.filling[node] = None if said else (*(calls or ()), use)
         return result
 
     def _expand(
@@ -482,7 +480,7 @@ def _written(span: Span) -> str:
 _EVALUATE: dict[type[t.Tree], Callable[..., RecipeValue]] = {
     t.Number: Elaborator._number,
     t.Bool: Elaborator._bool,
-    t.String: Elaborator._string,
+    t.String: Elaborator.string,
     t.Name: Elaborator._name,
     t.ListOf: Elaborator._listof,
     t.Chain: Elaborator._chain,

@@ -5,10 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from pemlang.check.options import saved_with
 from pemlang.diagnostics import Fault, visible
 from pemlang.graph.node import AdapterNode
 from pemlang.ops.merge import FULL
-from pemlang.ops.use import Use, after, before, replaced
+from pemlang.ops.use import Use, after, before
 from pemlang.source import Span
 from pemlang.syntax import tree as t
 
@@ -27,9 +28,12 @@ def rank_not_said(
 ) -> Iterator[tuple[Fault, Span]]:
     """PEM0349 and its place, where a value is saved that fills the matrices and nobody has said
     so: at each of its calls, or at the `save` where the call is in a file that is imported."""
+    told = set()  # one call makes several values where a setting of it varies by site
     for node in _filled(saved):
         for call in filling.get(node) or ():
-            yield _not_said(statement, saved, node, call)
+            if call.whole not in told:
+                told.add(call.whole)
+                yield _not_said(statement, saved, node, call)
 
 
 def _not_said(
@@ -79,9 +83,7 @@ def _call_with(call: Use, rank: int, node: AdapterNode) -> str:
 def _saved_with(statement: t.Save, rank: int, saved: AdapterNode) -> str:
     """The `save` with a rank, or with an energy where a matrix is too small for that."""
     option = f"rank={rank}" if _has_room(rank, saved) else "energy=0.99"
-    last = [after(x.span, f", {option}") for x in statement.options[-1:]]
-    added = last or [after(statement.path.span, f" with {option}")]
-    return replaced(statement.span, added) or f"save it with {option}"
+    return saved_with(statement, option)
 
 
 def _has_room(rank: int, node: AdapterNode) -> bool:

@@ -127,7 +127,8 @@ class KindChecker:
                 return f"[{kinds.pop()}]" if len(kinds) == 1 and None not in kinds else None
             case t.Call() if tree.function.module is None and tree.function.name in FUNCTIONS:
                 self._children(tree)
-                return FUNCTIONS[tree.function.name].signatures[0].returns
+                called = FUNCTIONS[tree.function.name]
+                return None if called.of_models else called.signatures[0].returns
         return None
 
     def _children(self, tree: t.Tree) -> None:

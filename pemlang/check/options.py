@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from pemlang.check.annotations import dtype_name
+from pemlang.check.kinds import article
 from pemlang.check.values import Declared, RecipeValue
 from pemlang.diagnostics import Fault, listed, nearest, visible
-from pemlang.graph.node import Leaf
+from pemlang.formats.transformers import last_token, tokenizer_files, vocabulary_rows
+from pemlang.graph.leaves import Leaf, Model, Stored
+from pemlang.graph.node import ModelNode
+from pemlang.graph.numbers import amount_of
+from pemlang.ops.use import after, replaced
 from pemlang.syntax import tree as t
 
-OPTIONS = ("rank", "energy", "dtype", "heads")
+OPTIONS: Mapping[str, Sequence[str]] = {
+    "rank": ("adapter",),
+    "energy": ("adapter",),
+    "dtype": ("adapter", "model"),
+    "heads": ("adapter",),
+    "shard": ("model",),
+    "tokenizer": ("model",),
+}
+"""The options, each with what it is of."""
 
 
 def unknown_option(option: t.NamedArg) -> Fault:
     """What to say of an option that `save` does not have."""
-    close = nearest(option.name, OPTIONS)
+    close = nearest(option.name, list(OPTIONS))
     return Fault(
         "PEM0340",
         f"`save` has no option `{visible(option.name, 40)}`",
@@ -24,12 +37,73 @@ def unknown_option(option: t.NamedArg) -> Fault:
     )
 
 
+def saved_with(statement: t.Save, option: str) -> str:
+    """A `save` with one more option."""
+    last = [after(x.span, f", {option}") for x in statement.options[-1:]]
+    added = last or [after(statement.path.span, f" with {option}")]
+    return replaced(statement.span, added) or f"save it with {option}"
+
+
+def hold_option(option: t.NamedArg, saved: str) -> None:
+    """Raise PEM0343 for an option that an `adapter` or a `model` does not have."""
+    if saved not in OPTIONS[option.name]:
+        [other] = OPTIONS[option.name]
+        raise Fault(
+            "PEM0343",
+            f"`{option.name}` is an option of {other}s, and what is saved is {article(saved)}",
+            f"leave {option.name}= out",
+            place=option.name_span,
+        )
+
+
+def option_shard(text: str) -> int:
+    """shard="5GB": the bytes of tensors in a file, at most; raises PEM0350."""
+    size = amount_of(text)
+    if not size:
+        raise Fault(
+            "PEM0350",
+            f"{visible(text, 40)!r} is no size of a file",
+            'write a number with its unit: "5GB", "500MB", or "2GiB"',
+        )
+    return size
+
+
+def option_tokenizer(
+    value: RecipeValue, text: str, saved: ModelNode, declared: Mapping[Stored, Declared]
+) -> Model:
+    """tokenizer=m: a model of the recipe whose tokenizer fits what is saved; raises PEM0351."""
+    if not isinstance(value, Model):
+        raise Fault(
+            "PEM0351",
+            f"`{text}` is not a declared model",
+            "give the name of a model whose tokenizer to keep",
+        )
+    if not tokenizer_files(value.adapter):
+        holders = [x.name for m, x in declared.items() if tokenizer_files(m.adapter)]
+        raise Fault(
+            "PEM0351",
+            f"`{text}` has no tokenizer beside its weights",
+            f"choose one that has: {listed(holders)}"
+            if holders
+            else "leave tokenizer= out: no model of the recipe has one",
+        )
+    last, rows = last_token(value.adapter), vocabulary_rows(saved.origin.adapter)
+    if last is not None and rows is not None and last >= rows:
+        raise Fault(
+            "PEM0351",
+            f"the tokenizer of `{text}` has tokens up to number {last}, and the embedding of what "
+            f"is saved has {rows} rows",
+            f"choose the tokenizer of a model of {rows} tokens, or leave tokenizer= out",
+        )
+    return value
+
+
 def option_dtype(tree: t.Tree) -> str:
     """dtype=bf16: the word itself, not a name of the recipe."""
     return dtype_name(tree.name if isinstance(tree, t.Name) and not tree.module else tree.span.text)
 
 
-def option_heads(value: RecipeValue, text: str, declared: Mapping[Leaf, Declared]) -> Leaf:
+def option_heads(value: RecipeValue, text: str, declared: Mapping[Stored, Declared]) -> Leaf:
     """heads=a: one of the adapters declared in the recipe, that has heads; raises PEM0342."""
     if not isinstance(value, Leaf):
         raise Fault(

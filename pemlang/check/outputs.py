@@ -14,7 +14,9 @@ from pathlib import Path
 from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault, listed, visible
 from pemlang.formats.record import default_format, output_format
-from pemlang.graph.node import AdapterNode, Graph, Leaf, ModelNode, adapters_of, told
+from pemlang.graph.dag import Graph
+from pemlang.graph.leaves import Leaf, Model, Stored, adapters_of
+from pemlang.graph.node import AdapterNode, ModelNode, told
 from pemlang.graph.rebuild import Rebuilding
 from pemlang.modules import Shapes
 from pemlang.source import Span
@@ -36,6 +38,9 @@ class Output:
         heads: the leaf whose heads are saved, when the recipe chose one.
         span: the statement.
         label: what is saved, as written.
+        shard: of a model, the bytes of tensors in one of its files at most; as the model that it
+            is made from when None.
+        tokenizer: of a model, the one whose tokenizer it has, when the recipe chose one.
     """
 
     node: AdapterNode | ModelNode
@@ -45,17 +50,19 @@ class Output:
     heads: Leaf | None
     span: Span
     label: str
+    shard: int | None = None
+    tokenizer: Model | None = None
 
     @property
-    def adapter(self) -> AdapterNode:
-        """What is saved, of an output that is no model."""
-        assert isinstance(self.node, AdapterNode)
-        return self.node
+    def holds(self) -> str:
+        """`adapter` or `model`: what is saved."""
+        return "adapter" if isinstance(self.node, AdapterNode) else "model"
 
     def rebuilt(self, new: Rebuilding) -> Output:
         """The same over other leaves."""
         heads = None if self.heads is None else new.node(self.heads)
-        return replace(self, node=new.node(self.node), heads=heads)
+        tokenizer = None if self.tokenizer is None else new.node(self.tokenizer)
+        return replace(self, node=new.node(self.node), heads=heads, tokenizer=tokenizer)
 
 
 def semantic_hash(output: Output, graph: Graph) -> str:
@@ -65,8 +72,10 @@ def semantic_hash(output: Output, graph: Graph) -> str:
         "pemlang 1", output.node.key, output.node.type.base, output.dtype,
         None if output.heads is None else output.heads.key,
     ]  # fmt: skip
-    record = output_format(adapters_of(graph.parts(output.node)))
-    parts += [] if record is default_format() else [record.name]
+    record = output_format(adapters_of(graph.parts(output.node)), output.holds)
+    parts += [] if record is default_format(output.holds) else [record.name]
+    parts += [] if output.shard is None else [("shard", output.shard)]
+    parts += [] if output.tokenizer is None else [("tokenizer", output.tokenizer.key)]
     return hashlib.sha256(json.dumps(told(tuple(parts))).encode()).hexdigest()
 
 
@@ -103,15 +112,43 @@ def output_path(path: str, directory: Path, root: Path) -> Path:
     return target
 
 
-def hold_files(graph: Graph, node: AdapterNode, heads: Sequence[Leaf]) -> None:
+def hold_files(graph: Graph, node: AdapterNode, heads: Sequence[Stored]) -> None:
     """Hold an adapter to what the files of its inputs' format can say, beside the heads of the
-    first of some leaves; raises as Format.hold. Whole models are refused elsewhere."""
+    first of some leaves; raises as Format.hold."""
     whole_modules = heads[0].adapter.whole_modules if heads else ()
-    if not any(made_from.whole_models for made_from in graph.order([node])):
-        output_format(adapters_of(graph.parts(node))).hold(node.shapes, whole_modules)
+    output_format(adapters_of(graph.parts(node))).hold(node.shapes, whole_modules)
 
 
-def doubtful(leaves: Sequence[Leaf], shapes: Shapes) -> Fault | None:
+def hold_dtypes(
+    graph: Graph, node: ModelNode, name: Callable[[Stored], str], mended: Callable[[str], str]
+) -> None:
+    """Hold the models that another is made from to store each of its tensors in one dtype; raises
+    PEM0352.
+
+    Args:
+        graph, node: what is saved, with no dtype said.
+        name: of a model.
+        mended: the `save` with an option.
+    """
+    own = node.origin.adapter.header.entries
+    for leaf in graph.parts(node):
+        if not isinstance(leaf, Model):
+            continue
+        entries = leaf.adapter.header.entries
+        both = [site for site in node.shapes if site in own and site in entries]
+        other = [site for site in both if entries[site].dtype != own[site].dtype]
+        if other:
+            site = other[0]
+            dtype, kept = entries[site].dtype, own[site].dtype
+            raise Fault(
+                "PEM0352",
+                f"{visible(site)} is {dtype} in `{name(leaf)}` and {kept} in `{name(node.origin)}`",
+                mended(f"dtype={kept.lower()}"),
+                (f"{len(other)} tensors differ so",) if len(other) > 1 else (),
+            )
+
+
+def doubtful(leaves: Sequence[Stored], shapes: Shapes) -> Fault | None:
     """PEM0705 where configs differ in fan_in_fan_out and no shape tells whether the adapters belong
     to the same modules."""
     told_apart = any(
@@ -131,19 +168,24 @@ def doubtful(leaves: Sequence[Leaf], shapes: Shapes) -> Fault | None:
 
 
 def heads_agree(
-    graph: Graph, node: AdapterNode, heads: Leaf | None, name: Callable[[Leaf], str]
-) -> Sequence[Leaf]:
-    """The leaves whose heads a save must hold equal, from headers alone.
+    graph: Graph,
+    node: AdapterNode | ModelNode,
+    heads: Leaf | None,
+    name: Callable[[Stored], str],
+) -> Sequence[Stored]:
+    """The leaves whose heads a save must hold equal, from headers alone. A model has its own.
 
     Raises:
         Fault: PEM0346 when the adapters have different heads and none is chosen.
     """
-    return (heads,) if heads is not None else _agreed(graph, node, name)
+    if isinstance(node, ModelNode):
+        return (node.origin,)
+    leaves = [leaf for leaf in graph.parts(node) if isinstance(leaf, Leaf)]
+    return (heads,) if heads is not None else _agreed(leaves, name)
 
 
-def _agreed(graph: Graph, node: AdapterNode, name: Callable[[Leaf], str]) -> Sequence[Leaf]:
-    """The leaves, whose heads must be the same; none where no leaf has any."""
-    leaves = graph.parts(node)
+def _agreed(leaves: Sequence[Leaf], name: Callable[[Stored], str]) -> Sequence[Leaf]:
+    """Leaves whose heads must be the same; none where no leaf has any."""
     if not any(_heads(leaf) for leaf in leaves):
         return ()
     first = _heads(leaves[0])

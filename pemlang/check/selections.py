@@ -4,12 +4,58 @@ in ops/schedule.py, where `per` matches them too."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING
 
 from pemlang.diagnostics import Fault
 from pemlang.graph.node import Num
 from pemlang.graph.numbers import shown
-from pemlang.ops.schedule import layer_of
-from pemlang.ops.shaping import unmeasured
+from pemlang.modules.sites import layer_of
+from pemlang.ops.ranks import unmeasured
+from pemlang.ops.schedule import matching
+from pemlang.syntax import tree as t
+
+if TYPE_CHECKING:
+    from pemlang.check.elaborate import Elaborator
+    from pemlang.check.scope import Scope
+
+
+def selected(
+    elaborator: Elaborator,
+    selector: t.Globs | t.Layers | t.Like,
+    sites: Sequence[str],
+    scope: Scope,
+) -> frozenset[str]:
+    """The sites that a selection chooses of some; reports what is wrong with it."""
+    if isinstance(selector, t.Globs):
+        matched: set[str] = set()
+        for pattern in selector.patterns:
+            text = elaborator.string(pattern, scope)
+            with elaborator.at(pattern.span):
+                matched.update(matching(text, sites))
+        return frozenset(matched)
+    if isinstance(selector, t.Like):
+        other = elaborator.adapter(selector.other, scope)
+        with elaborator.at(selector.span):
+            return common(sites, other.shapes)
+    first, last = layers(elaborator, selector, scope)
+    with elaborator.at(selector.span):
+        chosen = in_layers(first, last, sites)
+    past = beyond(first, last, sites)
+    if past is not None:
+        elaborator.report.add(past.at(selector.span, "warning"))
+    return chosen
+
+
+def layers(elaborator: Elaborator, selector: t.Layers, scope: Scope) -> tuple[int, int]:
+    """The first and the last layer of a range; reports what is wrong with it."""
+    first, last = (_layer(elaborator, tree, scope) for tree in (selector.first, selector.last))
+    return first, last
+
+
+def _layer(elaborator: Elaborator, tree: t.Tree, scope: Scope) -> int:
+    number = elaborator.number(tree, scope)
+    with elaborator.at(tree.span):
+        return whole_layer(number)
 
 
 def whole_layer(number: Num) -> int:

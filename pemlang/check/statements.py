@@ -4,29 +4,51 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from fractions import Fraction
+from functools import partial
 from typing import TYPE_CHECKING, TypedDict, cast
 
 from pemlang.check.conditions import Assertion, Condition, Decided, exactly, failure
 from pemlang.check.definitions import check_def
-from pemlang.check.elaborate import Spelling
 from pemlang.check.full_rank import rank_not_said, says_full
 from pemlang.check.kinds import article, kind_of_type
-from pemlang.check.options import OPTIONS, option_dtype, option_heads, unknown_option
-from pemlang.check.outputs import Output, doubtful, heads_agree, hold_files, output_path
+from pemlang.check.options import (
+    OPTIONS,
+    hold_option,
+    option_dtype,
+    option_heads,
+    option_shard,
+    option_tokenizer,
+    saved_with,
+    unknown_option,
+)
+from pemlang.check.outputs import (
+    Output,
+    doubtful,
+    heads_agree,
+    hold_dtypes,
+    hold_files,
+    output_path,
+)
 from pemlang.check.params import hold_range, setting
 from pemlang.check.scope import Function, Module, Scope, Stop, resolve_names
-from pemlang.check.values import POISON, BaseName, Declared, ParamConstant, Poison, RecipeValue
+from pemlang.check.values import (
+    POISON,
+    BaseName,
+    Declared,
+    ParamConstant,
+    Poison,
+    RecipeValue,
+)
 from pemlang.check.wanted import want_kind
 from pemlang.diagnostics import Fault, visible
-from pemlang.graph.node import AdapterNode, Leaf, ModelNode, Num, NumberNode, leaf
+from pemlang.graph.leaves import Leaf, Model, Stored, leaf
+from pemlang.graph.node import AdapterNode, ModelNode, Num, NumberNode
 from pemlang.graph.numbers import shown
-from pemlang.graph.types import ModelType
 from pemlang.ops.agree import same_base
 from pemlang.ops.bases import declared_with, likeness
+from pemlang.ops.compress import compress
 from pemlang.ops.merge import FULL
-from pemlang.ops.models import Model
 from pemlang.ops.record import Context, kind_of
-from pemlang.ops.shaping import compress
 from pemlang.ops.use import Use
 from pemlang.source import Span
 from pemlang.syntax import tree as t
@@ -43,6 +65,8 @@ class SaveOptions(TypedDict, total=False):
     energy: Num
     dtype: str
     heads: Leaf
+    shard: int
+    tokenizer: Model
 
 
 class FileElaborator:
@@ -152,10 +176,7 @@ class FileElaborator:
             raise Stop
         node = leaf(self._elaborator.graph, place, adapter, own if base is None else base.names[0])
         declared = Declared(statement.name.name, path, directory)
-        self._elaborator.leaves.setdefault(node, declared)
-        self._elaborator.spellings.setdefault(node, []).append(
-            Spelling(path, directory, statement.path.span)
-        )
+        self._elaborator.declare(node, declared, statement.path.span)
         if statement.type is not None:
             self._elaborator.annotated(node, statement.type, statement.name.span, self._scope)
         return node
@@ -165,9 +186,9 @@ class FileElaborator:
         base = self._on(statement.base)
         path = self._elaborator.text(statement.path, self._scope)
         with self._elaborator.at(statement.path.span):
-            place, shapes = self._state.inputs.model(path, statement.span.source.directory)
-        type_ = ModelType(base.names[0] if base else None, shapes)
-        return self._elaborator.graph.add(Model(type_, place))
+            declared = Declared(statement.name.name, path, statement.span.source.directory)
+            named = base.names[0] if base else None
+            return self._elaborator.model(declared, named, statement.path.span)
 
     def _param(self, statement: t.Param) -> RecipeValue:
         with self._elaborator.at(statement.type.span):
@@ -262,13 +283,12 @@ class FileElaborator:
         value = self._elaborator.of_kind(statement.value, self._scope, "adapter", "model")
         node = cast("AdapterNode | ModelNode", value)
         path = self._elaborator.text(statement.path, self._scope)
-        options = self._options(statement)
+        options = self._options(statement, node)
         rank, energy = options.get("rank"), options.get("energy")
         label = " ".join(statement.value.span.text.split())
         graph = self._elaborator.graph
         with self._elaborator.at(statement.span):
             if energy is not None or rank not in (None, FULL):
-                want_kind(node, ("adapter",))
                 adapter = cast("AdapterNode", node)
                 values = {option.name: option.value.span for option in statement.options}
                 ctx = Context(graph, (label,), "save", use=Use(statement.span, values=values))
@@ -287,8 +307,20 @@ class FileElaborator:
                 doubt = doubtful(graph.parts(node), node.shapes)
                 if doubt is not None:
                     self._report.add(doubt.at(statement.span, "warning"))
+            elif "dtype" not in options:
+                hold_dtypes(graph, node, self._name, partial(saved_with, statement))
         self._state.outputs.append(
-            Output(node, path, target, options.get("dtype"), heads, statement.span, label)
+            Output(
+                node,
+                path,
+                target,
+                options.get("dtype"),
+                heads,
+                statement.span,
+                label,
+                options.get("shard"),
+                options.get("tokenizer"),
+            )
         )
         return POISON
 
@@ -299,10 +331,10 @@ class FileElaborator:
         if wrong:
             raise Stop
 
-    def _name(self, leaf: Leaf) -> str:
+    def _name(self, leaf: Stored) -> str:
         return self._elaborator.leaves[leaf].name
 
-    def _options(self, statement: t.Save) -> SaveOptions:
+    def _options(self, statement: t.Save, saved: AdapterNode | ModelNode) -> SaveOptions:
         options: SaveOptions = {}
         for option in statement.options:
             with self._elaborator.at(option.span):
@@ -311,6 +343,7 @@ class FileElaborator:
                     raise Fault("PEM0318", message, "leave one of them out")
                 if option.name not in OPTIONS:
                     raise unknown_option(option)
+                hold_option(option, kind_of(saved))
             if option.name == "dtype":
                 with self._elaborator.at(option.value.span):
                     options["dtype"] = option_dtype(option.value)
@@ -324,6 +357,16 @@ class FileElaborator:
                 with self._elaborator.at(option.value.span):
                     leaves = self._elaborator.leaves
                     options["heads"] = option_heads(value, option.value.span.text, leaves)
+            elif option.name == "shard":
+                text = self._elaborator.text(option.value, self._scope)
+                with self._elaborator.at(option.value.span):
+                    options["shard"] = option_shard(text)
+            elif option.name == "tokenizer":
+                value = self._elaborator.value(option.value, self._scope)
+                with self._elaborator.at(option.value.span):
+                    assert isinstance(saved, ModelNode)
+                    models, said = self._elaborator.leaves, option.value.span.text
+                    options["tokenizer"] = option_tokenizer(value, said, saved, models)
             else:
                 number = self._elaborator.number(option.value, self._scope)
                 options[option.name] = number  # type: ignore[literal-required]

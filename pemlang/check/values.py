@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
 from pemlang.dataclass import dataclass
 from pemlang.formats.adapter import Adapter
 from pemlang.graph.node import AdapterNode, ModelNode, NumberNode
-from pemlang.modules import Shapes
 from pemlang.ops.schedule import Schedule
 from pemlang.source import Span
 
@@ -61,6 +60,15 @@ class Declared(NamedTuple):
     directory: Path
 
 
+class Spelling(NamedTuple):
+    """How an adapter's place is spelt somewhere: its path as written, the folder that path starts
+    from, and where it is written."""
+
+    path: str
+    directory: Path
+    span: Span | None
+
+
 class Inputs(Protocol):
     """How a recipe's paths are reached: each is given as written, with the folder it is relative
     to, and stands for a place (equal for one that is the same) and what is there."""
@@ -68,5 +76,5 @@ class Inputs(Protocol):
     def adapter(self, path: str, directory: Path) -> tuple[str, Adapter]:
         """An adapter, known by its headers; raises Fault."""
 
-    def model(self, path: str, directory: Path) -> tuple[str, Shapes]:
-        """A model's tensors; raises Fault."""
+    def model(self, path: str, directory: Path) -> tuple[str, Adapter]:
+        """A model, known by its headers; raises Fault."""

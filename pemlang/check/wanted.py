@@ -21,7 +21,9 @@ MAX_DEPTH = 150
 def list_kind(value: object) -> str:
     """The kind of a value, a list's with the kind of its items: [number]."""
     if isinstance(value, tuple):
-        return f"[{list_kind(value[0])}]" if value else "[]"
+        kinds = {list_kind(item) for item in value}
+        kind = "schedule" if kinds == {"number", "schedule"} else "".join(kinds)
+        return f"[{kind}]" if value else "[]"
     return kind_of(value)
 
 

@@ -213,11 +213,15 @@ def _dumped(
 
 
 def _line(built: Built) -> str:
-    from pemlang.graph.formula import size_text
+    from pemlang.graph.formula import count, size_text
 
     path = os.path.relpath(built.path)
     shown = path if not path.startswith("..") else str(Path(built.path))
-    facts = [f"{built.sites} sites", f"{size_text(built.size)}", f"hash {built.semantic_hash[:12]}"]
+    facts = [
+        count(built.sites, built.part),
+        f"{size_text(built.size)}",
+        f"hash {built.semantic_hash[:12]}",
+    ]
     if built.rank is not None:
         facts.insert(0, f"rank {built.rank}")
     facts += ["up to date"] * built.was_there

@@ -20,13 +20,21 @@ def run() -> NoReturn:
             os.fstat(handle)
         except OSError:
             os.open(os.devnull, os.O_RDWR)
-    from pemlang.cli.ending import leave, listen, make_writable, was_asked
+    from pemlang.cli.ending import (
+        exit_code_of_signal,
+        leave,
+        listen,
+        make_writable,
+        was_asked,
+    )
     from pemlang.cli.main import main
 
     make_writable()
-    listen()
     try:
+        listen()
         main()
+    except KeyboardInterrupt:  # before there was anything to leave half-made
+        leave(exit_code_of_signal())
     except SystemExit as end:
         if was_asked():
             leave(end.code)

@@ -12,7 +12,7 @@ import click
 from pemlang.cli.common import GivenPath, format_option, say
 from pemlang.diagnostics import Diagnostic, Fault, PemError, placed, visible
 from pemlang.disk import is_dir, replace_file
-from pemlang.formats import FORMATS, Adapter, read_adapter
+from pemlang.formats import Adapter, formats_of, read_adapter
 from pemlang.inputs.hub import SCHEME, read_hub_adapter
 from pemlang.inputs.identities import seen_from
 
@@ -95,4 +95,4 @@ def _below(folder: Path) -> list[Path]:
 
 
 def _holds_one(place: Path) -> bool:
-    return any(record.detect(place).fits for record in FORMATS.values())
+    return any(record.detect(place).fits for record in formats_of("adapter"))

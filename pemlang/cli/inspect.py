@@ -42,7 +42,7 @@ def _seen(place: str) -> tuple[AdapterSummary | Contents, list[Diagnostic]]:
     """What is at a place; and, of an adapter that cannot be computed with, why not."""
     from pemlang.compare.contents import contents
     from pemlang.compare.summary import summarise
-    from pemlang.formats import FORMATS
+    from pemlang.formats import formats_of
     from pemlang.inputs.resolver import read_whole
 
     try:
@@ -51,6 +51,6 @@ def _seen(place: str) -> tuple[AdapterSummary | Contents, list[Diagnostic]]:
         other = None if place.startswith(SCHEME) else contents(Path(place))
         if other is None:
             raise
-        is_adapter = any(record.detect(Path(place)).fits for record in FORMATS.values())
+        is_adapter = any(record.detect(Path(place)).fits for record in formats_of("adapter"))
         return other, [fault.at(None, "warning")] if is_adapter else []
     return summarise(adapter), []

@@ -24,7 +24,7 @@ from pemlang.version import __version__
 
 # The order in which help lists them.
 _FIRST = (
-    "init", "build", "check", "fmt", "plan", "lock", "diff", "report", "graph", "verify",
+    "init", "convert", "build", "check", "fmt", "plan", "lock", "diff", "report", "graph", "verify",
     "explain-output", "sign", "inspect", "clean", "ops", "explain", "git-setup", "completion",
 )  # fmt: skip
 _HELPERS = ("common", "ending", "entry", "hook", "main", "one_off", "recipes", "values")
@@ -107,6 +107,11 @@ class Commands(click.Group):
         while args[:1] == ["help"]:
             args = [*args[1:2], "--help"]
         return super().parse_args(ctx, args)
+
+    def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Right below the usage: with an empty line between, it does not fit on the screen."""
+        with formatter.indentation():
+            formatter.write_text(self.help or "")
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """The commands alone: with the two options, which every tool has, they fill more than a

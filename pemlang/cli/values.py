@@ -12,9 +12,6 @@ if TYPE_CHECKING:
     from pemlang.pipeline.sweep import Sweep
 
 MAX_SWEEP = 1000
-_UNITS = {"": 1, "B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
-          "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}  # fmt: skip
-_AMOUNT = re.compile(r"(\d{1,12}(?:\.\d{1,6})?)\s*([A-Za-z]*)", re.ASCII)
 _NUMBER = re.compile(r"-?\d{1,15}(?:\.\d{1,15})?", re.ASCII)
 
 
@@ -26,12 +23,12 @@ class Memory(click.ParamType[int]):
     def convert(
         self, value: object, param: click.Parameter | None, ctx: click.Context | None
     ) -> int:
-        amount = _AMOUNT.fullmatch(str(value).strip())
-        units = {unit.lower(): size for unit, size in _UNITS.items()}
-        size = units.get(amount[2].lower()) if amount else None
-        if amount is None or size is None:
+        from pemlang.graph.numbers import amount_of
+
+        amount = amount_of(str(value))
+        if amount is None:
             self.fail(f"`{value}` is not an amount of memory, such as 512MB", param, ctx)
-        return int(Fraction(amount[1]) * size)
+        return amount
 
 
 def the_one_sweep(

@@ -13,7 +13,8 @@ from pemlang.diagnostics import Fault, visible
 from pemlang.failures import TooLarge
 from pemlang.formats import Adapter
 from pemlang.formats.adapter import how_kinds_act, kinds_text
-from pemlang.graph.node import Graph, leaf
+from pemlang.graph.dag import Graph
+from pemlang.graph.leaves import leaf
 from pemlang.inputs.resolver import read_whole
 from pemlang.kernels import lowrank
 from pemlang.kernels.algebra import Matrix

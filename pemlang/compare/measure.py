@@ -12,14 +12,15 @@ from pemlang.dataclass import dataclass
 from pemlang.diagnostics import placed
 from pemlang.failures import TooLarge
 from pemlang.formats.adapter import kinds_text
-from pemlang.graph.node import AdapterNode, Graph
+from pemlang.graph.dag import Graph
+from pemlang.graph.node import AdapterNode
 from pemlang.kernels import lowrank
 from pemlang.kernels.algebra import Matrix
 from pemlang.kernels.lowrank import LowRank
 from pemlang.kernels.site import SitePart
 from pemlang.lazy import numpy as np
 from pemlang.modules import Shapes
-from pemlang.ops.schedule import layer_of
+from pemlang.modules.sites import layer_of
 from pemlang.pipeline.reading import measurable, reading
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ from pemlang.dataclass import dataclass
 from pemlang.diagnostics import visible
 from pemlang.formats.adapter import kinds_text
 from pemlang.graph.difference import Difference
-from pemlang.graph.formula import Formula, count, rank_text
+from pemlang.graph.formula import Formula, count, rank_text, size_text
+from pemlang.graph.leaves import Stored
 from pemlang.graph.node import AdapterNode, Node
 
 OutputState = Literal["same", "changed", "added", "removed"]
@@ -168,7 +169,13 @@ def _phrases(write_old: Formula, write_new: Formula, old: Output, new: Output) -
     if old.dtype != new.dtype:
         phrases.append(f"dtype {_dtype(old)} → {_dtype(new)}")
     if (old.heads and old.heads.key) != (new.heads and new.heads.key):
-        phrases.append(f"heads {_heads(old, write_old)} → {_heads(new, write_new)}")
+        phrases.append(f"heads {_lent(old.heads, write_old)} → {_lent(new.heads, write_new)}")
+    if old.shard != new.shard:
+        phrases.append(f"shards {_shard(old)} → {_shard(new)}")
+    if (old.tokenizer and old.tokenizer.key) != (new.tokenizer and new.tokenizer.key):
+        phrases.append(
+            f"tokenizer {_lent(old.tokenizer, write_old)} → {_lent(new.tokenizer, write_new)}"
+        )
     return phrases or [write.whole(old.node, new.node)]
 
 
@@ -176,8 +183,12 @@ def _dtype(output: Output) -> str:
     return "of the inputs" if output.dtype is None else output.dtype.lower()
 
 
-def _heads(output: Output, write: Formula) -> str:
-    return "the inputs' own" if output.heads is None else f"of {write.value(output.heads)}"
+def _lent(lender: Stored | None, write: Formula) -> str:
+    return "the inputs' own" if lender is None else f"of {write.value(lender)}"
+
+
+def _shard(output: Output) -> str:
+    return "of the inputs" if output.shard is None else f"of {size_text(output.shard)}"
 
 
 def _types(old: Node, new: Node) -> list[str]:

@@ -12,10 +12,11 @@ from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault, visible
 from pemlang.formats import Adapter
 from pemlang.formats.identity import adapter_digest
+from pemlang.graph.dag import Graph
 from pemlang.graph.formula import count
-from pemlang.graph.node import Graph, leaf
+from pemlang.graph.leaves import leaf
 from pemlang.lazy import numpy as np
-from pemlang.ops.schedule import layer_of
+from pemlang.modules.sites import layer_of
 from pemlang.pipeline.reading import reading
 
 

@@ -88,6 +88,15 @@ class OutputSeen:
         return not all(factor.kept for factor in self.rounding.values())
 
 
+def together(files: Sequence[OutputSeen]) -> OutputSeen:
+    """What was seen of the files of one output."""
+    seen = OutputSeen()
+    for file in files:
+        for factor, rounding in file.rounding.items():
+            seen.rounding.setdefault(factor, Rounding()).add(rounding)
+    return seen
+
+
 @dataclass(frozen=True)
 class ExecutionResult:
     """What was seen while a plan ran.

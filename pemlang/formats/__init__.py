@@ -18,6 +18,7 @@ from pemlang.formats.record import (
     Format,
     OutputLayout,
     OutputTensor,
+    formats_of,
     read_adapter,
     register,
 )
@@ -32,7 +33,7 @@ from pemlang.formats.signature import (
 __all__ = [
     "FORMATS", "PEFT", "Adapter", "AdapterSpec", "BadPattern", "Detection", "Format", "Layout",
     "Malformed", "OutputLayout", "OutputTensor", "Pattern", "Site", "compact", "expanded",
-    "headers_restored", "headers_signature", "read_adapter", "register",
+    "formats_of", "headers_restored", "headers_signature", "read_adapter", "register",
 ]  # fmt: skip
 
 for _module in pkgutil.iter_modules(__path__):

@@ -129,6 +129,11 @@ class Adapter:
         return self.header.reference(self.weights, key)
 
     @property
+    def tensor_files(self) -> list[Path]:
+        """The files that hold its tensors."""
+        return [self.weights]
+
+    @property
     def statistics_file(self) -> Path:
         """Where its statistics lie, if they do."""
         return self.directory / STATISTICS

@@ -123,11 +123,14 @@ class Peft(Format):
                     'leave these modules out, as in x["*.q_proj", "*.v_proj"]',
                 )
         if shapes.kinds not in (("lora",), ("ia3",)):
+            dense = shapes.kinds == ("dense",)
             raise Fault(
                 "PEM0421",
                 f"this is {kinds_text(shapes.kinds)}: a file of PEFT holds LoRA alone, or (IA)³ "
                 "alone",
-                "save the sites of one kind",
+                "add it to a model and save that, b + x; or make a LoRA of it: compress(x, rank=16)"
+                if dense
+                else "save the sites of one kind",
             )
 
     def layout(self, spec: AdapterSpec) -> OutputLayout:

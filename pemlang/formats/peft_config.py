@@ -125,7 +125,7 @@ def _no_config(directory: Path) -> Fault:
         help = f"give one of the adapters in it: {listed(below, 8)}"
     elif is_model(directory):
         what = f"is a model: it has whole weights and no {CONFIG}"
-        help = "give the directory of an adapter: this version combines no whole models"
+        help = "declare it as a model: model m = …; an adapter is a directory that PEFT wrote"
     return Fault("PEM0410", f"{visible(directory)} {what}", help)
 
 

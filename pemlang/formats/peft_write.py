@@ -12,7 +12,7 @@ from typing import TypeVar
 from pemlang.diagnostics import Fault, visible
 from pemlang.formats.adapter import Adapter
 from pemlang.formats.patterns import one_config
-from pemlang.formats.peft_names import CONFIG, PREFIX
+from pemlang.formats.peft_names import CONFIG, PREFIX, WEIGHTS
 from pemlang.formats.peft_patterns import look_up, module_of
 from pemlang.formats.record import AdapterSpec, OutputLayout, OutputTensor
 from pemlang.modules.sites import SiteShape
@@ -46,7 +46,7 @@ def peft_layout(spec: AdapterSpec) -> OutputLayout:
         config |= {"feedforward_modules": _feedforward(spec.inputs, config, inputs, outputs)}
     text = json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False)
     tensors.sort(key=lambda tensor: tensor.key)
-    return OutputLayout(tensors, {CONFIG: text + "\n"})
+    return OutputLayout({WEIGHTS: tensors}, {CONFIG: text + "\n"})
 
 
 def _tensors(spec: AdapterSpec, site: str) -> list[OutputTensor]:

@@ -5,9 +5,10 @@ One record each; the records are in the files beside this one, and known by name
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import field, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -17,6 +18,7 @@ from pemlang.disk import is_file, is_special
 from pemlang.formats.adapter import STATISTICS, Adapter
 from pemlang.modules import PARAMETRISATIONS, Shapes
 from pemlang.tensorfiles.digests import seen_now
+from pemlang.tensorfiles.dtypes import DTYPES
 from pemlang.tensorfiles.safetensors import Header, read_header
 
 
@@ -53,18 +55,27 @@ class OutputTensor:
     factor: str
     around: float = 0.0
 
+    @property
+    def size(self) -> int:
+        """Its bytes."""
+        return math.prod(self.shape) * DTYPES[self.dtype].size
+
 
 @dataclass(frozen=True, eq=False)
 class AdapterSpec:
-    """An adapter that is to be written, but for the numbers in its tensors.
+    """An adapter or a model that is to be written, but for the numbers in its tensors.
 
     Attributes:
         shapes: its sites: those that are written.
         ranks, scales: at each site; 0 and 1 of what has none.
         base, fan_in_fan_out: see Adapter.
         dtype: of its factors.
-        inputs: the adapters it is made from.
+        dtype_given: whether a recipe says so.
+        inputs: what it is made from.
         heads: adapters whose heads are equal; the first one's are written.
+        origin: of a model, the one whose files beside its tensors it has.
+        shard: of a model, the bytes of tensors in one of its files at most; as `origin` when None.
+        tokenizer: of a model, the one whose tokenizer it has; `origin` when None.
     """
 
     shapes: Shapes
@@ -73,8 +84,12 @@ class AdapterSpec:
     base: str | None
     fan_in_fan_out: bool
     dtype: str
+    dtype_given: bool
     inputs: Sequence[Adapter]
     heads: Sequence[Adapter]
+    origin: Adapter | None = None
+    shard: int | None = None
+    tokenizer: Adapter | None = None
 
     def factors(self, site: str) -> list[tuple[str, tuple[int, ...], float]]:
         """The tensors of a site: what each is called, its shape, and what it is stored around."""
@@ -89,19 +104,27 @@ class OutputLayout:
     """The files of an output, but for the numbers in its tensors.
 
     Attributes:
-        tensors: in the order they stand in their file.
+        files: those of tensors by name, with the tensors in the order they stand there.
         texts: the other files by name.
+        copies: files that are those of an input, by name.
     """
 
-    tensors: Sequence[OutputTensor]
+    files: Mapping[str, Sequence[OutputTensor]]
     texts: Mapping[str, str]
+    copies: Mapping[str, Path] = field(default_factory=dict)
+
+    @property
+    def tensors(self) -> list[OutputTensor]:
+        """All of them, file by file."""
+        return [tensor for tensors in self.files.values() for tensor in tensors]
 
 
 class Format(ABC):
-    """A format of adapters.
+    """A format of adapters, or of models.
 
     Attributes:
         name: what recipes and locks call it.
+        holds: `adapter` or `model`.
         weights: the file of an output's tensors.
         texts: the other files of an output.
         pickled: what an input may hold instead of `weights`: a file of torch's; else empty.
@@ -110,6 +133,7 @@ class Format(ABC):
     """
 
     name: ClassVar[str]
+    holds: ClassVar[str] = "adapter"
     weights: ClassVar[str]
     texts: ClassVar[tuple[str, ...]]
     pickled: ClassVar[str] = ""
@@ -124,6 +148,11 @@ class Format(ABC):
     @abstractmethod
     def read(self, place: Path) -> Adapter:
         """The adapter at a place, from its headers; raises Fault with everything wrong with it."""
+
+    def readable(self, place: Path) -> list[Path]:
+        """The files that `read` may read at a place."""
+        names = (*self.texts, self.weights, self.pickled, STATISTICS)
+        return [place / name for name in names if name]
 
     @abstractmethod
     def of_header(self, place: Path, header: Header) -> Adapter:
@@ -165,14 +194,23 @@ class Format(ABC):
         return ()
 
     @property
+    def part(self) -> str:
+        """What the sites of an output are called."""
+        return "site" if self.holds == "adapter" else "tensor"
+
+    @property
     def described_in(self) -> str:
         """The file that says what an adapter belongs to."""
         return (*self.texts, self.weights)[0]
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """The names of all files that it writes."""
+        """The names of the files that an output always has."""
         return (*self.texts, self.weights)
+
+    def wrote(self, names: Collection[str]) -> bool:
+        """Whether some names are those of an output of this format, and of others beside it."""
+        return set(self.outputs) <= set(names)
 
 
 FORMATS: dict[str, Format] = {}
@@ -185,16 +223,20 @@ def register(record: Format) -> Format:
     return record
 
 
-def default_format() -> Format:
+def formats_of(holds: str) -> list[Format]:
+    """The records of adapters, or of models."""
+    return [record for record in FORMATS.values() if record.holds == holds]
+
+
+def default_format(holds: str = "adapter") -> Format:
     """The format that an output has where nothing says which."""
-    return next(iter(FORMATS.values()))
+    return formats_of(holds)[0]
 
 
 def read_as(record: Format, place: Path) -> Adapter:
     """The adapter at a place in a format, and what its files were before; raises Fault as
     Format.read."""
-    names = (*record.texts, record.weights, record.pickled, STATISTICS)
-    seen = seen_now(place / name for name in names if name)
+    seen = seen_now(record.readable(place))
     return replace(record.read(place), seen=seen)
 
 
@@ -210,7 +252,7 @@ def read_adapter(place: Path, written: str | None = None) -> Adapter:
         written: how the place is spelt, for help.
     """
     seen = []
-    for record in FORMATS.values():
+    for record in formats_of("adapter"):
         detection = record.detect(place)
         if detection.fits:
             return read_as(record, place)
@@ -231,7 +273,7 @@ def _one_file(place: Path, written: Path) -> Fault:
     # A plan runs where no recipe is read.
     from pemlang.syntax.files import SUFFIX, is_certificate
 
-    if any(record.detect(place.parent).fits for record in FORMATS.values()):
+    if any(record.detect(place.parent).fits for record in formats_of("adapter")):
         return Fault(
             "PEM0410",
             f"{visible(place)} is a file of an adapter: its folder is what to give",
@@ -261,8 +303,8 @@ def _tensors_in(file: Path) -> str:
     return "a file of tensors"
 
 
-def output_format(inputs: Sequence[Adapter]) -> Format:
-    """The format of an output: that of its inputs where they share one."""
-    records = {adapter.format.name: adapter.format for adapter in inputs}
+def output_format(inputs: Sequence[Adapter], holds: str = "adapter") -> Format:
+    """The format of an output: that of its inputs where those of its kind share one."""
+    records = {x.format.name: x.format for x in inputs if x.format.holds == holds}
     [*shared] = records.values()
-    return shared[0] if len(shared) == 1 else default_format()
+    return shared[0] if len(shared) == 1 else default_format(holds)

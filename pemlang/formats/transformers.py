@@ -1,40 +1,196 @@
-"""A model directory: the names and shapes of its tensors, from headers alone."""
+"""A model directory as transformers' save_pretrained writes it: one file of tensors, or shards with
+an index, and a config. Its sites are its tensors, whatever the architecture: all is read from
+headers."""
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault, visible
-from pemlang.disk import is_dir, is_file
+from pemlang.disk import is_dir, is_file, lfs_pointer, open_plain
+from pemlang.formats.adapter import Adapter, Layout
+from pemlang.formats.record import (
+    AdapterSpec,
+    Detection,
+    Format,
+    OutputLayout,
+    register,
+)
+from pemlang.formats.signature import compact, headers_restored
 from pemlang.modules import Shapes, SiteShape
 from pemlang.modules.dense import DENSE
-from pemlang.tensorfiles.jsons import load_json
-from pemlang.tensorfiles.safetensors import read_header
+from pemlang.tensorfiles.dtypes import FLOATS
+from pemlang.tensorfiles.jsons import load_json, parse_json
+from pemlang.tensorfiles.reference import TensorRef
+from pemlang.tensorfiles.safetensors import Header, TensorEntry, read_header
 
-MAX_INDEX = 64 << 20
-
+MAX_JSON = 64 << 20
 
 SINGLE = "model.safetensors"
 INDEX = f"{SINGLE}.index.json"
+CONFIG = "config.json"
+VOCABULARY = "tokenizer.json"
+TOKENIZER = (
+    VOCABULARY, "tokenizer_config.json", "tokenizer.model", "spiece.model", "vocab.json",
+    "vocab.txt", "merges.txt", "special_tokens_map.json", "added_tokens.json",
+    "chat_template.jinja", "chat_template.json",
+)  # fmt: skip
+"""The files of a tokenizer, with the template of a chat."""
+
+BESIDE = (
+    "generation_config.json", *TOKENIZER, "preprocessor_config.json", "processor_config.json",
+)  # fmt: skip
+"""What an output has from the model that it is made from, beside weights and config."""
+
+
+_TOLD = ("model_type", "tie_word_embeddings", "architectures")
+"""The fields of a config that say how tensors are stored."""
+
+_WRITERS = (
+    "ForCausalLM", "LMHeadModel", "ForConditionalGeneration", "ForMaskedLM", "ForPreTraining",
+    "WithLMHead",
+)  # fmt: skip
+"""How the names of classes end that have an output layer over the vocabulary."""
+
+_EMBEDDINGS = frozenset(
+    "embed_tokens wte wpe word_embeddings position_embeddings token_type_embeddings "
+    "embed_positions shared tok_embeddings".split()
+)
+"""What transformers calls modules that are embeddings: nn.Embedding of (rows, dim)."""
+
+_TOKENS = frozenset("embed_tokens wte word_embeddings shared tok_embeddings embed_in".split())
+_OUTPUTS = frozenset("lm_head embed_out".split())
+"""What transformers calls the embedding of tokens, and the layer that may be tied to it."""
+
+_CONV1D_MODULES = frozenset("c_attn c_proj c_fc q_attn".split())
+_CONV1D = dict.fromkeys(
+    ("gpt2", "openai-gpt", "imagegpt", "decision_transformer", "clvp"), _CONV1D_MODULES
+)
+"""Modules of transformers' Conv1D by model_type: they store (in, out), the transpose of others."""
+
+
+@dataclass(frozen=True, eq=False)
+class StoredModel(Adapter):
+    """A model as it is known without a number of its tensors.
+
+    Attributes:
+        shards: its files of tensors in order, with the header of each.
+    """
+
+    shards: Mapping[Path, Header] = field(default_factory=dict)
+
+    @cached_property
+    def _homes(self) -> Mapping[str, Path]:
+        """The shard that each of its tensors lies in."""
+        return {key: file for file, header in self.shards.items() for key in header.entries}
+
+    def reference(self, key: str) -> TensorRef:
+        """Where one of its tensors lies."""
+        file = self._homes[key]
+        return self.shards[file].reference(file, key)
+
+    @property
+    def tensor_files(self) -> list[Path]:
+        """Its shards."""
+        return list(self.shards)
+
+    @property
+    def beside(self) -> list[Path]:
+        """What it has beside its tensors that an output keeps."""
+        names = (CONFIG, *BESIDE)
+        return [self.directory / name for name in names if is_file(self.directory / name)]
+
+
+class Transformers(Format):
+    """Whole weights."""
+
+    name = "transformers"
+    holds = "model"
+    weights = SINGLE
+    texts = ()
+    library = "transformers"
+
+    def detect(self, place: Path) -> Detection:
+        """See Format."""
+        present = [name for name in (SINGLE, INDEX) if is_file(place / name)]
+        pointer = lfs_pointer(place / SINGLE) is not None
+        return Detection(bool(present), bool(present) and not pointer, " and ".join(present))
+
+    def readable(self, place: Path) -> list[Path]:
+        """See Format."""
+        names = [SINGLE, INDEX, CONFIG, *BESIDE]
+        with suppress(Fault):  # `read` says what is wrong
+            names += shards_of(place / INDEX) if is_file(place / INDEX) else []
+        return [place / name for name in names]
+
+    def read(self, place: Path) -> Adapter:
+        """See Format.
+
+        Raises:
+            Fault: as model_files; PEM0411 and PEM0412 as read_header; PEM0417 an empty tensor,
+                PEM0431 weights that are stored quantised.
+        """
+        return self.of_headers(place, {file: read_header(file) for file in model_files(place)})
+
+    def of_header(self, place: Path, header: Header) -> Adapter:
+        """See Format."""
+        return self.of_headers(place, {place / SINGLE: header})
+
+    def of_headers(self, place: Path, shards: Mapping[Path, Header]) -> Adapter:
+        """As `read`, where its files of tensors are elsewhere, and these are their headers."""
+        config = config_of(place)
+        _hold_plain(place, config)
+        return _assembled(place, shards, _told(config))
+
+    def files(self, adapter: Adapter) -> list[Path]:
+        """See Format."""
+        assert isinstance(adapter, StoredModel)
+        index = [adapter.directory / INDEX] if len(adapter.shards) > 1 else []
+        return [*adapter.beside, *index, *adapter.shards]
+
+    def signature(self, adapter: Adapter) -> dict[str, object]:
+        """See Format."""
+        return {"config": dict(adapter.fields), "tensors": compact(adapter.header.entries)}
+
+    def restored(self, signature: Mapping[str, object], directory: Path, weights: str) -> Adapter:
+        """See Format."""
+        header, _ = headers_restored(signature)
+        config = signature.get("config")
+        fields = _told(config) if isinstance(config, dict) else {}
+        return _assembled(directory, {directory / weights: header}, fields)
+
+    def layout(self, spec: AdapterSpec) -> OutputLayout:
+        """See Format; raises Fault PEM0353 for layers that its config cannot say."""
+        from pemlang.formats.transformers_write import model_layout
+
+        return model_layout(spec)
+
+    def wrote(self, names: Collection[str]) -> bool:
+        """See Format."""
+        return SINGLE in names or INDEX in names
+
+    def loading(self, base: str) -> Sequence[str]:
+        """See Format."""
+        return (
+            "from transformers import AutoModel  # or the class of its task",
+            "",
+            "model = AutoModel.from_pretrained(path_of_this_directory)",
+        )
+
+
+TRANSFORMERS = Transformers()
+register(TRANSFORMERS)
 
 
 def is_model(directory: Path) -> bool:
     """Whether a directory holds whole weights."""
     return any(is_file(directory / name) for name in (SINGLE, INDEX))
-
-
-def read_model(directory: Path) -> Shapes:
-    """The tensors of a model as dense sites.
-
-    Raises:
-        Fault: as model_files; PEM0411 and PEM0412 as read_header.
-    """
-    sites: dict[str, SiteShape] = {}
-    for file in model_files(directory):
-        for name, entry in read_header(file).entries.items():
-            sites[name] = SiteShape(DENSE.name, "dense", entry.shape)
-    return Shapes(sites)
 
 
 def model_files(directory: Path) -> list[Path]:
@@ -43,7 +199,7 @@ def model_files(directory: Path) -> list[Path]:
     if is_file(single):
         return [single]
     if is_file(index):
-        return [directory / name for name in _shards(index)]
+        return [directory / name for name in shards_of(index)]
     why = f"it has no {SINGLE}" if is_dir(directory) else "there is none"
     raise Fault(
         "PEM0430",
@@ -52,9 +208,10 @@ def model_files(directory: Path) -> list[Path]:
     )
 
 
-def _shards(index: Path) -> list[str]:
+def shards_of(index: Path) -> list[str]:
+    """The names of the shards that an index has; raises Fault PEM0430 for what is none."""
     try:
-        data: Any = load_json(index.read_bytes()) if index.stat().st_size <= MAX_INDEX else None
+        data: Any = load_json(index.read_bytes()) if index.stat().st_size <= MAX_JSON else None
         names = sorted(set(data["weight_map"].values()))
         if any(not isinstance(n, str) or Path(n).name != n for n in names):
             raise ValueError
@@ -65,3 +222,152 @@ def _shards(index: Path) -> list[str]:
             "download the model again",
         ) from None
     return names
+
+
+def stored_as(model: Adapter, tensor: str) -> str:
+    """How a matrix of a model is stored: `linear` (out, in), `conv1d` (in, out), `embedding`
+    (rows, dim)."""
+    module = tensor.removesuffix(".weight").rpartition(".")[2]
+    if module in _EMBEDDINGS:
+        return "embedding"
+    kinds = model_types(model.fields)
+    return "conv1d" if any(module in _CONV1D.get(kind, ()) for kind in kinds) else "linear"
+
+
+def model_types(config: Mapping[str, object]) -> set[str]:
+    """The model_type of a config, and of those inside it."""
+    own = config.get("model_type")
+    inner = [model_types(part) for part in config.values() if isinstance(part, dict)]
+    return {own for own in [own] if isinstance(own, str)}.union(*inner)
+
+
+def is_shared(model: Adapter, tensor: str) -> bool:
+    """Whether a tensor, as an adapter's base names it, may be the embedding of a model and its
+    output layer at once: the two are tied, or T5's encoder and decoder share it."""
+    module = tensor.removesuffix(".weight").rpartition(".")[2]
+    classes = model.fields.get("architectures")
+    named = classes if isinstance(classes, list) else [""]
+    writes = any(name == "" or str(name).endswith(_WRITERS) for name in named)
+    if module == "shared":
+        return True
+    if module not in _TOKENS | _OUTPUTS or not writes:
+        return False
+    said = _said(model.fields, "tie_word_embeddings")
+    names = {key.removesuffix(".weight").rpartition(".")[2] for key in model.header.entries}
+    return said is True or (said is None and not names & _OUTPUTS)
+
+
+def _said(config: Mapping[str, object], key: str) -> object:
+    """What a config says, or one inside it."""
+    if key in config:
+        return config[key]
+    inner = [_said(part, key) for part in config.values() if isinstance(part, dict)]
+    return next((value for value in inner if value is not None), None)
+
+
+def tokenizer_files(model: Adapter) -> list[Path]:
+    """What a model has of a tokenizer; nothing where it lies elsewhere."""
+    if not isinstance(model, StoredModel):
+        return []
+    return [path for path in model.beside if path.name in TOKENIZER]
+
+
+def last_token(model: Adapter) -> int | None:
+    """The highest number of a token in a model's tokenizer.json; None where that says none."""
+    try:
+        with open_plain(model.directory / VOCABULARY) as file:
+            told: Any = parse_json(file.read(MAX_JSON))
+        listed = told["model"]["vocab"]
+        numbers = [len(listed) - 1] if isinstance(listed, list) else list(listed.values())
+        numbers += [token["id"] for token in told.get("added_tokens", ())]
+        return max(number for number in numbers if type(number) is int)
+    except (OSError, ValueError, TypeError, LookupError, AttributeError):
+        return None
+
+
+def vocabulary_rows(model: Adapter) -> int | None:
+    """The rows of a model's embedding of tokens; None where no name tells which tensor that is."""
+    rows = [
+        entry.shape[0]
+        for name, entry in model.header.entries.items()
+        if name.removesuffix(".weight").rpartition(".")[2] in _TOKENS and entry.shape
+    ]
+    return min(rows, default=None)
+
+
+def _assembled(
+    directory: Path, shards: Mapping[Path, Header], fields: Mapping[str, object]
+) -> StoredModel:
+    """A model of its headers; raises PEM0412 for a tensor that two shards have, PEM0417."""
+    entries: dict[str, TensorEntry] = {}
+    for file, header in shards.items():
+        for name, entry in header.entries.items():
+            if name in entries:
+                raise Fault(
+                    "PEM0412",
+                    f"{visible(file)} has {visible(name)}, which another shard has too",
+                    "download the model again",
+                )
+            entries[name] = entry
+    empty = [name for name, entry in entries.items() if not all(entry.shape)]
+    if empty:
+        raise Fault(
+            "PEM0417",
+            f"{visible(empty[0])} is empty, of shape {list(entries[empty[0]].shape)}: it was saved "
+            "while DeepSpeed's ZeRO-3 had its numbers elsewhere",
+            "save it again with stage3_gather_16bit_weights_on_model_save=true",
+        )
+    sites = {name: entry for name, entry in entries.items() if entry.dtype in FLOATS}
+    layout = Layout(
+        Shapes({name: SiteShape(DENSE.name, "dense", x.whole) for name, x in sites.items()}),
+        {},
+        {name: (name,) for name in sites},
+        {name: entry for name, entry in sorted(entries.items()) if name not in sites},
+        frozenset(entry.dtype for entry in sites.values()),
+    )
+    header = Header(entries, 0)
+    first = next(iter(shards))
+    return StoredModel(
+        TRANSFORMERS,
+        directory,
+        first,
+        header,
+        layout,
+        {},
+        fan_in_fan_out=fields.get("model_type") in _CONV1D,
+        fields=fields,
+        shards=shards,
+    )
+
+
+def config_of(directory: Path) -> dict[str, Any]:
+    """The config of a model; empty where it has none that can be read."""
+    try:
+        with open_plain(directory / CONFIG) as file:
+            config = parse_json(file.read(MAX_JSON))
+    except (OSError, ValueError):
+        return {}
+    return config if isinstance(config, dict) else {}
+
+
+def _told(config: Mapping[str, object], depth: int = 3) -> dict[str, object]:
+    """The fields of a config that are known of a model, and of the configs inside it."""
+    parts = {key: x for key, x in config.items() if depth and isinstance(x, dict)}
+    inner = {key: _told(value, depth - 1) for key, value in parts.items()}
+    own = {key: config[key] for key in _TOLD if isinstance(config.get(key), str | bool | list)}
+    return {**{key: value for key, value in inner.items() if value}, **own}
+
+
+def _hold_plain(directory: Path, config: Mapping[str, object]) -> None:
+    """Raise PEM0431 for weights that are stored quantised: their numbers are codes."""
+    quantised = config.get("quantization_config")
+    if quantised:
+        method = quantised.get("quant_method") if isinstance(quantised, dict) else None
+        how = visible(method, 40) if isinstance(method, str) else "a method it does not name"
+        raise Fault(
+            "PEM0431",
+            f"the weights of {visible(directory)} are stored quantised, by {how}: what is in the "
+            "file are codes, and codes do not add",
+            "give the model before it was quantised; or load it in transformers, call "
+            "model.dequantize(), and save it again",
+        )

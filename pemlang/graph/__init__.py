@@ -6,7 +6,9 @@ from pemlang.lazy import door
 
 __getattr__ = door(
     __name__,
-    node="Graph Leaf Node AdapterNode",
+    node="Node AdapterNode",
+    leaves="Leaf",
+    dag="Graph",
     types="AdapterType",
     normal="Mix Sum",
     coef="at",

@@ -6,7 +6,8 @@ from bisect import bisect_left
 from collections.abc import Mapping
 from fractions import Fraction
 
-from pemlang.graph.node import Coef, Graph, Num
+from pemlang.graph.dag import Graph
+from pemlang.graph.node import Coef, Num
 from pemlang.graph.numbers import combine
 
 ONE = Fraction(1)

@@ -9,7 +9,8 @@ from fractions import Fraction
 from typing import Generic, TypeVar
 
 from pemlang.graph.formula import Formula, Setting, count, number_text
-from pemlang.graph.node import AdapterNode, Coef, Leaf, Node, NumberNode, told
+from pemlang.graph.leaves import Leaf
+from pemlang.graph.node import AdapterNode, Coef, Node, NumberNode, told
 from pemlang.graph.normal import Pair
 
 

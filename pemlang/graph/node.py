@@ -1,38 +1,29 @@
-"""The typed DAG of a recipe: interned nodes, and the networkx graph of them.
-
-Two expressions that are written alike, or that the rewrites make alike, are one node. A kind of
-node is one class: its fields, and all that is known about it anywhere.
-"""
+"""The nodes of the graph. A kind of node is one class: its fields, and all that is known about it
+anywhere."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import field, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import field
 from fractions import Fraction
 from functools import cached_property
-from graphlib import TopologicalSorter
 from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias, TypeVar
 
 from pemlang.dataclass import dataclass
-from pemlang.diagnostics import Fault
-from pemlang.formats.adapter import Adapter
 from pemlang.graph.types import AdapterType, ModelType, NodeType, NumberType
 from pemlang.modules import Shapes
 
 if TYPE_CHECKING:
-    import networkx as nx
-
+    from pemlang.graph.dag import Graph
     from pemlang.graph.difference import Difference
     from pemlang.graph.formula import Formula
+    from pemlang.graph.leaves import Model
     from pemlang.graph.lowering import LoweringContext
     from pemlang.graph.rebuild import Rebuilding
     from pemlang.modules import SiteValues
-
-MAX_DEPTH = 200
-MAX_NUMBERS = 500_000  # a step with a schedule takes one for each site
 
 Part: TypeAlias = "bool | int | str | float | Fraction | Shapes | Node | tuple[Part, ...] | None"
 """What a node is made from beside its arguments: all of it can be written down."""
@@ -46,7 +37,6 @@ class Node(ABC):
         kind: what it is called in keys and pictures.
         compound: whether its formula wants brackets inside a larger one.
         drawn_as: what it looks like in a picture.
-        whole_models: whether it is made of whole weights, which are not computed with yet.
         key: a digest of all that it is: equal keys, equal values. Nodes sort by it, so that an
             order never depends on how a recipe was written.
         depth: the longest way to what it is made from.
@@ -55,7 +45,6 @@ class Node(ABC):
     kind: ClassVar[str]
     compound: ClassVar[bool] = False
     drawn_as: ClassVar[Literal["adapter", "operator", "number"]] = "operator"
-    whole_models: ClassVar[bool] = False
 
     key: str = field(init=False)
     depth: int = field(init=False)
@@ -148,23 +137,16 @@ Num: TypeAlias = Fraction | NumberNode
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class ModelNode(Node):
-    """Whole weights."""
-
-    whole_models = True
-
-    type: ModelType
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class AdapterNode(Node):
-    """An adapter expression.
+class TensorsNode(Node):
+    """An adapter or a model: what has tensors at sites.
 
     Attributes:
         type: its type.
     """
 
-    type: AdapterType
+    renames: ClassVar[bool] = False  # whether it takes the sites of its arguments by other names
+
+    type: AdapterType | ModelType
 
     @property
     def shapes(self) -> Shapes:
@@ -182,15 +164,15 @@ class AdapterNode(Node):
         """The scale s at each site."""
         return self._scales()
 
-    @abstractmethod
-    def _ranks(self) -> Mapping[str, int]: ...
+    def _ranks(self) -> Mapping[str, int]:
+        return {}
 
-    @abstractmethod
-    def _scales(self) -> Mapping[str, float]: ...
+    def _scales(self) -> Mapping[str, float]:
+        return {}
 
     @abstractmethod
     def lower(
-        self, ctx: LoweringContext, args: Mapping[AdapterNode, SiteValues | None]
+        self, ctx: LoweringContext, args: Mapping[TensorsNode, SiteValues | None]
     ) -> SiteValues | None:
         """Write the steps that give its parameters at a site.
 
@@ -207,6 +189,30 @@ class AdapterNode(Node):
         """Whether it does the same at all sites whose tensors are alike, so that lowering one of
         them will do."""
         return False
+
+    @property
+    def at_most(self) -> bool:
+        """Whether its ranks are bounds."""
+        return False
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ModelNode(TensorsNode):
+    """Whole weights: a point. At every site it has one tensor."""
+
+    type: ModelType
+
+    @property
+    @abstractmethod
+    def origin(self) -> Model:
+        """The model in files that it has all from but the numbers of its tensors."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class AdapterNode(TensorsNode):
+    """An adapter expression: a vector."""
+
+    type: AdapterType
 
     @property
     def by_statistics(self) -> bool:
@@ -228,7 +234,7 @@ class AdapterNode(Node):
         """Whether its ranks are bounds, because of it or of what it is made from. What combines A
         with A brings all to one rank."""
         args = () if self.by_factors else self.args
-        return self.bounded or any(isinstance(x, AdapterNode) and x.at_most for x in args)
+        return self.bounded or any(isinstance(x, TensorsNode) and x.at_most for x in args)
 
     @property
     def fills(self) -> bool:
@@ -300,199 +306,3 @@ def _nodes_in(value: Part) -> Iterator[Node]:
             yield from _nodes_in(item)
     elif not isinstance(value, _PLAIN) and isinstance(value, Node):
         yield value
-
-
-def combined_leaves(root: Node) -> list[Leaf]:
-    """The leaves whose parameters a value combines, in canonical order; not those that only lend
-    it a measured number."""
-    seen, pending = {root}, [root]
-    while pending:
-        new = set(pending.pop().args) - seen
-        seen |= new
-        pending += new
-    return _by_key(node for node in seen if isinstance(node, Leaf))
-
-
-class Graph:
-    """Interns nodes and keeps them with what they are made from."""
-
-    def __init__(self) -> None:
-        self._interned: dict[str, Node] = {}
-        self._nx: nx.DiGraph[Node] | None = None
-        self._numbers = 0
-
-    def count(self, numbers: int) -> None:
-        """Take note of some numbers that differ by site; raises PEM0333 where they are too many."""
-        self._numbers += numbers
-        if self._numbers > MAX_NUMBERS:
-            raise Fault(
-                "PEM0333",
-                f"the weights by site of this recipe come to more than {MAX_NUMBERS:,} numbers",
-                "multiply schedules with each other before the adapters, or give a weight that is "
-                "one number",
-            )
-
-    @property
-    def nx(self) -> nx.DiGraph[Node]:
-        """The graph: edges run from an argument to what is made from it; every node has `type`
-        and `kind`.
-
-        It is made when it is first asked for: importing networkx takes as long as checking a
-        recipe.
-        """
-        if self._nx is None:
-            import networkx
-
-            self._nx = networkx.DiGraph()
-            for node in self._interned.values():
-                self._draw(node)
-        return self._nx
-
-    def _draw(self, node: Node) -> None:
-        assert self._nx is not None
-        self._nx.add_node(node, kind=node.kind, type=node.type)
-        for source in node.sources:
-            self._nx.add_edge(source, node)
-
-    def add(self, node: NodeKind) -> NodeKind:
-        """The node that is there already of its key, or itself; raises PEM0332."""
-        if node.depth > MAX_DEPTH:
-            raise Fault(
-                "PEM0332",
-                f"this value is built up in more than {MAX_DEPTH} steps, each on the one before",
-                "save a part of it and go on from there",
-            )
-        first = self._interned.setdefault(node.key, node)
-        assert type(first) is type(node)
-        if first is node and self._nx is not None:
-            self._draw(node)
-        return first
-
-    def order(self, roots: Iterable[Node]) -> list[Node]:
-        """Everything the roots are made from and the roots, arguments first; in an order that
-        depends on keys alone."""
-        made_from: dict[Node, tuple[Node, ...]] = {}
-        pending = list(roots)
-        while pending:
-            node = pending.pop()
-            if node not in made_from:
-                made_from[node] = node.sources
-                pending += node.sources
-        sorter = TopologicalSorter(made_from)
-        sorter.prepare()
-        ordered: list[Node] = []
-        while sorter:
-            ready = sorted(sorter.get_ready(), key=lambda node: node.key)
-            ordered += ready
-            sorter.done(*ready)
-        return ordered
-
-    def leaves(self, root: Node) -> list[Leaf]:
-        """The adapters a value is made from, in canonical order."""
-        return [node for node in self.order([root]) if isinstance(node, Leaf)]
-
-    def parts(self, root: Node) -> list[Leaf]:
-        """The leaves whose parameters a value combines, in canonical order; not those that only
-        lend it a measured number."""
-        return combined_leaves(root)
-
-    def all_leaves(self) -> list[Leaf]:
-        """Every adapter of the graph, in canonical order."""
-        return _by_key(node for node in self._interned.values() if isinstance(node, Leaf))
-
-    def weighed(self) -> set[Leaf]:
-        """The adapters whose statistics anything goes by."""
-        nodes = [x for x in self._interned.values() if isinstance(x, AdapterNode)]
-        return {x for node in nodes if node.by_statistics for x in node.args if isinstance(x, Leaf)}
-
-    def invariant(self) -> None:
-        """What holds of every graph; raises AssertionError where it does not.
-
-        A key stands for one node, and is the digest of its parts: no two nodes are made alike.
-        The edges are the arguments and the nodes in parts; there is no cycle. A node's type is of
-        the kind that its class has.
-        """
-        for key, node in self._interned.items():
-            again = replace(node)
-            assert key == node.key == again.key, "a key that is not the digest of its parts"
-            assert node.sources == again.sources, "sources that are not the arguments"
-            assert isinstance(node.type, AdapterType) == isinstance(node, AdapterNode)
-            assert isinstance(node.type, ModelType) == isinstance(node, ModelNode)
-            assert all(source.depth < node.depth for source in node.sources)
-            assert all(self._interned.get(x.key) is x for x in node.sources), (
-                "a node is made from what is not in the graph"
-            )
-            assert node.depth <= MAX_DEPTH
-            node.invariant()
-        nodes = self._interned.values()
-        edges = {(source, node) for node in nodes for source in node.sources}
-        assert set(self.nx.edges) == edges, "edges that are not the arguments"
-        drawn = {node: {"kind": node.kind, "type": node.type} for node in nodes}
-        assert dict(self.nx.nodes.items()) == drawn, "nodes drawn otherwise"
-
-
-def _by_key(leaves: Iterable[Leaf]) -> list[Leaf]:
-    return sorted(leaves, key=lambda leaf: leaf.key)
-
-
-# --- leaves ----------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, eq=False, repr=False)
-class Leaf(AdapterNode):
-    """An adapter in files.
-
-    Attributes:
-        identity: what tells it from any other, as far as is known: its content, or its place.
-        adapter: all that its files say but the numbers.
-    """
-
-    kind = "leaf"
-    drawn_as = "adapter"
-
-    identity: str
-    adapter: Adapter
-
-    def parts(self) -> tuple[Part, ...]:
-        return (self.identity, self.type.base)
-
-    def rebuilt(self, new: Rebuilding) -> Node:
-        identity, adapter = new.leaves.get(self, (self.identity, self.adapter))
-        return new.graph.add(Leaf(self.type, identity, adapter))
-
-    def _ranks(self) -> Mapping[str, int]:
-        return self.adapter.layout.ranks
-
-    def _scales(self) -> Mapping[str, float]:
-        return self.adapter.scales
-
-    def lower(
-        self, ctx: LoweringContext, args: Mapping[AdapterNode, SiteValues | None]
-    ) -> SiteValues | None:
-        return ctx.read(self)
-
-    @property
-    def steady(self) -> bool:
-        return True
-
-    def formula(self, write: Formula) -> str:
-        return write.name(self)
-
-    def differ(self, old: Node, new: Node, write: Difference) -> list[str] | None:
-        if isinstance(old, Leaf) and isinstance(new, Leaf):
-            return write.terms(old.as_sum(), new.as_sum())
-        return None
-
-    def invariant(self) -> None:
-        assert isinstance(self.identity, str)
-        assert self.shapes == self.adapter.layout.shapes
-
-
-def leaf(graph: Graph, identity: str, adapter: Adapter, base: str | None) -> Leaf:
-    """The node of an adapter in files."""
-    return graph.add(Leaf(AdapterType(base, adapter.layout.shapes), identity, adapter))
-
-
-def adapters_of(leaves: Sequence[Leaf]) -> list[Adapter]:
-    """The files behind some leaves."""
-    return [leaf.adapter for leaf in leaves]

@@ -18,7 +18,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 from pemlang.dataclass import dataclass
 from pemlang.graph.coef import ONE, added, at, fitted, scaled
-from pemlang.graph.node import AdapterNode, Coef, Graph, Leaf, Node, Num, Part
+from pemlang.graph.dag import Graph
+from pemlang.graph.leaves import Leaf
+from pemlang.graph.node import AdapterNode, Coef, Node, Num, Part, TensorsNode
 from pemlang.graph.types import AdapterType
 from pemlang.modules import Shapes
 from pemlang.modules.lora import combined, padded
@@ -105,7 +107,7 @@ class Sum(AdapterNode):
         return scales
 
     def lower(
-        self, ctx: LoweringContext, args: Mapping[AdapterNode, SiteValues | None]
+        self, ctx: LoweringContext, args: Mapping[TensorsNode, SiteValues | None]
     ) -> SiteValues | None:
         parts = []
         for number, x in self._terms_at(ctx.site):
@@ -132,7 +134,7 @@ class Sum(AdapterNode):
 
     def differ(self, old: Node, new: Node, write: Difference) -> list[str] | None:
         for node in (old, new):
-            if not isinstance(node, AdapterNode) or node.whole_models or node.uncut is not node:
+            if not isinstance(node, AdapterNode) or node.uncut is not node:
                 return None
         assert isinstance(old, AdapterNode) and isinstance(new, AdapterNode)
         return write.terms(old.as_sum(), new.as_sum())
@@ -236,7 +238,7 @@ class Mix(AdapterNode):
         return {site: shared[site] for site in self.shapes}
 
     def lower(
-        self, ctx: LoweringContext, args: Mapping[AdapterNode, SiteValues | None]
+        self, ctx: LoweringContext, args: Mapping[TensorsNode, SiteValues | None]
     ) -> SiteValues | None:
         parts = []
         for x, (alpha, beta) in self.as_mix().items():

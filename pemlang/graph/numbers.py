@@ -7,13 +7,15 @@ node of the graph whose value is known at build time.
 from __future__ import annotations
 
 import operator
+import re
 from collections.abc import Callable
 from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault
-from pemlang.graph.node import Graph, Node, Num, NumberNode, Part
+from pemlang.graph.dag import Graph
+from pemlang.graph.node import Node, Num, NumberNode, Part
 
 if TYPE_CHECKING:
     from pemlang.graph.formula import Formula
@@ -34,6 +36,10 @@ Monomial = frozenset[tuple[NumberNode, int]]
 MonomialSum = dict[Monomial, Fraction]
 
 _ONE: Monomial = frozenset()
+
+_UNITS = {"": 1, "B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12,
+          "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}  # fmt: skip
+_AMOUNT = re.compile(r"(\d{1,12}(?:\.\d{1,6})?)\s*([A-Za-z]*)", re.ASCII)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -260,3 +266,11 @@ def shown(value: Num) -> str:
         text = f"{whole}.{part:0{digits}d}" if digits else str(whole)
         return ("-" if value < 0 else "") + text
     return repr(float(value))
+
+
+def amount_of(text: str) -> int | None:
+    """Bytes, as 512MB or 2GiB; None for a text that is no amount of them."""
+    amount = _AMOUNT.fullmatch(text.strip())
+    units = {unit.lower(): size for unit, size in _UNITS.items()}
+    size = units.get(amount[2].lower()) if amount else None
+    return None if amount is None or size is None else int(Fraction(amount[1]) * size)

@@ -11,7 +11,9 @@ from fractions import Fraction
 from typing import cast
 
 from pemlang.formats.adapter import Adapter
-from pemlang.graph.node import AdapterNode, Coef, Graph, Leaf, Node, NodeKind, Num
+from pemlang.graph.dag import Graph
+from pemlang.graph.leaves import Stored
+from pemlang.graph.node import AdapterNode, Coef, Node, NodeKind, Num
 
 
 class Rebuilding:
@@ -22,7 +24,7 @@ class Rebuilding:
         leaves: what the leaves are known by from now on, and their adapters.
     """
 
-    def __init__(self, leaves: Mapping[Leaf, tuple[str, Adapter]]) -> None:
+    def __init__(self, leaves: Mapping[Stored, tuple[str, Adapter]]) -> None:
         self.graph = Graph()
         self.leaves = leaves
         self._made: dict[Node, Node] = {}

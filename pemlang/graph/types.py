@@ -16,8 +16,8 @@ class NumberType:
 
 
 @dataclass(frozen=True, slots=True)
-class AdapterType:
-    """The type of an adapter expression; ranks and scales follow from its node.
+class SitesType:
+    """The type of what has tensors at sites; ranks and scales follow from its node.
 
     Attributes:
         base: the model it belongs to, where that is known.
@@ -51,17 +51,19 @@ class AdapterType:
         """The parametrisation of a site."""
         return PARAMETRISATIONS[self.shapes[site].kind]
 
+
+@dataclass(frozen=True, slots=True)
+class AdapterType(SitesType):
+    """The type of an adapter expression."""
+
     def parts(self) -> tuple[object, ...]:
         """What a digest of it is made from."""
         return (self.method, self.base, self.shapes, False)  # what hashes were taken with
 
 
 @dataclass(frozen=True, slots=True)
-class ModelType:
-    """The type of whole weights: their base, and their tensors as dense sites."""
-
-    base: str | None
-    shapes: Shapes
+class ModelType(SitesType):
+    """The type of whole weights: their tensors are dense sites."""
 
     def parts(self) -> tuple[object, ...]:
         """What a digest of it is made from."""

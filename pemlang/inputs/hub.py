@@ -1,6 +1,7 @@
-"""Adapters on the Hugging Face hub, `hf://org/name@revision`, through huggingface_hub's cache.
+"""Adapters and models on the Hugging Face hub, `hf://org/name@revision`, through the cache of
+huggingface_hub.
 
-A check fetches what describes an adapter and the header of its tensors only, when it is not cached.
+A check fetches what describes one and the headers of its tensors only, when it is not cached.
 """
 
 from __future__ import annotations
@@ -8,15 +9,24 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault, visible
 from pemlang.formats.adapter import Adapter
-from pemlang.formats.record import FORMATS, Format, read_as
-from pemlang.tensorfiles.safetensors import Header, TensorEntry
+from pemlang.formats.record import Format, formats_of, read_as
+from pemlang.formats.transformers import (
+    BESIDE,
+    CONFIG,
+    INDEX,
+    SINGLE,
+    TRANSFORMERS,
+    shards_of,
+)
+from pemlang.tensorfiles.safetensors import Header, TensorEntry, read_header
 
 SCHEME = "hf://"
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
@@ -81,11 +91,42 @@ def read_hub_adapter(text: str, whole: bool) -> Adapter:
         return read_as(record, directory)
 
 
+def read_hub_model(text: str, whole: bool) -> Adapter:
+    """A model on the hub.
+
+    Args, Raises: as read_hub_adapter.
+    """
+    reference = parse_reference(text)
+    hub = _library()
+    with _telling(text):
+        directory = _snapshot(hub, reference, CONFIG)
+        fetch = partial(hub.hf_hub_download, reference.repo, revision=directory.name)
+        try:
+            fetch(INDEX)
+            names = shards_of(directory / INDEX)
+        except hub.errors.EntryNotFoundError:
+            names = [SINGLE]
+        if not whole:
+            headers = {
+                directory / name: read_header(directory / name)
+                if (directory / name).exists()
+                else _header(hub, reference.repo, name, directory.name)
+                for name in names
+            }
+            return TRANSFORMERS.of_headers(directory, headers)
+        for name in names:
+            fetch(name)
+        for name in BESIDE:
+            with suppress(hub.errors.EntryNotFoundError):
+                fetch(name)
+        return read_as(TRANSFORMERS, directory)
+
+
 def _described(hub: Any, reference: HubReference) -> tuple[Format, Path]:
     """The first format whose description the repository has, and the snapshot in the cache that
     holds it."""
     missing = []
-    for record in FORMATS.values():
+    for record in formats_of("adapter"):
         try:
             return record, _snapshot(hub, reference, record.described_in)
         except hub.errors.EntryNotFoundError as error:

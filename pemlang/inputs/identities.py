@@ -11,7 +11,7 @@ from pemlang.check.checked import Checked
 from pemlang.diagnostics import Fault, placed
 from pemlang.execute.machine import default_threads
 from pemlang.formats.adapter import Adapter
-from pemlang.graph.node import Leaf
+from pemlang.graph.leaves import Stored
 from pemlang.inputs.hub import SCHEME
 from pemlang.inputs.resolver import Resolver
 from pemlang.tensorfiles.digests import changed, take_digests
@@ -24,8 +24,8 @@ def identified(checked: Checked, resolver: Resolver) -> Checked:
     Raises:
         PemError: what is wrong with any of them, at the places that name them.
     """
-    adapters: dict[Leaf, Adapter] = {}
-    contents: dict[Leaf, str] = {}
+    adapters: dict[Stored, Adapter] = {}
+    contents: dict[Stored, str] = {}
     wrong, weighed = [], checked.graph.weighed()
     for leaf, spelt in checked.spellings.items():
         try:
@@ -47,7 +47,7 @@ def identified(checked: Checked, resolver: Resolver) -> Checked:
     return checked.identified({leaf: (copies[leaf], adapter) for leaf, adapter in adapters.items()})
 
 
-def _whole(leaf: Leaf, checked: Checked, resolver: Resolver) -> Adapter:
+def _whole(leaf: Stored, checked: Checked, resolver: Resolver) -> Adapter:
     adapter = resolver.whole(leaf.adapter, checked.spellings[leaf][0])
     before, after = leaf.adapter.layout, adapter.layout
     if (before.shapes, before.ranks) != (after.shapes, after.ranks):
@@ -56,8 +56,8 @@ def _whole(leaf: Leaf, checked: Checked, resolver: Resolver) -> Adapter:
 
 
 def _copies(
-    checked: Checked, adapters: Mapping[Leaf, Adapter], contents: Mapping[Leaf, str]
-) -> dict[Leaf, str]:
+    checked: Checked, adapters: Mapping[Stored, Adapter], contents: Mapping[Stored, str]
+) -> dict[Stored, str]:
     """The identity of each adapter. A copy elsewhere stays another adapter, as it is to a check
     that reads no tensor: which copy it is goes by the names of their places, so that it does not
     depend on the order of declarations."""

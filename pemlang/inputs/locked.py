@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from pemlang.check.checked import Checked
-from pemlang.check.elaborate import Spelling
+from pemlang.check.values import Spelling
 from pemlang.diagnostics import Diagnostic, Fault, visible
 from pemlang.disk import is_file, lfs_pointer
 from pemlang.formats import FORMATS
@@ -18,7 +18,6 @@ from pemlang.inputs.hub import SCHEME, parse_reference
 from pemlang.inputs.imports import import_name, imports_of
 from pemlang.inputs.lock import NAME, Lock, Locked, unreadable
 from pemlang.inputs.resolver import Resolver, local
-from pemlang.modules import Shapes
 from pemlang.tensorfiles.digests import file_digest
 from pemlang.version import __version__
 
@@ -40,6 +39,10 @@ class LockResolver(Resolver):
                 self._hold_files(source, self._seen[source].directory)
         adapter = self._seen[source]
         return str(adapter.directory), adapter
+
+    def model(self, path: str, directory: Path) -> tuple[str, Adapter]:
+        """See Resolver."""
+        return self.adapter(path, directory)
 
     def content(self, adapter: Adapter, spelling: Spelling) -> str:
         """See Resolver."""
@@ -110,6 +113,9 @@ def _place(lock: Lock, path: str, directory: Path) -> Path:
     return local(path, directory)
 
 
+_ReadStored = Callable[[str, Path], tuple[str, Adapter]]
+
+
 class HeldResolver(Resolver):
     """Gives only what the lock has: hub references at the revision it has, and, once the tensors
     are there, files of the digests it has.
@@ -123,20 +129,23 @@ class HeldResolver(Resolver):
 
     def adapter(self, path: str, directory: Path) -> tuple[str, Adapter]:
         """See Resolver."""
+        return self._held(self._inner.adapter, path, directory)
+
+    def model(self, path: str, directory: Path) -> tuple[str, Adapter]:
+        """See Resolver."""
+        return self._held(self._inner.model, path, directory)
+
+    def _held(self, read: _ReadStored, path: str, directory: Path) -> tuple[str, Adapter]:
         locked = self._locked(path, directory)
         if locked is None:
-            return self._inner.adapter(path, directory)
+            return read(path, directory)
         if locked.revision is not None and path.startswith(SCHEME):
             path = f"{SCHEME}{parse_reference(path).repo}@{locked.revision}"
-        place, adapter = self._inner.adapter(path, directory)
+        place, adapter = read(path, directory)
         bare = replace(adapter, statistics=None)  # whether the recipe uses them is not known yet
         if _looks_other(locked, bare):
             self._hold(locked, bare, self._lock.source(path, directory))
         return place, adapter
-
-    def model(self, path: str, directory: Path) -> tuple[str, Shapes]:
-        """See Resolver."""
-        return self._inner.model(path, directory)
 
     def whole(self, adapter: Adapter, spelling: Spelling) -> Adapter:
         """See Resolver."""
@@ -178,7 +187,7 @@ def _looks_other(locked: Locked, adapter: Adapter) -> bool:
     if not is_file(adapter.weights):
         return False
     for file in adapter.format.files(adapter):
-        if file != adapter.weights and file_digest(file) != locked.files.get(file.name):
+        if file not in adapter.tensor_files and file_digest(file) != locked.files.get(file.name):
             return True
     return _signed_other(locked, adapter)
 

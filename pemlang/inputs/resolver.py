@@ -10,15 +10,15 @@ import os
 from abc import ABC, abstractmethod
 from pathlib import Path
 
-from pemlang.check.elaborate import Spelling
+from pemlang.check.values import Spelling
 from pemlang.diagnostics import Fault, visible
 from pemlang.disk import is_dir, is_file
 from pemlang.formats import read_adapter
 from pemlang.formats.adapter import Adapter
 from pemlang.formats.identity import adapter_digest
-from pemlang.formats.transformers import read_model
-from pemlang.inputs.hub import HUB_NAME, SCHEME, parse_reference, read_hub_adapter
-from pemlang.modules import Shapes
+from pemlang.formats.record import read_as
+from pemlang.formats.transformers import TRANSFORMERS
+from pemlang.inputs.hub import HUB_NAME, SCHEME, parse_reference, read_hub_adapter, read_hub_model
 
 
 class Resolver(ABC):
@@ -28,16 +28,12 @@ class Resolver(ABC):
     def adapter(self, path: str, directory: Path) -> tuple[str, Adapter]:
         """An adapter, known by its headers, and its place; raises Fault."""
 
-    def model(self, path: str, directory: Path) -> tuple[str, Shapes]:
-        """A model on disk: its place, and its tensors; raises Fault."""
-        if path.startswith(SCHEME):
-            raise Fault(
-                "PEM0430",
-                f"the weights of {visible(path)} are needed here, and models are read from disk",
-                "download the model and give its directory",
-            )
-        place = local(path, directory)
-        return str(place), read_model(place)
+    def model(self, path: str, directory: Path) -> tuple[str, Adapter]:
+        """A model, known by its headers, and its place; raises Fault."""
+        remote = path.startswith(SCHEME)
+        place = local("." if remote else path, directory)
+        model = read_hub_model(path, whole=False) if remote else read_as(TRANSFORMERS, place)
+        return str(model.directory), model
 
     def whole(self, adapter: Adapter, spelling: Spelling) -> Adapter:
         """An adapter with its tensors at hand, fetched if need be; raises Fault."""
@@ -80,12 +76,13 @@ class DiskResolver(Resolver):
         # A branch may have moved since its header was read.
         place = f"{SCHEME}{parse_reference(spelling.path).repo}@{adapter.directory.name}"
         if place not in self._whole:
-            self._whole[place] = read_hub_adapter(place, whole=True)
+            read = read_hub_model if adapter.format.holds == "model" else read_hub_adapter
+            self._whole[place] = read(place, whole=True)
         return self._whole[place]
 
     def large_files(self, adapter: Adapter) -> list[Path]:
         """See Resolver."""
-        return [adapter.weights] if is_file(adapter.weights) else []
+        return [file for file in adapter.tensor_files if is_file(file)]
 
     def content(self, adapter: Adapter, spelling: Spelling) -> str:
         """See Resolver."""

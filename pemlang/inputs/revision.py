@@ -9,17 +9,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from pemlang.check.checked import Checked
-from pemlang.check.elaborate import Spelling
+from pemlang.check.values import Spelling
 from pemlang.diagnostics import Fault, visible
 from pemlang.disk import is_dir, is_file, lfs_pointer, sha256
-from pemlang.formats import FORMATS, read_adapter
+from pemlang.formats import formats_of, read_adapter
 from pemlang.formats.adapter import Adapter
 from pemlang.formats.identity import used_digest
 from pemlang.inputs.hub import SCHEME
 from pemlang.inputs.lock import NAME, Lock, read_lock
 from pemlang.inputs.locked import from_lock
 from pemlang.inputs.resolver import DiskResolver, Resolver, local
-from pemlang.modules import Shapes
 from pemlang.resources import resource
 
 IdentifiedAdapter = tuple[Mapping[str, str], Adapter]
@@ -29,7 +28,7 @@ AdapterLookup = Callable[[str, Path], IdentifiedAdapter | None]
 """A way to an adapter by its path as written and the folder that path starts from; None where it
 does not lead to one."""
 
-_DESCRIPTIONS = {record.described_in for record in FORMATS.values()}
+_DESCRIPTIONS = {record.described_in for record in formats_of("adapter")}
 
 
 class FirstFoundResolver(Resolver):
@@ -60,14 +59,22 @@ class FirstFoundResolver(Resolver):
         spelling = Spelling(path, here, None)
         return self._usual.whole(adapter, spelling).digests, adapter
 
-    def model(self, path: str, directory: Path) -> tuple[str, Shapes]:
-        """See Resolver."""
-        return super().model(path, self._here(directory))
+    def model(self, path: str, directory: Path) -> tuple[str, Adapter]:
+        """See Resolver. What lies in the working tree comes first: models are not kept in git."""
+        try:
+            return super().model(path, self._here(directory))
+        except Fault:
+            models = (look_up(path, directory) for look_up in self._lookups)
+            first = next(filter(None, models), None)
+            if first is None:
+                raise
+            self._seen[path, directory] = first
+            return str(first[1].directory), first[1]
 
     def content(self, adapter: Adapter, spelling: Spelling) -> str:
         """See Resolver."""
-        files, _ = self._seen[spelling.path, spelling.directory]
-        return used_digest(adapter, files)
+        seen = self._seen.get((spelling.path, spelling.directory))
+        return used_digest(adapter, adapter.digests if seen is None else seen[0])
 
 
 class WorkingTree:
@@ -83,7 +90,7 @@ class WorkingTree:
         if path.startswith(SCHEME):
             return None
         place = local(path, directory)
-        whole = any(record.detect(place).whole for record in FORMATS.values())
+        whole = any(record.detect(place).whole for record in formats_of("adapter"))
         return _whole(place) if whole else None
 
     def locked(self, path: str, directory: Path) -> IdentifiedAdapter | None:

@@ -15,6 +15,7 @@ from pemlang.kernels.methods import MergeInputs, SiteKernel
 from pemlang.kernels.order import best_order
 from pemlang.kernels.program import Program, SlotNumbers, interned
 from pemlang.kernels.step import Shape, Step
+from pemlang.kernels.steps.bakes import AddProduct, ScaleAlong
 from pemlang.kernels.steps.deltas import CutDense, OverDeltas
 from pemlang.kernels.steps.elements import (
     Abs,
@@ -248,6 +249,27 @@ class Builder(Generic[InputKey, OutputKey]):
             for index, shape in enumerate(shapes)
         ]
 
+    def add_product(
+        self, weight: Value, factors: Sequence[Value], scale: float, turned: bool
+    ) -> Value:
+        """weight + scale·B·A, or its transpose, of the factors A and B; in the precision of the
+        weight."""
+        step, source = self._unwidened(weight)
+        a, b = (self.cast(x, weight.dtype) for x in factors)
+        args = (step, a.step, b.step)
+        slot = self.constant(scale)
+        return self.add(AddProduct(args, weight.dtype, weight.shape, source, slot, turned))
+
+    def scale_along(self, weight: Value, g: Value, axis: int) -> Value:
+        """(1 + g) ⊙ weight, along an axis; in the precision of the weight."""
+        step, source = self._unwidened(weight)
+        return self.add(ScaleAlong((step, g.step), weight.dtype, weight.shape, source, axis))
+
+    def _unwidened(self, x: Value) -> tuple[int, str]:
+        """The step of a value before it was widened, and the dtype that it has there."""
+        made = self._steps[x.step]
+        return (made.args[0], made.source) if isinstance(made, Cast) else (x.step, x.dtype)
+
     # --- several adapters -------------------------------------------------------------------
 
     def merge(self, kernel: SiteKernel, inputs: MergeInputs) -> list[Value]:
@@ -311,6 +333,15 @@ class Builder(Generic[InputKey, OutputKey]):
         cut = self.add(CutDense(args, x.dtype, (), rank, shapes))
         new_a, new_b, cost = self._items(cut, (*shapes, (2,)))
         return new_a, new_b, cost
+
+    def factorised(self, x: Value, rank: int, turned: bool = False) -> tuple[Value, Value, Value]:
+        """The factors of the best approximation of a matrix, or of its transpose, of a rank, and
+        what it costs."""
+        rows, columns = reversed(x.shape) if turned else x.shape
+        shapes = (rank, columns), (rows, rank)
+        cut = self.add(CutDense((x.step,), x.dtype, (), rank, shapes, turned))
+        a, b, cost = self._items(cut, (*shapes, (2,)))
+        return a, b, cost
 
     def measure(
         self,

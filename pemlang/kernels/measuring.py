@@ -42,13 +42,24 @@ class SiteMeasure(ABC):
 
 
 class SingularValues(SiteMeasure):
-    """All singular values of a LoRA, falling."""
+    """All singular values of a LoRA, or of a matrix, falling."""
 
     def numbers(self, parts: Sequence[SitePart | None]) -> tuple[float, ...]:
         [part] = parts
-        factors = None if part is None else part.low_rank
-        return () if factors is None else tuple(singular_values(factors).tolist())
+        if part is None:
+            return ()
+        factors = part.low_rank
+        values = _of_matrix(part.delta()) if factors is None else singular_values(factors)
+        return tuple(values.tolist())
 
     def meaning(self, deltas: Sequence[Dense | None]) -> tuple[float, ...]:
         [x] = deltas
         return () if x is None else tuple(np.linalg.svd(x, compute_uv=False).tolist())
+
+
+def _of_matrix(x: Dense) -> Dense:
+    """The singular values of a matrix, from its smaller Gram matrix: those below 10⁻⁸ of the
+    largest are not resolved, and no share of the squared norm hangs on them."""
+    gram = x @ x.T if x.shape[0] < x.shape[1] else x.T @ x
+    squares = np.linalg.eigvalsh(gram)[::-1]
+    return np.asarray(np.sqrt(np.maximum(squares, 0)))

@@ -7,8 +7,10 @@ from fractions import Fraction
 from typing import Protocol
 
 from pemlang.formats.adapter import Adapter
+from pemlang.graph.dag import Graph
+from pemlang.graph.leaves import Stored
 from pemlang.graph.lowering import LoweringContext, Truncation
-from pemlang.graph.node import AdapterNode, Graph, Leaf, Num, NumberNode
+from pemlang.graph.node import AdapterNode, Node, Num, NumberNode, TensorsNode
 from pemlang.kernels.builder import Value
 from pemlang.modules import SiteValues
 from pemlang.modules.record import SiteBuilder
@@ -36,14 +38,14 @@ class Lowering:
 
     def __init__(self, graph: Graph, numbers: Numbers) -> None:
         self.graph, self.numbers = graph, numbers
-        self._orders: dict[AdapterNode, list[AdapterNode]] = {}
-        self._steady: dict[AdapterNode, bool] = {}
+        self._orders: dict[TensorsNode, list[TensorsNode]] = {}
+        self._steady: dict[TensorsNode, bool] = {}
         self._values: dict[NumberNode, Fraction] = {}
 
     def lower(
         self,
         builder: SiteBuilder,
-        roots: Sequence[AdapterNode],
+        roots: Sequence[TensorsNode],
         site: str,
         truncations: dict[AdapterNode, Truncation] | None = None,
     ) -> list[SiteValues | None]:
@@ -51,7 +53,7 @@ class Lowering:
 
         Args:
             builder: takes the steps; one may serve several calls, and reads an input once.
-            roots: adapters of the graph.
+            roots: adapters and models of the graph.
             site: where.
             truncations: takes those on the way.
 
@@ -59,21 +61,28 @@ class Lowering:
             For each root its parameters; None where it is zero or does not have the site.
         """
         work = self._work(roots)
-        ctx = LoweringContext(
-            builder,
-            site,
-            lambda leaf: _leaf(builder, leaf, site, work),
-            lambda leaf, kind: _statistic(builder, leaf, f"{site}.{kind}"),
-            lambda number: float(self.value(number)),
-            lambda node, energy: self.numbers.rank(self, node, site, energy),
-            {} if truncations is None else truncations,
-        )
-        lowered: dict[AdapterNode, SiteValues | None] = {}
-        for root in roots:
+        noted = {} if truncations is None else truncations
+        lowered: dict[str, dict[TensorsNode, SiteValues | None]] = {}
+
+        def lowered_at(root: TensorsNode, where: str) -> SiteValues | None:
+            ctx = LoweringContext(
+                builder,
+                where,
+                lambda leaf: _leaf(builder, leaf, where, work),
+                lambda leaf, key: _head(builder, leaf, key, work),
+                lambda leaf, kind: _statistic(builder, leaf, f"{where}.{kind}"),
+                lambda number: float(self.value(number)),
+                lambda node, site, energy: self.numbers.rank(self, node, site, energy),
+                lowered_at,
+                noted,
+            )
+            here = lowered.setdefault(where, {})
             for node in self._order(root):
-                if node not in lowered:
-                    lowered[node] = node.lower(ctx, lowered) if site in node.shapes else None
-        return [lowered[root] for root in roots]
+                if node not in here:
+                    here[node] = node.lower(ctx, here) if where in node.shapes else None
+            return here[root]
+
+        return [lowered_at(root, site) for root in roots]
 
     def value(self, number: Num) -> Fraction:
         """The value of a number, measured if it has to be."""
@@ -87,34 +96,51 @@ class Lowering:
             self._values[number] = value
         return self._values[number]
 
-    def adapters(self, root: AdapterNode) -> list[Adapter]:
+    def adapters(self, root: TensorsNode) -> list[Adapter]:
         """The adapters that lowering a node reads."""
-        return [node.adapter for node in self._order(root) if isinstance(node, Leaf)]
+        return [node.adapter for node in self.graph.order([root]) if isinstance(node, Stored)]
 
-    def alike(self, root: AdapterNode, site: str) -> Hashable:
+    def alike(self, root: TensorsNode, site: str) -> Hashable:
         """What lowering a node at a site depends on: the same at two sites, the same program."""
         made_from = self._order(root)
         if root not in self._steady:
             self._steady[root] = all(
-                node.steady and (isinstance(node, Leaf) or node.shapes == root.shapes)
+                node.steady and (isinstance(node, Stored) or node.shapes == root.shapes)
                 for node in made_from
             )
         if not self._steady[root]:
             return site
         return (root.shapes[site], *(_stored(adapter, site) for adapter in self.adapters(root)))
 
-    def _work(self, roots: Iterable[AdapterNode]) -> str:
+    def _work(self, roots: Iterable[TensorsNode]) -> str:
         """What to compute roots in: it depends on what they are made from, and on nothing else
         that the recipe declares."""
         adapters = (adapter for root in roots for adapter in self.adapters(root))
         dtypes = (adapter.layout.dtypes for adapter in adapters)
         return work_dtype(frozenset[str]().union(*dtypes))
 
-    def _order(self, root: AdapterNode) -> list[AdapterNode]:
+    def _order(self, root: TensorsNode) -> list[TensorsNode]:
         if root not in self._orders:
-            order = self.graph.order([root])
-            self._orders[root] = [node for node in order if isinstance(node, AdapterNode)]
+            here = _of_these_sites(root)
+            self._orders[root] = [
+                node
+                for node in self.graph.order([root])
+                if isinstance(node, TensorsNode) and node in here
+            ]
         return self._orders[root]
+
+
+def _of_these_sites(root: TensorsNode) -> set[Node]:
+    """What a node is made from at a site under that name, and the node."""
+    reached: set[Node] = {root}
+    pending: list[Node] = [root]
+    while pending:
+        node = pending.pop()
+        if isinstance(node, TensorsNode) and not node.renames:
+            new = {arg for arg in node.args if isinstance(arg, TensorsNode)} - reached
+            reached |= new
+            pending += new
+    return reached
 
 
 def _stored(adapter: Adapter, site: str) -> Hashable:
@@ -126,18 +152,24 @@ def _stored(adapter: Adapter, site: str) -> Hashable:
     return (adapter.scales.get(site), *((entry.dtype, entry.shape) for entry in entries))
 
 
-def _leaf(builder: SiteBuilder, leaf: Leaf, site: str, work: str) -> SiteValues:
+def _leaf(builder: SiteBuilder, leaf: Stored, site: str, work: str) -> SiteValues:
     """The parameters of an adapter in files."""
     here = leaf.adapter.site(site)
     stored = [
-        builder.load(reference, entry.dtype, entry.shape)
+        builder.load(reference, entry.dtype, entry.whole)
         for reference, entry in zip(here.references, here.tensors, strict=True)
     ]
     values = here.parametrisation.loaded(builder, stored, work)
     return SiteValues(here.parametrisation, values, here.scale)
 
 
-def _statistic(builder: SiteBuilder, leaf: Leaf, key: str) -> Value:
+def _head(builder: SiteBuilder, leaf: Stored, key: str, work: str) -> Value:
+    """A tensor that an adapter in files has of a module saved whole."""
+    entry = leaf.adapter.layout.heads[key]
+    return builder.cast(builder.load(leaf.adapter.reference(key), entry.dtype, entry.shape), work)
+
+
+def _statistic(builder: SiteBuilder, leaf: Stored, key: str) -> Value:
     """One of the statistics of an adapter in files, in float64."""
     assert leaf.adapter.statistics is not None
     entry = leaf.adapter.statistics.entries[key]
@@ -156,4 +188,4 @@ class Foreseen:
 
     def rank(self, lowering: Lowering, node: AdapterNode, site: str, energy: float) -> int:
         """See Numbers."""
-        return node.ranks[site]
+        return node.ranks[site] if node.type.factored else min(node.shapes[site].a)

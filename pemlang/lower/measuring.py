@@ -136,7 +136,7 @@ class SiteQuestion(NamedTuple):
         ]
         builder.report(builder.measure(self.measure, parts, self.width), sink)
         return [
-            replace(call, constants=call.constants_at(self.site))  # type: ignore[misc]
+            replace(call, constants=tuple(map(float, call.constants)))  # type: ignore[misc]
             for call in builder.calls()
         ]
 

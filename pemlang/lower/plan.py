@@ -11,9 +11,16 @@ from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault
 from pemlang.execute.result import OutputFailed
 from pemlang.formats.adapter import Adapter
-from pemlang.formats.record import AdapterSpec, Format, OutputLayout, output_format
+from pemlang.formats.record import (
+    AdapterSpec,
+    Format,
+    OutputLayout,
+    OutputTensor,
+    output_format,
+)
+from pemlang.graph.leaves import Stored, adapters_of
 from pemlang.graph.lowering import Truncation
-from pemlang.graph.node import AdapterNode, Leaf, adapters_of
+from pemlang.graph.node import AdapterNode, ModelNode, TensorsNode
 from pemlang.kernels.builder import Builder, KernelCall
 from pemlang.kernels.plan import (
     FusedLoop,
@@ -37,25 +44,28 @@ from pemlang.tensorfiles.safetensors import new_header
 
 @dataclass(frozen=True)
 class OutputRequest:
-    """An adapter to be made.
+    """An adapter or a model to be made.
 
     Attributes:
         lowering: of its graph.
-        node: the adapter.
+        node: it.
         leaves: what it is made from.
         heads: leaves with equal heads; the first one's are kept.
         dtype: of the factors; the inputs' own when None.
         metadata: of its tensors' file.
         format: of its files; that of its inputs when None.
+        shard, tokenizer: see AdapterSpec.
     """
 
     lowering: Lowering
-    node: AdapterNode
-    leaves: Sequence[Leaf]
-    heads: Sequence[Leaf]
+    node: TensorsNode
+    leaves: Sequence[Stored]
+    heads: Sequence[Stored]
     dtype: str | None
     metadata: Mapping[str, str]
     format: Format | None = None
+    shard: int | None = None
+    tokenizer: Stored | None = None
 
 
 @dataclass(frozen=True)
@@ -64,6 +74,7 @@ class PlannedOutput:
 
     Attributes:
         format, layout: its files.
+        numbers: the numbers of its files of tensors in the plan.
         ranks: the rank at each site that is written; 0 of what has none.
         heads: adapters whose heads have to be equal.
         idle: it does nothing whatever its tensors hold: every coefficient or scale is zero.
@@ -71,6 +82,7 @@ class PlannedOutput:
 
     format: Format
     layout: OutputLayout
+    numbers: range
     ranks: Mapping[str, int]
     heads: Sequence[Adapter]
     idle: bool
@@ -83,6 +95,14 @@ class BuildPlan:
     plan: Plan
     outputs: Sequence[PlannedOutput]
 
+    def size(self, index: int) -> int:
+        """Bytes of the files of tensors of an output."""
+        return sum(self.plan.outputs[number].size for number in self.outputs[index].numbers)
+
+    def owner(self, file: int) -> int:
+        """The output that a file of the plan belongs to."""
+        return next(i for i, output in enumerate(self.outputs) if file in output.numbers)
+
 
 def make_plan(requests: Sequence[OutputRequest]) -> BuildPlan:
     """The plan of some outputs. One program serves all outputs at a site, so that they share what
@@ -93,7 +113,8 @@ def make_plan(requests: Sequence[OutputRequest]) -> BuildPlan:
             tensors that measured numbers and energies are read from.
     """
     groups = [_SiteGroup(sites, requests) for sites in _alike(requests)]
-    planned, files = [], []
+    planned: list[PlannedOutput] = []
+    files: list[OutputFile] = []
     for index, request in enumerate(requests):
         values = {
             site: group.values[index]
@@ -102,11 +123,11 @@ def make_plan(requests: Sequence[OutputRequest]) -> BuildPlan:
             for site in group.sites
         }
         try:
-            planned.append(_planned(request, dict(sorted(values.items()))))
+            planned.append(_planned(request, dict(sorted(values.items())), len(files)))
         except Fault as fault:
             raise OutputFailed(index, fault) from None
-        files.append(_file(planned[-1].layout, request.metadata))
-    places = [_numbers(output.layout) for output in planned]
+        files += [_file(x, request.metadata) for x in planned[-1].layout.files.values()]
+    places = [_places(output) for output in planned]
     frame = Plan(tuple(files))
     calls = [call for group in groups for call in group.calls(planned, places)]
     plan = replace(
@@ -130,13 +151,21 @@ def _alike(requests: Sequence[OutputRequest]) -> list[list[str]]:
     return list(groups.values())
 
 
-def _numbers(layout: OutputLayout) -> dict[tuple[str | None, str], int]:
-    """The number of each factor's tensor."""
-    return {(t.site, t.factor): number for number, t in enumerate(layout.tensors)}
+FactorPlaces = Mapping[tuple[str | None, str], TensorSink]
+"""Where each factor of an output goes, by its site and what it is called."""
 
 
-def _planned(request: OutputRequest, values: Mapping[str, SiteValues]) -> PlannedOutput:
-    """What the files of an output are, from its parameters at each site where it is not zero."""
+def _places(output: PlannedOutput) -> FactorPlaces:
+    return {
+        (tensor.site, tensor.factor): TensorSink(file, number)
+        for file, tensors in zip(output.numbers, output.layout.files.values(), strict=True)
+        for number, tensor in enumerate(tensors)
+    }
+
+
+def _planned(request: OutputRequest, values: Mapping[str, SiteValues], first: int) -> PlannedOutput:
+    """What the files of an output are, from its parameters at each site where it is not zero;
+    `first` is the number of the first in the plan."""
     node, type_ = request.node, request.node.type
     inputs, heads = adapters_of(request.leaves), adapters_of(request.heads)
     is_zero = not values
@@ -146,7 +175,8 @@ def _planned(request: OutputRequest, values: Mapping[str, SiteValues]) -> Planne
     else:
         ranks = {site: part.rank for site, part in values.items()}
         scales = {site: node.scales.get(site, 1.0) for site in ranks}
-    record = request.format or output_format(inputs)
+    origin = node.origin.adapter if isinstance(node, ModelNode) else None
+    record = request.format or output_format(inputs, "adapter" if origin is None else "model")
     spec = AdapterSpec(
         Shapes({site: type_.shapes[site] for site in ranks}),
         ranks,
@@ -154,13 +184,19 @@ def _planned(request: OutputRequest, values: Mapping[str, SiteValues]) -> Planne
         type_.base,
         any(adapter.fan_in_fan_out for adapter in inputs),
         request.dtype or default_dtype(inputs),
+        request.dtype is not None,
         inputs,
         heads,
+        origin,
+        request.shard,
+        None if request.tokenizer is None else request.tokenizer.adapter,
     )
     # The check did so for the format of the inputs; whoever asks may have chosen another.
     record.hold(spec.shapes, [module for adapter in heads[:1] for module in adapter.whole_modules])
     idle = is_zero or (type_.factored and not any(scales.values()))
-    return PlannedOutput(record, record.layout(spec), ranks, heads, idle)
+    layout = record.layout(spec)
+    numbers = range(first, first + len(layout.files))
+    return PlannedOutput(record, layout, numbers, ranks, heads, idle)
 
 
 def default_dtype(adapters: Sequence[Adapter]) -> str:
@@ -172,21 +208,21 @@ def default_dtype(adapters: Sequence[Adapter]) -> str:
     return next(iter(dtypes)) if len(dtypes) == 1 else work_dtype(dtypes)
 
 
-def _file(layout: OutputLayout, metadata: Mapping[str, str]) -> OutputFile:
-    header, starts, size = new_header(((t.key, t.dtype, t.shape) for t in layout.tensors), metadata)
+def _file(layout: Sequence[OutputTensor], metadata: Mapping[str, str]) -> OutputFile:
+    header, starts, size = new_header(((t.key, t.dtype, t.shape) for t in layout), metadata)
     tensors = tuple(
         TensorPlace(tensor.key, tensor.dtype, tensor.shape, start, tensor.factor)
-        for tensor, start in zip(layout.tensors, starts, strict=True)
+        for tensor, start in zip(layout, starts, strict=True)
     )
     return OutputFile(header, tensors, size)
 
 
 def _copies(planned: Sequence[PlannedOutput]) -> Iterator[HeadCopy]:
-    for index, output in enumerate(planned):
-        for number, tensor in enumerate(output.layout.tensors):
-            if tensor.site is None:
-                sources = tuple(adapter.reference(tensor.factor) for adapter in output.heads)
-                yield HeadCopy(index, number, sources)
+    for output in planned:
+        for (site, factor), sink in _places(output).items():
+            if site is None:
+                sources = tuple(adapter.reference(factor) for adapter in output.heads)
+                yield HeadCopy(sink.output, sink.tensor, sources)
 
 
 class _SiteGroup:
@@ -216,29 +252,32 @@ class _SiteGroup:
             self.values[index] = part
         for node, truncation in truncations.items():
             key = TruncationKey(node.key, site, truncation.by)
-            self._builder.report(truncation.cost, NumberSink(index, key))
+            self._builder.report(truncation.cost, (index, key))
 
     def calls(
         self,
         planned: Sequence[PlannedOutput],
-        places: Sequence[Mapping[tuple[str | None, str], int]],
+        places: Sequence[FactorPlaces],
     ) -> Iterator[SiteCall]:
         """The program of each site, with its own tensors in the slots."""
         site = self.sites[0]
         for index, request in enumerate(self._requests):
             if site in request.node.shapes and site in planned[index].ranks:
-                self._store(index, request, planned[index].layout, places[index])
+                self._store(index, request, planned[index], places[index])
         made = self._builder.calls()
-        order = {reference: index for index, reference in enumerate(self._references(site))}
-        slots = [[order[reference] for reference in call.inputs] for call in made]
+        places_of = {reference: index for index, reference in enumerate(self._references(site))}
         for here in self.sites:
             own = self._references(here)
-            for call, inputs in zip(made, slots, strict=True):
+            for call in made:
+                inputs, constants = call.inputs, tuple(map(float, call.constants))
+                if here != site:
+                    inputs = tuple(own[places_of[reference]] for reference in inputs)
+                    constants = call.constants_at(here)
                 yield KernelCall(
                     call.program,
-                    tuple(own[index] for index in inputs),
-                    call.constants_at(here),
-                    tuple(_sink_at(sink, here, places) for sink in call.outputs),
+                    inputs,
+                    constants,
+                    tuple(_sink_at(sink, here, planned, places) for sink in call.outputs),
                     call.shape,
                 )
 
@@ -246,8 +285,8 @@ class _SiteGroup:
         self,
         index: int,
         request: OutputRequest,
-        layout: OutputLayout,
-        places: Mapping[tuple[str | None, str], int],
+        planned: PlannedOutput,
+        places: FactorPlaces,
     ) -> None:
         site = self.sites[0]
         record = request.node.type.record(site)
@@ -255,7 +294,9 @@ class _SiteGroup:
             self._builder, request.node.shapes[site], 1, 1.0
         )
         for factor, value in zip(record.factors, part.values, strict=True):
-            tensor = layout.tensors[places[site, factor]]
+            sink = places[site, factor]
+            tensors = list(planned.layout.files.values())[sink.output - planned.numbers.start]
+            tensor = tensors[sink.tensor]
             self._builder.store(value, (index, factor), tensor.dtype, tensor.around)
 
     def _references(self, site: str) -> list[TensorRef]:
@@ -274,15 +315,17 @@ class _SiteGroup:
 
 
 def _sink_at(
-    sink: Sink | Hashable, site: str, places: Sequence[Mapping[tuple[str | None, str], int]]
+    sink: Sink | Hashable,
+    site: str,
+    planned: Sequence[PlannedOutput],
+    places: Sequence[FactorPlaces],
 ) -> Sink:
     """A sink of the program of one site as that of another."""
-    if isinstance(sink, NumberSink):
-        assert isinstance(sink.key, TruncationKey)
-        return replace(sink, key=replace(sink.key, site=site))
     assert isinstance(sink, tuple)
-    index, factor = sink
-    return TensorSink(index, places[index][site, factor])
+    index, what = sink
+    if isinstance(what, TruncationKey):
+        return NumberSink(planned[index].numbers.start, replace(what, site=site))
+    return places[index][site, what]
 
 
 # --- loops -----------------------------------------------------------------------------------

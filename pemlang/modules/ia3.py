@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -11,6 +12,7 @@ from pemlang.modules.vectors import OneTensor
 
 if TYPE_CHECKING:
     from pemlang.kernels.builder import Value
+    from pemlang.kernels.step import Shape
 
 
 class Ia3(OneTensor):
@@ -30,6 +32,26 @@ class Ia3(OneTensor):
     def zeros(self, builder: SiteBuilder, site: SiteShape, rank: int, scale: float) -> SiteValues:
         """g = 0."""
         return SiteValues(self, (builder.const(0.0, "F64", site.a),))
+
+    def orientations(self, site: SiteShape, tensor: Shape) -> tuple[bool, ...]:
+        """By which axis is as long as the gains. A bias has outputs alone."""
+        gains = math.prod(site.a)
+        if len(tensor) == 1:
+            return (False,) if site.layer == "gain_out" and tensor == (gains,) else ()
+        ways = (False, True) if len(tensor) == 2 else (False,)
+        return tuple(turned for turned in ways if tensor[_axis(site, tensor, turned)] == gains)
+
+    def baked(
+        self, builder: SiteBuilder, weight: Value, part: SiteValues, site: SiteShape, turned: bool
+    ) -> Value:
+        """l ⊙ W: over the rows of W, or over its columns."""
+        axis = _axis(site, weight.shape, turned)
+        return builder.scale_along(weight, part.values[0], axis)
+
+
+def _axis(site: SiteShape, tensor: Shape, turned: bool) -> int:
+    """The axis of a tensor that gains go along."""
+    return 0 if len(tensor) == 1 else int((site.layer == "gain_in") != turned)
 
 
 IA3 = register(Ia3())

@@ -77,6 +77,19 @@ class Lora(Parametrisation):
         """From the cores over common bases."""
         return lowrank.inner(self.low_rank(left, scales[0]), self.low_rank(right, scales[1]))
 
+    def orientations(self, site: SiteShape, tensor: Shape) -> tuple[bool, ...]:
+        """The rows of a linear layer are its outputs, or in transformers' Conv1D its inputs; those
+        of an embedding are its inputs, the tokens."""
+        shape = (site.b[0], *site.a)
+        ways = {"linear": (False, True), "embedding": (True,)}.get(site.layer, (False,))
+        return tuple(turned for turned in ways if tensor == (shape[::-1] if turned else shape))
+
+    def baked(
+        self, builder: SiteBuilder, weight: Value, part: SiteValues, site: SiteShape, turned: bool
+    ) -> Value:
+        """W + s·B·A."""
+        return builder.add_product(weight, part.values, part.scale, turned)
+
     def rank(self, values: Sequence[Value]) -> int:
         """r."""
         return values[0].shape[0]

@@ -105,6 +105,26 @@ class Parametrisation(ABC):
     ) -> float:
         """⟨Δ₁, Δ₂⟩, from the coordinates."""
 
+    def orientations(self, site: SiteShape, tensor: Shape) -> tuple[bool, ...]:
+        """How a tensor of a model may hold what it changes: False as (out, in, …), True as the
+        transpose of it; both where a shape does not tell, and neither where it does not fit, or
+        what is of this kind cannot be baked."""
+        return ()
+
+    def baked(
+        self, builder: SiteBuilder, weight: Value, part: SiteValues, site: SiteShape, turned: bool
+    ) -> Value:
+        """W′ of a tensor W of a model.
+
+        Args:
+            builder: takes the steps.
+            weight: W.
+            part: the parameters of the site.
+            site: its shape.
+            turned: whether W is the transpose of what the module computes with.
+        """
+        raise NotImplementedError
+
     def rank(self, values: Sequence[Value]) -> int:
         """The rank of what some values are; 0 where there is no such thing."""
         return 0

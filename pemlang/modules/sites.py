@@ -5,9 +5,24 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping
 from functools import cached_property
 from typing import NamedTuple
+
+_LAYER = re.compile(r"(?:^|\.)(\d+)(?=\.|$)")
+
+
+def layer_of(site: str) -> int | None:
+    """The number of the layer a site is in: the first whole number in its dotted name."""
+    match = _LAYER.search(site)
+    return int(match[1]) if match and len(match[1]) < 10 else None
+
+
+def layer_start(site: str) -> int | None:
+    """Where that number stands in the name."""
+    match = _LAYER.search(site)
+    return match.start(1) if match else None
 
 
 class SiteShape(NamedTuple):

@@ -48,6 +48,16 @@ class OneTensor(Parametrisation):
         """A tensor of zeros."""
         return SiteValues(self, (builder.const(0.0, "F32", site.a),))
 
+    def orientations(self, site: SiteShape, tensor: Shape) -> tuple[bool, ...]:
+        """One that is of the same shape."""
+        return (False,) if tensor == site.a else ()
+
+    def baked(
+        self, builder: SiteBuilder, weight: Value, part: SiteValues, site: SiteShape, turned: bool
+    ) -> Value:
+        """W + x."""
+        return weighted(builder, [(1.0, weight), (1.0, part.values[0])])
+
     def delta(self, tensors: Sequence[Dense], scale: float) -> Dense:
         """The tensor itself."""
         return tensors[0].astype("f8")

@@ -39,6 +39,7 @@ for _module in pkgutil.iter_modules(__path__):
 # A file is imported, and registers its own, when the first other one needs it.
 SECTIONS.sort(key=lambda x: _FIRST.index(x.title) if x.title in _FIRST else len(_FIRST))
 
+from pemlang.ops.compress import Compress  # noqa: E402
 from pemlang.ops.measures import MEASURES  # noqa: E402  # once every file has registered its own
 from pemlang.ops.merge import (  # noqa: E402
     DENSITY,
@@ -51,4 +52,4 @@ from pemlang.ops.merge import (  # noqa: E402
     MergeMethod,
     merge_operator,
 )
-from pemlang.ops.shaping import Compress, Pad, Rescale  # noqa: E402
+from pemlang.ops.shaping import Pad, Rescale  # noqa: E402

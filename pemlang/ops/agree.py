@@ -10,10 +10,10 @@ from pemlang.formats.adapter import how_kinds_act, kinds_text
 from pemlang.graph.node import AdapterNode
 from pemlang.graph.types import AdapterType
 from pemlang.modules import PARAMETRISATIONS, Shapes
+from pemlang.modules.sites import layer_start
 from pemlang.ops.bases import declared_with, likeness
 from pemlang.ops.mend import brought_together, exactly, joined
 from pemlang.ops.record import Context
-from pemlang.ops.schedule import layer_start
 
 
 def same_space(

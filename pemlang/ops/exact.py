@@ -8,11 +8,13 @@ from fractions import Fraction
 from functools import reduce
 
 from pemlang.graph import coef as coefs
-from pemlang.graph.node import AdapterNode, Coef, Graph, ModelNode, Num
+from pemlang.graph.dag import Graph
+from pemlang.graph.node import AdapterNode, Coef, ModelNode, Num
 from pemlang.graph.normal import MINUS_ONE, linear
 from pemlang.graph.numbers import combine
 from pemlang.ops.agree import same_base, same_space, union, with_base
-from pemlang.ops.models import bake, points_do_not_add, points_do_not_scale, task_vector
+from pemlang.ops.bakes import bake
+from pemlang.ops.models import points_do_not_add, points_do_not_scale, task_vector
 from pemlang.ops.record import Context, Operator, Parameter, Section, Signature, Terms, register
 from pemlang.ops.schedule import Arithmetic, Schedule
 

@@ -210,8 +210,9 @@ def _model_stock_reference(xs: Sequence[Dense], **_: object) -> Dense:
 
 SLERP = merge_operator(
     _method("slerp", _slerp, _slerp_reference),
-    Parameter("t", ("number",)),
+    Parameter("t", ("number", "schedule")),
     pair=True,
+    points=True,
     summary="From one adapter to another along the arc between them: the first at 0, the second "
     "at 1. Straight where they are nearly parallel.",
     formula="Δ = (sin((1 − t)θ)·Δx + sin(tθ)·Δy) / sin θ, θ the angle between Δx and Δy",
@@ -222,8 +223,9 @@ SLERP = merge_operator(
 
 NUSLERP = merge_operator(
     _method("nuslerp", _nuslerp, _nuslerp_reference),
-    Parameter("weights", ("[number]",)),
+    Parameter("weights", ("[number]", "[schedule]")),
     pair=True,
+    points=True,
     summary="slerp by two weights, straight only where the adapters are parallel.",
     formula="slerp at t = w₂ / (w₁ + w₂)",
     laws=("nuslerp(x, y, weights=[1, 0]) = x", "nuslerp(x, y, weights=[0, 1]) = y"),
@@ -234,6 +236,7 @@ NUSLERP = merge_operator(
 MULTISLERP = merge_operator(
     _method("multislerp", _multislerp, _multislerp_reference, divides=True),
     WEIGHTS,
+    points=True,
     summary="The weighted mean of adapters on a sphere, by one step in the space that touches it "
     "at their plain mean; the norm is the mean of theirs.",
     formula="m = Σ wᵢuᵢ / ‖·‖, τ = Σ wᵢ(uᵢ − ⟨uᵢ, m⟩m), "
@@ -259,6 +262,7 @@ KARCHER = merge_operator(
         within=Within(Fraction(0), Fraction(1), open=True),
     ),
     aliases=("karcher_mean",),
+    points=True,
     summary="The point on a sphere whose squared angles to the adapters have the least weighted "
     "sum; the norm is the mean of theirs.",
     formula="u ← exp_u(Σ wᵢ·log_u(uᵢ)) from the plain mean on, Δ = Σ wᵢ‖Δᵢ‖ · u",

@@ -5,13 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from fractions import Fraction
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 from pemlang.diagnostics import Fault
 from pemlang.graph.node import AdapterNode, Num
 from pemlang.graph.normal import linear as combination
-from pemlang.graph.numbers import combine
 from pemlang.ops.exact import TERMS, resolve
+from pemlang.ops.points import of_models
 from pemlang.ops.record import Context, Operator, Parameter, Section, Signature, register
 from pemlang.ops.schedule import Arithmetic, Schedule
 
@@ -49,9 +49,12 @@ def alike(
     return agreed
 
 
+Given = TypeVar("Given", Num, Num | Schedule)
+
+
 def weights_for(
-    ctx: Context, xs: Sequence[AdapterNode], weights: Sequence[Num] | None
-) -> list[Num]:
+    ctx: Context, xs: Sequence[AdapterNode], weights: Sequence[Given] | None
+) -> list[Given]:
     """A weight for each adapter, 1 where none are given; raises PEM0325 where their numbers
     differ."""
     if weights is None:
@@ -66,15 +69,18 @@ def weights_for(
     return list(weights)
 
 
-def _weighted(ctx: Context, xs: Sequence[AdapterNode], weights: Sequence[Num]) -> AdapterNode:
+def _weighted(
+    ctx: Context, xs: Sequence[AdapterNode], weights: Sequence[Num | Schedule]
+) -> AdapterNode:
     agreed = alike(ctx, xs)
-    return combination(ctx.graph, agreed.type, list(zip(weights, xs, strict=True)))
+    terms = [(resolve(ctx, weight, x), x) for weight, x in zip(weights, xs, strict=True)]
+    return combination(ctx.graph, agreed.type, terms)
 
 
-def _normalised(ctx: Context, weights: Sequence[Num]) -> list[Num]:
-    total: Num = Fraction(0)
+def _normalised(ctx: Context, weights: Sequence[Num | Schedule]) -> list[Num | Schedule]:
+    total: Num | Schedule = Fraction(0)
     for weight in weights:
-        total = combine(ctx.graph, "+", total, weight)
+        total = Arithmetic("+", total, weight).simple(ctx.graph)
     if total == 0 and weights:
         raise Fault(
             "PEM0330",
@@ -82,7 +88,7 @@ def _normalised(ctx: Context, weights: Sequence[Num]) -> list[Num]:
             ctx.having("normalize", "false"),
             ("normalize=false gives the weighted sum itself",),
         )
-    return [combine(ctx.graph, "/", weight, total) for weight in weights]
+    return [Arithmetic("/", weight, total).simple(ctx.graph) for weight in weights]
 
 
 def _mean(ctx: Context, xs: Sequence[AdapterNode]) -> AdapterNode:
@@ -90,7 +96,10 @@ def _mean(ctx: Context, xs: Sequence[AdapterNode]) -> AdapterNode:
 
 
 def _linear(
-    ctx: Context, xs: Sequence[AdapterNode], weights: Sequence[Num], normalize: Truth | None
+    ctx: Context,
+    xs: Sequence[AdapterNode],
+    weights: Sequence[Num | Schedule],
+    normalize: Truth | None,
 ) -> AdapterNode:
     given = weights_for(ctx, xs, weights)
     truth = True if normalize is None else normalize.truth
@@ -104,10 +113,14 @@ def _linear(
 
 
 def _task_arithmetic(
-    ctx: Context, xs: Sequence[AdapterNode], weights: Sequence[Num] | None, scale: Num
+    ctx: Context,
+    xs: Sequence[AdapterNode],
+    weights: Sequence[Num | Schedule] | None,
+    scale: Num | Schedule,
 ) -> AdapterNode:
     given = weights_for(ctx, xs, weights)
-    return _weighted(ctx, xs, [combine(ctx.graph, "*", scale, weight) for weight in given])
+    scaled = [Arithmetic("*", scale, weight).simple(ctx.graph) for weight in given]
+    return _weighted(ctx, xs, scaled)
 
 
 def _lerp(ctx: Context, x: AdapterNode, y: AdapterNode, t: Num | Schedule) -> AdapterNode:
@@ -117,9 +130,12 @@ def _lerp(ctx: Context, x: AdapterNode, y: AdapterNode, t: Num | Schedule) -> Ad
     return combination(ctx.graph, agreed.type, terms)
 
 
+_OF_ADAPTERS = Signature((ADAPTERS,), "adapter", _mean)
+
 MEAN = Operator(
     name="mean",
-    signatures=(Signature((ADAPTERS,), "adapter", _mean),),
+    signatures=(_OF_ADAPTERS,),
+    of_models=of_models(_OF_ADAPTERS),
     summary="The mean of what adapters do.",
     formula="Δ = Σ Δᵢ / n",
     laws=("mean([x]) = x", "mean([x, x]) = x", "mean([x, y]) = (x + y) / 2"),
@@ -127,19 +143,20 @@ MEAN = Operator(
     acts_on="delta",
 )
 
+_WEIGHTED = Signature(
+    (
+        ADAPTERS,
+        Parameter("weights", ("[number]", "[schedule]")),
+        Parameter("normalize", ("bool",), None),
+    ),
+    "adapter",
+    _linear,
+)
+
 LINEAR = Operator(
     name="linear",
-    signatures=(
-        Signature(
-            (
-                ADAPTERS,
-                Parameter("weights", ("[number]",)),
-                Parameter("normalize", ("bool",), None),
-            ),
-            "adapter",
-            _linear,
-        ),
-    ),
+    signatures=(_WEIGHTED,),
+    of_models=of_models(_WEIGHTED),
     summary="A weighted mean of what adapters do; with normalize=false a weighted sum.",
     formula="Δ = Σ wᵢ·Δᵢ / Σ wᵢ",
     laws=(
@@ -157,8 +174,8 @@ TASK_ARITHMETIC = Operator(
         Signature(
             (
                 ADAPTERS,
-                Parameter("weights", ("[number]",), None),
-                Parameter("scale", ("number",), Fraction(1)),
+                Parameter("weights", ("[number]", "[schedule]"), None),
+                Parameter("scale", ("number", "schedule"), Fraction(1)),
             ),
             "adapter",
             _task_arithmetic,
@@ -175,19 +192,20 @@ TASK_ARITHMETIC = Operator(
     acts_on="delta",
 )
 
+_BETWEEN = Signature(
+    (
+        Parameter("x", ("adapter",)),
+        Parameter("y", ("adapter",)),
+        Parameter("t", ("number", "schedule")),
+    ),
+    "adapter",
+    _lerp,
+)
+
 LERP = Operator(
     name="lerp",
-    signatures=(
-        Signature(
-            (
-                Parameter("x", ("adapter",)),
-                Parameter("y", ("adapter",)),
-                Parameter("t", ("number", "schedule")),
-            ),
-            "adapter",
-            _lerp,
-        ),
-    ),
+    signatures=(_BETWEEN,),
+    of_models=of_models(_BETWEEN),
     summary="From one adapter to another, evenly: the first at 0, the second at 1.",
     formula="Δ = (1 − t)·Δx + t·Δy",
     laws=("lerp(x, y, t=0) = x", "lerp(x, y, t=1) = y", "lerp(x, y, n) = lerp(y, x, 1 − n)"),

@@ -10,14 +10,15 @@ from typing import TYPE_CHECKING
 from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault
 from pemlang.graph import coef as coefs
-from pemlang.graph.node import AdapterNode, Graph, Node, Num, NumberNode, Part
+from pemlang.graph.dag import Graph
+from pemlang.graph.node import AdapterNode, Node, Num, NumberNode, Part
 from pemlang.graph.normal import MINUS_ONE, Sum, linear
 from pemlang.kernels import lowrank
 from pemlang.kernels.measuring import SiteMeasure
 from pemlang.lazy import numpy as np
 from pemlang.ops.agree import need_factors, same_space
+from pemlang.ops.ranks import whole_rank
 from pemlang.ops.record import Context, Operator, Parameter, Section, Signature, register
-from pemlang.ops.shaping import whole_rank
 
 if TYPE_CHECKING:
     from pemlang.graph.formula import Formula

@@ -13,18 +13,22 @@ from typing import TYPE_CHECKING
 from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault, visible
 from pemlang.formats.adapter import kinds_text
+from pemlang.graph.dag import Graph
+from pemlang.graph.leaves import Leaf, combined_leaves
 from pemlang.graph.lowering import LoweringContext, Truncation
-from pemlang.graph.node import AdapterNode, Graph, Leaf, Node, Num, Part, combined_leaves, told
+from pemlang.graph.node import AdapterNode, Node, Num, Part, TensorsNode, told
 from pemlang.kernels.methods import MergeInputs, MergeKernel
 from pemlang.modules import PARAMETRISATIONS, SiteShape
 from pemlang.modules.lora import padded
 from pemlang.ops import parameters
 from pemlang.ops.agree import need_factors
+from pemlang.ops.by_site import by_site
 from pemlang.ops.exact import TERMS
 from pemlang.ops.linear import ADAPTERS, alike, weights_for
 from pemlang.ops.mend import full_rank
+from pemlang.ops.points import of_models
+from pemlang.ops.ranks import hold_rank, unmeasured, whole_rank
 from pemlang.ops.record import Context, Operator, Parameter, Signature, Within
-from pemlang.ops.shaping import hold_rank, unmeasured, whole_rank
 from pemlang.tensorfiles.dtypes import FLOATS
 
 if TYPE_CHECKING:
@@ -36,9 +40,9 @@ if TYPE_CHECKING:
 SHARE = Within(Fraction(0), Fraction(1), open=True)
 """A share that is not nothing."""
 
-WEIGHTS = Parameter("weights", ("[number]",), None)
-DENSITY = Parameter("density", ("number",), within=SHARE)
-SCALE = Parameter("scale", ("number",), Fraction(1))
+WEIGHTS = Parameter("weights", ("[number]", "[schedule]"), None)
+DENSITY = Parameter("density", ("number", "schedule"), within=SHARE)
+SCALE = Parameter("scale", ("number", "schedule"), Fraction(1))
 SEED = Parameter(
     "seed", ("number",), Fraction(0), within=Within(Fraction(0), Fraction(2**32 - 1), whole=True)
 )
@@ -111,6 +115,7 @@ def merge_operator(
     aliases: tuple[str, ...] = (),
     acts_on: str = "delta",
     pair: bool = False,
+    points: bool = False,
 ) -> Operator:
     """The operator of a method on a list of adapters, which makes it known.
 
@@ -119,6 +124,7 @@ def merge_operator(
         params: its parameters beside the adapters.
         summary, formula, source, rank, laws, aliases, acts_on: as Operator says.
         pair: whether it takes two adapters instead, which may not change places.
+        points: whether it takes models too.
     """
     if pair:
         method = replace(method, symmetric=False)
@@ -128,9 +134,11 @@ def merge_operator(
     def rule(ctx: Context, *given: object) -> AdapterNode:
         return _merge(ctx, method, dict(zip(taken, given, strict=True)))
 
+    signature = Signature(taken, "adapter", by_site(taken, rule))
     return Operator(
         name=method.name,
-        signatures=(Signature(taken, "adapter", rule),),
+        signatures=(signature,),
+        of_models=of_models(signature) if points else None,
         summary=summary,
         formula=formula,
         laws=laws,
@@ -343,7 +351,7 @@ class Merge(AdapterNode):
         return dict.fromkeys(self.shapes, 1.0)
 
     def lower(
-        self, ctx: LoweringContext, args: Mapping[AdapterNode, SiteValues | None]
+        self, ctx: LoweringContext, args: Mapping[TensorsNode, SiteValues | None]
     ) -> SiteValues | None:
         if all(args[x] is None for x in self.adapters):
             return None

@@ -1,15 +1,21 @@
 """Models are points, adapters are vectors: a difference of models is an adapter, and a model and
-an adapter are a model. They are typed here; nothing computes with whole weights yet."""
+an adapter are a model."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault, listed, visible
-from pemlang.graph.node import AdapterNode, ModelNode, Node, Part
+from pemlang.graph.dag import Graph
+from pemlang.graph.formula import count
+from pemlang.graph.leaves import Model
+from pemlang.graph.node import AdapterNode, ModelNode, Node, TensorsNode
+from pemlang.graph.normal import linear, make_sum
 from pemlang.graph.types import AdapterType
+from pemlang.modules import Shapes, SiteShape, SiteValues
 from pemlang.modules.dense import DENSE
 from pemlang.ops.mend import operand
 from pemlang.ops.record import Context, kind_of
@@ -19,39 +25,12 @@ if TYPE_CHECKING:
     from pemlang.graph.lowering import LoweringContext
     from pemlang.graph.node import Num
     from pemlang.graph.rebuild import Rebuilding
-    from pemlang.modules import SiteValues
     from pemlang.ops.schedule import Schedule
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Model(ModelNode):
-    """A model in files.
-
-    Attributes:
-        identity: what tells it from any other.
-    """
-
-    kind = "model"
-    drawn_as = "adapter"
-
-    identity: str
-
-    def parts(self) -> tuple[Part, ...]:
-        return (self.identity,)
-
-    def rebuilt(self, new: Rebuilding) -> Node:
-        return new.graph.add(self)
-
-    def formula(self, write: Formula) -> str:
-        return write.name(self)
-
-    def invariant(self) -> None:
-        pass
-
-
-@dataclass(frozen=True, eq=False, repr=False)
 class Bake(ModelNode):
-    """model + adapter."""
+    """model + adapter, where the adapter has tensors of the model's own."""
 
     kind = "bake"
     compound = True
@@ -60,11 +39,28 @@ class Bake(ModelNode):
     adapter: AdapterNode
 
     @property
-    def args(self) -> tuple[Node, ...]:
+    def args(self) -> tuple[TensorsNode, ...]:
         return (self.model, self.adapter)
 
+    @property
+    def origin(self) -> Model:
+        return self.model.origin
+
     def rebuilt(self, new: Rebuilding) -> Node:
-        return new.graph.add(Bake(self.type, new.node(self.model), new.adapter(self.adapter)))
+        return baked(new.graph, new.node(self.model), new.adapter(self.adapter))
+
+    def lower(
+        self, ctx: LoweringContext, args: Mapping[TensorsNode, SiteValues | None]
+    ) -> SiteValues | None:
+        weights, change = args[self.model], args[self.adapter]
+        assert weights is not None
+        if change is None:
+            return weights
+        return DENSE.total(ctx.builder, [(1.0, weights), (1.0, change)], 1.0)
+
+    @property
+    def steady(self) -> bool:
+        return True
 
     def formula(self, write: Formula) -> str:
         return f"{write.inner(self.model)} + {write.inner(self.adapter)}"
@@ -74,7 +70,9 @@ class Bake(ModelNode):
         return "model + adapter"
 
     def invariant(self) -> None:
-        pass
+        assert self.adapter.type.kinds in ((), (DENSE.name,))
+        assert all(self.shapes.get(site) == shape for site, shape in self.adapter.shapes.items())
+        assert not isinstance(self.model, Bake), "a bake of a bake"
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -83,28 +81,27 @@ class TaskVector(AdapterNode):
 
     kind = "task_vector"
     compound = True
-    whole_models = True
 
     tuned: ModelNode
     base: ModelNode
 
     @property
-    def args(self) -> tuple[Node, ...]:
+    def args(self) -> tuple[TensorsNode, ...]:
         return (self.tuned, self.base)
 
     def rebuilt(self, new: Rebuilding) -> Node:
-        return new.graph.add(TaskVector(self.type, new.node(self.tuned), new.node(self.base)))
-
-    def _ranks(self) -> Mapping[str, int]:
-        return {}
-
-    def _scales(self) -> Mapping[str, float]:
-        return {}
+        return difference(new.graph, self.type, new.node(self.tuned), new.node(self.base))
 
     def lower(
-        self, ctx: LoweringContext, args: Mapping[AdapterNode, SiteValues | None]
+        self, ctx: LoweringContext, args: Mapping[TensorsNode, SiteValues | None]
     ) -> SiteValues | None:
-        raise AssertionError("whole models are not computed with yet")
+        tuned, base = args[self.tuned], args[self.base]
+        assert tuned is not None and base is not None
+        return DENSE.total(ctx.builder, [(1.0, tuned), (-1.0, base)], 1.0)
+
+    @property
+    def steady(self) -> bool:
+        return True
 
     def formula(self, write: Formula) -> str:
         return f"{write.inner(self.tuned)} − {write.inner(self.base)}"
@@ -116,13 +113,63 @@ class TaskVector(AdapterNode):
     def invariant(self) -> None:
         assert self.type.kinds == (DENSE.name,)
         assert self.tuned.type.shapes == self.base.type.shapes == self.shapes
+        assert self.tuned is not self.base, "x − x, which is zero"
+
+
+def baked(graph: Graph, model: ModelNode, x: AdapterNode) -> ModelNode:
+    """The node of model + adapter. Laws: m + 0 = m; (m + x) + y = m + (x + y); b + (m − b) = m;
+    m − (m − b) + x = b + x."""
+    if isinstance(model, Bake):
+        shapes = Shapes({**model.adapter.shapes, **x.shapes})
+        type_ = AdapterType(x.type.base, shapes)
+        x = linear(graph, type_, [(Fraction(1), model.adapter), (Fraction(1), x)])
+        model = model.model
+    terms = x.as_sum()
+    back = next((t for t in terms if isinstance(t, TaskVector) and t.tuned is model), None)
+    if back is not None and terms.pop(back) == -1 and back.shapes == x.shapes:
+        model, x = back.base, make_sum(graph, x.type, terms)
+    if not x.as_sum():
+        return model
+    if isinstance(x, TaskVector) and x.base is model:
+        return x.tuned
+    return graph.add(Bake(model.type, model, x))
+
+
+def difference(graph: Graph, type_: AdapterType, x: ModelNode, y: ModelNode) -> AdapterNode:
+    """The node of model − model. Laws: m − m = 0; (m + x) − m = x."""
+    if x is y:
+        return make_sum(graph, type_, {})
+    if isinstance(x, Bake) and x.model is y:
+        return linear(graph, type_, [(Fraction(1), x.adapter)])
+    return graph.add(TaskVector(type_, x, y))
 
 
 # --- type rules ------------------------------------------------------------------------------
 
 
-def bake(ctx: Context, model: ModelNode, x: AdapterNode) -> Bake:
-    """The node of model + adapter; raises PEM0305 where the bases differ."""
+def bake(ctx: Context, model: ModelNode, x: AdapterNode) -> ModelNode:
+    """The node of model + adapter, which has tensors of the model's own.
+
+    Raises:
+        Fault: as hold_base; PEM0306 and PEM0307 the model has no tensor that the
+            adapter changes, or one of another shape.
+    """
+    hold_base(ctx, model, x)
+    point, vector = model.type, x.type
+    missing = [site for site in vector.shapes if site not in point.shapes]
+    if missing:
+        raise Fault(
+            "PEM0306",
+            f"`{ctx.text(1)}` changes {count(len(missing), 'tensor')} that `{ctx.text(0)}` does "
+            f"not have: {listed(missing)}",
+            "add an adapter of this model",
+        )
+    _same_shapes(ctx, {site: point.shapes[site] for site in vector.shapes}, vector.shapes)
+    return baked(ctx.graph, model, x)
+
+
+def hold_base(ctx: Context, model: ModelNode, x: AdapterNode) -> None:
+    """Raise PEM0305 for an adapter of another base."""
     point, vector = model.type, x.type
     if point.base is not None and vector.base is not None and point.base != vector.base:
         raise Fault(
@@ -131,22 +178,44 @@ def bake(ctx: Context, model: ModelNode, x: AdapterNode) -> Bake:
             f"{visible(vector.base)!r}",
             "add an adapter of this model",
         )
-    return ctx.graph.add(Bake(point, model, x))
 
 
-def task_vector(ctx: Context, x: ModelNode, y: ModelNode) -> TaskVector:
-    """The node of model − model; raises PEM0307 where the architectures differ."""
+def task_vector(ctx: Context, x: ModelNode, y: ModelNode) -> AdapterNode:
+    """The node of model − model; raises PEM0307 as same_tensors."""
+    same_tensors(ctx, x, y)
     left, right = x.type, y.type
-    if left.shapes != right.shapes:
-        sites = {**left.shapes, **right.shapes}
-        differ = [site for site in sites if left.shapes.get(site) != right.shapes.get(site)]
+    base = left.base if left.base is not None else right.base
+    return difference(ctx.graph, AdapterType(base, left.shapes), x, y)
+
+
+def same_tensors(ctx: Context, x: ModelNode, y: ModelNode) -> None:
+    """Hold two models to have tensors of the same names and shapes; raises PEM0307."""
+    for mine, others, index in ((x.type, y.type, 0), (y.type, x.type, 1)):
+        extra = [site for site in mine.shapes if site not in others.shapes]
+        if extra:
+            raise Fault(
+                "PEM0307",
+                f"`{ctx.text(index)}` has {count(len(extra), 'tensor')} that "
+                f"`{ctx.text(1 - index)}` does not have: {listed(extra)}",
+                "give a model and the base it was tuned from, or two models of one base",
+            )
+    _same_shapes(ctx, x.shapes, y.shapes)
+
+
+def _same_shapes(
+    ctx: Context, left: Mapping[str, SiteShape], right: Mapping[str, SiteShape]
+) -> None:
+    """Raise PEM0307 for the first tensor that has two shapes."""
+    differ = [site for site in left if left[site] != right[site]]
+    if differ:
+        first = differ[0]
         raise Fault(
             "PEM0307",
-            f"`{ctx.text(0)}` and `{ctx.text(1)}` are not the same architecture: "
-            f"{listed(differ, 1)} differ",
-            "subtract a model and the base it was tuned from",
+            f"{visible(first)} is {left[first]} in `{ctx.text(0)}` and {right[first]} in "
+            f"`{ctx.text(1)}`",
+            "give models of one architecture and one vocabulary",
+            (f"{len(differ)} tensors differ so",) if len(differ) > 1 else (),
         )
-    return ctx.graph.add(TaskVector(AdapterType(left.base, left.shapes), x, y))
 
 
 def points_do_not_add(ctx: Context, x: ModelNode, y: ModelNode) -> ModelNode:

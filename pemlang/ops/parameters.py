@@ -14,13 +14,15 @@ from functools import reduce
 from pemlang.diagnostics import Fault
 from pemlang.formats.adapter import kinds_text
 from pemlang.graph import coef as coefs
-from pemlang.graph.node import AdapterNode, Graph, Num
+from pemlang.graph.dag import Graph
+from pemlang.graph.node import AdapterNode, Num
 from pemlang.graph.normal import MINUS_ONE, Pair, factorwise, is_zero, linear
 from pemlang.modules import PARAMETRISATIONS
 from pemlang.ops.agree import need_factors, same_parameters, same_space, with_base
 from pemlang.ops.exact import resolve, signed_sum
 from pemlang.ops.linear import ADAPTERS, alike, weights_for
 from pemlang.ops.mend import exactly, full_rank
+from pemlang.ops.ranks import unmeasured
 from pemlang.ops.record import (
     Context,
     Operator,
@@ -32,7 +34,6 @@ from pemlang.ops.record import (
     register,
 )
 from pemlang.ops.schedule import Schedule
-from pemlang.ops.shaping import unmeasured
 
 _PLUS: Pair = (coefs.ONE, coefs.ONE)
 _MINUS: Pair = (coefs.ONE, MINUS_ONE)

@@ -10,7 +10,8 @@ from types import EllipsisType
 from typing import TYPE_CHECKING, TypeAlias
 
 from pemlang.dataclass import dataclass
-from pemlang.graph.node import AdapterNode, Graph, ModelNode, NumberNode
+from pemlang.graph.dag import Graph
+from pemlang.graph.node import AdapterNode, ModelNode, NumberNode
 from pemlang.kernels.methods import Reference
 from pemlang.ops.use import Edit, Use
 
@@ -194,6 +195,7 @@ class Operator:
         rank: what rank comes out, where it is not plain from the formula.
         reference: what it does to Δ ("delta", dense float64 arrays) or to the pair (A, B)
             ("factors"), written apart from the kernels; the tests hold the compiler to it.
+        of_models: the same on models, where it means something there.
         terms: for + − ⊕ ⊖, how a chain of them is evaluated; `sign` is the operator's in it.
     """
 
@@ -208,6 +210,7 @@ class Operator:
     rank: str = ""
     reference: Reference | None = None
     acts_on: str = ""
+    of_models: Signature | None = None
     terms: Terms | None = None
     sign: int = 1
 

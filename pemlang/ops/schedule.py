@@ -11,24 +11,12 @@ from functools import lru_cache
 
 from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault, listed, nearest, visible
-from pemlang.graph.node import Graph, Num
+from pemlang.graph.dag import Graph
+from pemlang.graph.node import Num
 from pemlang.graph.numbers import combine
+from pemlang.modules.sites import layer_of, layer_start
 from pemlang.ops.record import Context, Operator, Parameter, Section, Signature, register
 from pemlang.source import Span
-
-_LAYER = re.compile(r"(?:^|\.)(\d+)(?=\.|$)")
-
-
-def layer_of(site: str) -> int | None:
-    """The number of the layer a site is in: the first whole number in its dotted name."""
-    match = _LAYER.search(site)
-    return int(match[1]) if match and len(match[1]) < 10 else None
-
-
-def layer_start(site: str) -> int | None:
-    """Where that number stands in the name."""
-    match = _LAYER.search(site)
-    return match.start(1) if match else None
 
 
 @lru_cache(maxsize=1024)
@@ -66,8 +54,10 @@ class Schedule:
     kind = "schedule"
     size = depth = 1
 
-    def over(self, graph: Graph, sites: Sequence[str]) -> dict[str, Num]:
-        """The number at each site.
+    def over(
+        self, graph: Graph, sites: Sequence[str], among: Sequence[str] | None = None
+    ) -> dict[str, Num]:
+        """The number at each site; `among` are all sites of the adapter, where they are some.
 
         Raises:
             Fault: PEM0320 a pattern that names no site, PEM0321 a site without a number,
@@ -76,10 +66,10 @@ class Schedule:
         raise AssertionError("every schedule says what it is")
 
 
-def _depths(sites: Sequence[str]) -> dict[str, Fraction]:
+def _depths(sites: Sequence[str], among: Sequence[str] | None) -> dict[str, Fraction]:
     """How deep each site lies in the adapter: 0 in its first layer, 1 in its last."""
-    layers = {site: layer_of(site) for site in sites}
-    outside = [site for site, layer in layers.items() if layer is None]
+    layers = {site: layer_of(site) for site in among or sites}
+    outside = [site for site in sites if layers[site] is None]
     if outside:
         raise Fault(
             "PEM0321",
@@ -89,29 +79,34 @@ def _depths(sites: Sequence[str]) -> dict[str, Fraction]:
     numbers = [layer for layer in layers.values() if layer is not None]
     low, high = min(numbers, default=0), max(numbers, default=0)
     span = max(1, high - low)
-    return {site: Fraction((layer or 0) - low, span) for site, layer in layers.items()}
+    return {site: Fraction((layers[site] or 0) - low, span) for site in sites}
 
 
 def _layers_pattern(sites: Sequence[str]) -> str:
     """A pattern of the sites that lie in layers; of all, where none does."""
-    numbered = (site[: match.start(1)] for site in sites if (match := _LAYER.search(site)))
+    starts = ((site, layer_start(site)) for site in sites)
+    numbered = (site[:start] for site, start in starts if start is not None)
     name = next(numbered, "").rstrip(".").rpartition(".")[2]
     return f"*{visible(name)}.*" if name else "*"
 
 
 @dataclass(frozen=True)
 class Ramp(Schedule):
-    """Evenly from the first layer's number to the last layer's."""
+    """Evenly from the first layer's number to the last layer's, by way of those between."""
 
-    first: Num
-    last: Num
+    values: tuple[Num, ...]
 
-    def over(self, graph: Graph, sites: Sequence[str]) -> dict[str, Num]:
-        rise = combine(graph, "-", self.last, self.first)
-        return {
-            site: combine(graph, "+", self.first, combine(graph, "*", depth, rise))
-            for site, depth in _depths(sites).items()
-        }
+    def over(
+        self, graph: Graph, sites: Sequence[str], among: Sequence[str] | None = None
+    ) -> dict[str, Num]:
+        return {site: self._at(graph, depth) for site, depth in _depths(sites, among).items()}
+
+    def _at(self, graph: Graph, depth: Fraction) -> Num:
+        stretch = depth * (len(self.values) - 1)
+        index = min(int(stretch), len(self.values) - 2)
+        first, last = self.values[index : index + 2]
+        rise = combine(graph, "-", last, first)
+        return combine(graph, "+", first, combine(graph, "*", stretch - index, rise))
 
 
 @dataclass(frozen=True)
@@ -120,9 +115,12 @@ class Steps(Schedule):
 
     values: tuple[Num, ...]
 
-    def over(self, graph: Graph, sites: Sequence[str]) -> dict[str, Num]:
-        depths = _depths(sites)
-        layers = sorted(set(depths.values()))
+    def over(
+        self, graph: Graph, sites: Sequence[str], among: Sequence[str] | None = None
+    ) -> dict[str, Num]:
+        depths = _depths(sites, among)
+        inside = [site for site in among or sites if layer_of(site) is not None]
+        layers = sorted(set(_depths(inside, among).values()))
         band = {depth: i * len(self.values) // len(layers) for i, depth in enumerate(layers)}
         return {site: self.values[band[depth]] for site, depth in depths.items()}
 
@@ -132,25 +130,28 @@ class PerPattern(Schedule):
     """The first pattern that matches decides; `otherwise` where none does. `places` are where the
     patterns are written."""
 
-    rows: tuple[tuple[str, Num], ...]
-    otherwise: Num | None
+    rows: tuple[tuple[str, Num | Schedule], ...]
+    otherwise: Num | Schedule | None
     places: tuple[Span, ...] = field(default=(), compare=False, repr=False)
-    _known: dict[tuple[str, ...], dict[str, Num]] = field(
+    _known: dict[tuple[tuple[str, ...], ...], dict[str, Num]] = field(
         default_factory=dict, init=False, compare=False, repr=False
     )
 
-    def over(self, graph: Graph, sites: Sequence[str]) -> dict[str, Num]:
-        key = tuple(sites)  # a long `per` may scale many adapters of the same sites
+    def over(
+        self, graph: Graph, sites: Sequence[str], among: Sequence[str] | None = None
+    ) -> dict[str, Num]:
+        # A long `per` may scale many adapters of the same sites.
+        key = tuple(sites), tuple(among or sites)
         if key not in self._known:
-            self._known[key] = self._matched(key)
+            self._known[key] = self._matched(graph, *key)
         return dict(self._known[key])
 
-    def _matched(self, sites: Sequence[str]) -> dict[str, Num]:
+    def _matched(self, graph: Graph, sites: Sequence[str], among: Sequence[str]) -> dict[str, Num]:
         numbers: dict[str, Num] = {}
         places = self.places or (None,) * len(self.rows)
         for (pattern, number), place in zip(self.rows, places, strict=True):
-            for site in matching(pattern, sites, place):
-                numbers.setdefault(site, number)
+            named = [x for x in matching(pattern, sites, place) if x not in numbers]
+            numbers |= _over(number, graph, named, among)
         missing = [site for site in sites if site not in numbers]
         if missing and self.otherwise is None:
             raise Fault(
@@ -158,10 +159,18 @@ class PerPattern(Schedule):
                 f"no pattern of this `per` covers {listed(missing)}",
                 "add a row for the rest: else: 1",
             )
-        for site in missing:
-            assert self.otherwise is not None
-            numbers[site] = self.otherwise
+        if self.otherwise is not None:
+            numbers |= _over(self.otherwise, graph, missing, among)
         return numbers
+
+
+def _over(
+    number: Num | Schedule, graph: Graph, sites: Sequence[str], among: Sequence[str] | None
+) -> dict[str, Num]:
+    """A number, or a schedule's numbers, at each of some sites."""
+    if isinstance(number, Schedule):
+        return number.over(graph, sites, among)
+    return dict.fromkeys(sites, number)
 
 
 @dataclass(frozen=True)
@@ -179,11 +188,10 @@ class Arithmetic(Schedule):
         object.__setattr__(self, "size", 1 + sum(side.size for side in sides))
         object.__setattr__(self, "depth", 1 + max((side.depth for side in sides), default=0))
 
-    def over(self, graph: Graph, sites: Sequence[str]) -> dict[str, Num]:
-        left, right = (
-            side.over(graph, sites) if isinstance(side, Schedule) else dict.fromkeys(sites, side)
-            for side in (self.left, self.right)
-        )
+    def over(
+        self, graph: Graph, sites: Sequence[str], among: Sequence[str] | None = None
+    ) -> dict[str, Num]:
+        left, right = (_over(side, graph, sites, among) for side in (self.left, self.right))
         return {site: combine(graph, self.symbol, left[site], right[site]) for site in sites}
 
     def simple(self, graph: Graph) -> Num | Schedule:
@@ -201,16 +209,26 @@ def _steps(ctx: Context, values: Iterable[Num]) -> Steps:
     return Steps(values)
 
 
+def _ramp(ctx: Context, first: Num | tuple[Num, ...], last: Num | None) -> Ramp:
+    values = first if isinstance(first, tuple) else (first,)
+    values += () if last is None else (last,)
+    if len(values) < 2 or (isinstance(first, tuple) and last is not None):
+        message = "`ramp` goes from one number to another, by way of others where a list has them"
+        raise Fault("PEM0322", message, "write ramp(1, 0.4) or ramp([1, 0.2, 0.4])")
+    return Ramp(values)
+
+
 RAMP = Operator(
     name="ramp",
     signatures=(
         Signature(
-            (Parameter("first", ("number",)), Parameter("last", ("number",))),
+            (Parameter("first", ("number", "[number]")), Parameter("last", ("number",), None)),
             "schedule",
-            lambda ctx, first, last: Ramp(first, last),
+            _ramp,
         ),
     ),
-    summary="From one number in the adapter's first layer to another in its last, evenly.",
+    summary="From one number in the adapter's first layer to another in its last, evenly; a list "
+    "has the numbers at equal distances on the way.",
     formula="c(layer) = first + (last − first)·depth, depth from 0 to 1",
 )
 

@@ -304,7 +304,7 @@ BREADCRUMBS_TIES = merge_operator(
 
 SCE = merge_operator(
     MergeMethod("sce", Elementwise(_sce_reference, _sce)),
-    *(Parameter("density", ("number",), Fraction(1), within=SHARE), SCALE, OVER, RANK),
+    *(Parameter("density", ("number", "schedule"), Fraction(1), within=SHARE), SCALE, OVER, RANK),
     summary="Selects the entries that vary most between the adapters, weighs each adapter by its "
     "share of their square, and erases what has not the elected sign.",
     formula="Δ = λ·Σ wᵢ·Δᵢ·[sign agrees] / Σ wᵢ·[sign agrees], wᵢ ∝ mean of Δᵢ² over what is "
@@ -316,8 +316,9 @@ SCE = merge_operator(
 
 NEARSWAP = merge_operator(
     MergeMethod("nearswap", Elementwise(_near_reference, _near)),
-    *(Parameter("t", ("number",), within=Within(NOTHING)), OVER, RANK),
+    *(Parameter("t", ("number", "schedule"), within=Within(NOTHING)), OVER, RANK),
     pair=True,
+    points=True,
     summary="Goes from the first adapter to the second where the two are near, entry by entry.",
     formula="Δ = Δx + w·(Δy − Δx), w = min(1, t / |Δx − Δy|)",
     laws=("nearswap(x, y, t=0) = x", "nearswap(x, x, t=1) = x"),

@@ -36,9 +36,14 @@ if TYPE_CHECKING:
 
 NOTHING = Fraction(0)
 RESCALE = Parameter("rescale", ("word",), "density", words=("density", "l1", "off"))
-GAMMA = Parameter("gamma", ("number",), Fraction(1, 100), within=Within(NOTHING, Fraction(1)))
+GAMMA = Parameter(
+    "gamma", ("number", "schedule"), Fraction(1, 100), within=Within(NOTHING, Fraction(1))
+)
 EPSILON = Parameter(
-    "epsilon", ("number",), Fraction(15, 100), within=Within(NOTHING, Fraction(1, 2), open=True)
+    "epsilon",
+    ("number", "schedule"),
+    Fraction(15, 100),
+    within=Within(NOTHING, Fraction(1, 2), open=True),
 )
 FILLS = "over delta what rank= says, full for min(out, in); over factors the adapters'"
 

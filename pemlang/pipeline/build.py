@@ -28,11 +28,18 @@ from pemlang.execute.cpu import CpuExecutor
 from pemlang.execute.elementwise import BLOCK, get_ready
 from pemlang.execute.executor import TURN, ExecutionOptions, Executor, Progress, no_progress
 from pemlang.execute.machine import algebra_name, one_algebra_thread
-from pemlang.execute.result import ExecutionResult, FileTarget, MemoryTarget, Target
+from pemlang.execute.result import (
+    ExecutionResult,
+    FileTarget,
+    MemoryTarget,
+    OutputFailed,
+    Target,
+    together,
+)
 from pemlang.formats import PEFT, Format
 from pemlang.inputs.lock import Lock
 from pemlang.kernels.plan import Plan, TensorSink
-from pemlang.lower.plan import BuildPlan, PlannedOutput
+from pemlang.lower.plan import BuildPlan
 from pemlang.pipeline.faults import worded
 from pemlang.pipeline.jobs import (
     OutputJob,
@@ -43,7 +50,7 @@ from pemlang.pipeline.jobs import (
     measuring_with,
     planned,
 )
-from pemlang.pipeline.refusals import adapters_of, inputs_of, refuse_models
+from pemlang.pipeline.refusals import adapters_of, inputs_of
 from pemlang.pipeline.sweep import Sweep, SweepPoint, sweep_points, told_once
 from pemlang.pipeline.warnings import noticed, outcome_of, truncations
 from pemlang.source import Source
@@ -243,7 +250,7 @@ class _Build:
     ) -> tuple[dict[OutputJob, Description], Mapping[str, float]]:
         """Make outputs, each in a directory of the stage; and what took how long."""
         plan = planned(jobs)
-        make_room(2 * len(jobs))  # a stage each, and a file
+        make_room(len(jobs) + len(plan.plan.outputs))  # a stage each, and its files
         places = []
         for job in jobs:
             with job.placed():
@@ -257,7 +264,7 @@ class _Build:
             output = plan.outputs[index]
             with job.placed():
                 made[job] = _described(job, _outcome(job, plan, index, result), output.format)
-                made[job].finish(output.layout.texts, subjects[index], places[index])
+                made[job].finish(output.layout, subjects[index], places[index])
         return made, {"work": written - began, "flush": flushed - written}
 
     def _write(
@@ -268,11 +275,12 @@ class _Build:
         with ExitStack() as open_files:
             targets: list[Target] = []
             for index, job in enumerate(jobs):
-                with job.placed():
-                    place = _weights(plan.outputs[index], places[index])
-                    file = open_files.enter_context(place.open("wb"))
-                    file.truncate(plan.plan.outputs[index].size)
-                    targets.append(FileTarget(file.fileno()))
+                output = plan.outputs[index]
+                for number, name in zip(output.numbers, output.layout.files, strict=True):
+                    with job.placed():
+                        file = open_files.enter_context((places[index] / name).open("wb"))
+                        file.truncate(plan.plan.outputs[number].size)
+                        targets.append(FileTarget(file.fileno()))
             progress = partial(self._tick, what)
             return _run(plan, jobs, self._executor, self._reader, targets, progress)
 
@@ -287,22 +295,20 @@ def _described(job: OutputJob, outcome: Outcome, format_: Format) -> Description
     return Description(job.checked, job.output, job.semantic_hash, outcome, format_)
 
 
-def _weights(output: PlannedOutput, place: Path) -> Path:
-    return place / output.format.weights
-
-
-def _flushed(plan: BuildPlan, jobs: Sequence[OutputJob], places: Sequence[Path]) -> list[Subject]:
+def _flushed(
+    plan: BuildPlan, jobs: Sequence[OutputJob], places: Sequence[Path]
+) -> list[dict[str, Subject]]:
     """The tensors' files, brought to disk, and their digests taken while the disk works."""
     with ThreadPoolExecutor(2) as pool:
         taken = [
-            pool.submit(subject, _weights(output, place))
+            {name: pool.submit(subject, place / name) for name in output.layout.files}
             for output, place in zip(plan.outputs, places, strict=True)
         ]
         for job, place in zip(jobs, places, strict=True):
             with job.placed():
                 flush(place)
         with placed(None):
-            return [future.result() for future in taken]
+            return [{name: x.result() for name, x in files.items()} for files in taken]
 
 
 def _run(
@@ -318,7 +324,8 @@ def _run(
         if result.failed is None:
             reader.unchanged()
     if result.failed is not None:
-        raise error_of(result.failed, jobs)
+        owner = plan.owner(result.failed.output)
+        raise error_of(OutputFailed(owner, result.failed.error), jobs)
     return result
 
 
@@ -326,19 +333,19 @@ def _outcome(job: OutputJob, plan: BuildPlan, index: int, result: ExecutionResul
     return outcome_of(
         job.output,
         plan.outputs[index],
-        plan.plan.outputs[index].size,
-        result.outputs[index],
-        truncations(result.numbers, index),
-        algebra_name() if _by_library(plan.plan, index) else "",
+        plan.size(index),
+        together([result.outputs[number] for number in plan.outputs[index].numbers]),
+        truncations(result.numbers, plan.outputs[index].numbers.start),
+        algebra_name() if _by_library(plan.plan, plan.outputs[index].numbers) else "",
     )
 
 
-def _by_library(plan: Plan, output: int) -> bool:
+def _by_library(plan: Plan, files: range) -> bool:
     """Whether the last digits of an output go by the linear algebra library that is there."""
     return any(
         step.by_library
         for call in plan.sites
-        if any(isinstance(sink, TensorSink) and sink.output == output for sink in call.outputs)
+        if any(isinstance(sink, TensorSink) and sink.output in files for sink in call.outputs)
         for step in call.program.steps
     )
 
@@ -384,7 +391,6 @@ class InMemory:
 def in_memory(checked: Checked) -> tuple[InMemory, list[Diagnostic]]:
     """The one output of a recipe as PEFT would store it, and the warnings on the way; raises
     PemError."""
-    refuse_models(checked)
     with one_algebra_thread(), TensorReader() as reader:
         jobs, warnings = _quiet_jobs([checked], [SweepPoint({})], reader)
         jobs = [replace(job, request=replace(job.request, format=PEFT)) for job in jobs]

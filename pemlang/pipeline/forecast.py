@@ -9,8 +9,7 @@ from pathlib import Path
 from pemlang.artifact.existing import standing
 from pemlang.artifact.target import check_target
 from pemlang.check.checked import Checked
-from pemlang.check.elaborate import Spelling
-from pemlang.check.values import Params, RecipeValue
+from pemlang.check.values import Params, RecipeValue, Spelling
 from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Diagnostic, placed
 from pemlang.disk import is_file, turn
@@ -19,7 +18,8 @@ from pemlang.execute.executor import DEFAULTS
 from pemlang.formats.adapter import Adapter
 from pemlang.formats.identity import adapter_digest
 from pemlang.graph.formula import Formula, type_text
-from pemlang.graph.node import AdapterNode, Leaf, ModelNode, Node
+from pemlang.graph.leaves import Stored
+from pemlang.graph.node import Node, TensorsNode
 from pemlang.inputs.lock import Lock
 from pemlang.inputs.locked import LockResolver
 from pemlang.inputs.resolver import DiskResolver, Resolver
@@ -28,10 +28,9 @@ from pemlang.kernels.program import Program
 from pemlang.lower.lowering import Foreseen, Lowering
 from pemlang.lower.plan import BuildPlan
 from pemlang.ops.measures import Measured
-from pemlang.ops.models import Model
 from pemlang.pipeline.checking import identified_with
 from pemlang.pipeline.jobs import OutputJob, job_of, planned
-from pemlang.pipeline.refusals import inputs_of, refuse_models
+from pemlang.pipeline.refusals import inputs_of
 from pemlang.pipeline.sweep import SweepPoint
 from pemlang.source import Source
 from pemlang.tensorfiles.dtypes import DTYPES
@@ -149,7 +148,6 @@ def forecast(
 
 def forecast_of(checked: Checked, locked: bool = False) -> Forecast:
     """What a build of a recipe would do that is known by content; raises as forecast."""
-    refuse_models(checked)
     with placed(None):
         lowering = Lowering(checked.graph, Foreseen())
         jobs = [job_of(checked, SweepPoint({}), lowering, output) for output in checked.outputs]
@@ -188,13 +186,13 @@ class _PresentResolver(DiskResolver):
 
     def content(self, adapter: Adapter, spelling: Spelling) -> str:
         """See Resolver."""
-        here = is_file(adapter.weights)
+        here = all(map(is_file, adapter.tensor_files))
         return adapter_digest(adapter) if here else f"{UNKNOWN}{adapter.directory}"
 
 
 def _output(job: OutputJob, plan: BuildPlan, index: int, write: Formula) -> OutputForecast:
-    output, graph, node = job.output, job.checked.graph, job.output.adapter
-    is_here = not any(_unknown(leaf) for leaf in graph.leaves(node))
+    output, node = job.output, job.output.node
+    is_here = not any(_unknown(leaf) for leaf in job.checked.made_from(output))
     existing = standing(output.target, job.semantic_hash)
     ranks = (min(node.ranks.values(), default=0), max(node.ranks.values(), default=0))
     return OutputForecast(
@@ -204,20 +202,20 @@ def _output(job: OutputJob, plan: BuildPlan, index: int, write: Formula) -> Outp
         type=type_text(node),
         ranks=ranks if node.type.ranked else None,
         at_most=node.at_most,
-        dtype=plan.outputs[index].layout.tensors[0].dtype,
-        size=plan.plan.outputs[index].size,
+        dtype=next(x.dtype for x in plan.outputs[index].layout.tensors if x.site is not None),
+        size=plan.size(index),
         semantic_hash=job.semantic_hash if is_here else None,
         stays=is_here and existing.provenance is not None,
         why=existing.why if is_here else "the tensors of an input are not here yet",
     )
 
 
-def _unknown(leaf: Leaf) -> bool:
+def _unknown(leaf: Stored) -> bool:
     return leaf.identity.startswith(UNKNOWN)
 
 
 def _inputs(checked: Checked) -> list[InputForecast]:
-    used = {leaf for output in checked.outputs for leaf in checked.graph.leaves(output.node)}
+    used = {leaf for output in checked.outputs for leaf in checked.made_from(output)}
     inputs = []
     for leaf, declared in checked.leaves.items():
         size = sum(entry.end - entry.start for entry in leaf.adapter.header.entries.values())
@@ -235,7 +233,7 @@ def _bindings(names: Mapping[str, RecipeValue], write: Formula) -> list[Binding]
     return [
         Binding(name, type_text(value), write.value(value))
         for name, value in names.items()
-        if isinstance(value, AdapterNode | ModelNode) and not isinstance(value, Leaf | Model)
+        if isinstance(value, TensorsNode) and not isinstance(value, Stored)
     ]
 
 

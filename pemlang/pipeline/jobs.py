@@ -149,12 +149,21 @@ def jobs_of(
 
 def job_of(checked: Checked, point: SweepPoint, lowering: Lowering, output: Output) -> OutputJob:
     """The job of one output."""
-    graph, node = checked.graph, output.adapter
+    graph, node = checked.graph, output.node
     with placed(output.span):
         heads = heads_agree(graph, node, output.heads, checked.leaf_name)
     semantic_hash = checked.hash(output)
     texts = metadata(checked, output, semantic_hash)
-    request = OutputRequest(lowering, node, graph.parts(node), heads, output.dtype, texts)
+    request = OutputRequest(
+        lowering,
+        node,
+        graph.parts(node),
+        heads,
+        output.dtype,
+        texts,
+        shard=output.shard,
+        tokenizer=output.tokenizer,
+    )
     return OutputJob(checked, point, output, request, semantic_hash)
 
 

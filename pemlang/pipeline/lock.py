@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pemlang.check.checked import Checked
-from pemlang.check.elaborate import Spelling
-from pemlang.check.values import Params
+from pemlang.check.values import Params, Spelling
 from pemlang.diagnostics import placed
 from pemlang.disk import sha256
 from pemlang.formats.adapter import Adapter

@@ -11,8 +11,9 @@ from pemlang.execute.executor import no_progress
 from pemlang.execute.machine import default_budget, one_algebra_thread
 from pemlang.execute.site import run_call
 from pemlang.failures import TooLarge
+from pemlang.graph.dag import Graph
 from pemlang.graph.formula import size_text
-from pemlang.graph.node import AdapterNode, Graph
+from pemlang.graph.node import AdapterNode
 from pemlang.kernels.builder import Builder
 from pemlang.kernels.lowrank import finite
 from pemlang.kernels.site import SitePart

@@ -19,7 +19,8 @@ from pemlang.diagnostics import Fault, PemError, visible
 from pemlang.disk import is_file, temporary
 from pemlang.execute.machine import algebra_name
 from pemlang.formats import Adapter, read_adapter
-from pemlang.graph.node import Graph, leaf
+from pemlang.graph.dag import Graph
+from pemlang.graph.leaves import leaf
 from pemlang.graph.normal import linear as combination
 from pemlang.inputs.hub import SCHEME, parse_reference
 from pemlang.inputs.lock import Lock, Locked

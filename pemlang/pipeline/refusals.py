@@ -10,7 +10,6 @@ from pemlang.check.checked import Checked
 from pemlang.diagnostics import Diagnostic, Fault, PemError, Severity, placed
 from pemlang.disk import turn
 from pemlang.formats.adapter import Adapter
-from pemlang.graph.node import AdapterNode, Node
 from pemlang.source import Span
 from pemlang.syntax import tree as t
 
@@ -18,10 +17,10 @@ from pemlang.syntax import tree as t
 def with_refusals(checked: Checked) -> Checked:
     """A recipe with what a build of it would refuse. That it saves nothing is a warning, where it
     declares adapters and is right otherwise: what only defines is there to be imported."""
-    told = checked.told([*_of_models(checked), *_of_places(checked)])
+    told = checked.told(_of_places(checked))
     wrong = any(diagnostic.severity == "error" for diagnostic in told.diagnostics)
     statements = () if wrong else checked.files.trees[checked.path].statements
-    declares = any(isinstance(x, t.AdapterStatement) for x in statements)
+    declares = any(isinstance(x, t.AdapterStatement | t.ModelStatement) for x in statements)
     if not declares or checked.outputs:
         return told
     return told.told([saves_nothing(checked, "warning")])
@@ -33,46 +32,6 @@ def saves_nothing(checked: Checked, severity: Severity = "error") -> Diagnostic:
         "PEM0114", "the recipe saves nothing", 'add a line that does, as in save x to "out/x"'
     )
     return fault.at(Span(checked.source, 0, 0), severity)
-
-
-def refuse_models(checked: Checked) -> None:
-    """Raise PEM0601 for what needs whole models, which are checked but not computed with yet."""
-    wrong = list(_of_models(checked))
-    if wrong:
-        raise PemError(wrong)
-
-
-def _of_models(checked: Checked) -> Iterator[Diagnostic]:
-    wanted: list[tuple[str, Sequence[Node], Span]] = [
-        (f"`{output.label}`", [output.node], output.span) for output in checked.outputs
-    ]
-    wanted += [
-        ("this assertion", assertion.condition.measured(), assertion.span)
-        for assertion in checked.assertions
-    ]
-    for what, nodes, span in wanted:
-        if any(node.whole_models for node in checked.graph.order(nodes)):
-            fault = Fault(
-                "PEM0601",
-                f"{what} needs whole models: this version checks them, it does not compute with "
-                "them yet",
-                _instead(checked, nodes),
-            )
-            yield fault.at(span)
-
-
-def _instead(checked: Checked, nodes: Sequence[Node]) -> str:
-    """What to do for want of whole models."""
-    from_adapters = any(
-        isinstance(node, AdapterNode) and not node.whole_models
-        for node in checked.graph.order(nodes)
-    )
-    if from_adapters:
-        return (
-            "save the adapter without its model, and add it to that in PEFT: "
-            "PeftModel.from_pretrained(base, path).merge_and_unload()"
-        )
-    return "extract an adapter from the models with another tool first, and declare that"
 
 
 def _of_places(checked: Checked) -> Iterator[Diagnostic]:

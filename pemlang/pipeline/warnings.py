@@ -156,7 +156,7 @@ def outcome_of(
     """
     losses = {key: _loss(sites) for key, sites in sorted(cuts.items())}
     return Outcome(
-        method=output.adapter.type.method,
+        method=output.node.type.method,
         sites=len(planned.ranks),
         rank=max(planned.ranks.values()),
         size=size,
@@ -167,11 +167,11 @@ def outcome_of(
     )
 
 
-def truncations(numbers: Mapping[NumberSink, Array], output: int) -> dict[str, Cuts]:
-    """The truncations of an output, by the key of their node."""
+def truncations(numbers: Mapping[NumberSink, Array], file: int) -> dict[str, Cuts]:
+    """The truncations of an output by the key of their node; `file` is its first."""
     cuts: dict[str, dict[str, tuple[float, float, int]]] = {}
     for sink, cost in numbers.items():
-        if sink.output == output and isinstance(sink.key, TruncationKey):
+        if sink.output == file and isinstance(sink.key, TruncationKey):
             lost, norm = cost.tolist()
             cuts.setdefault(sink.key.node, {})[sink.key.site] = (lost, norm, sink.key.by)
     return dict(cuts)

@@ -13,7 +13,8 @@ from pemlang.check.outputs import Output
 from pemlang.dataclass import dataclass
 from pemlang.diagnostics import visible
 from pemlang.graph.formula import Formula, type_text
-from pemlang.graph.node import Leaf, Node
+from pemlang.graph.leaves import Stored
+from pemlang.graph.node import Node
 
 MOST_VERTICES, MOST_EDGES = 400, 1500
 _TITLE, _DETAIL = 36, 40  # characters of a name, and of a line below it
@@ -124,7 +125,7 @@ class _Drawn:
 
     def _vertex(self, node: Node) -> Vertex:
         if node.drawn_as == "adapter":
-            declared = self._checked.leaves.get(node) if isinstance(node, Leaf) else None
+            declared = self._checked.leaves.get(node) if isinstance(node, Stored) else None
             path = node.kind if declared is None else declared.path
             name = visible(leaf_name(self._checked, node), _TITLE)
             return Vertex("adapter", name, visible(path, _DETAIL))

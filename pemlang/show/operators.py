@@ -35,8 +35,8 @@ _MEANINGS = {
     "energy": "the share of the squared norm that is kept",
     "energy.rank": "the rank that is asked about",
     "like": "the adapter whose scale it gets",
-    "first": "the number in the first layer",
-    "last": "the number in the last layer",
+    "first": "the number in the first layer, or a list of numbers from the first layer to the last",
+    "last": "the number in the last layer; not given after a list",
     "values": "the numbers, a band of layers each",
 }
 """What the settings of the operators say, by name; of one operator where it differs there."""
@@ -161,13 +161,16 @@ def _params(operator: Operator) -> list[tuple[str, str]]:
 
 
 def example(operator: Operator) -> str:
-    """A use of an operator that checks, of adapters a and b that fit each other."""
+    """A use of an operator that checks, of adapters a and b that fit each other; of what takes
+    models alone, of models."""
     if operator.symbols:
         [symbol] = operator.symbols
         params = next(s.params for s in operator.signatures if s.returns == "adapter")
         operands = ["a", "2"] if symbol == "/" else ["a", "b"]
         operands = ["0.5", "a"] if symbol in "*⊗" else operands
         return f" {symbol} ".join(operands) if len(params) == 2 else f"{symbol}a"
+    if operator.signatures[0].returns == "model":
+        return f"{operator.name}(a[layers 0..15], b[layers 8..31])"
     params, adapters = operator.signatures[0].params, iter(ascii_lowercase)
     given = []
     for param in params:
@@ -175,7 +178,7 @@ def example(operator: Operator) -> str:
             given.append("[a, b]" if not param.variadic else "a, b")
         elif param.kinds[0] == "adapter" and param.name not in _VALUES:
             given.append(next(adapters))
-        elif param.required or param.name == "rank":
+        elif param.required or param.name in ("rank", "last"):
             plain = param.name in ("first", "last", "values")
             given.append(("" if plain else f"{param.name}=") + _VALUES.get(param.name, "…"))
     call = f"{operator.name}({', '.join(given)})"

@@ -77,6 +77,8 @@ def as_json(provenance: Provenance) -> OriginJson:
 
 def _type(provenance: Provenance) -> str:
     outcome = provenance.outcome
-    parts = [outcome.title]
+    parts = [provenance.title]
     parts += [f"rank {outcome.rank}"] if outcome.rank else []
-    return ", ".join([*parts, count(outcome.sites, "site"), size_text(outcome.size)])
+    return ", ".join(
+        [*parts, count(outcome.sites, provenance.format.part), size_text(outcome.size)]
+    )

@@ -21,12 +21,13 @@ from pemlang.diagnostics import render
 from pemlang.formats import Adapter
 from pemlang.formats.adapter import kinds_text
 from pemlang.formats.identity import adapter_digest
+from pemlang.graph.dag import Graph
 from pemlang.graph.formula import Formula, type_text
-from pemlang.graph.node import Graph, Node, leaf
+from pemlang.graph.leaves import leaf
+from pemlang.graph.node import AdapterNode, Node
 from pemlang.inputs.resolver import read_whole
 from pemlang.pipeline.build import Tick
 from pemlang.pipeline.forecast import forecast_of
-from pemlang.pipeline.refusals import refuse_models
 from pemlang.show import figures
 from pemlang.show.graph import TooMany, leaf_name, picture
 from pemlang.show.numbers import FiguresJson, figures_of
@@ -105,16 +106,18 @@ def report_on_adapter(place: str, tick: Tick) -> Reported:
 
 
 def _measured(checked: Checked, tick: Tick) -> Measurements:
-    """The numbers of a recipe's adapters, in the order they are declared in, and its outputs.
-
-    Raises:
-        PemError: PEM0601 it needs whole models; and as measured.
-    """
-    refuse_models(checked)
+    """The numbers of a recipe's adapters, in the order they are declared in, and its outputs;
+    raises as measured."""
     inputs = [
-        MeasuredAdapter(declared.name, "input", node) for node, declared in checked.leaves.items()
+        MeasuredAdapter(declared.name, "input", node)
+        for node, declared in checked.leaves.items()
+        if isinstance(node, AdapterNode)
     ]
-    outputs = [MeasuredAdapter(output.path, "output", output.adapter) for output in checked.outputs]
+    outputs = [
+        MeasuredAdapter(output.path, "output", output.node)
+        for output in checked.outputs
+        if isinstance(output.node, AdapterNode)
+    ]
     return measured(checked.graph, inputs[:MOST_ADAPTERS] + outputs[:MOST_ADAPTERS], tick)
 
 

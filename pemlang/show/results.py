@@ -20,6 +20,7 @@ from pemlang.show.recipe_diff import RecipeDiffJson
 from pemlang.show.written import (
     BuildJson,
     CleanJson,
+    ConvertJson,
     InitJson,
     LockJson,
     SignJson,
@@ -52,6 +53,7 @@ class MessageJson:
 
 RESULTS: dict[str, tuple[type, ...]] = {
     "init": (InitJson,),
+    "convert": (ConvertJson,),
     "build": (BuildJson,),
     "check": (CheckJson,),
     "fmt": (FmtJson,),

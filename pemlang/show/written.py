@@ -41,6 +41,14 @@ class InitJson:
 
 
 @dataclass(frozen=True)
+class ConvertJson:
+    """`pem convert`: the recipe that was written, and its text."""
+
+    path: str
+    recipe: str
+
+
+@dataclass(frozen=True)
 class SignJson:
     """`pem sign`: the signature that was written."""
 

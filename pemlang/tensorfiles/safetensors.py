@@ -37,6 +37,11 @@ class TensorEntry:
     start: int
     end: int
 
+    @property
+    def whole(self) -> tuple[int, ...]:
+        """The shape to compute in: that of a single number is a row of one."""
+        return self.shape or (1,)
+
 
 @dataclass(frozen=True)
 class Header:

@@ -39,6 +39,7 @@ RIGHT = [
     "inspect a",
     "inspect a/adapter_model.safetensors",
     "init a b -o {new}.pem",
+    "convert merge.yml -o {new}.pem",
     "fmt new.pem old.pem",
     "report new.pem -o {new}.html",
     "report a b -o {new}.html",
@@ -62,6 +63,7 @@ WRONG = [
     "explain-output a",
     "inspect .",
     "init empty -o {new}.pem",
+    "convert torn.pem -o {new}.pem",
     "fmt torn.pem",
     "report wrong.pem -o {new}.html",
     "graph wrong.pem",
@@ -81,6 +83,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     recipe(at, 'adapter a = "a"\nparam w: number = 1\nsave w * a to "out/w{w}"\n', "swept.pem")
     recipe(at, 'adapter a = "a"\nlet x = b\n', "wrong.pem")
     recipe(at, "let\n", "torn.pem")
+    (at / "merge.yml").write_text("models: [{model: org/chat}]\nmerge_method: passthrough\n")
     (at / "empty").mkdir()
     key_pair(at / "key")
     assert pem("build", "old.pem", folder=at).code == 0

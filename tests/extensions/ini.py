@@ -96,7 +96,7 @@ class Ini(Format):
             for site in spec.shapes
             for factor, shape, around in spec.factors(site)
         ]
-        return OutputLayout(tensors, {"adapter.ini": text.getvalue()})
+        return OutputLayout({self.weights: tensors}, {"adapter.ini": text.getvalue()})
 
 
 def of_site(site, parts, header):

@@ -28,7 +28,7 @@ def measured_of(path: Path) -> Measurements:
     adapters = [
         MeasuredAdapter(declared.name, "input", leaf) for leaf, declared in checked.leaves.items()
     ]
-    adapters += [MeasuredAdapter(out.path, "output", out.adapter) for out in checked.outputs]
+    adapters += [MeasuredAdapter(out.path, "output", out.node) for out in checked.outputs]
     return measured(checked.graph, adapters, lambda *_: None)
 
 

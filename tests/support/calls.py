@@ -172,7 +172,7 @@ def value(param: Parameter, rng: random.Random, operands: int = 3) -> str:
         return rng.choice(param.words)
     if param.kinds == ("adapter",):
         return "b"
-    if param.kinds == ("[number]",):
+    if "[number]" in param.kinds:
         return f"[{', '.join(_number(rng) for _ in range(operands))}]"
     if param.kinds == ("bool",):
         return rng.choice(["true", "false"])

@@ -36,6 +36,30 @@ def stock(root: Path) -> None:
     for name in ("base", "chat"):
         model(models / name, weights)
     model(models / "wider", {"layer.0.q.weight": (4, 6), "layer.0.q.bias": (4,)})
+    of_sites = {f"{site}.weight": shape for site, shape in SITES.items()}
+    model(models / "whole", {**of_sites, "classifier.weight": (2, 12)})
+    model(models / "unheaded", of_sites)
+    model(models / "narrow", dict.fromkeys(of_sites, (12, 14)))
+    model(models / "labels", {**of_sites, "classifier.weight": (3, 12)})
+    towers = {f"{tower}.{name}": of_sites[name] for tower in "ab" for name in of_sites}
+    model(models / "towers", towers)
+    model(models / "tied", {"model.embed_tokens.weight": (12, 16)})
+    config = {"architectures": ["LlamaForCausalLM"], "tie_word_embeddings": True}
+    (models / "tied" / "config.json").write_text(json.dumps(config))
+    model(models / "half", weights, torch.bfloat16)
+    model(models / "tokens", {"model.embed_tokens.weight": (40, 16)})
+    vocabulary = {"model": {"vocab": {"a": 0, "b": 38}}, "added_tokens": [{"id": 39}]}
+    (models / "tokens" / "tokenizer.json").write_text(json.dumps(vocabulary))
+    model(models / "more", {**weights, "layer.1.q.weight": (4, 4)})
+    model(models / "empty", {"layer.0.q.weight": (0, 4)})
+    model(models / "codes", weights)
+    quantised = {"quantization_config": {"quant_method": "gptq", "bits": 4}}
+    (models / "codes" / "config.json").write_text(json.dumps(quantised))
+    model(models / "twice", weights)
+    (models / "twice" / "model.safetensors").rename(models / "twice" / "1.safetensors")
+    shutil.copy(models / "twice" / "1.safetensors", models / "twice" / "2.safetensors")
+    both = {"weight_map": {name: f"{n}.safetensors" for n, name in enumerate(weights, 1)}}
+    (models / "twice" / "model.safetensors.index.json").write_text(json.dumps(both))
     (models / "shards").mkdir()
     index = {"weight_map": {"w": "../elsewhere.safetensors"}}
     (models / "shards" / "model.safetensors.index.json").write_text(json.dumps(index))
@@ -49,10 +73,14 @@ def stock(root: Path) -> None:
         save_file({key: torch.ones(2, 2)}, styles / f"{name}.safetensors")
 
 
-def model(directory: Path, shapes: Mapping[str, tuple[int, ...]]) -> None:
+def model(
+    directory: Path, shapes: Mapping[str, tuple[int, ...]], dtype: torch.dtype = torch.float32
+) -> None:
     """A model directory of ones."""
     directory.mkdir(parents=True)
-    save_file({k: torch.ones(s) for k, s in shapes.items()}, directory / "model.safetensors")
+    save_file(
+        {k: torch.ones(s, dtype=dtype) for k, s in shapes.items()}, directory / "model.safetensors"
+    )
 
 
 def _heads(value: float, name: str = HEAD) -> dict[str, Any]:
@@ -215,6 +243,10 @@ ADAPTERS: dict[str, Callable[[Path], object]] = {
     "other_heads": lambda at: lora(at, seed=1, **_heads(2)),
     "wild_heads": lambda at: lora(at, **_heads(1, f"{PREFIX}\x1b[31m\nhead.weight")),
     "other_wild_heads": lambda at: lora(at, **_heads(2, f"{PREFIX}\x1b[31m\nhead.weight")),
+    "whole_head": lambda at: lora(
+        at, extra={HEAD: np.ones((2, 12), "i4")}, modules_to_save=["classifier"]
+    ),
+    "output": lambda at: lora(at, sites={"lm_head": (12, 16)}),
     "inside_a_head": lambda at: lora(at, sites={"classifier.dense": (12, 16)}),
     "attention": lambda at: lora(
         at,

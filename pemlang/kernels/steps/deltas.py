@@ -111,32 +111,39 @@ class CutDense(Step):
     """A and B of the best approximation of a matrix of a rank, and what it costs: the norm of what
     is cut off, and the norm of all. Where the rank is full, one of the factors is the identity.
 
-    It takes the matrix and the sum of its squares; and A and B of the adapters that it is made of,
-    the sum of whose Δ is near it.
+    It takes the matrix; where they are known the sum of its squares, and A and B of the adapters
+    that it is made of, the sum of whose Δ is near it.
 
     Attributes:
         rank: of what comes out.
         shapes: of A and B.
+        turned: whether it is the transpose of the matrix that is approximated.
     """
 
     rank: int
     shapes: tuple[Shape, Shape]
+    turned: bool = False
 
     name = "cut_dense"
     by_library = True
 
     def words(self) -> Iterable[str]:
-        return (f"rank={self.rank}",)
+        return (f"rank={self.rank}", *["turned"] * self.turned)
 
     def meaning(self, args: Sequence[Dense], slots: Meaning) -> Meant:
-        return self._shaped(sketch.best_factors(args[0], self.rank))
+        return self._shaped(sketch.best_factors(self._matrix(args), self.rank))
 
     def compute(self, args: Sequence[Array], slots: SiteInputs) -> tuple[Array, ...]:
         near = [
             (a.reshape(len(a), -1), b.reshape(len(b), -1))
             for a, b in zip(args[2::2], args[3::2], strict=True)
         ]
-        return self._shaped(sketch.cut(args[0], self.rank, float(args[1][0]), near, slots.algebra))
+        x = self._matrix(args)
+        square = float(args[1][0]) if len(args) > 1 else sketch.squared_norm(x)
+        return self._shaped(sketch.cut(x, self.rank, square, near, slots.algebra))
+
+    def _matrix(self, args: Sequence[Array]) -> Array:
+        return args[0].T if self.turned else args[0]
 
     def _shaped(self, merged: tuple[Array, Array, Array]) -> tuple[Array, ...]:
         a, b, cost = merged

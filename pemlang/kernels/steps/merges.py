@@ -117,7 +117,8 @@ class MergeTensors(Step):
 
     def flops(self, shapes: Sequence[Shape], elements: int) -> int:
         """A few products of the factors with as many columns as they have together."""
-        ranks = sum(shape[0] for shape in shapes[:: self.request.tensors + self.request.statistics])
+        first = shapes[:: self.request.tensors + self.request.statistics]
+        ranks = sum(shape[0] for shape in first) if self.request.rank else len(first)
         return 10 * sum(map(math.prod, shapes)) * max(1, ranks)
 
     def _elements(self, shapes: Sequence[Shape]) -> int:

@@ -70,7 +70,7 @@ def PEM0205_large(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
 
 @made
 def PEM0333_numbers(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
-    patch.setattr("pemlang.graph.node.MAX_NUMBERS", 3)
+    patch.setattr("pemlang.graph.dag.MAX_NUMBERS", 3)
     return text_checked(
         root, 'adapter a = "adapters/a"\nlet x = ramp(1, 0.5) * a + ramp(0.5, 1) * a\n'
     )

@@ -1,0 +1,156 @@
+"""A model as transformers stores it: its files of tensors, its index and its config."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import chain
+from pathlib import Path
+
+from pemlang.diagnostics import Fault, visible
+from pemlang.formats.record import AdapterSpec, OutputLayout, OutputTensor
+from pemlang.formats.transformers import (
+    CONFIG,
+    INDEX,
+    SINGLE,
+    TOKENIZER,
+    StoredModel,
+    config_of,
+    tokenizer_files,
+)
+from pemlang.modules.sites import layer_of
+from pemlang.tensorfiles.dtypes import DTYPES
+from pemlang.tensorfiles.safetensors import TensorEntry
+
+_DTYPE_FIELDS = ("dtype", "torch_dtype")
+"""Where a config says the dtype of its weights, in newer and in older transformers."""
+
+
+def model_layout(spec: AdapterSpec) -> OutputLayout:
+    """The files of a model: those of the model that it is made from, laid out as they are there or
+    in shards of a size; raises Fault PEM0353 for layers that a config cannot say."""
+    model = spec.origin
+    assert isinstance(model, StoredModel)
+    if spec.shapes != model.layout.shapes:
+        return _restacked(model, spec)
+    files = {}
+    for file, header in model.shards.items():
+        in_order = sorted(header.entries.items(), key=lambda item: item[1].start)
+        files[file.name] = [_tensor(name, entry, spec) for name, entry in in_order]
+    if spec.shard is not None:
+        files = _resharded(files.values(), spec.shard)
+    if len(files) == 1:
+        files = {SINGLE: next(iter(files.values()))}
+    texts = {} if len(files) == 1 else {INDEX: _index(files)}
+    copies = {path.name: path for path in model.beside}
+    if spec.tokenizer is not None:
+        copies = {name: path for name, path in copies.items() if name not in TOKENIZER}
+        copies |= {path.name: path for path in tokenizer_files(spec.tokenizer)}
+    if spec.dtype_given and CONFIG in copies:
+        texts[CONFIG] = _with_dtype(copies.pop(CONFIG), DTYPES[spec.dtype].torch)
+    return OutputLayout(files, texts, copies)
+
+
+def _tensor(name: str, entry: TensorEntry, spec: AdapterSpec) -> OutputTensor:
+    if name not in spec.shapes:
+        return OutputTensor(name, entry.dtype, entry.shape, None, name)
+    dtype = spec.dtype if spec.dtype_given else entry.dtype
+    [(factor, _, around)] = spec.factors(name)
+    return OutputTensor(name, dtype, entry.shape, name, factor, around)
+
+
+def _resharded(files: Iterable[Iterable[OutputTensor]], most: int) -> dict[str, list[OutputTensor]]:
+    """The tensors of some files, in their order, in others of at most so many bytes of them; one
+    that is larger has a file of its own."""
+    shards: list[list[OutputTensor]] = []
+    room = 0
+    for tensor in chain.from_iterable(files):
+        if tensor.size > room:
+            shards.append([])
+            room = most
+        shards[-1].append(tensor)
+        room -= tensor.size
+    return {
+        f"model-{number:05}-of-{len(shards):05}.safetensors": shard
+        for number, shard in enumerate(shards, 1)
+    }
+
+
+def _index(files: Mapping[str, Sequence[OutputTensor]]) -> str:
+    """The index of shards, as transformers writes it."""
+    tensors = [tensor for shard in files.values() for tensor in shard]
+    where = {tensor.key: name for name, shard in files.items() for tensor in shard}
+    total = {"total_size": sum(tensor.size for tensor in tensors)}
+    index = {"metadata": total, "weight_map": dict(sorted(where.items()))}
+    return json.dumps(index, indent=2, ensure_ascii=False) + "\n"
+
+
+def _with_dtype(config: Path, dtype: str) -> str:
+    """A config that says another dtype."""
+    fields = config_of(config.parent)
+    names = [name for name in _DTYPE_FIELDS if name in fields] or ["torch_dtype"]
+    fields |= dict.fromkeys(names, dtype)
+    return json.dumps(fields, indent=2, ensure_ascii=False) + "\n"
+
+
+# --- models of other layers than the one whose files they take ------------------------------
+
+_SHARD = 5 << 30
+_LAYER_COUNTS = ("num_hidden_layers", "n_layer", "num_layers")
+
+
+def _restacked(model: StoredModel, spec: AdapterSpec) -> OutputLayout:
+    """The files of a model of other layers; raises Fault PEM0353 where a config cannot say so."""
+    if model.layout.heads:
+        raise Fault(
+            "PEM0353",
+            f"{visible(model.directory)} has tensors that hold no floats, and layers are numbered "
+            f"anew: {visible(next(iter(model.layout.heads)))}",
+            "stack models that have none",
+        )
+    tensors = [
+        OutputTensor(site, spec.dtype, shape, site, factor, around)
+        for site in spec.shapes
+        for factor, shape, around in spec.factors(site)
+    ]
+    shards: list[list[OutputTensor]] = [[]]
+    for tensor in tensors:
+        if shards[-1] and sum(x.size for x in shards[-1]) + tensor.size > _SHARD:
+            shards.append([])
+        shards[-1].append(tensor)
+    names = [f"model-{i + 1:05}-of-{len(shards):05}.safetensors" for i in range(len(shards))]
+    files = dict(zip(names if len(shards) > 1 else [SINGLE], shards, strict=True))
+    texts = {INDEX: _index(files)} if len(files) > 1 else {}
+    copies = {path.name: path for path in model.beside}
+    if CONFIG in copies:
+        config = _with_layers(config_of(copies.pop(CONFIG).parent), model, spec)
+        if spec.dtype_given:
+            names = [name for name in _DTYPE_FIELDS if name in config] or ["torch_dtype"]
+            config |= dict.fromkeys(names, DTYPES[spec.dtype].torch)
+        texts[CONFIG] = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
+    return OutputLayout(files, texts, copies)
+
+
+def _with_layers(
+    config: dict[str, object], model: StoredModel, spec: AdapterSpec
+) -> dict[str, object]:
+    """A config that says the number of layers of an output; raises Fault PEM0353 where it says
+    something of each layer."""
+    before, after = _depth(model.layout.shapes), _depth(spec.shapes)
+    said = [key for key in _LAYER_COUNTS if config.get(key) == before]
+    each = {key: x for key, x in config.items() if isinstance(x, list) and len(x) == before > 1}
+    unlike = [key for key, x in each.items() if any(item != x[0] for item in x)]
+    if unlike or not said:
+        what = f"{unlike[0]} of each layer" if unlike else "no number of layers at its top"
+        raise Fault(
+            "PEM0353",
+            f"the config of {visible(model.directory)} says {visible(what)}",
+            "stack models whose layers are all alike",
+        )
+    alike = {key: [x[0]] * after for key, x in each.items()}
+    return {**config, **dict.fromkeys(said, after), **alike}
+
+
+def _depth(sites: Iterable[str]) -> int:
+    """How many layers the names of tensors tell of."""
+    return len({layer for site in sites if (layer := layer_of(site)) is not None})

@@ -1,0 +1,125 @@
+"""Steps that change a weight of a model by what an adapter holds of its module, some rows at a
+time."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+
+from pemlang.dataclass import dataclass
+from pemlang.kernels.step import Dense, Meaning, Renumber, Shape, SiteInputs, Step
+from pemlang.lazy import numpy as np
+from pemlang.tensorfiles.dtypes import FLOATS, NATIVE, Array, stored_dtype
+
+BLOCK = 1 << 18
+"""Elements of a block of rows."""
+
+
+@dataclass(frozen=True)
+class _OnWeight(Step):
+    """A step that takes a weight first, as its file stores it.
+
+    Attributes:
+        source: the dtype of the weight.
+    """
+
+    source: str
+
+    def _rows(self) -> Iterator[slice]:
+        """Its rows, a block at a time."""
+        rows, columns = matrix_shape(self.shape)
+        step = max(1, BLOCK // max(1, columns))
+        for first in range(0, rows, step):
+            yield slice(first, min(first + step, rows))
+
+    def _numbers(self, bits: Array, work: str, slots: SiteInputs) -> Array:
+        """Some rows of the weight in a work dtype."""
+        if self.source in FLOATS and self.source not in NATIVE:
+            return slots.algebra.widened(bits, self.source, work)
+        return bits.astype(stored_dtype(work), copy=False)
+
+    def workspace(self, shapes: Sequence[Shape]) -> int:
+        columns = matrix_shape(self.shape)[1]
+        return 16 * max(BLOCK, columns) + 8 * sum(map(math.prod, shapes[1:]))
+
+
+@dataclass(frozen=True)
+class AddProduct(_OnWeight):
+    """W + s·B·A, of W, A and B.
+
+    Attributes:
+        scale: the constant slot of s.
+        turned: whether W is stored as the transpose of B·A.
+    """
+
+    scale: int
+    turned: bool
+
+    name = "add_product"
+    by_library = True
+
+    def words(self) -> Iterable[str]:
+        return (f"c{self.scale}", *["turned"] * self.turned)
+
+    def renumbered(self, inputs: Renumber, constants: Renumber, outputs: Renumber) -> Step:
+        return replace(self, scale=constants(self.scale))
+
+    def meaning(self, args: Sequence[Dense], slots: Meaning) -> Dense:
+        weight, a, b = args
+        delta = slots.constants[self.scale] * (b.reshape(len(b), -1) @ a.reshape(len(a), -1))
+        return weight + (delta.T if self.turned else delta).reshape(weight.shape)
+
+    def compute(self, args: Sequence[Array], slots: SiteInputs) -> Array:
+        weight, a, b = (x.reshape(len(x), -1) for x in args)
+        left, right = (a.T, b.T) if self.turned else (b, a)
+        scaled = left * left.dtype.type(slots.constants[self.scale])
+        out: Array = np.empty(matrix_shape(self.shape), stored_dtype(self.dtype))
+        for rows in self._rows():
+            np.matmul(scaled[rows], right, out=out[rows])
+            out[rows] += self._numbers(weight[rows], self.dtype, slots)
+        return out.reshape(self.shape)
+
+    def flops(self, shapes: Sequence[Shape], elements: int) -> int:
+        return elements * (2 * shapes[1][0] + 1)
+
+
+@dataclass(frozen=True)
+class ScaleAlong(_OnWeight):
+    """(1 + g) ⊙ W along an axis of W, of W and the coordinate g of a gain; computed in float64.
+
+    Attributes:
+        axis: which.
+    """
+
+    axis: int
+
+    name = "scale_along"
+
+    def words(self) -> Iterable[str]:
+        return (f"axis={self.axis}",)
+
+    def meaning(self, args: Sequence[Dense], slots: Meaning) -> Dense:
+        weight, g = args
+        along = [1] * weight.ndim
+        along[self.axis] = -1
+        return weight * (1 + g.reshape(along))
+
+    def compute(self, args: Sequence[Array], slots: SiteInputs) -> Array:
+        weight, g = args
+        gains = 1.0 + g.astype(np.float64).reshape(-1)
+        out: Array = np.empty(self.shape, stored_dtype(self.dtype))
+        for rows in self._rows():
+            here = gains[rows] if self.axis == 0 else gains
+            along = [1] * weight.ndim
+            along[self.axis] = -1
+            out[rows] = self._numbers(weight[rows], "F64", slots) * here.reshape(along)
+        return out
+
+    def flops(self, shapes: Sequence[Shape], elements: int) -> int:
+        return elements
+
+
+def matrix_shape(shape: Shape) -> tuple[int, int]:
+    """The rows of a tensor, and the elements of each."""
+    return shape[0], math.prod(shape[1:])

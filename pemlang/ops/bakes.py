@@ -1,0 +1,312 @@
+"""model + adapter, where the adapter names modules: LoRA and (IA)³ baked into a checkpoint."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from fractions import Fraction
+from functools import cached_property
+from typing import TYPE_CHECKING
+
+from pemlang.dataclass import dataclass
+from pemlang.diagnostics import Fault, listed, visible
+from pemlang.formats.homes import located, tensor_of_head
+from pemlang.formats.transformers import is_shared, model_types, stored_as
+from pemlang.graph.dag import Graph
+from pemlang.graph.leaves import Leaf, Model, combined_leaves
+from pemlang.graph.node import AdapterNode, ModelNode, Node, Part, TensorsNode
+from pemlang.graph.normal import linear
+from pemlang.graph.types import AdapterType
+from pemlang.modules import Shapes, SiteShape, SiteValues
+from pemlang.modules.dense import DENSE
+from pemlang.ops.models import bake as bake_tensors
+from pemlang.ops.models import hold_base
+from pemlang.ops.record import Context
+from pemlang.tensorfiles.dtypes import FLOATS
+
+if TYPE_CHECKING:
+    from pemlang.graph.formula import Formula
+    from pemlang.graph.lowering import LoweringContext
+    from pemlang.graph.rebuild import Rebuilding
+
+Homes = Mapping[str, tuple[str, bool]]
+"""The tensors of a model that an adapter changes, each with the site that does, and whether it is
+stored as the transpose of what the module computes with."""
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ModuleBake(ModelNode):
+    """model + adapter, where the adapter has modules.
+
+    Attributes:
+        homes: where they are: tensor, site, and whether it is turned.
+    """
+
+    kind = "module_bake"
+    compound = True
+
+    model: ModelNode
+    adapter: AdapterNode
+    homes: tuple[tuple[str, str, bool], ...]
+
+    @cached_property
+    def home_of(self) -> Homes:
+        """The homes by tensor."""
+        return {tensor: (site, turned) for tensor, site, turned in self.homes}
+
+    @property
+    def args(self) -> tuple[TensorsNode, ...]:
+        return (self.model, self.adapter)
+
+    def parts(self) -> tuple[Part, ...]:
+        return (self.homes,)
+
+    @property
+    def origin(self) -> Model:
+        return self.model.origin
+
+    def rebuilt(self, new: Rebuilding) -> Node:
+        model, x = new.node(self.model), new.adapter(self.adapter)
+        return with_modules(new.graph, model, x, dict(self.home_of))
+
+    def lower(
+        self, ctx: LoweringContext, args: Mapping[TensorsNode, SiteValues | None]
+    ) -> SiteValues | None:
+        weights = args[self.model]
+        assert weights is not None
+        if ctx.site not in self.home_of:
+            return weights
+        site, turned = self.home_of[ctx.site]
+        part = ctx.at(self.adapter, site)
+        if part is None:
+            return weights
+        [weight], shape = weights.values, self.adapter.shapes[site]
+        new = part.parametrisation.baked(ctx.builder, weight, part, shape, turned)
+        return weights.with_values(new)
+
+    def formula(self, write: Formula) -> str:
+        return f"{write.inner(self.model)} + {write.inner(self.adapter)}"
+
+    @property
+    def title(self) -> str:
+        return "model + adapter"
+
+    def invariant(self) -> None:
+        assert [home[0] for home in self.homes] == sorted(self.home_of), "homes out of order"
+        assert set(self.home_of) <= set(self.shapes)
+        assert {site for site, _ in self.home_of.values()} == set(self.adapter.shapes)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class WithHeads(ModelNode):
+    """A model with the modules that an adapter has saved whole in the place of its own.
+
+    Attributes:
+        leaf: the adapter.
+        heads: the model's tensors, each with its key in the adapter.
+    """
+
+    kind = "with_heads"
+    compound = True
+
+    model: ModelNode
+    leaf: Leaf
+    heads: tuple[tuple[str, str], ...]
+
+    @property
+    def args(self) -> tuple[TensorsNode, ...]:
+        return (self.model, self.leaf)
+
+    def parts(self) -> tuple[Part, ...]:
+        return (self.heads,)
+
+    @property
+    def origin(self) -> Model:
+        return self.model.origin
+
+    def rebuilt(self, new: Rebuilding) -> Node:
+        leaf = new.node(self.leaf)
+        return new.graph.add(WithHeads(self.type, new.node(self.model), leaf, self.heads))
+
+    def lower(
+        self, ctx: LoweringContext, args: Mapping[TensorsNode, SiteValues | None]
+    ) -> SiteValues | None:
+        key = dict(self.heads).get(ctx.site)
+        if key is None:
+            return args[self.model]
+        return SiteValues(DENSE, (ctx.head(self.leaf, key),))
+
+    def formula(self, write: Formula) -> str:
+        return f"{write.inner(self.model)} with the heads of {write.name(self.leaf)}"
+
+    @property
+    def title(self) -> str:
+        return "heads put in"
+
+    def invariant(self) -> None:
+        assert self.heads == tuple(sorted(self.heads)), "heads out of order"
+        for tensor, key in self.heads:
+            assert self.shapes[tensor].a == self.leaf.adapter.layout.heads[key].shape
+
+
+def with_modules(graph: Graph, model: ModelNode, x: AdapterNode, homes: Homes) -> ModelNode:
+    """The node of model + adapter, by modules. Laws: m + 0 = m; (m + x) + y = m + (x + y) of
+    adapters of one kind. Of two kinds, the second changes what the first has made: the gains of an
+    (IA)³ scale a LoRA that was baked before."""
+    before = model
+    if isinstance(before, ModuleBake) and _add_up(before, x, homes):
+        both = {**before.home_of, **homes}
+        shapes = Shapes({**before.adapter.shapes, **x.shapes})
+        type_ = AdapterType(x.type.base, shapes)
+        x = linear(graph, type_, [(Fraction(1), before.adapter), (Fraction(1), x)])
+        model, homes = before.model, both
+        if isinstance(model, WithHeads) and model.leaf not in combined_leaves(x):
+            model = model.model
+    if not x.as_sum():
+        return model
+    written = tuple((tensor, *homes[tensor]) for tensor in sorted(homes))
+    return graph.add(ModuleBake(model.type, model, x, written))
+
+
+def _add_up(before: ModuleBake, x: AdapterNode, homes: Homes) -> bool:
+    """Whether a second adapter has the kind of the first, and the same names for modules."""
+    first = before.adapter
+    sites = {site for site, _ in before.home_of.values()}
+    return (
+        len(x.type.kinds) == 1
+        and x.type.kinds == first.type.kinds
+        and all(first.shapes[site] == x.shapes[site] for site in sites & set(x.shapes))
+        and all(before.home_of.get(tensor, home) == home for tensor, home in homes.items())
+    )
+
+
+# --- type rule -------------------------------------------------------------------------------
+
+
+def bake(ctx: Context, model: ModelNode, x: AdapterNode) -> ModelNode:
+    """The node of model + adapter.
+
+    Raises:
+        Fault: as models.bake for an adapter of tensors; PEM0307 a tensor of another shape, PEM0338
+            a module that the model does not have, PEM0339 one that shares its tensor with another,
+            PEM0346 heads of two adapters,
+            PEM0419 heads of whole numbers.
+    """
+    if set(x.type.kinds) <= {DENSE.name}:
+        return bake_tensors(ctx, model, x)
+    hold_base(ctx, model, x)
+    leaf = _with_heads(ctx, model, x)
+    heads = {} if leaf is None else {tensor_of_head(k): k for k in leaf.adapter.layout.heads}
+    weight_of = {site: _weight(site, shape) for site, shape in x.shapes.items()}
+    _hold_apart(model, [*weight_of.values(), *heads])
+    place = located(model.shapes, [*weight_of.values(), *heads])
+    if leaf is not None:
+        replaced = {place[tensor]: key for tensor, key in heads.items()}
+        _hold_heads(ctx, model, leaf, replaced)
+        model = ctx.graph.add(WithHeads(model.type, model, leaf, tuple(sorted(replaced.items()))))
+    homes: dict[str, tuple[str, bool]] = {}
+    for site, weight in weight_of.items():
+        homes |= _homes(ctx, model, x, site, place[weight])
+    return with_modules(ctx.graph, model, x, homes)
+
+
+def _weight(site: str, shape: SiteShape) -> str:
+    """The tensor that a site changes, as its adapter's base names it."""
+    return site if shape.kind == DENSE.name else f"{site}.weight"
+
+
+def _homes(
+    ctx: Context, model: ModelNode, x: AdapterNode, site: str, weight: str
+) -> dict[str, tuple[str, bool]]:
+    """The tensors that a site changes: a weight, and the bias of outputs that are scaled; raises
+    PEM0307."""
+    shape, record = x.shapes[site], x.type.record(site)
+    bias = f"{weight.removesuffix('.weight')}.bias"
+    tensors = [weight]
+    if shape.layer == "gain_out" and bias in model.shapes:
+        tensors.append(bias)
+    homes = {}
+    for tensor in tensors:
+        stored = model.shapes[tensor].a
+        ways = record.orientations(shape, stored)
+        if not ways:
+            raise Fault(
+                "PEM0307",
+                f"{visible(site)} is {shape} in `{ctx.text(1)}`, and {visible(tensor)} of "
+                f"`{ctx.text(0)}` is {'×'.join(map(str, stored))}",
+                "give the model that the adapter was trained on",
+            )
+        homes[tensor] = (site, ways[0] if len(ways) == 1 else _turned(model, x, tensor))
+    return homes
+
+
+def _turned(model: ModelNode, x: AdapterNode, tensor: str) -> bool:
+    """Whether a square tensor is stored transposed: by the model's config, and where that names no
+    architecture with such modules, by the adapter's."""
+    origin = model.origin.adapter
+    if model_types(origin.fields):
+        return stored_as(origin, tensor) == "conv1d"
+    return any(leaf.adapter.fan_in_fan_out for leaf in combined_leaves(x))
+
+
+# --- heads -----------------------------------------------------------------------------------
+
+
+def _with_heads(ctx: Context, model: ModelNode, x: AdapterNode) -> Leaf | None:
+    """The adapter whose heads go into the model; raises PEM0346 where two have some."""
+    leaves = [leaf for leaf in combined_leaves(x) if isinstance(leaf, Leaf)]
+    having = [leaf for leaf in leaves if leaf.adapter.layout.heads]
+    before = _heads_in(model)
+    if len(having) > 1 or (having and before and before != having):
+        raise Fault(
+            "PEM0346",
+            f"several adapters in `{ctx.text(0)} + {ctx.text(1)}` have heads (modules_to_save), "
+            "and a model has one of each",
+            "save the sum of the adapters with heads=NAME, and add what that gives to the model",
+        )
+    return having[0] if having and not before else None
+
+
+def _heads_in(model: ModelNode) -> list[Leaf]:
+    """The adapters whose heads are in a model already."""
+    found: list[Leaf] = []
+    while True:
+        if isinstance(model, WithHeads):
+            found.append(model.leaf)
+        inner = [arg for arg in model.args if isinstance(arg, ModelNode)]
+        if not inner:
+            return found
+        model = inner[0]
+
+
+def _hold_heads(ctx: Context, model: ModelNode, leaf: Leaf, replaced: Mapping[str, str]) -> None:
+    """Raise PEM0307 for a head of another shape than the model's own, PEM0419 for one of whole
+    numbers."""
+    entries = leaf.adapter.layout.heads
+    for tensor, key in replaced.items():
+        own, new = model.shapes[tensor].a, entries[key].shape
+        if own != new:
+            raise Fault(
+                "PEM0307",
+                f"{visible(tensor)} is {'×'.join(map(str, own))} in `{ctx.text(0)}`, and "
+                f"{'×'.join(map(str, new))} among the heads of `{ctx.text(1)}`",
+                "load the model with as many labels or tokens as the adapter has, and save it",
+            )
+        if entries[key].dtype not in FLOATS:
+            raise Fault(
+                "PEM0419",
+                f"{visible(key)} of `{ctx.text(1)}` is of dtype {entries[key].dtype}",
+                f"save it as one of {', '.join(FLOATS)}",
+            )
+
+
+def _hold_apart(model: ModelNode, wanted: Sequence[str]) -> None:
+    """Raise PEM0339 for a tensor of an adapter's base that is two modules' in the model."""
+    shared = [tensor for tensor in wanted if is_shared(model.origin.adapter, tensor)]
+    if shared:
+        raise Fault(
+            "PEM0339",
+            f"{listed(shared)} would change, and the model ties it: the embedding and the output "
+            "layer are one tensor in its files, and the adapter was trained on one of the two",
+            "leave the module out of the adapter; or untie the model in transformers: give its "
+            "output layer a copy of the weight, set config.tie_word_embeddings to False, save it",
+        )
