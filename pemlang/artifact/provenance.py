@@ -251,7 +251,7 @@ def _parsed(statement: Any) -> Provenance:
         raise ValueError
     versions = details["builder"]["version"]
     subjects = {
-        _text(subject["name"]): Subject(
+        _file_name(subject["name"]): Subject(
             _text(subject["digest"]["sha256"]),
             _text(subject["digest"][ALGORITHM]),
             _object(subject.get("annotations", {}).get("parts", {})),

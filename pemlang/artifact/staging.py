@@ -207,7 +207,11 @@ def leftovers(folder: Path, names: Collection[str] | None = None) -> list[Path]:
 
 def _is_left(stage: Path) -> bool:
     """Whether nobody holds a stage, and nothing is in it but what is ours."""
-    return is_free(stage) and set(files_in(stage)) <= own_files()
+    return is_free(stage) and all(map(_may_be_ours, files_in(stage)))
+
+
+def _may_be_ours(name: str) -> bool:
+    return name in own_files() or any(record.writes(name) for record in FORMATS.values())
 
 
 def clean_up(folder: Path, targets: Iterable[Path]) -> None:

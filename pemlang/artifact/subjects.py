@@ -17,7 +17,9 @@ from pemlang.tensorfiles.safetensors import read_header
 if TYPE_CHECKING:
     from hashlib import _Hash as Hasher
 
-MAX_JSON = 4 << 20
+MAX_JSON = 256 << 10
+"""Bytes of a JSON file whose fields are told apart: a config, and no vocabulary."""
+
 _PIECE = 1 << 20
 
 
@@ -40,10 +42,22 @@ def subject(path: Path) -> Subject:
     return Subject(_hashed(path, hashlib.sha256()), _hashed(path, blake3.blake3()), fields)
 
 
+def copied(path: Path) -> Subject:
+    """A file that an output has as an input had it, whatever is in it; raises OSError."""
+    try:
+        return subject(path)
+    except ValueError:
+        return Subject(_hashed(path, hashlib.sha256()), _hashed(path, blake3.blake3()))
+
+
 def _fields(path: Path) -> dict[str, object]:
-    """The fields of a JSON object; raises ValueError for a file that is none."""
+    """The fields of a JSON object, none of a large one; raises ValueError for a file that is no
+    object."""
     with open_plain(path) as file:
-        value = parse_json(file.read(MAX_JSON))
+        data = file.read(MAX_JSON + 1)
+    if len(data) > MAX_JSON:
+        return {}
+    value = parse_json(data)
     if not isinstance(value, dict):
         raise ValueError("it is no JSON object")
     return value

@@ -10,7 +10,7 @@ from typing import Literal
 from pemlang.artifact.provenance import Provenance, Subject, read_provenance
 from pemlang.artifact.sign import signed_by
 from pemlang.artifact.staging import PROVENANCE, SIGNATURE, files_in
-from pemlang.artifact.subjects import subject
+from pemlang.artifact.subjects import copied, subject
 from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault, listed, visible
 from pemlang.disk import is_file
@@ -105,7 +105,7 @@ def _output(directory: Path, name: str, before: Subject) -> FileVerdict:
     if path.is_symlink():
         return FileVerdict(what, "differs", ("it is a link",))
     try:
-        now = subject(path)
+        now = subject(path) if before.parts else copied(path)
     except (Fault, OSError, ValueError) as error:
         why = error.message if isinstance(error, Fault) else str(error)
         return FileVerdict(what, "differs", (f"it cannot be read: {visible(why)}",))

@@ -19,7 +19,7 @@ from pemlang.artifact.provenance import (
     titled,
 )
 from pemlang.artifact.staging import CARD, PROVENANCE, flush
-from pemlang.artifact.subjects import subject
+from pemlang.artifact.subjects import copied, subject
 from pemlang.check.checked import Checked
 from pemlang.check.conditions import Decided
 from pemlang.check.outputs import Output
@@ -122,7 +122,7 @@ class Description:
             kept[name] = subject(at / name)
         for name, source in layout.copies.items():
             shutil.copyfile(source, at / name)
-            kept[name] = subject(at / name)
+            kept[name] = copied(at / name)
         self._write(at, kept)
 
     def refresh(self, old: Provenance, at: Path) -> None:

@@ -130,12 +130,12 @@ def hold_dtypes(
         name: of a model.
         mended: the `save` with an option.
     """
-    own = node.origin.adapter.header.entries
+    own = {site: node.entry(site) for site in node.shapes}
     for leaf in graph.parts(node):
         if not isinstance(leaf, Model):
             continue
         entries = leaf.adapter.header.entries
-        both = [site for site in node.shapes if site in own and site in entries]
+        both = [site for site in own if site in entries]
         other = [site for site in both if entries[site].dtype != own[site].dtype]
         if other:
             site = other[0]

@@ -14,7 +14,7 @@ import click
 from pemlang.cli.common import written_out
 from pemlang.diagnostics import Diagnostic, placed, visible
 
-_DECLARED = re.compile(r"adapter (\w+) = ")
+_DECLARED = re.compile(r"(?:adapter|model) (\w+) = ")
 _PATH = re.compile(r'"([^"]+)"$')
 _OF_RECIPES = re.compile(r"\bwith \w+=|\bbase \w+ = |\bimport ")
 """Help that is for a recipe alone."""
@@ -34,28 +34,35 @@ def one_off(
 
     Args:
         expression: what to save.
-        words: the adapters in it, as NAME=DIR.
+        words: the adapters and models in it, as NAME=DIR.
         to, out: where to save it: a path, inside a folder.
 
     Raises:
         click.UsageError: a word is no adapter.
         PemError: the expression does not parse, or a place cannot be written down.
     """
+    from pemlang.formats.record import formats_of
     from pemlang.syntax.written import is_name, one_off_text
 
     if not expression.strip() or not to:
         raise click.UsageError("-e says what to build, and --to where to save it: one is empty.")
-    adapters: dict[str, str] = {}
+    inputs: dict[str, tuple[str, str]] = {}
     for word in words:
         name, _, place = word.partition("=")
         if not is_name(name) or not place:
             raise click.UsageError(f"`{visible(word)}` is not NAME=DIR, such as a=adapters/chat.")
-        if name in adapters:
+        if name in inputs:
             raise click.UsageError(f"`{name}` is given twice.")
-        adapters[name] = written_out(place)
+        place = written_out(place)
+        detected = {
+            holds: any(record.detect(Path(place)).fits for record in formats_of(holds))
+            for holds in ("adapter", "model")
+        }
+        is_model = detected["model"] and not detected["adapter"]
+        inputs[name] = ("model" if is_model else "adapter", place)
     path, folder = _inside(Path(os.path.normpath(Path.cwd() / (out or "") / to)))
     with placed(None):
-        return one_off_text(expression, adapters, path), folder
+        return one_off_text(expression, inputs, path), folder
 
 
 def whole(written: str, out: str | None) -> str:

@@ -19,7 +19,7 @@ from pemlang.formats.adapter import STATISTICS, Adapter
 from pemlang.modules import PARAMETRISATIONS, Shapes
 from pemlang.tensorfiles.digests import seen_now
 from pemlang.tensorfiles.dtypes import DTYPES
-from pemlang.tensorfiles.safetensors import Header, read_header
+from pemlang.tensorfiles.safetensors import Header, TensorEntry, read_header
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,6 +74,7 @@ class AdapterSpec:
         inputs: what it is made from.
         heads: adapters whose heads are equal; the first one's are written.
         origin: of a model, the one whose files beside its tensors it has.
+        stored: of a model, how each tensor is stored that one of its own is like.
         shard: of a model, the bytes of tensors in one of its files at most; as `origin` when None.
         tokenizer: of a model, the one whose tokenizer it has; `origin` when None.
     """
@@ -88,6 +89,7 @@ class AdapterSpec:
     inputs: Sequence[Adapter]
     heads: Sequence[Adapter]
     origin: Adapter | None = None
+    stored: Mapping[str, TensorEntry] = field(default_factory=dict)
     shard: int | None = None
     tokenizer: Adapter | None = None
 
@@ -207,6 +209,10 @@ class Format(ABC):
     def outputs(self) -> tuple[str, ...]:
         """The names of the files that an output always has."""
         return (*self.texts, self.weights)
+
+    def writes(self, name: str) -> bool:
+        """Whether an output may have a file of some name."""
+        return name in self.outputs
 
     def wrote(self, names: Collection[str]) -> bool:
         """Whether some names are those of an output of this format, and of others beside it."""

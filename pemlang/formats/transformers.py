@@ -146,6 +146,8 @@ class Transformers(Format):
         """As `read`, where its files of tensors are elsewhere, and these are their headers."""
         config = config_of(place)
         _hold_plain(place, config)
+        if len(shards) > 1:
+            _hold_indexed(place / INDEX, shards)
         return _assembled(place, shards, _told(config))
 
     def files(self, adapter: Adapter) -> list[Path]:
@@ -170,6 +172,10 @@ class Transformers(Format):
         from pemlang.formats.transformers_write import model_layout
 
         return model_layout(spec)
+
+    def writes(self, name: str) -> bool:
+        """See Format: its shards are called as those of the model that it is made from."""
+        return name in (CONFIG, INDEX, *BESIDE) or name.endswith(".safetensors")
 
     def wrote(self, names: Collection[str]) -> bool:
         """See Format."""
@@ -209,11 +215,16 @@ def model_files(directory: Path) -> list[Path]:
 
 
 def shards_of(index: Path) -> list[str]:
-    """The names of the shards that an index has; raises Fault PEM0430 for what is none."""
+    """The names of the shards that an index has; raises Fault as _indexed."""
+    return sorted(set(_indexed(index).values()))
+
+
+def _indexed(index: Path) -> dict[str, str]:
+    """The shard of each tensor; raises Fault PEM0430 for what is no index."""
     try:
         data: Any = load_json(index.read_bytes()) if index.stat().st_size <= MAX_JSON else None
-        names = sorted(set(data["weight_map"].values()))
-        if any(not isinstance(n, str) or Path(n).name != n for n in names):
+        names: dict[str, str] = data["weight_map"]
+        if not names or any(not isinstance(n, str) or Path(n).name != n for n in names.values()):
             raise ValueError
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise Fault(
@@ -222,6 +233,17 @@ def shards_of(index: Path) -> list[str]:
             "download the model again",
         ) from None
     return names
+
+
+def _hold_indexed(index: Path, shards: Mapping[Path, Header]) -> None:
+    """Raise PEM0412 for a tensor that an index has and its shard has not."""
+    for key, name in _indexed(index).items():
+        if key not in shards[index.parent / name].entries:
+            raise Fault(
+                "PEM0412",
+                f"{visible(index)} says that {visible(key)} is in {visible(name)}, and it is not",
+                "download the model again",
+            )
 
 
 def stored_as(model: Adapter, tensor: str) -> str:
@@ -318,6 +340,12 @@ def _assembled(
             "save it again with stage3_gather_16bit_weights_on_model_save=true",
         )
     sites = {name: entry for name, entry in entries.items() if entry.dtype in FLOATS}
+    if not sites:
+        raise Fault(
+            "PEM0430",
+            f"{visible(directory)} is not a model directory: no tensor in it holds floats",
+            "give a directory written by save_pretrained",
+        )
     layout = Layout(
         Shapes({name: SiteShape(DENSE.name, "dense", x.whole) for name, x in sites.items()}),
         {},

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import chain
-from pathlib import Path
 
 from pemlang.diagnostics import Fault, visible
 from pemlang.formats.record import AdapterSpec, OutputLayout, OutputTensor
@@ -20,25 +19,20 @@ from pemlang.formats.transformers import (
 )
 from pemlang.modules.sites import layer_of
 from pemlang.tensorfiles.dtypes import DTYPES
-from pemlang.tensorfiles.safetensors import TensorEntry
 
 _DTYPE_FIELDS = ("dtype", "torch_dtype")
 """Where a config says the dtype of its weights, in newer and in older transformers."""
 
 
 def model_layout(spec: AdapterSpec) -> OutputLayout:
-    """The files of a model: those of the model that it is made from, laid out as they are there or
-    in shards of a size; raises Fault PEM0353 for layers that a config cannot say."""
+    """The files of a model: laid out as those of the model that it is made from, or in shards of a
+    size; raises Fault PEM0353 for layers that a config cannot say."""
     model = spec.origin
     assert isinstance(model, StoredModel)
-    if spec.shapes != model.layout.shapes:
-        return _restacked(model, spec)
-    files = {}
-    for file, header in model.shards.items():
-        in_order = sorted(header.entries.items(), key=lambda item: item[1].start)
-        files[file.name] = [_tensor(name, entry, spec) for name, entry in in_order]
-    if spec.shard is not None:
-        files = _resharded(files.values(), spec.shard)
+    as_there = spec.shapes == model.layout.shapes
+    files = _as_there(model, spec) if as_there else {"": _restacked(model, spec)}
+    if spec.shard is not None or not as_there:
+        files = _resharded(files.values(), spec.shard or _SHARD)
     if len(files) == 1:
         files = {SINGLE: next(iter(files.values()))}
     texts = {} if len(files) == 1 else {INDEX: _index(files)}
@@ -46,17 +40,33 @@ def model_layout(spec: AdapterSpec) -> OutputLayout:
     if spec.tokenizer is not None:
         copies = {name: path for name, path in copies.items() if name not in TOKENIZER}
         copies |= {path.name: path for path in tokenizer_files(spec.tokenizer)}
-    if spec.dtype_given and CONFIG in copies:
-        texts[CONFIG] = _with_dtype(copies.pop(CONFIG), DTYPES[spec.dtype].torch)
+    if CONFIG in copies and (spec.dtype_given or not as_there):
+        config = config_of(copies.pop(CONFIG).parent)
+        if not as_there:
+            config = _with_layers(config, model, spec)
+        texts[CONFIG] = json.dumps(_with_dtype(config, spec), indent=2, ensure_ascii=False) + "\n"
     return OutputLayout(files, texts, copies)
 
 
-def _tensor(name: str, entry: TensorEntry, spec: AdapterSpec) -> OutputTensor:
-    if name not in spec.shapes:
-        return OutputTensor(name, entry.dtype, entry.shape, None, name)
+def _as_there(model: StoredModel, spec: AdapterSpec) -> dict[str, list[OutputTensor]]:
+    """The tensors of each file of a model, in their order."""
+    files = {}
+    for file, header in model.shards.items():
+        in_order = sorted(header.entries.items(), key=lambda item: item[1].start)
+        files[file.name] = [
+            _tensor(name, spec)
+            if name in spec.shapes
+            else OutputTensor(name, entry.dtype, entry.shape, None, name)
+            for name, entry in in_order
+        ]
+    return files
+
+
+def _tensor(site: str, spec: AdapterSpec) -> OutputTensor:
+    entry = spec.stored[site]
     dtype = spec.dtype if spec.dtype_given else entry.dtype
-    [(factor, _, around)] = spec.factors(name)
-    return OutputTensor(name, dtype, entry.shape, name, factor, around)
+    [(factor, _, around)] = spec.factors(site)
+    return OutputTensor(site, dtype, entry.shape, site, factor, around)
 
 
 def _resharded(files: Iterable[Iterable[OutputTensor]], most: int) -> dict[str, list[OutputTensor]]:
@@ -85,22 +95,25 @@ def _index(files: Mapping[str, Sequence[OutputTensor]]) -> str:
     return json.dumps(index, indent=2, ensure_ascii=False) + "\n"
 
 
-def _with_dtype(config: Path, dtype: str) -> str:
-    """A config that says another dtype."""
-    fields = config_of(config.parent)
-    names = [name for name in _DTYPE_FIELDS if name in fields] or ["torch_dtype"]
-    fields |= dict.fromkeys(names, dtype)
-    return json.dumps(fields, indent=2, ensure_ascii=False) + "\n"
+def _with_dtype(config: Mapping[str, object], spec: AdapterSpec) -> dict[str, object]:
+    """A config that says the dtype of an output, where a recipe says one."""
+    if not spec.dtype_given:
+        return dict(config)
+    names = [name for name in _DTYPE_FIELDS if name in config] or ["torch_dtype"]
+    return {**config, **dict.fromkeys(names, DTYPES[spec.dtype].torch)}
 
 
 # --- models of other layers than the one whose files they take ------------------------------
 
 _SHARD = 5 << 30
+"""Bytes of a shard of a model that is laid out as no other."""
+
 _LAYER_COUNTS = ("num_hidden_layers", "n_layer", "num_layers")
 
 
-def _restacked(model: StoredModel, spec: AdapterSpec) -> OutputLayout:
-    """The files of a model of other layers; raises Fault PEM0353 where a config cannot say so."""
+def _restacked(model: StoredModel, spec: AdapterSpec) -> list[OutputTensor]:
+    """The tensors of a model of other layers; raises Fault PEM0353 where those of the first model
+    cannot be numbered anew."""
     if model.layout.heads:
         raise Fault(
             "PEM0353",
@@ -108,31 +121,11 @@ def _restacked(model: StoredModel, spec: AdapterSpec) -> OutputLayout:
             f"anew: {visible(next(iter(model.layout.heads)))}",
             "stack models that have none",
         )
-    tensors = [
-        OutputTensor(site, spec.dtype, shape, site, factor, around)
-        for site in spec.shapes
-        for factor, shape, around in spec.factors(site)
-    ]
-    shards: list[list[OutputTensor]] = [[]]
-    for tensor in tensors:
-        if shards[-1] and sum(x.size for x in shards[-1]) + tensor.size > _SHARD:
-            shards.append([])
-        shards[-1].append(tensor)
-    names = [f"model-{i + 1:05}-of-{len(shards):05}.safetensors" for i in range(len(shards))]
-    files = dict(zip(names if len(shards) > 1 else [SINGLE], shards, strict=True))
-    texts = {INDEX: _index(files)} if len(files) > 1 else {}
-    copies = {path.name: path for path in model.beside}
-    if CONFIG in copies:
-        config = _with_layers(config_of(copies.pop(CONFIG).parent), model, spec)
-        if spec.dtype_given:
-            names = [name for name in _DTYPE_FIELDS if name in config] or ["torch_dtype"]
-            config |= dict.fromkeys(names, DTYPES[spec.dtype].torch)
-        texts[CONFIG] = json.dumps(config, indent=2, ensure_ascii=False) + "\n"
-    return OutputLayout(files, texts, copies)
+    return [_tensor(site, spec) for site in spec.shapes]
 
 
 def _with_layers(
-    config: dict[str, object], model: StoredModel, spec: AdapterSpec
+    config: Mapping[str, object], model: StoredModel, spec: AdapterSpec
 ) -> dict[str, object]:
     """A config that says the number of layers of an output; raises Fault PEM0353 where it says
     something of each layer."""

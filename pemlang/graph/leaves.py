@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING
 
 from pemlang.dataclass import dataclass
 from pemlang.formats.adapter import Adapter
@@ -17,22 +17,45 @@ if TYPE_CHECKING:
     from pemlang.graph.lowering import LoweringContext
     from pemlang.graph.rebuild import Rebuilding
     from pemlang.modules import SiteValues
+    from pemlang.tensorfiles.safetensors import TensorEntry
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Leaf(AdapterNode):
-    """An adapter in files.
+class Stored(TensorsNode):
+    """What lies in files.
 
     Attributes:
         identity: what tells it from any other, as far as is known: its content, or its place.
         adapter: all that its files say but the numbers.
     """
 
-    kind = "leaf"
     drawn_as = "adapter"
 
     identity: str
     adapter: Adapter
+
+    def lower(
+        self, ctx: LoweringContext, args: Mapping[TensorsNode, SiteValues | None]
+    ) -> SiteValues | None:
+        return ctx.read(self)
+
+    @property
+    def steady(self) -> bool:
+        return True
+
+    def formula(self, write: Formula) -> str:
+        return write.name(self)
+
+    def invariant(self) -> None:
+        assert isinstance(self.identity, str)
+        assert self.shapes == self.adapter.layout.shapes
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Leaf(AdapterNode, Stored):
+    """An adapter in files."""
+
+    kind = "leaf"
 
     def parts(self) -> tuple[Part, ...]:
         return (self.identity, self.type.base)
@@ -47,45 +70,24 @@ class Leaf(AdapterNode):
     def _scales(self) -> Mapping[str, float]:
         return self.adapter.scales
 
-    def lower(
-        self, ctx: LoweringContext, args: Mapping[TensorsNode, SiteValues | None]
-    ) -> SiteValues | None:
-        return ctx.read(self)
-
-    @property
-    def steady(self) -> bool:
-        return True
-
-    def formula(self, write: Formula) -> str:
-        return write.name(self)
-
     def differ(self, old: Node, new: Node, write: Difference) -> list[str] | None:
         if isinstance(old, Leaf) and isinstance(new, Leaf):
             return write.terms(old.as_sum(), new.as_sum())
         return None
 
-    def invariant(self) -> None:
-        assert isinstance(self.identity, str)
-        assert self.shapes == self.adapter.layout.shapes
-
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Model(ModelNode):
-    """A model in files.
-
-    Attributes:
-        identity, adapter: as of a Leaf; its sites are its tensors, each whole.
-    """
+class Model(ModelNode, Stored):
+    """A model in files: its sites are its tensors, each whole."""
 
     kind = "model"
-    drawn_as = "adapter"
-
-    identity: str
-    adapter: Adapter
 
     @property
     def origin(self) -> Model:
         return self
+
+    def entry(self, site: str) -> TensorEntry:
+        return self.adapter.header.entries[site]
 
     def parts(self) -> tuple[Part, ...]:
         return (self.identity,)
@@ -93,26 +95,6 @@ class Model(ModelNode):
     def rebuilt(self, new: Rebuilding) -> Node:
         identity, adapter = new.leaves.get(self, (self.identity, self.adapter))
         return new.graph.add(Model(self.type, identity, adapter))
-
-    def lower(
-        self, ctx: LoweringContext, args: Mapping[TensorsNode, SiteValues | None]
-    ) -> SiteValues | None:
-        return ctx.read(self)
-
-    @property
-    def steady(self) -> bool:
-        return True
-
-    def formula(self, write: Formula) -> str:
-        return write.name(self)
-
-    def invariant(self) -> None:
-        assert isinstance(self.identity, str)
-        assert self.shapes == self.adapter.layout.shapes
-
-
-Stored: TypeAlias = Leaf | Model
-"""What lies in files."""
 
 
 def leaf(graph: Graph, identity: str, adapter: Adapter, base: str | None) -> Leaf:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from pemlang.graph.lowering import LoweringContext
     from pemlang.graph.rebuild import Rebuilding
     from pemlang.modules import SiteValues
+    from pemlang.tensorfiles.safetensors import TensorEntry
 
 Part: TypeAlias = "bool | int | str | float | Fraction | Shapes | Node | tuple[Part, ...] | None"
 """What a node is made from beside its arguments: all of it can be written down."""
@@ -206,6 +207,10 @@ class ModelNode(TensorsNode):
     @abstractmethod
     def origin(self) -> Model:
         """The model in files that it has all from but the numbers of its tensors."""
+
+    @abstractmethod
+    def entry(self, site: str) -> TensorEntry:
+        """How a tensor is stored that one of its own has its dtype and its shape from."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -101,11 +101,8 @@ def read_hub_model(text: str, whole: bool) -> Adapter:
     with _telling(text):
         directory = _snapshot(hub, reference, CONFIG)
         fetch = partial(hub.hf_hub_download, reference.repo, revision=directory.name)
-        try:
-            fetch(INDEX)
-            names = shards_of(directory / INDEX)
-        except hub.errors.EntryNotFoundError:
-            names = [SINGLE]
+        sharded = _fetched_if_there(hub, reference.repo, directory, INDEX)
+        names = shards_of(directory / INDEX) if sharded else [SINGLE]
         if not whole:
             headers = {
                 directory / name: read_header(directory / name)
@@ -117,9 +114,23 @@ def read_hub_model(text: str, whole: bool) -> Adapter:
         for name in names:
             fetch(name)
         for name in BESIDE:
-            with suppress(hub.errors.EntryNotFoundError):
-                fetch(name)
+            _fetched_if_there(hub, reference.repo, directory, name)
         return read_as(TRANSFORMERS, directory)
+
+
+def _fetched_if_there(hub: Any, repo: str, directory: Path, name: str) -> bool:
+    """Fetch a file that a repository may have, at the commit of a snapshot in the cache; whether it
+    has it. That no answer came is no answer: only what the hub says of it counts, or has said."""
+    known = hub.try_to_load_from_cache(repo, name, revision=directory.name)
+    if known is not None:
+        return isinstance(known, str)
+    try:
+        hub.hf_hub_download(repo, name, revision=directory.name)
+    except hub.errors.LocalEntryNotFoundError:
+        raise
+    except hub.errors.EntryNotFoundError:
+        return False
+    return True
 
 
 def _described(hub: Any, reference: HubReference) -> tuple[Format, Path]:

@@ -175,7 +175,8 @@ def _planned(request: OutputRequest, values: Mapping[str, SiteValues], first: in
     else:
         ranks = {site: part.rank for site, part in values.items()}
         scales = {site: node.scales.get(site, 1.0) for site in ranks}
-    origin = node.origin.adapter if isinstance(node, ModelNode) else None
+    model = node if isinstance(node, ModelNode) else None
+    origin = None if model is None else model.origin.adapter
     record = request.format or output_format(inputs, "adapter" if origin is None else "model")
     spec = AdapterSpec(
         Shapes({site: type_.shapes[site] for site in ranks}),
@@ -188,6 +189,7 @@ def _planned(request: OutputRequest, values: Mapping[str, SiteValues], first: in
         inputs,
         heads,
         origin,
+        {} if model is None else {site: model.entry(site) for site in ranks},
         request.shard,
         None if request.tokenizer is None else request.tokenizer.adapter,
     )

@@ -105,12 +105,12 @@ class Parametrisation(ABC):
     ) -> float:
         """⟨Δ₁, Δ₂⟩, from the coordinates."""
 
+    @abstractmethod
     def orientations(self, site: SiteShape, tensor: Shape) -> tuple[bool, ...]:
         """How a tensor of a model may hold what it changes: False as (out, in, …), True as the
-        transpose of it; both where a shape does not tell, and neither where it does not fit, or
-        what is of this kind cannot be baked."""
-        return ()
+        transpose of it; both where a shape does not tell, and neither where it does not fit."""
 
+    @abstractmethod
     def baked(
         self, builder: SiteBuilder, weight: Value, part: SiteValues, site: SiteShape, turned: bool
     ) -> Value:
@@ -123,7 +123,6 @@ class Parametrisation(ABC):
             site: its shape.
             turned: whether W is the transpose of what the module computes with.
         """
-        raise NotImplementedError
 
     def rank(self, values: Sequence[Value]) -> int:
         """The rank of what some values are; 0 where there is no such thing."""

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pemlang.graph.formula import Formula
     from pemlang.graph.lowering import LoweringContext
     from pemlang.graph.rebuild import Rebuilding
+    from pemlang.tensorfiles.safetensors import TensorEntry
 
 Homes = Mapping[str, tuple[str, bool]]
 """The tensors of a model that an adapter changes, each with the site that does, and whether it is
@@ -63,6 +64,9 @@ class ModuleBake(ModelNode):
     @property
     def origin(self) -> Model:
         return self.model.origin
+
+    def entry(self, site: str) -> TensorEntry:
+        return self.model.entry(site)
 
     def rebuilt(self, new: Rebuilding) -> Node:
         model, x = new.node(self.model), new.adapter(self.adapter)
@@ -122,6 +126,9 @@ class WithHeads(ModelNode):
     @property
     def origin(self) -> Model:
         return self.model.origin
+
+    def entry(self, site: str) -> TensorEntry:
+        return self.model.entry(site)
 
     def rebuilt(self, new: Rebuilding) -> Node:
         leaf = new.node(self.leaf)

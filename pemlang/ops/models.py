@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from pemlang.graph.node import Num
     from pemlang.graph.rebuild import Rebuilding
     from pemlang.ops.schedule import Schedule
+    from pemlang.tensorfiles.safetensors import TensorEntry
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -45,6 +46,9 @@ class Bake(ModelNode):
     @property
     def origin(self) -> Model:
         return self.model.origin
+
+    def entry(self, site: str) -> TensorEntry:
+        return self.model.entry(site)
 
     def rebuilt(self, new: Rebuilding) -> Node:
         return baked(new.graph, new.node(self.model), new.adapter(self.adapter))

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pemlang.graph.lowering import LoweringContext
     from pemlang.graph.rebuild import Rebuilding
     from pemlang.modules import SiteValues
+    from pemlang.tensorfiles.safetensors import TensorEntry
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -65,13 +66,13 @@ class Point(ModelNode):
 
     Attributes:
         weights: all of them.
-        like: the model in files that it has all else from.
+        like: the model that it has all else from.
     """
 
     kind = "point"
 
     weights: AdapterNode
-    like: Model
+    like: ModelNode
 
     @property
     def args(self) -> tuple[TensorsNode, ...]:
@@ -79,7 +80,10 @@ class Point(ModelNode):
 
     @property
     def origin(self) -> Model:
-        return self.like
+        return self.like.origin
+
+    def entry(self, site: str) -> TensorEntry:
+        return self.like.entry(site)
 
     def rebuilt(self, new: Rebuilding) -> Node:
         return _point(new.graph, self.type, new.adapter(self.weights), new.node(self.like))
@@ -113,9 +117,9 @@ def _weights(graph: Graph, model: ModelNode) -> AdapterNode:
     return graph.add(WholeWeights(AdapterType(model.type.base, model.shapes), model))
 
 
-def _point(graph: Graph, type_: ModelType, weights: AdapterNode, like: Model) -> ModelNode:
+def _point(graph: Graph, type_: ModelType, weights: AdapterNode, like: ModelNode) -> ModelNode:
     """Law: the model of the weights of a model is that model."""
-    if isinstance(weights, WholeWeights) and weights.model.origin is like:
+    if isinstance(weights, WholeWeights):
         return weights.model
     return graph.add(Point(type_, weights, like))
 
@@ -146,7 +150,7 @@ def _on_points(rule: Callable[..., Result]) -> Callable[..., Result]:
         _hold_sum(ctx, weights)
         base = next((x.type.base for x in models if x.type.base is not None), None)
         type_ = ModelType(base, weights.shapes)
-        return _point(ctx.graph, type_, weights, models[0].origin)
+        return _point(ctx.graph, type_, weights, models[0])
 
     return on_points
 

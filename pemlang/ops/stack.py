@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pemlang.graph.lowering import LoweringContext
     from pemlang.graph.node import Part
     from pemlang.graph.rebuild import Rebuilding
+    from pemlang.tensorfiles.safetensors import TensorEntry
 
 Ranges = tuple[tuple[int, int], ...]
 
@@ -53,6 +54,10 @@ class Stack(ModelNode):
     @property
     def origin(self) -> Model:
         return self.models[0].origin
+
+    def entry(self, site: str) -> TensorEntry:
+        model, name = self._places[site]
+        return model.entry(name)
 
     def rebuilt(self, new: Rebuilding) -> Node:
         models = tuple(new.node(model) for model in self.models)

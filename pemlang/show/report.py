@@ -105,9 +105,8 @@ def report_on_adapter(place: str, tick: Tick) -> Reported:
 # --- recipes ---------------------------------------------------------------------------------
 
 
-def _measured(checked: Checked, tick: Tick) -> Measurements:
-    """The numbers of a recipe's adapters, in the order they are declared in, and its outputs;
-    raises as measured."""
+def _subjects(checked: Checked) -> tuple[list[MeasuredAdapter], list[MeasuredAdapter]]:
+    """The adapters of a recipe, in the order they are declared in, and those among its outputs."""
     inputs = [
         MeasuredAdapter(declared.name, "input", node)
         for node, declared in checked.leaves.items()
@@ -118,12 +117,17 @@ def _measured(checked: Checked, tick: Tick) -> Measurements:
         for output in checked.outputs
         if isinstance(output.node, AdapterNode)
     ]
+    return inputs, outputs
+
+
+def _measured(checked: Checked, tick: Tick) -> Measurements:
+    """The numbers of a recipe's adapters and outputs; raises as measured."""
+    inputs, outputs = _subjects(checked)
     return measured(checked.graph, inputs[:MOST_ADAPTERS] + outputs[:MOST_ADAPTERS], tick)
 
 
 def _left_out(checked: Checked, measurements: Measurements) -> str:
-    total = len(checked.leaves) + len(checked.outputs)
-    if len(measurements.norms) == total:
+    if len(measurements.norms) == sum(map(len, _subjects(checked))):
         return ""
     return paragraph(
         f"Measured are the first {MOST_ADAPTERS} adapters and the first {MOST_ADAPTERS} outputs."

@@ -43,12 +43,12 @@ def name_like(text: str, taken: Container[str]) -> str:
     return next(word for word in chain([name], numbered) if is_name(word) and word not in taken)
 
 
-def one_off_text(expression: str, adapters: Mapping[str, str], to: str) -> str:
-    """The recipe that an expression over some adapters stands for, in the one layout.
+def one_off_text(expression: str, inputs: Mapping[str, tuple[str, str]], to: str) -> str:
+    """The recipe that an expression over some adapters and models stands for, in the one layout.
 
     Args:
         expression: as on the right of `save`.
-        adapters: the names in it, and their places.
+        inputs: the names in it: `adapter` or `model`, and the place.
         to: where it is saved.
 
     Raises:
@@ -56,7 +56,7 @@ def one_off_text(expression: str, adapters: Mapping[str, str], to: str) -> str:
         Fault: as quoted.
     """
     lines = [f"language {LANGUAGE}", ""]
-    lines += [f"adapter {name} = {quoted(place)}" for name, place in adapters.items()]
+    lines += [f"{kind} {name} = {quoted(place)}" for name, (kind, place) in inputs.items()]
     # In brackets nothing of it is taken for the place to save to, or hides that.
     value = " ".join(expression.splitlines()) + "\n" * ("#" in expression)
     lines += ["", f"save ({value}) to {quoted(to)}", ""]

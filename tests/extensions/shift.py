@@ -44,6 +44,14 @@ class Shift(Parametrisation):
         """γ − 1, and then β."""
         return np.concatenate([x.astype("f8") for x in tensors])
 
+    def orientations(self, site, tensor):
+        """No tensor of a model holds it: β needs a bias, and a module may have none."""
+        return ()
+
+    def baked(self, builder, weight, part, site, turned):
+        """Never asked for: it has no place in a model."""
+        raise AssertionError
+
     def norm(self, tensors, scale):
         """From both."""
         return float(np.linalg.norm(self.delta(tensors, scale)))

@@ -110,6 +110,7 @@ def test_models_are_points(folder: Path) -> None:
         ("(b + 0.5 * (m - b)) + 0.5 * (n - b)", "b + (0.5 * (m - b) + 0.5 * (n - b))"),
         ("b + ((b + 0.5 * (m - b)) - b)", "b + 0.5 * (m - b)"),
         ("mean([m])", "m"),
+        ("lerp(m, n, t=1)", "n"),
         ("mean([m, n])", "lerp(m, n, t=0.5)"),
         ("b + 2 * (m - b) / 4", "b + 0.5 * (m - b)"),
     ],

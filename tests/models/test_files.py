@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
+import socket
+import zlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
-from support import build, codes, error, lora, pem, recipe
+from support import build, codes, edit, error, lora, pem, recipe
 from support.models import DECLARED, POSITIONS, SHAPES, away, model, weights_of
 
 import pemlang
@@ -143,3 +146,81 @@ def test_an_input_is_no_output(folder: Path) -> None:
 def test_a_task_vector_is_no_file_of_an_adapter(folder: Path) -> None:
     wrong = error(folder, f'{DECLARED}save m - b to "out"\n')
     assert wrong.code == "PEM0421" and "compress(x, rank=16)" in str(wrong.help)
+
+
+def test_a_large_tokenizer_and_a_broken_one_are_kept_as_they_are(folder: Path) -> None:
+    words = json.dumps({"model": {"vocab": {f"word{n}": n for n in range(300_000)}}})
+    (folder / "b" / "tokenizer.json").write_text(words)
+    (folder / "b" / "vocab.json").write_text("no JSON")
+    out = build(folder, f'{DECLARED}save b + 0.5 * (m - b) to "out"\n').outputs[0].path
+    assert (out / "tokenizer.json").read_text() == words
+    assert (out / "vocab.json").read_text() == "no JSON"
+    assert (out / "provenance.json").stat().st_size < 50_000
+    assert pem("verify", "out", folder=folder).code == 0
+    (out / "vocab.json").write_text("other")
+    assert pem("verify", "out", folder=folder).code == 1
+
+
+def index(at: Path, weight_map: dict[str, str]) -> None:
+    """A model in shards whose index says something else."""
+    model(at, 3, shards=3)
+    (at / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+
+
+@pytest.mark.parametrize(
+    ("make", "code"),
+    [
+        (lambda at: index(at, {}), "PEM0430"),
+        (
+            lambda at: index(
+                at,
+                {f"w{n}": f"model-0000{n}-of-00003.safetensors" for n in (1, 2, 3)},
+            ),
+            "PEM0412",
+        ),
+        (lambda at: model(at, shapes={}), "PEM0430"),
+    ],
+    ids=["empty", "missing", "whole-numbers"],
+)
+def test_a_model_that_is_not_whole_is_said(folder: Path, make: object, code: str) -> None:
+    make(folder / "o")  # type: ignore[operator]
+    assert codes(folder, 'model o = "o"\nsave o to "out"\n') == [code]
+
+
+def test_what_a_killed_build_of_a_model_left_is_removed(folder: Path) -> None:
+    build(folder, SAVE)
+    left = f"out.{zlib.crc32(b'out'):08x}"
+    host = f"{zlib.crc32(socket.gethostname().encode()):08x}"
+    stage = folder / f".{left}-{host}{'0' * 16}"
+    shutil.copytree(folder / "n", stage)
+    assert pem("clean", folder=folder).code == 0
+    assert not stage.exists()
+
+
+def test_a_name_in_a_provenance_leads_nowhere_else(folder: Path) -> None:
+    """It is no provenance of a build, and nothing is taken from there."""
+    build(folder, SAVE)
+
+    def renamed(statement: dict[str, Any]) -> None:
+        for subject in statement["subject"]:
+            if subject["name"] == "tokenizer.json":
+                subject["name"] = "../outside.json"
+
+    edit(folder / "out", renamed)
+    (folder / "outside.json").write_text((folder / "out" / "tokenizer.json").read_text())
+    assert "PEM0810" in pem("verify", "out", folder=folder).text
+
+
+def test_an_expression_on_the_command_line_takes_models(folder: Path) -> None:
+    site = "model.layers.0.self_attn.q_proj"
+    lora(folder / "a", sites={site: (12, 12)})
+    words = ["b + 0.5 * (m - b) + a", "m=m", "b=b", "a=a", "--to", "out"]
+    told = pem("build", "-e", *words, folder=folder)
+    assert told.code == 0 and 'model b = "b"' in told.out and 'adapter a = "a"' in told.out, told
+    assert (folder / "out" / "model.safetensors").exists()
+
+
+def test_a_report_of_models_leaves_nothing_out(folder: Path) -> None:
+    recipe(folder, SAVE)
+    assert pem("report", "recipe.pem", "-o", "page.html", folder=folder).code == 0
+    assert "Measured are the first" not in (folder / "page.html").read_text()

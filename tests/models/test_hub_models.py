@@ -44,6 +44,27 @@ def test_a_check_fetches_headers_and_a_build_the_shards(hub: Hub, tmp_path: Path
     assert len(list((tmp_path / "out").glob("*.safetensors"))) == 3
 
 
+def test_a_built_model_needs_no_network_again(hub: Hub, tmp_path: Path) -> None:
+    """What the hub has not, such as a chat template, is remembered too."""
+    path, env = recipe(tmp_path, TEXT), hub.env(tmp_path / "cache")
+    assert pem("build", path, process=True, **env).code == 0
+    hub.sent.clear()
+    again = pem("build", "--force", path, process=True, **env | {"HF_HUB_OFFLINE": "1"})
+    assert (again.code, again.err, hub.sent) == (0, "", [])
+    assert (tmp_path / "out" / "tokenizer.json").exists()
+
+
+def test_no_answer_is_not_taken_for_a_file_that_is_not_there(hub: Hub, tmp_path: Path) -> None:
+    """A model of which some files are in the cache is not built without its tokenizer."""
+    path, env = recipe(tmp_path, TEXT), hub.env(tmp_path / "cache")
+    assert pem("build", path, process=True, **env).code == 0
+    for name in ("tokenizer.json", "chat_template.jinja"):
+        for cached in (tmp_path / "cache").rglob(name):
+            cached.unlink()
+    done = pem("build", "--force", path, process=True, **env | {"HF_HUB_OFFLINE": "1"})
+    assert done.code == 1 and "PEM0441" in done.err
+
+
 def test_a_model_that_the_hub_does_not_have_is_said(hub: Hub, tmp_path: Path) -> None:
     text = 'model x = "hf://org/nope"\n'
     done = pem("check", recipe(tmp_path, text), process=True, **hub.env(tmp_path / "cache"))

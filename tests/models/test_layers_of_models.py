@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
-from support import build
+from support import build, recipe
+from support.models import POSITIONS, model
 
+import pemlang
 from pemlang import PemError
 
 LAYERS = 4
@@ -90,3 +92,38 @@ def test_what_does_not_stack_is_refused(
         built(tmp_path, expression)
     assert [told.code for told in caught.value.diagnostics] == [code]
     assert not (tmp_path / "out").exists()
+
+
+def test_options_hold_for_a_stack_and_each_tensor_keeps_its_dtype(tmp_path: Path) -> None:
+    for name, tuned in (("a", 1), ("b", 2)):
+        model(tmp_path / name, tuned, num_hidden_layers=2)
+        tensors = load_file(tmp_path / name / "model.safetensors")
+        tensors = {key: x for key, x in tensors.items() if key != POSITIONS}
+        tensors["model.layers.0.norm.weight"] = tensors["model.layers.0.norm.weight"].astype("f2")
+        tensors["model.layers.1.norm.weight"] = tensors["model.layers.1.norm.weight"].astype("f2")
+        save_file(tensors, tmp_path / name / "model.safetensors")
+        (tmp_path / name / "tokenizer.json").write_text(f'{{"of": "{name}"}}')
+    text = 'model a = "a"\nmodel b = "b"\n'
+    text += (
+        'save stack(a, b) to "out" with shard="0.002MB", tokenizer=b\nsave stack(a, b) to "one"\n'
+    )
+    build(tmp_path, text)
+    files = sorted((tmp_path / "out").glob("*.safetensors"))
+    assert len(files) > 3 and (tmp_path / "out" / "tokenizer.json").read_text() == '{"of": "b"}'
+    sharded = {key: x for file in files for key, x in load_file(file).items()}
+    one = load_file(tmp_path / "one" / "model.safetensors")
+    assert (
+        all(np.array_equal(sharded[key], one[key]) for key in one) and sharded.keys() == one.keys()
+    )
+    assert one["model.layers.3.norm.weight"].dtype == np.float16
+    assert one["model.layers.3.mlp.up_proj.weight"].dtype == np.float32
+    assert one["scale"].shape == ()
+
+
+def test_a_mean_of_stacks_holds_together(tmp_path: Path) -> None:
+    a, b = made(tmp_path, "a", 1), made(tmp_path, "b", 2)
+    tensors, _ = built(tmp_path, "mean([a[layers 0..1], b[layers 2..3]])")
+    assert np.allclose(tensors[up(1)], (a[up(1)] + b[up(3)]) / 2, atol=1e-6)
+    text = 'model a = "a"\nmodel b = "b"\nlet x = mean([a[layers 0..1], b[layers 2..3]])\n'
+    loaded = pemlang.load(recipe(tmp_path, f'{text}save lerp(x, x, t=1) to "out"\n'))
+    loaded.checked().graph.invariant()

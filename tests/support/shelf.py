@@ -55,11 +55,18 @@ def stock(root: Path) -> None:
     model(models / "codes", weights)
     quantised = {"quantization_config": {"quant_method": "gptq", "bits": 4}}
     (models / "codes" / "config.json").write_text(json.dumps(quantised))
+    (models / "counts").mkdir()
+    save_file({"steps": torch.arange(3)}, models / "counts" / "model.safetensors")
     model(models / "twice", weights)
     (models / "twice" / "model.safetensors").rename(models / "twice" / "1.safetensors")
     shutil.copy(models / "twice" / "1.safetensors", models / "twice" / "2.safetensors")
     both = {"weight_map": {name: f"{n}.safetensors" for n, name in enumerate(weights, 1)}}
     (models / "twice" / "model.safetensors.index.json").write_text(json.dumps(both))
+    shutil.copytree(models / "twice", models / "partly")
+    (models / "partly" / "2.safetensors").unlink()
+    save_file({"layer.1.q.weight": torch.ones(4, 4)}, models / "partly" / "2.safetensors")
+    said = {"weight_map": {"layer.0.q.weight": "1.safetensors", "norm.weight": "2.safetensors"}}
+    (models / "partly" / "model.safetensors.index.json").write_text(json.dumps(said))
     (models / "shards").mkdir()
     index = {"weight_map": {"w": "../elsewhere.safetensors"}}
     (models / "shards" / "model.safetensors.index.json").write_text(json.dumps(index))
