@@ -37,8 +37,9 @@ if TYPE_CHECKING:
 
     from pemlang.inputs.lock import Lock
     from pemlang.lower.plan import BuildPlan
-    from pemlang.pipeline.build import BuildOptions, BuildResult, InMemory, Tick
+    from pemlang.pipeline.build import BuildOptions, BuildResult, InMemory
     from pemlang.pipeline.forecast import Forecast
+    from pemlang.pipeline.making import Tick
     from pemlang.pipeline.sweep import Sweep
 
 
@@ -117,7 +118,8 @@ class Recipe:
         Raises:
             PemError: everything wrong; nothing has been written then.
         """
-        from pemlang.pipeline.build import BuildOptions, build, no_tick
+        from pemlang.pipeline.build import BuildOptions, build
+        from pemlang.pipeline.making import no_tick
 
         return build(
             self._path,

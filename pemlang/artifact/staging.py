@@ -2,6 +2,8 @@
 
 An output is made in a directory beside its place, which the build holds a lock on. Where the build
 is killed the lock goes, and the next build of that output, or `pem clean`, removes what it left.
+What has a record of finished files stays however a build ends, and `pem build --resume` goes on
+with it.
 """
 
 from __future__ import annotations
@@ -35,6 +37,8 @@ from pemlang.disk import (
 from pemlang.formats import FORMATS
 
 CARD, PROVENANCE, SIGNATURE = "README.md", "provenance.json", "model.sig"
+RECORD = ".finished.jsonl"
+"""What of an output is finished, in the folder that it is made in: see finished.py."""
 MARK = "<!-- made by pemlang -->"
 _OF_SYSTEMS = (".DS_Store", "Thumbs.db", "desktop.ini")
 _STARTS_OF_SYSTEMS = ("._", ".nfs", ".fuse_hidden")
@@ -46,6 +50,7 @@ _TRIES = 5
 _A_DAY = 86_400  # seconds
 
 _LIVE: list[Stage] = []
+_STAYED: list[Path] = []
 _MOVING = threading.Lock()
 """Held where anything takes its place, so that nothing is removed meanwhile."""
 
@@ -80,19 +85,37 @@ def _is_of_system(path: Path) -> bool:
     return plain and (path.name in _OF_SYSTEMS or path.name.startswith(_STARTS_OF_SYSTEMS))
 
 
+def has_record(at: Path) -> bool:
+    """Whether it is written down in a folder that something in it is finished."""
+    return os.path.lexists(at / RECORD)
+
+
 @dataclass(eq=False)
 class Stage:
     """Finished directories, the parents that were made for them, and the handles by which they
-    are ours."""
+    are ours.
+
+    Attributes:
+        left: by target, what killed builds of it left with a record, which is ours now: to go on
+            with or to remove.
+    """
 
     directories: list[Staged] = field(default_factory=list)
     made: list[Path] = field(default_factory=list)
     handles: list[int] = field(default_factory=list)
+    left: dict[Path, list[Path]] = field(default_factory=dict)
+
+    def with_records(self) -> list[Staged]:
+        """The directories that stay if they do not take their place."""
+        return [staged for staged in self.directories if has_record(staged.at)]
 
     def clear(self) -> None:
-        """Remove all that has not taken its place."""
+        """Remove all that has not taken its place, but for what has a record."""
         for staged in self.directories:
-            shutil.rmtree(staged.at, ignore_errors=True)
+            if has_record(staged.at):
+                _STAYED.append(staged.at)
+            else:
+                shutil.rmtree(staged.at, ignore_errors=True)
             if staged.target.exists():
                 shutil.rmtree(staged.old, ignore_errors=True)
         for folder in self.made:
@@ -116,11 +139,17 @@ def staging() -> Iterator[Stage]:
 
 
 def clear_all(seconds: float) -> None:
-    """Remove all that has not taken its place, of every build of this process, which ends then.
-    Where something is on its way for longer than some seconds, all is left to the next build."""
+    """Remove all that has not taken its place and has no record, of every build of this process,
+    which ends then. Where something is on its way for longer than some seconds, all is left to the
+    next build."""
     if _MOVING.acquire(timeout=seconds):  # and never let go: nothing moves any more
         for stage in list(_LIVE):
             stage.clear()
+
+
+def stayed() -> bool:
+    """Whether a build of this process ended and left finished files to go on with."""
+    return bool(_STAYED)
 
 
 def new_stage(target: Path, stage: Stage) -> Path:
@@ -140,9 +169,30 @@ def new_stage(target: Path, stage: Stage) -> Path:
     raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(target.parent))
 
 
-def flush(directory: Path) -> None:
-    """Bring a directory and its files to disk."""
-    for path in (*directory.iterdir(), directory):
+def go_on_in(at: Path, target: Path, stage: Stage, kept: Collection[str]) -> None:
+    """Go on in a folder that a killed build of a target left, with some of its files; raises
+    OSError."""
+    for path in at.iterdir():
+        if path.name != RECORD and path.name not in kept:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink()
+    stage.left[target].remove(at)
+    stage.directories.append(Staged(at, target))
+
+
+def remove_left(stage: Stage) -> None:
+    """Remove what killed builds left and nobody goes on with."""
+    for at in (at for target in stage.left.values() for at in target):
+        shutil.rmtree(at, ignore_errors=True)
+    stage.left.clear()
+
+
+def flush(directory: Path, names: Iterable[str] | None = None) -> None:
+    """Bring a directory and its files, or some of them, to disk."""
+    files = directory.iterdir() if names is None else map(directory.joinpath, names)
+    for path in (*files, directory):
         handle = os.open(path, os.O_RDONLY)
         try:
             os.fsync(handle)
@@ -154,6 +204,7 @@ def take_place(staged: Staged) -> None:
     """Move a staged directory to its target, in the place of an earlier output. It is nobody
     else's turn there."""
     with uninterrupted(), _MOVING:
+        (staged.at / RECORD).unlink(missing_ok=True)
         if not staged.target.exists():
             staged.at.rename(staged.target)
         elif not exchange(staged.at, staged.target):
@@ -211,18 +262,24 @@ def _is_left(stage: Path) -> bool:
 
 
 def _may_be_ours(name: str) -> bool:
-    return name in own_files() or any(record.writes(name) for record in FORMATS.values())
+    return name in {RECORD, *own_files()} or any(record.writes(name) for record in FORMATS.values())
 
 
-def clean_up(folder: Path, targets: Iterable[Path]) -> None:
-    """Remove what builds of some outputs in a folder left that were killed. It is nobody else's
-    turn there; raises OSError."""
+def clean_up(folder: Path, targets: Iterable[Path], stage: Stage) -> None:
+    """Remove what builds of some outputs in a folder left that were killed; what has a record is
+    taken to the stage. It is nobody else's turn there; raises OSError."""
     by_name = {_name_of(target): target for target in targets}
     if folder.is_dir():
         for left in leftovers(folder, by_name):
             name = _LEFT.fullmatch(left.name)
             assert name is not None
-            remove_leftover(left, by_name[name["target"]])
+            target = by_name[name["target"]]
+            handle = claimed(left) if has_record(left) and name["old"] is None else None
+            if handle is None:
+                remove_leftover(left, target)
+            else:
+                stage.handles.append(handle)
+                stage.left.setdefault(target, []).append(left)
 
 
 def clean(folder: Path) -> Iterator[tuple[Path, int]]:

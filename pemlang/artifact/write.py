@@ -55,6 +55,7 @@ class Built:
         semantic_hash: equal for outputs of equal meaning.
         loss: what truncation took; None where nothing was cut.
         was_there: it was up to date: its tensors were not made again.
+        resumed: how many of its files of tensors were there from a build that was stopped.
     """
 
     path: Path
@@ -68,6 +69,7 @@ class Built:
     semantic_hash: str
     loss: Loss | None
     was_there: bool
+    resumed: int
 
     def __repr__(self) -> str:
         rank = "" if self.rank is None else f", rank {self.rank}"
@@ -92,7 +94,7 @@ class Description:
     outcome: Outcome
     format: Format
 
-    def built(self, was_there: bool) -> Built:
+    def built(self, was_there: bool, resumed: int) -> Built:
         """What is told of it to whoever asked for it."""
         return Built(
             path=self.output.target,
@@ -106,6 +108,7 @@ class Description:
             semantic_hash=self.semantic_hash,
             loss=self.outcome.losses.get(self.output.node.key),
             was_there=was_there,
+            resumed=resumed,
         )
 
     def finish(self, layout: OutputLayout, tensors: Mapping[str, Subject], at: Path) -> None:

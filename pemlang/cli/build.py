@@ -71,6 +71,12 @@ if TYPE_CHECKING:
     help="Make again what is up to date, which else stays as it is; and replace an output that has "
     "been changed since it was built.",
 )
+@click.option(
+    "--resume",
+    is_flag=True,
+    help="Go on where a build was stopped: what it had finished of an output in several files is "
+    "used again, if it is of the same bytes.",
+)
 @locked_option("Build only what pem.lock has: refuse adapters, imports or a version that differ.")
 @click.option(
     "--dump-kernels",
@@ -96,6 +102,7 @@ def build(
     threads: int | None,
     device: str,
     force: bool,
+    resume: bool,
     locked: bool,
     dump_kernels: bool,
     expression: str | None,
@@ -127,7 +134,7 @@ def build(
         except PemError as error:
             return say([as_words(message, "") for message in error.diagnostics], form)
         opening = [partial(of_text, written.encode(), ON_THE_COMMAND_LINE, settings)]
-    options = BuildOptions(threads, memory, device, force)
+    options = BuildOptions(threads, memory, device, force, resume)
     if dump_kernels:
         return _dumped(opening, out, sweep, options)
     outputs, messages = _built(opening, out, sweep, options, locked)
@@ -225,5 +232,6 @@ def _line(built: Built) -> str:
     if built.rank is not None:
         facts.insert(0, f"rank {built.rank}")
     facts += ["up to date"] * built.was_there
+    facts += [f"{count(built.resumed, 'file')} from before"] if built.resumed else []
     facts += [f"truncation took {built.loss.total:.3%}"] if built.loss is not None else []
     return f"{click.style(visible(shown, 4096), bold=True)}  {built.title}, {', '.join(facts)}"

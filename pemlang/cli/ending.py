@@ -25,7 +25,8 @@ PATIENCE = 1.5
 MOVING = 10.0
 """Seconds more that an output has that is on its way to its place."""
 
-INTERRUPTED = "Interrupted; what was not finished was not written."
+_INTERRUPTED = "Interrupted; what was not finished was not written."
+_STAYED = "Finished files stay for `pem build --resume`, or for `pem clean` to remove."
 
 _asked: list[int] = []
 
@@ -33,6 +34,12 @@ _asked: list[int] = []
 def was_asked() -> bool:
     """Whether a signal asked this process to end."""
     return bool(_asked)
+
+
+def interrupted() -> str:
+    """What to say where a signal ended a command."""
+    staging = sys.modules.get("pemlang.artifact.staging")  # importing it could wait for ever
+    return f"{_INTERRUPTED} {_STAYED}" if staging is not None and staging.stayed() else _INTERRUPTED
 
 
 def exit_code_of_signal() -> int:
@@ -72,10 +79,10 @@ def _watch(reading: int) -> None:
         number = os.read(reading, 1)[0]
     time.sleep(PATIENCE)
     staging = sys.modules.get("pemlang.artifact.staging")
-    if staging is not None:  # importing it could wait for ever
+    if staging is not None:
         staging.clear_all(MOVING)
     with suppress(OSError):
-        os.write(2, f"{INTERRUPTED}\n".encode())
+        os.write(2, f"{interrupted()}\n".encode())
     os._exit(128 + number)
 
 

@@ -15,7 +15,7 @@ import click
 
 import pemlang.cli
 from pemlang.cli.common import RECIPE_IS_WRONG, USAGE_IS_WRONG, importing, say
-from pemlang.cli.ending import INTERRUPTED, around, exit_code_of_signal
+from pemlang.cli.ending import around, exit_code_of_signal, interrupted
 from pemlang.diagnostics import nearest
 from pemlang.disk import is_dir
 from pemlang.execute.machine import for_one_command
@@ -163,7 +163,7 @@ def main(args: Sequence[str] | None = None) -> NoReturn:
         code = _code_of(args)
         sys.stdout.flush()
     except (click.Abort, KeyboardInterrupt):
-        click.echo(INTERRUPTED, err=True)
+        click.echo(interrupted(), err=True)
         code = exit_code_of_signal()
     except BrokenPipeError:
         # The reader of our output has gone; leave quietly, with nothing left to flush.

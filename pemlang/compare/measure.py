@@ -24,7 +24,7 @@ from pemlang.modules.sites import layer_of
 from pemlang.pipeline.reading import measurable, reading
 
 if TYPE_CHECKING:
-    from pemlang.pipeline.build import Tick
+    from pemlang.pipeline.making import Tick
 
 MOST_ADAPTERS = 24
 """Adapters that are measured, and as many outputs: no heat map of more is readable."""

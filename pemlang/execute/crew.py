@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import replace
 
 from pemlang.dataclass import dataclass
@@ -81,6 +82,12 @@ def shares(plan: Plan, budget: int, options: ExecutionOptions, jobs: int) -> Sha
         work = min(work, max(_AT_ONCE, room // one))
     work = max(1, min(work, (budget - most * beside) // max(1, one - beside)))
     return Shares(work, min(most - work, (budget - work * one) // beside) if beside else 0)
+
+
+def hold_memory(plans: Sequence[Plan], options: ExecutionOptions) -> None:
+    """Raise MemoryTooSmall before the first of some plans is run where one of them would."""
+    for phase in (phase for plan in plans for phase in phases(plan)):
+        shares(phase, options.budget, options, 1)
 
 
 def most_memory(plan: Plan, options: ExecutionOptions) -> int:

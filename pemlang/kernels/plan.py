@@ -3,7 +3,8 @@ and run in another process with the same bytes as here."""
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
+from dataclasses import replace
 from functools import cached_property
 from itertools import accumulate
 from typing import TypeAlias
@@ -139,3 +140,66 @@ class Plan:
     def place(self, sink: TensorSink) -> TensorPlace:
         """The tensor that a program writes to."""
         return self.outputs[sink.output].tensors[sink.tensor]
+
+
+@dataclass(frozen=True)
+class PlanPart:
+    """Some files of a plan that are made by themselves.
+
+    Attributes:
+        files: their numbers.
+        plan: what makes them. It has the other files too, by the same numbers, and writes nothing
+            there.
+    """
+
+    files: tuple[int, ...]
+    plan: Plan
+
+
+def separated(plan: Plan) -> list[PlanPart]:
+    """A plan in parts, as many as there can be, in the order of their first files."""
+    leads = list(range(len(plan.outputs)))
+
+    def lead(file: int) -> int:
+        while leads[file] != file:
+            file = leads[file]
+        return file
+
+    def joined(files: Iterable[int]) -> int:
+        first, *others = sorted(set(map(lead, files)))
+        for other in others:
+            leads[other] = first
+        return first
+
+    for loop in plan.loops:
+        joined(file for file, _ in loop.outputs)
+    for call in plan.sites:
+        joined(_files_of(call))
+    members: dict[int, list[int]] = {}
+    for file in range(len(plan.outputs)):
+        members.setdefault(lead(file), []).append(file)
+    loops: dict[int, list[FusedLoop]] = {first: [] for first in members}
+    sites: dict[int, list[SiteCall]] = {first: [] for first in members}
+    copies: dict[int, list[HeadCopy]] = {first: [] for first in members}
+    for loop in plan.loops:
+        loops[lead(loop.outputs[0][0])].append(loop)
+    for call in plan.sites:
+        sites[lead(_files_of(call)[0])].append(call)
+    for copy in plan.copies:
+        copies[lead(copy.output)].append(copy)
+    others = [replace(file, header=b"") for file in plan.outputs]
+    parts = []
+    for first, files in members.items():
+        outputs = list(others)
+        for file in files:
+            outputs[file] = plan.outputs[file]
+        own = Plan(tuple(outputs), tuple(loops[first]), tuple(sites[first]), tuple(copies[first]))
+        parts.append(PlanPart(tuple(files), own))
+    return parts
+
+
+def _files_of(call: SiteCall) -> list[int]:
+    """The files that a call writes to; where it only tells numbers, the one that they are told
+    of."""
+    written = [sink.output for sink in call.outputs if isinstance(sink, TensorSink)]
+    return written or [sink.output for sink in call.outputs]

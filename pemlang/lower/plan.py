@@ -28,11 +28,13 @@ from pemlang.kernels.plan import (
     NumberSink,
     OutputFile,
     Plan,
+    PlanPart,
     Sink,
     SiteCall,
     TensorPlace,
     TensorSink,
     TruncationKey,
+    separated,
 )
 from pemlang.lower.lowering import Lowering
 from pemlang.modules import Shapes, SiteValues
@@ -102,6 +104,13 @@ class BuildPlan:
     def owner(self, file: int) -> int:
         """The output that a file of the plan belongs to."""
         return next(i for i, output in enumerate(self.outputs) if file in output.numbers)
+
+    def parts(self) -> list[PlanPart]:
+        """The plan in parts that are made one after the other, so that what is finished is worth
+        keeping: all of it at once, unless an output has several files."""
+        if all(len(output.numbers) == 1 for output in self.outputs):
+            return [PlanPart(tuple(range(len(self.plan.outputs))), self.plan)]
+        return separated(self.plan)
 
 
 def make_plan(requests: Sequence[OutputRequest]) -> BuildPlan:

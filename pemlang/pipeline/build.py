@@ -4,17 +4,24 @@ all of it is known to be right."""
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 
 from pemlang.artifact.existing import standing
-from pemlang.artifact.provenance import Outcome, Provenance, Subject
-from pemlang.artifact.staging import Stage, clean_up, flush, new_stage, staging, take_place
-from pemlang.artifact.subjects import subject
+from pemlang.artifact.finished import told_of
+from pemlang.artifact.provenance import Outcome, Provenance
+from pemlang.artifact.staging import (
+    Stage,
+    Staged,
+    clean_up,
+    new_stage,
+    remove_left,
+    staging,
+    take_place,
+)
 from pemlang.artifact.target import check_target
 from pemlang.artifact.write import Built, Description
 from pemlang.check.checked import Checked
@@ -26,43 +33,31 @@ from pemlang.disk import turn
 from pemlang.execute.backends import open_backend
 from pemlang.execute.cpu import CpuExecutor
 from pemlang.execute.elementwise import BLOCK, get_ready
-from pemlang.execute.executor import TURN, ExecutionOptions, Executor, Progress, no_progress
-from pemlang.execute.machine import algebra_name, one_algebra_thread
-from pemlang.execute.result import (
-    ExecutionResult,
-    FileTarget,
-    MemoryTarget,
-    OutputFailed,
-    Target,
-    together,
-)
+from pemlang.execute.executor import TURN, ExecutionOptions, Executor, no_progress
+from pemlang.execute.machine import one_algebra_thread
+from pemlang.execute.result import MemoryTarget, OutputSeen, together
 from pemlang.formats import PEFT, Format
+from pemlang.graph.formula import count, size_text
 from pemlang.inputs.lock import Lock
-from pemlang.kernels.plan import Plan, TensorSink
+from pemlang.kernels.plan import NumberSink
 from pemlang.lower.plan import BuildPlan
 from pemlang.pipeline.faults import worded
 from pemlang.pipeline.jobs import (
     OutputJob,
     checked_recipes,
-    error_of,
     jobs_of,
     least_memory,
     measuring_with,
     planned,
 )
+from pemlang.pipeline.making import FileMaking, Tick, algebra_of, no_tick, run_plan
 from pemlang.pipeline.refusals import adapters_of, inputs_of
 from pemlang.pipeline.sweep import Sweep, SweepPoint, sweep_points, told_once
 from pemlang.pipeline.warnings import noticed, outcome_of, truncations
 from pemlang.source import Source
 from pemlang.tensorfiles.digests import anew, hold_unchanged
-from pemlang.tensorfiles.reader import TensorReader, make_room
-
-Tick = Callable[[str, int, int], None]
-"""Called with what is being made, the steps done and the steps in all."""
-
-
-def no_tick(what: str, done: int, total: int) -> None:
-    """Tell nobody."""
+from pemlang.tensorfiles.dtypes import Array
+from pemlang.tensorfiles.reader import TensorReader
 
 
 @dataclass(frozen=True)
@@ -74,6 +69,7 @@ class BuildOptions:
         memory: bytes of working memory; a part of the machine's when None.
         device: the backend: `cpu`, or `cuda` where elementwise programs are to run on a GPU.
         force: make again what is up to date, and replace what has been changed since it was built.
+        resume: go on where a build was stopped, with the files that it had finished.
         lock: what everything the recipe is made from is held to.
         only: the one output to build, by its path as written.
         taken: the outputs of other recipes that are built beside this one, which it leaves alone.
@@ -84,6 +80,7 @@ class BuildOptions:
     memory: int | None = None
     device: str = "cpu"
     force: bool = False
+    resume: bool = False
     lock: Lock | None = None
     only: str | None = None
     taken: frozenset[Path] = frozenset()
@@ -148,14 +145,14 @@ def build(
     for checked in recipes:
         for output in checked.outputs:
             by_folder.setdefault(output.target.parent, []).append(output.target)
-    for folder, targets in by_folder.items():
-        with placed(None), turn(folder):
-            clean_up(folder, targets)
-    for checked in recipes:
-        for output in checked.outputs:
-            with placed(output.span), turn(output.target.parent):
-                check_target(output.target, inputs, options.force)
-    with one_algebra_thread(), TensorReader() as reader, staging() as stage:
+    with one_algebra_thread(), TensorReader() as reader, staging() as stage, _told(stage):
+        for folder, targets in by_folder.items():
+            with placed(None), turn(folder):
+                clean_up(folder, targets, stage)
+        for checked in recipes:
+            for output in checked.outputs:
+                with placed(output.span), turn(output.target.parent):
+                    check_target(output.target, inputs, options.force)
         building = _Build(reader, stage, tick, options)
         result = building.run(recipes, points)
         with placed(None):
@@ -166,6 +163,25 @@ def build(
                 check_target(staged.target, inputs, options.force)
                 take_place(staged)
     return result
+
+
+@contextmanager
+def _told(stage: Stage) -> Iterator[None]:
+    """What goes wrong inside is told with what stays, for a build to go on with."""
+    try:
+        yield
+    except PemError as error:
+        first, *others = error.diagnostics
+        told = replace(first, notes=(*first.notes, *map(_stays, stage.with_records())))
+        raise PemError([told, *others]) from None
+
+
+def _stays(staged: Staged) -> str:
+    files, size = told_of(staged.at)
+    return (
+        f"{count(files, 'finished file')} of {visible(staged.target)}, {size_text(size)}, "
+        f"{'stay' if files > 1 else 'stays'} for `pem build --resume`, or for `pem clean` to remove"
+    )
 
 
 def _only(checked: Checked, path: str) -> Checked:
@@ -195,6 +211,7 @@ class _Build:
     ) -> None:
         self._reader, self._stage, self._tick, self._options = reader, stage, tick, options
         self._jobs: list[OutputJob] = []
+        self._warnings: list[Diagnostic] = []
 
     def run(self, recipes: Sequence[Checked], points: Sequence[SweepPoint]) -> BuildResult:
         """Make what is not up to date; every output is ready to take its place then."""
@@ -211,13 +228,15 @@ class _Build:
         old = {} if self._options.force else _up_to_date(jobs)
         todo = [job for job in jobs if job not in old]
         made, seconds = self._made(todo, began) if todo else ({}, {})
+        remove_left(self._stage)
+        warnings += self._warnings
         outputs = []
         for job in jobs:
             with job.placed():
-                description = made[job] if job in made else self._refreshed(job, old[job])
+                description, resumed = made.get(job) or (self._refreshed(job, old[job]), 0)
                 diagnostics = noticed(job.checked, job.output, description.outcome)
                 warnings += job.point.noted(diagnostics)
-                outputs.append(description.built(was_there=job in old))
+                outputs.append(description.built(was_there=job in old, resumed=resumed))
         told = told_once(warnings) if len(points) > 1 else warnings
         return BuildResult(tuple(outputs), tuple(told), seconds)
 
@@ -247,42 +266,23 @@ class _Build:
 
     def _made(
         self, jobs: Sequence[OutputJob], began: float
-    ) -> tuple[dict[OutputJob, Description], Mapping[str, float]]:
-        """Make outputs, each in a directory of the stage; and what took how long."""
+    ) -> tuple[dict[OutputJob, tuple[Description, int]], Mapping[str, float]]:
+        """Make outputs, each in a directory of the stage, with how many of its files were there
+        from a stopped build; and what took how long."""
         plan = planned(jobs)
-        make_room(len(jobs) + len(plan.plan.outputs))  # a stage each, and its files
-        places = []
-        for job in jobs:
-            with job.placed():
-                places.append(new_stage(job.output.target, self._stage))
-        result = self._write(plan, jobs, places)
-        written = time.perf_counter()
-        subjects = _flushed(plan, jobs, places)
+        making = FileMaking(plan, jobs, self._stage, self._options.running)
+        self._warnings += making.take_places(self._options.resume)
+        written = making.run(self._executor, self._reader, self._tick)
         flushed = time.perf_counter()
         made = {}
-        for index, job in enumerate(jobs):
-            output = plan.outputs[index]
+        for index, (job, output) in enumerate(zip(jobs, making.outputs, strict=True)):
+            planned_output = plan.outputs[index]
             with job.placed():
-                made[job] = _described(job, _outcome(job, plan, index, result), output.format)
-                made[job].finish(output.layout, subjects[index], places[index])
+                outcome = _outcome(job, plan, index, output.seen, making.numbers)
+                description = _described(job, outcome, planned_output.format)
+                description.finish(planned_output.layout, output.subjects, output.place)
+            made[job] = description, output.resumed
         return made, {"work": written - began, "flush": flushed - written}
-
-    def _write(
-        self, plan: BuildPlan, jobs: Sequence[OutputJob], places: Sequence[Path]
-    ) -> ExecutionResult:
-        """Write the tensors of all outputs."""
-        what = jobs[0].output.path + f" and {len(jobs) - 1} more" * (len(jobs) > 1)
-        with ExitStack() as open_files:
-            targets: list[Target] = []
-            for index, job in enumerate(jobs):
-                output = plan.outputs[index]
-                for number, name in zip(output.numbers, output.layout.files, strict=True):
-                    with job.placed():
-                        file = open_files.enter_context((places[index] / name).open("wb"))
-                        file.truncate(plan.plan.outputs[number].size)
-                        targets.append(FileTarget(file.fileno()))
-            progress = partial(self._tick, what)
-            return _run(plan, jobs, self._executor, self._reader, targets, progress)
 
 
 def _up_to_date(jobs: Sequence[OutputJob]) -> dict[OutputJob, Provenance]:
@@ -295,58 +295,20 @@ def _described(job: OutputJob, outcome: Outcome, format_: Format) -> Description
     return Description(job.checked, job.output, job.semantic_hash, outcome, format_)
 
 
-def _flushed(
-    plan: BuildPlan, jobs: Sequence[OutputJob], places: Sequence[Path]
-) -> list[dict[str, Subject]]:
-    """The tensors' files, brought to disk, and their digests taken while the disk works."""
-    with ThreadPoolExecutor(2) as pool:
-        taken = [
-            {name: pool.submit(subject, place / name) for name in output.layout.files}
-            for output, place in zip(plan.outputs, places, strict=True)
-        ]
-        for job, place in zip(jobs, places, strict=True):
-            with job.placed():
-                flush(place)
-        with placed(None):
-            return [{name: x.result() for name, x in files.items()} for files in taken]
-
-
-def _run(
+def _outcome(
+    job: OutputJob,
     plan: BuildPlan,
-    jobs: Sequence[OutputJob],
-    executor: Executor,
-    reader: TensorReader,
-    targets: Sequence[Target],
-    progress: Progress,
-) -> ExecutionResult:
-    with placed(None), worded():
-        result = executor.execute(plan.plan, reader, targets, progress)
-        if result.failed is None:
-            reader.unchanged()
-    if result.failed is not None:
-        owner = plan.owner(result.failed.output)
-        raise error_of(OutputFailed(owner, result.failed.error), jobs)
-    return result
-
-
-def _outcome(job: OutputJob, plan: BuildPlan, index: int, result: ExecutionResult) -> Outcome:
+    index: int,
+    seen: Sequence[OutputSeen],
+    numbers: Mapping[NumberSink, Array],
+) -> Outcome:
     return outcome_of(
         job.output,
         plan.outputs[index],
         plan.size(index),
-        together([result.outputs[number] for number in plan.outputs[index].numbers]),
-        truncations(result.numbers, plan.outputs[index].numbers.start),
-        algebra_name() if _by_library(plan.plan, plan.outputs[index].numbers) else "",
-    )
-
-
-def _by_library(plan: Plan, files: range) -> bool:
-    """Whether the last digits of an output go by the linear algebra library that is there."""
-    return any(
-        step.by_library
-        for call in plan.sites
-        if any(isinstance(sink, TensorSink) and sink.output in files for sink in call.outputs)
-        for step in call.program.steps
+        together(seen),
+        truncations(numbers, plan.outputs[index].numbers.start),
+        algebra_of(plan.plan, plan.outputs[index].numbers),
     )
 
 
@@ -397,8 +359,10 @@ def in_memory(checked: Checked) -> tuple[InMemory, list[Diagnostic]]:
         plan = planned(jobs)
         [job], [file] = jobs, plan.plan.outputs
         data = bytearray(file.size)
-        result = _run(plan, jobs, CpuExecutor(), reader, [MemoryTarget(data)], no_progress)
-    warnings += noticed(checked, job.output, _outcome(job, plan, 0, result))
+        targets = [MemoryTarget(data)]
+        result = run_plan(plan, plan.plan, jobs, CpuExecutor(), reader, targets, no_progress)
+    outcome = _outcome(job, plan, 0, result.outputs, result.numbers)
+    warnings += noticed(checked, job.output, outcome)
     ends = [*(tensor.start for tensor in file.tensors[1:]), file.size]
     tensors = [
         (tensor.key, tensor.dtype, tensor.shape, memoryview(data)[tensor.start : end])

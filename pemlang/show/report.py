@@ -26,8 +26,8 @@ from pemlang.graph.formula import Formula, type_text
 from pemlang.graph.leaves import leaf
 from pemlang.graph.node import AdapterNode, Node
 from pemlang.inputs.resolver import read_whole
-from pemlang.pipeline.build import Tick
 from pemlang.pipeline.forecast import forecast_of
+from pemlang.pipeline.making import Tick
 from pemlang.show import figures
 from pemlang.show.graph import TooMany, leaf_name, picture
 from pemlang.show.numbers import FiguresJson, figures_of

@@ -98,7 +98,7 @@ def full(*_: object) -> None:
 
 @made
 def PEM0512_full(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
-    patch.setattr("pemlang.pipeline.build.flush", full)
+    patch.setattr("pemlang.pipeline.making.flush", full)
     return raised(lambda: build(root, ONE_SAVE))
 
 
