@@ -19,10 +19,9 @@ from pemlang.execute.stream import Stream
 from pemlang.kernels.builder import Builder
 from pemlang.kernels.histogram import BUCKETS, HISTOGRAM
 from pemlang.kernels.llvm_text import WIDTH
-from pemlang.kernels.passes import passes, scans, steps_of
+from pemlang.kernels.passes import passes, reads_of, scans
 from pemlang.kernels.program import Program
 from pemlang.kernels.scratch import scratch_sizes
-from pemlang.kernels.steps.elements import Load
 from pemlang.kernels.steps.scans import ScanStep
 from pemlang.lazy import numpy as np
 from pemlang.tensorfiles.dtypes import Array, Bits, stored_dtype
@@ -130,11 +129,7 @@ class Kernel:
         self._stored = [stored_dtype(step.dtype) for step in ends]
         self._steps = len(program.steps)
         self._finds = 1 + max([self._outs, *(len(found) for found in scans(program))])
-        self._reads = [
-            sorted(step.input for number in steps_of(program, turn)
-                   if isinstance(step := program.steps[number], Load))
-            for turn in range(self.passes)
-        ]  # fmt: skip
+        self._reads = [reads_of(program, turn) for turn in range(self.passes)]
 
     def start(self) -> None:
         """Take the blocks' memory."""

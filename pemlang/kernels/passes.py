@@ -9,6 +9,7 @@ from functools import lru_cache
 
 from pemlang.dataclass import dataclass
 from pemlang.kernels.program import Program, SlotNumbers
+from pemlang.kernels.steps.elements import Load
 from pemlang.kernels.steps.scans import ScanStep
 
 
@@ -40,6 +41,13 @@ def steps_of(program: Program, turn: int) -> tuple[int, ...]:
     if turn < len(found):
         return behind(program, found[turn])
     return behind(program, [n for n, step in enumerate(program.steps) if step.is_result])
+
+
+@lru_cache(maxsize=4096)
+def reads_of(program: Program, turn: int) -> tuple[int, ...]:
+    """The input slots that a pass reads."""
+    steps = (program.steps[number] for number in steps_of(program, turn))
+    return tuple(sorted(step.input for step in steps if isinstance(step, Load)))
 
 
 def behind(program: Program, goals: Collection[int]) -> tuple[int, ...]:

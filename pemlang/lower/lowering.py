@@ -179,7 +179,14 @@ def _statistic(builder: SiteBuilder, leaf: Stored, key: str) -> Value:
 
 class Foreseen:
     """What stands for measured numbers where no tensor is read, as in a forecast: any number for
-    a measure, and for a rank that an energy decides the largest it can be."""
+    a measure, and for a rank that an energy decides the largest it can be.
+
+    Attributes:
+        ranked: what a rank was asked of, by key.
+    """
+
+    def __init__(self) -> None:
+        self.ranked: dict[str, AdapterNode] = {}
 
     def measured(self, lowering: Lowering, node: Measured) -> Fraction:
         """See Numbers."""
@@ -188,4 +195,5 @@ class Foreseen:
 
     def rank(self, lowering: Lowering, node: AdapterNode, site: str, energy: float) -> int:
         """See Numbers."""
+        self.ranked[node.key] = node
         return node.ranks[site] if node.type.factored else min(node.shapes[site].a)

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from fractions import Fraction
+from itertools import chain
 from typing import NamedTuple
 
 from pemlang.diagnostics import Fault
@@ -60,9 +61,7 @@ class Measuring:
         key = (node.key, site, energy)
         if key not in self._ranks:
             sites = list(node.shapes)
-            spectra = self._told(
-                lowering, [SiteQuestion(SingularValues(), (node,), at) for at in sites]
-            )
+            spectra = self._told(lowering, _spectra(node))
             for at, values in zip(sites, spectra, strict=True):
                 self._ranks[node.key, at, energy] = rank_for_energy(values, energy)
         return self._ranks[key]
@@ -109,14 +108,8 @@ class Measuring:
 
     def _told(self, lowering: Lowering, questions: Sequence[SiteQuestion]) -> list[Array]:
         """The answer to each question, from one plan."""
-        sinks = [NumberSink(0, index) for index in range(len(questions))]
-        calls = [
-            call
-            for question, sink in zip(questions, sinks, strict=True)
-            for call in question.calls(lowering, sink)
-        ]
-        numbers = self._run(Plan(sites=tuple(calls)))
-        return [numbers[sink] for sink in sinks]
+        numbers = self._run(_plan(lowering, questions))
+        return [numbers[NumberSink(0, index)] for index in range(len(questions))]
 
 
 class SiteQuestion(NamedTuple):
@@ -139,6 +132,25 @@ class SiteQuestion(NamedTuple):
             replace(call, constants=tuple(map(float, call.constants)))  # type: ignore[misc]
             for call in builder.calls()
         ]
+
+
+def measuring_plan(
+    lowering: Lowering, measures: Iterable[Measured], ranked: Iterable[AdapterNode]
+) -> Plan:
+    """What reads some measures, and what an energy decides the ranks of some adapters by."""
+    questions = [_question(node, site) for node in measures for site in node.sites]
+    questions += [question for node in ranked for question in _spectra(node)]
+    return _plan(lowering, questions)
+
+
+def _plan(lowering: Lowering, questions: Sequence[SiteQuestion]) -> Plan:
+    """What answers some questions, each told by its number."""
+    calls = (x.calls(lowering, NumberSink(0, index)) for index, x in enumerate(questions))
+    return Plan(sites=tuple(chain.from_iterable(calls)))
+
+
+def _spectra(node: AdapterNode) -> list[SiteQuestion]:
+    return [SiteQuestion(SingularValues(), (node,), site) for site in node.shapes]
 
 
 def _question(node: Measured, site: str) -> SiteQuestion:

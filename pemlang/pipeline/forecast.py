@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from pemlang.artifact.existing import standing
@@ -14,7 +14,9 @@ from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Diagnostic, placed
 from pemlang.disk import is_file, turn
 from pemlang.execute.crew import most_memory
+from pemlang.execute.elementwise import BLOCK
 from pemlang.execute.executor import DEFAULTS
+from pemlang.execute.loop import span_of
 from pemlang.formats.adapter import Adapter
 from pemlang.formats.identity import adapter_digest
 from pemlang.graph.formula import Formula, type_text
@@ -23,9 +25,11 @@ from pemlang.graph.node import Node, TensorsNode
 from pemlang.inputs.lock import Lock
 from pemlang.inputs.locked import LockResolver
 from pemlang.inputs.resolver import DiskResolver, Resolver
-from pemlang.kernels.plan import Plan
+from pemlang.kernels.passes import passes, reads_of
+from pemlang.kernels.plan import FusedLoop, HeadCopy, Plan, SiteCall, TensorSink
 from pemlang.kernels.program import Program
 from pemlang.lower.lowering import Foreseen, Lowering
+from pemlang.lower.measuring import measuring_plan
 from pemlang.lower.plan import BuildPlan
 from pemlang.ops.measures import Measured
 from pemlang.pipeline.checking import identified_with
@@ -34,6 +38,7 @@ from pemlang.pipeline.refusals import inputs_of
 from pemlang.pipeline.sweep import SweepPoint
 from pemlang.source import Source
 from pemlang.tensorfiles.dtypes import DTYPES
+from pemlang.tensorfiles.reference import TensorRef
 
 UNKNOWN = "not here: "
 """Before where an adapter would be, for the identity of one whose tensors have not been fetched."""
@@ -105,7 +110,9 @@ class Forecast:
         warnings: what a check warns of.
         inputs, bindings, outputs: in the recipe's order.
         measured: the numbers that are read off weights first.
-        read, written: bytes, of what has to be made.
+        read, written: bytes of tensors, for what has to be made and measured.
+        least_read: the bytes among those that are read, each of them once: no program reads less.
+            As for what is written, every program writes as much.
         flops: about how many floating point operations.
         memory: the most bytes at work, on so many threads.
         kernels: how many programs, and how many tensors or sites they run over.
@@ -118,6 +125,7 @@ class Forecast:
     outputs: Sequence[OutputForecast]
     measured: Sequence[str]
     read: int
+    least_read: int
     written: int
     flops: int
     memory: int
@@ -149,7 +157,8 @@ def forecast(
 def forecast_of(checked: Checked, locked: bool = False) -> Forecast:
     """What a build of a recipe would do that is known by content; raises as forecast."""
     with placed(None):
-        lowering = Lowering(checked.graph, Foreseen())
+        foreseen = Foreseen()
+        lowering = Lowering(checked.graph, foreseen)
         jobs = [job_of(checked, SweepPoint({}), lowering, output) for output in checked.outputs]
     inputs = inputs_of([checked])
     for output in checked.outputs:
@@ -159,15 +168,21 @@ def forecast_of(checked: Checked, locked: bool = False) -> Forecast:
     whole = planned(jobs)
     outputs = [_output(job, whole, index, write) for index, job in enumerate(jobs)]
     todo = [job for job, output in zip(jobs, outputs, strict=True) if not output.stays]
-    plan = (whole if len(todo) == len(jobs) else planned(todo)).plan
+    plan = whole.plan
+    if len(todo) < len(jobs):
+        foreseen.ranked.clear()
+        plan = planned(todo).plan
+    measures = _measured(checked) if todo else []
+    plans = [plan, measuring_plan(lowering, measures, foreseen.ranked.values())]
     threads, programs = DEFAULTS.most_threads, programs_of(plan)
     return Forecast(
         warnings=tuple(checked.diagnostics),
         inputs=_inputs(checked),
         bindings=_bindings(checked.names, write),
         outputs=outputs,
-        measured=_measured(checked, write),
-        read=bytes_read(plan),
+        measured=sorted(map(write.value, _measured(checked))),
+        read=sum(map(bytes_read, plans)),
+        least_read=_least_read(plans),
         written=sum(file.size for file in plan.outputs),
         flops=_flops(plan),
         memory=most_memory(plan, DEFAULTS),
@@ -237,12 +252,11 @@ def _bindings(names: Mapping[str, RecipeValue], write: Formula) -> list[Binding]
     ]
 
 
-def _measured(checked: Checked, write: Formula) -> list[str]:
+def _measured(checked: Checked) -> list[Measured]:
     """What is measured before anything is made: for weights, and for assertions."""
     roots: list[Node] = [output.node for output in checked.outputs]
     roots += [node for x in checked.assertions for node in x.condition.measured()]
-    measured = (node for node in checked.graph.order(roots) if isinstance(node, Measured))
-    return sorted(map(write.value, measured))
+    return [node for node in checked.graph.order(roots) if isinstance(node, Measured)]
 
 
 def programs_of(plan: Plan) -> list[Program]:
@@ -251,15 +265,47 @@ def programs_of(plan: Plan) -> list[Program]:
 
 
 def bytes_read(plan: Plan) -> int:
-    """Bytes of inputs that the loops and sites read; each loop reads its inputs once."""
-    loops = sum(
-        loop.count * DTYPES[load.dtype].size for loop in plan.loops for load in loop.program.loads
-    )
-    return loops + sum(
-        math.prod(load.shape) * DTYPES[load.dtype].size
-        for call in plan.sites
-        for load in call.program.loads
-    )
+    """Bytes of inputs that a plan reads. A tensor that no block has room for is read once for each
+    pass over it, as far as that needs it."""
+    read = sum(_bytes_of_loop(loop) for loop in plan.loops)
+    read += sum(size for call in plan.sites for size in _loaded(call).values())
+    return read + sum(size for copy in plan.copies for size in _copied(plan, copy).values())
+
+
+def _bytes_of_loop(loop: FusedLoop) -> int:
+    program, span = loop.program, span_of(loop, BLOCK)
+    widths = [DTYPES[load.dtype].size for load in program.loads]
+    by_pass = [
+        sum(widths[slot] for slot in reads_of(program, turn)) for turn in range(passes(program))
+    ]
+    sizes = [size for _, size in loop.calls]
+    return sum(size * (sum(by_pass) if size > span else sum(widths)) for size in sizes)
+
+
+def _least_read(plans: Iterable[Plan]) -> int:
+    """Bytes of inputs that some plans read, each byte once."""
+    sizes: dict[TensorRef, int] = {}
+    for plan in plans:
+        for call in (*plan.sites, *(call for loop in plan.loops for call, _ in loop.calls)):
+            sizes |= _loaded(call)
+        for copy in plan.copies:
+            sizes |= _copied(plan, copy)
+    return sum(sizes.values())
+
+
+def _loaded(call: SiteCall) -> dict[TensorRef, int]:
+    """The tensors that a call reads, and their bytes."""
+    sizes = {}
+    for load in call.program.loads:
+        shape = call.shape if call.program.elementwise else load.shape
+        sizes[call.inputs[load.input]] = math.prod(shape) * DTYPES[load.dtype].size
+    return sizes
+
+
+def _copied(plan: Plan, copy: HeadCopy) -> dict[TensorRef, int]:
+    place = plan.place(TensorSink(copy.output, copy.tensor))
+    size = math.prod(place.shape) * DTYPES[place.dtype].size
+    return dict.fromkeys(copy.sources, size)
 
 
 def _flops(plan: Plan) -> int:

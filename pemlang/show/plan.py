@@ -23,6 +23,7 @@ class PlanJson:
     outputs: Sequence[OutputForecast]
     measured: Sequence[str]
     read: int
+    least_read: int
     written: int
     flops: int
     memory: int
@@ -99,6 +100,7 @@ def as_json(plan: Forecast) -> PlanJson:
         outputs=plan.outputs,
         measured=plan.measured,
         read=plan.read,
+        least_read=plan.least_read,
         written=plan.written,
         flops=plan.flops,
         memory=plan.memory,
@@ -142,7 +144,8 @@ def _work(plan: Forecast) -> str:
         return "nothing to build: every output is up to date"
     programs, places = plan.kernels
     return (
-        f"reads {size_text(plan.read)}, writes {size_text(plan.written)}, about "
+        f"reads {size_text(plan.read)}, writes {size_text(plan.written)} (any program at least "
+        f"{size_text(plan.least_read)} and {size_text(plan.written)}), about "
         f"{_operations(plan.flops)}; {count(programs, 'kernel')} over {count(places, 'place')}, "
         f"in at most {size_text(plan.memory)} on {count(plan.threads, 'thread')}"
     )
