@@ -23,6 +23,7 @@ from pemlang.artifact.subjects import subject
 from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault, visible
 from pemlang.execute.result import OutputSeen
+from pemlang.graph.formula import count, size_text
 from pemlang.kernels.plan import TruncationKey
 from pemlang.kernels.rounding import Rounding
 from pemlang.tensorfiles.jsons import parse_json
@@ -32,7 +33,7 @@ _MOST = 64 << 20  # bytes of a record: what truncation took, at each of some 500
 
 
 @dataclass(frozen=True)
-class OutputKey:
+class FinishedKey:
     """What tells an output from any that would have other bytes.
 
     Attributes:
@@ -72,7 +73,7 @@ class FinishedPart:
     truncations: Truncations
 
 
-def add_finished(stage: Path, key: OutputKey, part: FinishedPart) -> None:
+def add_finished(stage: Path, key: FinishedKey, part: FinishedPart) -> None:
     """Write down a part whose files are on the disk; raises OSError."""
     files = {
         name: {
@@ -101,7 +102,7 @@ def add_finished(stage: Path, key: OutputKey, part: FinishedPart) -> None:
         os.close(handle)
 
 
-def read_finished(stage: Path) -> list[tuple[OutputKey, FinishedPart]]:
+def read_finished(stage: Path) -> list[tuple[FinishedKey, FinishedPart]]:
     """What is written down in a folder, the oldest first; nothing where that does not count."""
     try:
         handle = os.open(stage / RECORD, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -119,9 +120,9 @@ def read_finished(stage: Path) -> list[tuple[OutputKey, FinishedPart]]:
     return parts
 
 
-def _parsed(line: Any) -> tuple[OutputKey, FinishedPart]:
+def _parsed(line: Any) -> tuple[FinishedKey, FinishedPart]:
     """A line of a record; raises ValueError, TypeError and the like for what is none."""
-    key = OutputKey(str(line["semantic_hash"]), str(line["layout"]), str(line["version"]))
+    key = FinishedKey(str(line["semantic_hash"]), str(line["layout"]), str(line["version"]))
     files = {}
     for name, file in line["files"].items():
         if name != os.path.basename(name):  # noqa: PTH119  # it names nothing elsewhere
@@ -142,12 +143,12 @@ def _is_own(status: os.stat_result) -> bool:
     return stat.S_ISREG(status.st_mode) and status.st_uid == os.getuid()
 
 
-def finished_parts(stage: Path, key: OutputKey) -> dict[frozenset[str], FinishedPart]:
+def finished_parts(stage: Path, key: FinishedKey) -> dict[frozenset[str], FinishedPart]:
     """The parts of an output that are written down in a folder, by the names of their files."""
     return {frozenset(part.files): part for at, part in read_finished(stage) if at == key}
 
 
-def why_not(stage: Path, key: OutputKey) -> str:
+def why_not(stage: Path, key: FinishedKey) -> str:
     """Why nothing that is written down in a folder is a part of an output, in words."""
     keys = [at for at, _ in read_finished(stage)]
     if not keys:
@@ -182,11 +183,11 @@ def verified(stage: Path, part: FinishedPart, sizes: Mapping[str, int]) -> dict[
     return subjects if all(subjects[n].blake3 == part.files[n].blake3 for n in sizes) else {}
 
 
-def told_of(stage: Path) -> tuple[int, int]:
-    """How many files are written down in a folder, and their bytes there."""
+def finished_text(stage: Path) -> str:
+    """How many files are written down in a folder, and their bytes there, in words."""
     names = {name for _, part in read_finished(stage) for name in part.files}
     sizes = []
     for name in names:
         with suppress(OSError, ValueError):  # it is gone, or no name
             sizes.append((stage / name).lstat().st_size)
-    return len(sizes), sum(sizes)
+    return f"{count(len(sizes), 'file')} ({size_text(sum(sizes))})"

@@ -74,8 +74,8 @@ if TYPE_CHECKING:
 @click.option(
     "--resume",
     is_flag=True,
-    help="Go on where a build was stopped: what it had finished of an output in several files is "
-    "used again, if it is of the same bytes.",
+    help="Go on where a build was stopped, killed outright too, with the shards that it had "
+    "finished; the output is the same to the byte.",
 )
 @locked_option("Build only what pem.lock has: refuse adapters, imports or a version that differ.")
 @click.option(

@@ -20,8 +20,8 @@ def clean(folder: str, form: str) -> int:
 
     It looks in a folder, this one unless another is given, and in those inside it. A build works in
     a hidden folder beside each output, and removes it however it ends, unless it is killed
-    outright; the next build of that output does it then, or this. What a build is at work on
-    stays.
+    outright, or has finished files in it for `pem build --resume`; the next build of that output
+    does it then, or this. What a build is at work on stays.
     """
     from pemlang.artifact.staging import clean as cleaned
     from pemlang.disk import temporaries

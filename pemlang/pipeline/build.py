@@ -11,7 +11,7 @@ from functools import cached_property, partial
 from pathlib import Path
 
 from pemlang.artifact.existing import standing
-from pemlang.artifact.finished import told_of
+from pemlang.artifact.finished import finished_text
 from pemlang.artifact.provenance import Outcome, Provenance
 from pemlang.artifact.staging import (
     Stage,
@@ -37,7 +37,6 @@ from pemlang.execute.executor import TURN, ExecutionOptions, Executor, no_progre
 from pemlang.execute.machine import one_algebra_thread
 from pemlang.execute.result import MemoryTarget, OutputSeen, together
 from pemlang.formats import PEFT, Format
-from pemlang.graph.formula import count, size_text
 from pemlang.inputs.lock import Lock
 from pemlang.kernels.plan import NumberSink
 from pemlang.lower.plan import BuildPlan
@@ -177,11 +176,8 @@ def _told(stage: Stage) -> Iterator[None]:
 
 
 def _stays(staged: Staged) -> str:
-    files, size = told_of(staged.at)
-    return (
-        f"{count(files, 'finished file')} of {visible(staged.target)}, {size_text(size)}, "
-        f"{'stay' if files > 1 else 'stays'} for `pem build --resume`, or for `pem clean` to remove"
-    )
+    what = f"{finished_text(staged.at)} of {visible(staged.target)}"
+    return f"what is finished stays, {what}: `pem build --resume` goes on, `pem clean` removes it"
 
 
 def _only(checked: Checked, path: str) -> Checked:

@@ -14,10 +14,11 @@ from pathlib import Path
 
 from pemlang.artifact.finished import (
     FinishedFile,
+    FinishedKey,
     FinishedPart,
-    OutputKey,
     add_finished,
     finished_parts,
+    finished_text,
     verified,
     why_not,
 )
@@ -83,7 +84,7 @@ class OutputInMaking:
     """
 
     job: OutputJob
-    key: OutputKey
+    key: FinishedKey
     names: Mapping[int, str]
     place: Path = Path()
     finished: Mapping[frozenset[str], FinishedPart] = field(default_factory=dict)
@@ -118,16 +119,16 @@ class OutputInMaking:
     def unused(self, left: Path, resume: bool) -> Diagnostic:
         """What to say of finished files that a stopped build left and that are not used."""
         if not resume:
-            why = "this one was not told to go on with them"
+            why = "this build was not told to go on with them"
         elif self.finished:
             why = "they are not what was written down of them"
         else:
             why = why_not(left, self.key)
         fault = Fault(
-            "PEM0705",
-            f"{visible(self.job.output.path)} is made from the start: a build of it that was "
-            f"stopped had finished files, but {why}",
-            "go on where a build was stopped with `pem build --resume`, before anything changes",
+            "PEM0710",
+            f"{visible(self.job.output.path)} was made from the start: a build that was stopped "
+            f"had finished {finished_text(left)} of it, but {why}",
+            "to go on after a build was stopped, run `pem build --resume` before anything changes",
         )
         return fault.at(self.job.output.span, "warning")
 
@@ -342,12 +343,12 @@ def run_plan(
     return result
 
 
-def _key(plan: BuildPlan, index: int, job: OutputJob, block: int) -> OutputKey:
+def _key(plan: BuildPlan, index: int, job: OutputJob, block: int) -> FinishedKey:
     output = plan.outputs[index]
     headers = [plan.plan.outputs[number].header.decode("latin-1") for number in output.numbers]
     algebra = algebra_of(plan.plan, output.numbers)
     layout = text_digest(json.dumps([list(output.layout.files), headers, block, algebra]))
-    return OutputKey(job.semantic_hash, layout)
+    return FinishedKey(job.semantic_hash, layout)
 
 
 def algebra_of(plan: Plan, files: range) -> str:

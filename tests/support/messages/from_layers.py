@@ -12,19 +12,54 @@ from safetensors.numpy import save_file
 
 from pemlang import BuildOptions
 from support.messages.case import Diagnostics, loaded, made, raised
+from support.messages.from_files import full
 
 LAYERS = ("layers.0.up.weight", "layers.1.up.weight")
 
 
 def stacked(root: Path, names: tuple[str, ...], config: Mapping[str, object]) -> Diagnostics:
-    """What a build of a stack says; a name of `ids` holds whole numbers."""
+    """What a build of a stack says."""
+    layered(root, names, config)
+    text = 'model m = "models/layered"\nsave stack(m, m) to "out/stacked"\n'
+    return raised(lambda: loaded(root, text).build(options=BuildOptions()))
+
+
+def layered(root: Path, names: tuple[str, ...], config: Mapping[str, object]) -> None:
+    """A model; a name of `ids` holds whole numbers."""
     folder = root / "models/layered"
     folder.mkdir(parents=True, exist_ok=True)
     kinds = {name: np.int64 if "ids" in name else np.float32 for name in names}
     save_file({key: np.ones((2, 2), x) for key, x in kinds.items()}, folder / "model.safetensors")
     (folder / "config.json").write_text(json.dumps(config))
-    text = 'model m = "models/layered"\nsave stack(m, m) to "out/stacked"\n'
-    return raised(lambda: loaded(root, text).build(options=BuildOptions()))
+
+
+def stopped(root: Path, patch: pytest.MonkeyPatch) -> tuple[str, Diagnostics]:
+    """A recipe of two shards, and what a build says of it that has room for one of them."""
+    layered(root, LAYERS, {})
+    text = 'model m = "models/layered"\nsave m to "out/half" with shard="16B"\n'
+    with patch.context() as there:
+        room = iter([True])
+        there.setattr("pemlang.pipeline.making.flush", lambda *_: next(room, None) or full())
+        options = BuildOptions(force=True)
+        return text, raised(lambda: loaded(root, text).build(options=options))
+
+
+@made
+def PEM0512_finished(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
+    return stopped(root, patch)[1]
+
+
+@made
+def PEM0710_not_asked(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
+    text, _ = stopped(root, patch)
+    return loaded(root, text).build(options=BuildOptions(force=True)).warnings
+
+
+@made
+def PEM0710_changed(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
+    text, _ = stopped(root, patch)
+    text = text.replace("16B", "17B")
+    return loaded(root, text).build(options=BuildOptions(resume=True, force=True)).warnings
 
 
 @made
