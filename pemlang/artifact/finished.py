@@ -15,7 +15,6 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
 from pemlang.artifact.provenance import Subject
 from pemlang.artifact.staging import RECORD
@@ -116,12 +115,13 @@ def read_finished(stage: Path) -> list[tuple[FinishedKey, FinishedPart]]:
     parts = []
     for line in filter(None, lines):
         with suppress(ValueError, TypeError, LookupError, AttributeError, OverflowError):
-            parts.append(_parsed(parse_json(line)))
+            parts.append(_parsed(line))
     return parts
 
 
-def _parsed(line: Any) -> tuple[FinishedKey, FinishedPart]:
+def _parsed(text: bytes) -> tuple[FinishedKey, FinishedPart]:
     """A line of a record; raises ValueError, TypeError and the like for what is none."""
+    line = parse_json(text)
     key = FinishedKey(str(line["semantic_hash"]), str(line["layout"]), str(line["version"]))
     files = {}
     for name, file in line["files"].items():

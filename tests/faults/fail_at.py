@@ -1,9 +1,9 @@
 """A build in which the n-th call that changes a file fails, or kills the process: for every n.
 
 Run by test_every_write.py in a process of its own, with fail_at.c preloaded. What it takes: the
-folder of a recipe whose outputs are there, the recipe of other outputs in their place, and how the
-calls go wrong. What it prints: how many calls there were, and each n after which something was not
-as it has to be.
+folder of a recipe whose outputs are there, the recipe of other outputs in their place, how the
+calls go wrong, and words that all builds are given. What it prints: how many calls there were, and
+each n after which something was not as it has to be.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from forked import contents, warm
 from pemlang.cli.main import main
 
 HOW = {"fail": 1, "kill": 2}
+WORDS = sys.argv[4:]
 NO_EXCHANGE = "NO_EXCHANGE" in os.environ
 SHIM = ctypes.CDLL(None)
 SHIM.faults_arm.argtypes = [ctypes.c_long, ctypes.c_int, ctypes.c_int]
@@ -40,7 +41,7 @@ def attempt(recipe: Path, n: int, how: int) -> tuple[int, int, str]:
             code = 99
             try:
                 SHIM.faults_arm(n, how, errno.ENOSPC)
-                main(["build", str(recipe), "--threads", "1"])
+                main(["build", str(recipe), "--threads", "1", *WORDS])
             except SystemExit as end:
                 code = end.code if isinstance(end.code, int) else 1
             except BaseException:

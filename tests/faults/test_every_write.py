@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from support import build, lora, recipe
+from support.models import model, stopped
 
 HERE = Path(__file__).parent
 DECLARED = 'adapter a = "a"\nadapter b = "b"\n'
@@ -36,10 +37,22 @@ def outputs(folder: Path) -> Path:
     return recipe(folder, f'{DECLARED}save a - 0.5 * b to "out/x"\nsave 2 * a + b to "out/y"\n')
 
 
+def shards(folder: Path) -> Path:
+    """A recipe of a model in shards."""
+    for tuned, name in enumerate("bm"):
+        model(folder / name, tuned)
+    (folder / "out").mkdir()
+    merge = 'base b = "b"\nmodel m on b = "m"\nsave b + 0.5 * (m - b) to "out/x"'
+    return recipe(folder, f'{merge} with shard="2kB"\n')
+
+
 @pytest.mark.parametrize("how", ["fail", "kill"])
-@pytest.mark.parametrize("what", ["replaced", "replaced in turn", "new", "refreshed"])
+@pytest.mark.parametrize(
+    "what", ["replaced", "replaced in turn", "new", "refreshed", "shards", "shards gone on with"]
+)
 def test_nothing_is_lost_at_any_call(how: str, what: str, shim: Path, tmp_path: Path) -> None:
-    path = outputs(tmp_path)
+    in_shards = what.startswith("shards")
+    path = shards(tmp_path) if in_shards else outputs(tmp_path)
     if what == "new":
         text = path.read_text().replace("out/x", "out/u").replace("out/y", "out/z")
         path = recipe(tmp_path, text)
@@ -47,8 +60,11 @@ def test_nothing_is_lost_at_any_call(how: str, what: str, shim: Path, tmp_path: 
         path = recipe(
             tmp_path, f'{DECLARED}let s = a + b\nsave s to "out/x"\nsave a - b to "out/y"\n'
         )
+    if what == "shards gone on with":
+        stopped(tmp_path, after=2)
+    words = ["--resume"] if in_shards else []
     done = subprocess.run(
-        [sys.executable, str(HERE / "fail_at.py"), str(tmp_path), str(path), how],
+        [sys.executable, str(HERE / "fail_at.py"), str(tmp_path), str(path), how, *words],
         env={
             **os.environ,
             "LD_PRELOAD": str(shim),

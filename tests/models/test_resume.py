@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import random
@@ -15,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from support import command, pem, recipe
-from support.models import DECLARED, SHAPES, model
+from support.models import DECLARED, SHAPES, left, model, stopped
 
 import pemlang
 
@@ -42,29 +41,6 @@ def uninterrupted(folder: Path, output: str = "x") -> dict[str, bytes]:
     done = pem("build", folder / "recipe.pem", "--out", folder / "whole")
     assert done.code == 0, done.err
     return contents(folder / "whole/out" / output)
-
-
-def left(folder: Path) -> list[Path]:
-    """The hidden folders beside an output."""
-    return [path for path in (folder / "out").iterdir() if path.name.startswith(".")]
-
-
-def stopped(folder: Path, after: int = 3) -> Path:
-    """What a build leaves that finds no space for all its shards."""
-
-    def flush(*args: object) -> None:
-        nonlocal after
-        after -= 1
-        if after < 0:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pemlang.pipeline.making.flush", flush)
-        with pytest.raises(pemlang.PemError) as caught:
-            pemlang.load(folder / "recipe.pem").build()
-    [told] = caught.value.diagnostics
-    assert told.code == "PEM0512" and "`pem build --resume`" in told.notes[0]
-    return left(folder)[0]
 
 
 def resumed(folder: Path) -> pemlang.BuildResult:

@@ -1,15 +1,20 @@
-"""Models made for tests. Nothing here uses pemlang's own readers or writers."""
+"""Models made for tests. Nothing that makes them uses pemlang's own readers or writers."""
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
+
+import pemlang
 
 SHAPES = {
     "model.embed_tokens.weight": (30, 12),
@@ -75,3 +80,26 @@ def away(left: Weights, right: Weights) -> float:
     """The largest difference of two models' weights."""
     assert left.keys() == right.keys()
     return max(float(np.abs(left[key] - right[key]).max()) for key in left)
+
+
+def left(folder: Path) -> list[Path]:
+    """The hidden folders beside the outputs in `out`."""
+    return [path for path in (folder / "out").iterdir() if path.name.startswith(".")]
+
+
+def stopped(folder: Path, after: int = 3) -> Path:
+    """What a build leaves that finds no space once it has finished some shards."""
+
+    def flush(*args: object) -> None:
+        nonlocal after
+        after -= 1
+        if after < 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pemlang.pipeline.making.flush", flush)
+        with pytest.raises(pemlang.PemError) as caught:
+            pemlang.load(folder / "recipe.pem").build()
+    [told] = caught.value.diagnostics
+    assert told.code == "PEM0512" and "`pem build --resume`" in told.notes[0]
+    return left(folder)[0]
