@@ -81,7 +81,7 @@ def add_finished(stage: Path, key: FinishedKey, part: FinishedPart) -> None:
         }
         for name, file in part.files.items()
     }
-    truncations = [[key.node, key.site, key.by, *cost] for key, cost in part.truncations]
+    truncations = [[cut.node, cut.site, cut.by, *cost] for cut, cost in part.truncations]
     line = {
         "version": key.version,
         "semantic_hash": key.semantic_hash,
