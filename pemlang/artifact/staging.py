@@ -109,6 +109,11 @@ class Stage:
         """The directories that stay if they do not take their place."""
         return [staged for staged in self.directories if has_record(staged.at)]
 
+    def give_up(self) -> None:
+        """Leave nothing to go on with."""
+        for staged in self.directories:
+            (staged.at / RECORD).unlink(missing_ok=True)
+
     def clear(self) -> None:
         """Remove all that has not taken its place, but for what has a record."""
         for staged in self.directories:

@@ -164,13 +164,20 @@ def build(
     return result
 
 
+_WRONG_NUMBERS = "PEM050"
+"""How the codes begin of what is wrong with numbers of the inputs, or of an output."""
+
+
 @contextmanager
 def _told(stage: Stage) -> Iterator[None]:
-    """What goes wrong inside is told with what stays, for a build to go on with."""
+    """What goes wrong inside is told with what stays, for a build to go on with. Where numbers are
+    wrong they would be so again, and nothing stays."""
     try:
         yield
     except PemError as error:
         first, *others = error.diagnostics
+        if first.code.startswith(_WRONG_NUMBERS):
+            stage.give_up()
         told = replace(first, notes=(*first.notes, *map(_stays, stage.with_records())))
         raise PemError([told, *others]) from None
 

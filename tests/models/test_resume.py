@@ -13,6 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 from support import command, pem, recipe
 from support.models import DECLARED, SHAPES, left, model, stopped
 
@@ -150,6 +152,17 @@ def test_a_mistake_keeps_what_is_finished(deep: Path) -> None:
     assert "PEM0521" in done.err
     assert left(deep) == [at]
     assert resumed(deep).outputs[0].resumed == 3
+
+
+def test_wrong_numbers_leave_nothing(deep: Path) -> None:
+    """They would be as wrong again."""
+    stopped(deep)
+    weights = load_file(deep / "m/model.safetensors")
+    weights["scale"] += torch.inf  # the last tensor
+    save_file(weights, deep / "m/model.safetensors")
+    done = pem("build", deep / "recipe.pem")
+    assert "PEM0502" in done.err and "--resume" not in done.err
+    assert left(deep) == []
 
 
 # --- what has changed ------------------------------------------------------------------------
