@@ -82,7 +82,7 @@ $(VENV)/paper: pyproject.toml constraints.txt
 $(VENV)/dev: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
-	$(BIN)/pip install --quiet --no-deps mergekit==0.1.4
+	$(BIN)/pip install --quiet --no-deps mergekit==0.1.5
 	touch $@ $(VENV)/demo
 
 $(VENV)-bench/peers: constraints.txt

@@ -25,7 +25,7 @@ from pemlang.tensorfiles.dtypes import Array
 if TYPE_CHECKING:
     from pemlang.kernels.builder import Builder, KernelCall, Value
     from pemlang.kernels.entries import Entries
-    from pemlang.kernels.step import Dense
+    from pemlang.kernels.step import Dense, Shape
 
     AnyBuilder: TypeAlias = Builder[Any, Any]
 
@@ -131,7 +131,7 @@ class SiteKernel(MergeKernel):
     @abstractmethod
     def workspace(self, rows: int, columns: int, ranks: int, s: MergeSettings) -> int:
         """The most bytes either takes beside the arguments. `ranks` is the sum of the adapters';
-        0 for tensors, which are one row."""
+        0 for tensors, whose rows are along the first axis."""
 
     def meaning_of_factors(self, parts: Sequence[LowRank], s: MergeSettings) -> Merged:
         """What `of_factors` means, by the reference: factors of the dense Δ in float64, whichever
@@ -235,6 +235,9 @@ def factor_weights(weights: Sequence[float]) -> tuple[list[float], list[float]]:
 
 Coefficients = Callable[[Matrix, Sequence[float], MergeSettings], Matrix]
 
+WHOLE_TENSOR = "tensor"
+"""The word of `along` for one number a tensor; the others are `rows` and `columns`."""
+
 
 @dataclass(frozen=True, eq=False)
 class Combination(SiteKernel):
@@ -242,40 +245,67 @@ class Combination(SiteKernel):
 
     Attributes:
         coefficients: the numbers from the inner products of the adapters, ⟨Δᵢ, Δⱼ⟩ as (n, n), the
-            weights, and the settings: as (n,), or for row-wise methods (out, n), from (out, n, n).
-        rowwise: whether inner products are of rows of Δ instead.
+            weights, and the settings: as (n,), or of lines (lines, n), from (lines, n, n).
+        rowwise: whether it always goes by rows; else the setting `along` says whether numbers are
+            for the whole tensor, for its rows, or for its columns.
     """
 
     coefficients: Coefficients
     rowwise: bool = False
 
+    def _along(self, s: MergeSettings) -> str:
+        return "rows" if self.rowwise else s.words.get("along", WHOLE_TENSOR)
+
     def of_tensors(self, xs: Sequence[Array], s: MergeSettings) -> Array:
-        """See SiteKernel."""
+        """See SiteKernel. A vector is one column too."""
+        along = self._along(s)
+        if along != WHOLE_TENSOR and not is_vector(xs[0].shape):
+            return self._of_lines([as_rows(x) for x in xs], along, s).reshape(xs[0].shape)
         flat = np.stack([x.reshape(-1) for x in xs], dtype=np.float64)
         gram = flat @ flat.T
-        # A tensor is one row.
-        numbers = self.coefficients(gram[None] if self.rowwise else gram, s.weights, s).reshape(-1)
+        gram = gram if along == WHOLE_TENSOR else gram[None]
+        numbers = self.coefficients(gram, s.weights, s).reshape(-1)
         return np.asarray(numbers @ flat).reshape(xs[0].shape)
+
+    def _of_lines(self, xs: Sequence[Matrix], along: str, s: MergeSettings) -> Matrix:
+        product = "rc,rc->r" if along == "rows" else "rc,rc->c"
+        gram = np.array([[np.einsum(product, x, y) for y in xs] for x in xs])
+        numbers = self.coefficients(np.moveaxis(gram, -1, 0), s.weights, s)
+        total = np.zeros(xs[0].shape)
+        for x, number in zip(xs, numbers.T, strict=True):
+            total += x * (number[:, None] if along == "rows" else number)
+        return total
 
     def of_factors(self, parts: Sequence[LowRank], s: MergeSettings) -> Merged:
         """See SiteKernel."""
-        gram = row_products(parts, s.algebra) if self.rowwise else inner_of_all(parts, s.algebra)
+        along = self._along(s)
+        if along == "columns":  # the rows of Δᵀ = s·Aᵀ·Bᵀ
+            turned = [LowRank(flat_columns(part).T, flat_rows(part).T) for part in parts]
+            b, a, cost = self._of_factors(turned, "rows", s)
+            return a.T, b.T, cost
+        return self._of_factors(parts, along, s)
+
+    def _of_factors(self, parts: Sequence[LowRank], along: str, s: MergeSettings) -> Merged:
+        rowwise = along == "rows"
+        gram = row_products(parts, s.algebra) if rowwise else inner_of_all(parts, s.algebra)
         numbers = self.coefficients(gram, s.weights, s)
         a = np.concatenate([part.a for part in parts], dtype=np.float64)
         b = np.empty((len(parts[0].b), len(a), *parts[0].b.shape[2:]))
         ends = np.cumsum([len(part.a) for part in parts])[:-1]
         for i, columns in enumerate(np.split(b, ends, axis=1)):
             part = parts[i]
-            factor = part.scale * _along(numbers[..., i], part.b.ndim)
+            factor = part.scale * _each_row(numbers[..., i], part.b.ndim)
             np.multiply(part.b, factor, out=columns, dtype=np.float64)
         return a, b, np.zeros(2)
 
     def workspace(self, rows: int, columns: int, ranks: int, s: MergeSettings) -> int:
         """See SiteKernel."""
+        if not ranks:
+            return 8 * (len(s.weights) + 2) * (rows * columns + len(s.weights) * (rows + columns))
         return 8 * 6 * (rows + columns) * max(1, ranks)
 
 
-def _along(number: Matrix, dims: int) -> Matrix:
+def _each_row(number: Matrix, dims: int) -> Matrix:
     """A number for all of B, or one for each of its rows."""
     return number if np.ndim(number) == 0 else number.reshape(-1, *[1] * (dims - 1))
 
@@ -291,6 +321,17 @@ def row_products(parts: Sequence[LowRank], algebra: Algebra) -> Matrix:
     return np.asarray(np.einsum("iok,jok->oij", short, short))
 
 
+def is_vector(shape: Shape) -> bool:
+    """Whether a tensor of a shape is a vector, along whichever axis, or one number."""
+    return math.prod(shape) == max(shape, default=1)
+
+
+def as_rows(x: Array) -> Array:
+    """A tensor as a matrix: a row is all that stands at one place of its first axis; of a vector
+    there is one."""
+    return x.reshape(1 if is_vector(x.shape) else len(x), -1)
+
+
 def flat_rows(part: LowRank) -> Matrix:
     """A as a matrix, in float64."""
     return part.a.reshape(part.a.shape[0], -1).astype(np.float64, copy=False)
@@ -302,12 +343,22 @@ def flat_columns(part: LowRank) -> Matrix:
     return np.multiply(b, part.scale, dtype=np.float64)
 
 
+def svd_room(rows: int, columns: int) -> int:
+    """The bytes that LAPACK's singular value decomposition of a float64 matrix takes, its factors
+    included."""
+    least = min(rows, columns)
+    return 8 * (rows * columns + 2 * (rows + columns) * least + 6 * least**2)
+
+
 # --- new factors -----------------------------------------------------------------------------
 
 Pairs: TypeAlias = "Sequence[tuple[Matrix, Matrix]]"
 """A (r, in) and s·B (out, r) of each adapter at a site."""
 
 Make = Callable[[Pairs, Sequence[float], MergeSettings], tuple[Matrix, Matrix]]
+
+OfTensors = Callable[[Sequence[Array], Sequence[float], MergeSettings], Array]
+"""The merge of tensors in float64, by their weights and the settings."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -320,16 +371,23 @@ class Factorised(SiteKernel):
         from_pairs: whether the reference takes pairs (A, s·B) and not dense tensors.
         draws: whether it takes a number that is drawn.
         votes: whether it lets adapters vote on matrices of Σr rows as long as those of A.
+        whole: what it makes of whole matrices, (out, in); None for a method for LoRA alone.
+        rest: what it makes then of tensors that are no matrices, as vectors.
     """
 
     make: Make
     from_pairs: bool = False
     draws: bool = False
     votes: bool = False
+    whole: OfTensors | None = None
+    rest: OfTensors | None = None
 
     def of_tensors(self, xs: Sequence[Array], s: MergeSettings) -> Array:
         """See SiteKernel."""
-        raise AssertionError("this method is for LoRA alone")
+        assert self.whole is not None and self.rest is not None, "this method is for LoRA alone"
+        if xs[0].ndim == 2:
+            return self.whole(xs, s.weights, s)
+        return self.rest([x.reshape(-1) for x in xs], s.weights, s).reshape(xs[0].shape)
 
     def of_factors(self, parts: Sequence[LowRank], s: MergeSettings) -> Merged:
         """See SiteKernel."""
@@ -345,7 +403,11 @@ class Factorised(SiteKernel):
 
     def workspace(self, rows: int, columns: int, ranks: int, s: MergeSettings) -> int:
         """See SiteKernel."""
-        ballots = (2 * len(s.weights) + 2) * ranks * columns if self.votes else 0
+        count = len(s.weights)
+        if not ranks:
+            wide = columns * count if self.votes else columns
+            return svd_room(rows, wide) + 8 * 4 * (rows + wide) * min(rows, wide)
+        ballots = (2 * count + 2) * ranks * columns if self.votes else 0
         return 8 * (8 * ((rows + columns) * max(1, ranks) + ranks * ranks) + ballots)
 
     def meaning_of_factors(self, parts: Sequence[LowRank], s: MergeSettings) -> Merged:

@@ -12,6 +12,7 @@ class DenseChange(OneTensor):
     name = "dense"
     title = "dense"
     acts = "adds a whole matrix to W"
+    matrices = True
 
 
 DENSE = register(DenseChange())

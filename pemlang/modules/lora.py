@@ -26,6 +26,7 @@ class Lora(Parametrisation):
     factors = ("a", "b")
     ranked = True
     factored = True
+    matrices = True
     norm_title = "‖Δ‖ (Frobenius), Δ = s·B·A"
     bases = (0.0, 0.0)
 

@@ -37,6 +37,7 @@ class Parametrisation(ABC):
         ranked: whether it has a rank, and a scale beside its tensors.
         factored: whether Δ is s·B·A of its two tensors A and B, as `low_rank` gives it: ⊕ combines
             A with A and B with B, a sum has the sum of the ranks, and an SVD can cut it.
+        matrices: whether it may be a matrix, or its Δ one.
         norm_title: what its norm is, where that is told.
         bases: what each tensor is stored around: l of an (IA)³ is 1 + g.
     """
@@ -47,6 +48,7 @@ class Parametrisation(ABC):
     factors: ClassVar[tuple[str, ...]]
     ranked: ClassVar[bool] = False
     factored: ClassVar[bool] = False
+    matrices: ClassVar[bool] = False
     norm_title: ClassVar[str] = "‖Δ‖ (Frobenius)"
     bases: ClassVar[tuple[float, ...]]
 

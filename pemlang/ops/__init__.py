@@ -29,8 +29,9 @@ __all__ = [
 
 _FIRST = (
     "On what modules do", "Weighted sums", "Sparse merges", "Merges that elect a sign",
-    "Geometric merges", "Low-rank merges", "Merges by data", "On their parameters",
-    "Ranks and scales", "Schedules", "Measures",
+    "Merges by what is shared", "Merges by importance", "Geometric merges", "Spectral merges",
+    "Low-rank merges", "Merges by data", "On their parameters", "Ranks and scales", "Schedules",
+    "Measures",
 )  # fmt: skip
 
 for _module in pkgutil.iter_modules(__path__):

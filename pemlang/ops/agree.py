@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from pemlang.diagnostics import Fault, listed, visible
 from pemlang.formats.adapter import how_kinds_act, kinds_text
 from pemlang.graph.node import AdapterNode
 from pemlang.graph.types import AdapterType
-from pemlang.modules import PARAMETRISATIONS, Shapes
+from pemlang.modules import PARAMETRISATIONS, Parametrisation, Shapes
 from pemlang.modules.sites import layer_start
 from pemlang.ops.bases import declared_with, likeness
 from pemlang.ops.mend import brought_together, exactly, joined
@@ -183,9 +183,23 @@ def _first_difference(left: Mapping[str, float], right: Mapping[str, float]) -> 
 def need_factors(x: AdapterNode, what: str, text: str) -> None:
     """Raise PEM0311 unless an adapter is s·B·A at every site: some operators need the factors."""
     if not x.type.factored:
-        title = " or ".join(r.title for r in PARAMETRISATIONS.values() if r.factored)
-        raise Fault(
-            "PEM0311",
-            f"{what} is defined for {title}; `{text}` is {kinds_text(x.type.kinds)}",
-            f"use it on a {title} adapter",
-        )
+        _hold_kinds(x, what, text, lambda record: record.factored)
+
+
+def need_matrices(x: AdapterNode, what: str, text: str) -> None:
+    """Raise PEM0311 for an adapter whose kind is never a matrix: some operators are about those."""
+    _hold_kinds(x, what, text, lambda record: record.matrices)
+
+
+def _hold_kinds(
+    x: AdapterNode, what: str, text: str, taken: Callable[[Parametrisation], bool]
+) -> None:
+    """Raise PEM0311 unless all parametrisations of an adapter are taken."""
+    if x.type.kinds and all(taken(PARAMETRISATIONS[kind]) for kind in x.type.kinds):
+        return
+    title = " or ".join(r.title for r in PARAMETRISATIONS.values() if taken(r))
+    raise Fault(
+        "PEM0311",
+        f"{what} is defined for {title}; `{text}` is {kinds_text(x.type.kinds)}",
+        f"use it on a {title} adapter",
+    )

@@ -9,18 +9,34 @@ from fractions import Fraction
 from typing import TYPE_CHECKING
 
 from pemlang.failures import Undefined
-from pemlang.kernels.methods import Coefficients, Combination, MergeSettings, Reference
+from pemlang.kernels.methods import (
+    WHOLE_TENSOR,
+    Coefficients,
+    Combination,
+    MergeSettings,
+    Reference,
+)
 from pemlang.lazy import numpy as np
 from pemlang.ops.merge import WEIGHTS, MergeMethod, merge_operator, total_rank
 from pemlang.ops.record import Parameter, Section, Within, register
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from pemlang.kernels.algebra import Matrix
     from pemlang.kernels.step import Dense
 
 STAYS = "the sum of the adapters'"
 NEARLY_PARALLEL = 0.9995
 """The cosine from which on `slerp` goes straight, as in mergekit."""
+ON_ONE_LINE = 1e-6
+"""The sine up to which `nuslerp` goes straight: what an angle as small, or as near to half a turn,
+says is rounding."""
+OPPOSED = 1e-6
+"""1 + (n − 1)·c below which adapters cancel each other out for `model_stock`, as in mergekit."""
+
+ALONG = Parameter("along", ("word",), WHOLE_TENSOR, words=(WHOLE_TENSOR, "rows", "columns"))
+ALONG_ROWS = Parameter("along", ("word",), WHOLE_TENSOR, words=(WHOLE_TENSOR, "rows"))
 
 
 def _method(
@@ -44,7 +60,7 @@ def _shares(weights: Sequence[float] | Matrix) -> Matrix:
 
 
 def _norms(gram: Matrix) -> Matrix:
-    return np.sqrt(np.maximum(np.diagonal(gram), 0.0))
+    return np.sqrt(np.maximum(np.diagonal(gram, axis1=-2, axis2=-1), 0.0))
 
 
 def _cosines(gram: Matrix) -> tuple[Matrix, Matrix]:
@@ -52,28 +68,26 @@ def _cosines(gram: Matrix) -> tuple[Matrix, Matrix]:
     zero but zero: what an adapter does at a site may be small."""
     norms = _norms(gram)
     each = np.where(norms > 0, 1 / np.where(norms > 0, norms, 1), 0.0)
-    return np.clip(gram * each * each[:, None], -1, 1), each
+    return np.clip(gram * each[..., None, :] * each[..., None], -1, 1), each
 
 
 def _slerp(gram: Matrix, weights: Sequence[float], s: MergeSettings) -> Matrix:
-    return np.array(_arc(float(_cosines(gram)[0][0, 1]), s["t"], NEARLY_PARALLEL))
+    cosine = _cosines(gram)[0][0, 1]
+    return _arc(cosine, s["t"], np.abs(cosine) > NEARLY_PARALLEL)
 
 
-def _arc(cosine: float, t: float, straight: float) -> tuple[float, float]:
-    """The numbers of two vectors at t on the arc between them."""
-    if abs(cosine) > straight:
-        return 1 - t, t
-    angle = math.acos(cosine)
-    return math.sin((1 - t) * angle) / math.sin(angle), math.sin(t * angle) / math.sin(angle)
+def _arc(cosine: Matrix, t: float, straight: NDArray[np.bool_]) -> Matrix:
+    """The numbers of two vectors at t on the arc between them, (…, 2), or on the straight line."""
+    angle = np.arccos(np.where(straight, 0.0, cosine))
+    first, second = (np.sin(share * angle) / np.sin(angle) for share in (1 - t, t))
+    return np.stack([np.where(straight, 1 - t, first), np.where(straight, t, second)], axis=-1)
 
 
 def _nuslerp(gram: Matrix, weights: Sequence[float], s: MergeSettings) -> Matrix:
     total = sum(weights)
     t = 0.5 if abs(total) < 1e-6 else weights[1] / total
-    cosine = float(_cosines(gram)[0][0, 1])
-    if math.sqrt(1 - cosine**2) < 1e-8:
-        return np.array([1 - t, t])
-    return np.array(_arc(cosine, t, 2.0))
+    cosine = _cosines(gram)[0][..., 0, 1]
+    return _arc(cosine, t, np.sqrt(1 - cosine**2) < ON_ONE_LINE)
 
 
 def _multislerp(gram: Matrix, weights: Sequence[float], s: MergeSettings) -> Matrix:
@@ -124,15 +138,19 @@ def _karcher(gram: Matrix, weights: Sequence[float], s: MergeSettings) -> Matrix
 
 def _model_stock(gram: Matrix, weights: Sequence[float], s: MergeSettings) -> Matrix:
     count, cosines = len(weights), _cosines(gram)[0]
-    cosine = float(np.mean(cosines[np.triu_indices(count, 1)])) if count > 1 else 1.0
+    first, second = np.triu_indices(count, 1)
+    pairs = cosines[..., first, second]
+    cosine = np.mean(pairs, axis=-1) if count > 1 else np.ones(gram.shape[:-2])
     divisor = 1 + (count - 1) * cosine
-    if divisor < 1e-9:
+    opposed = divisor < OPPOSED
+    if gram.ndim == 2 and opposed:
         raise Undefined(
             "PEM0504",
             "`model_stock` is not defined for adapters that point against each other",
             "their sum is all but zero: check their signs",
         )
-    return np.full(count, cosine / divisor)
+    share = np.where(opposed, 0.0, cosine / np.where(opposed, 1.0, divisor))
+    return np.repeat(share[..., None], count, axis=-1)
 
 
 # --- references on dense tensors -----------------------------------------------------------
@@ -141,6 +159,22 @@ def _model_stock(gram: Matrix, weights: Sequence[float], s: MergeSettings) -> Ma
 def _angle(x: Dense, y: Dense) -> float:
     cosine = float(np.sum(x * y) / (np.linalg.norm(x) * np.linalg.norm(y)))
     return math.acos(max(-1.0, min(1.0, cosine)))
+
+
+def _by_line(whole: Reference) -> Reference:
+    """A reference on whole tensors as one that may go by rows or by columns."""
+
+    def by_line(
+        xs: Sequence[Dense], weights: Sequence[float], along: str = WHOLE_TENSOR, **_: object
+    ) -> Dense:
+        if along == WHOLE_TENSOR or max(xs[0].shape) == xs[0].size:
+            return np.asarray(whole(xs, weights=weights))
+        rows = [x.reshape(len(x), -1) for x in xs]
+        lines = rows if along == "rows" else [x.T for x in rows]
+        merged = np.stack([whole(line, weights=weights) for line in zip(*lines, strict=True)])
+        return (merged if along == "rows" else merged.T).reshape(xs[0].shape)
+
+    return by_line
 
 
 def _slerp_reference(xs: Sequence[Dense], t: float, **_: object) -> Dense:
@@ -154,7 +188,7 @@ def _slerp_reference(xs: Sequence[Dense], t: float, **_: object) -> Dense:
 def _nuslerp_reference(xs: Sequence[Dense], weights: Sequence[float], **_: object) -> Dense:
     x, y = xs
     t, angle = weights[1] / sum(weights), _angle(x, y)
-    if math.sin(angle) < 1e-7:
+    if math.sin(angle) < 1e-6:
         return (1 - t) * x + t * y
     return np.asarray((math.sin((1 - t) * angle) * x + math.sin(t * angle) * y) / math.sin(angle))
 
@@ -222,14 +256,21 @@ SLERP = merge_operator(
 )
 
 NUSLERP = merge_operator(
-    _method("nuslerp", _nuslerp, _nuslerp_reference),
+    _method("nuslerp", _nuslerp, _by_line(_nuslerp_reference)),
     Parameter("weights", ("[number]", "[schedule]")),
+    ALONG,
     pair=True,
     points=True,
-    summary="slerp by two weights, straight only where the adapters are parallel.",
+    summary="slerp by two weights, straight only where the adapters are parallel; with along=rows "
+    "or along=columns each row or column along an arc of its own.",
     formula="slerp at t = w₂ / (w₁ + w₂)",
-    laws=("nuslerp(x, y, weights=[1, 0]) = x", "nuslerp(x, y, weights=[0, 1]) = y"),
-    source="mergekit `nuslerp`, flattened",
+    laws=(
+        "nuslerp(x, y, weights=[1, 0]) = x",
+        "nuslerp(x, y, weights=[0, 1]) = y",
+        "nuslerp(x, x, weights=[m, n], along=rows) = x",
+    ),
+    source="mergekit `nuslerp`: nuslerp_flatten=false is along=rows, and nuslerp_row_wise=true, "
+    "which takes what stands at one place of the last axis, along=columns",
     rank=STAYS,
 )
 
@@ -272,11 +313,19 @@ KARCHER = merge_operator(
 )
 
 MODEL_STOCK = merge_operator(
-    _method("model_stock", _model_stock, _model_stock_reference),
-    summary="The mean of adapters, the shorter the less they agree.",
+    _method("model_stock", _model_stock, _by_line(_model_stock_reference)),
+    ALONG_ROWS,
+    summary="The mean of adapters, the shorter the less they agree; with along=rows each row by "
+    "itself, and a row in which they cancel each other out is 0.",
     formula="Δ = t·Σ Δᵢ/n, t = n·c / (1 + (n − 1)·c), c the mean cosine between two of them",
-    laws=("model_stock([x]) = x", "model_stock([x, x]) = x"),
-    source="Jang et al. 2024, *Model Stock*; mergekit `model_stock`, per tensor",
+    laws=(
+        "model_stock([x]) = x",
+        "model_stock([x, x]) = x",
+        "model_stock([x, x], along=rows) = x",
+    ),
+    source="Jang et al. 2024, *Model Stock*; mergekit `model_stock`, whose filter_wise=true is "
+    "along=rows; it takes products of norms below 1e-6 for 1e-6, and so rows that a fine-tune "
+    "changed little for less alike than they are",
     rank=STAYS,
 )
 
@@ -284,7 +333,9 @@ register(
     Section(
         "Geometric merges",
         "Weighted sums whose weights come from the angles between adapters, site by site. They "
-        "need inner products of the factors alone, and stay as low-rank as a sum.",
+        "need inner products of the factors alone, and stay as low-rank as a sum. A row is what "
+        "makes one output of Δ = s·B·A, and of a tensor of a model what stands at one place of its "
+        "first axis; a vector is one row, and one column.",
         (SLERP, NUSLERP, MULTISLERP, KARCHER, MODEL_STOCK),
     )
 )

@@ -21,7 +21,7 @@ from pemlang.kernels.methods import MergeInputs, MergeKernel
 from pemlang.modules import PARAMETRISATIONS, SiteShape
 from pemlang.modules.lora import padded
 from pemlang.ops import parameters
-from pemlang.ops.agree import need_factors
+from pemlang.ops.agree import need_factors, need_matrices
 from pemlang.ops.by_site import by_site
 from pemlang.ops.exact import TERMS
 from pemlang.ops.linear import ADAPTERS, alike, weights_for
@@ -75,6 +75,7 @@ class MergeMethod:
         counts: whether the weights are how often an adapter counts, which is never less than zero.
         rank: what rank comes out; None for a method on each element, which takes `rank=`.
         needs_factors: whether it is for what is made of A and B alone.
+        needs_matrices: whether it is for what has matrices.
         statistics: the family of statistics that it needs of each adapter; see Parametrisation.
         factors: whether it acts on A and on B, and not on Δ.
         hold: raises Fault for settings that do not go together.
@@ -87,6 +88,7 @@ class MergeMethod:
     counts: bool = False
     rank: RankRule | None = None
     needs_factors: bool = False
+    needs_matrices: bool = False
     statistics: str | None = None
     factors: bool = False
     hold: Callable[[Context, Settings], None] | None = None
@@ -227,7 +229,10 @@ def _agreed(ctx: Context, xs: Sequence[AdapterNode], method: MergeMethod, over: 
     for index, x in enumerate(xs):
         if method.needs_factors or not _of_one_tensor(x):
             need_factors(x, ctx.what, ctx.item(index))
-        elif len(x.type.kinds) > 1:
+            continue
+        if method.needs_matrices:
+            need_matrices(x, ctx.what, ctx.item(index))
+        if len(x.type.kinds) > 1:
             raise Fault(
                 "PEM0311",
                 f"{ctx.what} merges adapters of one kind; `{ctx.item(index)}` is "

@@ -49,6 +49,9 @@ VALUES = {
     "tolerance": ["0.00001"],
     "common": ["0.5", "0.8"],
     "units": ["1", "3", "6"],
+    "threshold": ["0.00001", "0.3"],
+    "r": ["0", "0.5"],
+    "alpha": ["0.2", "3"],
 }
 """Values of the parameters that are numbers, as recipes spell them."""
 
@@ -117,9 +120,9 @@ def kinds_of(name: str, over: str) -> list[str]:
     if method.statistics is not None:
         return ["lora"] if method.needs_factors else ["lora", "ia3"]
     apart = {"ranks"} if over == "factors" else set()
-    return [
-        kind for kind in KINDS if kind not in apart | ({"ia3"} if method.needs_factors else set())
-    ]
+    if method.needs_factors or method.needs_matrices:
+        apart |= {"ia3"}
+    return [kind for kind in KINDS if kind not in apart]
 
 
 @st.composite

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pemlang.dataclass import dataclass
 from pemlang.kernels.algebra import NUMPY, Algebra
 from pemlang.kernels.lowrank import LowRank
-from pemlang.kernels.methods import MergeSettings, SiteKernel
+from pemlang.kernels.methods import MergeSettings, SiteKernel, is_vector
 from pemlang.kernels.step import Dense, Meaning, Meant, Renumber, Shape, SiteInputs, Step
 from pemlang.lazy import numpy as np
 from pemlang.tensorfiles.dtypes import DTYPES, Array, stored_dtype
@@ -134,7 +134,9 @@ class MergeTensors(Step):
         first = shapes[:: request.tensors + request.statistics]  # of each adapter
         settings = MergeSettings({}, {}, [1.0] * len(first), (), (), request.rank)
         if not request.rank:
-            return request.kernel.workspace(1, math.prod(shapes[0]), 0, settings)
+            rows = 1 if is_vector(shapes[0]) else shapes[0][0]
+            columns = math.prod(shapes[0]) // max(1, rows)
+            return request.kernel.workspace(rows, columns, 0, settings)
         rows, columns = shapes[1][0], math.prod(shapes[0][1:])
         ranks = sum(shape[0] for shape in first)
         copies = 8 * self._elements(shapes)

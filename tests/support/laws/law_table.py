@@ -159,6 +159,18 @@ LAWS_OF = {
         "nearswap(x, y, t=0) = x": numbers_alone("nearswap(x, y, t=0)", "x"),
         "nearswap(x, x, t=1) = x": numbers_alone("nearswap(x, x, t=1)", "x"),
     },
+    "ram": {
+        "ram([x], threshold=0) = x": numbers_alone("ram([x], threshold=0)", "x"),
+        "ram([x, x], threshold=0) = x": numbers_alone("ram([x, x], threshold=0)", "x"),
+        "ram([x, y]) = ram([y, x])": Law("ram([x, y])", "ram([y, x])"),
+    },
+    "ramplus_tl": {
+        "ramplus_tl([x], threshold=0) = x": numbers_alone("ramplus_tl([x], threshold=0)", "x"),
+        "ramplus_tl([x, y], r=0) = ram([x, y])": numbers_alone(
+            "ramplus_tl([x, y], r=0)", "ram([x, y])"
+        ),
+    },
+    "arcee_fusion": {"arcee_fusion(x, x) = x": numbers_alone("arcee_fusion(x, x)", "x")},
     "slerp": {
         "slerp(x, y, t=0) = x": numbers_alone("slerp(x, y, t=0)", "x"),
         "slerp(x, y, t=1) = y": numbers_alone("slerp(x, y, t=1)", "y"),
@@ -167,6 +179,9 @@ LAWS_OF = {
     "nuslerp": {
         "nuslerp(x, y, weights=[1, 0]) = x": numbers_alone("nuslerp(x, y, weights=[1, 0])", "x"),
         "nuslerp(x, y, weights=[0, 1]) = y": numbers_alone("nuslerp(x, y, weights=[0, 1])", "y"),
+        "nuslerp(x, x, weights=[m, n], along=rows) = x": numbers_alone(
+            "nuslerp(x, x, weights=[m * m, n * n], along=rows)", "x"
+        ),
     },
     "multislerp": {
         "multislerp([x]) = x": numbers_alone("multislerp([x])", "x"),
@@ -180,6 +195,9 @@ LAWS_OF = {
     "model_stock": {
         "model_stock([x]) = x": numbers_alone("model_stock([x])", "x"),
         "model_stock([x, x]) = x": numbers_alone("model_stock([x, x])", "x", "leaf"),
+        "model_stock([x, x], along=rows) = x": numbers_alone(
+            "model_stock([x, x], along=rows)", "x", "leaf"
+        ),
     },
     "knots": {
         "knots([x]) = x": numbers_alone("knots([x])", "x"),
