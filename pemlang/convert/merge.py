@@ -36,7 +36,6 @@ class MergekitMethod:
         of_all: the settings for all models, with their defaults; None is needed.
         of_each: those of each model.
         models: how many models it takes beside the base; None for any number.
-        missing: why there is no such operator here.
     """
 
     name: str
@@ -45,7 +44,6 @@ class MergekitMethod:
     of_all: Mapping[str, Fraction | None]
     of_each: Mapping[str, Fraction | None]
     models: int | None = None
-    missing: str = ""
 
 
 class RecipeDraft(Protocol):

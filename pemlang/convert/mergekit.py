@@ -311,13 +311,7 @@ def _method_of(configuration: Configuration) -> MergekitMethod:
         close = nearest(name, METHODS)
         help = f"did you mean `{close}`?" if close else f"methods are {', '.join(METHODS)}"
         raise place.wrong("PEM0832", f"there is no method `{visible(name, 40)}`", help)
-    method = METHODS[name]
-    if method.missing:
-        message = f"`{name}` has no counterpart here: {method.missing}"
-        raise place.wrong(
-            "PEM0833", message, "choose another method: pem ops lists those there are"
-        )
-    return method
+    return METHODS[name]
 
 
 def _wrong(code: str, message: str, span: Span, help: str) -> Fault:

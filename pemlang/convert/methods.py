@@ -162,14 +162,22 @@ def _nearswap(merge: ModelMerge) -> str:
     return call("nearswap", merge.points, t=merge.number("t"))
 
 
+def _arcee_fusion(merge: ModelMerge) -> str:
+    merge.remark(
+        "mergekit estimates the quartiles of a tensor of more than a million entries from some that "
+        "it draws; here they are those of all."
+    )
+    return call("arcee_fusion", merge.points)
+
+
 def _nuslerp(merge: ModelMerge) -> str:
+    along = None
     if not merge.truth("nuslerp_flatten"):
-        message = "`nuslerp` goes along one arc for a whole tensor here, not one for each row"
-        raise merge.refused("nuslerp_flatten", message, "leave nuslerp_flatten out")
-    weights = listed(merge.each("weight"))
+        along = "columns" if merge.truth("nuslerp_row_wise") else "rows"
+    settings = {"weights": listed(merge.each("weight")), "along": along}
     if merge.base is None:
-        return call("nuslerp", merge.points, weights=weights)
-    return f"{merge.base} + {call('nuslerp', merge.vectors, weights=weights)}"
+        return call("nuslerp", merge.points, **settings)
+    return f"{merge.base} + {call('nuslerp', merge.vectors, **settings)}"
 
 
 def _multislerp(merge: ModelMerge) -> str:
@@ -184,18 +192,25 @@ def _multislerp(merge: ModelMerge) -> str:
 def _karcher(merge: ModelMerge) -> str:
     rounds, tolerance = shown(merge.constant("max_iter")), shown(merge.constant("tol"))
     settings = {"rounds": unless(rounds, 10)}
-    settings["tolerance"] = None if merge.constant("tol") == Fraction(1, 10**5) else tolerance
+    settings["tolerance"] = unless(tolerance, TINY)
     return _of_list("karcher", merge, **settings)
 
 
 def _model_stock(merge: ModelMerge) -> str:
-    if merge.truth("filter_wise"):
-        message = "`model_stock` takes one angle for a whole tensor here, not one a row"
-        raise merge.refused("filter_wise", message, "leave filter_wise out")
     if len(merge.points) < 2:
         message = "`model_stock` needs two models beside the base"
         raise merge.wrong(merge.span, message, "add one, or merge by task_arithmetic")
-    return _of_list("model_stock", merge)
+    return _of_list("model_stock", merge, along="rows" if merge.truth("filter_wise") else None)
+
+
+def _ram(merge: ModelMerge) -> str:
+    return _of_list("ram", merge, threshold=unless(merge.number("epsilon"), TINY))
+
+
+def _ramplus_tl(merge: ModelMerge) -> str:
+    settings = {name: unless(merge.number(name), usual) for name, usual in RAMPLUS.items()}
+    settings["threshold"] = unless(merge.number("epsilon"), TINY)
+    return _of_list("ramplus_tl", merge, **settings)
 
 
 def _sce(merge: ModelMerge) -> str:
@@ -221,10 +236,6 @@ def _passthrough(merge: ModelMerge) -> str:
     return merge.points[0]
 
 
-def _nothing(merge: ModelMerge) -> str:
-    raise AssertionError("there is no such operator")
-
-
 def _method(
     name: str,
     write: Callable[[ModelMerge], str],
@@ -236,10 +247,8 @@ def _method(
     return MergekitMethod(name, write, base, of_all or {}, of_each or {}, models)
 
 
-def _missing(name: str, why: str, *settings: str) -> MergekitMethod:
-    return MergekitMethod(name, _nothing, "member", dict.fromkeys(settings, NO), {}, missing=why)
-
-
+TINY = Fraction(1, 100_000)
+RAMPLUS = {"r": Fraction(1, 10), "alpha": Fraction(2, 10)}
 _ROWS = {"nuslerp_row_wise": NO, "nuslerp_flatten": YES}
 
 METHODS = {
@@ -264,15 +273,13 @@ METHODS = {
         _method("nearswap", _nearswap, "first", {"t": None}, models=1),
         _method("nuslerp", _nuslerp, "optional", _ROWS, WEIGHT, models=2),
         _method("multislerp", _multislerp, "optional", {"normalize_weights": YES}, WEIGHT),
-        _method(
-            "karcher", _karcher, "member", {"max_iter": Fraction(10), "tol": Fraction(1, 10**5)}
-        ),
+        _method("karcher", _karcher, "member", {"max_iter": Fraction(10), "tol": TINY}),
         _method("model_stock", _model_stock, "origin", {"filter_wise": NO}),
         _method("sce", _sce, "origin", {"select_topk": ONE, "int8_mask": NO}),
         _method("passthrough", _passthrough, "member", {}, {"scale": ONE}, models=1),
-        _missing("arcee_fusion", "nothing here takes entries by the divergence of their rows"),
-        _missing("ram", "nothing here rescales what one model alone changed"),
-        _missing("ramplus_tl", "nothing here rescales what one model alone changed", "r", "alpha"),
+        _method("arcee_fusion", _arcee_fusion, "first", models=1),
+        _method("ram", _ram, "origin", {"epsilon": TINY}),
+        _method("ramplus_tl", _ramplus_tl, "origin", {**RAMPLUS, "epsilon": TINY}),
     )
 }
 """The methods by name."""

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from pemlang.kernels.step import Dense
     from pemlang.tensorfiles.dtypes import Array
 
+LONG = 2
+"""How many times as long as wide a matrix is that is not decomposed as it is."""
+
 Decomposed = tuple["Matrix", "Matrix", "Matrix"]
 """U (m, k), Vᵀ (k, n) and σ (k,)."""
 
@@ -77,11 +80,18 @@ def _core_svd(
     return left, right, u[:, kept], values[kept], vt[kept]
 
 
-def _whole_svd(x: Matrix) -> Decomposed:
-    """U, Vᵀ and σ of a matrix, those above rounding."""
-    u, values, vt = np.linalg.svd(x, full_matrices=False)
+def _whole_svd(x: Matrix, algebra: Algebra) -> Decomposed:
+    """U, Vᵀ and σ of a matrix, those above rounding; of a long one through its triangle, which is
+    quicker and takes less memory."""
+    rows, columns = x.shape
+    if rows < columns:
+        v, ut, values = _whole_svd(x.T, algebra)
+        return ut.T, v.T, values
+    tall = triangle(x, algebra) if rows >= LONG * columns else None
+    u, values, vt = np.linalg.svd(x if tall is None else tall.r, full_matrices=False)
     kept = int((values > NEGLIGIBLE * values.max(initial=0.0)).sum())
-    return u[:, :kept], vt[:kept], values[:kept]
+    u = u[:, :kept]
+    return u if tall is None else tall.times(u), vt[:kept], values[:kept]
 
 
 def _balanced(u: Matrix, values: Matrix, vt: Matrix) -> tuple[Matrix, Matrix]:
@@ -121,7 +131,7 @@ def _knots(pairs: Pairs, weights: Sequence[float], s: MergeSettings) -> tuple[Ma
 
 
 def _knots_whole(xs: Sequence[Matrix], weights: Sequence[float], s: MergeSettings) -> Matrix:
-    u, wt, values = _whole_svd(np.concatenate(xs, axis=1))
+    u, wt, values = _whole_svd(np.concatenate(xs, axis=1), s.algebra)
     signs = column_signs(u)
     vs = np.split(signs[:, None] * wt, len(xs), axis=1)
     return np.asarray((u * (signs * values)) @ voted(vs, weights, s))
@@ -145,7 +155,7 @@ def _tsv(pairs: Pairs, weights: Sequence[float], s: MergeSettings) -> tuple[Matr
 
 def _tsv_whole(xs: Sequence[Matrix], weights: Sequence[float], s: MergeSettings) -> Matrix:
     k = _task_rank(len(xs), min(xs[0].shape))
-    a, b = _put_together([_leading(_whole_svd(x), k) for x in xs], weights, s)
+    a, b = _put_together([_leading(_whole_svd(x, s.algebra), k) for x in xs], weights, s)
     return b @ a
 
 
@@ -186,7 +196,7 @@ def _iso_c(pairs: Pairs, weights: Sequence[float], s: MergeSettings) -> tuple[Ma
 
 
 def _iso_c_whole(xs: Sequence[Matrix], weights: Sequence[float], s: MergeSettings) -> Matrix:
-    u, vt, values = _whole_svd(_total(xs, weights))
+    u, vt, values = _whole_svd(_total(xs, weights), s.algebra)
     return s["scale"] * (values.mean() if len(values) else 0.0) * (u @ vt)
 
 
@@ -208,9 +218,9 @@ def _iso_cts(pairs: Pairs, weights: Sequence[float], s: MergeSettings) -> tuple[
 def _iso_cts_whole(xs: Sequence[Matrix], weights: Sequence[float], s: MergeSettings) -> Matrix:
     def outside(index: int, basis: Matrix) -> Decomposed:
         x = xs[index]
-        return _whole_svd(weights[index] * (x - basis @ (basis.T @ x)))
+        return _whole_svd(weights[index] * (x - basis @ (basis.T @ x)), s.algebra)
 
-    a, b = _even(_whole_svd(_total(xs, weights)), outside, len(xs), s)
+    a, b = _even(_whole_svd(_total(xs, weights), s.algebra), outside, len(xs), s)
     return b @ a
 
 

@@ -5,27 +5,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from mergekit.common import ImmutableMap
+from mergekit.merge_methods.base import MergeMethod, TensorGroup
 from mergekit.merge_methods.generalized_task_arithmetic import (
     ConsensusMethod,
     GeneralizedTaskArithmeticMerge,
-    GTATask,
 )
-from mergekit.merge_methods.karcher import karcher_merge_tensors
-from mergekit.merge_methods.linear import LinearMergeTask
-from mergekit.merge_methods.model_stock import ModelStockMergeTask
-from mergekit.merge_methods.multislerp import multislerp
-from mergekit.merge_methods.nearswap import nearswap_merge
-from mergekit.merge_methods.nuslerp import nuslerp
-from mergekit.merge_methods.sce import sce_merge
-from mergekit.merge_methods.slerp import slerp
-from mergekit.sparsify import RescaleNorm, SparsificationMethod
+from mergekit.merge_methods.registry import get
+from mergekit.sparsify import SparsificationMethod
 from numpy.typing import NDArray
 from support import build, delta, lora
 
@@ -60,6 +51,33 @@ def one_draw(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
+def run(method: MergeMethod, tensors: Tensors, base: bool, **params: Any) -> torch.Tensor:
+    """What mergekit makes of some tensors, over a base of zeros or with none."""
+    every = [torch.zeros_like(tensors[0])] * base + tensors
+    group = TensorGroup.from_tensors([x.clone() for x in every], base_index=0 if base else None)
+    [merged] = method([group], parameters=params)
+    return merged
+
+
+def named(name: str, base: bool = True, count: int = 3, **params: Any) -> Callable[[Tensors], Any]:
+    """One of its methods, on some of the tensors."""
+    return lambda tensors: run(get(name), tensors[:count], base, **params)
+
+
+def between(name: str, wide: bool = False, **params: Any) -> Callable[[Tensors], Any]:
+    """One of its methods from the first tensor, its base, to the second; where `wide`, in float64,
+    so that no rounding decides what it selects."""
+
+    def merged(tensors: Tensors) -> torch.Tensor:
+        group = TensorGroup.from_tensors(
+            [x.double() if wide else x for x in tensors[:2]], base_index=0
+        )
+        [result] = get(name)([group], parameters=params)
+        return result
+
+    return merged
+
+
 def gta(
     tensors: Tensors,
     sparse: str | None,
@@ -79,52 +97,7 @@ def gta(
         method_pretty_name=None,
         method_reference_url=None,
     )
-    each = {}
-    for i, weight in enumerate(WEIGHTS):
-        own = {key: value[i] if isinstance(value, list) else value for key, value in params.items()}
-        each[f"m{i}"] = ImmutableMap({"weight": weight, **own})
-    task = GTATask.model_construct(
-        method=method,
-        tensors=None,
-        base_model="base",
-        tensor_parameters=ImmutableMap(each),
-        int8_mask=False,
-        normalize=normalize,
-        lambda_=0.5,
-        rescale_norm=RescaleNorm.l1 if rescale else None,
-        weight_info=SimpleNamespace(name="w", is_embed=False),
-    )
-    named = {"base": torch.zeros_like(tensors[0])}
-    named |= {f"m{i}": tensor.clone() for i, tensor in enumerate(tensors)}
-    merged: torch.Tensor = task.execute(named)
-    return merged
-
-
-def linear(tensors: Tensors) -> torch.Tensor:
-    names = [f"m{i}" for i in range(len(tensors))]
-    task = LinearMergeTask.model_construct(
-        gather_tensors=None,
-        tensor_parameters=ImmutableMap(
-            {n: ImmutableMap({"weight": w}) for n, w in zip(names, WEIGHTS, strict=True)}
-        ),
-        normalize=True,
-        weight_info=SimpleNamespace(name="w", is_embed=False),
-    )
-    merged: torch.Tensor = task.execute(dict(zip(names, tensors, strict=True)))
-    return merged
-
-
-def model_stock(tensors: Tensors) -> torch.Tensor:
-    task = ModelStockMergeTask.model_construct(
-        gather_tensors=None,
-        base_model="base",
-        weight_info=SimpleNamespace(name="w", is_embed=False, optional=False),
-        filter_wise=False,
-    )
-    named = {"base": torch.zeros_like(tensors[0])}
-    named |= {f"m{i}": tensor for i, tensor in enumerate(tensors)}
-    merged: torch.Tensor = task.execute(named)
-    return merged
+    return run(method, tensors, True, weight=WEIGHTS, **{"lambda": 0.5}, **params)
 
 
 def each(method: str, *settings: str) -> str:
@@ -135,21 +108,23 @@ def each(method: str, *settings: str) -> str:
 
 
 CASES: dict[str, tuple[str, Callable[[Tensors], Any]]] = {
-    "linear": (f"linear({SAID})", linear),
-    "slerp": ("slerp(a, b, t=0.3)", lambda t: slerp(0.3, t[0], t[1])),
+    "linear": (f"linear({SAID})", named("linear", False, weight=WEIGHTS)),
+    "slerp": ("slerp(a, b, t=0.3)", between("slerp", t=0.3)),
     "nuslerp": (
         "nuslerp(a, b, weights=[1, 0.7])",
-        lambda t: nuslerp(0.7 / 1.7, t[0], t[1], flatten=True),
+        named("nuslerp", False, 2, weight=[1, 0.7]),
     ),
-    "multislerp": (f"multislerp({SAID})", lambda t: multislerp(t, WEIGHTS)),
-    "karcher": (
-        "karcher([a, b, c])",
-        lambda t: karcher_merge_tensors(t, [1 / 3] * 3),
+    "nuslerp, rows": (
+        "nuslerp(a, b, weights=[1, 0.7], along=rows)",
+        named("nuslerp", False, 2, weight=[1, 0.7], nuslerp_flatten=False),
     ),
-    "karcher, 3 rounds": (
-        "karcher([a, b, c], rounds=3)",
-        lambda t: karcher_merge_tensors(t, [1 / 3] * 3, max_iter=3),
+    "nuslerp, columns": (
+        "nuslerp(a, b, weights=[1, 0.7], along=columns)",
+        named("nuslerp", True, 2, weight=[1, 0.7], nuslerp_flatten=False, nuslerp_row_wise=True),
     ),
+    "multislerp": (f"multislerp({SAID})", named("multislerp", False, weight=WEIGHTS)),
+    "karcher": ("karcher([a, b, c])", named("karcher", False)),
+    "karcher, 3 rounds": ("karcher([a, b, c], rounds=3)", named("karcher", False, max_iter=3)),
     "task_arithmetic": (
         f"task_arithmetic({SAID}, scale=0.5)",
         lambda t: gta(t, None, None, False, False),
@@ -198,13 +173,22 @@ CASES: dict[str, tuple[str, Callable[[Tensors], Any]]] = {
         f"breadcrumbs_ties({SAID}, density=0.6, gamma=0.1, normalize=off, scale=0.5)",
         lambda t: gta(t, "magnitude_outliers", "sum", False, False, density=0.6, gamma=0.1),
     ),
-    "model_stock": ("model_stock([a, b, c])", model_stock),
-    "sce": (
-        "sce([a, b, c], density=0.4)",
-        lambda t: sce_merge(t, torch.zeros_like(t[0]), select_topk=0.4),
+    "model_stock": ("model_stock([a, b, c])", named("model_stock")),
+    "model_stock, rows": (
+        "model_stock([a, b, c], along=rows)",
+        named("model_stock", filter_wise=True),
     ),
-    "sce, all": ("sce([a, b, c])", lambda t: sce_merge(t, torch.zeros_like(t[0]))),
-    "nearswap": ("nearswap(a, b, t=2)", lambda t: nearswap_merge([t[1]], t[0], 2.0)),
+    "ram": ("ram([a, b, c], threshold=0.7)", named("ram", epsilon=0.7)),
+    "ram, as it is": ("ram([a, b, c])", named("ram")),
+    "ramplus_tl": (
+        "ramplus_tl([a, b, c], r=0.5, alpha=3, threshold=0.9)",
+        named("ramplus_tl", r=0.5, alpha=3.0, epsilon=0.9),
+    ),
+    "ramplus_tl, as it is": ("ramplus_tl([a, b, c])", named("ramplus_tl")),
+    "arcee_fusion": ("arcee_fusion(a, b)", between("arcee_fusion", wide=True)),
+    "sce": ("sce([a, b, c], density=0.4)", named("sce", select_topk=0.4)),
+    "sce, all": ("sce([a, b, c])", named("sce")),
+    "nearswap": ("nearswap(a, b, t=2)", between("nearswap", t=2.0)),
 }
 
 

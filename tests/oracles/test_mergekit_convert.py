@@ -184,11 +184,22 @@ parameters:
 """,
     "nuslerp of models": FINE_TUNES + "merge_method: nuslerp",
     "nuslerp over a base": FINE_TUNES + "merge_method: nuslerp\nbase_model: base-7b",
+    "nuslerp of rows": FINE_TUNES
+    + "merge_method: nuslerp\nbase_model: base-7b\nparameters: {nuslerp_flatten: false}",
+    "nuslerp of columns, as its row_wise is": FINE_TUNES
+    + "merge_method: nuslerp\nparameters: {nuslerp_flatten: false, nuslerp_row_wise: true}",
     "multislerp": FINE_TUNES + "merge_method: multislerp",
     "karcher": "models: [{model: chat-7b}, {model: code-7b}, {model: math-7b}]\n"
     "merge_method: karcher\nparameters: {max_iter: 5, tol: 1e-5}",
     "model_stock": "models: [{model: chat-7b}, {model: code-7b}, {model: math-7b}]\n"
     "merge_method: model_stock\nbase_model: base-7b",
+    "model_stock of rows": "models: [{model: chat-7b}, {model: code-7b}, {model: math-7b}]\n"
+    "merge_method: model_stock\nbase_model: base-7b\nparameters: {filter_wise: true}",
+    "ram": "models: [{model: chat-7b}, {model: code-7b}, {model: math-7b}]\n"
+    "merge_method: ram\nbase_model: base-7b\nparameters: {epsilon: 0.03}",
+    "ramplus_tl": "models: [{model: chat-7b}, {model: code-7b}, {model: math-7b}]\n"
+    "merge_method: ramplus_tl\nbase_model: base-7b\nparameters: {r: 0.3, alpha: 2, epsilon: 0.03}",
+    "ramplus_tl as it is": FINE_TUNES + "merge_method: ramplus_tl\nbase_model: base-7b",
     "sce": "models: [{model: chat-7b}, {model: code-7b}, {model: math-7b}]\n"
     "merge_method: sce\nbase_model: base-7b\nparameters: {select_topk: 0.4}",
     "nearswap": "models: [{model: chat-7b}]\nmerge_method: nearswap\nbase_model: base-7b\n"
@@ -235,6 +246,15 @@ def test_a_configuration_gives_what_mergekit_gives(tmp_path: Path, name: str) ->
     for key, wanted in theirs.items():
         apart = (ours[key].double() - wanted.double()).norm() / wanted.double().norm()
         assert ours[key].dtype == wanted.dtype and float(apart) < 1e-5, key
+
+
+def test_a_fusion_takes_the_entries_that_mergekit_takes(tmp_path: Path) -> None:
+    """But for the few that the rounding of its divergences, in float32, decides."""
+    text = "models: [{model: chat-7b}]\nmerge_method: arcee_fusion\nbase_model: base-7b\n"
+    theirs, ours = by_mergekit(text, tmp_path / "theirs"), by_pem(text, tmp_path)
+    for key, wanted in theirs.items():
+        other = (ours[key] - wanted).abs() > 1e-6
+        assert float(other.double().mean()) <= 1e-3, key
 
 
 def test_an_output_of_bf16_is_mergekit_s_to_its_rounding(tmp_path: Path) -> None:

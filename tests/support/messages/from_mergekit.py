@@ -67,11 +67,6 @@ def PEM0833_union(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
 
 
 @made
-def PEM0833_method(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
-    return converted(root, LINEAR + "merge_method: arcee_fusion\nbase_model: org/chat\n")
-
-
-@made
 def PEM0833_points(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
     text = "merge_method: linear\nparameters:\n  weight: 1\n  normalize: false\n"
     return converted(root, LINEAR + text)
