@@ -164,8 +164,8 @@ def _nearswap(merge: ModelMerge) -> str:
 
 def _arcee_fusion(merge: ModelMerge) -> str:
     merge.remark(
-        "mergekit estimates the quartiles of a tensor of more than a million entries from some that "
-        "it draws; here they are those of all."
+        "For its quartiles mergekit draws a million entries of a tensor that has more; here they "
+        "are those of all."
     )
     return call("arcee_fusion", merge.points)
 

@@ -133,6 +133,17 @@ class SiteKernel(MergeKernel):
         """The most bytes either takes beside the arguments. `ranks` is the sum of the adapters';
         0 for tensors, whose rows are along the first axis."""
 
+    def flops(self, numbers: int, columns: int, least: int) -> int:
+        """About how many floating point operations either takes: a few products of the arguments
+        with as many columns as there are.
+
+        Args:
+            numbers: how many the arguments hold.
+            columns: those of all factors B together, or how many tensors there are.
+            least: the shorter side of tensors that are matrices; 0 for others, and for factors.
+        """
+        return 10 * numbers * max(1, columns)
+
     def meaning_of_factors(self, parts: Sequence[LowRank], s: MergeSettings) -> Merged:
         """What `of_factors` means, by the reference: factors of the dense Δ in float64, whichever
         they are, and what a cut to their rank costs."""
@@ -400,6 +411,10 @@ class Factorised(SiteKernel):
         if more:
             a, b = np.pad(a, ((0, more), (0, 0))), np.pad(b, ((0, 0), (0, more)))
         return a, b, np.zeros(2)
+
+    def flops(self, numbers: int, columns: int, least: int) -> int:
+        """See SiteKernel."""
+        return 20 * numbers * least if least else super().flops(numbers, columns, least)
 
     def workspace(self, rows: int, columns: int, ranks: int, s: MergeSettings) -> int:
         """See SiteKernel."""

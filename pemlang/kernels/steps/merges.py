@@ -116,10 +116,11 @@ class MergeTensors(Step):
         return tuple(x.astype(stored_dtype(self.dtype), copy=False) for x in results)
 
     def flops(self, shapes: Sequence[Shape], elements: int) -> int:
-        """A few products of the factors with as many columns as they have together."""
-        first = shapes[:: self.request.tensors + self.request.statistics]
-        ranks = sum(shape[0] for shape in first) if self.request.rank else len(first)
-        return 10 * sum(map(math.prod, shapes)) * max(1, ranks)
+        request = self.request
+        first = shapes[:: request.tensors + request.statistics]
+        columns = sum(shape[0] for shape in first) if request.rank else len(first)
+        least = min(shapes[0]) if not request.rank and len(shapes[0]) == 2 else 0
+        return request.kernel.flops(sum(map(math.prod, shapes)), columns, least)
 
     def _elements(self, shapes: Sequence[Shape]) -> int:
         if not self.request.rank:
