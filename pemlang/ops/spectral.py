@@ -355,7 +355,7 @@ ISO_C = merge_operator(
     *(WEIGHTS, SCALE),
     summary="The sum of adapters with all its singular values made equal to their mean.",
     formula="Σ wᵢ·Δᵢ = U·diag(σ)·Vᵀ, Δ = λ·mean(σ)·U·Vᵀ, over the singular values that are not 0",
-    laws=("iso_c([x, y]) = iso_c([y, x])", "iso_c([x, x]) = 2·iso_c([x])"),
+    laws=("iso_c([x, y]) = iso_c([y, x])", "iso_c([x, x]) = 2·iso_c([x]) on matrices"),
     source="Marczak et al. 2025, *No Task Left Behind: Isotropic Model Merging* (arXiv 2502.04959)",
     rank="the sum of the adapters', at most min(out, in)",
 )

@@ -213,7 +213,9 @@ LAWS_OF = {
     },
     "iso_c": {
         "iso_c([x, y]) = iso_c([y, x])": Law("iso_c([x, y])", "iso_c([y, x])"),
-        "iso_c([x, x]) = 2·iso_c([x])": numbers_alone("iso_c([x, x])", "2 * iso_c([x])", "leaf"),
+        "iso_c([x, x]) = 2·iso_c([x]) on matrices": numbers_alone(
+            "iso_c([x, x])", "2 * iso_c([x])", "leaf"
+        ),
     },
     "iso_cts": {
         "iso_cts([x, y], common=1) = iso_c([x, y])": numbers_alone(
