@@ -311,8 +311,10 @@ class Combination(SiteKernel):
 
     def workspace(self, rows: int, columns: int, ranks: int, s: MergeSettings) -> int:
         """See SiteKernel."""
+        count = len(s.weights)
         if not ranks:
-            return 8 * (len(s.weights) + 2) * (rows * columns + len(s.weights) * (rows + columns))
+            lines = max(rows, columns) if rows > 1 else 1
+            return 8 * ((count + 2) * rows * columns + 4 * count**2 * lines)
         return 8 * 6 * (rows + columns) * max(1, ranks)
 
 
