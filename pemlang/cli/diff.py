@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from pemlang.cli.common import RECIPE_IS_WRONG, USAGE_IS_WRONG, coloured, say, set_option
+from pemlang.cli.common import RECIPE_IS_WRONG, USAGE_IS_WRONG, Bar, coloured, say, set_option
 from pemlang.diagnostics import PemError, placed, visible
 from pemlang.disk import is_dir
 from pemlang.inputs.hub import SCHEME
@@ -31,40 +31,49 @@ from pemlang.inputs.hub import SCHEME
     help="Show it as text, or as what is named; html is a part of a page.",
 )
 def diff(old: str, new: str, settings: dict[str, str], exit_code: bool, form: str) -> int:
-    """Show what changed between two recipes, or two adapters.
+    """Show what changed between two recipes, two adapters or two models.
 
     A recipe is a file, or a file in git as main:recipes/merge.pem. What changed is told in the
-    algebra: a refactoring that means the same is no change. An adapter is a directory, or on the
-    hub: how far its weights moved, and where. Adapters that are not there are taken from pem.lock.
+    algebra: a refactoring that means the same is no change. Adapters and models that are not there
+    are taken from pem.lock. An adapter or a model is a directory, or on the hub: how far its
+    weights moved, and where.
     """
-    adapters = [place.startswith(SCHEME) or is_dir(Path(place)) for place in (old, new)]
-    if adapters[0] != adapters[1]:
-        other = (old, new)[adapters[0]]
+    directories = [place.startswith(SCHEME) or is_dir(Path(place)) for place in (old, new)]
+    if directories[0] != directories[1]:
+        other = (old, new)[directories[0]]
         if ":" not in other and not os.path.lexists(other):
             raise click.UsageError(f"{visible(other)} is not there.")
-        raise click.UsageError("Compare two recipes or two adapters, not one with the other.")
+        raise click.UsageError(
+            "Compare two recipes, two adapters or two models, not one with another."
+        )
     try:
         with placed(None):
-            same = _adapters(old, new, form) if adapters[0] else _recipes(old, new, settings, form)
+            same = (
+                _weights(old, new, form) if directories[0] else _recipes(old, new, settings, form)
+            )
     except PemError as error:
         code = say(error.diagnostics, "json" if form == "json" else "text")
         return USAGE_IS_WRONG if exit_code else code
     return RECIPE_IS_WRONG if exit_code and not same else 0
 
 
-def _adapters(old: str, new: str, form: str) -> bool:
-    """Show how two adapters differ; whether they are the same."""
-    from pemlang.compare.adapters import compare
-    from pemlang.show import adapter_diff
+def _weights(old: str, new: str, form: str) -> bool:
+    """Show how two adapters or two models differ; whether they are the same."""
+    from pemlang.compare.weights import compare
+    from pemlang.show.changes import as_json, shown
+    from pemlang.show.weights_diff import as_html, as_markdown, as_text
 
-    comparison = compare(old, new)
+    bar = Bar()
+    try:
+        comparison = compare(old, new, bar)
+    finally:
+        bar.clear()
     if form == "json":
-        say([], form, adapter_diff.as_json(comparison))
+        say([], form, as_json(comparison))
     elif form == "text":
-        click.echo(adapter_diff.as_text(comparison, coloured(sys.stdout)))
+        click.echo(as_text(shown(comparison), coloured(sys.stdout)))
     else:
-        written = adapter_diff.as_markdown if form == "markdown" else adapter_diff.as_html
-        click.echo(written(comparison))
+        click.echo((as_markdown if form == "markdown" else as_html)(shown(comparison)))
     return comparison.same
 
 

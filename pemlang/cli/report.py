@@ -111,12 +111,14 @@ def _of_recipes(old: str, new: str, settings: dict[str, str], bar: Bar) -> list[
 
 
 def _of_adapters(old: str, new: str, bar: Bar) -> list[Reported]:
-    from pemlang.compare.adapters import compare
-    from pemlang.show.adapter_diff import as_html
+    from pemlang.compare.weights import compare
+    from pemlang.show.changes import shown
     from pemlang.show.page import PageSection
     from pemlang.show.report import Reported, report_on_adapter
+    from pemlang.show.weights_diff import as_html
 
-    parts = [Reported([PageSection("What changed", as_html(compare(old, new)))])]
+    changed = as_html(shown(compare(old, new, bar)))
+    parts = [Reported([PageSection("What changed", changed)])]
     for place in (old, new):
         parts.append(_named(report_on_adapter(place, bar), place))
     return parts

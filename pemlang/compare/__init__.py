@@ -6,7 +6,7 @@ from pemlang.lazy import door
 
 __getattr__ = door(
     __name__,
-    adapters="compare",
+    weights="compare",
     recipes="RecipeComparison compare_recipes",
     measure="MeasuredAdapter Measurements measured rows_looked_at truncation_curve",
 )

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from typing import Literal
 
+from pemlang.compare.changes import DeltaChange, Fact, PairNumbers, total_change
 from pemlang.compare.summary import facts_of
 from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault, visible
@@ -15,7 +16,6 @@ from pemlang.formats import Adapter
 from pemlang.formats.adapter import how_kinds_act, kinds_text
 from pemlang.graph.dag import Graph
 from pemlang.graph.leaves import leaf
-from pemlang.inputs.resolver import read_whole
 from pemlang.kernels import lowrank
 from pemlang.kernels.algebra import Matrix
 from pemlang.kernels.lowrank import LowRank
@@ -32,24 +32,6 @@ HeadState = Literal["same", "changed", "added", "removed"]
 Spectra = tuple[tuple[float, ...], tuple[float, ...]]
 
 _PART = 8 << 20
-
-
-@dataclass(frozen=True)
-class DeltaChange:
-    """Δ of two adapters, at a site or over many.
-
-    Attributes:
-        old, new: ‖Δ‖ (Frobenius) of each; for (IA)³ ‖l − 1‖.
-        change: ‖new − old‖; None where the two cannot be subtracted.
-        relative: change / old; None where old is zero and new is not, and without a change.
-        cosine: of the angle between the two; None where either is zero, and without a change.
-    """
-
-    old: float
-    new: float
-    change: float | None
-    relative: float | None
-    cosine: float | None
 
 
 @dataclass(frozen=True)
@@ -86,15 +68,6 @@ class HeadChange:
 
 
 @dataclass(frozen=True)
-class Fact:
-    """What config and header say of both."""
-
-    label: str
-    old: str
-    new: str
-
-
-@dataclass(frozen=True)
 class AdapterComparison:
     """Attributes:
     old, new: the places, as given.
@@ -121,14 +94,17 @@ class AdapterComparison:
         )
 
 
-def compare(old: str, new: str) -> AdapterComparison:
-    """Two adapters, each in a directory or on the hub (`hf://…`), read and measured.
+def compare_adapters(old: str, before: Adapter, new: str, after: Adapter) -> AdapterComparison:
+    """Two adapters, measured.
+
+    Args:
+        old, new: their places, as given.
+        before, after: the adapters there, whole.
 
     Raises:
-        Fault: as read_adapter and read_hub_adapter; PEM0304 the methods differ, PEM0502 a tensor
-            holds NaN or infinity, PEM0503 a number too large to measure.
+        Fault: PEM0304 the methods differ, PEM0502 a tensor holds NaN or infinity, PEM0503 a number
+            too large to measure.
     """
-    before, after = read_whole(old), read_whole(new)
     kinds, others = before.layout.shapes.kinds, after.layout.shapes.kinds
     if kinds != others:
         raise Fault(
@@ -143,7 +119,7 @@ def compare(old: str, new: str) -> AdapterComparison:
         sites = list(_sites(graph, reader, before, after))
         heads = tuple(_heads(reader.files, before, after))
     with measurable("what all sites come to"):
-        total = _total([numbers for site, numbers in sites if site.state != "incomparable"])
+        total = total_change([numbers for site, numbers in sites if site.state != "incomparable"])
     changes = tuple(site for site, _ in sites)
     return AdapterComparison(
         old, new, "+".join(kinds), total, tuple(_facts(before, after)), heads, changes
@@ -153,28 +129,9 @@ def compare(old: str, new: str) -> AdapterComparison:
 # --- sites --------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _SiteNumbers:
-    """What adds up over sites: norms as squares, inner products as they are."""
-
-    old: float
-    new: float
-    change: float
-    inner: float
-
-    @property
-    def measured(self) -> DeltaChange:
-        """What they come to."""
-        old, new = self.old, self.new
-        if not self.change:  # rounding would leave the cosine beside 1
-            return DeltaChange(old, new, 0.0, 0.0, 1.0 if old else None)
-        cosine = max(-1.0, min(1.0, self.inner / old / new)) if old and new else None
-        return DeltaChange(old, new, self.change, self.change / old if old else None, cosine)
-
-
 def _sites(
     graph: Graph, reader: SiteReader, before: Adapter, after: Adapter
-) -> Iterator[tuple[SiteChange, _SiteNumbers]]:
+) -> Iterator[tuple[SiteChange, PairNumbers]]:
     nodes = [
         leaf(graph, key, adapter, adapter.base)
         for key, adapter in (("old", before), ("new", after))
@@ -220,13 +177,13 @@ def _clash(old: SiteShape, new: SiteShape) -> str:
     return f"{old} with A of {list(old.a)} against {list(new.a)}"
 
 
-def _apart(old: SitePart | None, new: SitePart | None) -> tuple[Spectra, _SiteNumbers]:
+def _apart(old: SitePart | None, new: SitePart | None) -> tuple[Spectra, PairNumbers]:
     """As _measure, of a site whose two shapes differ: nothing that takes both."""
     (before, numbers), (after, others) = _measure(old, None), _measure(None, new)
-    return (before[0], after[1]), _SiteNumbers(numbers.old, others.new, math.nan, math.nan)
+    return (before[0], after[1]), PairNumbers(numbers.old, others.new, math.nan, math.nan)
 
 
-def _measure(old: SitePart | None, new: SitePart | None) -> tuple[Spectra, _SiteNumbers]:
+def _measure(old: SitePart | None, new: SitePart | None) -> tuple[Spectra, PairNumbers]:
     """The spectra and numbers of one site of equal shapes; None is zero, and one of two at most.
 
     Raises:
@@ -243,7 +200,7 @@ def _measure(old: SitePart | None, new: SitePart | None) -> tuple[Spectra, _Site
         x, y, change = lowrank.difference(first, second)
         spectra = _spectrum(old, x), _spectrum(new, y)
     before, after, moved = (float(np.linalg.norm(z)) for z in (x, y, change))
-    numbers = _SiteNumbers(before, after, moved, float(np.sum(x * y)))
+    numbers = PairNumbers(before, after, moved, float(np.sum(x * y)))
     if not math.isfinite(before + after + moved + abs(numbers.inner)):
         raise TooLarge(None)
     return spectra, numbers
@@ -262,22 +219,6 @@ def _spectrum(part: SitePart | None, core: Matrix) -> tuple[float, ...]:
     a, b = part.low_rank.a, part.low_rank.b
     rank = min(a.shape[0], b.shape[0], a[0].size)
     return tuple(np.linalg.svd(core, compute_uv=False)[:rank].tolist())
-
-
-def _total(sites: Sequence[_SiteNumbers]) -> DeltaChange:
-    if not sites:
-        return DeltaChange(0.0, 0.0, None, None, None)
-    old, new, change = (
-        math.hypot(*norms)
-        for norms in zip(*((site.old, site.new, site.change) for site in sites), strict=True)
-    )
-    try:
-        inner = math.fsum(site.inner for site in sites)
-    except OverflowError:
-        inner = math.inf
-    if not math.isfinite(old + new + change + abs(inner)):
-        raise TooLarge(None)
-    return _SiteNumbers(old, new, change, inner).measured
 
 
 # --- facts and heads ----------------------------------------------------------------------------

@@ -91,6 +91,17 @@ def read_hub_adapter(text: str, whole: bool) -> Adapter:
         return read_as(record, directory)
 
 
+def is_hub_adapter(text: str) -> bool:
+    """Whether a repository on the hub holds an adapter; raises as read_hub_adapter."""
+    hub = _library()
+    with _telling(text):
+        try:
+            _described(hub, parse_reference(text))
+        except hub.errors.EntryNotFoundError:
+            return False
+    return True
+
+
 def read_hub_model(text: str, whole: bool) -> Adapter:
     """A model on the hub.
 

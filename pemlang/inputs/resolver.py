@@ -16,9 +16,16 @@ from pemlang.disk import is_dir, is_file
 from pemlang.formats import read_adapter
 from pemlang.formats.adapter import Adapter
 from pemlang.formats.identity import adapter_digest
-from pemlang.formats.record import read_as
-from pemlang.formats.transformers import TRANSFORMERS
-from pemlang.inputs.hub import HUB_NAME, SCHEME, parse_reference, read_hub_adapter, read_hub_model
+from pemlang.formats.record import formats_of, read_as
+from pemlang.formats.transformers import TRANSFORMERS, is_model
+from pemlang.inputs.hub import (
+    HUB_NAME,
+    SCHEME,
+    is_hub_adapter,
+    parse_reference,
+    read_hub_adapter,
+    read_hub_model,
+)
 
 
 class Resolver(ABC):
@@ -90,12 +97,14 @@ class DiskResolver(Resolver):
 
 
 def read_whole(place: str) -> Adapter:
-    """The adapter in a directory or on the hub; raises as read_adapter and read_hub_adapter."""
-    return (
-        read_hub_adapter(place, whole=True)
-        if place.startswith(SCHEME)
-        else read_adapter(Path(place))
-    )
+    """The adapter or the model in a directory or on the hub; raises as read_adapter, Format.read
+    and read_hub_adapter."""
+    if place.startswith(SCHEME):
+        return (read_hub_adapter if is_hub_adapter(place) else read_hub_model)(place, whole=True)
+    is_adapter = any(record.detect(Path(place)).fits for record in formats_of("adapter"))
+    if is_adapter or not is_model(Path(place)):
+        return read_adapter(Path(place))
+    return read_as(TRANSFORMERS, Path(place))
 
 
 def _on_the_hub(path: str) -> str:

@@ -95,7 +95,14 @@ def measurable(name: str) -> Iterator[None]:
 
 
 @contextmanager
+def reading_files() -> Iterator[TensorReader]:
+    """A reader of files of tensors; what goes wrong inside is raised as a Fault."""
+    with one_algebra_thread(), worded(), TensorReader() as files:
+        yield files
+
+
+@contextmanager
 def reading(graph: Graph) -> Iterator[SiteReader]:
     """A reader of adapters; what goes wrong inside is raised as a Fault."""
-    with one_algebra_thread(), worded(), TensorReader() as files:
+    with reading_files() as files:
         yield SiteReader(graph, files)

@@ -12,6 +12,7 @@ from pemlang.show.codes import ExplainJson
 from pemlang.show.findings import CheckJson, FmtJson
 from pemlang.show.graph import GraphJson
 from pemlang.show.inspect import InspectJson
+from pemlang.show.model_diff import ModelDiffJson
 from pemlang.show.numbers import ReportJson
 from pemlang.show.operators import OpsJson
 from pemlang.show.origin import OriginJson
@@ -59,7 +60,7 @@ RESULTS: dict[str, tuple[type, ...]] = {
     "fmt": (FmtJson,),
     "plan": (PlanJson,),
     "lock": (LockJson,),
-    "diff": (RecipeDiffJson, AdapterDiffJson),
+    "diff": (RecipeDiffJson, AdapterDiffJson, ModelDiffJson),
     "report": (ReportJson,),
     "graph": (GraphJson,),
     "verify": (VerifyJson,),
