@@ -24,7 +24,8 @@ def inspect(place: str, form: str) -> int:
 
     In a directory or on the hub (hf://org/name@revision): its method, base, sites by pattern, rank
     and scale, and how much it changes in each layer. An adapter of a kind that cannot be computed
-    with, a model and a single file are shown by what their configs and headers say.
+    with, a model and a single file are shown by what their configs and headers say; of a model on
+    the hub no more is fetched.
     """
     from pemlang.show.inspect import as_json, as_text
 
@@ -39,18 +40,19 @@ def inspect(place: str, form: str) -> int:
 
 
 def _seen(place: str) -> tuple[AdapterSummary | Contents, list[Diagnostic]]:
-    """What is at a place; and, of an adapter that cannot be computed with, why not."""
-    from pemlang.compare.contents import contents
+    """What is at a place; and, of an adapter or a model that cannot be computed with, why not."""
+    from pemlang.compare.contents import contents, model_contents
     from pemlang.compare.summary import summarise
-    from pemlang.formats import formats_of
-    from pemlang.inputs.resolver import read_whole
+    from pemlang.formats import FORMATS
+    from pemlang.formats.transformers import StoredModel
+    from pemlang.inputs.resolver import read_stored
 
     try:
-        adapter = read_whole(place)
+        stored = read_stored(place, shards=False)
     except Fault as fault:
         other = None if place.startswith(SCHEME) else contents(Path(place))
         if other is None:
             raise
-        is_adapter = any(record.detect(Path(place)).fits for record in formats_of("adapter"))
-        return other, [fault.at(None, "warning")] if is_adapter else []
-    return summarise(adapter), []
+        of_a_kind = any(record.detect(Path(place)).fits for record in FORMATS.values())
+        return other, [fault.at(None, "warning")] if of_a_kind else []
+    return model_contents(stored) if isinstance(stored, StoredModel) else summarise(stored), []

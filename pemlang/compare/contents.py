@@ -1,22 +1,34 @@
-"""What is at a place that holds no adapter that can be computed with: a kind that is not supported,
-a model, a single file. From configs and headers alone."""
+"""What is in a model, or at a place that holds nothing to compute with: an adapter of a kind that
+is not supported, a single file. From configs and headers alone."""
 
 from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 
+from pemlang.compare.summary import origin_of
 from pemlang.dataclass import dataclass
 from pemlang.diagnostics import visible
 from pemlang.disk import is_file, open_plain
 from pemlang.formats.peft_config import MAX_CONFIG
 from pemlang.formats.peft_names import CONFIG, PICKLED, WEIGHTS
 from pemlang.formats.signature import compact, names
-from pemlang.formats.transformers import is_model, model_files
+from pemlang.formats.transformers import (
+    StoredModel,
+    config_of,
+    is_model,
+    is_shared,
+    last_token,
+    model_files,
+    tokenizer_files,
+    vocabulary_rows,
+)
 from pemlang.graph.formula import count, size_text
+from pemlang.modules.sites import layer_of
 from pemlang.tensorfiles.jsons import parse_json
 from pemlang.tensorfiles.pickled import read_pickled_header
 from pemlang.tensorfiles.safetensors import TensorEntry, read_header, read_metadata
@@ -79,11 +91,53 @@ def contents(place: Path) -> Contents | None:
     else:
         fields = {} if place.suffix in _PICKLES else read_metadata(place)
     facts = [("is", kind), *_totals(files, entries)]
-    rows = [
+    return Contents(facts, list(_told(fields)), _rows(entries))
+
+
+def model_contents(model: StoredModel) -> Contents:
+    """What is in a model, from its config and headers."""
+    entries = model.header.entries
+    facts = [
+        ("is", _MODEL),
+        *_totals(model.tensor_files, entries),
+        ("dtype", dtypes_text(entries)),
+        *_structure(model),
+        *origin_of(model.directory),
+    ]
+    config = {key: value for key, value in config_of(model.directory).items() if value}
+    return Contents(facts, list(_told(config)), _rows(entries))
+
+
+def _structure(model: StoredModel) -> Iterator[tuple[str, str]]:
+    """What the names of its tensors and its config say of its parts."""
+    names = model.header.entries
+    layers = {layer for name in names if (layer := layer_of(name)) is not None}
+    yield "layers", str(len(layers))
+    rows = vocabulary_rows(model)
+    if rows is not None:
+        last = last_token(model)
+        highest = "" if last is None else f", the tokenizer's highest token is {last:,}"
+        yield "vocabulary", f"{rows:,} rows{highest}"
+    tied = [name for name in names if is_shared(model, name)]
+    if len(tied) == 1:
+        yield "tied", f"{visible(tied[0])}, used in more than one place"
+    tokenizer = tokenizer_files(model)
+    yield "tokenizer", ", ".join(path.name for path in tokenizer) or "none beside it"
+
+
+def dtypes_text(entries: Mapping[str, TensorEntry]) -> str:
+    """The dtypes of some tensors: `bf16`, or of how many each is."""
+    counts = Counter(entry.dtype.lower() for entry in entries.values())
+    if len(counts) == 1:
+        return next(iter(counts))
+    return ", ".join(f"{dtype} at {count(n, 'tensor')}" for dtype, n in sorted(counts.items()))
+
+
+def _rows(entries: Mapping[str, TensorEntry]) -> list[TensorRow]:
+    return [
         TensorRow(visible(pattern), sum(1 for _ in names(pattern)), layout)
         for pattern, layout in compact(entries).items()
     ]
-    return Contents(facts, list(_told(fields)), rows)
 
 
 def _entries(file: Path) -> Mapping[str, TensorEntry]:

@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import json
 import math
-from collections import Counter
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
 from pemlang.compare.changes import DeltaChange, Fact, PairNumbers, total_change
+from pemlang.compare.contents import dtypes_text
 from pemlang.dataclass import dataclass
 from pemlang.diagnostics import visible
 from pemlang.execute.machine import default_threads
@@ -111,8 +111,8 @@ def compare_models(
     names = sorted({*before.header.entries, *after.header.entries})
     changes, numbers = [], []
     with reading_files() as files, ThreadPoolExecutor(default_threads()) as pool:
-        pair = _Pair(files, before, after)
-        for done, (change, of_pair) in enumerate(pool.map(pair.change, names)):
+        both = _SideBySide(files, before, after)
+        for done, (change, of_pair) in enumerate(pool.map(both.change, names)):
             tick(f"comparing {change.name}", done, len(names))
             changes.append(change)
             numbers += [of_pair] if change.state != "incomparable" else []
@@ -127,7 +127,7 @@ def compare_models(
 
 
 @dataclass(frozen=True, eq=False)
-class _Pair:
+class _SideBySide:
     """Two models whose tensors are read side by side, by any thread."""
 
     files: TensorReader
@@ -210,10 +210,9 @@ def _header_facts(before: StoredModel, after: StoredModel) -> Iterator[Fact]:
 def _told(model: StoredModel) -> Iterator[tuple[str, str]]:
     """What the headers of a model say: label and value."""
     entries = model.header.entries
-    dtypes = Counter(entry.dtype.lower() for entry in entries.values())
     yield "tensors", f"{len(entries):,}"
     yield "parameters", f"{sum(math.prod(entry.shape) for entry in entries.values()):,}"
-    yield "dtype", ", ".join(f"{name} at {n:,}" for name, n in sorted(dtypes.items()))
+    yield "dtype", dtypes_text(entries)
 
 
 def _config_facts(before: StoredModel, after: StoredModel) -> Iterator[Fact]:

@@ -6,6 +6,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 from pemlang.artifact.provenance import read_provenance
 from pemlang.dataclass import dataclass
@@ -72,7 +73,7 @@ def summarise(adapter: Adapter) -> AdapterSummary:
         *heads_of(adapter),
         ("norm", f"{_total(norms, list(norms)):.4g}"),
         ("file", f"{adapter.weights.name}, content {adapter_digest(adapter)[:12]}"),
-        *_origin(adapter),
+        *origin_of(adapter.directory),
     ]
     return AdapterSummary(facts, rows, layers)
 
@@ -85,10 +86,10 @@ def heads_of(adapter: Adapter) -> list[tuple[str, str]]:
     return [("heads", heads or "none")] + [("base's own", copies)] * bool(copies)
 
 
-def _origin(adapter: Adapter) -> Iterator[tuple[str, str]]:
-    """What built it, by what it says of itself, if it is an output."""
+def origin_of(directory: Path) -> Iterator[tuple[str, str]]:
+    """What built an output, by what it says of itself: label and value; of anything else none."""
     try:
-        made = read_provenance(adapter.directory)
+        made = read_provenance(directory)
     except Fault:
         return
     yield "built from", f"{visible(made.recipe)}: {visible(made.expression, 80)}"

@@ -8,7 +8,7 @@ from pemlang.compare.adapters import AdapterComparison, compare_adapters
 from pemlang.compare.models import ModelComparison, compare_models
 from pemlang.diagnostics import Fault, visible
 from pemlang.formats.transformers import StoredModel
-from pemlang.inputs.resolver import read_whole
+from pemlang.inputs.resolver import read_stored
 from pemlang.pipeline.making import Tick, no_tick
 
 
@@ -16,10 +16,10 @@ def compare(old: str, new: str, tick: Tick = no_tick) -> AdapterComparison | Mod
     """Two adapters or two models, each in a directory or on the hub (`hf://…`), read and measured.
 
     Raises:
-        Fault: as read_whole, compare_adapters and compare_models; PEM0304 one is a model and the
+        Fault: as read_stored, compare_adapters and compare_models; PEM0304 one is a model and the
             other an adapter.
     """
-    before, after = read_whole(old), read_whole(new)
+    before, after = read_stored(old), read_stored(new)
     if isinstance(before, StoredModel) and isinstance(after, StoredModel):
         return compare_models(old, before, new, after, tick)
     if isinstance(before, StoredModel) or isinstance(after, StoredModel):

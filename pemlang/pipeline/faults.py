@@ -45,7 +45,7 @@ def _(failure: InputNotFinite) -> Fault:
     return Fault(
         "PEM0502",
         f"{what} holds {'NaN' if failure.nan else 'an infinite number'}",
-        "the adapter is damaged; train or download it again",
+        "the file is damaged: make it or download it again",
     )
 
 

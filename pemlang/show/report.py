@@ -25,7 +25,7 @@ from pemlang.graph.dag import Graph
 from pemlang.graph.formula import Formula, type_text
 from pemlang.graph.leaves import leaf
 from pemlang.graph.node import AdapterNode, Node
-from pemlang.inputs.resolver import read_whole
+from pemlang.inputs.resolver import read_stored
 from pemlang.pipeline.forecast import forecast_of
 from pemlang.pipeline.making import Tick
 from pemlang.show import figures
@@ -87,7 +87,7 @@ def report_on_adapter(place: str, tick: Tick) -> Reported:
     Raises:
         Fault, PemError: as summary.summarise.
     """
-    adapter = read_whole(place)
+    adapter = read_stored(place)
     graph = Graph()
     node = leaf(graph, "", adapter, adapter.base)
     subject = MeasuredAdapter(PurePath(place).name or place, "input", node)

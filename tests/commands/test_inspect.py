@@ -10,9 +10,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import transformers
 from peft import AdaLoraConfig, LoraConfig
 from safetensors.torch import save_file
 from support import Done, build, lora, pem, tensors_of
+from support.hub_server import serving
+from support.models import model
 from support.peft_made import made
 from torch import nn
 
@@ -77,6 +80,46 @@ def test_a_model_is_described(tmp_path: Path, sharded: bool) -> None:
     ):
         assert line in done.out
     assert "tie" not in done.out
+
+
+def test_a_model_says_how_it_is_put_together(tmp_path: Path) -> None:
+    """One that transformers saved, its output layer tied to its embedding."""
+    sizes = {"hidden_size": 12, "intermediate_size": 20, "num_attention_heads": 2, "vocab_size": 30}
+    config = transformers.LlamaConfig(**sizes, num_hidden_layers=3, tie_word_embeddings=True)
+    transformers.LlamaForCausalLM(config).to(torch.bfloat16).save_pretrained(tmp_path / "m")
+    words = {"model": {"vocab": {"a": 0, "b": 28}}}
+    (tmp_path / "m/tokenizer.json").write_text(json.dumps(words))
+    told = json.loads(pem("inspect", tmp_path / "m", "--format", "json").out)
+    facts = told["facts"]
+    assert (facts["dtype"], facts["layers"], facts["tokenizer"]) == ("bf16", "3", "tokenizer.json")
+    assert facts["vocabulary"] == "30 rows, the tokenizer's highest token is 28"
+    assert facts["tied"] == "model.embed_tokens.weight, used in more than one place"
+    assert told["config"]["hidden_size"] == "12"
+    config.tie_word_embeddings = False
+    transformers.LlamaForCausalLM(config).save_pretrained(tmp_path / "untied")
+    assert "tied " not in shown(tmp_path / "untied").out.split("\n\n")[0]
+
+
+def test_a_quantised_model_is_described_with_a_warning(tmp_path: Path) -> None:
+    done = shown(model(tmp_path / "m", quantization_config={"quant_method": "gptq"}))
+    assert "is          a model" in done.out and "warning[PEM0431]" in done.err
+
+
+def test_a_model_that_was_built_says_from_what(tmp_path: Path) -> None:
+    model(tmp_path / "b")
+    model(tmp_path / "m", 1)
+    build(tmp_path, 'model b = "b"\nmodel m = "m"\nsave b + 0.5 * (m - b) to "out"\n')
+    assert "built from  recipe.pem: b + 0.5 * (m - b)\n" in shown(tmp_path / "out").out
+
+
+def test_of_a_model_on_the_hub_headers_are_fetched_and_no_tensors(tmp_path: Path) -> None:
+    shapes = {f"model.layers.{n}.mlp.up_proj.weight": (512, 512) for n in range(9)}
+    model(tmp_path / "m", shapes=shapes, shards=3)
+    with serving({"org/m": {"main": tmp_path / "m"}}) as hub:
+        done = pem("inspect", "hf://org/m", process=True, **hub.env(tmp_path / "cache"))
+        assert done.code == 0 and "files       3 files, 9.44 MB" in done.out, done.text
+        fetched = sum(size for _, name, size in hub.sent if name.endswith(".safetensors"))
+        assert fetched < 9_440_000 / 4
 
 
 def test_a_single_file_is_described(tmp_path: Path) -> None:

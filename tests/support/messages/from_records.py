@@ -19,6 +19,7 @@ from pemlang import BuildOptions
 from support import edit, lora, pem
 from support import recipe as write_recipe
 from support.messages.case import Diagnostics, made, raised, told
+from support.models import model
 
 TEXT = 'adapter a = "kept"\nsave a to "out/a"\n'
 USES_LIBRARY = 'import "library/parts.pem" (part)\nadapter a = "kept"\nsave part * a to "out/a"\n'
@@ -210,6 +211,12 @@ def PEM0813_no_key(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
 @made
 def PEM0304_compared(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
     return told("diff", "adapters/a", "adapters/ia3")
+
+
+@made
+def PEM0304_model(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
+    model(root / "models/b")
+    return told("diff", "models/b", "adapters/a")
 
 
 @made
