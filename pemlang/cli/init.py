@@ -1,4 +1,4 @@
-"""`pem init`: a first recipe over adapters that are there."""
+"""`pem init`: a first recipe over adapters and models that are there."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ import click
 from pemlang.cli.common import GivenPath, format_option, say
 from pemlang.diagnostics import Diagnostic, Fault, PemError, placed, visible
 from pemlang.disk import is_dir, replace_file
-from pemlang.formats import Adapter, formats_of, read_adapter
-from pemlang.inputs.hub import SCHEME, read_hub_adapter
+from pemlang.formats import FORMATS, Adapter
+from pemlang.inputs.hub import SCHEME
 from pemlang.inputs.identities import seen_from
+from pemlang.inputs.resolver import read_stored
 
 
 @click.command()
@@ -30,13 +31,15 @@ from pemlang.inputs.identities import seen_from
 )
 @format_option("text", "json")
 def init(places: tuple[str, ...], output: Path, form: str) -> int:
-    """Write a first recipe over adapters.
+    """Write a first recipe over adapters or models.
 
-    A DIR is an adapter, on the hub too (hf://org/name@revision), or a folder of adapters. The
-    recipe names them and their bases, and saves a sum of those that can be added.
+    A DIR is an adapter or a model, on the hub too (hf://org/name@revision), or a folder of them.
+    The recipe names them and their bases, and saves a sum of the adapters that can be added; of
+    models of one architecture, what the others learned added to the one they were tuned from.
     """
     from pemlang.api import load
-    from pemlang.show.first_recipe import FirstAdapter, first_recipe
+    from pemlang.show.first_input import FirstInput
+    from pemlang.show.first_recipe import first_recipe
     from pemlang.show.written import InitJson
     from pemlang.syntax.files import decoded
 
@@ -48,14 +51,18 @@ def init(places: tuple[str, ...], output: Path, form: str) -> int:
     left_out: list[Diagnostic] = []
     try:
         with placed(None):
-            adapters = {
-                path: FirstAdapter(path, adapter)
-                for place, adapter in _adapters(places, left_out)
+            inputs = {
+                path: FirstInput(path, stored)
+                for place, stored in _stored(places, left_out)
                 for path in [seen_from(folder, place, Path.cwd())]
             }
-            if not adapters:
+            if not inputs:
                 raise PemError([replace(told, severity="error") for told in left_out])
-            text = first_recipe([*adapters.values()])
+            by_kind = {
+                holds: [x for x in inputs.values() if x.adapter.format.holds == holds]
+                for holds in ("adapter", "model")
+            }
+            text = first_recipe(by_kind["adapter"], by_kind["model"])
             decoded(text.encode(), visible(output), folder)  # it may be too long to be read
             replace_file(output, text.encode())
     except PemError as error:
@@ -65,34 +72,26 @@ def init(places: tuple[str, ...], output: Path, form: str) -> int:
     return say([*left_out, *load(output).check()], form, InitJson(str(output), text))
 
 
-def _adapters(places: Iterable[str], left_out: list[Diagnostic]) -> Iterator[tuple[str, Adapter]]:
-    """Adapters and their places; what a folder of adapters holds that is none we can take is left
+def _stored(places: Iterable[str], left_out: list[Diagnostic]) -> Iterator[tuple[str, Adapter]]:
+    """Adapters and models and their places; what a folder holds of them that we cannot take is left
     out, with a warning."""
     for place in places:
         inside = [] if place.startswith(SCHEME) or _holds_one(Path(place)) else _below(Path(place))
         if not inside:  # what it lacks is told
-            yield place, _headers(place)
+            yield place, read_stored(place, tensors=False)
         for each in inside:
             try:
-                yield str(each), read_adapter(each)
+                yield str(each), read_stored(str(each), tensors=False)
             except Fault as fault:
                 left_out.append(fault.at(None, "warning"))
 
 
-def _headers(place: str) -> Adapter:
-    return (
-        read_hub_adapter(place, whole=False)
-        if place.startswith(SCHEME)
-        else read_adapter(Path(place))
-    )
-
-
 def _below(folder: Path) -> list[Path]:
-    """The adapters of a folder."""
+    """The adapters and models of a folder."""
     if not is_dir(folder):
         return []
     return [path for path in sorted(folder.iterdir()) if is_dir(path) and _holds_one(path)]
 
 
 def _holds_one(place: Path) -> bool:
-    return any(record.detect(place).fits for record in formats_of("adapter"))
+    return any(record.detect(place).fits for record in FORMATS.values())

@@ -48,11 +48,13 @@ def _seen(place: str) -> tuple[AdapterSummary | Contents, list[Diagnostic]]:
     from pemlang.inputs.resolver import read_stored
 
     try:
-        stored = read_stored(place, shards=False)
+        headers = read_stored(place, tensors=False)
+        if isinstance(headers, StoredModel):
+            return model_contents(headers), []
+        return summarise(read_stored(place)), []
     except Fault as fault:
         other = None if place.startswith(SCHEME) else contents(Path(place))
         if other is None:
             raise
         of_a_kind = any(record.detect(Path(place)).fits for record in FORMATS.values())
         return other, [fault.at(None, "warning")] if of_a_kind else []
-    return model_contents(stored) if isinstance(stored, StoredModel) else summarise(stored), []

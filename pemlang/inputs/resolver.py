@@ -96,20 +96,18 @@ class DiskResolver(Resolver):
         return adapter_digest(adapter)
 
 
-def read_stored(place: str, shards: bool = True) -> Adapter:
+def read_stored(place: str, tensors: bool = True) -> Adapter:
     """The adapter or the model in a directory or on the hub.
 
     Args:
         place: where it is.
-        shards: whether the tensors of a model on the hub are to be fetched too.
+        tensors: whether those of one on the hub are to be fetched, or headers will do.
 
     Raises:
         Fault: as read_adapter, Format.read and read_hub_adapter.
     """
     if place.startswith(SCHEME):
-        if is_hub_adapter(place):
-            return read_hub_adapter(place, whole=True)
-        return read_hub_model(place, whole=shards)
+        return (read_hub_adapter if is_hub_adapter(place) else read_hub_model)(place, tensors)
     is_adapter = any(record.detect(Path(place)).fits for record in formats_of("adapter"))
     if is_adapter or not is_model(Path(place)):
         return read_adapter(Path(place))

@@ -1,96 +1,69 @@
-"""A first recipe over some adapters, for their owner to go on from: `pem init`."""
+"""A first recipe over some adapters and models, for their owner to go on from: `pem init`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TypeVar
 
-from pemlang.dataclass import dataclass
-from pemlang.formats import Adapter
 from pemlang.modules import SiteShape
 from pemlang.ops import FUNCTIONS
+from pemlang.show.first_input import SUM, WEIGHT, FirstInput, grouped, last_part
+from pemlang.show.first_models import model_lines
 from pemlang.source import Source
 from pemlang.syntax.format import formatted
 from pemlang.syntax.written import name_like, quoted
 from pemlang.version import LANGUAGE
 
-_WEIGHT, _SUM = "weight", "merged"
 
-Key = TypeVar("Key")
-
-
-@dataclass(frozen=True)
-class FirstAdapter:
-    """An adapter of a first recipe.
-
-    Attributes:
-        path: where it is, as the recipe writes it.
-        adapter: what its headers say.
-    """
-
-    path: str
-    adapter: Adapter
-
-    @property
-    def model(self) -> str:
-        """What its base is most likely the same model by: the last part of its name."""
-        return _last_part(self.adapter.base or "").casefold()
-
-    @property
-    def type(self) -> str:
-        """What a declaration says of it after a colon, if it can be said in a word or two."""
-        kinds, ranks = self.adapter.layout.shapes.kinds, set(self.adapter.layout.ranks.values())
-        if len(kinds) > 1:
-            return ""
-        return f": {kinds[0]}(rank={ranks.pop()})" if len(ranks) == 1 else f": {kinds[0]}"
-
-
-def first_recipe(adapters: Sequence[FirstAdapter]) -> str:
+def first_recipe(adapters: Sequence[FirstInput], models: Sequence[FirstInput] = ()) -> str:
     """The text of a recipe, in the one layout, that declares adapters and their bases, and saves a
-    sum of those that belong to one base and are of one kind.
+    sum of those that belong to one base and are of one kind; and of models the same as model_lines.
 
     Raises:
         Fault: PEM0111 a path or the name of a base has characters that no recipe shows.
     """
-    taken = {*FUNCTIONS, _WEIGHT, _SUM}
+    taken = {*FUNCTIONS, WEIGHT, SUM}
 
     def named(text: str) -> str:
         name = name_like(text, taken)
         taken.add(name)
         return name
 
-    models = _grouped(adapters, lambda one: one.model)
-    bases = {model: named(model) for model in models if model}
-    names = {one.path: named(_last_part(one.path)) for one in adapters}
     lines = [f"language {LANGUAGE}", ""]
-    for model, base in bases.items():
-        lines += _base(base, list(dict.fromkeys(one.adapter.base or "" for one in models[model])))
-    lines += [""] * bool(bases)
-    for one in adapters:
-        on = f" on {bases[one.model]}" if one.model else ""
-        lines.append(f"adapter {names[one.path]}{one.type}{on} = {quoted(one.path)}")
-    alike = _grouped(adapters, lambda one: (one.model, one.adapter.layout.shapes.kinds))
-    groups = [(key, part) for key, group in alike.items() for part in _fitting(group)]
-    for (model, kinds), group in groups:
-        words = [_SUM, bases.get(model, "")] if len(models) > 1 else [_SUM]
-        words += kinds if len(group) < len(models[model]) else []
-        result = _SUM if len(groups) == 1 else named("_".join(words))
-        lines += ["", *_sum(result, [names[one.path] for one in group], group, len(groups) == 1)]
+    if models:
+        lines += model_lines(models, named, alone=not adapters)
+    if adapters:
+        lines += _adapter_lines(adapters, named, alone=not models)
     return formatted(Source("a first recipe", "\n".join([*lines, ""])))
 
 
-def _grouped(
-    adapters: Iterable[FirstAdapter], key: Callable[[FirstAdapter], Key]
-) -> dict[Key, list[FirstAdapter]]:
-    groups: dict[Key, list[FirstAdapter]] = {}
+def _adapter_lines(
+    adapters: Sequence[FirstInput], named: Callable[[str], str], alone: bool
+) -> Iterator[str]:
+    bases_of = grouped(adapters, lambda one: one.model)
+    bases = {model: named(model) for model in bases_of if model}
+    names = {one.path: named(last_part(one.path)) for one in adapters}
+    for model, base in bases.items():
+        yield from _base(
+            base, list(dict.fromkeys(one.adapter.base or "" for one in bases_of[model]))
+        )
+    yield from [""] * bool(bases)
     for one in adapters:
-        groups.setdefault(key(one), []).append(one)
-    return groups
+        on = f" on {bases[one.model]}" if one.model else ""
+        yield f"adapter {names[one.path]}{one.type}{on} = {quoted(one.path)}"
+    alike = grouped(adapters, lambda one: (one.model, one.adapter.layout.shapes.kinds))
+    groups = [(key, part) for key, group in alike.items() for part in _fitting(group)]
+    only = alone and len(groups) == 1
+    for (model, kinds), group in groups:
+        words = [SUM, bases.get(model, "")] if len(bases_of) > 1 or not alone else [SUM]
+        words += kinds if len(group) < len(bases_of[model]) else []
+        result = SUM if only else named("_".join(words))
+        yield ""
+        yield from _sum(result, [names[one.path] for one in group], group, only)
 
 
-def _fitting(adapters: Iterable[FirstAdapter]) -> list[list[FirstAdapter]]:
+def _fitting(adapters: Iterable[FirstInput]) -> list[list[FirstInput]]:
     """Adapters in groups, in each of which a site has one shape."""
-    groups: list[tuple[list[FirstAdapter], dict[str, SiteShape]]] = []
+    groups: list[tuple[list[FirstInput], dict[str, SiteShape]]] = []
     for one in adapters:
         shapes = dict(one.adapter.layout.shapes)
         for group, known in groups:
@@ -112,7 +85,7 @@ def _base(name: str, spellings: Sequence[str]) -> Iterator[str]:
 
 
 def _sum(
-    result: str, names: Sequence[str], group: Sequence[FirstAdapter], alone: bool
+    result: str, names: Sequence[str], group: Sequence[FirstInput], alone: bool
 ) -> Iterator[str]:
     """The statements that add some adapters and save what comes out."""
     layouts = [one.adapter.layout for one in group]
@@ -121,9 +94,9 @@ def _sum(
         value = names[0]
     elif len(names) == 2 and alone:
         yield f"## How much of the result is {names[0]}."
-        yield f"param {_WEIGHT}: number in 0..1 = 0.5"
+        yield f"param {WEIGHT}: number in 0..1 = 0.5"
         yield ""
-        first, second = f"{_WEIGHT} * {names[0]}", f"(1 - {_WEIGHT}) * {names[1]}"
+        first, second = f"{WEIGHT} * {names[0]}", f"(1 - {WEIGHT}) * {names[1]}"
         value = f"{first} + {second}" if alike else f"join({first}, {second})"
     else:
         listed = ", ".join(names)
@@ -141,12 +114,8 @@ def _sum(
     yield f'save {result} to "out/{result}"{heads}'
 
 
-def _differ(group: Sequence[FirstAdapter]) -> bool:
+def _differ(group: Sequence[FirstInput]) -> bool:
     """Whether the heads of some adapters are not of the same names and shapes."""
     heads = [one.adapter.layout.heads for one in group]
     shapes = [{key: (entry.dtype, entry.shape) for key, entry in each.items()} for each in heads]
     return any(each != shapes[0] for each in shapes)
-
-
-def _last_part(path: str) -> str:
-    return path.rstrip("/").rpartition("/")[2].partition("@")[0]
