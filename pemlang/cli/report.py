@@ -1,4 +1,4 @@
-"""`pem report`: a recipe or an adapter as one page to look at."""
+"""`pem report`: a recipe, an adapter or a model as one page to look at."""
 
 from __future__ import annotations
 
@@ -40,13 +40,13 @@ if TYPE_CHECKING:
 def report(
     target: str, other: str | None, settings: dict[str, str], output: Path, form: str
 ) -> int:
-    """Write a page about a recipe or an adapter.
+    """Write a page about a recipe, an adapter or a model.
 
-    For a recipe (a .pem file): its outputs, its graph, what a build would do, its adapters, their
-    norms by layer, how alike they are, their spectra and what a truncation would lose. For an
-    adapter, in a directory or on the hub: the same of it alone. Of two, the older first, also
-    what changed; that may be a recipe in git, as main:recipes/merge.pem. The page holds all it
-    needs, and loads nothing.
+    For a recipe (a .pem file): its outputs, its graph, what a build would do, its adapters and
+    what its models were tuned by, their norms by layer, how alike they are, their spectra and what
+    a truncation would lose. For an adapter or a model, in a directory or on the hub: the same of
+    it alone. Of two, the older first, also what changed; that may be a recipe in git, as
+    main:recipes/merge.pem. The page holds all it needs, and loads nothing.
     """
     from pemlang.show.numbers import ReportJson
     from pemlang.show.page import HEAD, whole_page
@@ -80,19 +80,19 @@ def _is_recipe(target: str) -> bool:
 
 def _of_one(target: str, settings: dict[str, str], bar: Bar) -> Reported:
     from pemlang.api import load
-    from pemlang.show.report import report_on_adapter, report_on_recipe
+    from pemlang.show.report import report_on_recipe, report_on_stored
 
     if _is_recipe(target):
         return report_on_recipe(load(target, settings).identified(), bar)
-    return report_on_adapter(target, bar)
+    return report_on_stored(target, bar)
 
 
 def _of_two(old: str, new: str, settings: dict[str, str], bar: Bar) -> list[Reported]:
     """What differs first; then both, one after the other, as far as they are in the working
     tree."""
     if _is_recipe(old) != _is_recipe(new):
-        raise click.UsageError("Report on two recipes or on two adapters, not on one of each.")
-    return _of_recipes(old, new, settings, bar) if _is_recipe(new) else _of_adapters(old, new, bar)
+        raise click.UsageError("Report on two recipes, adapters or models, not on one of each.")
+    return _of_recipes(old, new, settings, bar) if _is_recipe(new) else _of_stored(old, new, bar)
 
 
 def _of_recipes(old: str, new: str, settings: dict[str, str], bar: Bar) -> list[Reported]:
@@ -110,17 +110,17 @@ def _of_recipes(old: str, new: str, settings: dict[str, str], bar: Bar) -> list[
     return parts
 
 
-def _of_adapters(old: str, new: str, bar: Bar) -> list[Reported]:
+def _of_stored(old: str, new: str, bar: Bar) -> list[Reported]:
     from pemlang.compare.weights import compare
     from pemlang.show.changes import shown
     from pemlang.show.page import PageSection
-    from pemlang.show.report import Reported, report_on_adapter
+    from pemlang.show.report import Reported, report_on_stored
     from pemlang.show.weights_diff import as_html
 
     changed = as_html(shown(compare(old, new, bar)))
     parts = [Reported([PageSection("What changed", changed)])]
     for place in (old, new):
-        parts.append(_named(report_on_adapter(place, bar), place))
+        parts.append(_named(report_on_stored(place, bar), place))
     return parts
 
 

@@ -4,7 +4,7 @@ adapters are. Of Δ itself only the signs are looked at, over rows that fit a ti
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import field
 from typing import TYPE_CHECKING, Literal
 
@@ -21,7 +21,7 @@ from pemlang.kernels.site import SitePart
 from pemlang.lazy import numpy as np
 from pemlang.modules import Shapes
 from pemlang.modules.sites import layer_of
-from pemlang.pipeline.reading import measurable, reading
+from pemlang.pipeline.reading import SiteReader, measurable, reading
 
 if TYPE_CHECKING:
     from pemlang.pipeline.making import Tick
@@ -104,9 +104,10 @@ class Measurements:
     alike: list[Alike] = field(default_factory=list)
 
     def add(self, adapter: MeasuredAdapter, site: str, part: SitePart | None) -> None:
-        """Measure an adapter at one of its sites; None is zero."""
+        """Measure an adapter at one of its sites, or at some numbers of it; None is zero."""
         if not adapter.node.type.record(site).factored:
-            self.norms[adapter][site] = 0.0 if part is None else part.norm()
+            before = self.norms[adapter].get(site, 0.0)
+            self.norms[adapter][site] = math.hypot(before, 0.0 if part is None else part.norm())
             return
         factors = None if part is None else part.low_rank
         values = np.zeros(1) if factors is None else lowrank.singular_values(factors)
@@ -144,15 +145,14 @@ def measured(graph: Graph, adapters: Sequence[MeasuredAdapter], tick: Tick) -> M
     with placed(None), reading(graph) as reader:
         for done, site in enumerate(sites):
             tick(f"measuring {site}", done, len(sites))
-            parts = reader.parts([adapter.node for adapter in adapters], site)
-            here = {x: part for x, part in zip(adapters, parts, strict=True) if part is not None}
-            for adapter in adapters:
-                if site in adapter.shapes:
+            for there, parts in _by_site(reader, adapters, site):
+                here = {x: part for x, part in zip(there, parts, strict=True) if part is not None}
+                for adapter in there:
                     with measurable(adapter.name):
                         measurements.add(adapter, site, here.get(adapter))
-            for group in groups:
-                with measurable(site):
-                    group.add(site, here)
+                for group in groups:
+                    with measurable(site):
+                        group.add(site, here)
         reader.files.unchanged()
         for adapter, norms in measurements.norms.items():
             with measurable(adapter.name):
@@ -160,6 +160,21 @@ def measured(graph: Graph, adapters: Sequence[MeasuredAdapter], tick: Tick) -> M
                     raise TooLarge(None)
     measurements.alike = [group.alike() for group in groups]
     return measurements
+
+
+def _by_site(
+    reader: SiteReader, adapters: Sequence[MeasuredAdapter], site: str
+) -> Iterator[tuple[list[MeasuredAdapter], list[SitePart | None]]]:
+    """The adapters that have a site with their parameters there: those of factors whole, those of
+    one tensor some numbers after others."""
+    there = [adapter for adapter in adapters if site in adapter.shapes]
+    factored = [x for x in there if x.node.type.record(site).factored]
+    if factored:
+        yield factored, reader.parts([x.node for x in factored], site)
+    others = [x for x in there if x not in factored]
+    if others:
+        for parts in reader.tiles([x.node for x in others], site):
+            yield others, parts
 
 
 def _groups(adapters: Sequence[MeasuredAdapter]) -> list[list[MeasuredAdapter]]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+import math
+from collections.abc import Hashable, Iterator, Sequence
+from dataclasses import replace
 from functools import lru_cache
 
 from pemlang.dataclass import dataclass
@@ -15,7 +17,7 @@ from pemlang.kernels.program import Program
 from pemlang.kernels.step import Computed, NotFinite, Shape
 from pemlang.kernels.steps.results import ResultStep
 from pemlang.lazy import numpy as np
-from pemlang.tensorfiles.dtypes import Array, Bits, decoded
+from pemlang.tensorfiles.dtypes import DTYPES, Array, Bits, decoded
 from pemlang.tensorfiles.reader import TensorReader
 from pemlang.tensorfiles.reference import TensorRef
 
@@ -61,6 +63,44 @@ def run_call(
     except NotFinite:
         raise _culprit(call, reader) from None
     return outputs
+
+
+def by_tiles(call: KernelCall[TensorRef, Hashable]) -> bool:
+    """Whether a program treats every element alike, so that it can run over some of them after
+    others."""
+    steps = [step for step in call.program.steps if not step.is_result]
+    alike = all(step.elementwise and not step.ends_scan and not step.whole for step in steps)
+    return alike and len({step.shape for step in steps}) == 1
+
+
+def run_tiles(
+    call: KernelCall[TensorRef, Hashable], reader: TensorReader, size: int
+) -> Iterator[dict[int, Array]]:
+    """The outputs of a program as run_call gives them, of a tile of elements after the other, each
+    in one dimension.
+
+    Args:
+        call: one that goes by tiles.
+        reader: reads its inputs.
+        size: the elements of a tile.
+
+    Raises:
+        Failure: as run_call.
+    """
+    count = math.prod(call.program.steps[0].shape)
+    for start in range(0, count, size):
+        program = _of_tile(call.program, min(size, count - start))
+        references = [
+            replace(ref, start=ref.start + start * DTYPES[load.dtype].size)
+            for ref, load in zip(call.inputs, call.program.loads, strict=True)
+        ]
+        yield run_call(replace(call, program=program, inputs=tuple(references)), reader)
+
+
+@lru_cache(maxsize=256)
+def _of_tile(program: Program, size: int) -> Program:
+    """A program that treats every element alike, over some of them in one dimension."""
+    return Program(tuple(replace(step, shape=(size,)) for step in program.steps))
 
 
 def _culprit(call: KernelCall[TensorRef, Hashable], reader: TensorReader) -> InputNotFinite:

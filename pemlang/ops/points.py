@@ -41,7 +41,7 @@ class WholeWeights(AdapterNode):
         return (self.model,)
 
     def rebuilt(self, new: Rebuilding) -> Node:
-        return _weights(new.graph, new.node(self.model))
+        return weights_of(new.graph, new.node(self.model))
 
     def lower(
         self, ctx: LoweringContext, args: Mapping[TensorsNode, SiteValues | None]
@@ -110,8 +110,9 @@ class Point(ModelNode):
         assert not isinstance(self.weights, WholeWeights), "the model of a model's weights"
 
 
-def _weights(graph: Graph, model: ModelNode) -> AdapterNode:
-    """Law: the weights of the model of some weights are those."""
+def weights_of(graph: Graph, model: ModelNode) -> AdapterNode:
+    """All weights of a model as a vector. Law: the weights of the model of some weights are
+    those."""
     if isinstance(model, Point):
         return model.weights
     return graph.add(WholeWeights(AdapterType(model.type.base, model.shapes), model))
@@ -162,7 +163,7 @@ def _listed(value: object) -> Sequence[object]:
 def _as_weights(graph: Graph, value: object) -> object:
     if isinstance(value, tuple):
         return tuple(_as_weights(graph, item) for item in value)
-    return _weights(graph, value) if isinstance(value, ModelNode) else value
+    return weights_of(graph, value) if isinstance(value, ModelNode) else value
 
 
 def _hold_sum(ctx: Context, weights: AdapterNode) -> None:

@@ -122,8 +122,9 @@ def by_layer(norms: Mapping[str, float], only: str | None = None) -> _LayerNorms
     return total
 
 
-def module_map(measurements: Measurements, adapter: MeasuredAdapter) -> str:
-    """A heat map of one adapter, kinds of modules by layers."""
+def module_map(measurements: Measurements, adapter: MeasuredAdapter, title: str = "") -> str:
+    """A heat map of one adapter, kinds of modules by layers; `title` says what its norm is where
+    its kind does not."""
     norms = measurements.norms[adapter]
     layers = in_order(map(layer_name, norms))
     kinds: dict[str, _LayerNorms] = {}
@@ -133,7 +134,7 @@ def module_map(measurements: Measurements, adapter: MeasuredAdapter) -> str:
         kinds = {}  # names that have nothing in common: the table of sites is what tells
     rows = [(kind, of_kind.row(layers)) for kind, of_kind in sorted(kinds.items())]
     view = View("", [*rows, ("all", by_layer(norms).row(layers))])
-    about = f"{_norm_title(adapter)}, at each module"
+    about = f"{title or _norm_title(adapter)}, at each module"
     return chart(
         Chart("heat", "Norm by module and layer", f"{about}.", layers, "layer", [view], "norm")
     )
@@ -217,7 +218,7 @@ def spectra(measurements: Measurements) -> str:
     """Singular values, at a site or their mean, and what a truncation would lose."""
     low_rank = {x: by_site for x, by_site in measurements.spectra.items() if by_site}
     if not low_rank:
-        return paragraph("None of these is a LoRA: a gain has no spectrum.")
+        return paragraph("None of these is a LoRA: only what has a rank has a spectrum here.")
     return f'<div class="pair">{chart(_spectrum(low_rank))}{chart(_losses(low_rank))}</div>'
 
 

@@ -20,7 +20,8 @@ from pemlang.show.figures import by_layer
 
 @dataclass(frozen=True)
 class MeasuredJson:
-    """An adapter that was measured: its norm in all and by layer, ‖l − 1‖ for (IA)³; and the share
+    """An adapter that was measured, or a model by what it changes of the one that it is made from
+    or by its weights: its norm in all and by layer, ‖l − 1‖ for (IA)³; and the share
     of the norm that a truncation to rank 0, 1, … loses, which an (IA)³ has none of."""
 
     name: str
@@ -42,7 +43,7 @@ class LikenessJson:
 
 @dataclass(frozen=True)
 class FiguresJson:
-    """What was measured of a recipe or an adapter."""
+    """What was measured of a recipe, an adapter or a model."""
 
     target: str
     adapters: Sequence[MeasuredJson]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import PurePath
 
 from pemlang.artifact.write import params_text
 from pemlang.check.checked import Checked
 from pemlang.check.outputs import Output
+from pemlang.compare.contents import model_contents
 from pemlang.compare.measure import (
     MOST_ADAPTERS,
     MeasuredAdapter,
@@ -21,11 +23,15 @@ from pemlang.diagnostics import render
 from pemlang.formats import Adapter
 from pemlang.formats.adapter import kinds_text
 from pemlang.formats.identity import adapter_digest
+from pemlang.formats.transformers import StoredModel
 from pemlang.graph.dag import Graph
 from pemlang.graph.formula import Formula, type_text
-from pemlang.graph.leaves import leaf
-from pemlang.graph.node import AdapterNode, Node
+from pemlang.graph.leaves import Model, leaf
+from pemlang.graph.node import AdapterNode, ModelNode, Node
+from pemlang.graph.types import AdapterType, ModelType
 from pemlang.inputs.resolver import read_stored
+from pemlang.ops.models import TaskVector, difference
+from pemlang.ops.points import weights_of
 from pemlang.pipeline.forecast import forecast_of
 from pemlang.pipeline.making import Tick
 from pemlang.show import figures
@@ -67,7 +73,7 @@ def report_on_recipe(checked: Checked, tick: Tick) -> Reported:
         PageSection("Outputs", _outputs(checked, measurements)),
         PageSection("Graph", _graph(checked)),
         PageSection("Plan", as_html(forecast_of(checked))),
-        PageSection("Adapters", _adapters(checked)),
+        PageSection(_inputs_title(checked), _adapters(checked)),
         PageSection("Norms", _left_out(checked, measurements) + figures.norm_maps(measurements)),
         PageSection("Likeness", _likeness(measurements)),
         PageSection("Spectra", figures.spectra(measurements)),
@@ -81,14 +87,16 @@ def report_on_recipe(checked: Checked, tick: Tick) -> Reported:
 _MEASURED = ("Norms", "Likeness", "Spectra")
 
 
-def report_on_adapter(place: str, tick: Tick) -> Reported:
-    """Everything there is to see of an adapter, in a directory or on the hub.
+def report_on_stored(place: str, tick: Tick) -> Reported:
+    """Everything there is to see of an adapter or a model, in a directory or on the hub.
 
     Raises:
         Fault, PemError: as summary.summarise.
     """
     adapter = read_stored(place)
     graph = Graph()
+    if isinstance(adapter, StoredModel):
+        return _on_model(place, adapter, graph, tick)
     node = leaf(graph, "", adapter, adapter.base)
     subject = MeasuredAdapter(PurePath(place).name or place, "input", node)
     measurements = measured(graph, [subject], tick)
@@ -102,22 +110,79 @@ def report_on_adapter(place: str, tick: Tick) -> Reported:
     return Reported(sections, figures_of(place, measurements))
 
 
+def _on_model(place: str, model: StoredModel, graph: Graph, tick: Tick) -> Reported:
+    node = Model(ModelType(None, model.layout.shapes), "", model)
+    subject = MeasuredAdapter(
+        PurePath(place).name or place, "input", weights_of(graph, graph.add(node))
+    )
+    measurements = measured(graph, [subject], tick)
+    norms = measurements.norms[subject]
+    seen = model_contents(model)
+    about = [
+        *seen.facts,
+        ("norm", f"{_total(norms):.4g}"),
+        ("content", adapter_digest(model)[:_HASH]),
+    ]
+    sections = [
+        PageSection("Model", facts(about) + folded("Config", facts(seen.config))),
+        PageSection("Norms", figures.module_map(measurements, subject, "‖W‖ (Frobenius)")),
+        PageSection("Tensors", _tensors(model, norms)),
+    ]
+    return Reported(sections, figures_of(place, measurements))
+
+
+def _tensors(model: StoredModel, norms: Mapping[str, float]) -> str:
+    columns = [
+        Column("tensor", "code"), Column("layer", "number"), Column("dtype"), Column("shape"),
+        Column("parameters", "number"), Column("norm", "number"),
+    ]  # fmt: skip
+    rows: list[list[CellValue]] = [
+        [
+            name,
+            layer_name(name),
+            entry.dtype.lower(),
+            "×".join(map(str, entry.shape)),
+            math.prod(entry.shape),
+            norms.get(name),
+        ]
+        for name, entry in sorted(model.header.entries.items())
+    ]
+    return table(columns, rows)
+
+
 # --- recipes ---------------------------------------------------------------------------------
 
 
 def _subjects(checked: Checked) -> tuple[list[MeasuredAdapter], list[MeasuredAdapter]]:
-    """The adapters of a recipe, in the order they are declared in, and those among its outputs."""
+    """What of a recipe is measured: its adapters in the order they are declared in, and what its
+    models were tuned by; and its outputs, of a model what it changes of the one it is made from."""
+    write = Formula(lambda node: leaf_name(checked, node))
     inputs = [
         MeasuredAdapter(declared.name, "input", node)
         for node, declared in checked.leaves.items()
         if isinstance(node, AdapterNode)
     ]
+    inputs += [
+        MeasuredAdapter(write.value(node), "input", node)
+        for node in checked.graph.order(output.node for output in checked.outputs)
+        if isinstance(node, TaskVector) and all(isinstance(x, Model) for x in node.args)
+    ]
     outputs = [
-        MeasuredAdapter(output.path, "output", output.node)
+        MeasuredAdapter(output.path, "output", node)
         for output in checked.outputs
-        if isinstance(output.node, AdapterNode)
+        if (node := _vector(checked.graph, output.node)) is not None
     ]
     return inputs, outputs
+
+
+def _vector(graph: Graph, node: Node) -> AdapterNode | None:
+    """What an output is measured by: an adapter itself; a model what it changes of the one that it
+    is made from, where it has the tensors of that."""
+    if isinstance(node, ModelNode):
+        if node.shapes != node.origin.shapes:
+            return None
+        return difference(graph, AdapterType(node.type.base, node.shapes), node, node.origin)
+    return node if isinstance(node, AdapterNode) else None
 
 
 def _measured(checked: Checked, tick: Tick) -> Measurements:
@@ -145,11 +210,14 @@ def _outputs(checked: Checked, measurements: Measurements) -> str:
         Column("output", "code"), Column("as written", "code"), Column("normal form", "code"),
         Column("type"), Column("dtype"), Column("norm", "number"), Column("semantic hash", "code"),
     ]  # fmt: skip
-    rows = [
-        [*_output(write, output, norms.get(output.node)), checked.hash(output)[:_HASH]]
-        for output in checked.outputs
-    ]
-    return table(columns, rows)
+    rows: list[list[CellValue]] = []
+    for output in checked.outputs:
+        vector = _vector(checked.graph, output.node)
+        measured_as = None if vector is None else norms.get(vector)
+        rows.append([*_output(write, output, measured_as), checked.hash(output)[:_HASH]])
+    of_models = any(isinstance(output.node, ModelNode) for output in checked.outputs)
+    note = "The norm of a model is that of what it changes of the model that it is made from."
+    return table(columns, rows) + (paragraph(note) if of_models else "")
 
 
 def _output(write: Formula, output: Output, norms: Mapping[str, float] | None) -> list[CellValue]:
@@ -187,11 +255,17 @@ def _adapters(checked: Checked) -> str:
     return table(columns, rows)
 
 
+def _inputs_title(checked: Checked) -> str:
+    models = any(isinstance(node, Model) for node in checked.leaves)
+    return "Adapters and models" if models else "Adapters"
+
+
 def _cells(adapter: Adapter) -> list[CellValue]:
     layout = adapter.layout
+    is_model = isinstance(adapter, StoredModel)
     return [
-        adapter.base or "not said",
-        kinds_text(layout.shapes.kinds),
+        None if is_model else adapter.base or "not said",
+        "model" if is_model else kinds_text(layout.shapes.kinds),
         _one_or_many(sorted(set(layout.ranks.values()))),
         _one_or_many(sorted(set(adapter.scales.values()))),
         len(layout.shapes),

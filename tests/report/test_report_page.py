@@ -115,7 +115,7 @@ def test_a_report_of_an_adapter_and_of_two(folder: Path) -> None:
     assert "What changed" in text
     assert text.count("<h2>Sites, ") == 2
     assert report(folder / "i", "-o", out).code == 0
-    assert "a gain has no spectrum" in out.read_text(encoding="utf-8")
+    assert "None of these is a LoRA" in out.read_text(encoding="utf-8")
 
 
 def test_a_report_of_a_recipe_that_saves_nothing(folder: Path) -> None:
