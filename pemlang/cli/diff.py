@@ -43,9 +43,7 @@ def diff(old: str, new: str, settings: dict[str, str], exit_code: bool, form: st
         other = (old, new)[directories[0]]
         if ":" not in other and not os.path.lexists(other):
             raise click.UsageError(f"{visible(other)} is not there.")
-        raise click.UsageError(
-            "Compare two recipes, two adapters or two models, not one with another."
-        )
+        raise click.UsageError("Compare two recipes, adapters or models, not one with the other.")
     try:
         with placed(None):
             same = (

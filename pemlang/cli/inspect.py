@@ -48,13 +48,14 @@ def _seen(place: str) -> tuple[AdapterSummary | Contents, list[Diagnostic]]:
     from pemlang.inputs.resolver import read_stored
 
     try:
-        headers = read_stored(place, tensors=False)
-        if isinstance(headers, StoredModel):
-            return model_contents(headers), []
-        return summarise(read_stored(place)), []
+        stored = read_stored(place, tensors=False)
+        if isinstance(stored, StoredModel):
+            return model_contents(stored), []
+        stored = read_stored(place)
     except Fault as fault:
         other = None if place.startswith(SCHEME) else contents(Path(place))
         if other is None:
             raise
         of_a_kind = any(record.detect(Path(place)).fits for record in FORMATS.values())
         return other, [fault.at(None, "warning")] if of_a_kind else []
+    return summarise(stored), []

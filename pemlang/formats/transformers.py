@@ -4,6 +4,7 @@ headers."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import field
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from pemlang.dataclass import dataclass
-from pemlang.diagnostics import Fault, visible
+from pemlang.diagnostics import Fault, listed, visible
 from pemlang.disk import is_dir, is_file, lfs_pointer, open_plain
 from pemlang.formats.adapter import Adapter, Layout
 from pemlang.formats.record import (
@@ -146,6 +147,7 @@ class Transformers(Format):
         """As `read`, where its files of tensors are elsewhere, and these are their headers."""
         config = config_of(place)
         _hold_plain(place, config)
+        _hold_own(place)
         if len(shards) > 1:
             _hold_indexed(place / INDEX, shards)
         return _assembled(place, shards, _told(config))
@@ -200,13 +202,25 @@ def is_model(directory: Path) -> bool:
 
 
 def model_files(directory: Path) -> list[Path]:
-    """The files of a model's tensors; raises Fault PEM0430 where there is no model."""
+    """The files of a model's tensors; raises Fault PEM0430 where there is no model, PEM0412 where
+    shards are missing."""
     single, index = directory / SINGLE, directory / INDEX
     if is_file(single):
         return [single]
     if is_file(index):
-        return [directory / name for name in shards_of(index)]
+        shards = [directory / name for name in shards_of(index)]
+        missing = [visible(shard.name) for shard in shards if not os.path.lexists(shard)]
+        if missing:
+            raise Fault(
+                "PEM0412",
+                f"{visible(directory)} lacks {len(missing)} of its {len(shards)} shards: "
+                f"{listed(missing)}",
+                "download the model again",
+            )
+        return shards
     why = f"it has no {SINGLE}" if is_dir(directory) else "there is none"
+    if is_file(directory):
+        why = "it is a file"
     raise Fault(
         "PEM0430",
         f"{visible(directory)} is not a model directory: {why}",
@@ -384,6 +398,26 @@ def _told(config: Mapping[str, object], depth: int = 3) -> dict[str, object]:
     inner = {key: _told(value, depth - 1) for key, value in parts.items()}
     own = {key: config[key] for key in _TOLD if isinstance(config.get(key), str | bool | list)}
     return {**{key: value for key, value in inner.items() if value}, **own}
+
+
+def _hold_own(directory: Path) -> None:
+    """Raise PEM0437 for a file beside the tensors that is a link to another's elsewhere: an output
+    would have a copy of whatever that is. The hub's cache links to files that are called by their
+    digests."""
+    for name in (CONFIG, *BESIDE):
+        path = directory / name
+        if not path.is_symlink():
+            continue
+        target = path.resolve()
+        inside = target.is_relative_to(directory.resolve()) or target.parent.name == "blobs"
+        if not inside and target.name != name:
+            raise Fault(
+                "PEM0437",
+                f"{visible(path)} is a link to {visible(target)}, which an output would have a "
+                "copy of",
+                f"if that is meant, put a copy of it in the place of the link: "
+                f"{visible(directory)} may not be what it seems",
+            )
 
 
 def _hold_plain(directory: Path, config: Mapping[str, object]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Set
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from pemlang.disk import is_file, lfs_pointer
 from pemlang.formats import FORMATS
 from pemlang.formats.adapter import STATISTICS, Adapter
 from pemlang.formats.identity import used_digest
+from pemlang.formats.record import Format, read_as
 from pemlang.formats.signature import Malformed
 from pemlang.inputs.hub import SCHEME, parse_reference
 from pemlang.inputs.imports import import_name, imports_of
@@ -49,9 +50,25 @@ class LockResolver(Resolver):
         return used_digest(adapter, self._lock.find(spelling.path, spelling.directory).files)
 
     def _hold_files(self, source: str, directory: Path) -> None:
-        for name in self._lock.adapters[source].files:
-            if name != STATISTICS:  # see held_statistics
+        locked = self._lock.adapters[source]
+        names = locked.files.keys() - {STATISTICS}  # see held_statistics
+        for name in locked.files:
+            if name in names:
                 _hold_file(self._lock, source, directory, name)
+        for name in sorted(names ^ _read_now(FORMATS[locked.format], directory, names)):
+            now = file_digest(directory / name) if is_file(directory / name) else None
+            raise _other(self._lock, source, name, _digests(locked.files.get(name), now))
+
+
+def _read_now(record: Format, directory: Path, names: Set[str]) -> Set[str]:
+    """The names of the files that a build would read at a place; those of the lock where not all
+    is there."""
+    if not record.detect(directory).whole:
+        return names
+    try:
+        return {file.name for file in record.files(read_as(record, directory))}
+    except Fault:
+        return names
 
 
 def held_statistics(checked: Checked, lock: Lock) -> Iterator[Diagnostic]:

@@ -39,6 +39,8 @@ class Resolver(ABC):
         """A model, known by its headers, and its place; raises Fault."""
         remote = path.startswith(SCHEME)
         place = local("." if remote else path, directory)
+        if not remote and not is_model(place):
+            _hold_model(path, place)
         model = read_hub_model(path, whole=False) if remote else read_as(TRANSFORMERS, place)
         return str(model.directory), model
 
@@ -112,6 +114,17 @@ def read_stored(place: str, tensors: bool = True) -> Adapter:
     if is_adapter or not is_model(Path(place)):
         return read_adapter(Path(place))
     return read_as(TRANSFORMERS, Path(place))
+
+
+def _hold_model(path: str, place: Path) -> None:
+    """Raise PEM0430 with what was meant, where a path is a file of a model, or a name on the hub;
+    of others the format says what they lack."""
+    if is_file(place) and is_model(place.parent):
+        why = f"{visible(place)} is a file of a model: its folder is what to give"
+        raise Fault("PEM0430", why, f'"{visible(Path(path).parent)}"')
+    if HUB_NAME.fullmatch(path) and not is_dir(place) and not is_file(place):
+        help = f'give the directory that save_pretrained wrote; on the hub: "{SCHEME}{path}"'
+        raise Fault("PEM0430", f"there is no directory {visible(place)}", help)
 
 
 def _on_the_hub(path: str) -> str:

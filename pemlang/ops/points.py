@@ -55,6 +55,10 @@ class WholeWeights(AdapterNode):
     def formula(self, write: Formula) -> str:
         return write.inner(self.model)
 
+    @property
+    def title(self) -> str:
+        return "weights"
+
     def invariant(self) -> None:
         assert self.shapes == self.model.shapes
         assert not isinstance(self.model, Point), "the weights of weights"
