@@ -212,6 +212,11 @@ class ModelNode(TensorsNode):
     def entry(self, site: str) -> TensorEntry:
         """How a tensor is stored that one of its own has its dtype and its shape from."""
 
+    def within(self, graph: Graph, add: Callable[[ModelNode], ModelNode]) -> ModelNode | None:
+        """It with whole tensors added to the model inside it, where that is the same as to add them
+        to it; None where it is not."""
+        return None
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class AdapterNode(TensorsNode):

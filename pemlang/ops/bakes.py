@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -67,6 +67,12 @@ class ModuleBake(ModelNode):
 
     def entry(self, site: str) -> TensorEntry:
         return self.model.entry(site)
+
+    def within(self, graph: Graph, add: Callable[[ModelNode], ModelNode]) -> ModelNode | None:
+        """What scales a weight scales what was added to it before; factors add to it."""
+        if not self.adapter.type.factored:
+            return None
+        return with_modules(graph, add(self.model), self.adapter, self.home_of)
 
     def rebuilt(self, new: Rebuilding) -> Node:
         model, x = new.node(self.model), new.adapter(self.adapter)

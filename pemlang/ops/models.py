@@ -121,8 +121,11 @@ class TaskVector(AdapterNode):
 
 
 def baked(graph: Graph, model: ModelNode, x: AdapterNode) -> ModelNode:
-    """The node of model + adapter. Laws: m + 0 = m; (m + x) + y = m + (x + y); b + (m − b) = m;
-    m − (m − b) + x = b + x."""
+    """The node of model + adapter. Laws: m + 0 = m; (m + x) + y = m + (x + y), whole tensors before
+    factors; b + (m − b) = m; m − (m − b) + x = b + x."""
+    within = model.within(graph, lambda inner: baked(graph, inner, x))
+    if within is not None:
+        return within
     if isinstance(model, Bake):
         shapes = Shapes({**model.adapter.shapes, **x.shapes})
         type_ = AdapterType(x.type.base, shapes)
