@@ -163,12 +163,14 @@ class _SideBySide:
         squares = [0.0, 0.0, 0.0, 0.0]
         for start in range(0, count, BLOCK):
             size = min(BLOCK, count - start)
-            x, y = (
-                np.zeros(size) if entry is None else self._block(model, name, entry, start, size)
+            (left, x), (right, y) = (
+                self._block(model, name, entry, start, size)
                 for model, entry in ((self.before, old), (self.after, new))
             )
             change = y - x
             largest = max(largest, float(change.max()), -float(change.min()))
+            if not largest and some.dtype not in FLOATS and old and new and old.dtype == new.dtype:
+                largest = float((left != right).any())  # float64 rounds those above 2⁵³
             pairs = ((x, x), (y, y), (change, change), (x, y))
             squares = [so_far + float(a @ b) for so_far, (a, b) in zip(squares, pairs, strict=True)]
         if not math.isfinite(sum(map(abs, squares)) + largest):
@@ -177,16 +179,19 @@ class _SideBySide:
         return PairNumbers(before**0.5, after**0.5, moved**0.5, inner), largest
 
     def _block(
-        self, model: StoredModel, name: str, entry: TensorEntry, start: int, size: int
-    ) -> Array:
-        """Some numbers of a tensor, in float64."""
+        self, model: StoredModel, name: str, entry: TensorEntry | None, start: int, size: int
+    ) -> tuple[Bits, Array]:
+        """Some numbers of a tensor, as they are stored and in float64."""
+        if entry is None:
+            zeros = np.zeros(size)
+            return zeros, zeros
         reference = model.reference(name)
         raw: Bits = np.empty(size, stored_dtype(entry.dtype))
         self.files.read(reference.file, reference.start + start * DTYPES[entry.dtype].size, raw)
         numbers = decoded(raw, entry.dtype, "F64")
         if entry.dtype in FLOATS and not np.isfinite(numbers).all():
             raise not_finite(reference, numbers)
-        return numbers
+        return raw, numbers
 
 
 def _state(old: TensorEntry | None, new: TensorEntry | None, largest: float | None) -> TensorState:

@@ -100,6 +100,16 @@ def test_tensors_that_one_lacks_or_has_in_another_shape_or_dtype(tmp_path: Path)
     assert re.search(r"^tensors +12 → 12|^parameters +1,543 → ", text, re.M)
 
 
+def test_whole_numbers_that_float64_does_not_tell_apart(tmp_path: Path) -> None:
+    for name, number in (("old", 2**53), ("new", 2**53 + 1)):
+        file = model(tmp_path / name) / "model.safetensors"
+        save_file(load_file(file) | {"model.positions": torch.tensor([number])}, file)
+    [changed] = [
+        x for x in compared_of(tmp_path / "old", tmp_path / "new").tensors if x.state != "same"
+    ]
+    assert (changed.name, changed.largest) == ("model.positions", 1)
+
+
 def test_configs_by_field_and_the_files_beside(tmp_path: Path) -> None:
     old = model(tmp_path / "old", rope={"theta": 1, "kind": {"name": "x"}}, gone=1, same=[1])
     new = model(tmp_path / "new", rope={"theta": 1.0, "kind": {"name": "y"}}, same=[1])
