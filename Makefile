@@ -87,7 +87,7 @@ $(VENV)/dev: pyproject.toml constraints.txt
 
 $(VENV)-bench/peers: constraints.txt
 	test -x $(VENV)-bench/bin/python || $(PYTHON) -m venv $(VENV)-bench
-	$(VENV)-bench/bin/pip install --quiet --constraint constraints.txt torch peft transformers safetensors
+	$(VENV)-bench/bin/pip install --quiet --constraint constraints.txt torch peft transformers safetensors mergekit==0.1.5
 	touch $@
 
 clean:

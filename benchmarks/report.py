@@ -24,10 +24,11 @@ class Row:
     Attributes:
         what, ours: what was done, and the seconds it took.
         other, theirs: what it is held to.
-        least: ours should be so many times faster.
-        most: ours should take at most so many times as long.
+        least: ours should be so many times faster, or less.
+        most: ours should take at most so many times as long, or be as much.
         recipe: to profile where the target is missed.
         copied: what copying the same bytes took, where nothing can be much quicker.
+        unit: of what is not seconds.
     """
 
     what: str
@@ -38,27 +39,27 @@ class Row:
     most: float | None = None
     recipe: Path | None = None
     copied: Sequence[float] = ()
+    unit: str = "s"
 
     @property
     def ratio(self) -> float:
-        """Times faster, or times as long."""
+        """Times as long, where that is limited; else times faster."""
         ours, theirs = median(self.ours), median(self.theirs)
-        return theirs / ours if self.least is not None else ours / theirs
+        return ours / theirs if self.most is not None else theirs / ours
 
     @property
     def met(self) -> bool:
-        return self.ratio >= self.least if self.least is not None else self.ratio <= self._most
-
-    @property
-    def _most(self) -> float:
-        assert self.most is not None
-        return self.most
+        if self.most is not None:
+            return self.ratio <= self.most
+        return self.least is None or self.ratio >= self.least
 
     @property
     def target(self) -> str:
-        if self.least is not None:
-            return f"{self.ratio:.3g}× faster, at least {self.least:g}×"
-        return f"{self.ratio:.3g}× as long, at most {self.most:g}×"
+        faster, long = ("faster", "long") if self.unit == "s" else ("less", "much")
+        if self.most is not None:
+            return f"{self.ratio:.3g}× as {long}, at most {self.most:g}×"
+        least = "" if self.least is None else f", at least {self.least:g}×"
+        return f"{self.ratio:.3g}× {faster}{least}"
 
 
 @dataclass(frozen=True)
@@ -102,8 +103,8 @@ def as_terminal(row: Row | Table) -> str:
         cells = ", ".join(f"{name} {median(values):.1f} MB" for name, values in row.cells)
         return f"{mark}: {row.what}: {cells}: {row.target}"
     return (
-        f"{mark}: {row.what} {median(row.ours):.4g} s, {row.other} {median(row.theirs):.4g} s: "
-        f"{row.target}"
+        f"{mark}: {row.what} {median(row.ours):.4g} {row.unit}, {row.other} "
+        f"{median(row.theirs):.4g} {row.unit}: {row.target}"
     )
 
 
@@ -122,7 +123,7 @@ def as_markdown(rows: Sequence[Row | Table], peers: str, env: Mapping[str, str])
     for row in rows:
         mark = "✓" if row.met else "**missed**"
         if isinstance(row, Row):
-            ours, theirs = shown(row.ours), shown(row.theirs)
+            ours, theirs = shown(row.ours, row.unit), shown(row.theirs, row.unit)
             lines.append(
                 f"| {mark} | {row.what} | {ours} | {row.other} | {theirs} | {row.target} |"
             )

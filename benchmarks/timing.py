@@ -20,11 +20,13 @@ class Sample:
 
     Attributes:
         seconds: from its start to its end.
+        processor_seconds: on all processors.
         megabytes: its maximum resident set.
         said: the JSON it printed, or nothing.
     """
 
     seconds: float
+    processor_seconds: float
     megabytes: float
     said: Mapping[str, float] = field(default_factory=dict)
 
@@ -47,7 +49,8 @@ def run(command: Sequence[str], env: Mapping[str, str] | None = None) -> Sample:
     # Kilobytes on Linux, bytes on macOS.
     unit = 1 if sys.platform == "darwin" else 1024
     last = said.decode(errors="replace").strip().rpartition("\n")[2]
-    return Sample(seconds, used.ru_maxrss * unit / 1e6, json.loads(last) if _is_json(last) else {})
+    spoken = json.loads(last) if _is_json(last) else {}
+    return Sample(seconds, used.ru_utime + used.ru_stime, used.ru_maxrss * unit / 1e6, spoken)
 
 
 def _is_json(text: str) -> bool:
@@ -81,7 +84,7 @@ def median(values: Sequence[float]) -> float:
     return statistics.median(values)
 
 
-def shown(values: Sequence[float]) -> str:
-    """A median with the least and the most, in seconds."""
+def shown(values: Sequence[float], unit: str = "s") -> str:
+    """A median with the least and the most."""
     low, high = min(values), max(values)
-    return f"{median(values):.3g} s ({low:.3g} to {high:.3g})"
+    return f"{median(values):.3g} {unit} ({low:.3g} to {high:.3g})"
