@@ -206,6 +206,28 @@ class Kernel:
         )  # fmt: skip
         return None if stopped else [_squares(row) for row in found[:, : self._outs + 1].tolist()]
 
+    def large(
+        self, part: tuple[int, int, int], constants: Sequence[float], files: Sequence[int]
+    ) -> list[float] | None:
+        """Read, run and write a tensor that the block has no room for.
+
+        Args:
+            part: its first element, how many there are, and how many to take at a time.
+            constants: of it.
+            files: as for `stream`.
+
+        Returns:
+            As `part` in the last pass; None where a file did not give or take all that it was to.
+        """
+        self.begin(constants)
+        here, table = np.empty(self._finds), np.array(files, "i8")
+        stopped = native(self.program, "large")(
+            *part, table.ctypes.data, *disk(), self._pointers, self._outputs,
+            self.constants.ctypes.data, self.settled.ctypes.data,
+            self._found.ctypes.data, here.ctypes.data, self._scratch,
+        )  # fmt: skip
+        return None if stopped else _squares(self._found[: self._outs + 1].tolist())
+
     def begin(self, constants: Sequence[float]) -> None:
         """Begin a tensor that is run pass by pass, block by block."""
         self.constants = np.array(constants, "f8").reshape(1, -1)

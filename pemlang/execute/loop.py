@@ -126,21 +126,36 @@ class LoopPart:
                 self._at_once(kernel, at, size)
 
     def _not_streamed(self, kernel: Kernel, blocks: list[tuple[int, int]]) -> list[tuple[int, int]]:
-        """The blocks that are left when all that one native call can do is done: those that are
-        too large, or have to be looked at number by number. All of them, where a file does not do
-        as it should: going on says what is wrong."""
+        """The blocks that are left when all that native calls can do is done: those that have to
+        be looked at number by number. All of them, where a file does not do as it should: going on
+        says what is wrong."""
         files = self._worker.files(self.loop)
         stores = [self._store(self.loop.calls[0][0], slot) for slot in range(len(self._stores))]
-        small = [block for block in blocks if block[1] <= kernel.span]
-        if files is None or not small or not all(may_settle(*store) for store in stores):
+        if files is None or not all(may_settle(*store) for store in stores):
             return blocks
-        stream = self._stream(kernel, small)
+        small = [block for block in blocks if block[1] <= kernel.span]
+        left = self._streamed(kernel, small, files) if small else []
+        for at, size in blocks:
+            if size > kernel.span:
+                [(call, _, _)] = self.tensors(at, size)
+                part = at, size, _step(self.loop.program, call, kernel.in_cache)
+                squares = kernel.large(part, call.constants, files)
+                [row] = self._rows(at, at + size)
+                if squares is None or not self._settled(row, squares):
+                    left.append((at, size))
+        return left
+
+    def _streamed(
+        self, kernel: Kernel, blocks: list[tuple[int, int]], files: Sequence[int]
+    ) -> list[tuple[int, int]]:
+        """Do blocks in one native call; those that are left."""
+        stream = self._stream(kernel, blocks)
         rows = stream.rows if self.loop.program.whole else stream.rows[:1]
         constants = [self.loop.calls[row.tensor][0].constants for row in rows]
         found = kernel.stream(stream, constants, files)
         if found is None:
             return blocks
-        left = [block for block in blocks if block[1] > kernel.span]
+        left = []
         for row, squares in zip(stream.rows, found, strict=True):
             if not self._settled(row, squares):
                 firsts = range(row.first, row.end, kernel.span)
@@ -210,7 +225,7 @@ class LoopPart:
     def _by_parts(self, kernel: Kernel, at: int, size: int) -> None:
         """Do a tensor that one block has no room for, pass by pass."""
         [(call, _, _)] = self.tensors(at, size)
-        step = _step(self.loop.program, call, kernel.span)
+        step = _step(self.loop.program, call, kernel.in_cache)
         kernel.begin(call.constants)
         for turn in range(kernel.passes):
             kept: list[list[float]] = []

@@ -51,6 +51,7 @@ _TENSORS = ctypes.CFUNCTYPE(
 _STREAM = ctypes.CFUNCTYPE(
     ctypes.c_int64, ctypes.c_int64, *[ctypes.c_void_p] * 7, *_APART * 3, *[ctypes.c_void_p] * 2
 )
+_LARGE = _type(3, 10, ctypes.c_int64)
 
 _lock = threading.Lock()
 _functions: dict[tuple[Program | str, ...], NativeFunction] = {}
@@ -59,7 +60,7 @@ _engines: list[Any] = []  # they own the functions
 
 def native(program: Program, name: str) -> NativeFunction:
     """A function of a program, made when it is first asked for: `pass0`, …, `settle0`, …,
-    `tensors`, `stream`, `exact`, `tiles0`, … or `join0`, …, see llvm_module.py."""
+    `tensors`, `stream`, `large`, `exact`, `tiles0`, … or `join0`, …, see llvm_module.py."""
     key = (program, name)
     if key not in _functions:
         with _lock:
@@ -89,6 +90,7 @@ def _made(program: Program, name: str) -> dict[str, NativeFunction]:
     types |= {f"settle{turn}": _SETTLE for turn in turns[:-1]} | {
         "tensors": _TENSORS,
         "stream": _STREAM,
+        "large": _LARGE,
     }
     source = passes_source
     if name == "exact":

@@ -7,15 +7,14 @@ from collections.abc import Iterator, Sequence
 
 from pemlang.kernels.histogram import functions
 from pemlang.kernels.llvm import PASS_ARGUMENTS, SETTLE_ARGUMENTS, LlvmPass, LlvmSettle, calls_draws
-from pemlang.kernels.llvm_stream import stream
+from pemlang.kernels.llvm_stream import joined, large, nothing, stream
 from pemlang.kernels.llvm_text import REAL, WIDTH, LlvmText, function, vector
-from pemlang.kernels.passes import ScanPart, part_of, passes, scans, steps_of
+from pemlang.kernels.passes import ScanPart, kinds, reads_of, part_of, passes, scans
 from pemlang.kernels.philox import draws_function
 from pemlang.kernels.program import Program
 from pemlang.kernels.sorting import places
-from pemlang.kernels.steps.elements import Load
 from pemlang.kernels.steps.places import RowPlace
-from pemlang.kernels.steps.scans import Kth, ScanStep
+from pemlang.kernels.steps.scans import Kth
 
 ROWS = 4
 """Rows of Δ that are summed up at once."""
@@ -28,8 +27,9 @@ def exact_source(program: Program) -> str:
 
 
 def passes_source(program: Program) -> str:
-    """A module with `@pass0`, …, `@settle0`, …, `@tensors` and `@stream`."""
-    return _module([*_passes(program), *_tensors(program), *stream(program)])
+    """A module with `@pass0`, …, `@settle0`, …, `@tensors`, `@stream` and
+    `@large`."""
+    return _module([*_passes(program), *_tensors(program), *stream(program), *large(program)])
 
 
 def tiles_source(program: Program) -> str:
@@ -220,19 +220,16 @@ def _found_of(text: LlvmText, tile: str, apart: int) -> str:
 
 def _joined(program: Program, turn: int) -> list[str]:
     """What `%count` tiles found, put together in `%total`."""
-    text, kinds = LlvmText(), _kinds(program, turn)
+    text, how = LlvmText(), kinds(program, turn)
     last = turn == passes(program) - 1
     count = 1 + (1 if last else len(scans(program)[turn]))
     with text.loop("%count") as loop:
         found = _found_of(text, loop.index, finds(program))
         totals = []
         for index in range(count):
-            how = kinds.get(index, "sum")
-            total = loop.carry("double", "0xFFF0000000000000" if how == "max" else "0.0")
+            total = loop.carry("double", nothing(how.get(index)))
             more = text.add(f"load double, ptr {text.at(found, 'double', index)}")
-            call = "call double @llvm.maximum.f64(double {}, double {})"
-            joined = text.add((call if how == "max" else "fadd double {}, {}").format(total, more))
-            loop.next(total, joined)
+            loop.next(total, joined(text, how.get(index), total, more))
             totals.append(total)
     for index, total in enumerate(totals):
         text.do(f"store double {total}, ptr {text.at('%total', 'double', index)}")
@@ -244,7 +241,7 @@ def _joined(program: Program, turn: int) -> list[str]:
 
 def _kept_and_formed(program: Program) -> Iterator[tuple[int | None, list[int]]]:
     """For each pass the Δ that lies where the result will, if one does, and those to be formed."""
-    reads = [_read(program, turn) for turn in range(passes(program))]
+    reads = [reads_of(program, turn) for turn in range(passes(program))]
     kept: int | None = None
     for here, after in zip(reads, [*reads[1:], []], strict=True):
         formed = [slot for slot in here if slot != kept]
@@ -252,19 +249,6 @@ def _kept_and_formed(program: Program) -> Iterator[tuple[int | None, list[int]]]
         if kept not in here and again:
             kept = again[0]
         yield kept, formed
-
-
-def _kinds(program: Program, turn: int) -> dict[int, str]:
-    """How what a pass finds is put together."""
-    if turn == passes(program) - 1:
-        return {}
-    steps = [program.steps[number] for number in scans(program)[turn]]
-    return {i: step.how for i, step in enumerate(steps) if isinstance(step, ScanStep)}
-
-
-def _read(program: Program, turn: int) -> list[int]:
-    steps = [program.steps[number] for number in steps_of(program, turn)]
-    return sorted(step.input for step in steps if isinstance(step, Load))
 
 
 def _form(text: LlvmText, slot: int, place: str, first: str, rows: str) -> None:

@@ -4,6 +4,7 @@ them."""
 from __future__ import annotations
 
 from pemlang.kernels.llvm_text import LlvmText, function
+from pemlang.kernels.passes import kinds, reads_of, passes, scans
 from pemlang.kernels.program import Program
 
 BLOCK_NUMBERS = ("first", "size", "parts", "ends", "row")
@@ -82,12 +83,91 @@ def _moved(
     """
     with text.loop(str(files[1])) as file:
         number = text.add(f"add i64 {file.index}, {files[0]}")
-        record = text.at("%files", "i64", text.add(f"mul i64 {number}, {len(FILE_NUMBERS)}"))
-        handle, start, width = text.read("i64", record, range(len(FILE_NUMBERS)))
-        handle = text.add(f"trunc i64 {handle} to i32")
-        place = text.add(f"add i64 {start}, {text.add(f'mul i64 {first}, {width}')}")
-        bytes_ = text.add(f"mul i64 {size}, {width}")
-        [block] = text.read("ptr", data, [file.index])
-        count = text.add(f"call i64 {how}(i32 {handle}, ptr {block}, i64 {bytes_}, i64 {place})")
-        with text.where(text.add(f"icmp ne i64 {count}, {bytes_}")):
-            text.do("store i64 1, ptr %stopped")
+        _moved_one(text, how, (data, file.index), number, first, size)
+
+
+def _moved_one(
+    text: LlvmText, how: str, block: tuple[str, int | str], file: int | str, first: str, size: str
+) -> None:
+    """The same of one file, whose block is an entry of a table."""
+    at = f"mul i64 {file}, {len(FILE_NUMBERS)}"
+    record = text.at("%files", "i64", text.add(at))
+    handle, start, width = text.read("i64", record, range(len(FILE_NUMBERS)))
+    handle = text.add(f"trunc i64 {handle} to i32")
+    place = text.add(f"add i64 {start}, {text.add(f'mul i64 {first}, {width}')}")
+    bytes_ = text.add(f"mul i64 {size}, {width}")
+    data, slot = block
+    [memory] = text.read("ptr", data, [slot])
+    count = text.add(f"call i64 {how}(i32 {handle}, ptr {memory}, i64 {bytes_}, i64 {place})")
+    with text.where(text.add(f"icmp ne i64 {count}, {bytes_}")):
+        text.do("store i64 1, ptr %stopped")
+
+
+# --- a tensor that no block has room for -----------------------------------------------------
+
+
+def large(program: Program) -> list[str]:
+    """`@large`: all passes over one tensor, block by block.
+
+    Takes where it begins in every file, in elements, how many they are, and how many of them a
+    block has; and the rest as `@stream` does, with numbers of one tensor. Gives what that does.
+    """
+    text = LlvmText()
+    text.do("%stopped = alloca i64")
+    text.do("store i64 0, ptr %stopped")
+    last = passes(program) - 1
+    watched = ["0.0"]
+    for turn in range(last + 1):
+        how = kinds(program, turn)
+        count = len(program.stores) if turn == last else len(scans(program)[turn])
+        for index in range(count + 1):
+            _keep(text, "%found", index, nothing(how.get(index)))
+        with text.loop("%size", step="%step") as block, text.where(_going(text)):
+            _part(text, program, turn, block.index)
+            for index in range(count + 1):
+                [before], [more] = (
+                    text.read("double", table, [index]) for table in ("%found", "%here")
+                )
+                _keep(text, "%found", index, joined(text, how.get(index), before, more))
+        watched += text.read("double", "%found", [count])
+        if turn < last:
+            text.do(f"call void @settle{turn}(ptr %c, ptr %s, ptr %found, ptr %scratch)")
+    total = "0.0"
+    for more in watched:
+        total = text.add(f"fadd double {total}, {more}")
+    _keep(text, "%found", len(program.stores), total)
+    result = text.add("load i64, ptr %stopped")
+    numbers = "i64 %first, i64 %size, i64 %step"
+    names = "files pread pwrite in out c s found here scratch".split()
+    pointers = ", ".join(f"ptr %{name}" for name in names)
+    return function(f"i64 @large({numbers}, {pointers})", text, f"i64 {result}")
+
+
+def _part(text: LlvmText, program: Program, turn: int, base: str) -> None:
+    """A pass over one block."""
+    left = text.add(f"sub i64 %size, {base}")
+    size = text.add(f"call i64 @llvm.smin.i64(i64 {left}, i64 %step)")
+    first = text.add(f"add i64 %first, {base}")
+    for slot in reads_of(program, turn):
+        _moved_one(text, "%pread", ("%in", slot), slot, first, size)
+    with text.where(_going(text)):
+        arguments = "ptr %in, ptr %out, ptr %c, ptr %s, ptr %here, ptr %scratch"
+        text.do(f"call void @pass{turn}(i64 0, i64 {size}, i64 {base}, {arguments})")
+        for slot in range(len(program.stores)) if turn == passes(program) - 1 else ():
+            _moved_one(text, "%pwrite", ("%out", slot), len(program.loads) + slot, first, size)
+
+
+def _keep(text: LlvmText, table: str, index: int, number: str) -> None:
+    text.do(f"store double {number}, ptr {text.at(table, 'double', index)}")
+
+
+def nothing(how: str | None) -> str:
+    """What has been found in no part of a tensor."""
+    return "0xFFF0000000000000" if how == "max" else "0.0"
+
+
+def joined(text: LlvmText, how: str | None, one: str, other: str) -> str:
+    """What has been found in two parts of a tensor."""
+    if how == "max":
+        return text.add(f"call double @llvm.maximum.f64(double {one}, double {other})")
+    return text.add(f"fadd double {one}, {other}")

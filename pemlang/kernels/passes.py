@@ -50,6 +50,15 @@ def reads_of(program: Program, turn: int) -> tuple[int, ...]:
     return tuple(sorted(step.input for step in steps if isinstance(step, Load)))
 
 
+def kinds(program: Program, turn: int) -> dict[int, str]:
+    """How what a pass finds in parts of a tensor is put together, by place; what is not told is
+    summed up."""
+    if turn == passes(program) - 1:
+        return {}
+    steps = [program.steps[number] for number in scans(program)[turn]]
+    return {i: step.how for i, step in enumerate(steps) if isinstance(step, ScanStep)}
+
+
 def behind(program: Program, goals: Collection[int]) -> tuple[int, ...]:
     """Some steps and those that they rest on, back to the numbers over whole tensors."""
     needed, pending = set(goals), list(goals)
