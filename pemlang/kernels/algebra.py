@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias, TypeVar
 
 from pemlang.kernels.step import NotFinite
 from pemlang.lazy import numpy as np
-from pemlang.tensorfiles.dtypes import Array, Bits, decoded
+from pemlang.tensorfiles.dtypes import FLOATS, NATIVE, Array, Bits, decoded
 
 if TYPE_CHECKING:
     from pemlang.kernels.program import Program
@@ -105,6 +105,30 @@ class _NumPy:
 
         [whole] = computed(program, arrays, constants)
         return whole
+
+
+class StoredTensor:
+    """A tensor as its file stores it, of which parts are taken to float64 when they are needed.
+
+    Attributes:
+        shape: of it.
+    """
+
+    def __init__(self, bits: Bits, dtype: str, algebra: Algebra) -> None:
+        """Take its bits, and their dtype."""
+        self.shape, self._flat = bits.shape, bits.reshape(-1)
+        self._dtype, self._algebra = dtype, algebra
+
+    def part(self, first: int, end: int) -> Matrix:
+        """Some of its numbers, in one dimension. Raises NotFinite."""
+        bits = self._flat[first:end]
+        if self._dtype in FLOATS and self._dtype not in NATIVE:
+            return self._algebra.widened(bits, self._dtype, "F64")
+        return bits.astype(np.float64, copy=False)
+
+    def whole(self) -> Matrix:
+        """All of them, in its shape. Raises NotFinite."""
+        return self.part(0, self._flat.size).reshape(self.shape)
 
 
 def finite_numbers(x: Array) -> Array:

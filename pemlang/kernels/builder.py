@@ -280,10 +280,16 @@ class Builder(Generic[InputKey, OutputKey]):
         request = MergeRequest(
             inputs.name, kernel, inputs.rank, words, tuple(numbers), inputs.statistics
         )
-        args = tuple(self.cast(x, inputs.dtype).step for part in inputs.parts for x in part)
+        casts = [[self.cast(x, inputs.dtype) for x in part] for part in inputs.parts]
+        stored = [] if inputs.rank else [self._unwidened(part[0]) for part in casts]
+        args = [[x.step for x in part] for part in casts]
+        for part, (step, _) in zip(args, stored, strict=False):
+            part[0] = step
+        sources = tuple(source for _, source in stored)
         constants = (*inputs.weights, *inputs.scales, *inputs.seeds, *numbers.values())
         slots = tuple(map(self.constant, constants))
-        merged = self.add(MergeTensors(args, inputs.dtype, (), request, slots))
+        flat = tuple(step for part in args for step in part)
+        merged = self.add(MergeTensors(flat, inputs.dtype, (), request, slots, sources))
         shapes = [x.shape for x in inputs.parts[0][: request.tensors]]
         if inputs.rank:
             a, b = shapes

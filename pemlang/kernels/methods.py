@@ -12,10 +12,11 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from itertools import combinations_with_replacement
 from typing import TYPE_CHECKING, Any, ClassVar, TypeAlias
 
 from pemlang.dataclass import dataclass
-from pemlang.kernels.algebra import NUMPY, Algebra, Matrix
+from pemlang.kernels.algebra import NUMPY, Algebra, Matrix, StoredTensor
 from pemlang.kernels.lowrank import LowRank, inner_of_all, triangle
 from pemlang.kernels.philox import drawn
 from pemlang.kernels.sketch import Merged, best_factors, cut, squared_norm
@@ -125,7 +126,7 @@ class SiteKernel(MergeKernel):
         """The merge of some LoRAs; raises Undefined where there is none."""
 
     @abstractmethod
-    def of_tensors(self, xs: Sequence[Array], s: MergeSettings) -> Array:
+    def of_tensors(self, xs: Sequence[StoredTensor], s: MergeSettings) -> Array:
         """The merge of adapters of one tensor each, such as gains g = l − 1."""
 
     @abstractmethod
@@ -244,6 +245,9 @@ def factor_weights(weights: Sequence[float]) -> tuple[list[float], list[float]]:
 
 # --- linear combinations ---------------------------------------------------------------------
 
+BLOCK = 1 << 14
+"""Elements of tensors that are taken to float64 at a time, to stay in the nearest caches."""
+
 Coefficients = Callable[[Matrix, Sequence[float], MergeSettings], Matrix]
 
 WHOLE_TENSOR = "tensor"
@@ -267,16 +271,15 @@ class Combination(SiteKernel):
     def _along(self, s: MergeSettings) -> str:
         return "rows" if self.rowwise else s.words.get("along", WHOLE_TENSOR)
 
-    def of_tensors(self, xs: Sequence[Array], s: MergeSettings) -> Array:
+    def of_tensors(self, xs: Sequence[StoredTensor], s: MergeSettings) -> Array:
         """See SiteKernel. A vector is one column too."""
         along = self._along(s)
         if along != WHOLE_TENSOR and not is_vector(xs[0].shape):
-            return self._of_lines([as_rows(x) for x in xs], along, s).reshape(xs[0].shape)
-        flat = np.stack([x.reshape(-1) for x in xs], dtype=np.float64)
-        gram = flat @ flat.T
-        gram = gram if along == WHOLE_TENSOR else gram[None]
-        numbers = self.coefficients(gram, s.weights, s).reshape(-1)
-        return np.asarray(numbers @ flat).reshape(xs[0].shape)
+            lines = [as_rows(x.whole()) for x in xs]
+            return self._of_lines(lines, along, s).reshape(xs[0].shape)
+        gram = _products(xs)
+        numbers = self.coefficients(gram if along == WHOLE_TENSOR else gram[None], s.weights, s)
+        return _weighted(xs, numbers.reshape(-1))
 
     def _of_lines(self, xs: Sequence[Matrix], along: str, s: MergeSettings) -> Matrix:
         product = "rc,rc->r" if along == "rows" else "rc,rc->c"
@@ -312,10 +315,34 @@ class Combination(SiteKernel):
     def workspace(self, rows: int, columns: int, ranks: int, s: MergeSettings) -> int:
         """See SiteKernel."""
         count = len(s.weights)
-        if not ranks:
-            lines = max(rows, columns) if rows > 1 else 1
-            return 8 * ((count + 2) * rows * columns + 4 * count**2 * lines)
-        return 8 * 6 * (rows + columns) * max(1, ranks)
+        if ranks:
+            return 8 * 6 * (rows + columns) * ranks
+        if self._along(s) == WHOLE_TENSOR:
+            return 8 * (count + 2) * BLOCK
+        lines = max(rows, columns) if rows > 1 else 1
+        return 8 * ((count + 2) * rows * columns + 4 * count**2 * lines)
+
+
+def _products(xs: Sequence[StoredTensor]) -> Matrix:
+    """⟨xᵢ, xⱼ⟩ of all pairs, (n, n)."""
+    gram = np.zeros((len(xs), len(xs)))
+    for first in range(0, math.prod(xs[0].shape), BLOCK):
+        parts = [x.part(first, first + BLOCK) for x in xs]
+        for i, j in combinations_with_replacement(range(len(xs)), 2):
+            gram[i, j] += np.dot(parts[i], parts[j])
+    return np.asarray(np.triu(gram) + np.triu(gram, 1).T)
+
+
+def _weighted(xs: Sequence[StoredTensor], numbers: Matrix) -> Array:
+    """Σ cᵢ·xᵢ."""
+    size = math.prod(xs[0].shape)
+    total = np.empty(size)
+    for first in range(0, size, BLOCK):
+        out = total[first : first + BLOCK]
+        np.multiply(xs[0].part(first, first + BLOCK), numbers[0], out=out)
+        for x, number in zip(xs[1:], numbers[1:], strict=True):
+            out += number * x.part(first, first + BLOCK)
+    return total.reshape(xs[0].shape)
 
 
 def _each_row(number: Matrix, dims: int) -> Matrix:
@@ -395,12 +422,13 @@ class Factorised(SiteKernel):
     whole: OfTensors | None = None
     rest: OfTensors | None = None
 
-    def of_tensors(self, xs: Sequence[Array], s: MergeSettings) -> Array:
+    def of_tensors(self, xs: Sequence[StoredTensor], s: MergeSettings) -> Array:
         """See SiteKernel."""
         assert self.whole is not None and self.rest is not None, "this method is for LoRA alone"
-        if xs[0].ndim == 2:
-            return self.whole(xs, s.weights, s)
-        return self.rest([x.reshape(-1) for x in xs], s.weights, s).reshape(xs[0].shape)
+        wholes = [x.whole() for x in xs]
+        if wholes[0].ndim == 2:
+            return self.whole(wholes, s.weights, s)
+        return self.rest([x.reshape(-1) for x in wholes], s.weights, s).reshape(xs[0].shape)
 
     def of_factors(self, parts: Sequence[LowRank], s: MergeSettings) -> Merged:
         """See SiteKernel."""
@@ -423,7 +451,8 @@ class Factorised(SiteKernel):
         count = len(s.weights)
         if not ranks:
             wide = columns * count if self.votes else columns
-            return svd_room(rows, wide) + 8 * 4 * (rows + wide) * min(rows, wide)
+            held = 8 * count * rows * columns
+            return held + svd_room(rows, wide) + 8 * 4 * (rows + wide) * min(rows, wide)
         ballots = (2 * count + 2) * ranks * columns if self.votes else 0
         return 8 * (8 * ((rows + columns) * max(1, ranks) + ranks * ranks) + ballots)
 

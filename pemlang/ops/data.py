@@ -15,6 +15,7 @@ from pemlang.ops.merge import WEIGHTS, MergeMethod, merge_operator, total_rank
 from pemlang.ops.record import Parameter, Section, Within, register
 
 if TYPE_CHECKING:
+    from pemlang.kernels.algebra import StoredTensor
     from pemlang.kernels.lowrank import LowRank
     from pemlang.kernels.sketch import Merged
     from pemlang.kernels.step import Dense
@@ -28,9 +29,9 @@ class Fisher(SiteKernel):
     """Each parameter by itself, on A and B or on the tensor: Σ wF·x / Σ wF, and the weighted mean
     where no adapter has any F."""
 
-    def of_tensors(self, xs: Sequence[Array], s: MergeSettings) -> Array:
+    def of_tensors(self, xs: Sequence[StoredTensor], s: MergeSettings) -> Array:
         """See SiteKernel."""
-        return _weighed(xs, [f[0] for f in s.statistics], _counts(s))
+        return _weighed([x.whole() for x in xs], [f[0] for f in s.statistics], _counts(s))
 
     def of_factors(self, parts: Sequence[LowRank], s: MergeSettings) -> Merged:
         """See SiteKernel."""
@@ -78,7 +79,7 @@ class RegMean(SiteKernel):
     """Σ wᵢ·sᵢ·Bᵢ·(Aᵢ·Gᵢ·M⁻¹) with M = Σ wᵢ·Gᵢ. It keeps the factors: only A changes, by one
     solve."""
 
-    def of_tensors(self, xs: Sequence[Array], s: MergeSettings) -> Array:
+    def of_tensors(self, xs: Sequence[StoredTensor], s: MergeSettings) -> Array:
         """See SiteKernel."""
         raise AssertionError("this method is for LoRA alone")
 

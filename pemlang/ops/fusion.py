@@ -14,7 +14,7 @@ from pemlang.ops.merge import RANK, MergeMethod, merge_operator
 from pemlang.ops.record import Section, register
 
 if TYPE_CHECKING:
-    from pemlang.kernels.algebra import Matrix
+    from pemlang.kernels.algebra import Matrix, StoredTensor
     from pemlang.kernels.lowrank import LowRank
     from pemlang.kernels.sketch import Merged
     from pemlang.kernels.step import Dense
@@ -31,27 +31,31 @@ BLOCK = 1 << 18
 class Fusion(SiteKernel):
     """x, with the entries of y that matter most."""
 
-    def of_tensors(self, xs: Sequence[Array], s: MergeSettings) -> Array:
+    def of_tensors(self, xs: Sequence[StoredTensor], s: MergeSettings) -> Array:
         """See SiteKernel."""
-        x, y = (as_rows(each) for each in xs)
-        importance: Matrix = np.empty(x.shape)
-        step = max(1, BLOCK // max(1, x.shape[1]))
-        for first in range(0, len(x), step):
-            rows = slice(first, first + step)
-            importance[rows] = np.abs(y[rows] - x[rows]) * _divergence(y[rows], x[rows])
-        return np.where(importance >= _threshold(importance), y, x).reshape(xs[0].shape)
+        x, y = (as_rows(each.whole()) for each in xs)
+        return _fused(x, y).reshape(xs[0].shape)
 
     def of_factors(self, parts: Sequence[LowRank], s: MergeSettings) -> Merged:
         """See SiteKernel."""
-        whole = self.of_tensors([flat_columns(part) @ flat_rows(part) for part in parts], s)
+        x, y = (flat_columns(part) @ flat_rows(part) for part in parts)
+        whole = _fused(x, y)
         return cut(whole, s.rank, squared_norm(whole), algebra=s.algebra)
 
     def workspace(self, rows: int, columns: int, ranks: int, s: MergeSettings) -> int:
         """See SiteKernel."""
-        entries = 3 * rows * columns + 8 * max(BLOCK, columns)
-        if not ranks:
-            return 8 * entries
-        return 8 * (entries + 2 * rows * columns) + room(rows, columns, s.rank, 8)
+        entries = 5 * rows * columns + 8 * max(BLOCK, columns)
+        return 8 * entries + (room(rows, columns, s.rank, 8) if ranks else 0)
+
+
+def _fused(x: Matrix, y: Matrix) -> Matrix:
+    """x, with the entries of y that matter most."""
+    importance: Matrix = np.empty(x.shape)
+    step = max(1, BLOCK // max(1, x.shape[1]))
+    for first in range(0, len(x), step):
+        rows = slice(first, first + step)
+        importance[rows] = np.abs(y[rows] - x[rows]) * _divergence(y[rows], x[rows])
+    return np.where(importance >= _threshold(importance), y, x)
 
 
 def _shares(x: Matrix) -> Matrix:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from pemlang.dataclass import dataclass
-from pemlang.kernels.algebra import NUMPY, Algebra
+from pemlang.kernels.algebra import NUMPY, Algebra, StoredTensor
 from pemlang.kernels.lowrank import LowRank
 from pemlang.kernels.methods import MergeSettings, SiteKernel, is_vector
 from pemlang.kernels.step import Dense, Meaning, Meant, Renumber, Shape, SiteInputs, Step
@@ -53,16 +53,19 @@ class MergeTensors(Step):
         request: what is asked for.
         constants: the slots of each adapter's weight, each one's scale, each one's seed, and the
             settings' numbers.
+        sources: the dtype of each adapter's tensor, where it has one alone: it is taken as it is
+            stored.
     """
 
     request: MergeRequest
     constants: tuple[int, ...]
+    sources: tuple[str, ...]
 
     name = "merge"
     by_library = True
 
     def words(self) -> Iterable[str]:
-        return (str(self.request), *(f"c{slot}" for slot in self.constants))
+        return (str(self.request), *(f"c{slot}" for slot in self.constants), *self.sources)
 
     def renumbered(self, inputs: Renumber, constants: Renumber, outputs: Renumber) -> Step:
         return replace(self, constants=tuple(map(constants, self.constants)))
@@ -111,7 +114,10 @@ class MergeTensors(Step):
                 cost,
             )
         else:
-            xs = [row[0] for row in self._rows(args)]
+            xs = [
+                StoredTensor(row[0], source, slots.algebra)
+                for row, source in zip(self._rows(args), self.sources, strict=True)
+            ]
             results = (kernel.of_tensors(xs, settings), np.zeros(2))
         return tuple(x.astype(stored_dtype(self.dtype), copy=False) for x in results)
 
