@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 from pemlang.execute.elementwise import addresses, scratch
 from pemlang.execute.helpers import Helpers
 from pemlang.execute.native import NativeFunction, native
 from pemlang.failures import TooLarge
-from pemlang.kernels.histogram import HISTOGRAM, gather
+from pemlang.kernels.histogram import HISTOGRAMS, gather
 from pemlang.kernels.llvm_module import finds
 from pemlang.kernels.llvm_text import WIDTH
-from pemlang.kernels.passes import passes
+from pemlang.kernels.passes import numbers_kept, passes, repeats
 from pemlang.kernels.program import Program
 from pemlang.kernels.scratch import scratch_sizes
 from pemlang.kernels.steps.deltas import tile_rows
 from pemlang.lazy import numpy as np
 from pemlang.tensorfiles.dtypes import Array
+
+APART = 8
+"""A sample of the tiles is one out of so many."""
 
 TOGETHER = 16
 """Tiles that a thread takes at a time: the work of about a millisecond."""
@@ -40,7 +43,7 @@ class DeltaTiles:
         self._factors = (ranks, addresses(self._a), addresses(self._b))
         self._whole: Array = np.empty(self._rows * self._columns + WIDTH, self._b[0].dtype)
         self._constants = np.array([*constants, 0.0])
-        self._settled = np.empty(len(program.steps))
+        self._settled = np.empty(numbers_kept(program))
         self._found = np.empty((len(self._starts), finds(program)))
         numbers = (self._constants, self._settled, self._found)
         self._shared = [array.ctypes.data for array in (self._whole, *numbers)]
@@ -56,13 +59,35 @@ class DeltaTiles:
                 self._some,
                 native(self._program, f"tiles{turn}"),
                 list(self._memories),
-                together * self._tile,
             )
-            helpers.each(some, self._starts[::together])
-            self._join(turn, total)
+            if repeats(self._program, turn):
+                self._begin(turn, partial(some, self._tile), helpers)
+            again = True
+            while again:
+                helpers.each(partial(some, together * self._tile), self._starts[::together])
+                again = self._join(turn, total)
         if total[1] != 0:
             raise TooLarge(None)
         return self._whole[: self._rows * self._columns].reshape(self._rows, -1), float(total[0])
+
+    def _begin(self, turn: int, some: Callable[[int], None], helpers: Helpers) -> None:
+        """Begin a pass that repeats, with a sample of the tiles if there are many."""
+        native(self._program, f"start{turn}")(self._settled.ctypes.data)
+        if len(self._starts) < APART:
+            return
+        # Whole vectors are written beyond the end of a tile: never by two at once.
+        alone = self._columns % WIDTH != 0
+        taken = self._starts[::APART]
+        for first in taken if alone else ():
+            some(first)
+        if not alone:
+            helpers.each(some, taken)
+        first_memory = self._gathered()
+        rows = sum(min(self._tile, self._rows - first) for first in taken)
+        native(self._program, f"bracket{turn}")(
+            rows * self._columns, self._rows * self._columns,
+            self._constants.ctypes.data, self._settled.ctypes.data, first_memory.scratch,
+        )  # fmt: skip
 
     def _some(self, over: NativeFunction, unused: list[_TileMemory], rows: int, first: int) -> None:
         """A pass over the tiles of some rows."""
@@ -77,14 +102,19 @@ class DeltaTiles:
         )  # fmt: skip
         unused.append(memory)
 
-    def _join(self, turn: int, total: Array) -> None:
-        """Put together what all tiles found in a pass."""
+    def _join(self, turn: int, total: Array) -> bool:
+        """Put together what all tiles found in a pass; whether it has to be done again."""
+        again = native(self._program, f"join{turn}")(
+            len(self._found), *self._shared[1:], total.ctypes.data, self._gathered().scratch
+        )
+        return bool(again)
+
+    def _gathered(self) -> _TileMemory:
+        """The memory of one thread, with the counts of all."""
         first, *others = self._memories
         for other in others:
-            gather(first.pieces[HISTOGRAM], other.pieces[HISTOGRAM])
-        native(self._program, f"join{turn}")(
-            len(self._found), *self._shared[1:], total.ctypes.data, first.scratch
-        )
+            gather(self._program, first.pieces[HISTOGRAMS], other.pieces[HISTOGRAMS])
+        return first
 
 
 class _TileMemory:

@@ -17,9 +17,9 @@ from pemlang.execute.machine import algebra_libraries
 from pemlang.execute.native import disk, native
 from pemlang.execute.stream import Stream
 from pemlang.kernels.builder import Builder
-from pemlang.kernels.histogram import BUCKETS, HISTOGRAM
+from pemlang.kernels.histogram import HISTOGRAMS
 from pemlang.kernels.llvm_text import WIDTH
-from pemlang.kernels.passes import passes, reads_of, scans
+from pemlang.kernels.passes import reads_of, numbers_kept, passes, repeats, scans
 from pemlang.kernels.program import Program
 from pemlang.kernels.scratch import scratch_sizes
 from pemlang.kernels.steps.scans import ScanStep
@@ -127,7 +127,7 @@ class Kernel:
         ends = (*program.loads, *program.stores)
         self._ins, self._outs = len(program.loads), len(program.stores)
         self._stored = [stored_dtype(step.dtype) for step in ends]
-        self._steps = len(program.steps)
+        self._steps = numbers_kept(program)
         self._finds = 1 + max([self._outs, *(len(found) for found in scans(program))])
         self._reads = [reads_of(program, turn) for turn in range(self.passes)]
 
@@ -233,6 +233,9 @@ class Kernel:
         self.constants = np.array(constants, "f8").reshape(1, -1)
         self.settled = np.empty((1, self._steps))
         self._found = np.empty(self._finds)
+        for turn in range(self.passes):
+            if repeats(self.program, turn):
+                native(self.program, f"start{turn}")(self.settled.ctypes.data)
 
     def part(self, turn: int, end: int, base: int) -> list[float]:
         """Run one pass over elements of the block that was read.
@@ -251,16 +254,18 @@ class Kernel:
         found: list[float] = self._found[: len(scans(self.program)[turn]) + 1].tolist()
         return found
 
-    def settle(self, turn: int, parts: Sequence[Sequence[float]]) -> None:
-        """End a pass but the last, with what it found in all blocks in order."""
+    def settle(self, turn: int, parts: Sequence[Sequence[float]]) -> bool:
+        """End a pass but the last, with what it found in all blocks in order; whether it has to be
+        done again."""
         for index, number in enumerate(scans(self.program)[turn]):
             step = self.program.steps[number]
             assert isinstance(step, ScanStep)
             self._found[index] = step.join(part[index] for part in parts)
-        native(self.program, f"settle{turn}")(
+        again = native(self.program, f"settle{turn}")(
             self.constants.ctypes.data, self.settled.ctypes.data,
             self._found.ctypes.data, self._scratch,
         )  # fmt: skip
+        return bool(again)
 
     def output(self, index: int, first: int, end: int) -> Bits:
         """The rounded numbers of an output slot, after the last pass."""
@@ -308,9 +313,7 @@ def addresses(arrays: Sequence[NDArray[Any]]) -> Any:
 
 def scratch(pieces: Sequence[NDArray[np.uint8]]) -> Any:
     """Working memory as programs take it: with empty histograms."""
-    if pieces[HISTOGRAM].size:
-        pieces[HISTOGRAM][...] = 0
-        pieces[HISTOGRAM][:8].view("u4")[1] = BUCKETS - 1
+    pieces[HISTOGRAMS][...] = 0
     return addresses(pieces)
 
 

@@ -227,22 +227,24 @@ class LoopPart:
         [(call, _, _)] = self.tensors(at, size)
         step = _step(self.loop.program, call, kernel.in_cache)
         kernel.begin(call.constants)
-        for turn in range(kernel.passes):
-            kept: list[list[float]] = []
-            for base in range(0, size, step):
-                count = min(step, size - base)
-                kernel.read(turn, count, partial(self.fetch, at=at + base))
-                found = kernel.part(turn, count, base)
-                if turn == kernel.passes - 1:
-                    self._see(kernel, 0, call, at + base, (0, count), base, found)
-                    for slot in range(len(self._stores)):
-                        self.write(slot, at + base, kernel.output(slot, 0, count))
-                else:
-                    kept.append(found)
+        for turn in range(kernel.passes - 1):
+            again = True
+            while again:
+                kept: list[list[float]] = []
+                for base in range(0, size, step):
+                    count = min(step, size - base)
+                    kernel.read(turn, count, partial(self.fetch, at=at + base))
+                    kept.append(kernel.part(turn, count, base))
                     if kept[-1].pop() != 0:
                         self.blame(at + base, count)
-            if turn < kernel.passes - 1:
-                kernel.settle(turn, kept)
+                again = kernel.settle(turn, kept)
+        for base in range(0, size, step):
+            count = min(step, size - base)
+            kernel.read(kernel.passes - 1, count, partial(self.fetch, at=at + base))
+            found = kernel.part(kernel.passes - 1, count, base)
+            self._see(kernel, 0, call, at + base, (0, count), base, found)
+            for slot in range(len(self._stores)):
+                self.write(slot, at + base, kernel.output(slot, 0, count))
 
     def _see(
         self,

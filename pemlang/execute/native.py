@@ -22,7 +22,7 @@ from pemlang.kernels.llvm_cholesky import cholesky_source
 from pemlang.kernels.llvm_module import exact_source, passes_source, tiles_source
 from pemlang.kernels.llvm_tall import tall_source
 from pemlang.kernels.llvm_widen import widen_source
-from pemlang.kernels.passes import passes
+from pemlang.kernels.passes import passes, repeats
 from pemlang.kernels.program import Program
 
 _MOST_KEPT = 1000
@@ -42,8 +42,9 @@ def _type(numbers: int, pointers: int, result: NativeFunction = None) -> NativeF
     return ctypes.CFUNCTYPE(result, *[ctypes.c_int64] * numbers, *[ctypes.c_void_p] * pointers)
 
 
-_PASS, _SETTLE = _type(3, 6), _type(0, 4)
-_TILES, _JOIN = _type(5, 9), _type(1, 5)
+_PASS, _SETTLE = _type(3, 6), _type(0, 4, ctypes.c_int64)
+_START, _BRACKET = _type(0, 1), _type(2, 3)
+_TILES, _JOIN = _type(5, 9), _type(1, 5, ctypes.c_int64)
 _APART = [ctypes.c_void_p, ctypes.c_int64]
 _TENSORS = ctypes.CFUNCTYPE(
     None, ctypes.c_int64, *[ctypes.c_void_p] * 3, *_APART * 3, ctypes.c_void_p
@@ -87,19 +88,29 @@ def _made(program: Program, name: str) -> dict[str, NativeFunction]:
     """The functions of the module in which one stands."""
     turns = range(passes(program))
     types = {f"pass{turn}": _PASS for turn in turns}
-    types |= {f"settle{turn}": _SETTLE for turn in turns[:-1]} | {
-        "tensors": _TENSORS,
-        "stream": _STREAM,
-        "large": _LARGE,
+    begins = {"start": _START, "bracket": _BRACKET}
+    begun = {
+        f"{name}{turn}": type_
+        for name, type_ in begins.items()
+        for turn in turns
+        if repeats(program, turn)
     }
+    types |= (
+        begun
+        | {f"settle{turn}": _SETTLE for turn in turns[:-1]}
+        | {
+            "tensors": _TENSORS,
+            "stream": _STREAM,
+            "large": _LARGE,
+        }
+    )
     source = passes_source
     if name == "exact":
         source, types = exact_source, {name: _PASS}
     elif name.startswith(("tiles", "join")):
         source = tiles_source
-        types = {f"tiles{turn}": _TILES for turn in turns} | {
-            f"join{turn}": _JOIN for turn in turns
-        }
+        types = begun | {f"tiles{turn}": _TILES for turn in turns}
+        types |= {f"join{turn}": _JOIN for turn in turns}
     engine = _engine(source(program))
     return {name: type_(engine.get_function_address(name)) for name, type_ in types.items()}
 

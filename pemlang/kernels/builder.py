@@ -9,7 +9,6 @@ from functools import lru_cache
 from typing import Generic, Literal, NamedTuple, TypeVar
 
 from pemlang.dataclass import dataclass
-from pemlang.kernels.histogram import DIGITS, digits_needed
 from pemlang.kernels.measuring import SiteMeasure
 from pemlang.kernels.methods import MergeInputs, SiteKernel
 from pemlang.kernels.order import best_order
@@ -182,21 +181,7 @@ class Builder(Generic[InputKey, OutputKey]):
     def kth(self, x: Value, share: float, count: Value) -> Value:
         """The ⌊share·count⌋-th largest of numbers that are not negative, in its place everywhere;
         infinite for none. `count` is in float64 and the same everywhere."""
-        given: tuple[int, ...] = (x.step, count.step)
-        value = x
-        for digit in range(self._digits(x)):
-            value = self.add(Kth(given, x.dtype, x.shape, self.constant(share), digit))
-            given = (x.step, count.step, value.step)
-        return value
-
-    def _digits(self, x: Value) -> int:
-        """How many digits tell numbers such as these: fewer where they come from a narrow dtype."""
-        step = self._steps[x.step]
-        if isinstance(step, Abs):
-            step = self._steps[step.args[0]]
-        if isinstance(step, Cast) and isinstance(self._steps[step.args[0]], Load):
-            return digits_needed(step.source, x.dtype)
-        return len(DIGITS[x.dtype])
+        return self.add(Kth((x.step, count.step), x.dtype, x.shape, self.constant(share)))
 
     def draw(self, like: Value, seed: float, part: float) -> Value:
         """A number from 0 to 1 drawn for each element of a value, in float64."""

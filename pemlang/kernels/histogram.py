@@ -1,265 +1,343 @@
 """Finding the k-th largest of numbers by counting: as LLVM IR.
 
-The bits of numbers that are not negative order as the numbers do. A pass counts how often each
-value of one digit of them, 16 bits, occurs among the numbers whose higher digits are those that are
-known; from the counts comes the digit of the k-th. What is counted is exact, in any order.
+The bits of numbers that are not negative order as the numbers do. What is known of the k-th is a
+range that it lies in. A pass counts the numbers above that range, a vector at a time, and those of
+each part of it, a bucket; the bucket of the k-th is the next range, until all numbers in it are
+equal. A sample says where to begin, so that few numbers are ever counted one by one; where it was
+wrong, which the counts show, all begins anew without it. What is found is exact, in any order
+(Floyd and Rivest 1975, *Expected time bounds for selection*, with counts in place of copies).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
-from pemlang.kernels.llvm_text import REAL, WIDTH, LlvmText, function, splat, vector
-from pemlang.tensorfiles.dtypes import FLOATS, Array
+from pemlang.kernels.llvm_text import REAL, WIDTH, LlvmText, function, vector
+from pemlang.tensorfiles.dtypes import Array
 
 if TYPE_CHECKING:
     from pemlang.kernels.llvm import LlvmPass, LlvmSettle
+    from pemlang.kernels.program import Program
     from pemlang.kernels.steps.scans import Kth
 
-HISTOGRAM = 0
-"""Which of the pointers to working memory is that to the histograms."""
+HISTOGRAMS = 0
+"""Which of the pointers to working memory is that to the histograms, one for each `kth`."""
 
-BUCKETS = 1 << 16
-LANES = 4
-"""Histograms side by side: one that is counted in twice in a row would wait for itself."""
+_BITS = 13
+BUCKETS = 1 << _BITS
+_ENTRY = 4
+"""Words of a bucket: how many numbers it has, the bits that any of them has, and those that any of
+them has not. All are equal where no bit is in both."""
 
-HEAD, STRIDE = 64, 4 * (BUCKETS + 16)
-"""Bytes before the histograms, for the largest and the least bucket in use, and of each: 32-bit
-counts, one bucket more than there are for what is not to be counted."""
+ASIDE = 1 << 12
+"""Numbers that are put aside before they are counted."""
 
-DIGITS = {"F32": ((15, 16), (0, 15)), "F64": ((47, 16), (31, 16), (15, 16), (0, 15))}
-"""The lowest bit of each digit, and how many bits it has."""
+SIZE = (BUCKETS * _ENTRY + ASIDE + WIDTH) * 8
+"""Bytes of a histogram, and of what is put aside; one of float32 takes half of them."""
 
-_NOWHERE = BUCKETS
-"""The bucket of elements that are not there."""
+STATE = 3
+"""Whole numbers that are kept of a `kth` after the numbers of the steps: where its range begins,
+the bits that a bucket leaves open, and whether it rests on counts alone."""
 
+_LOW, _SHIFT, _SURE = range(STATE)
 
-def digits_needed(stored: str, work: str) -> int:
-    """How many digits tell all of the magnitude of a number of a dtype.
+PIECE, APART = 256, 65 * 256
+"""A sample of a file is so many elements out of so many; their places in rows go on."""
 
-    Args:
-        stored: the dtype that the number was stored in.
-        work: the one it is counted in.
-    """
-    lowest = (24 if work == "F32" else 53) - FLOATS[stored].bits  # the bits under it are zero
-    return sum(1 for shift, size in DIGITS[work] if shift + size > lowest)
+PIECE_NEAR, APART_NEAR = 64, 33 * 64
+"""The same in memory."""
 
-
-def prefix_of(loop: LlvmPass, step: Kth, known: str) -> str:
-    """The higher digits that an earlier pass found, as a vector of whole numbers."""
-    shift, size = DIGITS[step.dtype][step.digit]
-
-    def write() -> str:
-        bits = loop.bits(known, step.dtype)
-        return loop.whole_numbers("lshr", step.dtype, bits, shift + size)
-
-    return loop.once(("prefix", known), write)
+LEAST = 1 << 14
+"""Elements of which a sample is taken."""
 
 
-def count(loop: LlvmPass, step: Kth, value: str, prefix: str | None, index: int) -> None:
-    """Count one digit of a vector of numbers, and tell how many have larger higher digits."""
-    shift, size = DIGITS[step.dtype][step.digit]
+def _whole_range(dtype: str) -> int:
+    """The bits that a bucket leaves open where the range is all numbers of a work dtype."""
+    return int(dtype[1:]) - 1 - _BITS
+
+
+def _word(step: Kth) -> str:
+    return f"i{step.dtype[1:]}"
+
+
+# --- in a pass -------------------------------------------------------------------------------
+
+
+def count(loop: LlvmPass, step: Kth, value: str, index: int) -> None:
+    """Count a vector of numbers."""
+    word, place = _word(step), loop.ordinal(index)
+    many = vector(word)
+
+    def known() -> tuple[str, str, str]:
+        low, shift = (
+            loop.add(f"load i64, ptr {state_at(loop, place, which)}") for which in (_LOW, _SHIFT)
+        )
+        size = loop.add(f"shl i64 {BUCKETS}, {shift}")
+        numbers = [low, size, loop.add(f"add i64 {low}, {size}")]
+        if word == "i32":
+            numbers = [loop.add(f"trunc i64 {x} to i32") for x in numbers]
+        low, size, end = (loop.spread(word, x) for x in numbers)
+        return low, size, end
+
+    low, size, end = loop.once(("range", index), known)
     bits = loop.bits(value, step.dtype)
-    digits = loop.whole_numbers("lshr", step.dtype, bits, shift)
-    digits = loop.whole_numbers("and", step.dtype, digits, (1 << size) - 1)
-    if step.dtype == "F64":
-        digits = loop.add(f"trunc {vector('i64')} {digits} to {vector('i32')}")
-    counted = loop.here
-    if prefix is not None:
-        high = loop.whole_numbers("lshr", step.dtype, bits, shift + size)
-        counted = _count_above(loop, step.dtype, high, prefix, index)
-    else:
-        loop.after.append(lambda: loop.tell(index, "0.0"))
-    _keep_range(loop, counted, digits)
-    if prefix is None:
-        digits = _chosen(loop, counted, digits, _NOWHERE)
-        for lane in range(WIDTH):
-            _increase(loop, _lane(loop, lane % LANES), digits, lane)
-        return
-    some = loop.add(f"bitcast {vector('i1')} {counted} to i{WIDTH}")
-    with loop.where(loop.add(f"icmp ne i{WIDTH} {some}, 0")):  # rarely
-        arguments = f"ptr {_lane(loop, 0)}, {vector('i32')} {digits}, i{WIDTH} {some}"
-        loop.do(f"call void @count_some({arguments})")
-
-
-def _count_above(loop: LlvmPass, dtype: str, high: str, prefix: str, index: int) -> str:
-    """Count the numbers whose higher digits are larger; where they are those that are known."""
-    word, i32 = vector(f"i{dtype[1:]}"), vector("i32")
-    above = loop.add(f"icmp ugt {word} {high}, {prefix}")
+    above = loop.add(f"icmp uge {many} {bits}, {end}")
     above = loop.add(f"and {vector('i1')} {above}, {loop.here}")
+    _total(loop, above, index)
+    apart = loop.add(f"sub {many} {bits}, {low}")
+    inside = loop.add(f"icmp ult {many} {apart}, {size}")
+    inside = loop.add(f"and {vector('i1')} {inside}, {loop.here}")
+    _put_aside(loop, word, bits, inside, index)
+
+
+def _put_aside(loop: LlvmPass, word: str, bits: str, inside: str, index: int) -> None:
+    """Keep the numbers of a vector that are in the range, to be counted one by one when there are
+    many: a loop that took turns would guess wrong at each."""
+    place = loop.ordinal(index)
+
+    def known() -> tuple[str, str, str]:
+        histogram = histogram_at(loop, place)
+        kept = loop.add("alloca i64")
+        loop.do(f"store i64 0, ptr {kept}")
+        return histogram, loop.at(histogram, "i8", BUCKETS * _ENTRY * 8), kept
+
+    histogram, aside, kept = loop.once(("aside", index), known)
+    some = loop.add(f"bitcast {vector('i1')} {inside} to i{WIDTH}")
+    some = loop.add(f"zext i{WIDTH} {some} to i64")
+    count = loop.add(f"load i64, ptr {kept}")
+    # Vectors that a processor has to take apart are compressed wrongly by LLVM 22: no processor
+    # has shorter ones than these.
+    lanes = 128 // int(word[1:])
+    for first in range(0, WIDTH, lanes):
+        numbers, where = (
+            loop.lanes(element, x, first, lanes) for element, x in ((word, bits), ("i1", inside))
+        )
+        few = f"<{lanes} x {word}>"
+        compress = f"@llvm.experimental.vector.compress.v{lanes}{word}"
+        arguments = f"{few} {numbers}, <{lanes} x i1> {where}, {few} poison"
+        numbers = loop.add(f"call {few} {compress}({arguments})")
+        loop.do(f"store {few} {numbers}, ptr {loop.at(aside, word, count)}, align 4")
+        here = loop.add(f"lshr i64 {some}, {first}")
+        here = loop.add(f"and i64 {here}, {(1 << lanes) - 1}")
+        more = loop.add(f"call i64 @llvm.ctpop.i64(i64 {here})")
+        count = loop.add(f"add i64 {count}, {more}")
+    loop.do(f"store i64 {count}, ptr {kept}")
+    arguments = f"ptr {histogram}, ptr {aside}, ptr {kept}, ptr {state_at(loop, place)}"
+    with loop.where(loop.add(f"icmp sge i64 {count}, {ASIDE}"), rare=True):
+        loop.do(f"call void @count_{word}({arguments})")
+    loop.after.append(lambda: loop.do(f"call void @count_{word}({arguments})"))
+
+
+def _total(loop: LlvmPass, where: str, index: int) -> None:
+    """Count where something holds, and tell it after the loop."""
+    i32 = vector("i32")
     total = loop.loop_here.carry(i32, "zeroinitializer")
-    one = loop.add(f"zext {vector('i1')} {above} to {i32}")
+    one = loop.add(f"zext {vector('i1')} {where} to {i32}")
     loop.loop_here.next(total, loop.add(f"add {i32} {total}, {one}"))
 
     def tell() -> None:
         number = loop.add(f"call i32 @llvm.vector.reduce.add.v{WIDTH}i32({i32} {total})")
-        number = loop.add(f"uitofp i32 {number} to double")
-        loop.tell(index, number)
+        loop.tell(index, loop.add(f"uitofp i32 {number} to double"))
 
     loop.after.append(tell)
-    equal = loop.add(f"icmp eq {word} {high}, {prefix}")
-    return loop.add(f"and {vector('i1')} {equal}, {loop.here}")
 
 
-def _keep_range(loop: LlvmPass, counted: str, digits: str) -> None:
-    """Keep which are the largest and the least bucket in use."""
-    i32 = vector("i32")
-    for at, (which, start) in enumerate((("umax", 0), ("umin", BUCKETS - 1))):
-        extreme = loop.loop_here.carry(i32, splat("i32", start))
-        value = _chosen(loop, counted, digits, start)
-        intrinsic = f"@llvm.{which}.v{WIDTH}i32"
-        loop.loop_here.next(
-            extreme, loop.add(f"call {i32} {intrinsic}({i32} {extreme}, {i32} {value})")
-        )
-        loop.after.append(_merge_range(loop, which, at, extreme))
+def state_at(text: LlvmPass | LlvmSettle, place: int, which: int = 0) -> str:
+    """Where one of the numbers is that are kept of a `kth`, by its place among those."""
+    return text.at("%s", "i64", len(text.program.steps) + STATE * place + which)
 
 
-def _merge_range(loop: LlvmPass, which: str, at: int, extreme: str) -> Callable[[], None]:
-    def merge() -> None:
-        pointer = loop.at(loop.array("%scratch", HISTOGRAM), "i32", at)
-        reduce = f"@llvm.vector.reduce.{which}.v{WIDTH}i32"
-        number = loop.add(f"call i32 {reduce}({vector('i32')} {extreme})")
-        before = loop.add(f"load i32, ptr {pointer}")
-        number = loop.add(f"call i32 @llvm.{which}.i32(i32 {number}, i32 {before})")
-        loop.do(f"store i32 {number}, ptr {pointer}")
-
-    return merge
+def histogram_at(text: LlvmPass | LlvmSettle, place: int) -> str:
+    """The histogram of a `kth`."""
+    return text.at(text.array("%scratch", HISTOGRAMS), "i8", SIZE * place)
 
 
-def _chosen(loop: LlvmPass, where: str, digits: str, otherwise: int) -> str:
-    i32 = vector("i32")
-    return loop.add(
-        f"select {vector('i1')} {where}, {i32} {digits}, {i32} {splat('i32', otherwise)}"
-    )
-
-
-def _lane(text: LlvmPass, lane: int) -> str:
-    """The first bucket of one of the histograms."""
-    return text.once(
-        ("histogram", lane),
-        lambda: text.at(text.array("%scratch", HISTOGRAM), "i8", HEAD + lane * STRIDE),
-    )
-
-
-def _increase(text: LlvmText, base: str, digits: str, lane: int | str) -> None:
-    digit = text.add(f"extractelement {vector('i32')} {digits}, i32 {lane}")
-    bucket = text.at(base, "i32", text.add(f"zext i32 {digit} to i64"))
-    more = text.add(f"add i32 {text.add(f'load i32, ptr {bucket}')}, 1")
-    text.do(f"store i32 {more}, ptr {bucket}")
-
-
-def _count_some() -> list[str]:
-    """A function that counts the digits of some lanes, given as a mask that is not 0."""
-    text, mask = LlvmText(), f"i{WIDTH}"
-    text.do("br label %lanes")
-    text.start_block("lanes")
-    text.do(f"%left = phi {mask} [%some, %entry], [%others, %lanes]")
-    lane = text.add(f"call {mask} @llvm.cttz.{mask}({mask} %left, i1 true)")
-    _increase(text, "%base", "%digits", text.add(f"zext {mask} {lane} to i32"))
-    text.do(f"%others = and {mask} %left, {text.add(f'sub {mask} %left, 1')}")
-    text.do(f"br i1 {text.add(f'icmp eq {mask} %others, 0')}, label %done, label %lanes")
-    text.start_block("done")
-    arguments = f"ptr %base, {vector('i32')} %digits, {mask} %some"
-    return function(f"internal void @count_some({arguments})", text)
-
-
-def gather(whole: Array, part: Array) -> None:
+def gather(program: Program, whole: Array, part: Array) -> None:
     """Add the counts of one thread to those of another, and empty them. Both are bytes of working
     memory."""
-    if not part.size:
-        return
-    (most, least), first = part[:8].view("u4").tolist(), whole[:8].view("u4")
-    if most < least:
-        return
-    first[:] = max(first[0], most), min(first[1], least)
-    counts, more = (
-        x[HEAD:].view("u4").reshape(LANES, -1)[:, least : most + 1] for x in (whole, part)
-    )
-    counts += more
-    more[...] = 0
-    part[:8].view("u4")[:] = 0, BUCKETS - 1
+    kinds = [f"u{int(step.dtype[1:]) // 8}" for step in program.steps if step.repeats]
+    for place, kind in enumerate(kinds):
+        histogram = slice(SIZE * place, SIZE * (place + 1))
+        mine, other = (x[histogram].view(kind).reshape(-1, _ENTRY)[:BUCKETS] for x in (whole, part))
+        mine[:, 0] += other[:, 0]
+        mine[:, 1:] |= other[:, 1:]
+        other[...] = 0
 
 
 # --- when the pass is done -------------------------------------------------------------------
 
 
-def settle(text: LlvmSettle, step: Kth, known: Sequence[str], index: int) -> str:
-    """The k-th largest as far as the digits tell; the histograms are empty again then."""
-    share = text.add(f"load double, ptr {text.at('%c', 'double', step.constant)}")
-    count = text.add(f"extractelement {vector('double')} {known[1]}, i32 0")
-    k = text.add(f"fptosi double {text.add(f'fmul double {count}, {share}')} to i64")
+def settle(text: LlvmSettle, step: Kth, count: str, index: int) -> str:
+    """The k-th largest, as far as it is known; whether the pass has to be done again is kept."""
+    place = text.ordinal(index)
+    k = _k(text, step, count)
     above = text.add(f"fptosi double {text.number_found(index)} to i64")
-    real = REAL[step.dtype]
-    before = text.add(f"extractelement {vector(real)} {known[2]}, i32 0") if step.digit else "0.0"
-    histogram = text.array("%scratch", HISTOGRAM)
-    arguments = f"ptr {histogram}, i64 {k}, i64 {above}, {real} {before}"
-    return text.add(f"call double @kth_{step.dtype}_{step.digit}({arguments})")
+    pointers = f"ptr {histogram_at(text, place)}, ptr {state_at(text, place)}"
+    text.do("%value" + str(index) + " = alloca double")
+    arguments = f"{pointers}, i64 {k}, i64 {above}, ptr %value{index}"
+    text.again.append(text.add(f"call i64 @kth_{_word(step)}({arguments})"))
+    return text.add(f"load double, ptr %value{index}")
+
+
+def start(text: LlvmSettle, step: Kth, index: int) -> None:
+    """Begin with all numbers."""
+    place = text.ordinal(index)
+    for which, number in ((_LOW, 0), (_SHIFT, _whole_range(step.dtype)), (_SURE, 1)):
+        text.do(f"store i64 {number}, ptr {state_at(text, place, which)}")
+
+
+def bracket(text: LlvmSettle, step: Kth, count: str, index: int) -> None:
+    """Begin with what a sample of `%taken` numbers among `%size` says."""
+    place = text.ordinal(index)
+    pointers = f"ptr {histogram_at(text, place)}, ptr {state_at(text, place)}"
+    arguments = f"{pointers}, i64 {_k(text, step, count)}, i64 %taken, i64 %size"
+    text.do(f"call void @bracket_{_word(step)}({arguments})")
+
+
+def _k(text: LlvmSettle, step: Kth, count: str) -> str:
+    share = text.add(f"load double, ptr {text.at('%c', 'double', step.constant)}")
+    count = text.add(f"extractelement {vector('double')} {count}, i32 0")
+    return text.add(f"fptosi double {text.add(f'fmul double {count}, {share}')} to i64")
 
 
 def functions(steps: Iterable[Kth]) -> Iterator[str]:
-    """What passes with some steps call."""
-    kinds = sorted({(step.dtype, step.digit) for step in steps})
-    for dtype, digit in kinds:
-        yield from _kth(dtype, digit)
-    if any(digit for _, digit in kinds):
-        yield from _count_some()
+    """What passes with some steps, and what ends them, call."""
+    for dtype in sorted({step.dtype for step in steps}):
+        yield from _count(f"i{dtype[1:]}")
+        yield from _bucket(f"i{dtype[1:]}")
+        yield from _kth(dtype)
+        yield from _bracket(dtype)
 
 
-def _kth(dtype: str, digit: int) -> list[str]:
-    """The k-th largest, given how many numbers have larger higher digits, and a number that has
-    the higher digits of the k-th."""
-    shift, size = DIGITS[dtype][digit]
-    text, word, real = LlvmText(), f"i{dtype[1:]}", REAL[dtype]
-    found = _digit(text, text.add("sub i64 %k, %above"))
-    if word == "i32":
-        found = text.add(f"trunc i64 {found} to i32")
-    bits = text.add(f"shl {word} {found}, {shift}")
-    if digit:
-        before = text.add(f"bitcast {real} %before to {word}")
-        before = text.add(f"lshr {word} {before}, {shift + size}")
-        bits = text.add(f"or {word} {text.add(f'shl {word} {before}, {shift + size}')}, {bits}")
-    number = text.add(f"bitcast {word} {bits} to {real}")
+def _count(word: str) -> list[str]:
+    """Count the numbers that were put aside; there are none after it."""
+    text, entry = LlvmText(), f"<{_ENTRY} x {word}>"
+    count = text.add("load i64, ptr %kept")
+    low, shift = (_kept(text, which) for which in (_LOW, _SHIFT))
+    with text.loop(count) as loop:
+        bits = text.add(f"load {word}, ptr {text.at('%aside', word, loop.index)}")
+        wide = bits if word == "i64" else text.add(f"zext {word} {bits} to i64")
+        bucket = text.add(f"lshr i64 {text.add(f'sub i64 {wide}, {low}')}, {shift}")
+        at = text.at("%histogram", entry, bucket)
+        before = text.add(f"load {entry}, ptr {at}, align 8")
+        more = text.add(f"add {entry} {before}, <{word} 1, {word} 0, {word} 0, {word} 0>")
+        seen = text.add(f"insertelement {entry} zeroinitializer, {word} {bits}, i32 1")
+        lacked = text.add(f"xor {word} {bits}, -1")
+        seen = text.add(f"insertelement {entry} {seen}, {word} {lacked}, i32 2")
+        text.do(f"store {entry} {text.add(f'or {entry} {more}, {seen}')}, ptr {at}, align 8")
+    text.do("store i64 0, ptr %kept")
+    arguments = "ptr %histogram, ptr %aside, ptr %kept, ptr %state"
+    return function(f"internal void @count_{word}({arguments})", text)
+
+
+def _bucket(word: str) -> list[str]:
+    """The bucket with a number that has so many from it on, or the last; and in `%total` how many
+    those are."""
+    text, entry = LlvmText(), f"<{_ENTRY} x {word}>"
+    text.do("br label %scan")
+    text.start_block("scan")
+    text.do(f"%bucket = phi i64 [{BUCKETS - 1}, %entry], [%lower, %scan]")
+    text.do("%so_far = phi i64 [0, %entry], [%more, %scan]")
+    count = text.add(f"load {word}, ptr {text.at('%histogram', entry, '%bucket')}")
+    wide = count if word == "i64" else text.add(f"zext {word} {count} to i64")
+    text.do(f"%more = add i64 %so_far, {wide}")
+    text.do("%lower = sub i64 %bucket, 1")
+    enough = text.add("icmp sge i64 %more, %rank")
+    last = text.add("icmp eq i64 %bucket, 0")
+    text.do(f"br i1 {text.add(f'or i1 {enough}, {last}')}, label %scanned, label %scan")
+    text.start_block("scanned")
+    text.do("store i64 %more, ptr %total")
+    arguments = "ptr %histogram, i64 %rank, ptr %total"
+    return function(f"internal i64 @bucket_{word}({arguments})", text, "i64 %bucket")
+
+
+def _kth(dtype: str) -> list[str]:
+    """The k-th largest, where so many are above its range; 1 where the pass is to be done again."""
+    word, real = f"i{dtype[1:]}", REAL[dtype]
+    text, entry = LlvmText(), f"<{_ENTRY} x {word}>"
+    text.do("%total = alloca i64")
+    text.do("%again = alloca i64")
+    text.do("store i64 0, ptr %again")
+    rank = text.add("sub i64 %k, %above")
+    bucket = text.add(f"call i64 @bucket_{word}(ptr %histogram, i64 {rank}, ptr %total)")
+    counted = text.add("load i64, ptr %total")
+    [numbers] = text.read(entry, "%histogram", [bucket])
+    any_, lacked = (text.add(f"extractelement {entry} {numbers}, i32 {i}") for i in (1, 2))
+    _empty(text, word)
+    inside = text.add(f"icmp sge i64 {counted}, {rank}")
+    inside = text.add(f"and i1 {inside}, {text.add(f'icmp sge i64 {rank}, 1')}")
+    low, shift, sure = (_kept(text, which) for which in range(STATE))
+    differ = text.add(f"icmp ne {word} {text.add(f'and {word} {any_}, {lacked}')}, 0")
+    with text.where(text.add(f"and i1 {inside}, {differ}")):
+        first = text.add(f"add i64 {low}, {text.add(f'shl i64 {bucket}, {shift}')}")
+        fewer = text.add(f"sub i64 {shift}, {_BITS}")
+        fewer = text.add(f"call i64 @llvm.smax.i64(i64 {fewer}, i64 0)")
+        _keep(text, first, fewer, "1")
+    lost = text.add(f"xor i1 {inside}, true")
+    lost = text.add(f"and i1 {lost}, {text.add(f'icmp eq i64 {sure}, 0')}")
+    with text.where(text.add(f"and i1 {lost}, {text.add('icmp sgt i64 %k, 0')}")):
+        _keep(text, "0", str(_whole_range(dtype)), "1")
+    number = text.add(f"bitcast {word} {any_} to {real}")
     if dtype == "F32":
         number = text.add(f"fpext float {number} to double")
     none = text.add("icmp sle i64 %k, 0")
     number = text.add(f"select i1 {none}, double 0x7FF0000000000000, double {number}")
-    arguments = f"ptr %histogram, i64 %k, i64 %above, {real} %before"
-    return function(f"internal double @kth_{dtype}_{digit}({arguments})", text, f"double {number}")
+    text.do(f"store double {number}, ptr %value")
+    again = text.add("load i64, ptr %again")
+    arguments = "ptr %histogram, ptr %state, i64 %k, i64 %above, ptr %value"
+    return function(f"internal i64 @kth_{word}({arguments})", text, f"i64 {again}")
 
 
-def _digit(text: LlvmText, rest: str) -> str:
-    """The bucket with a number that has so many from it on; an i64. The histograms are emptied."""
-    ends = [
-        text.add(f"zext i32 {text.add(f'load i32, ptr {pointer}')} to i64")
-        for pointer in ("%histogram", text.at("%histogram", "i32", 1))
-    ]
-    bases = [text.at("%histogram", "i8", HEAD + lane * STRIDE) for lane in range(LANES)]
-    text.do("br label %scan")
-    text.start_block("scan")
-    text.do(f"%bucket = phi i64 [{ends[0]}, %entry], [%lower, %scan]")
-    text.do("%total = phi i64 [0, %entry], [%more, %scan]")
-    so_far = "%total"
-    for base in bases:
-        count = text.add(f"load i32, ptr {text.at(base, 'i32', '%bucket')}")
-        so_far = text.add(f"add i64 {so_far}, {text.add(f'zext i32 {count} to i64')}")
-    text.do(f"%more = add i64 {so_far}, 0")
-    text.do("%lower = sub i64 %bucket, 1")
-    enough = text.add(f"icmp sge i64 %more, {rest}")
-    last = text.add(f"icmp sle i64 %bucket, {ends[1]}")
-    stop = text.add(f"or i1 {enough}, {last}")
-    text.do(f"br i1 {stop}, label %scanned, label %scan")
-    text.start_block("scanned")
-    _empty(text, bases, *ends)
-    return "%bucket"
+def _kept(text: LlvmText, which: int) -> str:
+    return text.add(f"load i64, ptr {text.at('%state', 'i64', which)}")
 
 
-def _empty(text: LlvmText, bases: Sequence[str], most: str, least: str) -> None:
-    size = text.add(f"add i64 {text.add(f'sub i64 {most}, {least}')}, 1")
-    size = text.add(f"call i64 @llvm.smax.i64(i64 {size}, i64 0)")
-    size = text.add(f"mul i64 {size}, 4")
-    for base in bases:
-        first = text.at(base, "i32", least)
-        text.do(f"call void @llvm.memset.p0.i64(ptr {first}, i8 0, i64 {size}, i1 false)")
-    text.do("store i32 0, ptr %histogram")
-    text.do(f"store i32 {BUCKETS - 1}, ptr {text.at('%histogram', 'i32', 1)}")
+def _keep(text: LlvmText, *numbers: str) -> None:
+    """Keep another range, and do the pass again."""
+    for which, number in enumerate(numbers):
+        text.do(f"store i64 {number}, ptr {text.at('%state', 'i64', which)}")
+    text.do("store i64 1, ptr %again")
+
+
+def _empty(text: LlvmText, word: str) -> None:
+    size = BUCKETS * _ENTRY * int(word[1:]) // 8
+    text.do(f"call void @llvm.memset.p0.i64(ptr %histogram, i8 0, i64 {size}, i1 false)")
+
+
+def _bracket(dtype: str) -> list[str]:
+    """The range of the k-th by a sample: its buckets around the same share of it, by three times
+    what chance does there, and a 64th of the variance more, as numbers that stand together are
+    alike."""
+    word, text = f"i{dtype[1:]}", LlvmText()
+    text.do("%total = alloca i64")
+    text.do("%again = alloca i64")
+    k, taken, size = (text.add(f"sitofp i64 %{x} to double") for x in ("k", "taken", "size"))
+    share = text.add(f"fdiv double {k}, {size}")
+    rank = text.add(f"fmul double {share}, {taken}")
+    rest = text.add(f"fsub double 1.0, {share}")
+    variance = text.add(f"fmul double {rank}, {rest}")
+    variance = text.add(f"call double @llvm.maximum.f64(double {variance}, double 1.0)")
+    chance = text.add(f"call double @llvm.sqrt.f64(double {variance})")
+    off = text.add(f"fmul double {chance}, 3.0")
+    off = text.add(f"fadd double {off}, {text.add(f'fmul double {variance}, 0.015625')}")
+    ends = []
+    for how in ("fsub", "fadd"):
+        number = text.add(f"fptosi double {text.add(f'{how} double {rank}, {off}')} to i64")
+        ends.append((number, how))
+    first = text.add(f"icmp slt i64 {ends[0][0]}, 1")
+    last = text.add(f"icmp sge i64 {ends[1][0]}, %taken")
+    upper, lower = (
+        text.add(f"call i64 @bucket_{word}(ptr %histogram, i64 {number}, ptr %total)")
+        for number, _ in ends
+    )
+    upper = text.add(f"select i1 {first}, i64 {BUCKETS - 1}, i64 {upper}")
+    lower = text.add(f"select i1 {last}, i64 0, i64 {lower}")
+    _empty(text, word)
+    whole = _whole_range(dtype)
+    many = text.add(f"sub i64 {upper}, {lower}")
+    zeros = text.add(f"call i64 @llvm.ctlz.i64(i64 {many}, i1 false)")
+    open_ = text.add(f"sub i64 {64 + whole - _BITS}, {zeros}")
+    _keep(text, text.add(f"shl i64 {lower}, {whole}"), open_, "0")
+    arguments = "ptr %histogram, ptr %state, i64 %k, i64 %taken, i64 %size"
+    return function(f"internal void @bracket_{word}({arguments})", text)

@@ -8,7 +8,8 @@ The functions of a module share their arguments:
 
 - `%in`, `%out`: pointers to the arrays of the input slots, and of the output slots;
 - `%c`: the constants, in float64;
-- `%s`: a number for each step of the program, in float64: that of a scan that is done;
+- `%s`: a number for each step of the program, in float64: that of a scan that is done; and what is
+  known of those that are not, see `histogram.py`;
 - `%found`: room for what a pass finds, in float64. In the last pass, for each output slot, the sum
   of the squares of the numbers before they are rounded and before the constant that they are stored
   around is added; in those before, a number for each scan. After these comes NaN where an input is
@@ -39,7 +40,7 @@ from pemlang.kernels.program import Program
 from pemlang.kernels.scratch import FIRST_PLACES, KEYS
 from pemlang.kernels.steps.places import Draw, RowPlace
 from pemlang.kernels.steps.results import Store
-from pemlang.kernels.steps.scans import ScanStep
+from pemlang.kernels.steps.scans import Kth, ScanStep
 from pemlang.tensorfiles.dtypes import DTYPES
 
 Written = TypeVar("Written")
@@ -48,6 +49,8 @@ PASS_ARGUMENTS = (
     "i64 %from, i64 %end, i64 %base, ptr %in, ptr %out, ptr %c, ptr %s, ptr %found, ptr %scratch"
 )
 SETTLE_ARGUMENTS = "ptr %c, ptr %s, ptr %found, ptr %scratch"
+START_ARGUMENTS = "ptr %s"
+BRACKET_ARGUMENTS = "i64 %taken, i64 %size, ptr %c, ptr %s, ptr %scratch"
 
 
 def calls_draws(program: Program) -> bool:
@@ -65,6 +68,10 @@ class LlvmNumbers(LlvmText):
         self._uniform = uniform(program)
         self._entry: list[str] = []
         self._known: dict[object, object] = {}
+
+    def ordinal(self, index: int) -> int:
+        """The place of a scan of this pass among the steps that repeat."""
+        return sum(step.repeats for step in self.program.steps[: self.scans[index]])
 
     def constant(self, slot: int, dtype: str) -> str:
         """A constant, rounded to a precision, as a vector."""
@@ -110,9 +117,9 @@ class LlvmNumbers(LlvmText):
         yield
         self.lines, self.block = body, block
 
-    def finished(self, head: str) -> list[str]:
+    def finished(self, head: str, result: str = "void") -> list[str]:
         """The whole function."""
-        return [head, "entry:", *self._entry, *self.lines, "  ret void", "}"]
+        return [head, "entry:", *self._entry, *self.lines, f"  ret {result}", "}"]
 
 
 class LlvmPass(LlvmNumbers):
@@ -301,14 +308,28 @@ class LlvmPass(LlvmNumbers):
         self.do(f"store double {number}, ptr {self.at('%found', 'double', index)}")
 
     def _watch(self, index: int) -> None:
-        """x − x of every input is 0, or NaN where x is not finite."""
-        total = self.loop_here.carry(vector("double"), splat("double", 0.0))
-        nothing = total
-        for value, dtype in self._watched:
-            wide = self.widened(self.present(value, dtype, 0.0), dtype)
-            nothing = self.binary("fadd", "F64", nothing, self.binary("fsub", "F64", wide, wide))
-        self.loop_here.next(total, nothing)
-        self.after.append(partial(self._tell, index, "sum", "F64", total))
+        """x − x of every input is 0, or NaN where x is not finite: its bits are not all 0."""
+        totals = []
+        for dtype in sorted({dtype for _, dtype in self._watched}):
+            many = vector(f"i{dtype[1:]}")
+            total = self.loop_here.carry(many, "zeroinitializer")
+            seen = "zeroinitializer"
+            for value in [value for value, source in self._watched if source == dtype]:
+                bits = self.bits(self.binary("fsub", dtype, value, value), dtype)
+                seen = self.add(f"or {many} {seen}, {bits}")
+            seen = self._select(self.here, f"i{dtype[1:]}", seen, "zeroinitializer")
+            self.loop_here.next(total, self.add(f"or {many} {total}, {seen}"))
+            totals.append((f"i{dtype[1:]}", total))
+        self.after.append(partial(self._tell_watched, index, totals))
+
+    def _tell_watched(self, index: int, totals: Sequence[tuple[str, str]]) -> None:
+        number = "0.0"
+        for word, total in totals:
+            reduce = f"@llvm.vector.reduce.or.v{WIDTH}{word}"
+            some = self.add(f"call {word} {reduce}({vector(word)} {total})")
+            some = self.add(f"icmp ne {word} {some}, 0")
+            number = self.add(f"select i1 {some}, double 0x7FF8000000000000, double {number}")
+        self.tell(index, number)
 
     def _hidden(self, value: str, dtype: str) -> str:
         """A value, NaN where an input is not finite that it may not show."""
@@ -326,18 +347,51 @@ class LlvmPass(LlvmNumbers):
 
 
 class LlvmSettle(LlvmNumbers):
-    """What gives the scans of a pass their values when it is done: `@settle0`, …"""
+    """What stands around a pass.
 
-    def __init__(self, program: Program, turn: int, name: str) -> None:
+    `settle` gives its scans their values when it is done, and 1 where it has to be done again, else
+    0; `start` begins the scans that repeat, and `bracket` does with what a sample says.
+    """
+
+    def __init__(self, program: Program, turn: int) -> None:
         super().__init__(program, turn)
-        for index, number in enumerate(self.scans):
-            step = program.steps[number]
-            assert isinstance(step, ScanStep)
-            known = [self.same_for_all(x) if x in self._uniform else "" for x in step.args]
+        self.again: list[str] = []
+        self._turn = turn
+
+    def settle(self) -> list[str]:
+        """`@settle0`, …"""
+        for index, step, known in self._known_scans():
             value = step.settle(self, known, index)
-            self.do(f"store double {value}, ptr {self.at('%s', 'double', number)}")
-        self.lines = self.finished(f"define void @{name}({SETTLE_ARGUMENTS}) {{")
+            self.do(f"store double {value}, ptr {self.at('%s', 'double', self.scans[index])}")
+        total = "0"
+        for again in self.again:
+            total = self.add(f"or i64 {total}, {again}")
+        head = f"define i64 @settle{self._turn}({SETTLE_ARGUMENTS}) {{"
+        return self.finished(head, f"i64 {total}")
+
+    def start(self) -> list[str]:
+        """`@start0`, …"""
+        for index, number in enumerate(self.scans):
+            step = self.program.steps[number]
+            if isinstance(step, Kth):
+                step.start(self, index)
+        return self.finished(f"define void @start{self._turn}({START_ARGUMENTS}) {{")
+
+    def bracket(self) -> list[str]:
+        """`@bracket0`, …"""
+        for index, step, known in self._known_scans():
+            if isinstance(step, Kth):
+                step.bracket(self, known, index)
+        return self.finished(f"define void @bracket{self._turn}({BRACKET_ARGUMENTS}) {{")
 
     def number_found(self, index: int) -> str:
         """What a pass found."""
         return self.add(f"load double, ptr {self.at('%found', 'double', index)}")
+
+    def _known_scans(self) -> Iterator[tuple[int, ScanStep, list[str]]]:
+        """The scans of the pass by place, with the values they take that were known before it."""
+        for index, number in enumerate(self.scans):
+            step = self.program.steps[number]
+            assert isinstance(step, ScanStep)
+            args = step.args
+            yield index, step, [self.same_for_all(x) if x in self._uniform else "" for x in args]

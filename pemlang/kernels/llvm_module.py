@@ -5,11 +5,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from pemlang.kernels.histogram import functions
-from pemlang.kernels.llvm import PASS_ARGUMENTS, SETTLE_ARGUMENTS, LlvmPass, LlvmSettle, calls_draws
+from pemlang.kernels.histogram import APART_NEAR, LEAST, PIECE_NEAR, functions
+from pemlang.kernels.llvm import LlvmPass, LlvmSettle, calls_draws
 from pemlang.kernels.llvm_stream import joined, large, nothing, stream
 from pemlang.kernels.llvm_text import REAL, WIDTH, LlvmText, function, vector
-from pemlang.kernels.passes import ScanPart, kinds, reads_of, part_of, passes, scans
+from pemlang.kernels.passes import kinds, reads_of, passes, repeats, scans
 from pemlang.kernels.philox import draws_function
 from pemlang.kernels.program import Program
 from pemlang.kernels.sorting import places
@@ -42,62 +42,13 @@ def tiles_source(program: Program) -> str:
 def _passes(program: Program) -> Iterator[str]:
     yield from _called(program)
     yield from functions(step for step in program.steps if isinstance(step, Kth))
-    shared: dict[Program, str] = {}
     for turn in range(passes(program)):
-        part = part_of(program, turn)
-        if part is not None:
-            if part.program not in shared:
-                shared[part.program] = f"scan{len(shared)}"
-                yield from _scan(part.program, shared[part.program])
-            yield from _within(part, shared[part.program], turn)
-            continue
         yield from LlvmPass(program, turn, f"pass{turn}").lines
         if turn < passes(program) - 1:
-            yield from LlvmSettle(program, turn, f"settle{turn}").lines
-
-
-def _scan(part: Program, name: str) -> Iterator[str]:
-    """The functions of a pass that is a program of its own."""
-    turn = passes(part) - 2
-    yield from LlvmPass(part, turn, name).lines
-    yield from LlvmSettle(part, turn, f"settle_{name}").lines
-
-
-def _within(part: ScanPart, name: str, turn: int) -> Iterator[str]:
-    """The same pass of a whole program: with its own pointers and numbers in the slots."""
-    text = LlvmText()
-    text.do(f"%pointers = alloca [{max(1, len(part.inputs))} x ptr]")
-    for own, slot in enumerate(part.inputs):
-        pointer = text.add(f"load ptr, ptr {text.at('%in', 'ptr', slot)}")
-        text.do(f"store ptr {pointer}, ptr {text.at('%pointers', 'ptr', own)}")
-    numbers = _own_numbers(text, part)
-    arguments = f"i64 %from, i64 %end, i64 %base, ptr %pointers, ptr %out, {numbers}"
-    text.do(f"call void @{name}({arguments}, ptr %found, ptr %scratch)")
-    yield from function(f"void @pass{turn}({PASS_ARGUMENTS})", text)
-    text = LlvmText()
-    numbers = _own_numbers(text, part)
-    text.do(f"call void @settle_{name}({numbers}, ptr %found, ptr %scratch)")
-    last = len(part.steps) - 1
-    value = text.add(f"load double, ptr {text.at('%steps', 'double', last)}")
-    text.do(f"store double {value}, ptr {text.at('%s', 'double', part.steps[last])}")
-    yield from function(f"void @settle{turn}({SETTLE_ARGUMENTS})", text)
-
-
-def _own_numbers(text: LlvmText, part: ScanPart) -> str:
-    """The constants and the known numbers of a part, copied to where its slots are."""
-    known = [own for own, step in enumerate(part.program.steps[:-1]) if step.ends_scan]
-    copies = (
-        ("%constants", "%c", list(enumerate(part.constants))),
-        ("%steps", "%s", [(own, part.steps[own]) for own in known]),
-    )
-    for (name, source, slots), size in zip(
-        copies, (len(part.constants), len(part.steps)), strict=True
-    ):
-        text.do(f"{name} = alloca [{max(1, size)} x double]")
-        for own, slot in slots:
-            number = text.add(f"load double, ptr {text.at(source, 'double', slot)}")
-            text.do(f"store double {number}, ptr {text.at(name, 'double', own)}")
-    return "ptr %constants, ptr %steps"
+            yield from LlvmSettle(program, turn).settle()
+        if repeats(program, turn):
+            yield from LlvmSettle(program, turn).start()
+            yield from LlvmSettle(program, turn).bracket()
 
 
 def _called(program: Program) -> Iterator[str]:
@@ -127,11 +78,16 @@ def _tensors(program: Program) -> list[str]:
         watched = ["0.0"]
         for turn in range(last + 1):
             arguments = f"ptr %in, ptr %out, {_pointers(own)}, ptr %scratch"
-            text.do(f"call void @pass{turn}(i64 {first}, i64 {end}, i64 0, {arguments})")
-            if turn < last:
-                arguments = f"{_pointers(own)}, ptr %scratch"
-                watched.append(_found(text, own["found"], len(scans(program)[turn])))
-                text.do(f"call void @settle{turn}({arguments})")
+            whole = f"call void @pass{turn}(i64 {first}, i64 {end}, i64 0, {arguments})"
+            if turn == last:
+                text.do(whole)
+                continue
+            if repeats(program, turn):
+                _sampled(text, turn, own, (first, end), arguments)
+            with text.repeat() as going:
+                text.do(whole)
+                going.append(text.add(f"call i64 @settle{turn}({_pointers(own)}, ptr %scratch)"))
+            watched.append(_found(text, own["found"], len(scans(program)[turn])))
         total = _found(text, own["found"], len(program.stores))
         for more in watched:
             total = text.add(f"fadd double {total}, {more}")
@@ -141,6 +97,28 @@ def _tensors(program: Program) -> list[str]:
     apart = ", ".join(f"ptr %{name}, i64 %{name}_apart" for name in ("c", "s", "found"))
     arguments = f"i64 %count, ptr %ends, ptr %in, ptr %out, {apart}, ptr %scratch"
     return function(f"void @tensors({arguments})", text)
+
+
+def _sampled(
+    text: LlvmText, turn: int, own: dict[str, str], ends: tuple[str, str], arguments: str
+) -> None:
+    """Begin a pass that repeats over a tensor, with a sample of it if it is not small."""
+    first, end = ends
+    text.do(f"call void @start{turn}(ptr {own['s']})")
+    size = text.add(f"sub i64 {end}, {first}")
+    with text.where(text.add(f"icmp sge i64 {size}, {LEAST}")):
+        with text.loop(end, first, APART_NEAR) as piece:
+            taken = piece.carry("i64", "0")
+            stop = text.add(f"add i64 {piece.index}, {PIECE_NEAR}")
+            stop = text.add(f"call i64 @llvm.smin.i64(i64 {stop}, i64 {end})")
+            base = text.add(f"sub i64 {piece.index}, {first}")
+            text.do(
+                f"call void @pass{turn}(i64 {piece.index}, i64 {stop}, i64 {base}, {arguments})"
+            )
+            more = text.add(f"sub i64 {stop}, {piece.index}")
+            piece.next(taken, text.add(f"add i64 {taken}, {more}"))
+        numbers = f"ptr {own['c']}, ptr {own['s']}, ptr %scratch"
+        text.do(f"call void @bracket{turn}(i64 {taken}, i64 {size}, {numbers})")
 
 
 def _row(text: LlvmText, name: str, index: str) -> str:
@@ -233,10 +211,11 @@ def _joined(program: Program, turn: int) -> list[str]:
             totals.append(total)
     for index, total in enumerate(totals):
         text.do(f"store double {total}, ptr {text.at('%total', 'double', index)}")
+    again = "0"
     if not last:
-        text.do(f"call void @settle{turn}(ptr %c, ptr %s, ptr %total, ptr %scratch)")
+        again = text.add(f"call i64 @settle{turn}(ptr %c, ptr %s, ptr %total, ptr %scratch)")
     pointers = ", ".join(f"ptr %{x}" for x in ("c", "s", "found", "total", "scratch"))
-    return function(f"void @join{turn}(i64 %count, {pointers})", text)
+    return function(f"i64 @join{turn}(i64 %count, {pointers})", text, f"i64 {again}")
 
 
 def _kept_and_formed(program: Program) -> Iterator[tuple[int | None, list[int]]]:
@@ -319,7 +298,11 @@ def _rows(text: LlvmText, real: str, a: str, first: str, column: str, count: int
 
 def _module(lines: Sequence[str]) -> str:
     text = "\n".join(lines)
-    return "\n".join([text, *_declared(text)])
+    return "\n".join([text, *_declared(text), _RARE])
+
+
+_RARE = '!0 = !{!"branch_weights", i32 1, i32 2000}'
+"""What branches that are rarely taken say, see LlvmText.where."""
 
 
 def _declared(text: str) -> Iterator[str]:
@@ -344,10 +327,15 @@ def _intrinsics() -> Iterator[tuple[str, str]]:
             yield f"{how}.{tail}", f"{many} {{}}({many}, {many})"
         for how in ("umax", "umin", "or", "add"):
             yield f"vector.reduce.{how}.{tail}", f"{word} {{}}({many})"
+        lanes = 128 // int(word[1:])
+        few = f"<{lanes} x {word}>"
+        compress = f"{few} {{}}({few}, <{lanes} x i1>, {few})"
+        yield f"experimental.vector.compress.v{lanes}{word}", compress
         for how in ("cttz", "ctlz"):
             yield f"{how}.{word}", f"{word} {{}}({word}, i1)"
-    yield f"cttz.i{WIDTH}", f"i{WIDTH} {{}}(i{WIDTH}, i1)"
+    yield "ctpop.i64", "i64 {}(i64)"
     yield "maximum.f64", "double {}(double, double)"
+    yield "sqrt.f64", "double {}(double)"
     yield "memset.p0.i64", "void {}(ptr, i8, i64, i1)"
 
 

@@ -3,8 +3,9 @@ them."""
 
 from __future__ import annotations
 
+from pemlang.kernels.histogram import APART, LEAST, PIECE
 from pemlang.kernels.llvm_text import LlvmText, function
-from pemlang.kernels.passes import kinds, reads_of, passes, scans
+from pemlang.kernels.passes import kinds, reads_of, passes, repeats, scans
 from pemlang.kernels.program import Program
 
 BLOCK_NUMBERS = ("first", "size", "parts", "ends", "row")
@@ -117,21 +118,19 @@ def large(program: Program) -> list[str]:
     text.do("store i64 0, ptr %stopped")
     last = passes(program) - 1
     watched = ["0.0"]
-    for turn in range(last + 1):
-        how = kinds(program, turn)
-        count = len(program.stores) if turn == last else len(scans(program)[turn])
-        for index in range(count + 1):
-            _keep(text, "%found", index, nothing(how.get(index)))
-        with text.loop("%size", step="%step") as block, text.where(_going(text)):
-            _part(text, program, turn, block.index)
-            for index in range(count + 1):
-                [before], [more] = (
-                    text.read("double", table, [index]) for table in ("%found", "%here")
-                )
-                _keep(text, "%found", index, joined(text, how.get(index), before, more))
-        watched += text.read("double", "%found", [count])
-        if turn < last:
-            text.do(f"call void @settle{turn}(ptr %c, ptr %s, ptr %found, ptr %scratch)")
+    for turn in range(last):
+        if repeats(program, turn):
+            text.do(f"call void @start{turn}(ptr %s)")
+            with text.where(text.add(f"icmp sge i64 %size, {LEAST}")):
+                _sampled(text, program, turn)
+        with text.repeat() as going:
+            _over_blocks(text, program, turn)
+            going.append(
+                text.add(f"call i64 @settle{turn}(ptr %c, ptr %s, ptr %found, ptr %scratch)")
+            )
+        watched += text.read("double", "%found", [len(scans(program)[turn])])
+    _over_blocks(text, program, last)
+    watched += text.read("double", "%found", [len(program.stores)])
     total = "0.0"
     for more in watched:
         total = text.add(f"fadd double {total}, {more}")
@@ -143,10 +142,36 @@ def large(program: Program) -> list[str]:
     return function(f"i64 @large({numbers}, {pointers})", text, f"i64 {result}")
 
 
-def _part(text: LlvmText, program: Program, turn: int, base: str) -> None:
-    """A pass over one block."""
-    left = text.add(f"sub i64 %size, {base}")
-    size = text.add(f"call i64 @llvm.smin.i64(i64 {left}, i64 %step)")
+def _over_blocks(text: LlvmText, program: Program, turn: int) -> None:
+    """A pass over all blocks, and what it finds."""
+    last, how = turn == passes(program) - 1, kinds(program, turn)
+    count = 1 + (len(program.stores) if last else len(scans(program)[turn]))
+    for index in range(count):
+        _keep(text, "%found", index, nothing(how.get(index)))
+    with text.loop("%size", step="%step") as block, text.where(_going(text)):
+        left = text.add(f"sub i64 %size, {block.index}")
+        size = text.add(f"call i64 @llvm.smin.i64(i64 {left}, i64 %step)")
+        _part(text, program, turn, block.index, size)
+        for index in range(count):
+            [before], [more] = (
+                text.read("double", table, [index]) for table in ("%found", "%here")
+            )
+            _keep(text, "%found", index, joined(text, how.get(index), before, more))
+
+
+def _sampled(text: LlvmText, program: Program, turn: int) -> None:
+    """Begin a pass that repeats with a sample of the tensor."""
+    with text.loop("%size", step=APART) as piece:
+        taken = piece.carry("i64", "0")
+        left = text.add(f"sub i64 %size, {piece.index}")
+        size = text.add(f"call i64 @llvm.smin.i64(i64 {left}, i64 {PIECE})")
+        _part(text, program, turn, piece.index, size)
+        piece.next(taken, text.add(f"add i64 {taken}, {size}"))
+    text.do(f"call void @bracket{turn}(i64 {taken}, i64 %size, ptr %c, ptr %s, ptr %scratch)")
+
+
+def _part(text: LlvmText, program: Program, turn: int, base: str, size: str) -> None:
+    """A pass over some elements."""
     first = text.add(f"add i64 %first, {base}")
     for slot in reads_of(program, turn):
         _moved_one(text, "%pread", ("%in", slot), slot, first, size)

@@ -96,14 +96,25 @@ class LlvmText:
         loop.close()
 
     @contextmanager
-    def where(self, condition: str) -> Iterator[None]:
-        """What is done only where a condition, an i1, holds."""
-        number = self.name()
-        self.do(f"br i1 {condition}, label %then{number}, label %after{number}")
+    def where(self, condition: str, rare: bool = False) -> Iterator[None]:
+        """What is done only where a condition, an i1, holds; which it may do rarely."""
+        number, weights = self.name(), ", !prof !0" if rare else ""
+        self.do(f"br i1 {condition}, label %then{number}, label %after{number}{weights}")
         self.start_block(f"then{number}")
         yield
         self.do(f"br label %after{number}")
         self.start_block(f"after{number}")
+
+    @contextmanager
+    def repeat(self) -> Iterator[list[str]]:
+        """What is done again and again, as long as an i64 that it puts into the list is not 0."""
+        number, going = self.name(), list[str]()
+        self.do(f"br label %again{number}")
+        self.start_block(f"again{number}")
+        yield going
+        more = self.add(f"icmp ne i64 {going[0]}, 0")
+        self.do(f"br i1 {more}, label %again{number}, label %enough{number}")
+        self.start_block(f"enough{number}")
 
     # --- instructions -------------------------------------------------------------------------
 
@@ -123,6 +134,12 @@ class LlvmText:
         first = self.add(f"insertelement {type_} poison, {element} {number}, i32 0")
         zeros = f"<{WIDTH} x i32> zeroinitializer"
         return self.add(f"shufflevector {type_} {first}, {type_} poison, {zeros}")
+
+    def lanes(self, element: str, value: str, first: int, count: int) -> str:
+        """Some lanes of a vector as a shorter one."""
+        type_ = vector(element)
+        which = ", ".join(f"i32 {lane}" for lane in range(first, first + count))
+        return self.add(f"shufflevector {type_} {value}, {type_} poison, <{count} x i32> <{which}>")
 
     def binary(self, instruction: str, dtype: str, x: str, y: str) -> str:
         """`fadd`, `fmul`, … of two vectors of numbers."""

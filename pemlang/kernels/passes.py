@@ -4,27 +4,24 @@ all of a tensor, one after the other, and a last one that writes."""
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable
-from dataclasses import replace
 from functools import lru_cache
 
-from pemlang.dataclass import dataclass
-from pemlang.kernels.program import Program, SlotNumbers
+from pemlang.kernels.histogram import STATE
+from pemlang.kernels.program import Program
 from pemlang.kernels.steps.elements import Load
 from pemlang.kernels.steps.scans import ScanStep
 
 
 @lru_cache(maxsize=4096)
 def scans(program: Program) -> tuple[tuple[int, ...], ...]:
-    """The steps whose values each pass but the last finds: those that are found `alone` have a pass
-    each, in which no more is read than they need. In the order of the program, as a number often
-    needs the one before and what that has read."""
+    """The steps whose values each pass but the last finds: all that rest on none that is not known
+    by then."""
     pending = {number for number, step in enumerate(program.steps) if isinstance(step, ScanStep)}
     needed = {number: pending & set(behind(program, [number])) - {number} for number in pending}
     passes: list[tuple[int, ...]] = []
     while pending:
         ready = sorted(number for number in pending if pending.isdisjoint(needed[number]))
-        alone = [(number,) for number in ready if _alone(program, number)]
-        passes.append(alone[0] if alone else tuple(ready))
+        passes.append(tuple(ready))
         pending.difference_update(passes[-1])
     return tuple(passes)
 
@@ -41,6 +38,19 @@ def steps_of(program: Program, turn: int) -> tuple[int, ...]:
     if turn < len(found):
         return behind(program, found[turn])
     return behind(program, [n for n, step in enumerate(program.steps) if step.is_result])
+
+
+def repeats(program: Program, turn: int) -> bool:
+    """Whether a pass may have to be done again."""
+    return turn < len(scans(program)) and any(
+        program.steps[number].repeats for number in scans(program)[turn]
+    )
+
+
+def numbers_kept(program: Program) -> int:
+    """How many numbers of eight bytes are kept while passes run: one for each step, and what is
+    known of those that repeat."""
+    return len(program.steps) + STATE * sum(step.repeats for step in program.steps)
 
 
 @lru_cache(maxsize=4096)
@@ -85,43 +95,3 @@ def uniform(program: Program) -> frozenset[int]:
 
 def _all(args: Iterable[int], same: Collection[int]) -> bool:
     return all(arg in same for arg in args)
-
-
-@dataclass(frozen=True)
-class ScanPart:
-    """A pass for one number as a program of its own, which others may be equal to.
-
-    Attributes:
-        program: the steps; the last is what is found, and numbers that are known are steps without
-            arguments.
-        inputs, constants: the slots of the whole program, by those of this one.
-        steps: the steps of the whole program, by those of this one.
-    """
-
-    program: Program
-    inputs: tuple[int, ...]
-    constants: tuple[int, ...]
-    steps: tuple[int, ...]
-
-
-@lru_cache(maxsize=4096)
-def part_of(program: Program, turn: int) -> ScanPart | None:
-    """A pass as a program of its own; None for one that finds several numbers, and for the last."""
-    found = scans(program)
-    if turn == len(found) or len(found[turn]) > 1:
-        return None
-    inputs, constants = SlotNumbers(), SlotNumbers()
-    kept = steps_of(program, turn)
-    place = {number: index for index, number in enumerate(kept)}
-    steps = []
-    for number in kept:
-        step = program.steps[number].renumbered(inputs, constants, int)
-        known = step.ends_scan and number not in found[turn]
-        args = () if known else tuple(place[arg] for arg in step.args)
-        steps.append(replace(step, args=args))
-    return ScanPart(Program(tuple(steps)), tuple(inputs.whole), tuple(constants.whole), kept)
-
-
-def _alone(program: Program, number: int) -> bool:
-    step = program.steps[number]
-    return isinstance(step, ScanStep) and step.alone

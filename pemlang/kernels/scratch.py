@@ -3,11 +3,10 @@ pointers to it."""
 
 from __future__ import annotations
 
-from pemlang.kernels.histogram import HEAD, LANES, STRIDE
+from pemlang.kernels.histogram import SIZE
 from pemlang.kernels.llvm_text import WIDTH
 from pemlang.kernels.program import Program
 from pemlang.kernels.steps.places import RowPlace
-from pemlang.kernels.steps.scans import ScanStep
 
 KEYS, FIRST_PLACES = 1, 5
 """Which pointer is which, beside that to the histograms: numbers to sort, as many again, twice
@@ -22,8 +21,7 @@ def scratch_sizes(program: Program, elements: int) -> list[int]:
         elements: the most at a time.
     """
     places = [step for step in program.steps if isinstance(step, RowPlace)]
-    counts = any(isinstance(step, ScanStep) and step.alone for step in program.steps)
     many = elements + WIDTH if places else 0
     keys = many * (8 if any(step.source == "F64" for step in places) else 4)
-    histograms = HEAD + LANES * STRIDE if counts else 0
-    return [histograms, keys, keys, 4 * many, 4 * many, *[4 * many for _ in places]]
+    histograms = sum(step.repeats for step in program.steps)
+    return [SIZE * histograms, keys, keys, 4 * many, 4 * many, *[4 * many for _ in places]]

@@ -87,6 +87,7 @@ class Step(ABC):
         is_part: whether its value is a part of what it takes, and takes no memory of its own.
         ends_scan: whether it is a number over a whole tensor, which only a pass over all of it can
             give.
+        repeats: whether that pass may have to be done again, and begins with a sample.
         uniform: whether its value is the same for all elements whatever it takes.
         whole: whether it depends on where in its tensor an element stands.
         by_library: whether its last digits are those of the linear algebra library that is there.
@@ -102,6 +103,7 @@ class Step(ABC):
     is_result: ClassVar[bool] = False
     is_part: ClassVar[bool] = False
     ends_scan: ClassVar[bool] = False
+    repeats: ClassVar[bool] = False
     uniform: ClassVar[bool] = False
     whole: ClassVar[bool] = False
     by_library: ClassVar[bool] = False

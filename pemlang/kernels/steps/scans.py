@@ -6,7 +6,7 @@ from __future__ import annotations
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, Literal
 
 from pemlang.dataclass import dataclass
 from pemlang.kernels import histogram
@@ -30,13 +30,11 @@ class ScanStep(ElementStep):
     """A step whose value one pass over the tensor finds.
 
     Attributes:
-        alone: whether that pass is for this step only.
         how: how what is found in the parts of a tensor is put together: `sum` or `max`.
     """
 
     ends_scan = True
     uniform = True
-    alone: ClassVar[bool] = False
     how: Literal["sum", "max"] = "sum"
 
     def join(self, numbers: Iterable[float]) -> float:
@@ -91,36 +89,39 @@ class Reduce(ScanStep):
 class Kth(ScanStep, CountingStep):
     """The k-th largest of numbers that are not negative, exactly; infinite for k = 0.
 
-    The bits of such numbers order as the numbers do. A pass counts how often each value of some of
-    the bits stands there, the highest first (`histogram.DIGITS`); its value is the number as far as
-    those bits tell, and what the next pass starts from. k = ⌊share·count⌋.
+    Passes count them by their bits, see histogram.py. k = ⌊share·count⌋.
 
     Attributes:
         constant: the slot of the share.
-        digit: the number of the pass.
     """
 
     constant: int
-    digit: int
 
     name = "kth"
-    alone = True
+    repeats = True
 
     def words(self) -> Iterable[str]:
-        return (f"c{self.constant}", f"digit{self.digit}")
+        return (f"c{self.constant}",)
 
     def renumbered(self, inputs: Renumber, constants: Renumber, outputs: Renumber) -> Step:
         return replace(self, constant=constants(self.constant))
 
     def of(self, args: Sequence[Array], constants: Sequence[float]) -> Array:
-        x, count = args[:2]
+        x, count = args
         k = int(constants[self.constant] * float(count.reshape(-1)[0])) if x.size else 0
         kth = np.partition(x, x.size - k, axis=None)[x.size - k] if k > 0 else np.inf
         return np.full_like(x, kth)
 
     def scan(self, loop: LlvmPass, args: Sequence[str], index: int) -> None:
-        prefix = histogram.prefix_of(loop, self, args[2]) if self.digit else None
-        histogram.count(loop, self, args[0], prefix, index)
+        histogram.count(loop, self, args[0], index)
 
     def settle(self, text: LlvmSettle, args: Sequence[str], index: int) -> str:
-        return histogram.settle(text, self, args, index)
+        return histogram.settle(text, self, args[1], index)
+
+    def start(self, text: LlvmSettle, index: int) -> None:
+        """Write what begins its first pass, without a sample."""
+        histogram.start(text, self, index)
+
+    def bracket(self, text: LlvmSettle, args: Sequence[str], index: int) -> None:
+        """Write what begins its first pass when it has been over a sample."""
+        histogram.bracket(text, self, args[1], index)

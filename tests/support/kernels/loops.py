@@ -69,18 +69,19 @@ def _by_parts(
     kernel.begin(constants)
     made = []
     for turn in range(kernel.passes):
-        kept = []
-        for base in range(0, size, kernel.span):
-            count = min(kernel.span, size - base)
-            kernel.read(turn, count, partial(_read, stored, base))
-            found = kernel.part(turn, count, base)
-            if turn == kernel.passes - 1:
-                made.append(_outputs(kernel, count, found, base))
-            else:
-                assert found.pop() == 0
-                kept.append(found)
-        if turn < kernel.passes - 1:
-            kernel.settle(turn, kept)
+        again = True
+        while again:
+            kept = []
+            for base in range(0, size, kernel.span):
+                count = min(kernel.span, size - base)
+                kernel.read(turn, count, partial(_read, stored, base))
+                found = kernel.part(turn, count, base)
+                if turn == kernel.passes - 1:
+                    made.append(_outputs(kernel, count, found, base))
+                else:
+                    assert found.pop() == 0
+                    kept.append(found)
+            again = turn < kernel.passes - 1 and kernel.settle(turn, kept)
     bits, exact = zip(*made, strict=True)
     return _joined(bits), _joined(exact)
 
