@@ -38,7 +38,7 @@ from pemlang.kernels.llvm_text import (
 from pemlang.kernels.passes import behind, scans, steps_of, uniform
 from pemlang.kernels.program import Program
 from pemlang.kernels.scratch import FIRST_PLACES, KEYS
-from pemlang.kernels.steps.places import Draw, RowPlace
+from pemlang.kernels.steps.places import RowPlace
 from pemlang.kernels.steps.results import Store
 from pemlang.kernels.steps.scans import Kth, ScanStep
 from pemlang.tensorfiles.dtypes import DTYPES
@@ -51,11 +51,6 @@ PASS_ARGUMENTS = (
 SETTLE_ARGUMENTS = "ptr %c, ptr %s, ptr %found, ptr %scratch"
 START_ARGUMENTS = "ptr %s"
 BRACKET_ARGUMENTS = "i64 %taken, i64 %size, ptr %c, ptr %s, ptr %scratch"
-
-
-def calls_draws(program: Program) -> bool:
-    """Whether a program has so many draws that each is a call."""
-    return sum(isinstance(step, Draw) for step in program.steps) > philox.WRITTEN_OUT
 
 
 class LlvmNumbers(LlvmText):
@@ -165,12 +160,13 @@ class LlvmPass(LlvmNumbers):
     def drawn(self, seed: int, part: int) -> str:
         """A number from 0 to 1 for each element, in float64, from the key in two constant slots."""
         key = self._whole(seed), self._whole(part)
-        if calls_draws(self.program):
+        drawn = f"[{philox.TOGETHER} x i32]"
+        room = self.once(("draws", key), lambda: self.add(f"alloca {drawn}, align 64"))
+        at = self.add(f"and i64 {self._offset()}, {philox.TOGETHER - 1}")
+        with self.where(self.add(f"icmp eq i64 {at}, 0")):
             numbers = ", ".join(f"i64 {number}" for number in (*key, self._place()))
-            draws = self.add(f"call {vector('i32')} @draws({numbers})")
-        else:
-            keys = self.once(("keys", key), lambda: philox.round_keys(self, *key))
-            draws = philox.draws(self, keys, self._place())
+            self.do(f"call void @draws({numbers}, ptr {room})")
+        draws = self.add(f"load {vector('i32')}, ptr {self.at(room, 'i32', at)}, align 64")
         return self.binary("fmul", "F64", self.wide_count(draws), splat("double", 2.0**-32))
 
     def _whole(self, slot: int) -> str:

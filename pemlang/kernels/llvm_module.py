@@ -6,14 +6,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from pemlang.kernels.histogram import APART_NEAR, LEAST, PIECE_NEAR, functions
-from pemlang.kernels.llvm import LlvmPass, LlvmSettle, calls_draws
+from pemlang.kernels.llvm import LlvmPass, LlvmSettle
 from pemlang.kernels.llvm_stream import joined, large, nothing, stream
 from pemlang.kernels.llvm_text import REAL, WIDTH, LlvmText, function, vector
 from pemlang.kernels.passes import kinds, reads_of, passes, repeats, scans
 from pemlang.kernels.philox import draws_function
 from pemlang.kernels.program import Program
 from pemlang.kernels.sorting import places
-from pemlang.kernels.steps.places import RowPlace
+from pemlang.kernels.steps.places import Draw, RowPlace
 from pemlang.kernels.steps.scans import Kth
 
 ROWS = 4
@@ -55,7 +55,7 @@ def _called(program: Program) -> Iterator[str]:
     """What all passes call."""
     for word in sorted({f"i{x.source[1:]}" for x in program.steps if isinstance(x, RowPlace)}):
         yield from places(word)
-    if calls_draws(program):
+    if any(isinstance(step, Draw) for step in program.steps):
         yield from draws_function()
 
 

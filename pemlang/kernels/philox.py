@@ -7,9 +7,10 @@ The generator is Philox 4×64 of ten rounds (Salmon et al. 2011, *Parallel rando
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, TypeAlias
 
-from pemlang.kernels.llvm_text import WIDTH, LlvmText, function, vector
+from pemlang.kernels.llvm_text import LlvmText, function
 from pemlang.lazy import numpy as np
 
 if TYPE_CHECKING:
@@ -20,8 +21,12 @@ AT_ONCE = 8
 
 Draws: TypeAlias = "NDArray[np.uint32]"
 
-WRITTEN_OUT = 8
-"""The most draws of a program that are written out where they stand; a call takes a tenth more."""
+LANES = 16
+"""Steps that a native loop takes at a time: two registers of the widest processors, which need not
+wait for each other."""
+
+TOGETHER = LANES * AT_ONCE
+"""Draws that they give."""
 
 _ROUNDS = 10
 _FACTORS = (0xD2E7470EE14C6C93, 0xCA5A826395121157)
@@ -36,71 +41,103 @@ def drawn(key: tuple[int, int], first: int, count: int) -> Draws:
     return generator.random_raw(-(-count // 2)).view(np.uint32)[:count]
 
 
-def round_keys(text: LlvmText, *key: str) -> list[tuple[str, str]]:
-    """The keys of all rounds, from that of a stream: i64 values, written once for many draws."""
-    first, second = key
-    keys = [(first, second)]
-    while len(keys) < _ROUNDS:
-        keys.append(
-            (
-                text.add(f"add i64 {keys[-1][0]}, {_signed(_STEPS[0])}"),
-                text.add(f"add i64 {keys[-1][1]}, {_signed(_STEPS[1])}"),
-            )
-        )
-    return keys
-
-
-def draws(text: LlvmText, keys: list[tuple[str, str]], place: str) -> str:
-    """WIDTH draws from a place on, an i64 value that is a multiple of 8: a vector of i32."""
-    step = text.add(f"lshr i64 {place}, 3")
-    words: list[str] = []
-    for number in range(WIDTH // AT_ONCE):
-        words += _step(text, keys, text.add(f"add i64 {step}, {number + 1}"))
-    many = f"<{len(words)} x i64>"
-    whole = "poison"
-    for lane, word in enumerate(words):
-        whole = text.add(f"insertelement {many} {whole}, i64 {word}, i32 {lane}")
-    return text.add(f"bitcast {many} {whole} to {vector('i32')}")
-
-
 def draws_function() -> list[str]:
-    """The same as a function `@draws` of a key and a place: to write out what it does a hundred
-    times takes LLVM seconds."""
+    """`@draws`: TOGETHER draws of the stream of a key, from a place on that is a multiple of 8."""
     text = LlvmText()
-    drawn = draws(text, round_keys(text, "%first", "%second"), "%place")
-    type_ = vector("i32")
-    head = f"internal {type_} @draws(i64 %first, i64 %second, i64 %place)"
-    return function(head, text, f"{type_} {drawn}")
+    step = text.add("lshr i64 %place, 3")
+    counters = text.add(f"add {_MANY} {_spread(text, step)}, {_vector(range(1, LANES + 1))}")
+    words = _step(text, [_spread(text, key) for key in ("%first", "%second")], counters)
+    first, second, third, last = words
+    pairs = (
+        _interleaved(text, (first, second), LANES, 1),
+        _interleaved(text, (third, last), LANES, 1),
+    )
+    whole = _interleaved(text, pairs, 2 * LANES, 2)
+    text.do(f"store <{4 * LANES} x i64> {whole}, ptr %out, align 64")
+    return function("internal void @draws(i64 %first, i64 %second, i64 %place, ptr %out)", text)
 
 
-def _step(text: LlvmText, keys: list[tuple[str, str]], counter: str) -> list[str]:
-    """The four words of one step of the generator."""
-    words = [counter, "0", "0", "0"]
-    for first, second in keys:
+_MANY = f"<{LANES} x i64>"
+
+
+def _vector(numbers: Iterable[int]) -> str:
+    return f"<{', '.join(f'i64 {_signed(number)}' for number in numbers)}>"
+
+
+def _splat(number: int) -> str:
+    return _vector([number] * LANES)
+
+
+def _spread(text: LlvmText, number: str) -> str:
+    first = text.add(f"insertelement {_MANY} poison, i64 {number}, i32 0")
+    zeros = f"<{LANES} x i32> zeroinitializer"
+    return text.add(f"shufflevector {_MANY} {first}, {_MANY} poison, {zeros}")
+
+
+def _interleaved(text: LlvmText, both: tuple[str, str], count: int, size: int) -> str:
+    """So many words of one of two vectors, as many of the other, and so on.
+
+    Args:
+        text: the function.
+        both: the vectors.
+        count: the words of each.
+        size: how many are taken at a time.
+    """
+    places = [
+        start + at + word
+        for at in range(0, count, size)
+        for start in (0, count)
+        for word in range(size)
+    ]
+    type_, which = f"<{count} x i64>", ", ".join(f"i32 {place}" for place in places)
+    vectors = ", ".join(f"{type_} {words}" for words in both)
+    return text.add(f"shufflevector {vectors}, <{2 * count} x i32> <{which}>")
+
+
+def _step(text: LlvmText, keys: list[str], counters: str) -> list[str]:
+    """The four words of each of some steps of the generator."""
+    words = [counters, "0", "0", "0"]
+    for number in range(_ROUNDS):
+        if number:
+            keys = [
+                text.add(f"add {_MANY} {key}, {_splat(step)}")
+                for key, step in zip(keys, _STEPS, strict=True)
+            ]
         (high0, low0), (high1, low1) = (
             _product(text, word, factor)
             for word, factor in zip((words[0], words[2]), _FACTORS, strict=True)
         )
         words = [
-            _mixed(text, high1, words[1], first), low1,
-            _mixed(text, high0, words[3], second), low0,
+            _mixed(text, high1, words[1], keys[0]), low1,
+            _mixed(text, high0, words[3], keys[1]), low0,
         ]  # fmt: skip
     return words
 
 
 def _product(text: LlvmText, word: str, factor: int) -> tuple[str, str]:
-    """The upper and the lower half of a product."""
+    """The upper and the lower half of a product: of halves, as no processor multiplies vectors of
+    larger numbers."""
     if word == "0":
         return "0", "0"
-    wide = text.add(f"mul i128 {text.add(f'zext i64 {word} to i128')}, {factor}")
-    high = text.add(f"lshr i128 {wide}, 64")
-    return text.add(f"trunc i128 {high} to i64"), text.add(f"trunc i128 {wide} to i64")
+
+    def each(op: str, x: str, y: str) -> str:
+        return text.add(f"{op} {_MANY} {x}, {y}")
+
+    half, low_bits = _splat(32), _splat((1 << 32) - 1)
+    high, low = each("lshr", word, half), each("and", word, low_bits)
+    factor_high, factor_low = _splat(factor >> 32), _splat(factor & ((1 << 32) - 1))
+    lowest = each("mul", low, factor_low)
+    middle = each("add", each("mul", high, factor_low), each("lshr", lowest, half))
+    other = each("add", each("mul", low, factor_high), each("and", middle, low_bits))
+    upper = each("add", each("mul", high, factor_high), each("lshr", middle, half))
+    lower = each("or", each("shl", other, half), each("and", lowest, low_bits))
+    return each("add", upper, each("lshr", other, half)), lower
 
 
 def _mixed(text: LlvmText, *words: str) -> str:
     first, *others = [word for word in words if word != "0"]
     for other in others:
-        first = text.add(f"xor i64 {first}, {other}")
+        first = text.add(f"xor {_MANY} {first}, {other}")
     return first
 
 
