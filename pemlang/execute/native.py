@@ -163,11 +163,21 @@ def _code(text: str) -> bytes:
         path = cache_folder() / f"{hashlib.sha256(of.encode()).hexdigest()}.o"
         code = _kept(path)
     except (OSError, RuntimeError):  # RuntimeError: there is no home
-        return bytes(machine.emit_object(llvm.parse_assembly(text)))
+        return _emitted(text)
     if code is None:
-        code = bytes(machine.emit_object(llvm.parse_assembly(text)))
+        code = _emitted(text)
         _keep(path, code)
     return code
+
+
+def _emitted(text: str) -> bytes:
+    """The machine code of a module; raises RuntimeError for one that is wrong, which LLVM would
+    make a crash of."""
+    import llvmlite.binding as llvm
+
+    module = llvm.parse_assembly(text)
+    module.verify()
+    return bytes(_processor().emit_object(module))
 
 
 def _seal(path: Path, code: bytes) -> bytes:

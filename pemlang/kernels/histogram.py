@@ -96,13 +96,15 @@ def _put_aside(loop: LlvmPass, word: str, bits: str, inside: str, index: int) ->
     many: a loop that took turns would guess wrong at each."""
     place = loop.ordinal(index)
 
-    def known() -> tuple[str, str, str]:
+    def known() -> tuple[str, str, str, str]:
         histogram = histogram_at(loop, place)
         kept = loop.add("alloca i64")
         loop.do(f"store i64 0, ptr {kept}")
-        return histogram, loop.at(histogram, "i8", BUCKETS * _ENTRY * 8), kept
+        aside = loop.at(histogram, "i8", BUCKETS * _ENTRY * 8)
+        return histogram, aside, kept, state_at(loop, place)
 
-    histogram, aside, kept = loop.once(("aside", index), known)
+    pointers = loop.once(("aside", index), known)
+    _, aside, kept, _ = pointers
     some = loop.add(f"bitcast {vector('i1')} {inside} to i{WIDTH}")
     some = loop.add(f"zext i{WIDTH} {some} to i64")
     count = loop.add(f"load i64, ptr {kept}")
@@ -123,7 +125,7 @@ def _put_aside(loop: LlvmPass, word: str, bits: str, inside: str, index: int) ->
         more = loop.add(f"call i64 @llvm.ctpop.i64(i64 {here})")
         count = loop.add(f"add i64 {count}, {more}")
     loop.do(f"store i64 {count}, ptr {kept}")
-    arguments = f"ptr {histogram}, ptr {aside}, ptr {kept}, ptr {state_at(loop, place)}"
+    arguments = ", ".join(f"ptr {pointer}" for pointer in pointers)
     with loop.where(loop.add(f"icmp sge i64 {count}, {ASIDE}"), rare=True):
         loop.do(f"call void @count_{word}({arguments})")
     loop.after.append(lambda: loop.do(f"call void @count_{word}({arguments})"))
