@@ -19,7 +19,7 @@ from pemlang.execute.stream import Stream
 from pemlang.kernels.builder import Builder
 from pemlang.kernels.histogram import HISTOGRAMS
 from pemlang.kernels.llvm_text import WIDTH
-from pemlang.kernels.passes import reads_of, numbers_kept, passes, repeats, scans
+from pemlang.kernels.passes import numbers_kept, passes, reads_of, repeats, scans
 from pemlang.kernels.program import Program
 from pemlang.kernels.scratch import scratch_sizes
 from pemlang.kernels.steps.scans import ScanStep

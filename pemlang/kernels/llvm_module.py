@@ -9,7 +9,7 @@ from pemlang.kernels.histogram import APART_NEAR, LEAST, PIECE_NEAR, functions
 from pemlang.kernels.llvm import LlvmPass, LlvmSettle
 from pemlang.kernels.llvm_stream import joined, large, nothing, stream
 from pemlang.kernels.llvm_text import REAL, WIDTH, LlvmText, function, vector
-from pemlang.kernels.passes import kinds, reads_of, passes, repeats, scans
+from pemlang.kernels.passes import kinds, passes, reads_of, repeats, scans
 from pemlang.kernels.philox import draws_function
 from pemlang.kernels.program import Program
 from pemlang.kernels.sorting import places

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from pemlang.kernels.histogram import APART, LEAST, PIECE
 from pemlang.kernels.llvm_text import LlvmText, function
-from pemlang.kernels.passes import kinds, reads_of, passes, repeats, scans
+from pemlang.kernels.passes import kinds, passes, reads_of, repeats, scans
 from pemlang.kernels.program import Program
 
 BLOCK_NUMBERS = ("first", "size", "parts", "ends", "row")

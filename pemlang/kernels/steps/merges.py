@@ -139,7 +139,7 @@ class MergeTensors(Step):
     def workspace(self, shapes: Sequence[Shape]) -> int:
         request = self.request
         first = shapes[:: request.tensors + request.statistics]  # of each adapter
-        settings = MergeSettings({}, {}, [1.0] * len(first), (), (), request.rank)
+        settings = MergeSettings({}, dict(request.words), [1.0] * len(first), (), (), request.rank)
         if not request.rank:
             rows = 1 if is_vector(shapes[0]) else shapes[0][0]
             columns = math.prod(shapes[0]) // max(1, rows)
