@@ -4,8 +4,9 @@ the adapters. They need inner products alone, so the factors stay and no Δ is f
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
+from functools import partial
 from typing import TYPE_CHECKING
 
 from pemlang.failures import Undefined
@@ -161,20 +162,14 @@ def _angle(x: Dense, y: Dense) -> float:
     return math.acos(max(-1.0, min(1.0, cosine)))
 
 
-def _by_line(whole: Reference) -> Reference:
-    """A reference on whole tensors as one that may go by rows or by columns."""
-
-    def by_line(
-        xs: Sequence[Dense], weights: Sequence[float], along: str = WHOLE_TENSOR, **_: object
-    ) -> Dense:
-        if along == WHOLE_TENSOR or max(xs[0].shape) == xs[0].size:
-            return np.asarray(whole(xs, weights=weights))
-        rows = [x.reshape(len(x), -1) for x in xs]
-        lines = rows if along == "rows" else [x.T for x in rows]
-        merged = np.stack([whole(line, weights=weights) for line in zip(*lines, strict=True)])
-        return (merged if along == "rows" else merged.T).reshape(xs[0].shape)
-
-    return by_line
+def _by_line(whole: Callable[[Sequence[Dense]], Dense], xs: Sequence[Dense], along: str) -> Dense:
+    """What is meant for whole tensors, on them or on each of their rows or columns."""
+    if along == WHOLE_TENSOR or max(xs[0].shape) == xs[0].size:
+        return whole(xs)
+    rows = [x.reshape(len(x), -1) for x in xs]
+    lines = rows if along == "rows" else [x.T for x in rows]
+    merged = np.stack([whole(line) for line in zip(*lines, strict=True)])
+    return (merged if along == "rows" else merged.T).reshape(xs[0].shape)
 
 
 def _slerp_reference(xs: Sequence[Dense], t: float, **_: object) -> Dense:
@@ -185,7 +180,13 @@ def _slerp_reference(xs: Sequence[Dense], t: float, **_: object) -> Dense:
     return np.asarray((math.sin((1 - t) * angle) * x + math.sin(t * angle) * y) / math.sin(angle))
 
 
-def _nuslerp_reference(xs: Sequence[Dense], weights: Sequence[float], **_: object) -> Dense:
+def _nuslerp_reference(
+    xs: Sequence[Dense], weights: Sequence[float], along: str = WHOLE_TENSOR, **_: object
+) -> Dense:
+    return _by_line(partial(_nuslerp_of_two, weights=weights), xs, along)
+
+
+def _nuslerp_of_two(xs: Sequence[Dense], weights: Sequence[float]) -> Dense:
     x, y = xs
     t, angle = weights[1] / sum(weights), _angle(x, y)
     if math.sin(angle) < 1e-6:
@@ -235,7 +236,11 @@ def _karcher_reference(
     return sum(a * float(np.linalg.norm(x)) for a, x in zip(w, xs, strict=True)) * u
 
 
-def _model_stock_reference(xs: Sequence[Dense], **_: object) -> Dense:
+def _model_stock_reference(xs: Sequence[Dense], along: str = WHOLE_TENSOR, **_: object) -> Dense:
+    return _by_line(_stock, xs, along)
+
+
+def _stock(xs: Sequence[Dense]) -> Dense:
     n = len(xs)
     pairs = [(i, j) for i in range(n) for j in range(i)]
     cosine = sum(math.cos(_angle(xs[i], xs[j])) for i, j in pairs) / len(pairs) if pairs else 1.0
@@ -256,7 +261,7 @@ SLERP = merge_operator(
 )
 
 NUSLERP = merge_operator(
-    _method("nuslerp", _nuslerp, _by_line(_nuslerp_reference)),
+    _method("nuslerp", _nuslerp, _nuslerp_reference),
     Parameter("weights", ("[number]", "[schedule]")),
     ALONG,
     pair=True,
@@ -313,7 +318,7 @@ KARCHER = merge_operator(
 )
 
 MODEL_STOCK = merge_operator(
-    _method("model_stock", _model_stock, _by_line(_model_stock_reference)),
+    _method("model_stock", _model_stock, _model_stock_reference),
     ALONG_ROWS,
     summary="The mean of adapters, the shorter the less they agree; with along=rows each row by "
     "itself, and a row in which they cancel each other out is 0.",
