@@ -26,6 +26,8 @@ from pemlang.check.values import (
 from pemlang.check.wanted import hold_size, list_kind, want_kind, want_within
 from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault, Report, visible
+from pemlang.formats.adapter import Adapter
+from pemlang.formats.renamed import names_of
 from pemlang.graph.dag import Graph
 from pemlang.graph.leaves import Model, Stored
 from pemlang.graph.node import AdapterNode, ModelNode, Num
@@ -171,19 +173,23 @@ class Elaborator:
         if isinstance(value, BaseName):
             declared = Declared(tree.name, value.names[0], value.span.source.directory)
             with self.at(tree.span):
-                return self.model(declared, value.names[0], value.span)
+                place, stored = self.inputs.model(declared.path, declared.directory)
+            return self.model(declared, value.names[0], value.span, place, stored)
         return value
 
-    def model(self, declared: Declared, base: str | None, span: Span) -> ModelNode:
-        """The node of a model in files; raises Fault.
+    def model(
+        self, declared: Declared, base: str | None, span: Span, place: str, stored: Adapter
+    ) -> ModelNode:
+        """The node of a model in files.
 
         Args:
             declared: how the recipe declares it.
             base: the model that it is, or was tuned from, where that is said.
             span: where its place is written.
+            place, stored: what is there; see Inputs.
         """
-        place, stored = self.inputs.model(declared.path, declared.directory)
-        node = self.graph.add(Model(ModelType(base, stored.layout.shapes), place, stored))
+        type_ = ModelType(base, stored.layout.shapes)
+        node = self.graph.add(Model(type_, place + names_of(stored), stored))
         self.declare(node, declared, span)
         return node
 

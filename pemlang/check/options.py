@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from pemlang.check.annotations import dtype_name
 from pemlang.check.kinds import article
@@ -26,13 +26,13 @@ OPTIONS: Mapping[str, Sequence[str]] = {
 """The options, each with what it is of."""
 
 
-def unknown_option(option: t.NamedArg) -> Fault:
-    """What to say of an option that `save` does not have."""
-    close = nearest(option.name, list(OPTIONS))
+def unknown_option(option: t.NamedArg, of: str, options: Iterable[str]) -> Fault:
+    """What to say of an option that a `save`, or another statement, does not have."""
+    close = nearest(option.name, options)
     return Fault(
         "PEM0340",
-        f"`save` has no option `{visible(option.name, 40)}`",
-        f"did you mean `{close}`?" if close else f"give one of {', '.join(OPTIONS)}",
+        f"`{of}` has no option `{visible(option.name, 40)}`",
+        f"did you mean `{close}`?" if close else f"give one of {', '.join(options)}",
         place=option.name_span,
     )
 

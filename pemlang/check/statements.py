@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TypedDict, cast
 
 from pemlang.check.conditions import Assertion, Condition, Decided, exactly, failure
+from pemlang.check.declared import as_declared
 from pemlang.check.definitions import check_def
 from pemlang.check.full_rank import rank_not_said, says_full
 from pemlang.check.kinds import article, kind_of_type
@@ -41,6 +42,7 @@ from pemlang.check.values import (
 )
 from pemlang.check.wanted import want_kind
 from pemlang.diagnostics import Fault, visible
+from pemlang.formats.renamed import names_of
 from pemlang.graph.leaves import Leaf, Model, Stored, leaf
 from pemlang.graph.node import AdapterNode, ModelNode, Num, NumberNode
 from pemlang.graph.numbers import shown
@@ -174,7 +176,10 @@ class FileElaborator:
             others = self._others.setdefault(base.span, (statement.base.name, base.names, []))
             others[2].append((own, message, statement.path.span))
             raise Stop
-        node = leaf(self._elaborator.graph, place, adapter, own if base is None else base.names[0])
+        adapter = as_declared(self._elaborator, statement, self._scope, adapter)
+        graph, place = self._elaborator.graph, place + names_of(adapter)
+        node = leaf(graph, place, adapter, own if base is None else base.names[0])
+        graph.declared.setdefault(node, statement.span)
         declared = Declared(statement.name.name, path, directory)
         self._elaborator.declare(node, declared, statement.path.span)
         if statement.type is not None:
@@ -188,7 +193,9 @@ class FileElaborator:
         with self._elaborator.at(statement.path.span):
             declared = Declared(statement.name.name, path, statement.span.source.directory)
             named = base.names[0] if base else None
-            return self._elaborator.model(declared, named, statement.path.span)
+            place, stored = self._state.inputs.model(path, declared.directory)
+        stored = as_declared(self._elaborator, statement, self._scope, stored)
+        return self._elaborator.model(declared, named, statement.path.span, place, stored)
 
     def _param(self, statement: t.Param) -> RecipeValue:
         with self._elaborator.at(statement.type.span):
@@ -342,7 +349,7 @@ class FileElaborator:
                     message = f"`{option.name}` is given twice"
                     raise Fault("PEM0318", message, "leave one of them out")
                 if option.name not in OPTIONS:
-                    raise unknown_option(option)
+                    raise unknown_option(option, "save", OPTIONS)
                 hold_option(option, kind_of(saved))
             if option.name == "dtype":
                 with self._elaborator.at(option.value.span):

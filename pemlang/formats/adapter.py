@@ -82,6 +82,8 @@ class Adapter:
         fields: what else its format says of it, for that format and for comparisons.
         statistics: the header of what was collected beside it for data-aware merges, if it was.
         seen: what its files were before they were read, see tensorfiles.digests.identity.
+        stored: the same as its files name its modules, where a recipe says what to call them.
+        names: what the recipe calls them, by their names in the files.
     """
 
     format: Format
@@ -97,6 +99,13 @@ class Adapter:
     fields: Mapping[str, object] = field(default_factory=dict)
     statistics: Header | None = None
     seen: Mapping[Path, tuple[int, ...]] = field(default_factory=dict)
+    stored: Adapter | None = None
+    names: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def in_files(self) -> Adapter:
+        """Itself, as its files name its modules."""
+        return self.stored or self
 
     @cached_property
     def digests(self) -> Mapping[str, str]:

@@ -1,84 +1,17 @@
 """Where the modules of an adapter lie in the files of a model.
 
 An adapter names modules as the model had them that it was trained on; a checkpoint may have other
-names for them. The ways are listed here, one record each, and all of an adapter goes by one of
-them.
+names for them. All of an adapter goes by one of the ways that namings.py lists.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterator, Sequence
 from itertools import chain
 
-from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault, listed, visible
+from pemlang.formats.namings import NAMINGS, Naming
 from pemlang.formats.peft_names import PREFIX
-
-
-@dataclass(frozen=True)
-class Naming:
-    """A way in which a checkpoint names modules.
-
-    Attributes:
-        seen: where it comes from.
-        changes: patterns, each with what stands in their place, one after the other.
-    """
-
-    seen: str
-    changes: tuple[tuple[str, str], ...] = ()
-
-    def of(self, tensor: str) -> str:
-        """What a tensor is called in the checkpoint."""
-        for pattern, new in self.changes:
-            tensor = re.sub(pattern, new, tensor, count=1)
-        return tensor
-
-
-_PARTS = "vision_tower|vision_model|image_tower|video_tower|audio_tower|multi_modal_projector"
-
-NAMINGS = (
-    Naming("the adapter was trained on a model of the same class and version"),
-    Naming(
-        "LLaVA and its like since transformers 4.52, whose checkpoints keep the older names",
-        (
-            (r"^model\.language_model\.", "language_model.model."),
-            (r"^lm_head\.", "language_model.lm_head."),
-            (rf"^model\.({_PARTS})\.", r"\1."),
-        ),
-    ),
-    Naming(
-        "LLaVA and its like: an adapter from before transformers 4.52, a checkpoint from after",
-        (
-            (r"^language_model\.model\.", "model.language_model."),
-            (r"^language_model\.lm_head\.", "lm_head."),
-            (rf"^({_PARTS})\.", r"model.\1."),
-        ),
-    ),
-    Naming(
-        "Qwen2-VL and its like since transformers 4.52, whose checkpoints keep the older names",
-        ((r"^model\.language_model\.", "model."), (r"^model\.visual\.", "visual.")),
-    ),
-    Naming(
-        "Qwen2-VL and its like: an adapter from before transformers 4.52, a checkpoint from after",
-        (
-            (r"^model\.(?!language_model\.|visual\.)", "model.language_model."),
-            (r"^visual\.", "model.visual."),
-        ),
-    ),
-    Naming(
-        "ViT and its like in transformers 5, whose checkpoints keep the older names",
-        (
-            (r"(^|\.)layers\.(?=\d)", r"\1encoder.layer."),
-            (r"\.attention\.q_proj\.", ".attention.attention.query."),
-            (r"\.attention\.k_proj\.", ".attention.attention.key."),
-            (r"\.attention\.v_proj\.", ".attention.attention.value."),
-            (r"\.attention\.o_proj\.", ".attention.output.dense."),
-            (r"\.mlp\.fc1\.", ".intermediate.dense."),
-            (r"\.mlp\.fc2\.", ".output.dense."),
-        ),
-    ),
-)
 
 
 def tensor_of_head(key: str) -> str:

@@ -8,22 +8,21 @@ from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
 from pemlang.diagnostics import Fault, listed, visible
 from pemlang.disk import is_dir, is_file, lfs_pointer
 from pemlang.formats.adapter import STATISTICS, Adapter, Layout, kinds_text
+from pemlang.formats.namings import MAX_NAME
 from pemlang.formats.patterns import one_config
 from pemlang.formats.peft_config import UNSUPPORTED, Config, Scaling, parse_config, read_config
 from pemlang.formats.peft_names import CONFIG, PICKLED, PREFIX, WEIGHTS
-from pemlang.formats.peft_patterns import feeds_forward, in_layers, look_up, module_of, targets
+from pemlang.formats.peft_patterns import CHOOSING, feeds_forward, left_out_by, look_up, module_of
+from pemlang.formats.peft_renamed import head_of, with_names, without_leavings
 from pemlang.formats.record import AdapterSpec, Detection, Format, OutputLayout, register
 from pemlang.formats.signature import Malformed, headers_restored, headers_signature
 from pemlang.modules import PARAMETRISATIONS, Shapes, SiteShape
 from pemlang.tensorfiles.dtypes import FLOATS
 from pemlang.tensorfiles.safetensors import Header, TensorEntry, read_header
-
-MAX_NAME = 512  # patterns of a config are matched with names: time grows with both
 
 _KEY = re.compile(
     r"(?P<site>.+)\.(?:(?P<lora>lora_[AB])\.weight|(?P<embedding>lora_embedding_[AB])"
@@ -111,6 +110,14 @@ class Peft(Format):
             statistics,
         )
 
+    def modules(self, adapter: Adapter) -> list[str]:
+        """See Format: its heads too."""
+        return list(dict.fromkeys([*adapter.layout.shapes, *map(head_of, adapter.layout.heads)]))
+
+    def renamed(self, adapter: Adapter, names: Mapping[str, str]) -> Adapter:
+        """See Format."""
+        return with_names(super().renamed(adapter, names), names)
+
     def hold(self, shapes: Shapes, whole_modules: Sequence[str]) -> None:
         """See Format; raises PEM0346 and PEM0421."""
         for head in whole_modules:
@@ -161,9 +168,10 @@ def assemble(
 ) -> Adapter:
     """Config and headers put together; raises as Peft.read."""
     try:
+        header, config = without_leavings(header, config)
         with one_config():
             layout = _layout(_ByIdentity(header.entries), config.kind, config.feedforward)
-            _all_targeted(layout, json.dumps([config.raw.get(f) for f in _MODULE_FIELDS]))
+            _all_targeted(layout, json.dumps([config.raw.get(f) for f in CHOOSING]))
             scales = _scales(layout, config.scaling)
     except Fault as fault:
         message = f"{visible(weights)}: {fault.message}"
@@ -257,14 +265,6 @@ def _layout(key: _ByIdentity, kind: str, feedforward: str | tuple[str, ...]) -> 
 def _role(name: str) -> tuple[str, str | None]:
     """The site and factor a key names; no factor for a head."""
     own = name.startswith(PREFIX) and len(name) <= MAX_NAME
-    if name.startswith(PREFIX + PREFIX):
-        raise Fault(
-            "PEM0416",
-            f"{visible(name)} starts with {PREFIX} twice: PEFT wrapped a model that it had wrapped "
-            "already, and on the base alone it would find no such module",
-            f"take one {PREFIX} out of the name of every tensor, or save the adapter of a model "
-            "that is wrapped once",
-        )
     match = _KEY.fullmatch(name.removeprefix(PREFIX)) if own else None
     if match is not None:
         site = match["site"]
@@ -342,18 +342,13 @@ def _gain_site(
     return SiteShape("ia3", "gain_in" if inputs else "gain_out", shape), 0
 
 
-_MODULE_FIELDS = (
-    "target_modules", "exclude_modules", "modules_to_save", "layers_to_transform", "layers_pattern",
-)  # fmt: skip
-
-
 @lru_cache(maxsize=64)
 def _all_targeted(layout: Layout, fields: str) -> None:
     """Hold the tensors to what the config targets: PEFT ignores any other."""
     spec: list[object] = json.loads(fields)
     spec[:2] = [frozenset(v) if isinstance(v, list) else v for v in spec[:2]]
     for site in layout.shapes:
-        field = _left_out_by(module_of(site), *spec)
+        field = left_out_by(module_of(site), *spec)
         if field is not None:
             raise Fault(
                 "PEM0415",
@@ -361,24 +356,6 @@ def _all_targeted(layout: Layout, fields: str) -> None:
                 "module out: PEFT would ignore them",
                 f"mend `{field}` in {CONFIG}",
             )
-
-
-def _left_out_by(
-    module: str, wanted: Any, unwanted: Any, heads: Any, layers: Any, pattern: Any
-) -> str | None:
-    """The field of a config for which PEFT does not adapt a module, if there is one."""
-    if targets(unwanted, module):
-        return "exclude_modules"
-    saved = [heads] if isinstance(heads, str) else heads or ()
-    if any(f".{head}." in f".{module}." for head in saved):
-        return "modules_to_save"
-    if wanted is None or (isinstance(wanted, str) and wanted.lower() == "all-linear"):
-        return None
-    if not targets(wanted, module):
-        return "target_modules"
-    if isinstance(wanted, str) or module in wanted:
-        return None
-    return None if in_layers(layers, pattern, module) else "layers_to_transform"
 
 
 @lru_cache(maxsize=64)

@@ -71,6 +71,30 @@ def in_layers(layers: object, patterns: object, site: str) -> bool:
     return match is not None and int(match["index"]) in taken
 
 
+CHOOSING = (
+    "target_modules", "exclude_modules", "modules_to_save", "layers_to_transform", "layers_pattern",
+)  # fmt: skip
+"""The fields of a config that choose modules, in the order that `left_out_by` takes them."""
+
+
+def left_out_by(
+    module: str, wanted: Any, unwanted: Any, heads: Any, layers: Any, pattern: Any
+) -> str | None:
+    """The field of a config for which PEFT does not adapt a module, if there is one."""
+    if targets(unwanted, module):
+        return "exclude_modules"
+    saved = [heads] if isinstance(heads, str) else heads or ()
+    if any(f".{head}." in f".{module}." for head in saved):
+        return "modules_to_save"
+    if wanted is None or (isinstance(wanted, str) and wanted.lower() == "all-linear"):
+        return None
+    if not targets(wanted, module):
+        return "target_modules"
+    if isinstance(wanted, str) or module in wanted:
+        return None
+    return None if in_layers(layers, pattern, module) else "layers_to_transform"
+
+
 def feeds_forward(modules: str | Collection[str] | None, site: str) -> bool:
     """Whether `feedforward_modules` names a site.
 

@@ -10,7 +10,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import field, replace
 from pathlib import Path
-from typing import ClassVar
+from types import MappingProxyType
+from typing import ClassVar, TypeVar
 
 from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault, visible
@@ -20,6 +21,8 @@ from pemlang.modules import PARAMETRISATIONS, Shapes
 from pemlang.tensorfiles.digests import seen_now
 from pemlang.tensorfiles.dtypes import DTYPES
 from pemlang.tensorfiles.safetensors import Header, TensorEntry, read_header
+
+AtSite = TypeVar("AtSite")
 
 
 @dataclass(frozen=True, eq=False)
@@ -182,6 +185,39 @@ class Format(ABC):
             Fault: as read.
         """
 
+    def modules(self, adapter: Adapter) -> list[str]:
+        """What in an adapter has a name that a recipe may change: its sites, and what else its
+        format names so."""
+        return list(adapter.layout.shapes)
+
+    def renamed(self, adapter: Adapter, names: Mapping[str, str]) -> Adapter:
+        """An adapter with other names for its modules; where they lie in its files stays.
+
+        Args:
+            adapter: as its files name it.
+            names: the new names of some of its `modules`, in which no two have one.
+        """
+
+        def new(by_site: Mapping[str, AtSite]) -> dict[str, AtSite]:
+            return dict(sorted((names.get(site, site), x) for site, x in by_site.items()))
+
+        layout, statistics = adapter.layout, adapter.statistics
+        if statistics is not None:
+            entries = {_with_site(key, names): x for key, x in statistics.entries.items()}
+            statistics = Header(entries, statistics.data_start)
+        return replace(
+            adapter,
+            layout=replace(
+                layout,
+                shapes=Shapes(new(layout.shapes)),
+                ranks=MappingProxyType(new(layout.ranks)),
+                factors=new(layout.factors),
+            ),
+            scales=MappingProxyType(new(adapter.scales)),
+            statistics=statistics,
+            stored=adapter,
+        )
+
     def hold(self, shapes: Shapes, whole_modules: Sequence[str]) -> None:
         """Raise Fault for sites that its files cannot hold, beside modules saved whole."""
         return
@@ -217,6 +253,12 @@ class Format(ABC):
     def wrote(self, names: Collection[str]) -> bool:
         """Whether some names are those of an output of this format, and of others beside it."""
         return set(self.outputs) <= set(names)
+
+
+def _with_site(key: str, names: Mapping[str, str]) -> str:
+    """The key of a statistic, SITE.kind, by another name of its site."""
+    site, _, kind = key.rpartition(".")
+    return f"{names.get(site, site)}.{kind}"
 
 
 FORMATS: dict[str, Format] = {}

@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import field
+from dataclasses import field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -168,6 +168,20 @@ class Transformers(Format):
         config = signature.get("config")
         fields = _told(config) if isinstance(config, dict) else {}
         return _assembled(directory, {directory / weights: header}, fields)
+
+    def modules(self, adapter: Adapter) -> list[str]:
+        """See Format: all its tensors."""
+        return list(adapter.header.entries)
+
+    def renamed(self, adapter: Adapter, names: Mapping[str, str]) -> Adapter:
+        """See Format."""
+        assert isinstance(adapter, StoredModel)
+        shards = {
+            file: Header({names.get(k, k): x for k, x in own.entries.items()}, own.data_start)
+            for file, own in adapter.shards.items()
+        }
+        model = _assembled(adapter.directory, shards, adapter.fields)
+        return replace(model, seen=adapter.seen, stored=adapter)
 
     def layout(self, spec: AdapterSpec) -> OutputLayout:
         """See Format; raises Fault PEM0353 for layers that its config cannot say."""

@@ -14,6 +14,7 @@ from pemlang.diagnostics import Fault
 from pemlang.graph.leaves import Leaf, Stored, combined_leaves, in_order
 from pemlang.graph.node import AdapterNode, ModelNode, Node, NodeKind
 from pemlang.graph.types import AdapterType, ModelType
+from pemlang.source import Span
 
 if TYPE_CHECKING:
     import networkx as nx
@@ -23,9 +24,14 @@ MAX_NUMBERS = 500_000  # a step with a schedule takes one for each site
 
 
 class Graph:
-    """Interns nodes and keeps them with what they are made from."""
+    """Interns nodes and keeps them with what they are made from.
+
+    Attributes:
+        declared: where a recipe declares an adapter, for help.
+    """
 
     def __init__(self) -> None:
+        self.declared: dict[Node, Span] = {}
         self._interned: dict[str, Node] = {}
         self._nx: nx.DiGraph[Node] | None = None
         self._numbers = 0

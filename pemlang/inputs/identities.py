@@ -11,6 +11,7 @@ from pemlang.check.checked import Checked
 from pemlang.diagnostics import Fault, placed
 from pemlang.execute.machine import default_threads
 from pemlang.formats.adapter import Adapter
+from pemlang.formats.renamed import named_as, names_of
 from pemlang.graph.leaves import Stored
 from pemlang.inputs.hub import SCHEME
 from pemlang.inputs.resolver import Resolver
@@ -24,22 +25,23 @@ def identified(checked: Checked, resolver: Resolver) -> Checked:
     Raises:
         PemError: what is wrong with any of them, at the places that name them.
     """
-    adapters: dict[Stored, Adapter] = {}
+    stored: dict[Stored, Adapter] = {}
     contents: dict[Stored, str] = {}
     wrong, weighed = [], checked.graph.weighed()
     for leaf, spelt in checked.spellings.items():
         try:
             adapter = _whole(leaf, checked, resolver)
-            adapters[leaf] = adapter if leaf in weighed else replace(adapter, statistics=None)
+            stored[leaf] = adapter if leaf in weighed else replace(adapter, statistics=None)
         except Fault as fault:
             wrong.append(fault.at(spelt[0].span))
-    files = [file for adapter in adapters.values() for file in resolver.large_files(adapter)]
+    files = [file for adapter in stored.values() for file in resolver.large_files(adapter)]
     with placed(None):
         take_digests(files, default_threads())
-    for leaf, adapter in adapters.items():
+    adapters = {leaf: named_as(leaf.adapter, adapter) for leaf, adapter in stored.items()}
+    for leaf, adapter in stored.items():
         spelling = checked.spellings[leaf][0]
         try:
-            contents[leaf] = resolver.content(adapter, spelling)
+            contents[leaf] = resolver.content(adapter, spelling) + names_of(adapters[leaf])
         except Fault as fault:
             wrong.append(fault.at(spelling.span))
     checked.told(wrong).raise_errors()
@@ -48,8 +50,8 @@ def identified(checked: Checked, resolver: Resolver) -> Checked:
 
 
 def _whole(leaf: Stored, checked: Checked, resolver: Resolver) -> Adapter:
-    adapter = resolver.whole(leaf.adapter, checked.spellings[leaf][0])
-    before, after = leaf.adapter.layout, adapter.layout
+    adapter = resolver.whole(leaf.adapter.in_files, checked.spellings[leaf][0])
+    before, after = leaf.adapter.in_files.layout, adapter.layout
     if (before.shapes, before.ranks) != (after.shapes, after.ranks):
         raise changed(adapter.weights)
     return adapter

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from pemlang.diagnostics import Fault, listed, visible
@@ -10,9 +10,9 @@ from pemlang.formats.adapter import how_kinds_act, kinds_text
 from pemlang.graph.node import AdapterNode
 from pemlang.graph.types import AdapterType
 from pemlang.modules import PARAMETRISATIONS, Parametrisation, Shapes
-from pemlang.modules.sites import layer_start
 from pemlang.ops.bases import declared_with, likeness
 from pemlang.ops.mend import brought_together, exactly, joined
+from pemlang.ops.names import two_names
 from pemlang.ops.record import Context
 
 
@@ -39,17 +39,17 @@ def same_space(
             if extra
         ]
         message = f"`{ctx.text(0)}` and `{ctx.text(1)}` change different modules"
-        renamed = _renamed(left, right, *extras)
-        raise Fault("PEM0306", message, *_with_sites_of_both(ctx, factors, renamed, lack))
+        twins = two_names(left, right)
+        if twins is not None:
+            raise Fault("PEM0306", message, twins.help(ctx.graph), [*lack, twins.note])
+        raise Fault("PEM0306", message, *_with_sites_of_both(ctx, factors, lack))
     return type_
 
 
-def _with_sites_of_both(
-    ctx: Context, factors: bool, renamed: str | None, lack: list[str]
-) -> tuple[str, list[str]]:
+def _with_sites_of_both(ctx: Context, factors: bool, lack: list[str]) -> tuple[str, list[str]]:
     """What to write where operands change different modules, and what to know about it."""
-    if ctx.fixed is not None or renamed is not None:
-        return renamed or str(ctx.fixed), lack
+    if ctx.fixed is not None:
+        return ctx.fixed, lack
     if ctx.what in ("+", "-"):
         join = "join counts a site that one of them does not have as zero there"
         return joined(ctx) or "put them together with join(x, y)", [*lack, join]
@@ -58,43 +58,6 @@ def _with_sites_of_both(
     if text is not None:
         return text, [*lack, like]
     return "give adapters that change the same modules; x[like y] selects what y has too", lack
-
-
-def _renamed(
-    left: AdapterNode, right: AdapterNode, extra: Sequence[str], others: Sequence[str]
-) -> str | None:
-    """What to do where the sites of two adapters look like two names of the same modules, as
-    model.layers.0.q and model.language_model.layers.0.q do: more than half of what one has alone
-    is the same from the layer's number on, of the same shape, below one more name or one less."""
-    within = {_from_layer(site): site for site in others}
-    twins = [
-        (site, twin)
-        for site in extra
-        if (twin := within.get(_from_layer(site))) and left.shapes[site] == right.shapes[twin]
-        if _nested(_above_layer(site), _above_layer(twin))
-    ]
-    if 2 * len(twins) <= min(len(extra), len(others)):
-        return None
-    site, twin = twins[0]
-    return (
-        f"load both adapters on one version of the model, and save them again: {visible(site)} and "
-        f"{visible(twin)} look like two names of one module"
-    )
-
-
-def _from_layer(site: str) -> str:
-    return site[len(_above_layer(site)) :]
-
-
-def _above_layer(site: str) -> str:
-    """What stands before the number of the layer in the name of a site, if it has one."""
-    start = layer_start(site)
-    return site if start is None else site[:start]
-
-
-def _nested(name: str, other: str) -> bool:
-    parts, others = set(name.split(".")), set(other.split("."))
-    return parts <= others or others <= parts
 
 
 def with_base(left: AdapterNode, right: AdapterNode) -> AdapterNode:

@@ -15,6 +15,7 @@ from pemlang.graph.numbers import combine
 from pemlang.ops.agree import same_base, same_space, union, with_base
 from pemlang.ops.bakes import bake
 from pemlang.ops.models import points_do_not_add, points_do_not_scale, task_vector
+from pemlang.ops.names import hold_one_name
 from pemlang.ops.record import Context, Operator, Parameter, Section, Signature, Terms, register
 from pemlang.ops.schedule import Arithmetic, Schedule
 
@@ -86,6 +87,7 @@ def _join(ctx: Context, *xs: AdapterNode) -> AdapterNode:
     for index, x in enumerate(xs[1:], 1):
         pair = ctx.pair((ctx.text(0), ctx.text(index)), "join")
         type_ = replace(same_base(pair, total, x), shapes=union(pair, total, x))
+        hold_one_name(ctx.graph, total, x, (pair.text(0), pair.text(1)))
         total = linear(ctx.graph, type_, [(coefs.ONE, total), (coefs.ONE, x)])
     return total
 

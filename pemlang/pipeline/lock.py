@@ -36,7 +36,7 @@ def _lock_of(checked: Checked) -> Lock:
     imports = imports_of(checked)
     lock = Lock(checked.source.directory, imports=imports)
     spelt = [
-        (lock.source(spelling.path, spelling.directory), spelling, leaf.adapter)
+        (lock.source(spelling.path, spelling.directory), spelling, leaf.adapter.in_files)
         for leaf, spellings in checked.spellings.items()
         for spelling in spellings
     ]

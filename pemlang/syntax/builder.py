@@ -73,14 +73,30 @@ class TreeBuilder(Transformer_NonRecursive[Token, t.Statement]):
         return t.Base(self._span(meta), self._doc, self._name(items[0]), items[1])
 
     def model_stmt(self, meta: Meta, items: Items) -> t.Tree:
-        name, base, path = items
+        name, base, path, options = items
         on = self._name(base) if base is not None else None
-        return t.ModelStatement(self._span(meta), self._doc, self._name(name), on, path)
+        return t.ModelStatement(
+            self._span(meta), self._doc, self._name(name), on, path, options or ()
+        )
 
     def adapter_stmt(self, meta: Meta, items: Items) -> t.Tree:
-        name, type_, base, path = items
+        name, type_, base, path, options = items
         on = self._name(base) if base is not None else None
-        return t.AdapterStatement(self._span(meta), self._doc, self._name(name), type_, on, path)
+        return t.AdapterStatement(
+            self._span(meta), self._doc, self._name(name), type_, on, path, options or ()
+        )
+
+    def declared_options(self, meta: Meta, items: Items) -> object:
+        return tuple(items)
+
+    def declared_option(self, meta: Meta, items: Items) -> t.Tree:
+        return self.named_arg(meta, items)
+
+    def renames(self, meta: Meta, items: Items) -> t.Tree:
+        return t.Renames(self._span(meta), tuple(item for item in items if item is not None))
+
+    def rename(self, meta: Meta, items: Items) -> t.Tree:
+        return t.Rename(self._span(meta), *items)
 
     def param_stmt(self, meta: Meta, items: Items) -> t.Tree:
         name, type_, low, high, default = items

@@ -202,6 +202,12 @@ class _TreeLayout(Places):
     def per(self, tree: t.Per) -> Box:
         return ("per ", self.brackets(self.lead(tree), tree.items, self.per_item, space=" "))
 
+    def renames(self, tree: t.Renames) -> Box:
+        return self.brackets(self.lead(tree), tree.rows, self.rename, space=" ")
+
+    def rename(self, tree: t.Rename) -> Box:
+        return (self.leaf(tree.old), ": ", self.leaf(tree.new))
+
     def per_item(self, tree: t.PerItem) -> Box:
         pattern = self.leaf(tree.pattern) if tree.pattern else "else"
         return (pattern, ": ", self.expression(tree.value))
@@ -258,7 +264,7 @@ class _TreeLayout(Places):
         )
         start = (word, self.leaf(tree.name), self._typed(type_))
         on = (" on ", self.leaf(tree.base)) if tree.base else ()
-        return (*start, *on, _tail(f" = {self.leaf(tree.path)}"))
+        return (*start, *on, _tail(f" = {self.leaf(tree.path)}"), *self._with(tree.options))
 
     def param(self, tree: t.Param) -> Box:
         box: tuple[Box, ...] = ("param ", self.leaf(tree.name), self._typed(tree.type))
@@ -285,12 +291,15 @@ class _TreeLayout(Places):
         return (*start, _tail(f" else {self.leaf(tree.message)}")) if tree.message else start
 
     def save(self, tree: t.Save) -> Box:
-        box: list[Box] = ["save ", self.value(tree.value), _tail(f" to {self.leaf(tree.path)}")]
-        for option in tree.options:
-            box += [f", {option.name}=", self.value(option.value)]
-        if tree.options:
-            box[3] = f" with {tree.options[0].name}="
-        return tuple(box)
+        box = ("save ", self.value(tree.value), _tail(f" to {self.leaf(tree.path)}"))
+        return (*box, *self._with(tree.options))
+
+    def _with(self, options: Sequence[t.NamedArg]) -> list[Box]:
+        """What stands after a path."""
+        box: list[Box] = []
+        for option in options:
+            box += [f"{', ' if box else ' with '}{option.name}=", self.value(option.value)]
+        return box
 
 
 def _tail(text: str) -> Box:
@@ -310,6 +319,7 @@ _EXPRESSIONS: dict[type[t.Tree], Callable[[_TreeLayout, Any], Box]] = {
     t.Call: _TreeLayout.call,
     t.ListOf: _TreeLayout.list_,
     t.Per: _TreeLayout.per,
+    t.Renames: _TreeLayout.renames,
     t.Selection: _TreeLayout.select,
 }
 

@@ -182,6 +182,21 @@ class Per(Tree):
     items: tuple[PerItem, ...]
 
 
+@tree
+class Rename(Tree):
+    """One row of `{ "a.*": "b.*" }`: what modules are called, and what they are to be called."""
+
+    old: String
+    new: String
+
+
+@tree
+class Renames(Tree):
+    """`{ "a.*": "b.*" }`: other names for modules."""
+
+    rows: tuple[Rename, ...]
+
+
 # --- types ---------------------------------------------------------------------------------
 
 
@@ -242,19 +257,21 @@ class Base(Declaration):
 
 @tree
 class ModelStatement(Declaration):
-    """`model m on llama = "path"`: whole weights."""
+    """`model m on llama = "path"`: whole weights; `with` options, whose values may be Renames."""
 
     base: Name | None
     path: String
+    options: tuple[NamedArg, ...]
 
 
 @tree
 class AdapterStatement(Declaration):
-    """`adapter a: lora on llama = "path"`: an adapter in files."""
+    """`adapter a: lora on llama = "path"`: an adapter in files; options as of a model."""
 
     type: Tree | None
     base: Name | None
     path: String
+    options: tuple[NamedArg, ...]
 
 
 @tree

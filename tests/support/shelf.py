@@ -90,6 +90,10 @@ def model(
     )
 
 
+def _attention(layer: str) -> dict[str, tuple[int, int]]:
+    return {f"{layer}.self_attn.{name}": (12, 16) for name in ("q_proj", "v_proj")}
+
+
 def _heads(value: float, name: str = HEAD) -> dict[str, Any]:
     return {"extra": {name: np.full((2, 12), value, "f4")}, "modules_to_save": ["classifier"]}
 
@@ -224,9 +228,6 @@ ADAPTERS: dict[str, Callable[[Path], object]] = {
     "resized": lambda at: lora(
         at, extra={f"{PREFIX}embed.base_layer.weight": np.ones((20, 16), "f4")}
     ),
-    "wrapped_twice": _tensors(
-        {f"{PREFIX}{QUERY}.lora_{a}.weight": s for a, s in (("A", (4, 16)), ("B", (12, 4)))}
-    ),
     "zero3": lambda at: lora(at, extra={HEAD: np.ones((0,), "f4")}, modules_to_save=["classifier"]),
     "fused": lambda at: lora(at, enable_lora=[True, False, True]),
     "other_base": lambda at: lora(at, base_model_name_or_path="another/base"),
@@ -240,6 +241,11 @@ ADAPTERS: dict[str, Callable[[Path], object]] = {
     "outside_layers": lambda at: lora(at, sites=LAYER_0 | {"head.query": (12, 16)}),
     "no_layers": lambda at: lora(at, sites={"query": (12, 16)}),
     "nested": lambda at: lora(at, sites={f"model.{site}": size for site, size in SITES.items()}),
+    "moved": lambda at: lora(at, sites=_attention("language_model.model.layers.0")),
+    "moved_since": lambda at: lora(at, 1, sites=_attention("model.language_model.layers.0")),
+    "text": lambda at: lora(at, sites=_attention("model.layers.0")),
+    "parallel": lambda at: lora(at, sites={f"module.{site}": size for site, size in SITES.items()}),
+    "wrapped_in_part": lambda at: lora(at, sites=SITES | {f"_orig_mod.{QUERY}": (12, 16)}),
     "small_head": lambda at: lora(at, rank=2, sites=SITES | {"encoder.classifier": (2, 16)}),
     "zero_alpha": lambda at: lora(at, alpha=0),
     "double": lambda at: lora(at, sites=ONE, dtype=torch.float64),

@@ -1,0 +1,163 @@
+"""Adapters that call the same modules by two names, and what brings them together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from itertools import permutations
+
+from pemlang.dataclass import dataclass
+from pemlang.diagnostics import Fault, visible
+from pemlang.formats.namings import NAMINGS, NEW, Naming, named, rules_text
+from pemlang.graph.dag import Graph
+from pemlang.graph.leaves import Leaf, combined_leaves
+from pemlang.graph.node import AdapterNode
+from pemlang.modules.sites import layer_start
+from pemlang.ops.use import after, replaced
+
+MOST_DECLARED = 3
+"""Declarations that help shows."""
+
+
+@dataclass(frozen=True, eq=False)
+class TwoNames:
+    """What looks like two names of the same modules.
+
+    Attributes:
+        x: the adapter that is to have the names of the other.
+        names: the other's names of its sites, by its own.
+        naming: the rule that explains them, where one does.
+    """
+
+    x: AdapterNode
+    names: Mapping[str, str]
+    naming: Naming | None
+
+    @property
+    def note(self) -> str:
+        """What it is, in words."""
+        old, new = next(iter(self.names.items()))
+        whose = f": {self.naming.seen} have the second" if self.naming else ""
+        return f"{visible(old)} and {visible(new)} look like two names of one module{whose}"
+
+    def help(self, graph: Graph) -> str:
+        """What to write where they are."""
+        leaves = [leaf for leaf in _leaves(self.x) if self.names.keys() & leaf.shapes.keys()]
+        texts = [text for leaf in leaves if (text := self._declared(graph, leaf)) is not None]
+        if not leaves or len(texts) < len(leaves) or len(texts) > MOST_DECLARED:
+            return (
+                "give the adapters one name for each module where they are declared, with "
+                'names={ "old.*": "new.*" }'
+            )
+        so = f"where these are the same modules, declare {'them' if len(texts) > 1 else 'it'} so: "
+        return so + "; ".join(texts)
+
+    def _declared(self, graph: Graph, leaf: Leaf) -> str | None:
+        """The declaration of an adapter with the names of the other."""
+        span = graph.declared.get(leaf)
+        mine = {old: new for old, new in self.names.items() if old in leaf.shapes}
+        said = rules_text(mine)
+        if self.naming is not None and _says(self.naming.said, leaf, mine):
+            said = f'"{self.naming.said}"'
+        if span is None or said is None:
+            return None
+        return replaced(span, [after(span, f" with names={said}")])
+
+
+def two_names(left: AdapterNode, right: AdapterNode) -> TwoNames | None:
+    """Where the sites of two adapters look like two names of the same modules: of more than half
+    of those that one has alone, a known renaming gives one that the other has alone, of the same
+    shape; or they are the same from the number of the layer on, below one more name or one less,
+    as model.layers.0.q and model.language_model.layers.0.q are.
+
+    Names that a recipe states are the author's word: they are not changed again, and a site that
+    keeps its name by such a rule is no other's.
+    """
+    kept = _kept(left) | _kept(right)
+    sides = [(x, y) for x, y in permutations((left, right)) if not _stated(x)]
+    for naming in sorted(NAMINGS, key=lambda naming: naming.said != NEW):
+        for x, y in sides if naming.said else ():
+            names = _shared(x, y, kept, naming.changed(site for site in x.shapes))
+            if names:
+                return TwoNames(x, names, naming)
+    for x, y in reversed(sides):
+        names = _shared(x, y, kept, dict(_nested_pairs(x, y)))
+        if names:
+            return TwoNames(x, names, None)
+    return None
+
+
+def hold_one_name(
+    graph: Graph, left: AdapterNode, right: AdapterNode, texts: tuple[str, str]
+) -> None:
+    """Raise PEM0364 where a union would have the same modules twice, by two names."""
+    twins = two_names(left, right) if left.shapes != right.shapes else None
+    if twins is not None:
+        raise Fault(
+            "PEM0364",
+            f"`{texts[0]}` and `{texts[1]}` seem to change the same modules by two names: whatever "
+            "loads what comes out finds half of it",
+            twins.help(graph),
+            (twins.note, _KEEPING),
+        )
+
+
+_KEEPING = (
+    'where they are two modules, say that the names of one adapter are right: names={ "*": "*" }'
+)
+
+
+def _leaves(x: AdapterNode) -> list[Leaf]:
+    return [leaf for leaf in combined_leaves(x) if isinstance(leaf, Leaf)]
+
+
+def _stated(x: AdapterNode) -> bool:
+    return any(leaf.adapter.names for leaf in _leaves(x))
+
+
+def _kept(x: AdapterNode) -> set[str]:
+    """Sites that the author says to have their right names."""
+    return {old for leaf in _leaves(x) for old, new in leaf.adapter.names.items() if old == new}
+
+
+def _shared(
+    x: AdapterNode, y: AdapterNode, kept: set[str], names: Mapping[str, str]
+) -> dict[str, str]:
+    """Those of some other names of sites that the other adapter has; none where they are few."""
+    alone, others = x.shapes.keys() - y.shapes.keys(), y.shapes.keys() - x.shapes.keys()
+    shared = {
+        old: new
+        for old, new in names.items()
+        if old in alone and new in others and x.shapes[old] == y.shapes[new]
+        if old not in kept and new not in kept
+    }
+    return shared if 2 * len(shared) > min(len(alone), len(others)) else {}
+
+
+def _nested_pairs(x: AdapterNode, y: AdapterNode) -> Iterator[tuple[str, str]]:
+    within = {_parts(site)[1]: site for site in y.shapes if site not in x.shapes}
+    for site in x.shapes:
+        above, below = _parts(site)
+        twin = None if site in y.shapes else within.get(below)
+        if below and twin is not None and _nested(above, _parts(twin)[0]):
+            yield site, twin
+
+
+def _parts(site: str) -> tuple[str, str]:
+    """The name of a site above the number of its layer, and from there on; the second is empty
+    where it has none."""
+    start = layer_start(site)
+    return (site, "") if start is None else (site[:start], site[start:])
+
+
+def _nested(name: str, other: str) -> bool:
+    parts, others = set(name.split(".")), set(other.split("."))
+    return parts <= others or others <= parts
+
+
+def _says(said: str, leaf: Leaf, names: Mapping[str, str]) -> bool:
+    """Whether a naming gives an adapter some names."""
+    try:
+        new = named(said, leaf.adapter.format.modules(leaf.adapter))
+    except Fault:
+        return False
+    return all(new.get(old) == name for old, name in names.items())
