@@ -14,7 +14,7 @@ import pytest
 import torch
 from support import Done, delta, lora, pem, recipe, tensors_of
 from support.hub_server import Hub, serving
-from support.outputs import WEIGHTS
+from support.outputs import WEIGHTS, provenance
 
 BIG = {f"layers.{i}.q_proj": (256, 256) for i in range(20)}
 
@@ -144,9 +144,11 @@ def test_a_pinned_adapter_in_the_cache_is_not_asked_for(world: World) -> None:
         ("hf://org/nowhere", "PEM0441"),
         ("hf://org/a@nothing", "PEM0441"),
         ("hf://org/empty", "PEM0441"),
+        ("hf://org/a/nowhere", "PEM0441"),
         ("hf://org", "PEM0440"),
         ("hf://org/a@../../x", "PEM0440"),
-        ("hf://org/a/b/c", "PEM0440"),
+        ("hf://org/a/b/../c", "PEM0440"),
+        ("hf://org/a//b", "PEM0440"),
     ],
 )
 def test_what_cannot_be_fetched_is_said(world: World, reference: str, code: str) -> None:
@@ -160,3 +162,36 @@ def test_no_hub_at_all(world: World) -> None:
     done = world.pem("check", SUM.format(b="b"), HF_ENDPOINT="http://127.0.0.1:1")
     assert (done.code, "error[PEM0441]" in done.err) == (1, True)
     assert "Traceback" not in done.err
+
+
+def test_an_adapter_in_a_folder_of_a_repository(world: World) -> None:
+    """Built from the folder; its lock and its provenance say the commit, and hold without the
+    branch."""
+    shutil.copytree(world.source / "a", world.source / "run" / "checkpoint-500" / "chat")
+    world.hub.repos["org/run"] = {"main": world.source / "run"}
+    text = ALONE.format(reference="hf://org/run/checkpoint-500/chat@main")
+    assert world.pem("check", text) == Done(0, "", "")
+    assert world.pem("build", text).code == 0
+    built, wanted = delta(world.built), delta(world.source / "a")
+    assert all((built[site] == wanted[site]).all() for site in BIG)
+    commit = world.hub.commit(world.source / "run")
+    [uri, *_] = [
+        x["uri"]
+        for x in provenance(world.built)["predicate"]["buildDefinition"]["resolvedDependencies"]
+    ]
+    assert uri.startswith(f"hf://org/run/checkpoint-500/chat@{commit}/")
+    inside = {"process": True, **world.env}
+    path = world.folder / "recipe.pem"
+    assert pem("lock", path, **inside).code == 0
+    assert commit in (world.folder / "pem.lock").read_text()
+    assert pem("build", path, "--locked", "--force", **inside).code == 0
+    assert pem("verify", world.built, "--rebuild", **inside).code == 0
+
+
+def test_the_folders_of_a_repository_that_hold_adapters_are_named(world: World) -> None:
+    for step in (1000, 500):
+        shutil.copytree(world.source / "a", world.source / "run" / f"checkpoint-{step}")
+    world.hub.repos["org/run"] = {"main": world.source / "run"}
+    said = world.pem("check", ALONE.format(reference="hf://org/run")).err
+    assert "error[PEM0441]" in said
+    assert "hf://org/run/checkpoint-500, hf://org/run/checkpoint-1000" in said

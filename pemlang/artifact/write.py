@@ -241,7 +241,8 @@ def _place(source: str, adapter: Adapter) -> str:
     """Where an adapter is; on the hub with its revision."""
     if not source.startswith(SCHEME):
         return source
-    return f"{SCHEME}{parse_reference(source).repo}@{adapter.directory.name}"
+    reference = parse_reference(source)
+    return reference.at(reference.commit(adapter.directory))
 
 
 def _share(old: Path, new: Path) -> None:

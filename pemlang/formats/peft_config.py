@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Callable, Mapping
-from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pemlang.dataclass import dataclass
-from pemlang.diagnostics import Fault, listed, nearest, visible
-from pemlang.disk import is_dir, is_file, open_plain
+from pemlang.diagnostics import Fault, nearest, visible
+from pemlang.disk import is_dir, open_plain
 from pemlang.formats.peft_names import CONFIG
 from pemlang.formats.transformers import is_model
 from pemlang.tensorfiles.digests import not_fetched
 from pemlang.tensorfiles.jsons import parse_json
 
 MAX_CONFIG = 4 << 20
-MAX_LOOKED_AT = 1000  # entries of a folder among which adapters are looked for
 
 # Initialisations that leave the base as it is. Any other makes Δ relative to a changed base.
 PLAIN_INITS = (True, False, None, "gaussian", "eva", "orthogonal", "mica")
@@ -117,26 +114,13 @@ def read_config(directory: Path) -> Config:
 
 
 def _no_config(directory: Path) -> Fault:
-    """What to say of a place without a config: what it is, and the adapters one folder down."""
+    """What to say of a place without a config, and what it is."""
     help = "give the directory that PEFT's save_pretrained wrote"
     what = f"has no {CONFIG}" if is_dir(directory) else "does not exist"
-    below = _adapters_below(directory)
-    if below:
-        help = f"give one of the adapters in it: {listed(below, 8)}"
-    elif is_model(directory):
+    if is_model(directory):
         what = f"is a model: it has whole weights and no {CONFIG}"
         help = "declare it as a model: model m = …; an adapter is a directory that PEFT wrote"
     return Fault("PEM0410", f"{visible(directory)} {what}", help)
-
-
-def _adapters_below(directory: Path) -> list[str]:
-    """The folders of a directory that hold a config, in the order of their names."""
-    try:
-        with os.scandir(directory) as entries:
-            names = [entry.name for entry in islice(entries, MAX_LOOKED_AT)]
-    except OSError:
-        return []
-    return [name for name in sorted(names) if is_file(directory / name / CONFIG)]
 
 
 def parse_config(data: bytes, name: str) -> Config:

@@ -6,15 +6,18 @@ One record each; the records are in the files beside this one, and known by name
 from __future__ import annotations
 
 import math
+import os
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import field, replace
+from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 from typing import ClassVar, TypeVar
 
 from pemlang.dataclass import dataclass
-from pemlang.diagnostics import Fault, visible
+from pemlang.diagnostics import Fault, listed, visible
 from pemlang.disk import is_file, is_special
 from pemlang.formats.adapter import STATISTICS, Adapter
 from pemlang.modules import PARAMETRISATIONS, Shapes
@@ -23,6 +26,8 @@ from pemlang.tensorfiles.dtypes import DTYPES
 from pemlang.tensorfiles.safetensors import Header, TensorEntry, read_header
 
 AtSite = TypeVar("AtSite")
+MAX_LOOKED_AT = 1000  # folders in a folder, among which adapters are looked for
+_DIGITS = re.compile(r"([0-9]{1,18})")
 
 
 @dataclass(frozen=True, eq=False)
@@ -313,7 +318,35 @@ def read_adapter(place: Path, written: str | None = None) -> Adapter:
     try:
         return read_as(default_format(), place)
     except Fault as fault:
-        raise Fault(fault.code, fault.message, fault.help, (*fault.notes, *seen[1:])) from None
+        help = _adapters_below(place, written) if fault.code == "PEM0410" else None
+        raise Fault(
+            fault.code, fault.message, help or fault.help, (*fault.notes, *seen[1:])
+        ) from None
+
+
+def _adapters_below(place: Path, written: str | None) -> str | None:
+    """What to give of the adapters in a folder that is none, or in the folders in it, of which
+    some are looked at; None where there are none."""
+    names: list[str] = []
+    folders, left = [""], MAX_LOOKED_AT
+    for folder in folders:
+        try:
+            with os.scandir(place / folder) as entries:
+                below = [entry.name for entry in islice(entries, left) if entry.is_dir()]
+        except OSError:
+            continue
+        left -= len(below)
+        paths = [f"{folder}/{name}" if folder else name for name in below]
+        names += [x for x in paths if any(r.detect(place / x).fits for r in formats_of("adapter"))]
+        folders += [] if folder else [path for path in paths if path not in names]
+    if len(names) == 1:
+        return f'"{visible((written or str(place)).rstrip("/"))}/{visible(names[0])}"'
+    return f"give one of the adapters in it: {listed(in_order(names), 8)}" if names else None
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Names in order, the numbers in them by size: checkpoint-500 before checkpoint-1000."""
+    return sorted(names, key=lambda x: [int(y) if y.isdecimal() else y for y in _DIGITS.split(x)])
 
 
 def _one_file(place: Path, written: Path) -> Fault:

@@ -1,5 +1,5 @@
-"""Adapters and models on the Hugging Face hub, `hf://org/name@revision`, through the cache of
-huggingface_hub.
+"""Adapters and models on the Hugging Face hub, `hf://org/name/folder@revision`, through the cache
+of huggingface_hub.
 
 A check fetches what describes one and the headers of its tensors only, when it is not cached.
 """
@@ -11,13 +11,15 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
-from pathlib import Path
+from itertools import islice
+from pathlib import Path, PurePosixPath
 from typing import Any
+from urllib.parse import unquote
 
 from pemlang.dataclass import dataclass
-from pemlang.diagnostics import Fault, visible
+from pemlang.diagnostics import Fault, listed, visible
 from pemlang.formats.adapter import Adapter
-from pemlang.formats.record import Format, formats_of, read_as
+from pemlang.formats.record import MAX_LOOKED_AT, Format, formats_of, in_order, read_as
 from pemlang.formats.transformers import (
     BESIDE,
     CONFIG,
@@ -30,35 +32,90 @@ from pemlang.tensorfiles.safetensors import Header, TensorEntry, read_header
 
 SCHEME = "hf://"
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
-_REFERENCE = re.compile(r"hf://(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w./-]+))?")
+_REFERENCE = re.compile(
+    r"hf://(?P<repo>[\w.-]+/[\w.-]+)(?P<folder>(?:/[\w.-]+)*)(?:@(?P<revision>[\w./-]+))?"
+)
+_WEB = re.compile(r"https?://(?P<host>[^/]*)/?(?P<rest>.*)|(?:huggingface\.co|hf\.co)/(?P<bare>.+)")
+_HOSTS = ("huggingface.co", "www.huggingface.co", "hf.co")
+_SHOWS_FILES = ("tree", "blob", "resolve", "raw")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 
 
 @dataclass(frozen=True)
 class HubReference:
-    """A repository and a revision: a commit, a tag or a branch; None is the main branch."""
+    """A folder of a repository, empty for its top, and a revision: a commit, a tag or a branch;
+    None is the main branch."""
 
     repo: str
+    folder: str
     revision: str | None
+
+    def at(self, commit: str | None) -> str:
+        """The same place at a commit, as a recipe writes it."""
+        return f"{SCHEME}{self.repo}{self.folder and '/'}{self.folder}@{commit}"
+
+    def file(self, name: str) -> str:
+        """A file of the folder, as the hub calls it."""
+        return f"{self.folder}/{name}" if self.folder else name
+
+    def commit(self, directory: Path) -> str:
+        """The commit of the folder's place in the cache, which is below one of that name."""
+        return (directory, *directory.parents)[len(Path(self.folder).parts)].name
 
 
 def parse_reference(text: str) -> HubReference:
-    """The reference in `hf://org/name@revision`; raises PEM0440 when it is none."""
+    """The reference in `hf://org/name/folder@revision`; raises PEM0440 when it is none."""
     match = _REFERENCE.fullmatch(text)
-    if match is None or ".." in text:
+    if match is None or ".." in text or "." in match["folder"].split("/"):
         raise Fault(
             "PEM0440",
             f"{visible(text, 80)!r} is not a hub reference",
-            'write it as "hf://org/name@revision"',
+            'write it as "hf://org/name@revision", or "hf://org/name/folder@revision"',
         )
-    return HubReference(match["repo"], match["revision"])
+    return HubReference(match["repo"], match["folder"].removeprefix("/"), match["revision"])
+
+
+def hold_no_address(text: str) -> None:
+    """Raise PEM0443 for the address of a web page, with the reference that it stands for where it
+    is one of the hub."""
+    match = _WEB.fullmatch(text)
+    if match is None:
+        return
+    rest = match["rest"] if match["bare"] is None else match["bare"]
+    is_of_hub = match["bare"] is not None or match["host"].casefold() in _HOSTS
+    reference = _reference_of(re.split("[?#]", rest)[0]) if is_of_hub else None
+    raise Fault(
+        "PEM0443",
+        f"{visible(text, 80)!r} is the address of a web page",
+        f'write it as "{reference}"'
+        if reference
+        else "fetch what is there, and give the folder that it is in",
+    )
+
+
+def _reference_of(page: str) -> str | None:
+    """The reference that a page of the hub is about: `org/name`, `org/name/tree/main/folder`."""
+    parts = [unquote(part) for part in page.split("/") if part]
+    org, name, shows, revision, *folder = (*parts, "", "", "", "")
+    if (shows and shows not in _SHOWS_FILES) or org in ("datasets", "spaces"):
+        return None
+    folder = [part for part in folder if part]
+    if shows in _SHOWS_FILES[1:]:
+        folder = folder[:-1]  # the last is a file
+    place = "/".join([org, name, *folder])
+    text = f"{SCHEME}{place}" + (f"@{revision}" if revision else "")
+    try:
+        parse_reference(text)
+    except Fault:
+        return None
+    return text
 
 
 def read_hub_adapter(text: str, whole: bool) -> Adapter:
     """An adapter on the hub.
 
     Args:
-        text: `hf://org/name@revision`.
+        text: `hf://org/name/folder@revision`.
         whole: fetch the tensors too, for a build; else the header is enough.
 
     Raises:
@@ -70,19 +127,20 @@ def read_hub_adapter(text: str, whole: bool) -> Adapter:
     with _telling(text):
         record, directory = _described(hub, reference)
         # A branch may move between two requests: the rest comes from the commit of the first.
-        commit = directory.name
+        commit = reference.commit(directory)
+        fetch = partial(hub.hf_hub_download, reference.repo, revision=commit)
         if (directory / record.weights).exists():
             return read_as(record, directory)
         pickled = record.pickled
         try:
             if not whole:
-                header = _header(hub, reference.repo, record.weights, commit)
+                header = _header(hub, reference, record.weights, commit)
                 return record.of_header(directory, header)
-            hub.hf_hub_download(reference.repo, record.weights, revision=commit)
+            fetch(reference.file(record.weights))
         except hub.errors.EntryNotFoundError:
             if not pickled:
                 raise
-            hub.hf_hub_download(reference.repo, pickled, revision=commit)
+            fetch(reference.file(pickled))
         except (Fault, hub.errors.HfHubHTTPError):
             raise
         except Exception:  # no answer: a pickle in the cache will do
@@ -111,32 +169,35 @@ def read_hub_model(text: str, whole: bool) -> Adapter:
     hub = _library()
     with _telling(text):
         directory = _snapshot(hub, reference, CONFIG)
-        fetch = partial(hub.hf_hub_download, reference.repo, revision=directory.name)
-        sharded = _fetched_if_there(hub, reference.repo, directory, INDEX)
+        commit = reference.commit(directory)
+        fetch = partial(hub.hf_hub_download, reference.repo, revision=commit)
+        sharded = _fetched_if_there(hub, reference, commit, INDEX)
         names = shards_of(directory / INDEX) if sharded else [SINGLE]
         if not whole:
             headers = {
                 directory / name: read_header(directory / name)
                 if (directory / name).exists()
-                else _header(hub, reference.repo, name, directory.name)
+                else _header(hub, reference, name, commit)
                 for name in names
             }
             return TRANSFORMERS.of_headers(directory, headers)
         for name in names:
-            fetch(name)
+            fetch(reference.file(name))
         for name in BESIDE:
-            _fetched_if_there(hub, reference.repo, directory, name)
+            _fetched_if_there(hub, reference, commit, name)
         return read_as(TRANSFORMERS, directory)
 
 
-def _fetched_if_there(hub: Any, repo: str, directory: Path, name: str) -> bool:
-    """Fetch a file that a repository may have, at the commit of a snapshot in the cache; whether it
-    has it. That no answer came is no answer: only what the hub says of it counts, or has said."""
-    known = hub.try_to_load_from_cache(repo, name, revision=directory.name)
+def _fetched_if_there(hub: Any, reference: HubReference, commit: str, name: str) -> bool:
+    """Fetch a file that a repository may have, at a commit whose snapshot is in the cache; whether
+    it has it. That no answer came is no answer: only what the hub says of it counts, or has said.
+    """
+    file = reference.file(name)
+    known = hub.try_to_load_from_cache(reference.repo, file, revision=commit)
     if known is not None:
         return isinstance(known, str)
     try:
-        hub.hf_hub_download(repo, name, revision=directory.name)
+        hub.hf_hub_download(reference.repo, file, revision=commit)
     except hub.errors.LocalEntryNotFoundError:
         raise
     except hub.errors.EntryNotFoundError:
@@ -153,7 +214,35 @@ def _described(hub: Any, reference: HubReference) -> tuple[Format, Path]:
             return record, _snapshot(hub, reference, record.described_in)
         except hub.errors.EntryNotFoundError as error:
             missing.append(error)
+    if not isinstance(missing[0], hub.errors.LocalEntryNotFoundError):
+        _tell_below(hub, reference)
     raise missing[0]
+
+
+def _tell_below(hub: Any, reference: HubReference) -> None:
+    """Raise PEM0441 with the adapters below a folder that holds none itself, where the hub says
+    what is there."""
+    described = tuple(record.described_in for record in formats_of("adapter"))
+    within = {"path_in_repo": reference.folder} if reference.folder else {}
+    files = hub.HfApi().list_repo_tree(
+        reference.repo, revision=reference.revision, recursive=True, **within
+    )
+    try:
+        paths = [PurePosixPath(file.path) for file in islice(files, MAX_LOOKED_AT)]
+    except Exception:  # what it raises of a folder or a network is of no more use
+        return
+    folders = {str(path.parent) for path in paths if path.name in described}
+    if folders:
+        at = f"@{reference.revision}" if reference.revision else ""
+        places = [f"{SCHEME}{reference.repo}/{folder}{at}" for folder in in_order(folders)]
+        raise Fault(
+            "PEM0441",
+            f"{visible(reference.repo)} has no adapter in {visible(reference.folder) or 'its top'}"
+            f": {' or '.join(described)} is not there",
+            f'"{places[0]}"'
+            if len(places) == 1
+            else f"give one of those in it: {listed(places, 8)}",
+        )
 
 
 def _snapshot(hub: Any, reference: HubReference, name: str) -> Path:
@@ -162,7 +251,11 @@ def _snapshot(hub: Any, reference: HubReference, name: str) -> Path:
     The library tries a hub that does not answer for most of a minute: ask once before, and go by
     the cache when there is no answer.
     """
-    ask = {"repo_id": reference.repo, "filename": name, "revision": reference.revision}
+    ask = {
+        "repo_id": reference.repo,
+        "filename": reference.file(name),
+        "revision": reference.revision,
+    }
     cached = hub.try_to_load_from_cache(**ask)
     if not (isinstance(cached, str) and _COMMIT.fullmatch(reference.revision or "")):
         try:
@@ -176,9 +269,11 @@ def _snapshot(hub: Any, reference: HubReference, name: str) -> Path:
     return Path(cached).parent
 
 
-def _header(hub: Any, repo: str, name: str, commit: str) -> Header:
+def _header(hub: Any, reference: HubReference, name: str, commit: str) -> Header:
     """The header of a file of tensors, fetched without them."""
-    header = hub.HfApi().parse_safetensors_file_metadata(repo, name, revision=commit)
+    header = hub.HfApi().parse_safetensors_file_metadata(
+        reference.repo, reference.file(name), revision=commit
+    )
     entries = {
         name: TensorEntry(info.dtype, tuple(info.shape), *info.data_offsets)
         for name, info in header.tensors.items()

@@ -126,7 +126,7 @@ def _place(lock: Lock, path: str, directory: Path) -> Path:
     if locked.same is not None:
         return local(locked.same, lock.directory)
     if path.startswith(SCHEME):
-        return Path(f"{SCHEME}{parse_reference(path).repo}@{locked.revision}")
+        return Path(parse_reference(path).at(locked.revision))
     return local(path, directory)
 
 
@@ -157,7 +157,7 @@ class HeldResolver(Resolver):
         if locked is None:
             return read(path, directory)
         if locked.revision is not None and path.startswith(SCHEME):
-            path = f"{SCHEME}{parse_reference(path).repo}@{locked.revision}"
+            path = parse_reference(path).at(locked.revision)
         place, adapter = read(path, directory)
         bare = replace(adapter, statistics=None)  # whether the recipe uses them is not known yet
         if _looks_other(locked, bare):

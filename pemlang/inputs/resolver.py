@@ -21,6 +21,7 @@ from pemlang.formats.transformers import TRANSFORMERS, is_model
 from pemlang.inputs.hub import (
     HUB_NAME,
     SCHEME,
+    hold_no_address,
     is_hub_adapter,
     parse_reference,
     read_hub_adapter,
@@ -37,6 +38,7 @@ class Resolver(ABC):
 
     def model(self, path: str, directory: Path) -> tuple[str, Adapter]:
         """A model, known by its headers, and its place; raises Fault."""
+        hold_no_address(path)
         remote = path.startswith(SCHEME)
         place = local("." if remote else path, directory)
         if not remote and not is_model(place):
@@ -66,6 +68,7 @@ class DiskResolver(Resolver):
 
     def adapter(self, path: str, directory: Path) -> tuple[str, Adapter]:
         """See Resolver."""
+        hold_no_address(path)
         remote = path.startswith(SCHEME)
         place = path if remote else str(local(path, directory))
         if place not in self._seen:
@@ -83,7 +86,8 @@ class DiskResolver(Resolver):
         if not spelling.path.startswith(SCHEME):
             return adapter
         # A branch may have moved since its header was read.
-        place = f"{SCHEME}{parse_reference(spelling.path).repo}@{adapter.directory.name}"
+        reference = parse_reference(spelling.path)
+        place = reference.at(reference.commit(adapter.directory))
         if place not in self._whole:
             read = read_hub_model if adapter.format.holds == "model" else read_hub_adapter
             self._whole[place] = read(place, whole=True)
@@ -108,6 +112,7 @@ def read_stored(place: str, tensors: bool = True) -> Adapter:
     Raises:
         Fault: as read_adapter, Format.read and read_hub_adapter.
     """
+    hold_no_address(place)
     if place.startswith(SCHEME):
         return (read_hub_adapter if is_hub_adapter(place) else read_hub_model)(place, tensors)
     is_adapter = any(record.detect(Path(place)).fits for record in formats_of("adapter"))

@@ -13,6 +13,11 @@ MOST = 20
 _CACHED = re.compile(r"(?:^|[/\\])models--([^/\\]+?)--([^/\\]+)(?=[/\\]|$)")
 """The place of a model in the hub's cache."""
 
+_QUANTISED = re.compile(
+    r"(?:[-_.](?:unsloth|bnb|gptq|awq|[48]-?bit|int[48]|fp8|nf4|hqq|eetq|aqlm|quantized))+$", re.I
+)
+"""How the name of a model ends whose weights are stored in fewer bits."""
+
 
 def declared_with(name: str, names: Sequence[str], also: str = "") -> str:
     """What to do where all of the names mean one model: the declaration that has them."""
@@ -43,10 +48,18 @@ def _like(name: str, other: str) -> str | None:
         return f"{both} are one name but for a slash at the end"
     if plain.casefold() == of.casefold():
         return f"{both} are one name but for case"
+    full = _QUANTISED.sub("", plain)
+    if full != plain and _last(full) == _last(_QUANTISED.sub("", of)):
+        return f"{both}: the first is called as a quantised copy of the second"
     cached = _CACHED.search(name)
     if cached is not None and f"{cached[1]}/{cached[2]}".casefold() == of.casefold():
         return f"{visible(name)!r} is where the hub's cache keeps {visible(of)!r}"
-    last = of.rpartition("/")[2].casefold()
+    last = _last(of)
     if last and plain.count("/") != 1 and plain.casefold().endswith(f"/{last}"):
         return f"{both} end in the same name: one may be a copy of the other"
     return None
+
+
+def _last(name: str) -> str:
+    """The last part of a name, whatever its case."""
+    return name.rpartition("/")[2].casefold()

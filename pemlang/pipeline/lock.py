@@ -9,7 +9,7 @@ from pemlang.check.values import Params, Spelling
 from pemlang.diagnostics import placed
 from pemlang.disk import sha256
 from pemlang.formats.adapter import Adapter
-from pemlang.inputs.hub import SCHEME
+from pemlang.inputs.hub import SCHEME, parse_reference
 from pemlang.inputs.imports import imports_of
 from pemlang.inputs.lock import Lock, Locked
 from pemlang.inputs.resolver import DiskResolver
@@ -51,11 +51,12 @@ def _lock_of(checked: Checked) -> Lock:
 def _locked(source: str, spelling: Spelling, adapter: Adapter, first: dict[Path, str]) -> Locked:
     """An adapter of a lock; `first` has the first source of each directory."""
     remote = spelling.path.startswith(SCHEME)
+    commit = parse_reference(spelling.path).commit(adapter.directory) if remote else None
     same = None if remote else first.setdefault(adapter.directory, source)
     return Locked(
         adapter.digests,
         adapter.format.signature(adapter),
-        adapter.directory.name if remote else None,
+        commit,
         None if same == source else same,
         {
             name: sha256(adapter.directory / name)

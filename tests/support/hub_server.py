@@ -1,9 +1,11 @@
 """A small server that speaks the hub's download protocol: `/<repo>/resolve/<revision>/<file>`,
-answered with the file, its ETag and the commit, and byte ranges honoured."""
+answered with the file, its ETag and the commit, and byte ranges honoured; and
+`/api/models/<repo>/tree/<revision>`, answered with what is there."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +15,7 @@ from pathlib import Path
 from threading import Thread
 
 _RESOLVE = re.compile(r"/(?P<repo>[^/]+/[^/]+)/resolve/(?P<revision>[^/]+)/(?P<file>.+)")
+_TREE = re.compile(r"/api/models/(?P<repo>[^/]+/[^/]+)/tree/(?P<revision>[^/?]+).*")
 
 
 @dataclass
@@ -65,6 +68,9 @@ def serving(repos: dict[str, dict[str, Path]]) -> Iterator[Hub]:
             self._answer(send=True)
 
         def _answer(self, send: bool) -> None:
+            listing = _TREE.fullmatch(self.path)
+            if listing is not None and (top := hub.find(listing["repo"], listing["revision"])):
+                return self._list(top)
             asked = _RESOLVE.fullmatch(self.path)
             if asked is None or asked["repo"] not in hub.repos:
                 return self._refuse("RepoNotFound")
@@ -75,6 +81,16 @@ def serving(repos: dict[str, dict[str, Path]]) -> Iterator[Hub]:
             if not path.is_file():
                 return self._refuse("EntryNotFound", hub.commit(directory))
             return self._send(path, hub.commit(directory), send)
+
+        def _list(self, top: Path) -> None:
+            paths = [str(path.relative_to(top)) for path in top.rglob("*") if path.is_file()]
+            files = [{"type": "file", "path": path, "size": 1, "oid": "0"} for path in paths]
+            data = json.dumps(files).encode()
+            self.send_response(200)
+            self.send_header("Content-Type", "application/json")
+            self.send_header("Content-Length", str(len(data)))
+            self.end_headers()
+            self.wfile.write(data)
 
         def _send(self, path: Path, commit: str, send: bool) -> None:
             data = path.read_bytes()

@@ -237,6 +237,7 @@ ADAPTERS: dict[str, Callable[[Path], object]] = {
         at,
         base_model_name_or_path="/home/me/.cache/hub/models--some--base/snapshots/1f",
     ),
+    "quantised": lambda at: lora(at, base_model_name_or_path="unsloth/Base-8b-unsloth-bnb-4bit"),
     "copied": lambda at: lora(at, base_model_name_or_path="/data/base"),
     "outside_layers": lambda at: lora(at, sites=LAYER_0 | {"head.query": (12, 16)}),
     "no_layers": lambda at: lora(at, sites={"query": (12, 16)}),
@@ -269,7 +270,8 @@ ADAPTERS: dict[str, Callable[[Path], object]] = {
     # Directories that are none, or not whole.
     "empty": lambda at: at.mkdir(parents=True),
     "no_config": _no_config,
-    "of_a_run": lambda at: [lora(at / f"checkpoint-{step}") for step in (1, 2)],
+    "of_a_run": lambda at: [lora(at / f"checkpoint-{step}") for step in (500, 1000)],
+    "of_a_run_of_one": lambda at: lora(at / "run" / "default"),
     "no_weights": _config({"peft_type": "LORA"}),
     "config_is_a_folder": lambda at: (at / "adapter_config.json").mkdir(parents=True),
     "occupied": _occupied,

@@ -8,7 +8,10 @@ import os
 import shutil
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
+import huggingface_hub
+import huggingface_hub.errors
 import pytest
 import torch
 
@@ -72,6 +75,33 @@ def PEM0441_unreachable(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
 
     patch.setattr("pemlang.inputs.hub._library", Library)
     return text_checked(root, 'adapter a = "hf://org/name@main"\n')
+
+
+@made
+def PEM0441_below(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
+    class Library:
+        """A hub whose repository has adapters in folders alone."""
+
+        errors = huggingface_hub.errors
+
+        def try_to_load_from_cache(self, **asked: object) -> None:
+            return None
+
+        def hf_hub_url(self, **asked: object) -> None:
+            return None
+
+        def get_hf_file_metadata(self, url: None) -> None:
+            raise self.errors.EntryNotFoundError
+
+        def HfApi(self) -> Library:
+            return self
+
+        def list_repo_tree(self, repo: str, **asked: object) -> list[SimpleNamespace]:
+            folders = ("checkpoint-1000", "checkpoint-500", "run/default")
+            return [SimpleNamespace(path=f"{x}/adapter_config.json") for x in folders]
+
+    patch.setattr("pemlang.inputs.hub._library", Library)
+    return text_checked(root, 'adapter a = "hf://org/run@main"\n')
 
 
 @made
