@@ -16,6 +16,11 @@ HONEST = [
     r"feed_forward|ffn|dense).*?(?:q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj).*?)|"
     r"(?:\bmodel\.layers\.[\d]{1,}\.(?:self_attn|attention|attn|mlp|feed_forward|ffn|dense)\."
     r"(?:(?:q_proj|k_proj|v_proj|o_proj|gate_proj|up_proj|down_proj)))",
+    r"(?:(?:.*?(?:vision|image|visual|patch|language|text).*?(?:self_attn|attn|mixer|mlp).*?"
+    r"(?:q_proj|v_proj|down_proj))|(?:\bmodel\.layers\.[\d]{1,}\.(?:self_attn|attn|mixer|mlp)\."
+    r"(?:(?:q_proj|v_proj|down_proj))))|(?:.*?\b(?:embed_vision\.embedding_projection"
+    r"|vision_tower\.patch_embedder\.input_proj)(?:\.linear)?)",
+    r"(?:(?!x)x)|(?:.*?\bvision_tower\..*?(?:q_proj|post)(?:\.linear)?)",
     r"(.*(language_model).*(down_proj|gate_proj|up_proj|k_proj|q_proj|v_proj|o_proj).*$|"
     r".*(custom_text_proj).*$)",
     r"^(language_model|model)(?!.*(lm_head|output|emb|wte|shared)).*",
