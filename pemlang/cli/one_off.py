@@ -78,11 +78,13 @@ def as_words(told: Diagnostic, written: str) -> Diagnostic:
         return told
     if told.code == "PEM0108" and told.span.text in _BEYOND:
         return replace(told, help=_BEYOND[told.span.text])
-    declared = _DECLARED.match(told.span.source.line(told.span.source.position(told.span.start)[0]))
-    if declared is not None:
-        word = _PATH.sub(lambda path: f"{declared[1]}={shlex.quote(path[1])}", told.help)
-        return replace(told, help=word)
     if _OF_RECIPES.search(told.help) is None:
+        declared = _DECLARED.match(
+            told.span.source.line(told.span.source.position(told.span.start)[0])
+        )
+        if declared is not None:
+            word = _PATH.sub(lambda path: f"{declared[1]}={shlex.quote(path[1])}", told.help)
+            return replace(told, help=word)
         return told
     note = "-e has no place for it: write this recipe to a file, say it there, and build the file"
     return replace(told, notes=(*told.notes, f"{note}\n{written.rstrip()}"))

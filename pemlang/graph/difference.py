@@ -178,7 +178,9 @@ def _contents(old: Node, new: Node) -> str:
     if not isinstance(old, Leaf) or not isinstance(new, Leaf):
         return "made otherwise"
     before, after = (leaf.identity.partition(" ")[0][:12] for leaf in (old, new))
-    return f"other content, {before} → {after}" if before != after else "on another base"
+    if before != after:
+        return f"other content, {before} → {after}"
+    return "on another base" if old.shapes == new.shapes else "other names of its modules"
 
 
 def _sites(coef: Coef, node: AdapterNode) -> frozenset[str]:

@@ -125,7 +125,13 @@ def read_hub_adapter(text: str, whole: bool) -> Adapter:
     reference = parse_reference(text)
     hub = _library()
     with _telling(text):
-        record, directory = _described(hub, reference)
+        try:
+            record, directory = _described(hub, reference)
+        except hub.errors.LocalEntryNotFoundError:
+            raise
+        except hub.errors.EntryNotFoundError:
+            _tell_below(hub, reference)
+            raise
         # A branch may move between two requests: the rest comes from the commit of the first.
         commit = reference.commit(directory)
         fetch = partial(hub.hf_hub_download, reference.repo, revision=commit)
@@ -214,8 +220,6 @@ def _described(hub: Any, reference: HubReference) -> tuple[Format, Path]:
             return record, _snapshot(hub, reference, record.described_in)
         except hub.errors.EntryNotFoundError as error:
             missing.append(error)
-    if not isinstance(missing[0], hub.errors.LocalEntryNotFoundError):
-        _tell_below(hub, reference)
     raise missing[0]
 
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
+from pemlang.graph.dag import Graph
+from pemlang.graph.leaves import leaf
 from pemlang.modules import SiteShape
 from pemlang.ops import FUNCTIONS
+from pemlang.ops.names import two_names
 from pemlang.show.first_input import SUM, WEIGHT, FirstInput, grouped, last_part
 from pemlang.show.first_models import model_lines
 from pemlang.source import Source
@@ -62,18 +65,25 @@ def _adapter_lines(
 
 
 def _fitting(adapters: Iterable[FirstInput]) -> list[list[FirstInput]]:
-    """Adapters in groups, in each of which a site has one shape."""
+    """Adapters in groups, in each of which a site has one shape, and no module two names."""
     groups: list[tuple[list[FirstInput], dict[str, SiteShape]]] = []
     for one in adapters:
         shapes = dict(one.adapter.layout.shapes)
         for group, known in groups:
-            if all(known.get(site, shape) == shape for site, shape in shapes.items()):
+            fits = all(known.get(site, shape) == shape for site, shape in shapes.items())
+            if fits and not any(_by_two_names(one, other) for other in group):
                 group.append(one)
                 known.update(shapes)
                 break
         else:
             groups.append(([one], shapes))
     return [group for group, _ in groups]
+
+
+def _by_two_names(one: FirstInput, other: FirstInput) -> bool:
+    graph = Graph()
+    left, right = (leaf(graph, x.path, x.adapter, None) for x in (one, other))
+    return left.shapes != right.shapes and two_names(left, right) is not None
 
 
 def _base(name: str, spellings: Sequence[str]) -> Iterator[str]:
