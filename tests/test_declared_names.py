@@ -112,7 +112,9 @@ def test_a_model_by_other_names(tmp_path: Path) -> None:
     older = {f"{x}.weight": size for x, size in OLD.items()}
     tuned = model(tmp_path / "tuned", 2, older, shards=2)
     declared = 'model m = "base"\nmodel t = "tuned"{}\nsave m + 0.5 * (t - m) to "out"\n'
-    assert codes(tmp_path, declared.format("")) == ["PEM0307"]
+    refused = error(tmp_path, declared.format(""))
+    assert refused.code == "PEM0307"
+    assert str(refused.help).endswith(': model t = "tuned" with names="transformers-5"')
     [built] = build(tmp_path, declared.format(' with names="transformers-5"')).outputs
     ours, first, second = weights_of(built.path), weights_of(base), weights_of(tuned)
     for before, now in zip(OLD, NEW, strict=True):

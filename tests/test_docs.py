@@ -23,7 +23,7 @@ SITES = {f"layers.{i}.{name}": (64, 64) for i in range(16) for name in ("q_proj"
     ("page", "block"), BLOCKS, ids=[f"{page.stem}-{i}" for i, (page, _) in enumerate(BLOCKS)]
 )
 def test_a_recipe_in_the_documents_checks(tmp_path: Path, page: Path, block: str) -> None:
-    declared = re.findall(r'^adapter \w+.*= "(.*)"', block, re.MULTILINE)
+    declared = re.findall(r'^adapter \w+.*? = "([^"]*)"', block, re.MULTILINE)
     [rank, *_] = [*re.findall(r"lora\(rank=(\d+)\) on", block), "16"]
     for seed, path in enumerate(declared or ["adapters/a", "adapters/b"]):
         lora(tmp_path / path, seed, SITES, rank=int(rank), base_model_name_or_path=...)

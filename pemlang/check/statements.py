@@ -195,7 +195,9 @@ class FileElaborator:
             named = base.names[0] if base else None
             place, stored = self._state.inputs.model(path, declared.directory)
         stored = as_declared(self._elaborator, statement, self._scope, stored)
-        return self._elaborator.model(declared, named, statement.path.span, place, stored)
+        node = self._elaborator.model(declared, named, statement.path.span, place, stored)
+        self._elaborator.graph.declared.setdefault(node, statement.span)
+        return node
 
     def _param(self, statement: t.Param) -> RecipeValue:
         with self._elaborator.at(statement.type.span):

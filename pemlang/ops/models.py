@@ -18,6 +18,7 @@ from pemlang.graph.types import AdapterType
 from pemlang.modules import Shapes, SiteShape, SiteValues
 from pemlang.modules.dense import DENSE
 from pemlang.ops.mend import operand
+from pemlang.ops.names import two_names
 from pemlang.ops.record import Context, kind_of
 
 if TYPE_CHECKING:
@@ -200,11 +201,15 @@ def same_tensors(ctx: Context, x: ModelNode, y: ModelNode) -> None:
     for mine, others, index in ((x.type, y.type, 0), (y.type, x.type, 1)):
         extra = [site for site in mine.shapes if site not in others.shapes]
         if extra:
+            twins = two_names(x, y)
             raise Fault(
                 "PEM0307",
                 f"`{ctx.text(index)}` has {count(len(extra), 'tensor')} that "
                 f"`{ctx.text(1 - index)}` does not have: {listed(extra)}",
-                "give a model and the base it was tuned from, or two models of one base",
+                twins.help(ctx.graph)
+                if twins
+                else "give a model and the base it was tuned from, or two models of one base",
+                () if twins is None else (twins.note,),
             )
     _same_shapes(ctx, x.shapes, y.shapes)
 

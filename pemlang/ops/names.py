@@ -1,4 +1,4 @@
-"""Adapters that call the same modules by two names, and what brings them together."""
+"""Adapters, and models, that call the same modules by two names, and what brings them together."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault, visible
 from pemlang.formats.namings import NAMINGS, NEW, Naming, named, rules_text
 from pemlang.graph.dag import Graph
-from pemlang.graph.leaves import Leaf, combined_leaves
-from pemlang.graph.node import AdapterNode
+from pemlang.graph.leaves import Stored, combined_leaves
+from pemlang.graph.node import TensorsNode
 from pemlang.modules.sites import layer_start
 from pemlang.ops.use import after, replaced
 
@@ -28,7 +28,7 @@ class TwoNames:
         naming: the rule that explains them, where one does.
     """
 
-    x: AdapterNode
+    x: TensorsNode
     names: Mapping[str, str]
     naming: Naming | None
 
@@ -41,7 +41,9 @@ class TwoNames:
 
     def help(self, graph: Graph) -> str:
         """What to write where they are."""
-        leaves = [leaf for leaf in _leaves(self.x) if self.names.keys() & leaf.shapes.keys()]
+        leaves = [
+            leaf for leaf in combined_leaves(self.x) if self.names.keys() & leaf.shapes.keys()
+        ]
         texts = [text for leaf in leaves if (text := self._declared(graph, leaf)) is not None]
         if not leaves or len(texts) < len(leaves) or len(texts) > MOST_DECLARED:
             return (
@@ -51,7 +53,7 @@ class TwoNames:
         so = f"where these are the same modules, declare {'them' if len(texts) > 1 else 'it'} so: "
         return so + "; ".join(texts)
 
-    def _declared(self, graph: Graph, leaf: Leaf) -> str | None:
+    def _declared(self, graph: Graph, leaf: Stored) -> str | None:
         """The declaration of an adapter with the names of the other."""
         span = graph.declared.get(leaf)
         mine = {old: new for old, new in self.names.items() if old in leaf.shapes}
@@ -63,11 +65,11 @@ class TwoNames:
         return replaced(span, [after(span, f" with names={said}")])
 
 
-def two_names(left: AdapterNode, right: AdapterNode) -> TwoNames | None:
-    """Where the sites of two adapters look like two names of the same modules: of more than half
-    of those that one has alone, a known renaming gives one that the other has alone, of the same
-    shape; or they are the same from the number of the layer on, below one more name or one less,
-    as model.layers.0.q and model.language_model.layers.0.q are.
+def two_names(left: TensorsNode, right: TensorsNode) -> TwoNames | None:
+    """What looks like two names of the same modules in two adapters, or two models: of more than
+    half of the sites that one has alone, a known renaming gives one that the other has alone, of
+    the same shape; or they are the same from the number of the layer on, below one more name or
+    one less, as model.layers.0.q and model.language_model.layers.0.q are.
 
     Names that a recipe states are the author's word: they are not changed again, and a site that
     keeps its name by such a rule is no other's.
@@ -87,7 +89,7 @@ def two_names(left: AdapterNode, right: AdapterNode) -> TwoNames | None:
 
 
 def hold_one_name(
-    graph: Graph, left: AdapterNode, right: AdapterNode, texts: tuple[str, str]
+    graph: Graph, left: TensorsNode, right: TensorsNode, texts: tuple[str, str]
 ) -> None:
     """Raise PEM0364 where a union would have the same modules twice, by two names."""
     twins = two_names(left, right) if left.shapes != right.shapes else None
@@ -106,21 +108,19 @@ _KEEPING = (
 )
 
 
-def _leaves(x: AdapterNode) -> list[Leaf]:
-    return [leaf for leaf in combined_leaves(x) if isinstance(leaf, Leaf)]
+def _stated(x: TensorsNode) -> bool:
+    return any(leaf.adapter.names for leaf in combined_leaves(x))
 
 
-def _stated(x: AdapterNode) -> bool:
-    return any(leaf.adapter.names for leaf in _leaves(x))
-
-
-def _kept(x: AdapterNode) -> set[str]:
+def _kept(x: TensorsNode) -> set[str]:
     """Sites that the author says to have their right names."""
-    return {old for leaf in _leaves(x) for old, new in leaf.adapter.names.items() if old == new}
+    return {
+        old for leaf in combined_leaves(x) for old, new in leaf.adapter.names.items() if old == new
+    }
 
 
 def _shared(
-    x: AdapterNode, y: AdapterNode, kept: set[str], names: Mapping[str, str]
+    x: TensorsNode, y: TensorsNode, kept: set[str], names: Mapping[str, str]
 ) -> dict[str, str]:
     """Those of some other names of sites that the other adapter has; none where they are few."""
     alone, others = x.shapes.keys() - y.shapes.keys(), y.shapes.keys() - x.shapes.keys()
@@ -133,7 +133,7 @@ def _shared(
     return shared if 2 * len(shared) > min(len(alone), len(others)) else {}
 
 
-def _nested_pairs(x: AdapterNode, y: AdapterNode) -> Iterator[tuple[str, str]]:
+def _nested_pairs(x: TensorsNode, y: TensorsNode) -> Iterator[tuple[str, str]]:
     within = {_parts(site)[1]: site for site in y.shapes if site not in x.shapes}
     for site in x.shapes:
         above, below = _parts(site)
@@ -154,7 +154,7 @@ def _nested(name: str, other: str) -> bool:
     return parts <= others or others <= parts
 
 
-def _says(said: str, leaf: Leaf, names: Mapping[str, str]) -> bool:
+def _says(said: str, leaf: Stored, names: Mapping[str, str]) -> bool:
     """Whether a naming gives an adapter some names."""
     try:
         new = named(said, leaf.adapter.format.modules(leaf.adapter))
