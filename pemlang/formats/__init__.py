@@ -11,6 +11,7 @@ import pkgutil
 from pemlang.formats.adapter import Adapter, Layout, Site
 from pemlang.formats.patterns import BadPattern, Pattern
 from pemlang.formats.peft import PEFT
+from pemlang.formats.quantised import QUANTISATIONS
 from pemlang.formats.record import (
     FORMATS,
     AdapterSpec,
@@ -31,9 +32,9 @@ from pemlang.formats.signature import (
 )
 
 __all__ = [
-    "FORMATS", "PEFT", "Adapter", "AdapterSpec", "BadPattern", "Detection", "Format", "Layout",
-    "Malformed", "OutputLayout", "OutputTensor", "Pattern", "Site", "compact", "expanded",
-    "formats_of", "headers_restored", "headers_signature", "read_adapter", "register",
+    "FORMATS", "PEFT", "QUANTISATIONS", "Adapter", "AdapterSpec", "BadPattern", "Detection",
+    "Format", "Layout", "Malformed", "OutputLayout", "OutputTensor", "Pattern", "Site", "compact",
+    "expanded", "formats_of", "headers_restored", "headers_signature", "read_adapter", "register",
 ]  # fmt: skip
 
 for _module in pkgutil.iter_modules(__path__):

@@ -1,11 +1,12 @@
 """A model directory as transformers' save_pretrained writes it: one file of tensors, or shards with
-an index, and a config. Its sites are its tensors, whatever the architecture: all is read from
-headers."""
+an index, and a config; in older ones the files are pickles, of which nothing is run. Its sites are
+its tensors, whatever the architecture: all is read from headers."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections import ChainMap
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import field, replace
 from functools import cached_property
@@ -16,6 +17,7 @@ from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault, listed, visible
 from pemlang.disk import is_dir, is_file, lfs_pointer, open_plain
 from pemlang.formats.adapter import Adapter, Layout
+from pemlang.formats.quantised import hold_plain
 from pemlang.formats.record import (
     AdapterSpec,
     Detection,
@@ -35,6 +37,12 @@ MAX_JSON = 64 << 20
 
 SINGLE = "model.safetensors"
 INDEX = f"{SINGLE}.index.json"
+PICKLED = "pytorch_model.bin"
+PICKLED_INDEX = f"{PICKLED}.index.json"
+WEIGHTS = {SINGLE: INDEX, PICKLED: PICKLED_INDEX}
+"""The file of a model's tensors, and the index of its shards in its place: the first that is there
+is read."""
+
 CONFIG = "config.json"
 VOCABULARY = "tokenizer.json"
 TOKENIZER = (
@@ -119,25 +127,26 @@ class Transformers(Format):
 
     def detect(self, place: Path) -> Detection:
         """See Format."""
-        present = [name for name in (SINGLE, INDEX) if is_file(place / name)]
-        pointer = lfs_pointer(place / SINGLE) is not None
+        present = [name for name in _holders() if is_file(place / name)][:1]
+        pointer = any(lfs_pointer(place / name) is not None for name in present)
         return Detection(bool(present), bool(present) and not pointer, " and ".join(present))
 
     def readable(self, place: Path) -> list[Path]:
         """See Format."""
-        names = [SINGLE, INDEX, CONFIG, *BESIDE]
+        names = [*_holders(), CONFIG, *BESIDE]
         with suppress(Fault):  # `read` says what is wrong
-            names += shards_of(place / INDEX) if is_file(place / INDEX) else []
+            names += [file.name for file in model_files(place)]
         return [place / name for name in names]
 
     def read(self, place: Path) -> Adapter:
         """See Format.
 
         Raises:
-            Fault: as model_files; PEM0411 and PEM0412 as read_header; PEM0417 an empty tensor,
-                PEM0431 weights that are stored quantised.
+            Fault: as model_files; PEM0411 and PEM0412 as read_header; PEM0413 as
+                read_pickled_header; PEM0417 an empty tensor, PEM0431 weights that are stored
+                quantised.
         """
-        return self.of_headers(place, {file: read_header(file) for file in model_files(place)})
+        return self.of_headers(place, {file: header_of(file) for file in model_files(place)})
 
     def of_header(self, place: Path, header: Header) -> Adapter:
         """See Format."""
@@ -146,16 +155,16 @@ class Transformers(Format):
     def of_headers(self, place: Path, shards: Mapping[Path, Header]) -> Adapter:
         """As `read`, where its files of tensors are elsewhere, and these are their headers."""
         config = config_of(place)
-        _hold_plain(place, config)
+        hold_plain(place, config, ChainMap(*(dict(x.entries) for x in shards.values())))
         _hold_own(place)
         if len(shards) > 1:
-            _hold_indexed(place / INDEX, shards)
+            _hold_indexed(_index_of(shards), shards)
         return _assembled(place, shards, _told(config))
 
     def files(self, adapter: Adapter) -> list[Path]:
         """See Format."""
         assert isinstance(adapter, StoredModel)
-        index = [adapter.directory / INDEX] if len(adapter.shards) > 1 else []
+        index = [_index_of(adapter.shards)] if len(adapter.shards) > 1 else []
         return [*adapter.beside, *index, *adapter.shards]
 
     def signature(self, adapter: Adapter) -> dict[str, object]:
@@ -212,27 +221,50 @@ register(TRANSFORMERS)
 
 def is_model(directory: Path) -> bool:
     """Whether a directory holds whole weights."""
-    return any(is_file(directory / name) for name in (SINGLE, INDEX))
+    return any(is_file(directory / name) for name in _holders())
+
+
+def _holders() -> list[str]:
+    """The names of files of which a model has one."""
+    return [name for names in WEIGHTS.items() for name in names]
+
+
+def header_of(file: Path) -> Header:
+    """The header of a file of a model's tensors; raises as read_header and read_pickled_header."""
+    if file.suffix != ".bin":
+        return read_header(file)
+    from pemlang.tensorfiles.pickled import read_pickled_header
+
+    return read_pickled_header(file)
+
+
+def _index_of(shards: Iterable[Path]) -> Path:
+    """The index of some shards."""
+    first = next(iter(shards))
+    return first.with_name(PICKLED_INDEX if first.suffix == ".bin" else INDEX)
+
+
+def _all_there(directory: Path, shards: list[Path]) -> list[Path]:
+    missing = [visible(shard.name) for shard in shards if not os.path.lexists(shard)]
+    if missing:
+        raise Fault(
+            "PEM0412",
+            f"{visible(directory)} lacks {len(missing)} of its {len(shards)} shards: "
+            f"{listed(missing)}",
+            "download the model again",
+        )
+    return shards
 
 
 def model_files(directory: Path) -> list[Path]:
     """The files of a model's tensors; raises Fault PEM0430 where there is no model, PEM0412 where
     shards are missing."""
-    single, index = directory / SINGLE, directory / INDEX
-    if is_file(single):
-        return [single]
-    if is_file(index):
-        shards = [directory / name for name in shards_of(index)]
-        missing = [visible(shard.name) for shard in shards if not os.path.lexists(shard)]
-        if missing:
-            raise Fault(
-                "PEM0412",
-                f"{visible(directory)} lacks {len(missing)} of its {len(shards)} shards: "
-                f"{listed(missing)}",
-                "download the model again",
-            )
-        return shards
-    why = f"it has no {SINGLE}" if is_dir(directory) else "there is none"
+    for single, index in WEIGHTS.items():
+        if is_file(directory / single):
+            return [directory / single]
+        if is_file(directory / index):
+            return _all_there(directory, [directory / name for name in shards_of(directory / index)])
+    why = f"it has no {SINGLE} or {PICKLED}" if is_dir(directory) else "there is none"
     if is_file(directory):
         why = "it is a file"
     raise Fault(
@@ -254,10 +286,12 @@ def _indexed(index: Path) -> dict[str, str]:
         names: dict[str, str] = data["weight_map"]
         if not names or any(not isinstance(n, str) or Path(n).name != n for n in names.values()):
             raise ValueError
+        if len({Path(name).suffix for name in names.values()}) > 1:
+            raise ValueError
     except (OSError, ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise Fault(
             "PEM0430",
-            f"{visible(index)} is not an index of safetensors shards beside it",
+            f"{visible(index)} is not an index of shards beside it",
             "download the model again",
         ) from None
     return names
@@ -396,7 +430,7 @@ def _assembled(
     )
 
 
-def config_of(directory: Path) -> dict[str, Any]:
+def config_of(directory: Path) -> dict[str, object]:
     """The config of a model; empty where it has none that can be read."""
     try:
         with open_plain(directory / CONFIG) as file:
@@ -432,18 +466,3 @@ def _hold_own(directory: Path) -> None:
                 f"if that is meant, put a copy of it in the place of the link: "
                 f"{visible(directory)} may not be what it seems",
             )
-
-
-def _hold_plain(directory: Path, config: Mapping[str, object]) -> None:
-    """Raise PEM0431 for weights that are stored quantised: their numbers are codes."""
-    quantised = config.get("quantization_config")
-    if quantised:
-        method = quantised.get("quant_method") if isinstance(quantised, dict) else None
-        how = visible(method, 40) if isinstance(method, str) else "a method it does not name"
-        raise Fault(
-            "PEM0431",
-            f"the weights of {visible(directory)} are stored quantised, by {how}: what is in the "
-            "file are codes, and codes do not add",
-            "give the model before it was quantised; or load it in transformers, call "
-            "model.dequantize(), and save it again",
-        )

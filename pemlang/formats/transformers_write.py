@@ -53,13 +53,20 @@ def _as_there(model: StoredModel, spec: AdapterSpec) -> dict[str, list[OutputTen
     files = {}
     for file, header in model.shards.items():
         in_order = sorted(header.entries.items(), key=lambda item: item[1].start)
-        files[file.name] = [
+        files[_as_safetensors(file.name)] = [
             _tensor(name, spec)
             if name in spec.shapes
             else OutputTensor(name, entry.dtype, entry.shape, None, name)
             for name, entry in in_order
         ]
     return files
+
+
+def _as_safetensors(name: str) -> str:
+    """What a shard is called once it is no pickle: as transformers calls it."""
+    if not name.endswith(".bin"):
+        return name
+    return f"{name.removesuffix('.bin').removeprefix('pytorch_')}.safetensors"
 
 
 def _tensor(site: str, spec: AdapterSpec) -> OutputTensor:

@@ -23,9 +23,9 @@ from pemlang.formats.record import MAX_LOOKED_AT, Format, formats_of, in_order, 
 from pemlang.formats.transformers import (
     BESIDE,
     CONFIG,
-    INDEX,
     SINGLE,
     TRANSFORMERS,
+    WEIGHTS,
     shards_of,
 )
 from pemlang.tensorfiles.safetensors import Header, TensorEntry, read_header
@@ -177,9 +177,8 @@ def read_hub_model(text: str, whole: bool) -> Adapter:
         directory = _snapshot(hub, reference, CONFIG)
         commit = reference.commit(directory)
         fetch = partial(hub.hf_hub_download, reference.repo, revision=commit)
-        sharded = _fetched_if_there(hub, reference, commit, INDEX)
-        names = shards_of(directory / INDEX) if sharded else [SINGLE]
-        if not whole:
+        names = _weights_of(hub, reference, directory)
+        if not whole and not names[0].endswith(".bin"):
             headers = {
                 directory / name: read_header(directory / name)
                 if (directory / name).exists()
@@ -188,10 +187,35 @@ def read_hub_model(text: str, whole: bool) -> Adapter:
             }
             return TRANSFORMERS.of_headers(directory, headers)
         for name in names:
-            fetch(reference.file(name))
+            fetch(reference.file(name))  # a pickle has no header that could be fetched alone
         for name in BESIDE:
             _fetched_if_there(hub, reference, commit, name)
         return read_as(TRANSFORMERS, directory)
+
+
+def _weights_of(hub: Any, reference: HubReference, directory: Path) -> list[str]:
+    """The names of the files of a model's tensors; its index is fetched where it has one."""
+    commit = reference.commit(directory)
+    for single, index in WEIGHTS.items():
+        if _fetched_if_there(hub, reference, commit, index):
+            return shards_of(directory / index)
+        if _is_there(hub, reference, commit, single):
+            return [single]
+    return [SINGLE]
+
+
+def _is_there(hub: Any, reference: HubReference, commit: str, name: str) -> bool:
+    """Whether a repository has a file at a commit, which is not fetched."""
+    file = reference.file(name)
+    known = hub.try_to_load_from_cache(reference.repo, file, revision=commit)
+    if known is not None:
+        return isinstance(known, str)
+    try:
+        hub.get_hf_file_metadata(hub.hf_hub_url(reference.repo, file, revision=commit))
+    except hub.errors.EntryNotFoundError:
+        # The cache keeps that it is not there.
+        return _fetched_if_there(hub, reference, commit, name)
+    return True
 
 
 def _fetched_if_there(hub: Any, reference: HubReference, commit: str, name: str) -> bool:

@@ -1,4 +1,5 @@
-"""`adapter_model.bin`: the tensors of a torch zip file, read without running its pickle.
+"""`adapter_model.bin` and `pytorch_model.bin`: the tensors of a torch zip file, read without
+running its pickle.
 
 A pickle is a program for a stack machine. This reader has a machine of its own, with the few
 instructions that torch writes for a dictionary of tensors, and four harmless names; anything else
@@ -35,9 +36,11 @@ _STORAGES = {row.storage: name for name, row in DTYPES.items() if row.storage}
 
 class _Refused(Exception):
     """What is wrong with a file, in words; and what to do about it, where that is not to load it
-    in PEFT."""
+    in the library that wrote it."""
 
-    def __init__(self, why: str, help: str = "load it in PEFT and save it again as safetensors"):
+    def __init__(
+        self, why: str, help: str = "load it in PEFT or transformers and save it as safetensors"
+    ):
         super().__init__(why)
         self.help = help
 
@@ -185,7 +188,7 @@ def _tensor(storage: object, offset: object, shape: object, stride: object) -> _
 
 
 def read_pickled_header(path: Path) -> Header:
-    """Names, dtypes, shapes and places of the tensors of an `adapter_model.bin`.
+    """Names, dtypes, shapes and places of the tensors of a file that torch.save wrote.
 
     Entries give positions in the file itself, so that the tensors are read as from safetensors.
 

@@ -55,6 +55,10 @@ def stock(root: Path) -> None:
     model(models / "codes", weights)
     quantised = {"quantization_config": {"quant_method": "gptq", "bits": 4}}
     (models / "codes" / "config.json").write_text(json.dumps(quantised))
+    scaled = {"layer.0.q.weight": torch.ones(4, 4).to(torch.float8_e4m3fn)}
+    scaled["layer.0.q.weight_scale_inv"] = torch.ones(1, 1)
+    (models / "Base-1B-FP8").mkdir()
+    save_file(scaled, models / "Base-1B-FP8" / "model.safetensors")
     (models / "counts").mkdir()
     save_file({"steps": torch.arange(3)}, models / "counts" / "model.safetensors")
     model(models / "twice", weights)
