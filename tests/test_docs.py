@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -30,7 +31,10 @@ def test_a_recipe_in_the_documents_checks(tmp_path: Path, page: Path, block: str
     named = re.findall(r'^(?:base|model) \w+.*= "(models/.*)"', block, re.MULTILINE)
     for number, path in enumerate(named):
         weights = {f"model.{site}.weight": size for site, size in SITES.items()}
-        model(tmp_path / path, number, weights)
+        tokens = {f"t{token}": token for token in range(8 + number * ("[like" in block))}
+        weights["model.embed_tokens.weight"] = (len(tokens), 64)
+        at = model(tmp_path / path, number, weights)
+        (at / "tokenizer.json").write_text(json.dumps({"model": {"vocab": tokens}}))
     defines = block.startswith("def ")  # its params may be called a and b
     both = 'adapter a = "adapters/a"\nadapter b = "adapters/b"\n'
     prelude = "" if declared or defines or named else both

@@ -40,6 +40,7 @@ from pemlang.ops.record import Context, Operator, Parameter, Watch, kind_of
 from pemlang.ops.schedule import PerPattern, Schedule
 from pemlang.ops.stack import selected_layers
 from pemlang.ops.use import Use
+from pemlang.ops.vocabulary import model_like
 from pemlang.source import Span
 from pemlang.syntax import tree as t
 
@@ -324,6 +325,10 @@ class Elaborator:
             first, last = layers(self, tree.selector, scope)
             with self.at(tree.selector.span):
                 return selected_layers(Context(self.graph), operand, first, last)
+        if isinstance(operand, ModelNode) and isinstance(tree.selector, t.Like):
+            like = cast("ModelNode", self.of_kind(tree.selector.other, scope, "model"))
+            with self.at(tree.span):
+                return model_like(Context(self.graph), operand, like)
         with self.at(tree.operand.span):
             if not isinstance(operand, AdapterNode):
                 raise not_selectable(kind_of(operand))

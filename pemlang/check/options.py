@@ -8,7 +8,7 @@ from pemlang.check.annotations import dtype_name
 from pemlang.check.kinds import article
 from pemlang.check.values import Declared, RecipeValue
 from pemlang.diagnostics import Fault, listed, nearest, visible
-from pemlang.formats.transformers import last_token, tokenizer_files, vocabulary_rows
+from pemlang.formats.transformers import last_token, token_rows, tokenizer_files
 from pemlang.graph.leaves import Leaf, Model, Stored
 from pemlang.graph.node import ModelNode
 from pemlang.graph.numbers import amount_of
@@ -87,7 +87,8 @@ def option_tokenizer(
             if holders
             else "leave tokenizer= out: no model of the recipe has one",
         )
-    last, rows = last_token(value.adapter), vocabulary_rows(saved.origin.adapter)
+    last = last_token(value.adapter)
+    rows = token_rows(saved.shapes)
     if last is not None and rows is not None and last >= rows:
         raise Fault(
             "PEM0351",

@@ -14,11 +14,13 @@ from pathlib import Path
 from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault, listed, visible
 from pemlang.formats.record import default_format, output_format
+from pemlang.formats.transformers import is_shared
 from pemlang.graph.dag import Graph
 from pemlang.graph.leaves import Leaf, Model, Stored, adapters_of
 from pemlang.graph.node import AdapterNode, ModelNode, told
 from pemlang.graph.rebuild import Rebuilding
 from pemlang.modules import Shapes
+from pemlang.modules.sites import layer_of
 from pemlang.source import Span
 from pemlang.tensorfiles.safetensors import TensorEntry
 
@@ -146,6 +148,23 @@ def hold_dtypes(
                 mended(f"dtype={kept.lower()}"),
                 (f"{len(other)} tensors differ so",) if len(other) > 1 else (),
             )
+
+
+def hold_whole(node: ModelNode) -> None:
+    """Hold a model to have every tensor of the one whose config it has, but for layers that are
+    left out and second names of tied weights; raises PEM0358."""
+    origin = node.origin.adapter
+    last = max((layer for x in node.shapes if (layer := layer_of(x)) is not None), default=-1)
+    layers = {None, *range(last + 1)}
+    lacking = [x for x in origin.layout.shapes if x not in node.shapes and layer_of(x) in layers]
+    lost = [x for x in lacking if not is_shared(origin, x)]
+    if lost:
+        raise Fault(
+            "PEM0358",
+            f"what is saved has the config of {visible(origin.directory)} and lacks {len(lost)} of "
+            f"its tensors: {listed(lost)}",
+            "add to that model, b, what the other one changes: b + (m[like b] - b[like m[like b]])",
+        )
 
 
 def doubtful(leaves: Sequence[Stored], shapes: Shapes) -> Fault | None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from pemlang.diagnostics import Fault
-from pemlang.graph.node import Num
+from pemlang.graph.node import Num, TensorsNode
 from pemlang.graph.numbers import shown
 from pemlang.modules.sites import layer_of
 from pemlang.ops.ranks import unmeasured
@@ -34,7 +34,8 @@ def selected(
                 matched.update(matching(text, sites))
         return frozenset(matched)
     if isinstance(selector, t.Like):
-        other = elaborator.adapter(selector.other, scope)
+        other = elaborator.of_kind(selector.other, scope, "adapter", "model")
+        assert isinstance(other, TensorsNode)
         with elaborator.at(selector.span):
             return common(sites, other.shapes)
     first, last = layers(elaborator, selector, scope)

@@ -28,6 +28,7 @@ from pemlang.check.outputs import (
     heads_agree,
     hold_dtypes,
     hold_files,
+    hold_whole,
     output_path,
 )
 from pemlang.check.params import hold_range, setting
@@ -316,8 +317,10 @@ class FileElaborator:
                 doubt = doubtful(graph.parts(node), node.shapes)
                 if doubt is not None:
                     self._report.add(doubt.at(statement.span, "warning"))
-            elif "dtype" not in options:
-                hold_dtypes(graph, node, self._name, partial(saved_with, statement))
+            else:
+                hold_whole(node)
+                if "dtype" not in options:
+                    hold_dtypes(graph, node, self._name, partial(saved_with, statement))
         self._state.outputs.append(
             Output(
                 node,

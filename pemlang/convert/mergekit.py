@@ -13,9 +13,10 @@ from pemlang.convert.configuration import (
     ModelReference,
     read_configuration,
 )
-from pemlang.convert.marked import read_yaml
+from pemlang.convert.marked import Marked, read_yaml
 from pemlang.convert.merge import MergekitMethod, ModelMerge
 from pemlang.convert.methods import METHODS, SETTINGS
+from pemlang.convert.vocabulary import matched
 from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Diagnostic, Fault, nearest, visible
 from pemlang.disk import is_dir, is_file, open_plain
@@ -75,12 +76,13 @@ class _Draft:
         for part in self._configuration.slices:
             self._hold_settings(part)
         self._declare()
+        tokenizer = self._tokenizer()
         whole = self._whole()
         parts = [self._expression(part, whole) for part in self._configuration.slices]
         value = parts[0] if len(parts) == 1 else f"stack({', '.join(parts)})"
         given = self._configuration.value("name")
         output = name if given is None else given.text("name", "merged")
-        options = ", ".join(self._options())
+        options = ", ".join(self._options(tokenizer))
         lines = [
             f"# From {visible(source.name)}, a configuration of mergekit: {self._method.name}."
         ]
@@ -254,7 +256,7 @@ class _Draft:
 
     # --- what is saved ---------------------------------------------------------------------
 
-    def _options(self) -> Iterable[str]:
+    def _options(self, tokenizer: str | None) -> Iterable[str]:
         """The options of `save`."""
         for key in ("out_dtype", "dtype"):
             value = self._configuration.value(key)
@@ -272,12 +274,31 @@ class _Draft:
                 "an output has the chat template of its tokenizer, and no other",
                 "leave chat_template out, and choose by tokenizer_source whose it has",
             )
-        tokenizer = self._tokenizer()
         if tokenizer is not None:
             yield f"tokenizer={tokenizer}"
 
     def _tokenizer(self) -> str | None:
-        """Whose tokenizer an output has; None for that of the model it is made from."""
+        """Whose tokenizer an output has; None for that of the model it is made from. The models
+        are brought to its tokens where theirs are others."""
+        value, source = self._tokenizer_source()
+        if value is None or source is None:
+            return None
+        [first, *_] = merged = self._configuration.models
+        model = first if source in ("base", "union") else ModelReference(source)
+        if model not in self._names:
+            self._declare_model(model, False, ())
+        before = {each: self._names[each] for each in merged}
+        whose = None if source == "union" else model
+        based = any(part.base is not None for part in self._configuration.slices)
+        try:
+            after = matched(before, whose, self.let, based)
+        except Fault as fault:
+            raise value.wrong(fault.code, fault.message, fault.help) from None
+        self._names |= after
+        return None if model == first or after != before else self._names[model]
+
+    def _tokenizer_source(self) -> tuple[Marked | None, str | None]:
+        """What a configuration says of the tokens of its output."""
         value = self._configuration.value("tokenizer_source")
         given = self._configuration.value("tokenizer")
         if given is not None:
@@ -288,19 +309,8 @@ class _Draft:
                     raise _wrong("PEM0833", message, entry.key, "leave it out")
             value = entries["source"].value if "source" in entries else None
         if value is None:
-            return None
-        source = value.text("tokenizer_source", "base")
-        if source == "union":
-            raise value.wrong(
-                "PEM0833",
-                "the models keep one vocabulary here: no union of several is made",
-                "where the models have one vocabulary, leave it out; else write base",
-            )
-        [first, *_] = self._configuration.models
-        model = first if source == "base" else ModelReference(source)
-        if model not in self._names:
-            self._declare_model(model, False, ())
-        return None if model == first else self._names[model]
+            return None, None
+        return value, value.text("tokenizer_source", "base")
 
 
 def _method_of(configuration: Configuration) -> MergekitMethod:

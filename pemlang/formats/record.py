@@ -20,6 +20,7 @@ from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault, listed, visible
 from pemlang.disk import is_file, is_special
 from pemlang.formats.adapter import STATISTICS, Adapter
+from pemlang.formats.vocabulary import Vocabulary
 from pemlang.modules import PARAMETRISATIONS, Shapes
 from pemlang.tensorfiles.digests import seen_now
 from pemlang.tensorfiles.dtypes import DTYPES
@@ -85,6 +86,7 @@ class AdapterSpec:
         stored: of a model, how each tensor is stored that one of its own is like.
         shard: of a model, the bytes of tensors in one of its files at most; as `origin` when None.
         tokenizer: of a model, the one whose tokenizer it has; `origin` when None.
+        vocabulary: of a model, its tokens where they are more than those of `origin`.
     """
 
     shapes: Shapes
@@ -100,6 +102,7 @@ class AdapterSpec:
     stored: Mapping[str, TensorEntry] = field(default_factory=dict)
     shard: int | None = None
     tokenizer: Adapter | None = None
+    vocabulary: Vocabulary | None = None
 
     def factors(self, site: str) -> list[tuple[str, tuple[int, ...], float]]:
         """The tensors of a site: what each is called, its shape, and what it is stored around."""

@@ -26,6 +26,7 @@ from pemlang.formats.record import (
     register,
 )
 from pemlang.formats.signature import compact, headers_restored
+from pemlang.formats.vocabulary import Vocabulary, read_vocabulary
 from pemlang.modules import Shapes, SiteShape
 from pemlang.modules.dense import DENSE
 from pemlang.tensorfiles.dtypes import FLOATS
@@ -44,9 +45,8 @@ WEIGHTS = {SINGLE: INDEX, PICKLED: PICKLED_INDEX}
 is read."""
 
 CONFIG = "config.json"
-VOCABULARY = "tokenizer.json"
 TOKENIZER = (
-    VOCABULARY, "tokenizer_config.json", "tokenizer.model", "spiece.model", "vocab.json",
+    "tokenizer.json", "tokenizer_config.json", "tokenizer.model", "spiece.model", "vocab.json",
     "vocab.txt", "merges.txt", "special_tokens_map.json", "added_tokens.json",
     "chat_template.jinja", "chat_template.json",
 )  # fmt: skip
@@ -103,6 +103,11 @@ class StoredModel(Adapter):
         """Where one of its tensors lies."""
         file = self._homes[key]
         return self.shards[file].reference(file, key)
+
+    @cached_property
+    def vocabulary(self) -> Vocabulary:
+        """Its tokens; raises Fault as read_vocabulary."""
+        return read_vocabulary(self.directory)
 
     @property
     def tensor_files(self) -> list[Path]:
@@ -311,7 +316,7 @@ def _hold_indexed(index: Path, shards: Mapping[Path, Header]) -> None:
 def stored_as(model: Adapter, tensor: str) -> str:
     """How a matrix of a model is stored: `linear` (out, in), `conv1d` (in, out), `embedding`
     (rows, dim)."""
-    module = tensor.removesuffix(".weight").rpartition(".")[2]
+    module = module_of(tensor)
     if module in _EMBEDDINGS:
         return "embedding"
     kinds = model_types(model.fields)
@@ -328,7 +333,7 @@ def model_types(config: Mapping[str, object]) -> set[str]:
 def is_shared(model: Adapter, tensor: str) -> bool:
     """Whether a tensor, as an adapter's base names it, may be the embedding of a model and its
     output layer at once: the two are tied, or T5's encoder and decoder share it."""
-    module = tensor.removesuffix(".weight").rpartition(".")[2]
+    module = module_of(tensor)
     classes = model.fields.get("architectures")
     named = classes if isinstance(classes, list) else [""]
     writes = any(name == "" or str(name).endswith(_WRITERS) for name in named)
@@ -337,7 +342,7 @@ def is_shared(model: Adapter, tensor: str) -> bool:
     if module not in _TOKENS | _OUTPUTS or not writes:
         return False
     said = _said(model.fields, "tie_word_embeddings")
-    names = {key.removesuffix(".weight").rpartition(".")[2] for key in model.header.entries}
+    names = {module_of(key) for key in model.header.entries}
     return said is True or (said is None and not names & _OUTPUTS)
 
 
@@ -357,26 +362,29 @@ def tokenizer_files(model: Adapter) -> list[Path]:
 
 
 def last_token(model: Adapter) -> int | None:
-    """The highest number of a token in a model's tokenizer.json; None where that says none."""
+    """The highest number of a token of a model; None where no file tells."""
+    assert isinstance(model, StoredModel)
     try:
-        with open_plain(model.directory / VOCABULARY) as file:
-            told: Any = parse_json(file.read(MAX_JSON))
-        listed = told["model"]["vocab"]
-        numbers = [len(listed) - 1] if isinstance(listed, list) else list(listed.values())
-        numbers += [token["id"] for token in told.get("added_tokens", ())]
-        return max(number for number in numbers if type(number) is int)
-    except (OSError, ValueError, TypeError, LookupError, AttributeError):
+        return max(model.vocabulary.numbers.values(), default=None)
+    except Fault:
         return None
 
 
-def vocabulary_rows(model: Adapter) -> int | None:
-    """The rows of a model's embedding of tokens; None where no name tells which tensor that is."""
-    rows = [
-        entry.shape[0]
-        for name, entry in model.header.entries.items()
-        if name.removesuffix(".weight").rpartition(".")[2] in _TOKENS and entry.shape
-    ]
+def token_rows(shapes: Shapes) -> int | None:
+    """The rows of the embedding of tokens of a model; None where no name tells which tensor that
+    is."""
+    rows = [shape.a[0] for name, shape in shapes.items() if module_of(name) in _TOKENS]
     return min(rows, default=None)
+
+
+def is_of_tokens(name: str) -> bool:
+    """Whether a tensor is called as those are that have a row for each token."""
+    return not (_TOKENS | _OUTPUTS | {"predictions"}).isdisjoint(name.split("."))
+
+
+def module_of(tensor: str) -> str:
+    """The last name of the module of a weight."""
+    return tensor.removesuffix(".weight").rpartition(".")[2]
 
 
 def _assembled(

@@ -15,8 +15,10 @@ from pemlang.formats.transformers import (
     TOKENIZER,
     StoredModel,
     config_of,
+    token_rows,
     tokenizer_files,
 )
+from pemlang.formats.vocabulary import with_new_tokens
 from pemlang.modules.sites import layer_of
 from pemlang.tensorfiles.dtypes import DTYPES
 
@@ -29,7 +31,7 @@ def model_layout(spec: AdapterSpec) -> OutputLayout:
     size; raises Fault PEM0353 for layers that a config cannot say."""
     model = spec.origin
     assert isinstance(model, StoredModel)
-    as_there = spec.shapes == model.layout.shapes
+    as_there = _depth(spec.shapes) == _depth(model.layout.shapes)
     files = _as_there(model, spec) if as_there else {"": _restacked(model, spec)}
     if spec.shard is not None or not as_there:
         files = _resharded(files.values(), spec.shard or _SHARD)
@@ -40,12 +42,17 @@ def model_layout(spec: AdapterSpec) -> OutputLayout:
     if spec.tokenizer is not None:
         copies = {name: path for name, path in copies.items() if name not in TOKENIZER}
         copies |= {path.name: path for path in tokenizer_files(spec.tokenizer)}
-    if CONFIG in copies and (spec.dtype_given or not as_there):
+    elif spec.vocabulary is not None:
+        texts |= with_new_tokens(model.directory, spec.vocabulary)
+    if CONFIG in copies and (spec.dtype_given or spec.vocabulary is not None or not as_there):
         config = config_of(copies.pop(CONFIG).parent)
         if not as_there:
             config = _with_layers(config, model, spec)
+        if spec.vocabulary is not None:
+            before, after = map(token_rows, (model.layout.shapes, spec.shapes))
+            config = _with_rows(config, before, after)
         texts[CONFIG] = json.dumps(_with_dtype(config, spec), indent=2, ensure_ascii=False) + "\n"
-    return OutputLayout(files, texts, copies)
+    return OutputLayout(files, texts, {x: path for x, path in copies.items() if x not in texts})
 
 
 def _as_there(model: StoredModel, spec: AdapterSpec) -> dict[str, list[OutputTensor]]:
@@ -58,8 +65,9 @@ def _as_there(model: StoredModel, spec: AdapterSpec) -> dict[str, list[OutputTen
             if name in spec.shapes
             else OutputTensor(name, entry.dtype, entry.shape, None, name)
             for name, entry in in_order
+            if name in spec.shapes or name in model.layout.heads
         ]
-    return files
+    return {name: tensors for name, tensors in files.items() if tensors}
 
 
 def _as_safetensors(name: str) -> str:
@@ -110,10 +118,19 @@ def _with_dtype(config: Mapping[str, object], spec: AdapterSpec) -> dict[str, ob
     return {**config, **dict.fromkeys(names, DTYPES[spec.dtype].torch)}
 
 
+def _with_rows(config: dict[str, object], before: object, after: object) -> dict[str, object]:
+    """A config that says how many rows an embedding of tokens has, at its top or inside."""
+    inner = {key: _with_rows(x, before, after) for key, x in config.items() if isinstance(x, dict)}
+    own = {_ROWS: after} if config.get(_ROWS) == before else {}
+    return {**config, **inner, **own}
+
+
 # --- models of other layers than the one whose files they take ------------------------------
 
 _SHARD = 5 << 30
 """Bytes of a shard of a model that is laid out as no other."""
+
+_ROWS = "vocab_size"
 
 _LAYER_COUNTS = ("num_hidden_layers", "n_layer", "num_layers")
 

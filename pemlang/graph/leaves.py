@@ -83,8 +83,16 @@ class Model(ModelNode, Stored):
     kind = "model"
 
     @property
+    def whose(self) -> ModelNode:
+        return self
+
+    @property
     def origin(self) -> Model:
         return self
+
+    @property
+    def joined(self) -> None:
+        return None
 
     def entry(self, site: str) -> TensorEntry:
         return self.adapter.header.entries[site]

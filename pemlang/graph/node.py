@@ -17,6 +17,7 @@ from pemlang.graph.types import AdapterType, ModelType, NodeType, NumberType
 from pemlang.modules import Shapes
 
 if TYPE_CHECKING:
+    from pemlang.formats.vocabulary import Vocabulary
     from pemlang.graph.dag import Graph
     from pemlang.graph.difference import Difference
     from pemlang.graph.formula import Formula
@@ -205,8 +206,18 @@ class ModelNode(TensorsNode):
 
     @property
     @abstractmethod
+    def whose(self) -> ModelNode:
+        """The model that it has all from but the numbers of its tensors."""
+
+    @property
     def origin(self) -> Model:
-        """The model in files that it has all from but the numbers of its tensors."""
+        """The model in files that it is laid out as, and whose files it has beside its tensors."""
+        return self.whose.origin
+
+    @property
+    def joined(self) -> Vocabulary | None:
+        """Its tokens where it has more than its origin."""
+        return self.whose.joined
 
     @abstractmethod
     def entry(self, site: str) -> TensorEntry:

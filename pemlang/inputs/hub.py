@@ -28,6 +28,7 @@ from pemlang.formats.transformers import (
     WEIGHTS,
     shards_of,
 )
+from pemlang.formats.vocabulary import TOKENS
 from pemlang.tensorfiles.safetensors import Header, TensorEntry, read_header
 
 SCHEME = "hf://"
@@ -178,6 +179,9 @@ def read_hub_model(text: str, whole: bool) -> Adapter:
         commit = reference.commit(directory)
         fetch = partial(hub.hf_hub_download, reference.repo, revision=commit)
         names = _weights_of(hub, reference, directory)
+        for name in TOKENS:  # a check may ask which token a row is of
+            if _fetched_if_there(hub, reference, commit, name):
+                break
         if not whole and not names[0].endswith(".bin"):
             headers = {
                 directory / name: read_header(directory / name)

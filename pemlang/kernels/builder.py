@@ -32,7 +32,7 @@ from pemlang.kernels.steps.elements import (
     Sign,
     Sub,
 )
-from pemlang.kernels.steps.matrices import Concat, CoreSvd, Item, PadAxis, Whole
+from pemlang.kernels.steps.matrices import Concat, CoreSvd, GatherRows, Item, PadAxis, Whole
 from pemlang.kernels.steps.measures import Measure, Operand
 from pemlang.kernels.steps.merges import MergeRequest, MergeTensors
 from pemlang.kernels.steps.places import Draw, RowPlace
@@ -215,6 +215,17 @@ class Builder(Generic[InputKey, OutputKey]):
             return x
         shape = (*x.shape[:axis], size, *x.shape[axis + 1 :])
         return self.add(PadAxis((x.step,), x.dtype, shape, axis))
+
+    def gather_rows(
+        self, values: Sequence[Value], runs: Sequence[tuple[tuple[int, int, int], ...]], rows: int
+    ) -> Value:
+        """At each of some rows the mean of those that go there, in the widest precision of them;
+        see GatherRows."""
+        values = self.alike(values)
+        first = values[0]
+        shape = (rows, *first.shape[1:])
+        step = GatherRows(tuple(x.step for x in values), first.dtype, shape, tuple(runs))
+        return self.add(step)
 
     def core_svd(self, a: Value, b: Value, scale: float, rank: int) -> tuple[Value, Value, Value]:
         """The factors of the best approximation of scale·B·A of a rank, and what it costs."""

@@ -201,6 +201,7 @@ def _planned(request: OutputRequest, values: Mapping[str, SiteValues], first: in
         {} if model is None else {site: model.entry(site) for site in ranks},
         request.shard,
         None if request.tokenizer is None else request.tokenizer.adapter,
+        None if model is None else model.joined,
     )
     # The check did so for the format of the inputs; whoever asks may have chosen another.
     record.hold(spec.shapes, [module for adapter in heads[:1] for module in adapter.whole_modules])

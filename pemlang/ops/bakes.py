@@ -12,7 +12,7 @@ from pemlang.diagnostics import Fault, listed, visible
 from pemlang.formats.homes import located, tensor_of_head
 from pemlang.formats.transformers import is_shared, model_types, stored_as
 from pemlang.graph.dag import Graph
-from pemlang.graph.leaves import Leaf, Model, combined_leaves
+from pemlang.graph.leaves import Leaf, combined_leaves
 from pemlang.graph.node import AdapterNode, ModelNode, Node, Part, TensorsNode
 from pemlang.graph.normal import linear
 from pemlang.graph.types import AdapterType
@@ -62,8 +62,8 @@ class ModuleBake(ModelNode):
         return (self.homes,)
 
     @property
-    def origin(self) -> Model:
-        return self.model.origin
+    def whose(self) -> ModelNode:
+        return self.model
 
     def entry(self, site: str) -> TensorEntry:
         return self.model.entry(site)
@@ -130,8 +130,8 @@ class WithHeads(ModelNode):
         return (self.heads,)
 
     @property
-    def origin(self) -> Model:
-        return self.model.origin
+    def whose(self) -> ModelNode:
+        return self.model
 
     def entry(self, site: str) -> TensorEntry:
         return self.model.entry(site)

@@ -18,6 +18,7 @@ from pemlang.ops.models import points_do_not_add, points_do_not_scale, task_vect
 from pemlang.ops.names import hold_one_name
 from pemlang.ops.record import Context, Operator, Parameter, Section, Signature, Terms, register
 from pemlang.ops.schedule import Arithmetic, Schedule
+from pemlang.ops.vocabulary import join_models
 
 
 def _p(name: str, *kinds: str) -> Parameter:
@@ -190,7 +191,10 @@ DIVIDE = Operator(
 JOIN = Operator(
     name="join",
     signatures=(Signature((Parameter("x", ("adapter",), variadic=True),), "adapter", _join),),
-    summary="Adds adapters that change different modules: a site one does not have counts as zero.",
+    of_models=Signature((Parameter("x", ("model",), variadic=True),), "model", join_models),
+    summary="Adds adapters that change different modules: a site one does not have counts as zero. "
+    "Of models: the first with the tokens of all; the row of a token that it lacks is the mean of "
+    "the rows that the others have for it.",
     formula="Δ[site] = Σ Δx[site]",
     laws=("join(x, y) = x + y where the sites agree",),
     reference=lambda *xs: sum(xs),

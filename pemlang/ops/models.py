@@ -11,15 +11,14 @@ from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault, listed, visible
 from pemlang.graph.dag import Graph
 from pemlang.graph.formula import count
-from pemlang.graph.leaves import Model
 from pemlang.graph.node import AdapterNode, ModelNode, Node, TensorsNode
 from pemlang.graph.normal import linear, make_sum
 from pemlang.graph.types import AdapterType
 from pemlang.modules import Shapes, SiteShape, SiteValues
 from pemlang.modules.dense import DENSE
 from pemlang.ops.mend import operand
-from pemlang.ops.names import two_names
 from pemlang.ops.record import Context, kind_of
+from pemlang.ops.vocabulary import apart
 
 if TYPE_CHECKING:
     from pemlang.graph.formula import Formula
@@ -45,8 +44,8 @@ class Bake(ModelNode):
         return (self.model, self.adapter)
 
     @property
-    def origin(self) -> Model:
-        return self.model.origin
+    def whose(self) -> ModelNode:
+        return self.model
 
     def entry(self, site: str) -> TensorEntry:
         return self.model.entry(site)
@@ -198,20 +197,8 @@ def task_vector(ctx: Context, x: ModelNode, y: ModelNode) -> AdapterNode:
 
 def same_tensors(ctx: Context, x: ModelNode, y: ModelNode) -> None:
     """Hold two models to have tensors of the same names and shapes; raises PEM0307."""
-    for mine, others, index in ((x.type, y.type, 0), (y.type, x.type, 1)):
-        extra = [site for site in mine.shapes if site not in others.shapes]
-        if extra:
-            twins = two_names(x, y)
-            raise Fault(
-                "PEM0307",
-                f"`{ctx.text(index)}` has {count(len(extra), 'tensor')} that "
-                f"`{ctx.text(1 - index)}` does not have: {listed(extra)}",
-                twins.help(ctx.graph)
-                if twins
-                else "give a model and the base it was tuned from, or two models of one base",
-                () if twins is None else (twins.note,),
-            )
-    _same_shapes(ctx, x.shapes, y.shapes)
+    if x.shapes != y.shapes:
+        raise apart(ctx, x, y)
 
 
 def _same_shapes(
@@ -225,7 +212,8 @@ def _same_shapes(
             "PEM0307",
             f"{visible(first)} is {left[first]} in `{ctx.text(0)}` and {right[first]} in "
             f"`{ctx.text(1)}`",
-            "give models of one architecture and one vocabulary",
+            "add a difference of models of this architecture, each with the tokens of this one: "
+            f"m[like {ctx.text(0)}]",
             (f"{len(differ)} tensors differ so",) if len(differ) > 1 else (),
         )
 

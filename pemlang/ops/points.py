@@ -12,7 +12,6 @@ from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault
 from pemlang.graph.coef import at
 from pemlang.graph.dag import Graph
-from pemlang.graph.leaves import Model
 from pemlang.graph.node import AdapterNode, ModelNode, Node, TensorsNode
 from pemlang.graph.normal import Sum
 from pemlang.graph.types import AdapterType, ModelType
@@ -83,8 +82,8 @@ class Point(ModelNode):
         return (self.weights, self.like)
 
     @property
-    def origin(self) -> Model:
-        return self.like.origin
+    def whose(self) -> ModelNode:
+        return self.like
 
     def entry(self, site: str) -> TensorEntry:
         return self.like.entry(site)

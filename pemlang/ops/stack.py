@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 
 from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault, listed, visible
-from pemlang.graph.leaves import Model
 from pemlang.graph.node import ModelNode, Node, TensorsNode
 from pemlang.graph.types import ModelType
 from pemlang.modules import Shapes, SiteShape, SiteValues
@@ -52,8 +51,8 @@ class Stack(ModelNode):
         return (self.ranges,)
 
     @property
-    def origin(self) -> Model:
-        return self.models[0].origin
+    def whose(self) -> ModelNode:
+        return self.models[0]
 
     def entry(self, site: str) -> TensorEntry:
         model, name = self._places[site]

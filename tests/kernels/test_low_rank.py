@@ -165,6 +165,24 @@ def sum_of_three(rank: int, out: int, in_: int, cut: int) -> KernelCall:
     return call
 
 
+def test_gathered_rows_are_the_interpreters() -> None:
+    """Rows of two matrices of other sizes, in runs; where both give a row, their mean."""
+    builder = Builder()
+    stored = [builder.load(number, "BF16", (rows, 3)) for number, rows in enumerate((5, 4))]
+    loads = [builder.cast(value, "F32") for value in stored]
+    runs = (((0, 2, 3), (4, 0, 1)), ((3, 0, 1), (4, 3, 1), (5, 1, 2)))
+    builder.store(builder.gather_rows(loads, runs, 7), "rows", "F32")
+    [call] = builder.calls()
+    x, y = np.arange(15).reshape(5, 3) / 4, -np.arange(12.0).reshape(4, 3)
+    bf16 = {n: (t.astype("<f4").view("<u4") >> 16).astype("<u2") for n, t in enumerate((x, y))}
+    [computed] = run_call(call, StoredTensors(bf16)).values()
+    [meant] = meaning(call.program, [(x, y)[n] for n in call.inputs], call.constants)
+    wanted = np.stack([x[2], x[3], x[4], y[0], (x[0] + y[3]) / 2, y[1], y[2]])
+    np.testing.assert_array_equal(computed, wanted)
+    np.testing.assert_array_equal(meant, wanted)
+    assert np.signbit(computed[3]).tolist() == [True, True, True]
+
+
 def shapes_of(call: KernelCall) -> dict[Hashable, tuple[int, ...]]:
     """The shape of each input."""
     return {call.inputs[load.input]: load.shape for load in call.program.loads}

@@ -117,7 +117,7 @@ def test_a_base_may_lend_its_tokenizer(folder: Path) -> None:
 def test_a_tokenizer_with_more_tokens_than_rows(folder: Path, chat: Path) -> None:
     declared = f'{DECLARED}model chat on b = "chat"\n'
     for vocabulary in (
-        {"model": {"vocab": {"a": 0}}, "added_tokens": [{"id": 30}]},
+        {"model": {"vocab": {"a": 0}}, "added_tokens": [{"id": 30, "content": "b"}]},
         {"model": {"vocab": [["a", 0.0]] * 31}},
     ):
         (chat / "tokenizer.json").write_text(json.dumps(vocabulary))

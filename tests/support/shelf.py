@@ -47,9 +47,7 @@ def stock(root: Path) -> None:
     config = {"architectures": ["LlamaForCausalLM"], "tie_word_embeddings": True}
     (models / "tied" / "config.json").write_text(json.dumps(config))
     model(models / "half", weights, torch.bfloat16)
-    model(models / "tokens", {"model.embed_tokens.weight": (40, 16)})
-    vocabulary = {"model": {"vocab": {"a": 0, "b": 38}}, "added_tokens": [{"id": 39}]}
-    (models / "tokens" / "tokenizer.json").write_text(json.dumps(vocabulary))
+    _with_tokens(models, weights)
     model(models / "more", {**weights, "layer.1.q.weight": (4, 4)})
     model(models / "empty", {"layer.0.q.weight": (0, 4)})
     model(models / "codes", weights)
@@ -82,6 +80,30 @@ def stock(root: Path) -> None:
         "other": "q",
     }.items():
         save_file({key: torch.ones(2, 2)}, styles / f"{name}.safetensors")
+
+
+def _with_tokens(models: Path, weights: Mapping[str, tuple[int, ...]]) -> None:
+    """Models with an embedding of tokens, and tokenizers of all kinds."""
+    model(models / "tokens", {"model.embed_tokens.weight": (40, 16)})
+    vocabulary = {
+        "model": {"vocab": {"a": 0, "b": 38}},
+        "added_tokens": [{"id": 39, "content": "c"}],
+    }
+    (models / "tokens" / "tokenizer.json").write_text(json.dumps(vocabulary))
+    tokenizers = {"many": {f"t{number}": number for number in range(6)}, "few": {"t0": 0, "t1": 1}}
+    for name, tokens in tokenizers.items():
+        model(models / name, {"embed_tokens.weight": (len(tokens), 4), **weights})
+        table = {"model": {"type": "WordLevel", "vocab": tokens}}
+        (models / name / "tokenizer.json").write_text(json.dumps(table))
+    model(models / "mute", {"embed_tokens.weight": (7, 4), **weights})
+    model(models / "lines", {"embed_tokens.weight": (2, 4), **weights})
+    (models / "lines" / "vocab.txt").write_text("t1\nt0\n")
+    model(models / "pieces", {"embed_tokens.weight": (7, 4), **weights})
+    (models / "pieces" / "tokenizer.model").write_bytes(b"\n\x0e")
+    model(models / "garbled", {"embed_tokens.weight": (7, 4), **weights})
+    (models / "garbled" / "tokenizer.json").write_text('{"model": {"vocab": {"a": "b"}}}')
+    model(models / "gaps", {"embed_tokens.weight": (7, 4), **weights})
+    (models / "gaps" / "tokenizer.json").write_text('{"model": {"vocab": {"a": 0, "b": 5}}}')
 
 
 def model(

@@ -55,6 +55,46 @@ class PadAxis(Step):
 
 
 @dataclass(frozen=True)
+class GatherRows(Step):
+    """At each row the mean of the rows that go there.
+
+    Attributes:
+        runs: of each value it takes, the rows that go somewhere: the first place, the first of
+            them, how many. Every place gets a row.
+    """
+
+    runs: tuple[tuple[tuple[int, int, int], ...], ...]
+
+    name = "gather_rows"
+
+    def words(self) -> Iterable[str]:
+        return (f"{sum(map(len, self.runs))} runs",)
+
+    def meaning(self, args: Sequence[Dense], slots: Meaning) -> Dense:
+        places: list[list[Dense]] = [[] for _ in range(self.shape[0])]
+        for x, runs in zip(args, self.runs, strict=True):
+            for place, first, count in runs:
+                for offset in range(count):
+                    places[place + offset].append(x[first + offset])
+        return np.stack([np.mean(rows, axis=0) for rows in places])
+
+    def compute(self, args: Sequence[Array], slots: SiteInputs) -> Array:
+        # What is added to −0 stays what it is, a −0 too.
+        rows: Array = np.full(self.shape, -0.0, stored_dtype(self.dtype))
+        counts = np.zeros(self.shape[0], np.int64)
+        for x, runs in zip(args, self.runs, strict=True):
+            for place, first, count in runs:
+                rows[place : place + count] += x[first : first + count]
+                counts[place : place + count] += 1
+        several = np.flatnonzero(counts > 1)
+        rows[several] /= counts[several].reshape(-1, *[1] * (len(self.shape) - 1))
+        return rows
+
+    def flops(self, shapes: Sequence[Shape], elements: int) -> int:
+        return elements
+
+
+@dataclass(frozen=True)
 class _OfProduct(Step):
     """A step on scale·B·A, which is never formed, from A and B.
 

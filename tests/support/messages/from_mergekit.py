@@ -62,8 +62,15 @@ def PEM0832_needed(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
 
 @made
 def PEM0833_union(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
-    text = LINEAR + "merge_method: linear\nparameters: {weight: 1}\ntokenizer_source: union\n"
+    three = LINEAR + "  - model: org/math\n"
+    text = three + "merge_method: linear\nparameters: {weight: 1}\ntokenizer_source: union\n"
     return converted(root, text)
+
+
+@made
+def PEM0833_tokens_of_another(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
+    models = "models:\n  - model: models/few\n  - model: models/many\nmerge_method: linear\n"
+    return converted(root, models + "parameters: {weight: 1}\ntokenizer_source: models/lines\n")
 
 
 @made
