@@ -101,7 +101,8 @@ def beside(path: Path) -> Path:
 
 
 def exchange(one: Path, other: Path) -> bool:
-    """Let two directories change places at once; False where the system cannot. Raises OSError."""
+    """Let two files or directories change places at once; False where the system cannot. Raises
+    OSError."""
     import ctypes
 
     rename = getattr(ctypes.CDLL(None, use_errno=True), "renameat2", None)
@@ -115,6 +116,16 @@ def exchange(one: Path, other: Path) -> bool:
     if code in _NO_EXCHANGE:
         return False
     raise OSError(code, os.strerror(code), str(other))
+
+
+def share(old: Path, new: Path) -> None:
+    """Give a file a second name, on a file system without links a copy; raises OSError."""
+    import shutil
+
+    try:
+        os.link(old, new)
+    except OSError:
+        shutil.copyfile(old, new)
 
 
 @contextlib.contextmanager

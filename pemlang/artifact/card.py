@@ -6,13 +6,14 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 
-from pemlang.artifact.staging import MARK
 from pemlang.dataclass import dataclass
 from pemlang.formats import Format
 from pemlang.formats.adapter import method_title
 from pemlang.inputs.hub import HUB_NAME
 from pemlang.markup import code, markdown
 from pemlang.version import __version__
+
+MARK = "<!-- made by pemlang -->"
 
 
 @dataclass(frozen=True)

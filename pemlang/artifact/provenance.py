@@ -12,15 +12,16 @@ from dataclasses import asdict, field
 from pathlib import Path
 from typing import Any
 
-from pemlang.artifact.staging import CARD, PROVENANCE
+from pemlang.artifact.place import CARD, PROVENANCE, is_one_file, own_file, own_name
 from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault, visible
-from pemlang.disk import is_dir, open_plain
+from pemlang.disk import is_dir, is_file, open_plain
 from pemlang.formats import FORMATS, Format
 from pemlang.formats.adapter import method_title
 from pemlang.modules import PARAMETRISATIONS
 from pemlang.tensorfiles.digests import ALGORITHM, text_digest
 from pemlang.tensorfiles.jsons import parse_json
+from pemlang.tensorfiles.safetensors import SUFFIX
 from pemlang.version import LANGUAGE, __version__
 
 STATEMENT = "https://in-toto.io/Statement/v1"
@@ -80,6 +81,7 @@ class Outcome:
         losses: what truncation took, by the key of the node of the graph that cut.
         rounding: how much the dtype of the file changes it, relative to its norm.
         is_zero: whether it does nothing.
+        format: of one that is a file, by name; empty of a folder, whose files tell it.
         algebra: the linear algebra library by which its last digits go, and the kind of processor;
             empty where they are the same everywhere.
     """
@@ -91,6 +93,7 @@ class Outcome:
     losses: Mapping[str, Loss]
     rounding: float
     is_zero: bool
+    format: str = ""
     algebra: str = ""
 
 
@@ -128,7 +131,7 @@ class Provenance:
     @property
     def format(self) -> Format:
         """Of its files."""
-        return format_of(self.subjects)
+        return format_of(self.subjects, self.outcome)
 
     @property
     def title(self) -> str:
@@ -195,8 +198,16 @@ def titled(format_: Format, outcome: Outcome) -> str:
     return "model" if format_.holds == "model" else method_title(outcome.method)
 
 
-def format_of(subjects: Mapping[str, Subject]) -> Format:
-    """The format whose files are among those of an output; raises LookupError where none is."""
+def format_of(subjects: Mapping[str, Subject], outcome: Outcome) -> Format:
+    """The format of one file, by its name, or that whose files are among those of an output;
+    raises LookupError where none is."""
+    if outcome.format:
+        record = FORMATS[outcome.format]
+        [name] = subjects
+        if record.one_file and name.endswith(SUFFIX):
+            return record
+    elif CARD not in subjects:
+        raise LookupError
     for record in FORMATS.values():
         if record.wrote(subjects.keys()):
             return record
@@ -209,9 +220,9 @@ def _digest_of(statement: object) -> dict[str, object]:
     return {"name": PROVENANCE, "digest": {ALGORITHM: text_digest(json.dumps(statement))}}
 
 
-def read_provenance(directory: Path) -> Provenance:
+def read_provenance(target: Path) -> Provenance:
     """The statement of an output; raises PEM0810 where there is none that pemlang wrote."""
-    path, help = directory / PROVENANCE, "build the adapter again with `pem build`"
+    path, help = own_file(target, PROVENANCE), "build the adapter again with `pem build`"
     try:
         with open_plain(path) as file:
             data = file.read(MAX_BYTES + 1)
@@ -219,8 +230,8 @@ def read_provenance(directory: Path) -> Provenance:
         if provenance.as_text().encode() == data:
             return provenance
         why = f"{visible(path)} is not what the build wrote"
-    except FileNotFoundError:
-        why, help = _without(directory)
+    except (FileNotFoundError, NotADirectoryError):
+        why, help = _without(target)
     except OSError as error:
         why = f"cannot read {visible(path)}: {error.strerror or error}"
     except (ValueError, LookupError, TypeError, AttributeError):
@@ -228,14 +239,19 @@ def read_provenance(directory: Path) -> Provenance:
     raise Fault("PEM0810", why, help)
 
 
-def _without(directory: Path) -> tuple[str, str]:
+def _without(target: Path) -> tuple[str, str]:
     """What to say of a place that has no statement: what is wrong, and what to do."""
-    shown = visible(directory)
-    if not is_dir(directory):
-        return f"there is no folder {shown}", "give the folder of an output"
+    shown = visible(target)
+    if not is_dir(target) and not is_file(target):
+        return f"there is no folder {shown}", "give the folder of an output, or its one file"
+    if is_file(target) and not is_one_file(target):
+        return f"{shown} is a file of another kind", "give the folder of an output, or its one file"
+    lacks = own_name(target, PROVENANCE)
     return (
-        f"{shown} is no output of pem: it has no {PROVENANCE}",
-        f"give a folder that `pem build` wrote; `pem inspect {shown}` says what this one is",
+        f"{shown} is no output of pem: there is no {visible(lacks)} beside it"
+        if is_one_file(target)
+        else f"{shown} is no output of pem: it has no {lacks}",
+        f"give what `pem build` wrote; `pem inspect {shown}` says what this is",
     )
 
 
@@ -258,9 +274,8 @@ def _parsed(statement: Any) -> Provenance:
         )
         for subject in statement["subject"]
     }
-    format_of(subjects)
-    if CARD not in subjects:
-        raise ValueError
+    outcome = _outcome(details["byproducts"][0]["annotations"])
+    format_of(subjects, outcome)
     return Provenance(
         recipe=_file_name(asked["recipe"]["name"]),
         text=_text(asked["recipe"]["text"]),
@@ -280,7 +295,7 @@ def _parsed(statement: Any) -> Provenance:
             for material in definition["resolvedDependencies"]
         ],
         subjects=subjects,
-        outcome=_outcome(details["byproducts"][0]["annotations"]),
+        outcome=outcome,
         tool=_text(versions["pemlang"]),
         language=_count(int(_text(versions["language"]))),
     )
@@ -301,6 +316,7 @@ def _outcome(value: Any) -> Outcome:
         losses,
         _share(value["rounding"]),
         value["is_zero"] is True,
+        _text(value.get("format", "")),
         _text(value.get("algebra", "")),
     )
 

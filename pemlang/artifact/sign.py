@@ -6,8 +6,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from pemlang.artifact.place import PROVENANCE, SIGNATURE, is_one_file, own_file
 from pemlang.artifact.provenance import read_provenance
-from pemlang.artifact.staging import SIGNATURE
 from pemlang.diagnostics import Fault, visible
 from pemlang.disk import beside
 
@@ -15,7 +15,8 @@ MAKES_A_KEY = "openssl ecparam -name prime256v1 -genkey -noout -out ~/merge.key"
 
 
 def sign(directory: Path, key: Path) -> Path:
-    """Sign all files of an output with an elliptic-curve private key in PEM form.
+    """Sign all files of an output with an elliptic-curve private key in PEM form; of one file its
+    provenance, which has the digests of the file.
 
     Raises:
         Fault: PEM0810 it is no output of pemlang, PEM0812 model-signing is not installed, PEM0813
@@ -24,8 +25,9 @@ def sign(directory: Path, key: Path) -> Path:
     """
     read_provenance(directory)
     directory = directory.resolve()
+    signed = _signed(directory)
     signing = _library("signing")
-    target = directory / SIGNATURE
+    target = own_file(directory, SIGNATURE)
     # Beside the directory: what is signed is all that is in it.
     new = beside(directory)
     try:
@@ -33,7 +35,7 @@ def sign(directory: Path, key: Path) -> Path:
             # A plain Config starts out with a signer that asks a server, and is made with it.
             offline = type("Offline", (signing.Config,), {"use_sigstore_signer": lambda self: self})
             config = offline().use_elliptic_key_signer(private_key=key)
-            config.set_hashing_config(_hashing(directory)).sign(directory, new)
+            config.set_hashing_config(_hashing(target)).sign(signed, new)
         except OSError:
             raise
         except Exception as error:  # the library raises those of what it stands on
@@ -52,14 +54,14 @@ def signed_by(directory: Path, key: Path) -> str | None:
         Fault: PEM0812 model-signing is not installed.
     """
     verifying = _library("verifying")
-    signature = directory / SIGNATURE
+    signature = own_file(directory, SIGNATURE)
     if not _is_public(key):
         return (
             f"{visible(key)} is no public key in PEM form: give the one made from the private key"
         )
     try:
         config = verifying.Config().use_elliptic_key_verifier(public_key=key)
-        config.set_hashing_config(_hashing(directory)).verify(directory, signature)
+        config.set_hashing_config(_hashing(signature)).verify(_signed(directory), signature)
     except Exception as error:  # as above: whatever it is, the signature was not verified
         why = next((line for line in str(error).splitlines() if line.strip()), "")
         name = type(error).__name__
@@ -78,9 +80,14 @@ def _is_public(key: Path) -> bool:
     return True
 
 
-def _hashing(directory: Path) -> Any:
+def _signed(target: Path) -> Path:
+    """What a signature of an output is over."""
+    return own_file(target, PROVENANCE) if is_one_file(target) else target
+
+
+def _hashing(signature: Path) -> Any:
     hashing = _library("hashing")
-    return hashing.Config().set_ignored_paths(paths=[directory / SIGNATURE], ignore_git_paths=False)
+    return hashing.Config().set_ignored_paths(paths=[signature], ignore_git_paths=False)
 
 
 def _library(part: str) -> Any:

@@ -1,4 +1,4 @@
-"""Directories that appear whole or not at all.
+"""Outputs that appear whole or not at all.
 
 An output is made in a directory beside its place, which the build holds a lock on. Where the build
 is killed the lock goes, and the next build of that output, or `pem clean`, removes what it left.
@@ -16,32 +16,42 @@ import socket
 import threading
 import time
 import zlib
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import field
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
+from pemlang.artifact.place import (
+    CARD,
+    PROVENANCE,
+    SIGNATURE,
+    files_in,
+    is_one_file,
+    of_one_file,
+    own_name,
+)
+from pemlang.artifact.provenance import read_provenance
 from pemlang.dataclass import dataclass
+from pemlang.diagnostics import Fault
 from pemlang.disk import (
     claimed,
     exchange,
     flush_entry,
+    is_file,
     is_free,
     let_go,
     parts,
+    share,
     stem_of,
     turn,
     uninterrupted,
 )
 from pemlang.formats import FORMATS
+from pemlang.tensorfiles.digests import file_digest
 
-CARD, PROVENANCE, SIGNATURE = "README.md", "provenance.json", "model.sig"
 RECORD = ".finished.jsonl"
 """What of an output is finished, in the folder that it is made in: see finished.py."""
-MARK = "<!-- made by pemlang -->"
-_OF_SYSTEMS = (".DS_Store", "Thumbs.db", "desktop.ini")
-_STARTS_OF_SYSTEMS = ("._", ".nfs", ".fuse_hidden")
 _OLD = ".old"
 _LEFT = re.compile(
     r"\.(?P<target>.+\.[0-9a-f]{8})-(?P<host>[0-9a-f]{8})[0-9a-f]{16}(?P<old>\.old)?"
@@ -69,20 +79,9 @@ class Staged:
 
 
 def own_files() -> set[str]:
-    """The names of all that outputs of this tool consist of."""
+    """The names of all that folders of outputs consist of."""
     adapters = (name for record in FORMATS.values() for name in record.outputs)
     return {CARD, PROVENANCE, SIGNATURE, *adapters}
-
-
-def files_in(directory: Path) -> list[str]:
-    """The names in a directory, without the files that a system leaves anywhere by itself; raises
-    OSError."""
-    return sorted(path.name for path in directory.iterdir() if not _is_of_system(path))
-
-
-def _is_of_system(path: Path) -> bool:
-    plain = path.is_file() and not path.is_symlink()
-    return plain and (path.name in _OF_SYSTEMS or path.name.startswith(_STARTS_OF_SYSTEMS))
 
 
 def has_record(at: Path) -> bool:
@@ -206,11 +205,13 @@ def flush(directory: Path, names: Iterable[str] | None = None) -> None:
 
 
 def take_place(staged: Staged) -> None:
-    """Move a staged directory to its target, in the place of an earlier output. It is nobody
-    else's turn there."""
+    """Move what is staged to its target, in the place of an earlier output. It is nobody else's
+    turn there."""
     with uninterrupted(), _MOVING:
         (staged.at / RECORD).unlink(missing_ok=True)
-        if not staged.target.exists():
+        if is_one_file(staged.target):
+            _take_places(staged)
+        elif not staged.target.exists():
             staged.at.rename(staged.target)
         elif not exchange(staged.at, staged.target):
             staged.target.rename(staged.old)
@@ -220,6 +221,40 @@ def take_place(staged: Staged) -> None:
                 staged.old.rename(staged.target)
                 raise
         flush_entry(staged.target.parent)
+
+
+def _take_places(staged: Staged) -> None:
+    """Move the files of an output that is one file to their places, the file itself last: it never
+    stands there without its provenance. Where one cannot be moved, those before it go back."""
+    target = staged.target
+    back: list[Callable[[], object]] = []
+    try:
+        for name in (own_name(target, SIGNATURE), own_name(target, PROVENANCE), target.name):
+            back.append(_moved(staged.at / name, target.with_name(name)))
+    except BaseException:
+        for move in reversed(back):
+            move()
+        raise
+
+
+def _moved(new: Path, place: Path) -> Callable[[], object]:
+    """Move a staged file to its place, and what is there into the stage; gives what undoes it.
+    Where something is there, something is there at any moment."""
+    if not new.exists():
+        if not place.exists():
+            return lambda: None
+        place.rename(new)
+        return partial(new.rename, place)
+    if not place.exists():
+        new.rename(place)
+        return partial(place.rename, new)
+    if exchange(new, place):
+        return partial(exchange, new, place)
+    old = new.with_name(new.name + _OLD)
+    old.unlink(missing_ok=True)  # of a build that was killed here
+    share(place, old)
+    new.replace(place)
+    return partial(old.replace, place)
 
 
 # --- what killed builds left -----------------------------------------------------------------
@@ -267,7 +302,9 @@ def _is_left(stage: Path) -> bool:
 
 
 def _may_be_ours(name: str) -> bool:
-    return name in {RECORD, *own_files()} or any(record.writes(name) for record in FORMATS.values())
+    name = name.removesuffix(_OLD)
+    of_a_format = any(record.writes(name) for record in FORMATS.values())
+    return name in {RECORD, *own_files()} or of_one_file(name) or of_a_format
 
 
 def clean_up(folder: Path, targets: Iterable[Path], stage: Stage) -> None:
@@ -320,4 +357,22 @@ def remove_leftover(stage: Path, target: Path) -> None:
     if stage.name.endswith(_OLD) and not target.exists():
         stage.rename(target)
     else:
+        if is_one_file(target):
+            _finish(Staged(stage, target))
         shutil.rmtree(stage, ignore_errors=True)
+
+
+def _finish(left: Staged) -> None:
+    """Go on with what a build was killed at while the files of an output took their places, so
+    that the file there and its provenance are of one build."""
+    target = left.target
+    try:
+        wanted = read_provenance(target).subjects[target.name].blake3
+    except (Fault, LookupError):
+        return
+    if _digest(target) != wanted == _digest(left.at / target.name):
+        _moved(left.at / target.name, target)
+
+
+def _digest(path: Path) -> str:
+    return file_digest(path) if is_file(path) else ""

@@ -6,20 +6,29 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from pemlang.artifact.place import (
+    PROVENANCE,
+    SIGNATURE,
+    files_in,
+    folder_of,
+    is_one_file,
+    names_at,
+    own_name,
+)
 from pemlang.artifact.provenance import read_provenance
-from pemlang.artifact.staging import PROVENANCE, SIGNATURE, files_in, own_files
+from pemlang.artifact.staging import own_files
 from pemlang.diagnostics import Fault, listed, visible
 from pemlang.disk import lfs_pointer
 from pemlang.tensorfiles.digests import file_digest
 
 
 def check_target(target: Path, inputs: set[Path], force: bool = False) -> None:
-    """Raise unless a directory may be written: as hold_place, and PEM0510 it holds an output that
-    has been changed since it was built. It is nobody else's turn there.
+    """Raise unless an output may be written: as hold_place, and PEM0510 where one is that has
+    been changed since it was built. It is nobody else's turn there.
 
     Args:
-        target: the directory.
-        inputs: the directories that the recipe reads.
+        target: the directory, or the one file.
+        inputs: the directories and files that the recipe reads.
         force: whether an output that has been changed may be written too.
     """
     names = hold_place(target, inputs)
@@ -33,13 +42,13 @@ def check_target(target: Path, inputs: set[Path], force: bool = False) -> None:
 
 
 def hold_place(target: Path, inputs: set[Path]) -> Sequence[str]:
-    """Raise unless names alone let a directory be written: PEM0511 it is one of the inputs, or
+    """Raise unless names alone let an output be written: PEM0511 it is one of the inputs, or
     around one, PEM0512 nothing can be made there, PEM0510 it holds what no build wrote.
 
     Args: as check_target.
 
     Returns:
-        The names of what is in it.
+        The names of what is there of an output.
     """
     for path in sorted(inputs):
         if path.is_relative_to(target):
@@ -47,9 +56,11 @@ def hold_place(target: Path, inputs: set[Path]) -> Sequence[str]:
             raise Fault(
                 "PEM0511",
                 f"{visible(target)} {within} an input of this recipe",
-                "save to another directory",
+                "save to another path",
             )
     _hold_writable(next(folder for folder in target.parents if os.path.lexists(folder)))
+    if is_one_file(target):
+        return _hold_file(target)
     if not os.path.lexists(target):
         return ()
     if target.is_symlink() or not target.is_dir():
@@ -69,6 +80,25 @@ def hold_place(target: Path, inputs: set[Path]) -> Sequence[str]:
             if built
             else "remove it, or save elsewhere",
             ("a build, with --force too, would remove it with the earlier output",) * built,
+        )
+    return names
+
+
+def _hold_file(target: Path) -> Sequence[str]:
+    """Raise PEM0510 unless one file may be written; the names of what is there of it."""
+    names = names_at(target)
+    provenance = own_name(target, PROVENANCE)
+    foreign = [name for name in names if not _is_plain(target.with_name(name))]
+    if foreign:
+        raise Fault(
+            "PEM0510", f"{visible(foreign[0])} is not a plain file", "remove it, or save elsewhere"
+        )
+    if names and provenance not in names:
+        raise Fault(
+            "PEM0510",
+            f"{visible(target)} was not made by pemlang: there is no {visible(provenance)} beside "
+            "it",
+            "remove it, or save elsewhere",
         )
     return names
 
@@ -108,10 +138,10 @@ def _changed(target: Path, names: Sequence[str]) -> str:
     try:
         subjects = read_provenance(target).subjects
     except Fault:
-        return f"its {PROVENANCE} is not what a build wrote"
+        return f"its {own_name(target, PROVENANCE)} is not what a build wrote"
     for name in names:
-        path = target / name
-        if name in (PROVENANCE, SIGNATURE):
+        path = folder_of(target) / name
+        if name in {own_name(target, x) for x in (PROVENANCE, SIGNATURE)}:
             continue
         pointer = lfs_pointer(path)  # of a checkout without its large files
         if name in subjects and pointer == subjects[name].sha256:

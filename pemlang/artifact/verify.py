@@ -7,9 +7,16 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Literal
 
+from pemlang.artifact.place import (
+    PROVENANCE,
+    SIGNATURE,
+    folder_of,
+    names_at,
+    own_file,
+    own_name,
+)
 from pemlang.artifact.provenance import Provenance, Subject, read_provenance
 from pemlang.artifact.sign import signed_by
-from pemlang.artifact.staging import PROVENANCE, SIGNATURE, files_in
 from pemlang.artifact.subjects import copied, subject
 from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault, listed, visible
@@ -74,7 +81,7 @@ def verify(directory: Path, folder: Path | None = None, key: Path | None = None)
     provenance = read_provenance(directory)
     subjects = provenance.subjects
     with anew():
-        outputs = [_output(directory, name, subjects[name]) for name in sorted(subjects)]
+        outputs = [_output(folder_of(directory), name, subjects[name]) for name in sorted(subjects)]
         outputs += _strangers(directory, set(subjects))
         outputs += _signature(directory, key)
         outputs += _metadata(directory, provenance)
@@ -138,23 +145,25 @@ def _value(value: object) -> str:
 
 def _strangers(directory: Path, subjects: set[str]) -> list[FileVerdict]:
     """Files that the build did not write."""
-    names = set(files_in(directory)) - subjects - {PROVENANCE, SIGNATURE}
+    own = {own_name(directory, name) for name in (PROVENANCE, SIGNATURE)}
+    names = set(names_at(directory)) - subjects - own
     why = ("the build did not write it",)
     return [FileVerdict(visible(name), "differs", why) for name in sorted(names)]
 
 
 def _signature(directory: Path, key: Path | None) -> list[FileVerdict]:
     """Whether the signature holds for a key, where one is given."""
+    name = own_name(directory, SIGNATURE)
+    signature = own_file(directory, SIGNATURE)
     if key is None:
         why = ("--key holds it to a public key",)
-        signed = is_file(directory / SIGNATURE)
-        return [FileVerdict(SIGNATURE, "unchecked", why)] if signed else []
-    if not is_file(directory / SIGNATURE):
-        return [FileVerdict(SIGNATURE, "missing", ("`pem sign` writes it, by the private key",))]
+        return [FileVerdict(visible(name), "unchecked", why)] if is_file(signature) else []
+    if not is_file(signature):
+        return [
+            FileVerdict(visible(name), "missing", ("`pem sign` writes it, by the private key",))
+        ]
     wrong = signed_by(directory, key)
-    return [
-        FileVerdict(SIGNATURE, "differs", (wrong,)) if wrong else FileVerdict(SIGNATURE, "same")
-    ]
+    return [FileVerdict(visible(name), "differs" if wrong else "same", (wrong,) if wrong else ())]
 
 
 def _metadata(directory: Path, provenance: Provenance) -> list[FileVerdict]:
@@ -162,8 +171,12 @@ def _metadata(directory: Path, provenance: Provenance) -> list[FileVerdict]:
     wrong = []
     for name in sorted(provenance.subjects):
         if name.endswith(".safetensors"):
-            wrong += _metadata_of(directory, name, provenance)
-    return [FileVerdict(PROVENANCE, "differs", tuple(wrong))] if wrong else []
+            wrong += _metadata_of(folder_of(directory), name, provenance)
+    return (
+        [FileVerdict(visible(own_name(directory, PROVENANCE)), "differs", tuple(wrong))]
+        if wrong
+        else []
+    )
 
 
 def _metadata_of(directory: Path, weights: str, provenance: Provenance) -> list[str]:

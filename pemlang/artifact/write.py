@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
@@ -10,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 
 from pemlang.artifact.card import Card, CardInput, write_card
+from pemlang.artifact.place import CARD, PROVENANCE, folder_of, own_file, own_name
 from pemlang.artifact.provenance import (
     Loss,
     Material,
@@ -18,7 +18,7 @@ from pemlang.artifact.provenance import (
     Subject,
     titled,
 )
-from pemlang.artifact.staging import CARD, PROVENANCE, flush
+from pemlang.artifact.staging import flush
 from pemlang.artifact.subjects import copied, subject
 from pemlang.check.checked import Checked
 from pemlang.check.conditions import Decided
@@ -26,7 +26,7 @@ from pemlang.check.outputs import Output
 from pemlang.check.values import ParamConstant
 from pemlang.dataclass import dataclass
 from pemlang.diagnostics import visible
-from pemlang.disk import turn
+from pemlang.disk import share, turn
 from pemlang.formats import Format, OutputLayout
 from pemlang.formats.adapter import Adapter
 from pemlang.graph.formula import Formula, count, size_text
@@ -44,7 +44,7 @@ class Built:
     """One output.
 
     Attributes:
-        path: the directory.
+        path: the directory, or the one file.
         label: what was saved, as written.
         method: lora or ia3.
         title: what it is, as a reader calls it.
@@ -134,9 +134,10 @@ class Description:
         kept = {name: told for name, told in old.subjects.items() if name != CARD}
         with turn(self.output.target.parent):
             for name, before in kept.items():
-                _share(self.output.target / name, at / name)
+                there = folder_of(self.output.target) / name
+                share(there, at / name)
                 if file_digest(at / name) != before.blake3:  # another build took its place
-                    raise changed(self.output.target / name)
+                    raise changed(there)
         self._write(at, kept)
 
     def is_outdated(self, old: Provenance) -> bool:
@@ -144,16 +145,19 @@ class Description:
         they would now: the recipe was rewritten and means the same."""
         target = self.output.target
         try:
-            card = (target / CARD).read_text(encoding="utf-8")
-            statement = (target / PROVENANCE).read_text(encoding="utf-8")
+            statement = own_file(target, PROVENANCE).read_text(encoding="utf-8")
+            told = self.format.one_file or (target / CARD).read_text(encoding="utf-8") == self._card
         except (OSError, UnicodeDecodeError):
             return True
-        return card != self._card or statement != self._provenance(old.subjects).as_text()
+        return not told or statement != self._provenance(old.subjects).as_text()
 
     def _write(self, at: Path, kept: Mapping[str, Subject]) -> None:
-        (at / CARD).write_text(self._card, encoding="utf-8")
-        provenance = self._provenance({**kept, CARD: subject(at / CARD)})
-        (at / PROVENANCE).write_text(provenance.as_text(), encoding="utf-8")
+        card = {}
+        if not self.format.one_file:
+            (at / CARD).write_text(self._card, encoding="utf-8")
+            card[CARD] = subject(at / CARD)
+        statement = self._provenance({**kept, **card}).as_text()
+        (at / own_name(self.output.target, PROVENANCE)).write_text(statement, encoding="utf-8")
         flush(at)
 
     def _provenance(self, subjects: Mapping[str, Subject]) -> Provenance:
@@ -231,8 +235,9 @@ def _of_adapter(checked: Checked, leaf: Stored) -> list[Material]:
     declared = checked.leaves[leaf]
     source = seen_from(checked.source.directory, declared.path, declared.directory)
     place = _place(source, leaf.adapter)
+    is_file = leaf.adapter.format.one_file
     return [
-        Material(declared.name, source, f"{place}/{name}", digest)
+        Material(declared.name, source, place if is_file else f"{place}/{name}", digest)
         for name, digest in leaf.adapter.digests.items()
     ]
 
@@ -243,13 +248,6 @@ def _place(source: str, adapter: Adapter) -> str:
         return source
     reference = parse_reference(source)
     return reference.at(reference.commit(adapter.directory))
-
-
-def _share(old: Path, new: Path) -> None:
-    try:
-        os.link(old, new)
-    except OSError:  # a file system without links
-        shutil.copyfile(old, new)
 
 
 def _given(value: str | float | bool) -> str:

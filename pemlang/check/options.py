@@ -8,6 +8,7 @@ from pemlang.check.annotations import dtype_name
 from pemlang.check.kinds import article
 from pemlang.check.values import Declared, RecipeValue
 from pemlang.diagnostics import Fault, listed, nearest, visible
+from pemlang.formats.record import Format, formats_of
 from pemlang.formats.transformers import last_token, token_rows, tokenizer_files
 from pemlang.graph.leaves import Leaf, Model, Stored
 from pemlang.graph.node import ModelNode
@@ -20,6 +21,7 @@ OPTIONS: Mapping[str, Sequence[str]] = {
     "energy": ("adapter",),
     "dtype": ("adapter", "model"),
     "heads": ("adapter",),
+    "format": ("adapter",),
     "shard": ("model",),
     "tokenizer": ("model",),
 }
@@ -102,6 +104,20 @@ def option_tokenizer(
 def option_dtype(tree: t.Tree) -> str:
     """dtype=bf16: the word itself, not a name of the recipe."""
     return dtype_name(tree.name if isinstance(tree, t.Name) and not tree.module else tree.span.text)
+
+
+def option_format(tree: t.Tree) -> Format:
+    """format=kohya: the word itself, one of the formats of adapters; raises PEM0356."""
+    text = tree.span.text
+    known = {record.name: record for record in formats_of("adapter")}
+    if text not in known:
+        close = nearest(text, list(known))
+        raise Fault(
+            "PEM0356",
+            f"`{visible(text, 40)}` is no format of an adapter's files",
+            f"did you mean `{close}`?" if close else f"write one of {', '.join(known)}",
+        )
+    return known[text]
 
 
 def option_heads(value: RecipeValue, text: str, declared: Mapping[Stored, Declared]) -> Leaf:

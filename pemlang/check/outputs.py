@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault, listed, visible
-from pemlang.formats.record import default_format, output_format
+from pemlang.formats.record import Format, default_format, hold_names, output_format
 from pemlang.formats.transformers import is_shared
 from pemlang.graph.dag import Graph
 from pemlang.graph.leaves import Leaf, Model, Stored, adapters_of
@@ -22,7 +22,7 @@ from pemlang.graph.rebuild import Rebuilding
 from pemlang.modules import Shapes
 from pemlang.modules.sites import layer_of
 from pemlang.source import Span
-from pemlang.tensorfiles.safetensors import TensorEntry
+from pemlang.tensorfiles.safetensors import SUFFIX, TensorEntry
 
 MAX_PARTS, MAX_NAME = 100, 255
 """Of the path of an output: folders in each other, and the bytes of a name in UTF-8."""
@@ -34,8 +34,8 @@ class Output:
 
     Attributes:
         node: what is saved, truncation included.
-        path: the directory, as written.
-        target: the directory, resolved; inside the recipe's own.
+        path: the directory or the one file, as written.
+        target: the same, resolved; inside the recipe's own folder.
         dtype: the file dtype, or None for the inputs' own.
         heads: the leaf whose heads are saved, when the recipe chose one.
         span: the statement.
@@ -43,6 +43,7 @@ class Output:
         shard: of a model, the bytes of tensors in one of its files at most; as the model that it
             is made from when None.
         tokenizer: of a model, the one whose tokenizer it has, when the recipe chose one.
+        format: of its files, when the recipe chose one.
     """
 
     node: AdapterNode | ModelNode
@@ -54,11 +55,16 @@ class Output:
     label: str
     shard: int | None = None
     tokenizer: Model | None = None
+    format: Format | None = None
 
     @property
     def holds(self) -> str:
         """`adapter` or `model`: what is saved."""
         return "adapter" if isinstance(self.node, AdapterNode) else "model"
+
+    def format_of(self, graph: Graph) -> Format:
+        """Of its files: what the recipe says, else that of its inputs."""
+        return self.format or output_format(adapters_of(graph.parts(self.node)), self.holds)
 
     def rebuilt(self, new: Rebuilding) -> Output:
         """The same over other leaves."""
@@ -74,7 +80,7 @@ def semantic_hash(output: Output, graph: Graph) -> str:
         "pemlang 1", output.node.key, output.node.type.base, output.dtype,
         None if output.heads is None else output.heads.key,
     ]  # fmt: skip
-    record = output_format(adapters_of(graph.parts(output.node)), output.holds)
+    record = output.format_of(graph)
     parts += [] if record is default_format(output.holds) else [record.name]
     parts += [] if output.shard is None else [("shard", output.shard)]
     parts += [] if output.tokenizer is None else [("tokenizer", output.tokenizer.key)]
@@ -114,11 +120,30 @@ def output_path(path: str, directory: Path, root: Path) -> Path:
     return target
 
 
-def hold_files(graph: Graph, node: AdapterNode, heads: Sequence[Stored]) -> None:
-    """Hold an adapter to what the files of its inputs' format can say, beside the heads of the
-    first of some leaves; raises as Format.hold."""
+def hold_files(output: Output, graph: Graph, heads: Sequence[Stored]) -> None:
+    """Hold an adapter to what the files of its format can say, beside the heads of the first of
+    some leaves; raises as hold_names and Format.hold."""
     whole_modules = heads[0].adapter.whole_modules if heads else ()
-    output_format(adapters_of(graph.parts(node))).hold(node.shapes, whole_modules)
+    record = output.format_of(graph)
+    hold_names(record, adapters_of(graph.parts(output.node)), output.node.shapes)
+    record.hold(output.node.shapes, whole_modules)
+
+
+def hold_suffix(record: Format, path: str, written: str) -> None:
+    """Raise PEM0355 where a path names a file and a format makes a directory, or the other way
+    round; `written` is the string of the recipe that says it."""
+    is_file = path.endswith(SUFFIX)
+    if is_file == record.one_file:
+        return
+    inner = written.removesuffix('"').removesuffix(SUFFIX)
+    made, instead = (
+        ("one file", f'{inner}{SUFFIX}"') if record.one_file else ("a folder", f'{inner}"')
+    )
+    raise Fault(
+        "PEM0355",
+        f"{visible(path, 80)!r} is saved as {record.name}, which is {made}",
+        instead,
+    )
 
 
 def hold_dtypes(

@@ -16,6 +16,7 @@ from pemlang.check.options import (
     OPTIONS,
     hold_option,
     option_dtype,
+    option_format,
     option_heads,
     option_shard,
     option_tokenizer,
@@ -28,6 +29,7 @@ from pemlang.check.outputs import (
     heads_agree,
     hold_dtypes,
     hold_files,
+    hold_suffix,
     hold_whole,
     output_path,
 )
@@ -43,6 +45,7 @@ from pemlang.check.values import (
 )
 from pemlang.check.wanted import want_kind
 from pemlang.diagnostics import Fault, visible
+from pemlang.formats.record import Format
 from pemlang.formats.renamed import names_of
 from pemlang.graph.leaves import Leaf, Model, Stored, leaf
 from pemlang.graph.node import AdapterNode, ModelNode, Num, NumberNode
@@ -70,6 +73,7 @@ class SaveOptions(TypedDict, total=False):
     heads: Leaf
     shard: int
     tokenizer: Model
+    format: Format
 
 
 class FileElaborator:
@@ -308,12 +312,26 @@ class FileElaborator:
         with self._elaborator.at(statement.path.span):
             target = output_path(path, self._state.root, self._state.root)
         heads = options.get("heads")
+        output = Output(
+            node,
+            path,
+            target,
+            options.get("dtype"),
+            heads,
+            statement.span,
+            label,
+            options.get("shard"),
+            options.get("tokenizer"),
+            options.get("format"),
+        )
+        with self._elaborator.at(statement.path.span):
+            hold_suffix(output.format_of(graph), path, statement.path.span.text)
         with self._elaborator.at(statement.span):
             if isinstance(node, AdapterNode):
                 if heads is not None:
                     texts = (statement.value.span.text, self._name(heads))
                     same_base(Context(graph, texts, "heads"), node, heads)
-                hold_files(graph, node, heads_agree(graph, node, heads, self._name))
+                hold_files(output, graph, heads_agree(graph, node, heads, self._name))
                 doubt = doubtful(graph.parts(node), node.shapes)
                 if doubt is not None:
                     self._report.add(doubt.at(statement.span, "warning"))
@@ -321,19 +339,7 @@ class FileElaborator:
                 hold_whole(node)
                 if "dtype" not in options:
                     hold_dtypes(graph, node, self._name, partial(saved_with, statement))
-        self._state.outputs.append(
-            Output(
-                node,
-                path,
-                target,
-                options.get("dtype"),
-                heads,
-                statement.span,
-                label,
-                options.get("shard"),
-                options.get("tokenizer"),
-            )
-        )
+        self._state.outputs.append(output)
         return POISON
 
     def _hold_rank_said(self, statement: t.Save, node: AdapterNode) -> None:
@@ -359,6 +365,10 @@ class FileElaborator:
             if option.name == "dtype":
                 with self._elaborator.at(option.value.span):
                     options["dtype"] = option_dtype(option.value)
+                continue
+            if option.name == "format":
+                with self._elaborator.at(option.value.span):
+                    options["format"] = option_format(option.value)
                 continue
             if option.name == "rank" and says_full(option.value, self._scope.values):
                 options["rank"] = FULL

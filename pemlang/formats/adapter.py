@@ -22,6 +22,21 @@ if TYPE_CHECKING:
 STATISTICS = "statistics.safetensors"
 
 
+class ByIdentity:
+    """A cache key: the same object, whatever it holds. read_header shares equal headers."""
+
+    __slots__ = ("it",)
+
+    def __init__(self, it: object) -> None:
+        self.it = it
+
+    def __hash__(self) -> int:
+        return id(self.it)  # stays its own: the key keeps the object alive
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ByIdentity) and self.it is other.it
+
+
 @dataclass(frozen=True, eq=False)
 class Layout:
     """What the names and shapes of a file's tensors say.
@@ -69,7 +84,7 @@ class Adapter:
 
     Attributes:
         format: of its files.
-        directory: where it is.
+        directory: the folder its files are in.
         weights: the file that holds its tensors.
         header: the places of its tensors.
         layout: its sites and factors.
@@ -138,6 +153,11 @@ class Adapter:
         return self.header.reference(self.weights, key)
 
     @property
+    def place(self) -> Path:
+        """Where it is: its folder, or its one file."""
+        return self.weights if self.format.one_file else self.directory
+
+    @property
     def tensor_files(self) -> list[Path]:
         """The files that hold its tensors."""
         return [self.weights]
@@ -191,3 +211,13 @@ def how_kinds_act(*kinds: Sequence[str]) -> list[str]:
 def kinds_text(kinds: Sequence[str]) -> str:
     """Kinds of sites as a reader writes them, `LoRA and (IA)³`."""
     return " and ".join(PARAMETRISATIONS[kind].title for kind in kinds)
+
+
+def alpha_of(scale: float, rank: int) -> float | int:
+    """The α for which α/rank is the scale, to the last bit where there is one."""
+    alpha = scale * rank
+    for near in (alpha, math.nextafter(alpha, math.inf), math.nextafter(alpha, -math.inf)):
+        if near / rank == scale:
+            alpha = near
+            break
+    return int(alpha) if alpha.is_integer() else alpha

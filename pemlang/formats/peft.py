@@ -11,7 +11,7 @@ from types import MappingProxyType
 
 from pemlang.diagnostics import Fault, listed, visible
 from pemlang.disk import is_dir, is_file, lfs_pointer
-from pemlang.formats.adapter import STATISTICS, Adapter, Layout, kinds_text
+from pemlang.formats.adapter import STATISTICS, Adapter, ByIdentity, Layout, kinds_text
 from pemlang.formats.namings import MAX_NAME
 from pemlang.formats.patterns import one_config
 from pemlang.formats.peft_config import UNSUPPORTED, Config, Scaling, parse_config, read_config
@@ -21,6 +21,7 @@ from pemlang.formats.peft_renamed import head_of, with_names, without_leavings
 from pemlang.formats.record import AdapterSpec, Detection, Format, OutputLayout, register
 from pemlang.formats.signature import Malformed, headers_restored, headers_signature
 from pemlang.modules import PARAMETRISATIONS, Shapes, SiteShape
+from pemlang.modules.sites import lora_shape
 from pemlang.tensorfiles.dtypes import FLOATS
 from pemlang.tensorfiles.safetensors import Header, TensorEntry, read_header
 
@@ -170,7 +171,7 @@ def assemble(
     try:
         header, config = without_leavings(header, config)
         with one_config():
-            layout = _layout(_ByIdentity(header.entries), config.kind, config.feedforward)
+            layout = _layout(ByIdentity(header.entries), config.kind, config.feedforward)
             _all_targeted(layout, json.dumps([config.raw.get(f) for f in CHOOSING]))
             scales = _scales(layout, config.scaling)
     except Fault as fault:
@@ -192,23 +193,8 @@ def assemble(
     )
 
 
-class _ByIdentity:
-    """A cache key: the same object, whatever it holds. read_header shares equal headers."""
-
-    __slots__ = ("it",)
-
-    def __init__(self, it: object) -> None:
-        self.it = it
-
-    def __hash__(self) -> int:
-        return id(self.it)  # stays its own: the key keeps the object alive
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _ByIdentity) and self.it is other.it
-
-
 @lru_cache(maxsize=64)
-def _layout(key: _ByIdentity, kind: str, feedforward: str | tuple[str, ...]) -> Layout:
+def _layout(key: ByIdentity, kind: str, feedforward: str | tuple[str, ...]) -> Layout:
     entries: Mapping[str, TensorEntry] = key.it  # type: ignore[assignment]
     factors: dict[str, dict[str, str]] = {}
     heads: dict[str, TensorEntry] = {}
@@ -296,32 +282,27 @@ def _feature(name: str, field: str) -> Fault:
     )
 
 
-_LORA_LAYERS = {2: "linear", 3: "conv1d", 4: "conv2d", 5: "conv3d"}
-
-
 def _lora_site(
     site: str, parts: Mapping[str, str], entries: list[TensorEntry], _: str | tuple[str, ...]
 ) -> tuple[SiteShape, int]:
     a, b = (entry.shape for entry in entries)
-    layer = "embedding" if "lora_embedding_A" in parts else _LORA_LAYERS.get(len(a), "")
-    rank = a[0] if a else 0
-    fits = len(a) == len(b) and layer and all(n == 1 for n in b[2:])
-    if layer == "embedding":
-        fits = fits and len(a) == 2
-    if fits and len(a) > 2 and b[1] != rank and rank % b[1] == 0:
+    shape = lora_shape(a, b)
+    if shape is not None and "lora_embedding_A" in parts:
+        shape = shape._replace(layer="embedding") if shape.layer == "linear" else None
+    if shape is None and len(a) == len(b) > 2 and all(n == 1 for n in b[2:]) and a[0] % b[1] == 0:
         raise Fault(
             "PEM0421",
             f"site {visible(site)} is a grouped convolution: its B of shape {list(b)} joins "
-            f"only parts of the {rank} rows of A",
+            f"only parts of the {a[0]} rows of A",
             "leave this site out of the adapter",
         )
-    if not fits or b[1] != rank:
+    if shape is None:
         raise Fault(
             "PEM0417",
             f"the factors of site {visible(site)} do not fit: A is {list(a)}, B is {list(b)}",
             "save the adapter again with PEFT: A is (rank, in), B is (out, rank)",
         )
-    return SiteShape("lora", layer, a[1:], (b[0], *b[2:])), rank
+    return shape, a[0]
 
 
 def _gain_site(

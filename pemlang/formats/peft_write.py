@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from typing import TypeVar
 
 from pemlang.diagnostics import Fault, visible
-from pemlang.formats.adapter import Adapter
+from pemlang.formats.adapter import Adapter, alpha_of
 from pemlang.formats.patterns import one_config
 from pemlang.formats.peft_names import CONFIG, PREFIX, WEIGHTS
 from pemlang.formats.peft_patterns import look_up, module_of
@@ -161,7 +160,7 @@ def _by_module(values: Mapping[str, AnyNumber]) -> dict[str, AnyNumber]:
 def _lora(ranks: Mapping[str, int], scales: Mapping[str, float]) -> dict[str, object]:
     """r, lora_alpha and their patterns, so that PEFT finds each site's rank and scale."""
     ranks, scales = _by_module(ranks), _by_module(scales)
-    alphas = {site: _alpha(scales[site], rank) for site, rank in ranks.items()}
+    alphas = {site: alpha_of(scales[site], rank) for site, rank in ranks.items()}
     r = Counter(ranks.values()).most_common(1)[0][0]
     alpha = Counter(alphas.values()).most_common(1)[0][0]
     patterns: dict[str, Mapping[str, float]] = {}
@@ -183,13 +182,3 @@ def _lora(ranks: Mapping[str, int], scales: Mapping[str, float]) -> dict[str, ob
         "init_lora_weights": True,
         **patterns,
     }
-
-
-def _alpha(scale: float, rank: int) -> float | int:
-    """The α for which α/rank is the scale, to the last bit where there is one."""
-    alpha = scale * rank
-    for near in (alpha, math.nextafter(alpha, math.inf), math.nextafter(alpha, -math.inf)):
-        if near / rank == scale:
-            alpha = near
-            break
-    return int(alpha) if alpha.is_integer() else alpha

@@ -20,10 +20,12 @@ from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault, listed, visible
 from pemlang.disk import is_file, is_special
 from pemlang.formats.adapter import STATISTICS, Adapter
+from pemlang.formats.renames import can_rename, renamed
 from pemlang.formats.vocabulary import Vocabulary
 from pemlang.modules import PARAMETRISATIONS, Shapes
 from pemlang.tensorfiles.digests import seen_now
 from pemlang.tensorfiles.dtypes import DTYPES
+from pemlang.tensorfiles.safetensors import SUFFIX as TENSORS
 from pemlang.tensorfiles.safetensors import Header, TensorEntry, read_header
 
 AtSite = TypeVar("AtSite")
@@ -55,6 +57,8 @@ class OutputTensor:
         site: what it belongs to; None for a head.
         factor: the factor it is, such as `a`; for a head its key in the inputs.
         around: what its numbers are stored around.
+        value: the one number in it, where that is known before anything is computed; such tensors
+            stand before all others in their file.
     """
 
     key: str
@@ -63,6 +67,7 @@ class OutputTensor:
     site: str | None
     factor: str
     around: float = 0.0
+    value: float | None = None
 
     @property
     def size(self) -> int:
@@ -81,6 +86,7 @@ class AdapterSpec:
         dtype: of its factors.
         dtype_given: whether a recipe says so.
         inputs: what it is made from.
+        name: what the output is called: of one that is a file, the file's name.
         heads: adapters whose heads are equal; the first one's are written.
         origin: of a model, the one whose files beside its tensors it has.
         stored: of a model, how each tensor is stored that one of its own is like.
@@ -97,6 +103,7 @@ class AdapterSpec:
     dtype: str
     dtype_given: bool
     inputs: Sequence[Adapter]
+    name: str
     heads: Sequence[Adapter]
     origin: Adapter | None = None
     stored: Mapping[str, TensorEntry] = field(default_factory=dict)
@@ -120,11 +127,13 @@ class OutputLayout:
         files: those of tensors by name, with the tensors in the order they stand there.
         texts: the other files by name.
         copies: files that are those of an input, by name.
+        metadata: what the files of tensors say of themselves, beside what all outputs do.
     """
 
     files: Mapping[str, Sequence[OutputTensor]]
     texts: Mapping[str, str]
     copies: Mapping[str, Path] = field(default_factory=dict)
+    metadata: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def tensors(self) -> list[OutputTensor]:
@@ -143,6 +152,7 @@ class Format(ABC):
         pickled: what an input may hold instead of `weights`: a file of torch's; else empty.
         library: the package that loads it, as the hub knows it.
         told_of: the fields of an adapter that what else is known of it says too.
+        one_file: whether an adapter is one file, and no directory.
     """
 
     name: ClassVar[str]
@@ -152,6 +162,7 @@ class Format(ABC):
     pickled: ClassVar[str] = ""
     library: ClassVar[str] = ""
     told_of: ClassVar[frozenset[str]] = frozenset()
+    one_file: ClassVar[bool] = False
 
     @abstractmethod
     def detect(self, place: Path) -> Detection:
@@ -240,6 +251,17 @@ class Format(ABC):
         return ()
 
     @property
+    def naming(self) -> str:
+        """How sites are named: formats of one naming can hold each other's sites."""
+        return "modules"
+
+    def stored_scales(
+        self, ranks: Mapping[str, int], scales: Mapping[str, float]
+    ) -> Mapping[str, float]:
+        """The scale that its files say at each site; B carries the rest."""
+        return scales
+
+    @property
     def part(self) -> str:
         """What the sites of an output are called."""
         return "site" if self.holds == "adapter" else "tensor"
@@ -247,12 +269,12 @@ class Format(ABC):
     @property
     def described_in(self) -> str:
         """The file that says what an adapter belongs to."""
-        return (*self.texts, self.weights)[0]
+        return (*self.texts, self.weights or "file")[0]
 
     @property
     def outputs(self) -> tuple[str, ...]:
         """The names of the files that an output always has."""
-        return (*self.texts, self.weights)
+        return () if self.one_file else (*self.texts, self.weights)
 
     def writes(self, name: str) -> bool:
         """Whether an output may have a file of some name."""
@@ -260,7 +282,7 @@ class Format(ABC):
 
     def wrote(self, names: Collection[str]) -> bool:
         """Whether some names are those of an output of this format, and of others beside it."""
-        return set(self.outputs) <= set(names)
+        return not self.one_file and set(self.outputs) <= set(names)
 
 
 def _with_site(key: str, names: Mapping[str, str]) -> str:
@@ -312,9 +334,12 @@ def read_adapter(place: Path, written: str | None = None) -> Adapter:
         detection = record.detect(place)
         if detection.fits:
             return read_as(record, place)
-        seen.append(f"as {record.name}: {detection.saw}")
+        if detection.saw:
+            seen.append(f"as {record.name}: {detection.saw}")
     if is_file(place):
         raise _one_file(place, Path(written or place))
+    if place.suffix == TENSORS and not os.path.lexists(place):
+        raise Fault("PEM0410", f"there is no file {visible(place)}", "check the path")
     if is_special(place):
         why = f"cannot read {visible(place)}: it is neither a file nor a directory"
         raise Fault("PEM0411", why, "give the directory that PEFT's save_pretrained wrote")
@@ -369,22 +394,47 @@ def _one_file(place: Path, written: Path) -> Fault:
             f"{visible(place)} is a recipe, and no adapter",
             f"give the directory that it saves to; `pem plan {visible(place)}` says what it makes",
         )
-    what = _tensors_in(place) if place.suffix == ".safetensors" else "a file"
+    what = _tensors_in(place) if place.suffix == TENSORS else "a file"
     return Fault(
         "PEM0410",
-        f"{visible(place)} is {what}, and this version reads the folders of PEFT",
-        "give the directory that PEFT's save_pretrained wrote",
+        f"{visible(place)} is {what}, and no adapter",
+        "give a directory that PEFT's save_pretrained wrote, or a LoRA in one file by the names of "
+        + listed([record.name for record in formats_of("adapter") if record.one_file]),
     )
 
 
 def _tensors_in(file: Path) -> str:
     """What the names in a file of tensors say that it is."""
-    names = list(read_header(file).entries)
-    if any("lora_down" in name or "lora_up" in name for name in names):
-        return "a LoRA in one file, as sd-scripts (kohya) and ComfyUI write it"
-    if any("lora_A" in name for name in names):
+    if any("lora_A" in name for name in read_header(file).entries):
         return "the tensors of a LoRA without the config that PEFT saves beside them"
     return "a file of tensors"
+
+
+def hold_names(record: Format, inputs: Sequence[Adapter], sites: Collection[str]) -> None:
+    """Raise PEM0354 where the adapters that an output of a format is made from name modules in
+    two ways, or its files have no names for some sites; `sites` are those of the output."""
+    by_naming = {x.format.naming: x.format for x in inputs}
+    if by_naming.keys() <= {record.naming}:
+        return
+    if len(by_naming) == 1 and can_rename(next(iter(by_naming)), record.naming):
+        renamed(sites, next(iter(by_naming)), record.naming)
+        return
+    names = [
+        (other if other.holds == "adapter" else default_format()).name
+        for other in by_naming.values()
+    ]
+    if len(names) > 1:
+        raise Fault(
+            "PEM0354",
+            f"it is made from files of {listed(sorted(names))}, which name one module in two ways",
+            "combine adapters whose files are of one format",
+        )
+    raise Fault(
+        "PEM0354",
+        f"it has the names that files of {names[0]} give to modules, and files of {record.name} "
+        "have others for them",
+        f"save it with format={names[0]}, which it has where no format is said",
+    )
 
 
 def output_format(inputs: Sequence[Adapter], holds: str = "adapter") -> Format:

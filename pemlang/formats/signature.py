@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping
+from typing import TypeVar
 
 from pemlang.formats.adapter import Adapter
 from pemlang.tensorfiles.dtypes import DTYPES
 from pemlang.tensorfiles.safetensors import MAX_DIMENSIONS, MAX_HEADER, Header, TensorEntry
 
+Told = TypeVar("Told", bound=Hashable)
+
 LEAST = 50  # bytes that the header of a file spends on a tensor beside its name
-_NUMBER = re.compile(r"(?<=\.)(?:0|[1-9][0-9]{0,5})(?=\.)")
+_NUMBER = re.compile(r"(?<=[._])(?:0|[1-9][0-9]{0,5})(?=[._])")
 _RANGE = r"[0-9]{1,6}(?:\.\.[0-9]{1,6})?"
 _RANGES = re.compile(rf"(?<!\{{)\{{({_RANGE}(?:,{_RANGE})*)\}}")
 _ENTRY = re.compile(
@@ -48,18 +51,24 @@ def headers_restored(signature: Mapping[str, object]) -> tuple[Header, Header | 
 
 def compact(entries: Mapping[str, TensorEntry]) -> dict[str, str]:
     """Names to dtypes and shapes, sorted; names that differ in one number are one line."""
-    groups: dict[tuple[str, str, str], list[int]] = {}
-    alone: dict[str, str] = {}
-    for name, entry in entries.items():
-        layout = f"{entry.dtype} {list(entry.shape)}"
+    return shortened(
+        {name: f"{entry.dtype} {list(entry.shape)}" for name, entry in entries.items()}
+    )
+
+
+def shortened(values: Mapping[str, Told]) -> dict[str, Told]:
+    """Names to values, sorted; names of one value that differ in one number are one line."""
+    groups: dict[tuple[str, str, Told], list[int]] = {}
+    alone: dict[str, Told] = {}
+    for name, value in values.items():
         number = _NUMBER.search(name)
         if number is None or "{" in name or "}" in name:
-            alone[name.replace("{", "{{").replace("}", "}}")] = layout
+            alone[name.replace("{", "{{").replace("}", "}}")] = value
         else:
-            key = (name[: number.start()], name[number.end() :], layout)
+            key = (name[: number.start()], name[number.end() :], value)
             groups.setdefault(key, []).append(int(number.group()))
-    for (before, after, layout), numbers in groups.items():
-        alone[f"{before}{{{_ranges(sorted(numbers))}}}{after}"] = layout
+    for (before, after, value), numbers in groups.items():
+        alone[f"{before}{{{_ranges(sorted(numbers))}}}{after}"] = value
     return dict(sorted(alone.items()))
 
 
@@ -94,20 +103,26 @@ def _ends(part: str) -> tuple[int, int]:
     return int(first), int(last or first)
 
 
-def expanded(compacted: object) -> dict[str, TensorEntry]:
-    """The entries that `compact` wrote; raises Malformed."""
-    if not isinstance(compacted, dict):
-        raise Malformed("it has no tensors")
-    layouts: dict[str, object] = {}
+def lengthened(values: Mapping[str, object]) -> dict[str, object]:
+    """The names and values that `shortened` wrote; raises Malformed."""
+    whole: dict[str, object] = {}
     room = MAX_HEADER
-    for line, layout in compacted.items():
+    for line, value in values.items():
         for name in names(line):
             room -= len(name) + LEAST
             if room < 0:
                 raise Malformed("it has more tensors than a file can name")
-            if name in layouts:
+            if name in whole:
                 raise Malformed(f"it has {name} twice")
-            layouts[name] = layout
+            whole[name] = value
+    return whole
+
+
+def expanded(compacted: object) -> dict[str, TensorEntry]:
+    """The entries that `compact` wrote; raises Malformed."""
+    if not isinstance(compacted, dict):
+        raise Malformed("it has no tensors")
+    layouts = lengthened(compacted)
     entries, at = {}, 0
     for name, text in sorted(layouts.items()):
         entry = _ENTRY.fullmatch(text) if isinstance(text, str) else None

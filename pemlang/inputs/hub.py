@@ -244,6 +244,8 @@ def _described(hub: Any, reference: HubReference) -> tuple[Format, Path]:
     holds it."""
     missing = []
     for record in formats_of("adapter"):
+        if record.one_file:
+            continue
         try:
             return record, _snapshot(hub, reference, record.described_in)
         except hub.errors.EntryNotFoundError as error:

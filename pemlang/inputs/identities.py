@@ -68,11 +68,11 @@ def _copies(
         places = names.setdefault(contents[leaf], {})
         for spelling in checked.spellings[leaf]:
             name = seen_from(checked.source.directory, spelling.path, spelling.directory)
-            places[adapter.directory] = min(places.get(adapter.directory, name), name)
+            places[adapter.place] = min(places.get(adapter.place, name), name)
     identities = {}
     for leaf, adapter in adapters.items():
         places = names[contents[leaf]]
-        copy = sorted(places, key=lambda directory: places[directory]).index(adapter.directory)
+        copy = sorted(places, key=lambda place: places[place]).index(adapter.place)
         identities[leaf] = contents[leaf] + f" copy {copy}" * bool(copy)
     return identities
 

@@ -39,7 +39,7 @@ class LockResolver(Resolver):
             if not path.startswith(SCHEME):
                 self._hold_files(source, self._seen[source].directory)
         adapter = self._seen[source]
-        return str(adapter.directory), adapter
+        return str(adapter.place), adapter
 
     def model(self, path: str, directory: Path) -> tuple[str, Adapter]:
         """See Resolver."""

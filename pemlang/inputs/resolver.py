@@ -27,6 +27,7 @@ from pemlang.inputs.hub import (
     read_hub_adapter,
     read_hub_model,
 )
+from pemlang.tensorfiles.safetensors import SUFFIX
 
 
 class Resolver(ABC):
@@ -60,7 +61,7 @@ class Resolver(ABC):
 
 
 class DiskResolver(Resolver):
-    """Adapters in directories, and on the hub."""
+    """Adapters in directories and files, and on the hub."""
 
     def __init__(self) -> None:
         self._seen: dict[str, Adapter] = {}
@@ -73,13 +74,14 @@ class DiskResolver(Resolver):
         place = path if remote else str(local(path, directory))
         if place not in self._seen:
             there = is_dir(Path(place)) or is_file(Path(place))
-            if not remote and HUB_NAME.fullmatch(path) and not there:
+            on_the_hub = HUB_NAME.fullmatch(path) and not path.endswith(SUFFIX)
+            if not remote and on_the_hub and not there:
                 raise Fault("PEM0410", f"there is no directory {visible(place)}", _on_the_hub(path))
             self._seen[place] = (
                 read_hub_adapter(path, whole=False) if remote else read_adapter(Path(place), path)
             )
         adapter = self._seen[place]
-        return str(adapter.directory), adapter
+        return str(adapter.place), adapter
 
     def whole(self, adapter: Adapter, spelling: Spelling) -> Adapter:
         """See Resolver."""

@@ -28,7 +28,7 @@ AdapterLookup = Callable[[str, Path], IdentifiedAdapter | None]
 """A way to an adapter by its path as written and the folder that path starts from; None where it
 does not lead to one."""
 
-_DESCRIPTIONS = {record.described_in for record in formats_of("adapter")}
+_DESCRIPTIONS = {record.described_in for record in formats_of("adapter") if record.texts}
 
 
 class FirstFoundResolver(Resolver):
@@ -51,7 +51,7 @@ class FirstFoundResolver(Resolver):
             first = next(filter(None, adapters), None)
             self._seen[path, directory] = first or self._in_working_tree(path, directory)
         _, adapter = self._seen[path, directory]
-        return str(adapter.directory), adapter
+        return str(adapter.place), adapter
 
     def _in_working_tree(self, path: str, directory: Path) -> IdentifiedAdapter:
         here = self._here(directory)
@@ -168,8 +168,9 @@ class Revision:
             self._extract(files)
             for name in files:
                 self._fill(name)
-            place = (self.at / files[0]).parent
-        elif is_dir(place):
+            place = self.at / files[0]
+            place = place if files == [folder] else place.parent
+        elif is_dir(place) or is_file(place):
             self.notes.append(
                 f"{visible(folder)} is not in git and not in {NAME} of the revision: what lies "
                 "there now stands for it"
@@ -180,6 +181,8 @@ class Revision:
 
     def _kept(self, folder: str) -> list[str]:
         """The files of an adapter that the revision has."""
+        if folder in self._blobs:
+            return [folder]
         files = [name for name in self._blobs if (name.rpartition("/")[0] or ".") == folder]
         return files if any(Path(name).name in _DESCRIPTIONS for name in files) else []
 

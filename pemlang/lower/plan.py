@@ -16,7 +16,7 @@ from pemlang.formats.record import (
     Format,
     OutputLayout,
     OutputTensor,
-    output_format,
+    hold_names,
 )
 from pemlang.graph.leaves import Stored, adapters_of
 from pemlang.graph.lowering import Truncation
@@ -41,7 +41,7 @@ from pemlang.modules import Shapes, SiteValues
 from pemlang.modules.record import SiteBuilder
 from pemlang.tensorfiles.dtypes import work_dtype
 from pemlang.tensorfiles.reference import TensorRef
-from pemlang.tensorfiles.safetensors import new_header
+from pemlang.tensorfiles.safetensors import new_header, number_bytes
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,8 @@ class OutputRequest:
         heads: leaves with equal heads; the first one's are kept.
         dtype: of the factors; the inputs' own when None.
         metadata: of its tensors' file.
-        format: of its files; that of its inputs when None.
+        format: of its files.
+        name: see AdapterSpec.
         shard, tokenizer: see AdapterSpec.
     """
 
@@ -65,7 +66,8 @@ class OutputRequest:
     heads: Sequence[Stored]
     dtype: str | None
     metadata: Mapping[str, str]
-    format: Format | None = None
+    format: Format
+    name: str
     shard: int | None = None
     tokenizer: Stored | None = None
 
@@ -77,7 +79,7 @@ class PlannedOutput:
     Attributes:
         format, layout: its files.
         numbers: the numbers of its files of tensors in the plan.
-        ranks: the rank at each site that is written; 0 of what has none.
+        ranks, scales: those of each site that is written; 0 and 1 of what has none.
         heads: adapters whose heads have to be equal.
         idle: it does nothing whatever its tensors hold: every coefficient or scale is zero.
     """
@@ -86,6 +88,7 @@ class PlannedOutput:
     layout: OutputLayout
     numbers: range
     ranks: Mapping[str, int]
+    scales: Mapping[str, float]
     heads: Sequence[Adapter]
     idle: bool
 
@@ -135,7 +138,9 @@ def make_plan(requests: Sequence[OutputRequest]) -> BuildPlan:
             planned.append(_planned(request, dict(sorted(values.items())), len(files)))
         except Fault as fault:
             raise OutputFailed(index, fault) from None
-        files += [_file(x, request.metadata) for x in planned[-1].layout.files.values()]
+        layout = planned[-1].layout
+        metadata = {**layout.metadata, **request.metadata}
+        files += [_file(tensors, metadata) for tensors in layout.files.values()]
     places = [_places(output) for output in planned]
     frame = Plan(tuple(files))
     calls = [call for group in groups for call in group.calls(planned, places)]
@@ -184,9 +189,12 @@ def _planned(request: OutputRequest, values: Mapping[str, SiteValues], first: in
     else:
         ranks = {site: part.rank for site, part in values.items()}
         scales = {site: node.scales.get(site, 1.0) for site in ranks}
+    idle = is_zero or (type_.factored and not any(scales.values()))
+    record = request.format
+    if type_.ranked:
+        scales = dict(record.stored_scales(ranks, scales))
     model = node if isinstance(node, ModelNode) else None
     origin = None if model is None else model.origin.adapter
-    record = request.format or output_format(inputs, "adapter" if origin is None else "model")
     spec = AdapterSpec(
         Shapes({site: type_.shapes[site] for site in ranks}),
         ranks,
@@ -196,6 +204,7 @@ def _planned(request: OutputRequest, values: Mapping[str, SiteValues], first: in
         request.dtype or default_dtype(inputs),
         request.dtype is not None,
         inputs,
+        request.name,
         heads,
         origin,
         {} if model is None else {site: model.entry(site) for site in ranks},
@@ -204,11 +213,11 @@ def _planned(request: OutputRequest, values: Mapping[str, SiteValues], first: in
         None if model is None else model.joined,
     )
     # The check did so for the format of the inputs; whoever asks may have chosen another.
+    hold_names(record, inputs, spec.shapes)
     record.hold(spec.shapes, [module for adapter in heads[:1] for module in adapter.whole_modules])
-    idle = is_zero or (type_.factored and not any(scales.values()))
     layout = record.layout(spec)
     numbers = range(first, first + len(layout.files))
-    return PlannedOutput(record, layout, numbers, ranks, heads, idle)
+    return PlannedOutput(record, layout, numbers, ranks, scales, heads, idle)
 
 
 def default_dtype(adapters: Sequence[Adapter]) -> str:
@@ -222,6 +231,7 @@ def default_dtype(adapters: Sequence[Adapter]) -> str:
 
 def _file(layout: Sequence[OutputTensor], metadata: Mapping[str, str]) -> OutputFile:
     header, starts, size = new_header(((t.key, t.dtype, t.shape) for t in layout), metadata)
+    header += b"".join(number_bytes(t.dtype, t.value) for t in layout if t.value is not None)
     tensors = tuple(
         TensorPlace(tensor.key, tensor.dtype, tensor.shape, start, tensor.factor)
         for tensor, start in zip(layout, starts, strict=True)
@@ -305,6 +315,9 @@ class _SiteGroup:
         part = self.values.get(index) or record.zeros(
             self._builder, request.node.shapes[site], 1, 1.0
         )
+        scale = planned.scales[site]
+        if part.scale != scale:
+            part = record.total(self._builder, [(1.0, part)], scale)
         for factor, value in zip(record.factors, part.values, strict=True):
             sink = places[site, factor]
             tensors = list(planned.layout.files.values())[sink.output - planned.numbers.start]

@@ -52,6 +52,18 @@ class SiteShape(NamedTuple):
         return f"{self.layer} {'×'.join(map(str, self.a))}"
 
 
+_LORA_LAYERS = {2: "linear", 3: "conv1d", 4: "conv2d", 5: "conv3d"}
+
+
+def lora_shape(a: tuple[int, ...], b: tuple[int, ...]) -> SiteShape | None:
+    """The shape of a site by those of its A (r, in, …) and B (out, r, 1, …), of no embedding; None
+    where they do not fit each other."""
+    fits = len(a) == len(b) and all(n == 1 for n in b[2:])
+    if not fits or len(a) not in _LORA_LAYERS or b[1] != a[0]:
+        return None
+    return SiteShape("lora", _LORA_LAYERS[len(a)], a[1:], (b[0], *b[2:]))
+
+
 class Shapes(Mapping[str, SiteShape]):
     """The sites of an adapter in name order, with their shapes. Immutable, compared by content."""
 

@@ -202,7 +202,7 @@ class _PresentResolver(DiskResolver):
     def content(self, adapter: Adapter, spelling: Spelling) -> str:
         """See Resolver."""
         here = all(map(is_file, adapter.tensor_files))
-        return adapter_digest(adapter) if here else f"{UNKNOWN}{adapter.directory}"
+        return adapter_digest(adapter) if here else f"{UNKNOWN}{adapter.place}"
 
 
 def _output(job: OutputJob, plan: BuildPlan, index: int, write: Formula) -> OutputForecast:

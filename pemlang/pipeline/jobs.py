@@ -161,6 +161,8 @@ def job_of(checked: Checked, point: SweepPoint, lowering: Lowering, output: Outp
         heads,
         output.dtype,
         texts,
+        output.format_of(graph),
+        output.target.name,
         shard=output.shard,
         tokenizer=output.tokenizer,
     )

@@ -52,7 +52,7 @@ def _locked(source: str, spelling: Spelling, adapter: Adapter, first: dict[Path,
     """An adapter of a lock; `first` has the first source of each directory."""
     remote = spelling.path.startswith(SCHEME)
     commit = parse_reference(spelling.path).commit(adapter.directory) if remote else None
-    same = None if remote else first.setdefault(adapter.directory, source)
+    same = None if remote else first.setdefault(adapter.place, source)
     return Locked(
         adapter.digests,
         adapter.format.signature(adapter),

@@ -11,8 +11,8 @@ from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
+from pemlang.artifact.place import PROVENANCE, folder_of, own_name
 from pemlang.artifact.provenance import Loss, Provenance, read_provenance
-from pemlang.artifact.staging import PROVENANCE
 from pemlang.artifact.subjects import tensor_digests
 from pemlang.artifact.verify import FileVerdict, changed_parts, recipe_folder
 from pemlang.diagnostics import Fault, PemError, visible
@@ -28,7 +28,7 @@ from pemlang.pipeline.build import BuildOptions, build
 from pemlang.pipeline.reading import reading
 from pemlang.source import Source
 from pemlang.tensorfiles.digests import anew
-from pemlang.tensorfiles.safetensors import read_metadata
+from pemlang.tensorfiles.safetensors import SUFFIX, read_metadata
 
 TOLERANCE = 1e-3
 """Of the norm of an adapter: what the cut of a dense matrix promises, see kernels/sketch.py, and
@@ -75,7 +75,8 @@ def rebuild(
             )
         [built] = result.outputs
         names = sorted(name for name in provenance.subjects if name == Path(name).name)
-        pairs = [(directory / name, built.path / name) for name in [*names, PROVENANCE]]
+        names.append(own_name(directory, PROVENANCE))
+        pairs = [(folder_of(directory) / name, folder_of(built.path) / name) for name in names]
         verdicts = [_compared(was, now) for was, now in pairs]
         here = read_provenance(built.path).outcome.algebra  # what is there may say anything
         if here and provenance.outcome.algebra not in ("", here):
@@ -93,9 +94,9 @@ def _tolerant(
     if not apart <= TOLERANCE:
         return [replace(x, details=(*x.details, told)) if not x.holds else x for x in verdicts]
     within = f"within {TOLERANCE:g} of its norm ({apart:.1g}): {told}"
-    same = {provenance.format.weights}
+    same = {name for name in provenance.subjects if name.endswith(SUFFIX)}
     if _but_for_digits(provenance) == _but_for_digits(read_provenance(now)):
-        same.add(PROVENANCE)
+        same.add(own_name(was, PROVENANCE))
     return [
         FileVerdict(x.what, "same", (within,)) if not x.holds and x.what in same else x
         for x in verdicts
@@ -174,7 +175,7 @@ def _compared(was: Path, now: Path) -> FileVerdict:
     with suppress(Fault, OSError, ValueError):
         if was.suffix == ".safetensors":
             details = tuple(changed_parts(name, tensor_digests(now), tensor_digests(was)))
-        elif was.suffix == ".json" and name != PROVENANCE:
+        elif was.suffix == ".json" and not name.endswith(PROVENANCE):
             before, after = (json.loads(path.read_bytes()) for path in (now, was))
             details = tuple(changed_parts(name, before, after))
     return FileVerdict(what, "differs", details)

@@ -50,5 +50,5 @@ def adapters_of(recipes: Sequence[Checked]) -> list[Adapter]:
 
 
 def inputs_of(recipes: Sequence[Checked]) -> set[Path]:
-    """Their directories."""
-    return {adapter.directory.resolve() for adapter in adapters_of(recipes)}
+    """Where they are."""
+    return {adapter.place.resolve() for adapter in adapters_of(recipes)}

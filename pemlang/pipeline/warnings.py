@@ -163,6 +163,7 @@ def outcome_of(
         losses={key: loss for key, loss in losses.items() if loss is not None},
         rounding=seen.worst_rounding,
         is_zero=planned.idle or seen.is_zero,
+        format=planned.format.name if planned.format.one_file else "",
         algebra=algebra,
     )
 

@@ -16,7 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Literal
 
-from pemlang.artifact.staging import MARK
+from pemlang.artifact.card import MARK
 from pemlang.dataclass import dataclass
 from pemlang.diagnostics import visible
 from pemlang.version import __version__

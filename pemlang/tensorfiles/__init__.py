@@ -9,7 +9,7 @@ __getattr__ = door(
     dtypes="DTYPES FLOATS decoded stored_dtype",
     reader="TensorReader",
     reference="TensorRef",
-    safetensors="MAX_HEADER TensorEntry read_header",
+    safetensors="MAX_HEADER TensorEntry read_header read_numbers",
     digests="file_digest take_digests",
     pickled="read_pickled_header",
 )

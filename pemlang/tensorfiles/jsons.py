@@ -28,9 +28,14 @@ def parse_json(data: bytes) -> Any:
 def load_json(data: bytes) -> object:
     """The value in a text; raises ValueError for what is no JSON or holds too many values, and
     RecursionError for what is nested too deeply."""
-    if sum(map(data.count, (b",", b"[", b"{"))) > MAX_VALUES:
+    if holds_too_much(data):
         raise ValueError("it holds too many values")
     return json.loads(data)
+
+
+def holds_too_much(data: bytes) -> bool:
+    """Whether a text may hold more values than are read."""
+    return sum(map(data.count, (b",", b"[", b"{"))) > MAX_VALUES
 
 
 def _inside(value: object) -> list[object]:

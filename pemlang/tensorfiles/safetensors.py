@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import re
+import struct
 from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -18,9 +21,10 @@ from pemlang.diagnostics import Fault, visible
 from pemlang.disk import open_plain
 from pemlang.tensorfiles.digests import not_fetched
 from pemlang.tensorfiles.dtypes import DTYPES
-from pemlang.tensorfiles.jsons import load_json
+from pemlang.tensorfiles.jsons import holds_too_much, load_json
 from pemlang.tensorfiles.reference import TensorRef
 
+SUFFIX = ".safetensors"
 MAX_DIMENSIONS = 16
 MAX_HEADER = 100 << 20  # what the format allows
 MAX_CACHED = 4 << 20  # of a header that is kept at hand
@@ -63,8 +67,9 @@ def read_header(path: Path) -> Header:
             not what the format says, or its offsets do not fit its shapes and size.
     """
     raw, size = _read(path)
+    tensors = _split(raw)[0]
     try:
-        entries, extent = (_entries if len(raw) < MAX_CACHED else _entries.__wrapped__)(raw)
+        entries, extent = (_entries if len(raw) < MAX_CACHED else _entries.__wrapped__)(tensors)
     except _Broken as why:
         raise _broken(path, str(why)) from None
     if extent != size - 8 - len(raw):
@@ -75,8 +80,82 @@ def read_header(path: Path) -> Header:
 def read_metadata(path: Path) -> dict[str, str]:
     """What a safetensors file says of itself; raises as read_header."""
     read_header(path)
-    metadata = json.loads(_read(path)[0]).get("__metadata__")
+    raw = _read(path)[0]
+    metadata = _split(raw)[1]
+    if metadata is None:
+        metadata = json.loads(raw).get("__metadata__")
     return metadata if isinstance(metadata, dict) else {}
+
+
+_METADATA = re.compile(rb'\{\s*"__metadata__"\s*:\s*')
+"""How nearly every header with metadata starts."""
+
+
+def _split(raw: bytes) -> tuple[bytes, object]:
+    """A header without its metadata, and these, where it starts with them; else all of it and
+    None. What is left is the same for all files of one family."""
+    start = _METADATA.match(raw)
+    if start is None or holds_too_much(raw):
+        return raw, None
+    try:
+        text = raw[start.end() :].decode()
+        metadata, end = _DECODER.raw_decode(text)
+    except (ValueError, RecursionError):
+        return raw, None
+    rest = _REST.match(text, end)
+    return (raw, None) if rest is None else (f"{{{text[rest.end() :]}".encode(), metadata)
+
+
+_REST = re.compile(r'\s*(?:,\s*(?=")|(?=\}))')
+"""What follows the metadata, before the first tensor or the end."""
+
+
+_DECODER = json.JSONDecoder()
+
+
+def read_numbers(path: Path, header: Header, keys: Iterable[str]) -> dict[str, float]:
+    """Tensors of one number each, by their keys; no other bytes of the file are read.
+
+    Raises:
+        Fault: PEM0411 when the file cannot be read, PEM0412 when it is cut short, PEM0419 a tensor
+            that is not one number.
+    """
+    numbers = {}
+    try:
+        with open_plain(path) as file:
+            handle = file.fileno()
+            for key in keys:
+                entry = header.entries[key]
+                form = _NUMBERS.get(entry.dtype)
+                if form is None or math.prod(entry.shape) != 1:
+                    raise Fault(
+                        "PEM0419",
+                        f"{visible(key)} is {entry.dtype} {list(entry.shape)}, and no number",
+                        "save it as one number of F32",
+                    )
+                raw = os.pread(handle, entry.end - entry.start, header.data_start + entry.start)
+                if len(raw) < entry.end - entry.start:
+                    raise _broken(path, "it has been cut short")
+                # The bits of a bfloat16 are the upper half of a float32's.
+                raw = b"\0\0" + raw if entry.dtype == "BF16" else raw
+                numbers[key] = float(struct.unpack(form, raw)[0])
+    except OSError as error:
+        raise Fault(
+            "PEM0411", f"cannot read {visible(path)}: {error.strerror or error}", "check the path"
+        ) from None
+    return numbers
+
+
+def number_bytes(dtype: str, value: float) -> bytes:
+    """A number as a file of some dtype stores it, of those that Python knows."""
+    return struct.pack(_NUMBERS[dtype], value)
+
+
+_NUMBERS = {
+    "F64": "<d", "F32": "<f", "F16": "<e", "BF16": "<f", "I64": "<q", "I32": "<i", "I16": "<h",
+    "I8": "<b", "U64": "<Q", "U32": "<I", "U16": "<H", "U8": "<B",
+}  # fmt: skip
+"""How the struct module calls what one number of a dtype is stored as."""
 
 
 def _read(path: Path) -> tuple[bytes, int]:

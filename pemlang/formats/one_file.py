@@ -1,0 +1,404 @@
+"""Adapters of image models in one safetensors file: what their formats have in common.
+
+A site has `SITE` with the end of A, and with that of B; often `SITE.alpha`, one number, and then
+Δ = (α/r)·B·A. Without it α is r. How a site is named, and which ends a writer gives, tell the
+formats apart: a record each in the files beside this one.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import struct
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import field
+from functools import lru_cache
+from pathlib import Path
+from typing import ClassVar
+
+from pemlang.dataclass import dataclass
+from pemlang.diagnostics import Fault, listed, visible
+from pemlang.disk import is_file, lfs_pointer
+from pemlang.formats.adapter import Adapter, ByIdentity, Layout, alpha_of, kinds_text
+from pemlang.formats.record import AdapterSpec, Detection, Format, OutputLayout, OutputTensor
+from pemlang.formats.renames import renamed
+from pemlang.formats.signature import (
+    Malformed,
+    headers_restored,
+    headers_signature,
+    lengthened,
+    shortened,
+)
+from pemlang.modules import PARAMETRISATIONS, Shapes
+from pemlang.modules.sites import lora_shape
+from pemlang.tensorfiles.dtypes import FLOATS
+from pemlang.tensorfiles.safetensors import (
+    SUFFIX,
+    Header,
+    TensorEntry,
+    read_header,
+    read_metadata,
+    read_numbers,
+)
+
+ENDS = {
+    ".lora_down.weight": "a", ".lora_up.weight": "b",
+    ".lora_A.weight": "a", ".lora_B.weight": "b",
+    ".lora_A.default.weight": "a", ".lora_B.default.weight": "b",
+    ".lora.down.weight": "a", ".lora.up.weight": "b",
+    ".lora_linear_layer.down.weight": "a", ".lora_linear_layer.up.weight": "b",
+    "_lora.down.weight": "a", "_lora.up.weight": "b",
+    ".alpha": "alpha",
+}  # fmt: skip
+"""What keys end in, as the writers of these files have it, and the factor that each is."""
+
+
+@dataclass(frozen=True)
+class RefusedKeys:
+    """Keys that are known for what they are, and refused.
+
+    Attributes:
+        ends: what they end in, a pattern.
+        shown: the same for a reader.
+        what: what they belong to.
+        instead: what to do, where there is more to say than to take a plain LoRA.
+    """
+
+    ends: str
+    shown: str
+    what: str
+    instead: str = "give an adapter that is a plain LoRA"
+
+
+REFUSED = (
+    RefusedKeys(
+        r"\.(lora_mid\.weight|hada_t[12]|lokr_t2)", "lora_mid, hada_t1, lokr_t2",
+        "a convolution in three factors (Tucker)", "train it without use_tucker, or use_cp",
+    ),
+    RefusedKeys(
+        r"\.(dora_scale|lora_magnitude_vector)", "dora_scale, lora_magnitude_vector",
+        "DoRA, which rescales the base's weights", "train it without DoRA",
+    ),
+    RefusedKeys(r"\.hada_w[12]_[ab]", "hada_w1_a", "LoHa, a product of two LoRAs entry by entry"),
+    RefusedKeys(r"\.lokr_w[12](_[ab])?", "lokr_w1, lokr_w2_a", "LoKr, a Kronecker product"),
+    RefusedKeys(
+        r"\.(diff|diff_b|set_weight|w_norm|b_norm)", "diff, diff_b, w_norm",
+        "a whole difference of a weight", "leave such modules out where it is trained or extracted",
+    ),
+    RefusedKeys(
+        r"\.(lora_[AB]|lora_up|lora_down)(\.default)?\.bias", "lora_B.bias",
+        "a bias beside the factors", "train it without lora_bias",
+    ),
+    RefusedKeys(
+        r"\.(oft_blocks|oft_diag|a[12]\.weight|b[12]\.weight|on_input|reshape_weight)",
+        "oft_blocks, a1.weight, on_input", "another method than LoRA",
+    ),
+)  # fmt: skip
+
+_END = re.compile(f"(?:{'|'.join(map(re.escape, sorted(ENDS, key=len, reverse=True)))})$")
+_KEPT = ("ss_", "modelspec.")
+_OF_THE_INPUT = {"ss_network_dim", "ss_network_alpha", "ss_network_args", "modelspec.hash_sha256"}
+"""What a file says of itself that is not true of one made from it; the rest of what starts as
+`_KEPT` is kept where all inputs say the same."""
+
+
+@dataclass(frozen=True, eq=False)
+class OneFileLayout(Layout):
+    """Attributes:
+    alphas: site to the key of its α, where the file has one.
+    """
+
+    alphas: Mapping[str, str] = field(default_factory=dict)
+
+
+class OneFile(Format):
+    """A format of adapters that are one safetensors file.
+
+    Attributes:
+        starts: what the names of sites start with.
+        written: the ends of the two factors in an output.
+        says_alpha: whether an output says α of each site; else α is the rank.
+        example: a name of a site.
+        written_by: what writes and reads such files.
+    """
+
+    one_file = True
+    texts = ()
+    weights = ""
+    starts: ClassVar[tuple[str, ...]]
+    written: ClassVar[tuple[str, str]] = (".lora_A.weight", ".lora_B.weight")
+    says_alpha: ClassVar[bool] = False
+    example: ClassVar[str]
+    written_by: ClassVar[str]
+
+    def stored_scales(
+        self, ranks: Mapping[str, int], scales: Mapping[str, float]
+    ) -> Mapping[str, float]:
+        """See Format. One α for all sites: diffusers takes the most common one for those of a UNet
+        whose α differs, and where none is said every reader takes the rank."""
+        if not self.says_alpha:
+            return dict.fromkeys(ranks, 1.0)
+        alphas = Counter(
+            _float32(alpha_of(scales[site], rank)) for site, rank in ranks.items() if scales[site]
+        )
+        [(alpha, _)] = alphas.most_common(1) or [(1.0, 0)]
+        return {site: alpha / rank for site, rank in ranks.items()}
+
+    @property
+    def shown_starts(self) -> tuple[str, ...]:
+        """The starts without those that differ from another in a number alone."""
+        return tuple(start for start in self.starts if not re.search(r"[0-9]", start))
+
+    @property
+    def naming(self) -> str:
+        """See Format."""
+        return self.name
+
+    def detect(self, place: Path) -> Detection:
+        """See Format."""
+        if place.suffix != SUFFIX or not is_file(place) or lfs_pointer(place) is not None:
+            return Detection(False, False, "")
+        try:
+            entries = read_header(place).entries
+        except Fault:  # told where it is read as what it may be
+            return Detection(False, False, "")
+        fits = any(
+            name.startswith(self.starts) and (_END.search(name) or _refused(name))
+            for name in entries
+        )
+        return Detection(fits, fits, f"no names of {self.name}")
+
+    def read(self, place: Path) -> Adapter:
+        """See Format.
+
+        Raises:
+            Fault: what read_header raises; PEM0416 a tensor that is no part of a LoRA, PEM0417
+                factors that do not fit each other, PEM0419 a dtype that is not a float, PEM0421
+                another method, PEM0425 an α that readers take differently.
+        """
+        return self.of_header(place, read_header(place))
+
+    def of_header(self, place: Path, header: Header) -> Adapter:
+        """See Format."""
+        layout = self._layout(place, header.entries)
+        keys = list(layout.alphas.values())
+        numbers = read_numbers(place, header, keys)
+        alphas = {site: numbers[key] for site, key in layout.alphas.items()}
+        return self._assembled(place, header, layout, alphas, self.said(place))
+
+    def said(self, place: Path) -> Mapping[str, object]:
+        """What a file says of its scales elsewhere than in its tensors, by component."""
+        return {}
+
+    def scales_said(
+        self, place: Path, said: Mapping[str, object], ranks: Mapping[str, int]
+    ) -> Mapping[str, float]:
+        """The scales of sites that `said` has something of."""
+        return {}
+
+    def _assembled(
+        self,
+        place: Path,
+        header: Header,
+        layout: OneFileLayout,
+        alphas: Mapping[str, float],
+        said: Mapping[str, object],
+    ) -> Adapter:
+        for site, alpha in alphas.items():
+            if not math.isfinite(alpha) or alpha == 0:
+                raise Fault(
+                    "PEM0425",
+                    f"{visible(place)}: the α of {visible(site)} is {alpha:g}",
+                    "write another, or take `.alpha` out of the file, which makes it the rank",
+                    ("sd-scripts takes an α of 0 for the rank, ComfyUI for 0",) * (alpha == 0),
+                )
+        stated = self.scales_said(place, said, layout.ranks)
+        if stated and alphas:
+            raise Fault(
+                "PEM0425",
+                f"{visible(place)} says its scales twice: by {visible(next(iter(alphas)))}.alpha "
+                "and in its metadata",
+                "take one of them out of the file",
+            )
+        scales = {
+            site: stated.get(site, alphas.get(site, rank) / rank)
+            for site, rank in layout.ranks.items()
+        }
+        fields = {"alphas": shortened(alphas), "said": dict(said)}
+        return Adapter(self, place.parent, place, header, layout, scales, fields=fields)
+
+    def _layout(self, place: Path, entries: Mapping[str, TensorEntry]) -> OneFileLayout:
+        try:
+            return _read_layout(self, ByIdentity(entries))
+        except Fault as fault:
+            message = f"{visible(place)}: {fault.message}"
+            raise Fault(fault.code, message, fault.help, fault.notes) from None
+
+    def role(self, key: str) -> tuple[str, str]:
+        """The site that a key is of, and the factor that it is; raises PEM0416, PEM0421."""
+        end = _END.search(key)
+        if end is not None and key.startswith(self.starts) and end.start():
+            return self.site(key[: end.start()], end[0]), ENDS[end[0]]
+        refused = _refused(key)
+        if refused is not None:
+            what = f"{visible(key)} belongs to {refused.what}"
+            raise Fault("PEM0421", what, refused.instead)
+        raise Fault(
+            "PEM0416",
+            f"{visible(key)} is no tensor of a LoRA with {self.name}'s names",
+            f"keep tensors such as {self.example}{self.written[0]} alone",
+        )
+
+    def site(self, named: str, end: str) -> str:
+        """The site of what a key says before its end."""
+        return named
+
+    def files(self, adapter: Adapter) -> list[Path]:
+        """See Format."""
+        return [adapter.weights]
+
+    def readable(self, place: Path) -> list[Path]:
+        """See Format."""
+        return [place]
+
+    def signature(self, adapter: Adapter) -> dict[str, object]:
+        """See Format: `tensors`; `alphas`, which a header does not say; `said`."""
+        fields = {name: value for name, value in adapter.fields.items() if value}
+        return {**fields, **headers_signature(adapter)}
+
+    def restored(self, signature: Mapping[str, object], directory: Path, weights: str) -> Adapter:
+        """See Format; `directory` is the file."""
+        header, _ = headers_restored(signature)
+        alphas, said = signature.get("alphas", {}), signature.get("said", {})
+        if not isinstance(alphas, dict) or not isinstance(said, dict):
+            raise Malformed("its alphas are none")
+        if not all(isinstance(fields, dict) for fields in said.values()):
+            raise Malformed("what it says of its scales is no config")
+        place = directory.with_name(weights)
+        layout = self._layout(place, header.entries)
+        alphas = lengthened(alphas)
+        if alphas.keys() != layout.alphas.keys():
+            raise Malformed("its alphas are not those of its tensors")
+        numbers = {site: alpha for site, alpha in alphas.items() if isinstance(alpha, float)}
+        if len(numbers) < len(alphas):
+            raise Malformed("an alpha is no number")
+        return self._assembled(place, header, layout, numbers, said)
+
+    def hold(self, shapes: Shapes, whole_modules: Sequence[str]) -> None:
+        """See Format; raises PEM0421."""
+        if not all(PARAMETRISATIONS[kind].factored for kind in shapes.kinds):
+            raise Fault(
+                "PEM0421",
+                f"this is {kinds_text(shapes.kinds)}: a file of {self.name} holds LoRA alone",
+                "make a LoRA of it: compress(x, rank=16)",
+            )
+
+    def layout(self, spec: AdapterSpec) -> OutputLayout:
+        """See Format."""
+        naming = spec.inputs[0].format.naming if spec.inputs else self.naming
+        names = renamed(spec.shapes, naming, self.naming)
+        tensors = [
+            OutputTensor(names[site] + end, spec.dtype, shape, site, factor, around)
+            for site in spec.shapes
+            for end, (factor, shape, around) in zip(self.written, spec.factors(site), strict=True)
+        ]
+        alphas = _alphas(spec, names) if self.says_alpha else []
+        return OutputLayout({spec.name: [*alphas, *tensors]}, {}, metadata=self.metadata(spec))
+
+    def metadata(self, spec: AdapterSpec) -> dict[str, str]:
+        """What an output says of itself, beside what every output does."""
+        # By a lock an output is planned without the files that it is made from.
+        told = [
+            read_metadata(x.weights) if x.format.one_file and is_file(x.weights) else {}
+            for x in spec.inputs
+        ]
+        return {
+            key: value
+            for key, value in (told[0] if told else {}).items()
+            if key.startswith(_KEPT) and key not in _OF_THE_INPUT and _is_text(key, value)
+            if all(other.get(key) == value for other in told)
+        }
+
+
+def _is_text(*values: object) -> bool:
+    """Whether some values are texts that a file can hold: JSON can say half a character."""
+    try:
+        return all(isinstance(value, str) and value.encode() is not None for value in values)
+    except UnicodeEncodeError:
+        return False
+
+
+def _refused(key: str) -> RefusedKeys | None:
+    """What a key is known as that is refused; None of any other key."""
+    return next((known for known in REFUSED if re.search(known.ends, key)), None)
+
+
+@lru_cache(maxsize=64)
+def _read_layout(record: OneFile, key: ByIdentity) -> OneFileLayout:
+    """What the names and shapes in a header say; raises PEM0416, PEM0417, PEM0419, PEM0421."""
+    entries: Mapping[str, TensorEntry] = key.it  # type: ignore[assignment]
+    parts: dict[str, dict[str, str]] = {}
+    for name in entries:
+        site, factor = record.role(name)
+        first = parts.setdefault(site, {}).setdefault(factor, name)
+        if first != name:
+            raise Fault(
+                "PEM0417",
+                f"{visible(name)} and {visible(first)} are one factor of one site",
+                "take one of them out of the file",
+            )
+    shapes, ranks, factors, alphas, dtypes = {}, {}, {}, {}, set()
+    for site, keys in parts.items():
+        if "a" not in keys or "b" not in keys:
+            raise Fault(
+                "PEM0417",
+                f"site {visible(site)} has {listed(sorted(keys.values()))} alone",
+                "save the file again: a site has two factors, A and B",
+            )
+        factors[site] = keys["a"], keys["b"]
+        a, b = (entries[key] for key in factors[site])
+        for name, entry in zip(factors[site], (a, b), strict=True):
+            if entry.dtype not in FLOATS:
+                raise Fault(
+                    "PEM0419",
+                    f"{visible(name)} is of dtype {entry.dtype}",
+                    f"save it as one of {', '.join(FLOATS)}",
+                )
+        shape = lora_shape(a.shape, b.shape) if all((*a.shape, *b.shape)) else None
+        if shape is None:
+            raise Fault(
+                "PEM0417",
+                f"the factors of site {visible(site)} do not fit: A is {list(a.shape)}, B is "
+                f"{list(b.shape)}",
+                "save the file again: A is (rank, in), B is (out, rank)",
+            )
+        shapes[site], ranks[site] = shape, a.shape[0]
+        dtypes |= {a.dtype, b.dtype}
+        if "alpha" in keys:
+            alphas[site] = keys["alpha"]
+    ranks = dict(sorted(ranks.items()))
+    return OneFileLayout(Shapes(shapes), ranks, factors, {}, frozenset(dtypes), alphas=alphas)
+
+
+def _alphas(spec: AdapterSpec, names: Mapping[str, str]) -> list[OutputTensor]:
+    """α of each site, as wide as the factors where those are float64, so that these are aligned."""
+    dtype = "F64" if spec.dtype == "F64" else "F32"
+    return [
+        OutputTensor(f"{names[site]}.alpha", dtype, (), site, "alpha", value=alpha_at(spec, site))
+        for site in spec.ranks
+    ]
+
+
+def alpha_at(spec: AdapterSpec, site: str) -> float:
+    """α of a site of an output, as its file says it."""
+    return _float32(alpha_of(spec.scales[site], spec.ranks[site]))
+
+
+def _float32(number: float) -> float:
+    """The nearest number of float32; 1 where there is none but zero or infinity."""
+    try:
+        near = float(struct.unpack("<f", struct.pack("<f", number))[0])
+    except OverflowError:
+        return 1.0
+    return near or 1.0

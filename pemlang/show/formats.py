@@ -1,0 +1,94 @@
+"""The formats of adapters as a page, by their records: docs/formats.md."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pemlang.formats import formats_of
+from pemlang.formats.one_file import ENDS, REFUSED, OneFile
+
+_ABOUT = """# Files of adapters
+
+What an adapter's files are is seen, not said: `adapter x = "styles/ink.safetensors"` is read as
+what its names say it is, from its header alone. An output has the format of what it is made from,
+or the one that `format=` says:
+
+```text
+adapter ink = "styles/ink.safetensors"
+adapter wash = "styles/wash.safetensors"
+
+save 0.7 * ink + 0.3 * wash to "out/both.safetensors" with format=kohya, rank=32
+```
+
+An adapter of PEFT is a folder; [the README](../README.md#what-it-reads-and-writes) has what of it
+is read. LoRAs of image models are one file. At a site they have a pair of factors, and often α as
+a number of its own: Δ = (α/r)·B·A, and without it α is the rank.
+"""
+
+_WRITTEN = """
+Older keys of diffusers, `….processor.to_q_lora.down.weight` and `….lora_linear_layer.down.weight`,
+are read by the names that diffusers itself gives them, and so is the config in
+`lora_adapter_metadata`, with its patterns and rsLoRA.
+
+Formats name modules differently: `lora_unet_mid_block_attentions_0_…_attn1_to_q` is
+`unet.mid_block.attentions.0.….attn1.to_q` elsewhere. Sums are of files of one format, and an
+output has the names of its inputs; anything else is PEM0354, since a file with other names loads
+and changes nothing.
+
+**α in an output.** A file of kohya has one α for all sites, the most common one of what it is made
+from, and B carries the rest. Where α differs from site to site, diffusers (0.42) takes the most
+common one for every attention module of a UNet, without a word; where there is one, it reads every
+Δ right. In the other formats no α is written: it is the rank, and every reader's scale is 1.
+
+**What a file says of itself.** `ss_…` and `modelspec.…` in the header stay where all inputs say
+the same. `ss_network_dim` and `ss_network_alpha` are those of the output. Hashes
+(`sshs_model_hash`, `modelspec.hash_sha256`) are left out: readers that want one take it from the
+file.
+
+## One file and what stands beside it
+
+`out/both.safetensors` comes with `out/both.safetensors.provenance.json`, and `pem sign` adds
+`out/both.safetensors.sig`, over the provenance, which has the digests of the file. There is no
+card. Both are optional to any reader; without the provenance the file is no output of pem any
+more: a build does not replace it, and `pem verify` says so. A build puts the provenance in its
+place first and the file last, each at once. One that is killed between the two is finished by the
+next build there, or by `pem clean`.
+
+`pem plan`, `lock`, `diff`, `inspect`, `report`, `verify`, `explain-output` and `init` take the
+file as they take a folder.
+
+## What is recognised and refused
+
+Of these a sum of factors would be wrong. The message names the tensor.
+
+| keys | belong to |
+|---|---|
+"""
+
+
+def as_markdown() -> str:
+    """The page."""
+    read = ", ".join(f"`{end}`" for end, factor in ENDS.items() if factor == "a")
+    lines = [_ABOUT, f"The keys of A end in {read}, those of B alike.", ""]
+    lines += ["| `format=` | a site | written | written and read by |"]
+    lines += ["|---|---|---|---|", *map(_row, _one_file())]
+    refused = "\n".join(f"| {_code(x.shown)} | {x.what} |" for x in REFUSED)
+    return "\n".join(lines) + "\n" + _WRITTEN + refused + "\n"
+
+
+def _code(listed: str) -> str:
+    return ", ".join(f"`{key}`" for key in listed.split(", "))
+
+
+def _one_file() -> Iterator[OneFile]:
+    for record in formats_of("adapter"):
+        if isinstance(record, OneFile):
+            yield record
+
+
+def _row(record: OneFile) -> str:
+    starts = ", ".join(f"`{start}…`" for start in record.shown_starts)
+    written = ", ".join(f"`{end}`" for end in record.written)
+    alpha = ", `.alpha`" if record.says_alpha else ""
+    cells = (f"`{record.name}`", f"{starts}, as `{record.example}`", written + alpha)
+    return f"| {' | '.join(cells)} | {record.written_by} |"
