@@ -146,7 +146,7 @@ def build(
         if written and outputs:
             click.echo(written)
         for built in outputs:
-            click.echo(_line(built), color=coloured(sys.stdout))
+            click.echo(built_line(built), color=coloured(sys.stdout))
     return code
 
 
@@ -219,7 +219,8 @@ def _dumped(
     return 0
 
 
-def _line(built: Built) -> str:
+def built_line(built: Built) -> str:
+    """An output of a build, as a line."""
     from pemlang.graph.formula import count, size_text
 
     path = os.path.relpath(built.path)

@@ -1,19 +1,27 @@
-"""`pem convert`: another tool's configuration as a recipe."""
+"""`pem convert`: another tool's configuration as a recipe, or an adapter in another format."""
 
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import click
 
-from pemlang.cli.common import GivenPath, format_option, say
+from pemlang.cli.common import GivenPath, coloured, format_option, say
 from pemlang.diagnostics import PemError, placed, visible
 from pemlang.disk import is_dir, replace_file
 
 
 @click.command()
-@click.argument("configuration", type=GivenPath(path_type=Path))
+@click.argument("given", metavar="FILE", type=GivenPath(path_type=Path))
+@click.argument("target", metavar="[OUTPUT]", required=False, type=GivenPath(path_type=Path))
+@click.option(
+    "--to",
+    "to",
+    metavar="FORMAT",
+    help="Write the adapter FILE to OUTPUT in a format: peft, kohya, diffusers, comfyui, bfl.",
+)
 @click.option(
     "-o",
     "--output",
@@ -23,12 +31,47 @@ from pemlang.disk import is_dir, replace_file
     "already is left alone.",
 )
 @format_option("text", "json")
-def convert(configuration: Path, output: Path | None, form: str) -> int:
-    """Write the recipe that a configuration of mergekit is.
+def convert(
+    given: Path, target: Path | None, to: str | None, output: Path | None, form: str
+) -> int:
+    """Write the recipe that a configuration of mergekit is, or an adapter in another format.
 
-    What does not carry over is an error at its line, and nothing is written. Paths of models start
-    at the working directory, as mergekit has it.
+    What does not carry over is an error, at its line in a configuration, and nothing is written.
+    Paths of models start at the working directory, as mergekit has it.
     """
+    if (target is None) != (to is None) or (to is not None and output is not None):
+        raise click.UsageError("An adapter is converted by FILE OUTPUT --to FORMAT, and no more.")
+    if target is not None and to is not None:
+        return _in_format(given, target, to, form)
+    return _as_recipe(given, output, form)
+
+
+def _in_format(adapter: Path, target: Path, to: str, form: str) -> int:
+    """Build what says no more than that an adapter is saved in a format."""
+    from pemlang.api import of_text
+    from pemlang.cli.build import built_line
+    from pemlang.cli.one_off import one_off
+    from pemlang.show.written import BuildJson
+    from pemlang.syntax.files import ON_THE_COMMAND_LINE
+    from pemlang.syntax.written import is_name
+
+    if not is_name(to):
+        raise click.UsageError(f"`{visible(to, 40)}` is no format.")
+    try:
+        text, out = one_off("x", [f"x={adapter}"], str(target), None)
+        written = f"{text.rstrip()} with format={to}\n"
+        result = of_text(written.encode(), ON_THE_COMMAND_LINE).build(out)
+    except PemError as error:
+        return say(error.diagnostics, form)
+    code = say(result.warnings, form, BuildJson(result.outputs, written))
+    if form == "text":
+        for built in result.outputs:
+            click.echo(built_line(built), color=coloured(sys.stdout))
+    return code
+
+
+def _as_recipe(configuration: Path, output: Path | None, form: str) -> int:
+    """Write a configuration of mergekit as a recipe."""
     from pemlang.convert import converted
     from pemlang.show.written import ConvertJson
     from pemlang.syntax.files import decoded, read_source

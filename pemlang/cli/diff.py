@@ -12,6 +12,7 @@ from pemlang.cli.common import RECIPE_IS_WRONG, USAGE_IS_WRONG, Bar, coloured, s
 from pemlang.diagnostics import PemError, placed, visible
 from pemlang.disk import is_dir
 from pemlang.inputs.hub import SCHEME
+from pemlang.tensorfiles.safetensors import SUFFIX
 
 
 @click.command()
@@ -35,24 +36,26 @@ def diff(old: str, new: str, settings: dict[str, str], exit_code: bool, form: st
 
     A recipe is a file, or a file in git as main:recipes/merge.pem. What changed is told in the
     algebra: a refactoring that means the same is no change. Adapters and models that are not there
-    are taken from pem.lock. An adapter or a model is a directory, or on the hub: how far its
-    weights moved, and where.
+    are taken from pem.lock. An adapter or a model is a directory, one file, or on the hub: how far
+    its weights moved, and where.
     """
-    directories = [place.startswith(SCHEME) or is_dir(Path(place)) for place in (old, new)]
-    if directories[0] != directories[1]:
-        other = (old, new)[directories[0]]
+    weights = [_has_weights(place) for place in (old, new)]
+    if weights[0] != weights[1]:
+        other = (old, new)[weights[0]]
         if ":" not in other and not os.path.lexists(other):
             raise click.UsageError(f"{visible(other)} is not there.")
         raise click.UsageError("Compare two recipes, adapters or models, not one with the other.")
     try:
         with placed(None):
-            same = (
-                _weights(old, new, form) if directories[0] else _recipes(old, new, settings, form)
-            )
+            same = _weights(old, new, form) if weights[0] else _recipes(old, new, settings, form)
     except PemError as error:
         code = say(error.diagnostics, "json" if form == "json" else "text")
         return USAGE_IS_WRONG if exit_code else code
     return RECIPE_IS_WRONG if exit_code and not same else 0
+
+
+def _has_weights(place: str) -> bool:
+    return place.startswith(SCHEME) or is_dir(Path(place)) or place.endswith(SUFFIX)
 
 
 def _weights(old: str, new: str, form: str) -> bool:

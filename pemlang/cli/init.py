@@ -90,7 +90,7 @@ def _below(folder: Path) -> list[Path]:
     """The adapters and models of a folder."""
     if not is_dir(folder):
         return []
-    return [path for path in sorted(folder.iterdir()) if is_dir(path) and _holds_one(path)]
+    return [path for path in sorted(folder.iterdir()) if _holds_one(path)]
 
 
 def _holds_one(place: Path) -> bool:

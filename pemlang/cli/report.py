@@ -18,6 +18,7 @@ from pemlang.cli.common import (
     write_whole,
 )
 from pemlang.diagnostics import Fault, PemError, visible
+from pemlang.tensorfiles.safetensors import SUFFIX
 
 if TYPE_CHECKING:
     from pemlang.show.report import Reported
@@ -44,8 +45,8 @@ def report(
 
     For a recipe (a .pem file): its outputs, its graph, what a build would do, its adapters and
     what its models were tuned by, their norms by layer, how alike they are, their spectra and what
-    a truncation would lose. For an adapter or a model, in a directory or on the hub: the same of
-    it alone. Of two, the older first, also what changed; that may be a recipe in git, as
+    a truncation would lose. For an adapter or a model, a directory, one file or on the hub: the
+    same of it alone. Of two, the older first, also what changed; that may be a recipe in git, as
     main:recipes/merge.pem. The page holds all it needs, and loads nothing.
     """
     from pemlang.show.numbers import ReportJson
@@ -75,7 +76,7 @@ def report(
 
 
 def _is_recipe(target: str) -> bool:
-    return target.endswith(".pem") or Path(target).is_file()
+    return target.endswith(".pem") or (Path(target).is_file() and not target.endswith(SUFFIX))
 
 
 def _of_one(target: str, settings: dict[str, str], bar: Bar) -> Reported:

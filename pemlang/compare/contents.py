@@ -102,7 +102,7 @@ def model_contents(model: StoredModel) -> Contents:
         *_totals(model.tensor_files, entries),
         ("dtype", dtypes_text(entries)),
         *_structure(model),
-        *origin_of(model.directory),
+        *origin_of(model.place),
     ]
     config = {key: value for key, value in config_of(model.directory).items() if value}
     return Contents(facts, list(_told(config)), _rows(entries))

@@ -73,7 +73,7 @@ def summarise(adapter: Adapter) -> AdapterSummary:
         *heads_of(adapter),
         ("norm", f"{_total(norms, list(norms)):.4g}"),
         ("file", f"{adapter.weights.name}, content {adapter_digest(adapter)[:12]}"),
-        *origin_of(adapter.directory),
+        *origin_of(adapter.place),
     ]
     return AdapterSummary(facts, rows, layers)
 
@@ -86,10 +86,10 @@ def heads_of(adapter: Adapter) -> list[tuple[str, str]]:
     return [("heads", heads or "none")] + [("base's own", copies)] * bool(copies)
 
 
-def origin_of(directory: Path) -> Iterator[tuple[str, str]]:
+def origin_of(place: Path) -> Iterator[tuple[str, str]]:
     """What built an output, by what it says of itself: label and value; of anything else none."""
     try:
-        made = read_provenance(directory)
+        made = read_provenance(place)
     except Fault:
         return
     yield "built from", f"{visible(made.recipe)}: {visible(made.expression, 80)}"

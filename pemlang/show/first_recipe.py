@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
+from pemlang.formats.record import output_format
 from pemlang.graph.dag import Graph
 from pemlang.graph.leaves import leaf
 from pemlang.modules import SiteShape
@@ -14,6 +15,7 @@ from pemlang.show.first_models import model_lines
 from pemlang.source import Source
 from pemlang.syntax.format import formatted
 from pemlang.syntax.written import name_like, quoted
+from pemlang.tensorfiles.safetensors import SUFFIX
 from pemlang.version import LANGUAGE
 
 
@@ -121,7 +123,8 @@ def _sum(
         yield f"# Exactly that, of rank {total}; {cut}."
     with_heads = [name for name, layout in zip(names, layouts, strict=True) if layout.heads]
     heads = f" with heads={with_heads[0]}" if with_heads and _differ(group) else ""
-    yield f'save {result} to "out/{result}"{heads}'
+    record = output_format([one.adapter for one in group])
+    yield f'save {result} to "out/{result}{SUFFIX * record.one_file}"{heads}'
 
 
 def _differ(group: Sequence[FirstInput]) -> bool:

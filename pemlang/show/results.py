@@ -54,7 +54,7 @@ class MessageJson:
 
 RESULTS: dict[str, tuple[type, ...]] = {
     "init": (InitJson,),
-    "convert": (ConvertJson,),
+    "convert": (ConvertJson, BuildJson),
     "build": (BuildJson,),
     "check": (CheckJson,),
     "fmt": (FmtJson,),
