@@ -12,7 +12,7 @@ from support import pem, recipe, shelf
 
 import pemlang
 from pemlang.ops import FUNCTIONS, INFIX, PREFIX, every_operator
-from pemlang.show import catalogue, codes, library, operators
+from pemlang.show import catalogue, codes, formats, library, operators
 
 SOURCES = Path(pemlang.__file__).parent
 REPOSITORY = SOURCES.parent
@@ -125,7 +125,8 @@ def test_every_function_of_the_library_is_on_its_page() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "page"), [("errors", codes), ("library", library), ("operators", operators)]
+    ("name", "page"),
+    [("errors", codes), ("formats", formats), ("library", library), ("operators", operators)],
 )
 def test_pages_are_up_to_date(name: str, page: Any) -> None:
     written = (REPOSITORY / "docs" / f"{name}.md").read_text(encoding="utf-8")

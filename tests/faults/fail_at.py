@@ -58,6 +58,19 @@ def attempt(recipe: Path, n: int, how: int) -> tuple[int, int, str]:
         return os.waitstatus_to_exitcode(status), int(calls or -1), told.read().decode()
 
 
+def files_of(place: Path) -> dict[str, bytes]:
+    """The files of an output: those of a folder, or a file alone."""
+    if place.is_file():
+        return {place.name: place.read_bytes()}
+    return contents(place)
+
+
+def waits(was: dict[str, bytes], out: Path) -> bool:
+    """Whether what was there waits in a stage, until the next build."""
+    stages = [contents(path) for path in out.iterdir() if path.name.startswith(".")]
+    return any(set(was.values()) <= set(stage.values()) for stage in stages)
+
+
 def wrong_after(
     folder: Path, recipe: Path, before: dict[str, dict[str, bytes]],
     after: dict[str, dict[str, bytes]], ended: int, told: str,
@@ -68,19 +81,27 @@ def wrong_after(
     if ended == 1 and "error[PEM05" not in told:
         return f"no code that says so: {told}"
     for name, wanted in after.items():
-        now = contents(folder / "out" / name)
+        now = files_of(folder / "out" / name)
         was = before.get(name, {})
-        if not now and NO_EXCHANGE:  # it waits beside its place, until the next build
-            now = next((x for x in map(contents, (folder / "out").iterdir()) if x == was), {})
+        if not now and NO_EXCHANGE and waits(was, folder / "out"):
+            now = was
         if now not in (was, wanted):
             return f"{name} is neither what it was nor what it was to be: {sorted(now)}"
         if ended == 0 and now != wanted:
             return f"it ended well, and {name} is what it was"
+        other = name + ".provenance.json"
+        if (
+            ended == 1
+            and other in after
+            and was != wanted
+            and (now == wanted) != (files_of(folder / "out" / other) == after[other])
+        ):
+            return f"{name} and its provenance are of two builds"
     ended, _, told = attempt(recipe, 0, 0)
     if ended != 0:
         return f"the next build ended with {ended}: {told}"
     for name, wanted in after.items():
-        if contents(folder / "out" / name) != wanted:
+        if files_of(folder / "out" / name) != wanted:
             return f"the next build did not make {name}"
     left = sorted(path.name for path in (folder / "out").iterdir())
     return f"left behind: {left}" if left != sorted(after) else ""
@@ -90,10 +111,10 @@ def everywhere(folder: Path, recipe: Path, how: str) -> tuple[int, dict[int, str
     """How many calls a build makes, and what is wrong after it goes wrong at each of them."""
     kept = folder / "kept"
     shutil.copytree(folder / "out", kept)
-    before = {path.name: contents(path) for path in kept.iterdir()}
+    before = {path.name: files_of(path) for path in kept.iterdir()}
     ended, _, told = attempt(recipe, 0, 0)
     assert ended == 0, told
-    after = {path.name: contents(path) for path in (folder / "out").iterdir()}
+    after = {path.name: files_of(path) for path in (folder / "out").iterdir()}
     wrong: dict[int, str] = {}
     n = 0
     while True:

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from support import PREFIX, SITES, ia3, lora, save
+from support import PREFIX, SITES, ia3, image_shelf, lora, save
 
 QUERY = "encoder.layer.0.attention.self.query"
 HEAD = f"{PREFIX}classifier.weight"
@@ -74,8 +74,8 @@ def stock(root: Path) -> None:
     (models / "shards" / "model.safetensors.index.json").write_text(json.dumps(index))
     styles = root / "styles"
     styles.mkdir()
+    image_shelf.stock(styles)
     for name, key in {
-        "ink": "lora_unet_q.lora_down.weight",
         "lora": "q.lora_A.weight",
         "other": "q",
     }.items():

@@ -7,6 +7,7 @@ import importlib.util
 import os
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,7 +19,7 @@ import torch
 from pemlang import BuildOptions
 from pemlang.execute import Gpu, open_gpu
 from pemlang.formats import Adapter, read_adapter
-from pemlang.tensorfiles import TensorReader, file_digest
+from pemlang.tensorfiles import TensorReader, file_digest, read_header, read_numbers
 from support import build, lora
 from support import recipe as write_recipe
 from support.messages.case import Diagnostics, loaded, made, raised, text_checked, told
@@ -51,6 +52,35 @@ def PEM0411_pipe(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
 @made
 def PEM0411_gone_before_digest(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
     return raised(lambda: file_digest(root / "gone.safetensors"))
+
+
+def numbers_after(change: Callable[[Path], object], root: Path) -> Diagnostics:
+    """What is said of the α of a file that changes once its header is read."""
+    file = Path(shutil.copy(root / "styles/ink.safetensors", root / "changed.safetensors"))
+    header = read_header(file)
+    change(file)
+    keys = [key for key in header.entries if key.endswith(".alpha")]
+    return raised(lambda: read_numbers(file, header, keys))
+
+
+@made
+def PEM0411_gone_before_its_numbers(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
+    return numbers_after(lambda file: file.unlink(), root)
+
+
+@made
+def PEM0412_cut_before_its_numbers(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
+    return numbers_after(lambda file: os.truncate(file, 64), root)
+
+
+@made
+def PEM0810_file_without_provenance(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
+    return told("verify", "styles/ink.safetensors")
+
+
+@made
+def PEM0810_file_of_another_kind(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
+    return told("verify", "made.pem")
 
 
 @made

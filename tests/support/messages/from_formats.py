@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,18 @@ def PEM0311_mixed_merged(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
 @made
 def PEM0311_mixed_parameters(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
     return checked_pair(root, patch, "let z = x ⊕ y\n")
+
+
+class MixedOfKohya(Mixed):
+    """The same, with kohya's names of modules."""
+
+    naming = "kohya"
+
+
+@made
+def PEM0421_mixed_in_one_file(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
+    patch.setattr(sys.modules[__name__], "Mixed", MixedOfKohya)
+    return checked_pair(root, patch, 'save x + y to "out/z.safetensors" with format=kohya\n')
 
 
 @made
