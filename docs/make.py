@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import TypeAdapter
 from pydantic.json_schema import GenerateJsonSchema
 
-from pemlang.show import codes, library, operators
+from pemlang.show import codes, formats, library, operators
 from pemlang.show.results import RESULTS, MessageJson
 
 HERE = Path(__file__).parent
@@ -58,7 +58,12 @@ def _closed(schema: Any) -> Any:
 
 
 if __name__ == "__main__":
-    for name, page in {"errors": codes, "library": library, "operators": operators}.items():
+    for name, page in {
+        "errors": codes,
+        "formats": formats,
+        "library": library,
+        "operators": operators,
+    }.items():
         (HERE / f"{name}.md").write_text(page.as_markdown(), encoding="utf-8")
     for command in RESULTS:
         (HERE / "schemas" / f"{command}.json").write_text(schema(command), encoding="utf-8")
