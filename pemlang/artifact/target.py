@@ -20,6 +20,7 @@ from pemlang.artifact.staging import own_files
 from pemlang.diagnostics import Fault, listed, visible
 from pemlang.disk import lfs_pointer
 from pemlang.tensorfiles.digests import file_digest
+from pemlang.tensorfiles.safetensors import SUFFIX
 
 
 def check_target(target: Path, inputs: set[Path], force: bool = False) -> None:
@@ -61,6 +62,12 @@ def hold_place(target: Path, inputs: set[Path]) -> Sequence[str]:
     _hold_writable(next(folder for folder in target.parents if os.path.lexists(folder)))
     if is_one_file(target):
         return _hold_file(target)
+    if target.suffix == SUFFIX:
+        raise Fault(
+            "PEM0510",
+            f"{visible(target)} is a folder, where one file is to be saved",
+            "remove it, or save elsewhere",
+        )
     if not os.path.lexists(target):
         return ()
     if target.is_symlink() or not target.is_dir():

@@ -30,10 +30,12 @@ Older keys of diffusers, `….processor.to_q_lora.down.weight` and `….lora_lin
 are read by the names that diffusers itself gives them, and so is the config in
 `lora_adapter_metadata`, with its patterns and rsLoRA.
 
-Formats name modules differently: `lora_unet_mid_block_attentions_0_…_attn1_to_q` is
-`unet.mid_block.attentions.0.….attn1.to_q` elsewhere. Sums are of files of one format, and an
-output has the names of its inputs; anything else is PEM0354, since a file with other names loads
-and changes nothing.
+Formats name modules differently: `lora_unet_mid_block_attentions_0_…_attn1_to_q` in a file of kohya
+is `unet.mid_block.attentions.0.….attn1.to_q` in one of diffusers. Where the names say it, an output
+takes those of its format: from diffusers, ComfyUI and Black Forest Labs to kohya, and between the
+last two. From kohya to the others its underscores would have to be guessed, which is PEM0354, and
+so are adapters of two namings in one output. `pem convert x.safetensors y.safetensors --to kohya`
+does it without a recipe.
 
 **α in an output.** A file of kohya has one α for all sites, the most common one of what it is made
 from, and B carries the rest. Where α differs from site to site, diffusers (0.42) takes the most

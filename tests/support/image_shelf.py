@@ -57,4 +57,5 @@ def stock(styles: Path) -> None:
         alphas = {DOTTED_Q: 2.0} if name == "twice" else None
         metadata = {"lora_adapter_metadata": str(text)}
         image_lora(styles / f"said_{name}.safetensors", dotted, alphas, ENDS["peft"], metadata)
+    (styles / "folder.safetensors").mkdir()
     (styles / "link.safetensors").symlink_to("ink.safetensors")
