@@ -22,7 +22,7 @@ from pemlang.diagnostics import Fault, listed, visible
 from pemlang.disk import is_file, lfs_pointer
 from pemlang.formats.adapter import Adapter, ByIdentity, Layout, alpha_of, kinds_text
 from pemlang.formats.record import AdapterSpec, Detection, Format, OutputLayout, OutputTensor
-from pemlang.formats.renames import renamed
+from pemlang.formats.image_names import names_in
 from pemlang.formats.signature import (
     Malformed,
     headers_restored,

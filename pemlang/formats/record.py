@@ -20,7 +20,7 @@ from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault, listed, visible
 from pemlang.disk import is_file, is_special
 from pemlang.formats.adapter import STATISTICS, Adapter
-from pemlang.formats.renames import can_rename, renamed
+from pemlang.formats.image_names import can_rename, names_in
 from pemlang.formats.vocabulary import Vocabulary
 from pemlang.modules import PARAMETRISATIONS, Shapes
 from pemlang.tensorfiles.digests import seen_now
@@ -417,7 +417,7 @@ def hold_names(record: Format, inputs: Sequence[Adapter], sites: Collection[str]
     if by_naming.keys() <= {record.naming}:
         return
     if len(by_naming) == 1 and can_rename(next(iter(by_naming)), record.naming):
-        renamed(sites, next(iter(by_naming)), record.naming)
+        names_in(sites, next(iter(by_naming)), record.naming)
         return
     names = [
         (other if other.holds == "adapter" else default_format()).name

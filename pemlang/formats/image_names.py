@@ -30,7 +30,7 @@ def can_rename(naming: str, other: str) -> bool:
     return naming == other or (naming, other) in _STARTS
 
 
-def renamed(sites: Collection[str], naming: str, other: str) -> dict[str, str]:
+def names_in(sites: Collection[str], naming: str, other: str) -> dict[str, str]:
     """What the files of another naming call some sites; raises Fault PEM0354 for one that has no
     name there, or whose name is that of a second."""
     if naming == other:
