@@ -22,7 +22,7 @@ __getattr__ = door(
     "truncate",
     philox="drawn",
     entries="Entries",
-    sketch="TOLERANCE truncated_svd",
+    sketch="PRECISE TOLERANCE truncated_svd",
     methods="Combination Elementwise Factorised MergeInputs MergeKernel MergeSettings SiteKernel",
     measuring="SiteMeasure",
     site="SitePart",

@@ -1,9 +1,13 @@
 """The best approximation of a dense matrix of a rank: randomised, checked, and exact where the
 matrix is small or the check fails.
 
-A block Krylov method (Musco and Musco 2015, algorithm 2): each round multiplies by the matrix and
-its transpose and widens the basis. It settles where singular values lie close together too, which
-those of a sparse Δ do; there a subspace iteration would not.
+A matrix of a medium size goes through its Gram matrix, which costs less than the passes over the
+matrix that it saves: subspace iteration, filtered by Chebyshev polynomials (Zhou, Saad, Tiago and
+Chelikowsky 2006). What stands out too far for that, what is large, and what is near a matrix that
+is known goes through a block Krylov method (Musco and Musco 2015, algorithm 2): each round
+multiplies by the matrix and its transpose and widens the basis. Both settle where singular values
+lie close together too, which those of a task vector and of a sparse Δ do; there a plain subspace
+iteration would not.
 """
 
 from __future__ import annotations
@@ -33,8 +37,28 @@ ROWS, COLUMNS = 256, 512
 SMALL = 512
 """Of min(rows, columns): an exact decomposition is quick there."""
 
+MEDIUM = 1024
+"""Of min(rows, columns): the Gram matrix stays in a cache there, and an exact decomposition is at
+hand where a method does not settle."""
+
+FILTERED = 128
+"""Of min(rows, columns): an exact decomposition is quicker below."""
+
 TOLERANCE = 1e-3
 """How much more than the least possible the residual ‖x − x_k‖ may be, relative to it."""
+
+PRECISE = 1e-7
+"""The same of a matrix up to a medium size in float32, of which no near one is known."""
+
+STAGES = 8
+"""Filters, one after the other. Two or three do, but where a few singular values stand out far."""
+
+DEGREE = 16
+"""The most of a filter."""
+
+GROWTH = math.log(1e4)
+"""How much more a filter may stretch the first direction than the last that is wanted: rounding
+of float32 in the first stays below the last."""
 
 DRAWN = 4
 """Columns of a start that are drawn at random alone, so that what stands out in no other shows."""
@@ -61,19 +85,25 @@ def truncated_svd(
     adds little to them, and would if it went on for ever, ends the method.
 
     Args:
-        x, rank: the matrix, and how many singular values are wanted.
+        x, rank: the matrix, of float32 or float64, and how many singular values are wanted.
         square: ‖x‖².
         near: a matrix that is near it, if there is one: its right vectors save a round.
         algebra: what multiplies tall matrices.
     """
-    k = min(rank, *x.shape)
-    width = k + 8
-    if min(x.shape) > max(SMALL, 3 * width):
-        start = _start(x.shape, width, near, algebra).astype(x.dtype, copy=False)
-        decomposition = _krylov(x, k, square, start, algebra)
+    k, least = min(rank, *x.shape), min(x.shape)
+    narrow, width = x.dtype == np.float32, k + 8
+    precise = narrow and not near and least <= MEDIUM
+    if precise and least >= max(FILTERED, 4 * _filtered_width(k)):
+        decomposition = _filtered(x, k, square, algebra)
         if decomposition is not None:
             return decomposition
-    if min(x.shape) > SMALL:
+    if least > max(SMALL, 3 * width):
+        start = _start(x.shape, width, near, algebra).astype(x.dtype, copy=False)
+        tolerance = PRECISE if precise else TOLERANCE
+        decomposition = _krylov(x, k, square, start, tolerance, algebra)
+        if decomposition is not None:
+            return decomposition
+    if least > SMALL or narrow:
         return _by_gram(x, k)
     u, values, vt = np.linalg.svd(x.astype(np.float64), full_matrices=False)
     return u[:, :k], values[:k], vt[:k]
@@ -139,8 +169,84 @@ def room_of_part(rows: int, columns: int, rank: int) -> int:
     return 8 * max(2 * ROWS * bases, COLUMNS * (rank + 8))
 
 
+def _filtered_width(k: int) -> int:
+    """Directions that are looked for: the more there are beside those wanted, the better a filter
+    tells these from all others."""
+    return k + max(8, k // 2)
+
+
+def _filtered(
+    x: Array, k: int, total: float, algebra: Algebra
+) -> tuple[Array, Matrix, Array] | None:
+    """From the leading right vectors V of the smaller side: x·V·Vᵀ. None where they do not
+    settle in float32."""
+    if x.shape[0] < x.shape[1]:
+        turned = _filtered(x.T, k, total, algebra)
+        return turned and (turned[2].T, turned[1], turned[0].T)
+    if not _LEAST < total < _MOST:
+        return None
+    vectors = _leading(x.T @ x, k, total, algebra)
+    if vectors is None:
+        return None
+    projected = _product(x, vectors, algebra)
+    values = np.sqrt(np.sum(projected.astype(np.float64) ** 2, axis=0))
+    return (projected / np.where(values > 0, values, 1)).astype(x.dtype), values, vectors.T
+
+
+_LEAST, _MOST = 1e-24, 1e30
+"""Of ‖x‖²: a Gram matrix in float32 has room for its entries, and for what they are made of."""
+
+
+def _leading(gram: Array, k: int, total: float, algebra: Algebra) -> Array | None:
+    """The leading eigenvectors of a Gram matrix (n, n) whose trace is given, (n, k).
+
+    A stage is a polynomial of the matrix, applied to some directions, and the best approximation
+    of eigenvectors V, eigenvalues θ among what comes out. Eigenvalues below the last of those
+    directions are what the polynomial keeps small. What V lacks of the leading Σθ is about
+    Σ ‖gram·vᵢ − θᵢvᵢ‖²/(θᵢ − θ_last) (Kato 1949), and that ends the method.
+    """
+    block = _orthonormal(gram @ _signs(len(gram), _filtered_width(k)), algebra)
+    before = math.inf
+    for _ in range(STAGES):
+        image = gram @ block
+        inner = block.T.astype(np.float64) @ image.astype(np.float64)
+        values, turn = (part[..., ::-1] for part in np.linalg.eigh(inner))
+        turn = np.ascontiguousarray(turn, dtype=block.dtype)
+        block, image = block @ turn, image @ turn
+        cut = float(values[-1])
+        if not 0 < cut < values[k - 1]:
+            return None
+        off = image[:, :k] - block[:, :k] * values[:k].astype(block.dtype)
+        missing = float(np.sum(np.sum(off.astype(np.float64) ** 2, axis=0) / (values[:k] - cut)))
+        allowed = 2 * PRECISE * (total - float(np.sum(values[:k])))
+        if missing <= allowed:
+            return np.ascontiguousarray(block[:, :k])
+        if not missing < _HALF * before:
+            return None  # rounding is as large as what is looked for
+        before = missing
+        first, last = (math.acosh(2 * float(values[i]) / cut - 1) for i in (0, k - 1))
+        enough = math.log(missing / max(allowed, missing * PRECISE)) / (2 * last)
+        degree = min(math.ceil(enough) + 1, DEGREE, int(GROWTH / max(first - last, _LEAST)))
+        block = _orthonormal(_chebyshev(gram, block, image, cut, max(1, degree)), algebra)
+    return None
+
+
+def _chebyshev(gram: Array, block: Array, image: Array, cut: float, degree: int) -> Array:
+    """T_degree(2·gram/cut − 1)·block, where image = gram·block: within ±1 for the eigenvalues of
+    0 to cut, and growing fast above."""
+    new = image * (2 / cut) - block
+    for _ in range(degree - 1):
+        image = gram @ new
+        image *= 4 / cut
+        image -= block
+        image -= new
+        image -= new
+        block, new = new, image
+    return new
+
+
 def _krylov(
-    x: Array, k: int, total: float, block: Array, algebra: Algebra
+    x: Array, k: int, total: float, block: Array, tolerance: float, algebra: Algebra
 ) -> tuple[Array, Matrix, Array] | None:
     """From some right vectors, which are no longer needed. None where the method does not settle.
 
@@ -173,7 +279,7 @@ def _krylov(
         to_come = _to_come(first, second)  # if half steps, or rounds, go on so
         if turn > 2:  # neither of the two is the start's own
             to_come = min(to_come, _to_come(*gains[-2:]))
-        if turn and (to_come <= TOLERANCE * (total - kept) or gains[-1] <= rounding * total):
+        if turn and (to_come <= tolerance * (total - kept) or gains[-1] <= rounding * total):
             u, v = _mixed(left, vectors[:, :k], algebra), _mixed(across, scaled[:, :k], algebra)
             return u, values[:k], v.T
         block = _mixed(across, scaled, algebra)
