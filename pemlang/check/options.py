@@ -14,6 +14,7 @@ from pemlang.graph.leaves import Leaf, Model, Stored
 from pemlang.graph.node import ModelNode
 from pemlang.graph.numbers import amount_of
 from pemlang.ops.use import after, replaced
+from pemlang.ops.vocabulary import vocabulary_of
 from pemlang.syntax import tree as t
 
 OPTIONS: Mapping[str, Sequence[str]] = {
@@ -98,6 +99,16 @@ def option_tokenizer(
             f"is saved has {rows} rows",
             f"choose the tokenizer of a model of {rows} tokens, or leave tokenizer= out",
         )
+    if saved.joined is not None:
+        ours, theirs = saved.joined.numbers, vocabulary_of(value).numbers
+        moved = [token for token, number in theirs.items() if ours.get(token) != number]
+        if moved:
+            raise Fault(
+                "PEM0351",
+                f"the tokenizer of `{text}` has other numbers for tokens of what is saved: "
+                f"{listed(moved)}",
+                "leave tokenizer= out: an output of joined tokens has a tokenizer of all of them",
+            )
     return value
 
 

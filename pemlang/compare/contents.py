@@ -24,8 +24,8 @@ from pemlang.formats.transformers import (
     is_shared,
     last_token,
     model_files,
+    token_rows,
     tokenizer_files,
-    vocabulary_rows,
 )
 from pemlang.graph.formula import count, size_text
 from pemlang.modules.sites import layer_of
@@ -113,7 +113,7 @@ def _structure(model: StoredModel) -> Iterator[tuple[str, str]]:
     names = model.header.entries
     layers = {layer for name in names if (layer := layer_of(name)) is not None}
     yield "layers", str(len(layers))
-    rows = vocabulary_rows(model)
+    rows = token_rows(model.layout.shapes)
     if rows is not None:
         last = last_token(model)
         highest = "" if last is None else f", the tokenizer's highest token is {last:,}"

@@ -21,8 +21,8 @@ from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault, listed, visible
 from pemlang.disk import is_file, lfs_pointer
 from pemlang.formats.adapter import Adapter, ByIdentity, Layout, alpha_of, kinds_text
-from pemlang.formats.record import AdapterSpec, Detection, Format, OutputLayout, OutputTensor
 from pemlang.formats.image_names import names_in
+from pemlang.formats.record import AdapterSpec, Detection, Format, OutputLayout, OutputTensor
 from pemlang.formats.signature import (
     Malformed,
     headers_restored,
@@ -297,7 +297,7 @@ class OneFile(Format):
     def layout(self, spec: AdapterSpec) -> OutputLayout:
         """See Format."""
         naming = spec.inputs[0].format.naming if spec.inputs else self.naming
-        names = renamed(spec.shapes, naming, self.naming)
+        names = names_in(spec.shapes, naming, self.naming)
         tensors = [
             OutputTensor(names[site] + end, spec.dtype, shape, site, factor, around)
             for site in spec.shapes

@@ -249,16 +249,16 @@ def _index_of(shards: Iterable[Path]) -> Path:
     return first.with_name(PICKLED_INDEX if first.suffix == ".bin" else INDEX)
 
 
-def _all_there(directory: Path, shards: list[Path]) -> list[Path]:
-    missing = [visible(shard.name) for shard in shards if not os.path.lexists(shard)]
+def _all_there(directory: Path, names: Sequence[str]) -> list[Path]:
+    missing = [visible(name) for name in names if not os.path.lexists(directory / name)]
     if missing:
         raise Fault(
             "PEM0412",
-            f"{visible(directory)} lacks {len(missing)} of its {len(shards)} shards: "
+            f"{visible(directory)} lacks {len(missing)} of its {len(names)} shards: "
             f"{listed(missing)}",
             "download the model again",
         )
-    return shards
+    return [directory / name for name in names]
 
 
 def model_files(directory: Path) -> list[Path]:
@@ -268,7 +268,7 @@ def model_files(directory: Path) -> list[Path]:
         if is_file(directory / single):
             return [directory / single]
         if is_file(directory / index):
-            return _all_there(directory, [directory / name for name in shards_of(directory / index)])
+            return _all_there(directory, shards_of(directory / index))
     why = f"it has no {SINGLE} or {PICKLED}" if is_dir(directory) else "there is none"
     if is_file(directory):
         why = "it is a file"

@@ -91,6 +91,7 @@ def _with_tokens(models: Path, weights: Mapping[str, tuple[int, ...]]) -> None:
     }
     (models / "tokens" / "tokenizer.json").write_text(json.dumps(vocabulary))
     tokenizers = {"many": {f"t{number}": number for number in range(6)}, "few": {"t0": 0, "t1": 1}}
+    tokenizers["other"] = {"t1": 0, "t0": 1}
     for name, tokens in tokenizers.items():
         model(models / name, {"embed_tokens.weight": (len(tokens), 4), **weights})
         table = {"model": {"type": "WordLevel", "vocab": tokens}}
