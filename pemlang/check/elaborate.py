@@ -14,15 +14,7 @@ from pemlang.check.conditions import Combined, Comparison, Condition, Decided
 from pemlang.check.kinds import article, choose, kind_of_type, not_prefix, not_selectable
 from pemlang.check.scope import Function, Scope, Stop, bare_words
 from pemlang.check.selections import layers, selected
-from pemlang.check.values import (
-    BaseName,
-    Declared,
-    Inputs,
-    Plain,
-    Poison,
-    RecipeValue,
-    Spelling,
-)
+from pemlang.check.values import BaseName, Declared, Inputs, Plain, Poison, RecipeValue, Spelling
 from pemlang.check.wanted import hold_size, list_kind, want_kind, want_within
 from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault, Report, visible
