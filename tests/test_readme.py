@@ -26,6 +26,7 @@ PYTHON = {"README.md", "docs/migrating.md", "docs/python.md"}
 """Pages whose blocks of Python run in a test below."""
 EXAMPLES = [
     "examples/methods/README.md",
+    "examples/models/README.md",
     "examples/paper/README.md",
     "examples/quickstart/README.md",
 ]
@@ -83,7 +84,7 @@ def test_statistics_are_collected_as_the_page_on_migrating_shows(tmp_path: Path)
 
 @pytest.mark.parametrize("name", EXAMPLES)
 def test_every_command_of_an_example_runs_as_it_stands(tmp_path: Path, name: str) -> None:
-    ignored = shutil.ignore_patterns("out", "__pycache__")
+    ignored = shutil.ignore_patterns("out", "trained", "__pycache__")
     shutil.copytree(ROOT / "examples", tmp_path / "examples", ignore=ignored)
     for sentences in tmp_path.glob("examples/quickstart/held-out/*.tsv"):  # all take minutes
         few = sentences.read_text(encoding="utf-8").splitlines(keepends=True)[:8]
@@ -106,7 +107,7 @@ def test_no_command_of_a_page_is_left_out() -> None:
         assert (name in PYTHON) == ("python" in languages), name
         shown |= {line for language, block in blocks if not language for line in commands(block)}
     assert set(NOT_RUN) <= shown
-    assert len(NOT_RUN) <= 2 < len(shown)
+    assert len(NOT_RUN) <= 3 < len(shown)
 
 
 def test_the_demo_builds_and_measures_the_quickstart(tmp_path: Path) -> None:
