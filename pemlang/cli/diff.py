@@ -32,7 +32,7 @@ from pemlang.tensorfiles.safetensors import SUFFIX
     help="Show it as text, or as what is named; html is a part of a page.",
 )
 def diff(old: str, new: str, settings: dict[str, str], exit_code: bool, form: str) -> int:
-    """Show what changed between two recipes, two adapters or two models.
+    """Show what changed between two recipes, adapters or models.
 
     A recipe is a file, or a file in git as main:recipes/merge.pem. What changed is told in the
     algebra: a refactoring that means the same is no change. Adapters and models that are not there
