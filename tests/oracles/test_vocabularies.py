@@ -103,8 +103,12 @@ tokenizer_source: {source}
 """
 
 
-@pytest.mark.parametrize("source", ["union", "base", "chat"])
-@pytest.mark.parametrize("text", [MERGED, TWO], ids=["task_arithmetic", "linear"])
+# Without a base_model, which model is the base of a tokenizer changes with the hashes of mergekit's
+# process; a union has the same rows whichever it is.
+@pytest.mark.parametrize(
+    ("text", "source"),
+    [(MERGED, "union"), (MERGED, "base"), (MERGED, "chat"), (TWO, "union"), (TWO, "chat")],
+)
 def test_a_configuration_gives_what_mergekit_gives(text: str, source: str, tmp_path: Path) -> None:
     (tmp_path / "merge.yml").write_text(text.format(source=source))
     options = MergeOptions(copy_tokenizer=True, quiet=True, write_model_card=False)
