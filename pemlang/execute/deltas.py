@@ -55,17 +55,14 @@ class DeltaTiles:
         # Rows that are no whole vectors are written beyond the end of a tile.
         together = len(self._starts) if self._columns % WIDTH else TOGETHER
         for turn in range(passes(self._program)):
-            some = partial(
-                self._some,
-                native(self._program, f"tiles{turn}"),
-                list(self._memories),
-            )
+            unused = list(self._memories)
+            some = partial(self._some, native(self._program, f"tiles{turn}"), unused)
             if repeats(self._program, turn):
                 self._begin(turn, partial(some, self._tile), helpers)
-            again = True
-            while again:
+            helpers.each(partial(some, together * self._tile), self._starts[::together])
+            while self._join(turn, total):
+                some = partial(self._some, native(self._program, f"again{turn}"), unused)
                 helpers.each(partial(some, together * self._tile), self._starts[::together])
-                again = self._join(turn, total)
         if total[1] != 0:
             raise TooLarge(None)
         return self._whole[: self._rows * self._columns].reshape(self._rows, -1), float(total[0])

@@ -107,9 +107,10 @@ def _made(program: Program, name: str) -> dict[str, NativeFunction]:
     source = passes_source
     if name == "exact":
         source, types = exact_source, {name: _PASS}
-    elif name.startswith(("tiles", "join")):
+    elif name.startswith(("tiles", "again", "join")):
         source = tiles_source
         types = begun | {f"tiles{turn}": _TILES for turn in turns}
+        types |= {f"again{turn}": _TILES for turn in turns if repeats(program, turn)}
         types |= {f"join{turn}": _JOIN for turn in turns}
     engine = _engine(source(program))
     return {name: type_(engine.get_function_address(name)) for name, type_ in types.items()}

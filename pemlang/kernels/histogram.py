@@ -26,6 +26,12 @@ HISTOGRAMS = 0
 
 _BITS = 13
 BUCKETS = 1 << _BITS
+_ROW, _APART = 8, 4
+"""After 2⁸ buckets four are left free: numbers of a narrow dtype are so far apart, and would all
+take the same places in a cache."""
+
+_PLACES = BUCKETS + _APART * (BUCKETS >> _ROW)
+
 _ENTRY = 4
 """Words of a bucket: how many numbers it has, the bits that any of them has, and those that any of
 them has not. All are equal where no bit is in both."""
@@ -33,7 +39,7 @@ them has not. All are equal where no bit is in both."""
 ASIDE = 1 << 12
 """Numbers that are put aside before they are counted."""
 
-SIZE = (BUCKETS * _ENTRY + ASIDE + WIDTH) * 8
+SIZE = (_PLACES * _ENTRY + ASIDE + WIDTH) * 8
 """Bytes of a histogram, and of what is put aside; one of float32 takes half of them."""
 
 STATE = 3
@@ -100,7 +106,7 @@ def _put_aside(loop: LlvmPass, word: str, bits: str, inside: str, index: int) ->
         histogram = histogram_at(loop, place)
         kept = loop.add("alloca i64")
         loop.do(f"store i64 0, ptr {kept}")
-        aside = loop.at(histogram, "i8", BUCKETS * _ENTRY * 8)
+        aside = loop.at(histogram, "i8", _PLACES * _ENTRY * 8)
         return histogram, aside, kept, state_at(loop, place)
 
     pointers = loop.once(("aside", index), known)
@@ -161,7 +167,7 @@ def gather(program: Program, whole: Array, part: Array) -> None:
     kinds = [f"u{int(step.dtype[1:]) // 8}" for step in program.steps if step.repeats]
     for place, kind in enumerate(kinds):
         histogram = slice(SIZE * place, SIZE * (place + 1))
-        mine, other = (x[histogram].view(kind).reshape(-1, _ENTRY)[:BUCKETS] for x in (whole, part))
+        mine, other = (x[histogram].view(kind).reshape(-1, _ENTRY)[:_PLACES] for x in (whole, part))
         mine[:, 0] += other[:, 0]
         mine[:, 1:] |= other[:, 1:]
         other[...] = 0
@@ -221,16 +227,30 @@ def _count(word: str) -> list[str]:
         bits = text.add(f"load {word}, ptr {text.at('%aside', word, loop.index)}")
         wide = bits if word == "i64" else text.add(f"zext {word} {bits} to i64")
         bucket = text.add(f"lshr i64 {text.add(f'sub i64 {wide}, {low}')}, {shift}")
-        at = text.at("%histogram", entry, bucket)
-        before = text.add(f"load {entry}, ptr {at}, align 8")
-        more = text.add(f"add {entry} {before}, <{word} 1, {word} 0, {word} 0, {word} 0>")
-        seen = text.add(f"insertelement {entry} zeroinitializer, {word} {bits}, i32 1")
+        at = text.at("%histogram", entry, _place(text, bucket))
+        more = text.add(f"add {word} {text.add(f'load {word}, ptr {at}')}, 1")
+        text.do(f"store {word} {more}, ptr {at}")
+        # What is stored and read at once by turns is slow: most numbers change nothing here.
+        places = [text.at(at, word, place) for place in (1, 2)]
+        before = [text.add(f"load {word}, ptr {place}") for place in places]
         lacked = text.add(f"xor {word} {bits}, -1")
-        seen = text.add(f"insertelement {entry} {seen}, {word} {lacked}, i32 2")
-        text.do(f"store {entry} {text.add(f'or {entry} {more}, {seen}')}, ptr {at}, align 8")
+        after = [
+            text.add(f"or {word} {x}, {y}") for x, y in zip(before, (bits, lacked), strict=True)
+        ]
+        new = [text.add(f"xor {word} {x}, {y}") for x, y in zip(before, after, strict=True)]
+        changed = text.add(f"icmp ne {word} {text.add(f'or {word} {new[0]}, {new[1]}')}, 0")
+        with text.where(changed, rare=True):
+            for place, bits_seen in zip(places, after, strict=True):
+                text.do(f"store {word} {bits_seen}, ptr {place}")
     text.do("store i64 0, ptr %kept")
     arguments = "ptr %histogram, ptr %aside, ptr %kept, ptr %state"
     return function(f"internal void @count_{word}({arguments})", text)
+
+
+def _place(text: LlvmText, bucket: str) -> str:
+    """Where a bucket is."""
+    free = text.add(f"mul i64 {text.add(f'lshr i64 {bucket}, {_ROW}')}, {_APART}")
+    return text.add(f"add i64 {bucket}, {free}")
 
 
 def _bucket(word: str) -> list[str]:
@@ -241,7 +261,8 @@ def _bucket(word: str) -> list[str]:
     text.start_block("scan")
     text.do(f"%bucket = phi i64 [{BUCKETS - 1}, %entry], [%lower, %scan]")
     text.do("%so_far = phi i64 [0, %entry], [%more, %scan]")
-    count = text.add(f"load {word}, ptr {text.at('%histogram', entry, '%bucket')}")
+    at = text.at("%histogram", entry, _place(text, "%bucket"))
+    count = text.add(f"load {word}, ptr {at}")
     wide = count if word == "i64" else text.add(f"zext {word} {count} to i64")
     text.do(f"%more = add i64 %so_far, {wide}")
     text.do("%lower = sub i64 %bucket, 1")
@@ -264,7 +285,7 @@ def _kth(dtype: str) -> list[str]:
     rank = text.add("sub i64 %k, %above")
     bucket = text.add(f"call i64 @bucket_{word}(ptr %histogram, i64 {rank}, ptr %total)")
     counted = text.add("load i64, ptr %total")
-    [numbers] = text.read(entry, "%histogram", [bucket])
+    [numbers] = text.read(entry, "%histogram", [_place(text, bucket)])
     any_, lacked = (text.add(f"extractelement {entry} {numbers}, i32 {i}") for i in (1, 2))
     _empty(text, word)
     inside = text.add(f"icmp sge i64 {counted}, {rank}")
@@ -303,7 +324,7 @@ def _keep(text: LlvmText, *numbers: str) -> None:
 
 
 def _empty(text: LlvmText, word: str) -> None:
-    size = BUCKETS * _ENTRY * int(word[1:]) // 8
+    size = _PLACES * _ENTRY * int(word[1:]) // 8
     text.do(f"call void @llvm.memset.p0.i64(ptr %histogram, i8 0, i64 {size}, i1 false)")
 
 

@@ -145,14 +145,18 @@ def finds(program: Program) -> int:
 def _tiles(program: Program) -> Iterator[str]:
     """Of each pass a function for some tiles of Δ, `@tiles0`, …, and one that joins what all tiles
     found in their order, `@join0`, …, which also gives the scans of the pass their values. From a
-    pass that reads a Δ to the next that Δ is kept whole, where the result will lie."""
+    pass that reads a Δ to the next that Δ is kept whole, where the result will lie; so that a pass
+    that is done again, `@again0`, …, finds it there."""
     for turn, (kept, formed) in enumerate(_kept_and_formed(program)):
-        yield from _pass_over_tiles(program, turn, kept, formed)
+        yield from _pass_over_tiles(program, f"tiles{turn}", turn, kept, formed)
+        if repeats(program, turn):
+            others = [slot for slot in formed if slot != kept]
+            yield from _pass_over_tiles(program, f"again{turn}", turn, kept, others)
         yield from _joined(program, turn)
 
 
 def _pass_over_tiles(
-    program: Program, turn: int, kept: int | None, formed: Sequence[int]
+    program: Program, name: str, turn: int, kept: int | None, formed: Sequence[int]
 ) -> list[str]:
     """A pass over the tiles that begin at the rows `%first` to `%end`.
 
@@ -189,7 +193,7 @@ def _pass_over_tiles(
     pointers = ", ".join(
         f"ptr %{x}" for x in ("ranks", "a", "b", "in", "out", "c", "s", "found", "scratch")
     )
-    return function(f"void @tiles{turn}({numbers}, {pointers})", text)
+    return function(f"void @{name}({numbers}, {pointers})", text)
 
 
 def _found_of(text: LlvmText, tile: str, apart: int) -> str:
@@ -222,9 +226,9 @@ def _kept_and_formed(program: Program) -> Iterator[tuple[int | None, list[int]]]
     """For each pass the Δ that lies where the result will, if one does, and those to be formed."""
     reads = [reads_of(program, turn) for turn in range(passes(program))]
     kept: int | None = None
-    for here, after in zip(reads, [*reads[1:], []], strict=True):
+    for turn, (here, after) in enumerate(zip(reads, [*reads[1:], []], strict=True)):
         formed = [slot for slot in here if slot != kept]
-        again = [slot for slot in formed if slot in after]
+        again = [slot for slot in formed if slot in after or repeats(program, turn)]
         if kept not in here and again:
             kept = again[0]
         yield kept, formed

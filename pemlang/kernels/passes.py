@@ -14,13 +14,20 @@ from pemlang.kernels.steps.scans import ScanStep
 
 @lru_cache(maxsize=4096)
 def scans(program: Program) -> tuple[tuple[int, ...], ...]:
-    """The steps whose values each pass but the last finds: all that rest on none that is not known
-    by then."""
+    """The steps whose values each pass but the last finds. Those that repeat share a pass where
+    they read something in common, and no more is read than they need. In the order of the program,
+    as a number often needs the one before and what that has read."""
     pending = {number for number, step in enumerate(program.steps) if isinstance(step, ScanStep)}
     needed = {number: pending & set(behind(program, [number])) - {number} for number in pending}
     passes: list[tuple[int, ...]] = []
     while pending:
         ready = sorted(number for number in pending if pending.isdisjoint(needed[number]))
+        repeating = [number for number in ready if program.steps[number].repeats]
+        if repeating:
+            read = _inputs(program, behind(program, repeating[:1]))
+            ready = [
+                number for number in repeating if read & _inputs(program, behind(program, [number]))
+            ]
         passes.append(tuple(ready))
         pending.difference_update(passes[-1])
     return tuple(passes)
@@ -56,8 +63,7 @@ def numbers_kept(program: Program) -> int:
 @lru_cache(maxsize=4096)
 def reads_of(program: Program, turn: int) -> tuple[int, ...]:
     """The input slots that a pass reads."""
-    steps = (program.steps[number] for number in steps_of(program, turn))
-    return tuple(sorted(step.input for step in steps if isinstance(step, Load)))
+    return tuple(sorted(_inputs(program, steps_of(program, turn))))
 
 
 def kinds(program: Program, turn: int) -> dict[int, str]:
@@ -81,6 +87,12 @@ def behind(program: Program, goals: Collection[int]) -> tuple[int, ...]:
                 needed.add(arg)
                 pending.append(arg)
     return tuple(sorted(needed))
+
+
+def _inputs(program: Program, numbers: Iterable[int]) -> set[int]:
+    """The input slots that some steps read."""
+    steps = (program.steps[number] for number in numbers)
+    return {step.input for step in steps if isinstance(step, Load)}
 
 
 @lru_cache(maxsize=4096)
