@@ -20,7 +20,7 @@ PAGES = [
 NOT_RUN = {
     "pip install .": "the network; tests/wheel.sh installs the wheel, and builds with it",
     "make demo": "the network; test_quickstart.py builds and measures the same",
-    "make models": "the network, and minutes of training; test_models_example.py builds its recipes",
+    "make models": "the network, and minutes; test_models_example.py builds its recipes",
 }
 """The commands of pages that no test runs, and why."""
 
