@@ -34,7 +34,9 @@ from pemlang.disk import is_dir, replace_file
 def convert(
     given: Path, target: Path | None, to: str | None, output: Path | None, form: str
 ) -> int:
-    """Write the recipe that a configuration of mergekit is, or an adapter in another format.
+    """Write a mergekit file as a recipe, or an adapter anew.
+
+    The recipe that a configuration of mergekit is, or the adapter in another format.
 
     What does not carry over is an error, at its line in a configuration, and nothing is written.
     Paths of models start at the working directory, as mergekit has it.
