@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from functools import cached_property
 
 from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault, listed, nearest, visible
@@ -54,8 +55,14 @@ class Naming:
 
     def changed(self, modules: Iterable[str]) -> dict[str, str]:
         """What those of some modules are called that it calls otherwise."""
-        new = {module: self.of(f"{module}.").removesuffix(".") for module in modules}
+        touched = [module for module in modules if self._any.search(f"{module}.")]
+        new = {module: self.of(f"{module}.").removesuffix(".") for module in touched}
         return {module: name for module, name in new.items() if name != module}
+
+    @cached_property
+    def _any(self) -> re.Pattern[str]:
+        """What finds a module that some of its changes are about."""
+        return re.compile("|".join(f"(?:{pattern})" for pattern, _ in self.changes))
 
     def is_plain(self, modules: Iterable[str]) -> bool:
         """Whether some modules show that it is theirs."""
