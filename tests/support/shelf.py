@@ -39,6 +39,7 @@ def stock(root: Path) -> None:
     of_sites = {f"{site}.weight": shape for site, shape in SITES.items()}
     model(models / "whole", {**of_sites, "classifier.weight": (2, 12)})
     model(models / "unheaded", of_sites)
+    model(models / "prefixed", {f"bert.{name}": shape for name, shape in of_sites.items()})
     model(models / "narrow", dict.fromkeys(of_sites, (12, 14)))
     model(models / "labels", {**of_sites, "classifier.weight": (3, 12)})
     towers = {f"{tower}.{name}": of_sites[name] for tower in "ab" for name in of_sites}
