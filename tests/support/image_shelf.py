@@ -57,5 +57,8 @@ def stock(styles: Path) -> None:
         alphas = {DOTTED_Q: 2.0} if name == "twice" else None
         metadata = {"lora_adapter_metadata": str(text)}
         image_lora(styles / f"said_{name}.safetensors", dotted, alphas, ENDS["peft"], metadata)
+    for name, sites in {"alike": ("unet.a.b", "unet.a_b"), "control": ("controlnet.a",)}.items():
+        alike = factors(dict.fromkeys(sites, ((8,), (6,))), 1)
+        image_lora(styles / f"{name}.safetensors", alike, None, ENDS["peft"])
     (styles / "folder.safetensors").mkdir()
     (styles / "link.safetensors").symlink_to("ink.safetensors")
