@@ -256,7 +256,8 @@ def _described(hub: Any, reference: HubReference) -> tuple[Format, Path]:
 def _tell_below(hub: Any, reference: HubReference) -> None:
     """Raise PEM0441 with the adapters below a folder that holds none itself, where the hub says
     what is there."""
-    described = tuple(record.described_in for record in formats_of("adapter"))
+    records = [record for record in formats_of("adapter") if not record.one_file]
+    described = tuple(record.described_in for record in records)
     within = {"path_in_repo": reference.folder} if reference.folder else {}
     files = hub.HfApi().list_repo_tree(
         reference.repo, revision=reference.revision, recursive=True, **within
