@@ -22,7 +22,12 @@ SITES = {"layers.0.q": (96, 200), "layers.0.up": (130, 70), "layers.1.q": (33, 6
 GIVEN = {
     "density": "0.4", "epsilon": "0.2", "gamma": "0.05", "t": "0.1", "seed": "3",
 }  # fmt: skip
-NAMES = sorted(name for name, method in METHODS.items() if isinstance(method.kernel, Elementwise))
+NAMES = sorted(
+    name
+    for name, method in METHODS.items()
+    if isinstance(method.kernel, Elementwise)
+    and "over" in {x.name for x in pemlang.ops.FUNCTIONS[name].signatures[0].params}
+)
 
 
 def saves() -> str:
