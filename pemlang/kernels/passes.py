@@ -24,10 +24,9 @@ def scans(program: Program) -> tuple[tuple[int, ...], ...]:
         ready = sorted(number for number in pending if pending.isdisjoint(needed[number]))
         repeating = [number for number in ready if program.steps[number].repeats]
         if repeating:
-            read = _inputs(program, behind(program, repeating[:1]))
-            ready = [
-                number for number in repeating if read & _inputs(program, behind(program, [number]))
-            ]
+            first, *others = (_inputs(program, behind(program, [number])) for number in repeating)
+            ready = repeating[:1]
+            ready += [n for n, read in zip(repeating[1:], others, strict=True) if read & first]
         passes.append(tuple(ready))
         pending.difference_update(passes[-1])
     return tuple(passes)

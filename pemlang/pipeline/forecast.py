@@ -25,7 +25,7 @@ from pemlang.graph.node import Node, TensorsNode
 from pemlang.inputs.lock import Lock
 from pemlang.inputs.locked import LockResolver
 from pemlang.inputs.resolver import DiskResolver, Resolver
-from pemlang.kernels.passes import passes, reads_of
+from pemlang.kernels.passes import passes, reads_of, repeats
 from pemlang.kernels.plan import FusedLoop, HeadCopy, Plan, SiteCall, TensorSink
 from pemlang.kernels.program import Program
 from pemlang.lower.lowering import Foreseen, Lowering
@@ -266,17 +266,24 @@ def programs_of(plan: Plan) -> list[Program]:
 
 def bytes_read(plan: Plan) -> int:
     """Bytes of inputs that a plan reads. A tensor that no block has room for is read once for each
-    pass over it, as far as that needs it."""
+    pass over it, as far as that needs it. Where numbers are counted, a sample comes to that, which
+    is small; how often a pass is done again is taken as it mostly is."""
     read = sum(_bytes_of_loop(loop) for loop in plan.loops)
     read += sum(size for call in plan.sites for size in _loaded(call).values())
     return read + sum(size for copy in plan.copies for size in _copied(plan, copy).values())
 
 
+_NARROW = 2
+"""Bytes of numbers that stand so far apart that one pass finds the k-th of them."""
+
+
 def _bytes_of_loop(loop: FusedLoop) -> int:
     program, span = loop.program, span_of(loop, BLOCK)
     widths = [DTYPES[load.dtype].size for load in program.loads]
+    times = 2 if max(widths, default=0) > _NARROW else 1
     by_pass = [
-        sum(widths[slot] for slot in reads_of(program, turn)) for turn in range(passes(program))
+        (times if repeats(program, turn) else 1) * sum(widths[x] for x in reads_of(program, turn))
+        for turn in range(passes(program))
     ]
     sizes = [size for _, size in loop.calls]
     return sum(size * (sum(by_pass) if size > span else sum(widths)) for size in sizes)

@@ -57,7 +57,9 @@ def test_a_plan_says_what_is_read_and_the_least(
     loaded = pemlang.load(recipe(stored, text))
     forecast, reads = loaded.plan(), counted_reads(monkeypatch)
     loaded.build()
-    assert forecast.read == sum(size for *_, size in reads)
+    read = sum(size for *_, size in reads)
+    # A sample says where the k-th largest is looked for.
+    assert forecast.read <= read <= (1.02 if "ties" in expression else 1) * forecast.read
     assert forecast.least_read == distinct(reads)
     assert (forecast.read > forecast.least_read) == (expression in TWICE)
 
@@ -77,4 +79,4 @@ def test_what_is_kept_as_it_is_counts(folder: Path) -> None:
 def test_both_are_shown(stored: Path) -> None:
     recipe(stored, f'{DECLARED}save {TWICE[0]} to "out"\n')
     shown = pem("plan", stored / "recipe.pem").out
-    assert "reads 15.9 MB, writes 1.45 MB (any program at least 4.34 MB and 1.45 MB)" in shown
+    assert "reads 13 MB, writes 1.45 MB (any program at least 4.34 MB and 1.45 MB)" in shown

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import ctypes
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 
-from pemlang.execute import Kernel, Stream
 from pemlang.tensorfiles import TensorReader
+
+SYSTEM = ctypes.CDLL(None)
+PREAD = ctypes.CFUNCTYPE(
+    ctypes.c_ssize_t, ctypes.c_int, ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int64
+)
+"""What native calls read files by."""
 
 
 def counted_reads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, int]]:
@@ -18,7 +22,7 @@ def counted_reads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, int]]
     many there are."""
     done: list[tuple[str, int, int]] = []
     names: dict[int, str] = {}
-    handle, read, stream = TensorReader.handle, TensorReader.read, Kernel.stream
+    handle, read, pread = TensorReader.handle, TensorReader.read, PREAD(("pread", SYSTEM))
 
     def named(self: TensorReader, file: Path) -> int:
         names[handle(self, file)] = file.parent.name
@@ -28,14 +32,17 @@ def counted_reads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, int]]
         done.append((file.parent.name, start, out.nbytes))
         read(self, file, start, out)
 
-    def streamed(self: Kernel, blocks: Stream, constants: Any, files: Sequence[int]) -> Any:
-        inputs = np.reshape(files, (-1, 3)).tolist()[: len(self.inputs())]
-        for first, size, *_ in blocks.blocks:
-            for file, start, width in inputs:
-                done.append((names[file], start + first * width, size * width))
-        return stream(self, blocks, constants, files)
+    @PREAD
+    def natively(file: int, into: int, size: int, start: int) -> int:
+        done.append((names[file], start, size))
+        return pread(file, into, size, start)
+
+    functions = natively, SYSTEM.pwrite
+
+    def addresses() -> list[int | None]:
+        return [ctypes.cast(function, ctypes.c_void_p).value for function in functions]
 
     monkeypatch.setattr(TensorReader, "handle", named)
     monkeypatch.setattr(TensorReader, "read", alone)
-    monkeypatch.setattr(Kernel, "stream", streamed)
+    monkeypatch.setattr("pemlang.execute.elementwise.disk", addresses)
     return done
