@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from pemlang.dataclass import dataclass
 from pemlang.modules import PARAMETRISATIONS, Parametrisation, Shapes, SiteShape
+from pemlang.modules.stored import StoredSite
 from pemlang.tensorfiles.digests import file_digest, hold_unchanged
 from pemlang.tensorfiles.reference import TensorRef
 from pemlang.tensorfiles.safetensors import Header, TensorEntry
@@ -48,6 +49,7 @@ class Layout:
         heads: keys of whole tensors saved beside the adapter.
         dtypes: the dtypes of the factors.
         copies: which of the heads are weights of the base itself.
+        stored: what the tensors of a site are, where they are no factors of its parametrisation.
     """
 
     shapes: Shapes
@@ -56,6 +58,14 @@ class Layout:
     heads: Mapping[str, TensorEntry]
     dtypes: frozenset[str]
     copies: frozenset[str] = frozenset()
+    stored: Mapping[str, StoredSite] = field(default_factory=dict)
+
+    def trained_rank(self, site: str, told: int) -> int:
+        """The rank by which α is divided at a site; `told` where its tensors do not say."""
+        if site not in self.stored:
+            return self.ranks[site]
+        rank = self.stored[site].trained_rank
+        return told if rank is None else rank
 
 
 @dataclass(frozen=True)
@@ -68,6 +78,7 @@ class Site:
         rank, scale: r and s of a LoRA; 0 and 1 of what has none.
         tensors: the key, dtype and shape of each of its factors.
         references: where they lie.
+        stored: what they are, where they are no factors.
     """
 
     parametrisation: Parametrisation
@@ -76,6 +87,7 @@ class Site:
     scale: float
     tensors: tuple[TensorEntry, ...]
     references: tuple[TensorRef, ...]
+    stored: StoredSite | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -146,6 +158,7 @@ class Adapter:
             self.scales.get(name, 1.0),
             tuple(self.header.entries[key] for key in keys),
             tuple(self.reference(key) for key in keys),
+            self.layout.stored.get(name),
         )
 
     def reference(self, key: str) -> TensorRef:
@@ -192,9 +205,10 @@ class Adapter:
 
     @property
     def title(self) -> str:
-        """What kinds it is of, `LoRA` or `LoRA, rsLoRA`."""
-        kinds = kinds_text(self.layout.shapes.kinds)
-        return f"{kinds}, {self.variant}" if self.variant else kinds
+        """What kinds it is of, `LoRA`, `LoRA, rsLoRA` or `LoRA, stored as LoHa`."""
+        stored = sorted({site.form.title for site in self.layout.stored.values()})
+        told = [kinds_text(self.layout.shapes.kinds), self.variant]
+        return ", ".join(filter(None, [*told, *(f"stored as {title}" for title in stored)]))
 
 
 def method_title(method: str) -> str:

@@ -30,8 +30,10 @@ from pemlang.formats.signature import (
     lengthened,
     shortened,
 )
-from pemlang.modules import PARAMETRISATIONS, Shapes
+from pemlang.formats.stored_sites import stored_site
+from pemlang.modules import PARAMETRISATIONS, Shapes, SiteShape
 from pemlang.modules.sites import lora_shape
+from pemlang.modules.stored import STORED_FORMS
 from pemlang.tensorfiles.dtypes import FLOATS
 from pemlang.tensorfiles.safetensors import (
     SUFFIX,
@@ -49,9 +51,11 @@ ENDS = {
     ".lora.down.weight": "a", ".lora.up.weight": "b",
     ".lora_linear_layer.down.weight": "a", ".lora_linear_layer.up.weight": "b",
     "_lora.down.weight": "a", "_lora.up.weight": "b",
-    ".alpha": "alpha",
+    ".alpha": "alpha", ".lora_mid.weight": "lora_mid",
+    **{f".{key}": key for form in STORED_FORMS for key in form.keys if "_w" in key or "_t" in key},
 }  # fmt: skip
-"""What keys end in, as the writers of these files have it, and the factor that each is."""
+"""What keys end in, as the writers of these files have it, and the factor that each is, or the
+tensor of a stored form."""
 
 
 @dataclass(frozen=True)
@@ -73,15 +77,9 @@ class RefusedKeys:
 
 REFUSED = (
     RefusedKeys(
-        r"\.(lora_mid\.weight|hada_t[12]|lokr_t2)", "lora_mid, hada_t1, lokr_t2",
-        "a convolution in three factors (Tucker)", "train it without use_tucker, or use_cp",
-    ),
-    RefusedKeys(
         r"\.(dora_scale|lora_magnitude_vector)", "dora_scale, lora_magnitude_vector",
         "DoRA, which rescales the base's weights", "train it without DoRA",
     ),
-    RefusedKeys(r"\.hada_w[12]_[ab]", "hada_w1_a", "LoHa, a product of two LoRAs entry by entry"),
-    RefusedKeys(r"\.lokr_w[12](_[ab])?", "lokr_w1, lokr_w2_a", "LoKr, a Kronecker product"),
     RefusedKeys(
         r"\.(diff|diff_b|set_weight|w_norm|b_norm)", "diff, diff_b, w_norm",
         "a whole difference of a weight", "leave such modules out where it is trained or extracted",
@@ -97,6 +95,7 @@ REFUSED = (
 )  # fmt: skip
 
 _END = re.compile(f"(?:{'|'.join(map(re.escape, sorted(ENDS, key=len, reverse=True)))})$")
+_OF_MID = {"a": "lora_down", "b": "lora_up"}  # beside a lora_mid
 _KEPT = ("ss_", "modelspec.")
 _OF_THE_INPUT = {"ss_network_dim", "ss_network_alpha", "ss_network_args", "modelspec.hash_sha256"}
 """What a file says of itself that is not true of one made from it; the rest of what starts as
@@ -222,8 +221,7 @@ class OneFile(Format):
                 "take one of them out of the file",
             )
         scales = {
-            site: stated.get(site, alphas.get(site, rank) / rank)
-            for site, rank in layout.ranks.items()
+            site: stated.get(site, _scale(alphas.get(site), layout, site)) for site in layout.ranks
         }
         fields = {"alphas": shortened(alphas), "said": dict(said)}
         return Adapter(self, place.parent, place, header, layout, scales, fields=fields)
@@ -348,37 +346,54 @@ def _read_layout(record: OneFile, key: ByIdentity) -> OneFileLayout:
                 f"{visible(name)} and {visible(first)} are one factor of one site",
                 "take one of them out of the file",
             )
-    shapes, ranks, factors, alphas, dtypes = {}, {}, {}, {}, set()
+    shapes, ranks, factors, alphas, stored = {}, {}, {}, {}, {}
     for site, keys in parts.items():
-        if "a" not in keys or "b" not in keys:
-            raise Fault(
-                "PEM0417",
-                f"site {visible(site)} has {listed(sorted(keys.values()))} alone",
-                "save the file again: a site has two factors, A and B",
-            )
-        factors[site] = keys["a"], keys["b"]
-        a, b = (entries[key] for key in factors[site])
-        for name, entry in zip(factors[site], (a, b), strict=True):
-            if entry.dtype not in FLOATS:
+        if "alpha" in keys:
+            alphas[site] = keys.pop("alpha")
+        if keys.keys() <= {"a", "b"}:
+            factors[site], shapes[site], ranks[site] = _lora_site(site, keys, entries)
+        else:
+            named = {_OF_MID.get(factor, factor): key for factor, key in keys.items()}
+            here = stored[site] = stored_site(site, named, entries)
+            factors[site] = tuple(named[key] for key in here.form.keys)
+            shapes[site], ranks[site] = here.shape, here.rank
+        for name in factors[site]:
+            if entries[name].dtype not in FLOATS:
                 raise Fault(
                     "PEM0419",
-                    f"{visible(name)} is of dtype {entry.dtype}",
+                    f"{visible(name)} is of dtype {entries[name].dtype}",
                     f"save it as one of {', '.join(FLOATS)}",
                 )
-        shape = lora_shape(a.shape, b.shape) if all((*a.shape, *b.shape)) else None
-        if shape is None:
-            raise Fault(
-                "PEM0417",
-                f"the factors of site {visible(site)} do not fit: A is {list(a.shape)}, B is "
-                f"{list(b.shape)}",
-                "save the file again: A is (rank, in), B is (out, rank)",
-            )
-        shapes[site], ranks[site] = shape, a.shape[0]
-        dtypes |= {a.dtype, b.dtype}
-        if "alpha" in keys:
-            alphas[site] = keys["alpha"]
+    dtypes = frozenset(entries[name].dtype for names in factors.values() for name in names)
     ranks = dict(sorted(ranks.items()))
-    return OneFileLayout(Shapes(shapes), ranks, factors, {}, frozenset(dtypes), alphas=alphas)
+    return OneFileLayout(Shapes(shapes), ranks, factors, {}, dtypes, alphas=alphas, stored=stored)
+
+
+def _lora_site(
+    site: str, keys: Mapping[str, str], entries: Mapping[str, TensorEntry]
+) -> tuple[tuple[str, ...], SiteShape, int]:
+    """The keys of the factors of a LoRA, its shape and its rank; raises PEM0417."""
+    if "a" not in keys or "b" not in keys:
+        raise Fault(
+            "PEM0417",
+            f"site {visible(site)} has {listed(sorted(keys.values())) or 'an alpha'} alone",
+            "save the file again: a site has two factors, A and B",
+        )
+    a, b = (entries[keys[factor]].shape for factor in "ab")
+    shape = lora_shape(a, b) if all((*a, *b)) else None
+    if shape is None:
+        raise Fault(
+            "PEM0417",
+            f"the factors of site {visible(site)} do not fit: A is {list(a)}, B is {list(b)}",
+            "save the file again: A is (rank, in), B is (out, rank)",
+        )
+    return (keys["a"], keys["b"]), shape, a[0]
+
+
+def _scale(alpha: float | None, layout: Layout, site: str) -> float:
+    """α/r; 1 without α, and of a LoKr that has no r."""
+    rank = layout.trained_rank(site, 0)
+    return 1.0 if alpha is None or not rank else alpha / rank
 
 
 def _alphas(spec: AdapterSpec, names: Mapping[str, str]) -> list[OutputTensor]:

@@ -20,6 +20,7 @@ from pemlang.formats.peft_patterns import CHOOSING, feeds_forward, left_out_by, 
 from pemlang.formats.peft_renamed import head_of, with_names, without_leavings
 from pemlang.formats.record import AdapterSpec, Detection, Format, OutputLayout, register
 from pemlang.formats.signature import Malformed, headers_restored, headers_signature
+from pemlang.formats.stored_sites import TITLES, stored_site
 from pemlang.modules import PARAMETRISATIONS, Shapes, SiteShape
 from pemlang.modules.sites import lora_shape
 from pemlang.tensorfiles.dtypes import FLOATS
@@ -29,10 +30,22 @@ _KEY = re.compile(
     r"(?P<site>.+)\.(?:(?P<lora>lora_[AB])\.weight|(?P<embedding>lora_embedding_[AB])"
     r"|(?P<gain>ia3_l)|(?P<magnitude>lora_magnitude_vector.*)|(?P<bias>lora_[AB]\.bias))"
 )
+_STORED_KEY = re.compile(
+    r"(?P<site>.+)\.(?P<stored>lora_[ABE]|hada_(?:w[12]_[ab]|t[12])|lokr_(?:w[12](?:_[ab])?|t2))"
+)
 # What PEFT adds of the base itself, where an embedding that it adapts was given more rows.
 _OF_BASE = re.compile(r"\.base_layer\.\w+$")
 # Pieces of keys that belong to features peft_config.UNSUPPORTED names.
-_FOREIGN = ("lora_", "ia3_", "token_adapter", "trainable_tokens", "kasa_", "vera_")
+_FOREIGN = (
+    "lora_",
+    "ia3_",
+    "token_adapter",
+    "trainable_tokens",
+    "kasa_",
+    "vera_",
+    "hada_",
+    "lokr_",
+)
 
 
 class Peft(Format):
@@ -199,32 +212,27 @@ def _layout(key: ByIdentity, kind: str, feedforward: str | tuple[str, ...]) -> L
     factors: dict[str, dict[str, str]] = {}
     heads: dict[str, TensorEntry] = {}
     for name, entry in entries.items():
-        if not all(entry.shape):
+        # Training may prune all that AdaLoRA has of a module.
+        if not all(entry.shape) and not (kind == "adalora" and len(entry.shape) == 2):
             raise Fault(
                 "PEM0417",
                 f"{visible(name)} is empty, of shape {list(entry.shape)}: it was saved while "
                 "DeepSpeed's ZeRO-3 had its numbers elsewhere",
                 "save it again with stage3_gather_16bit_weights_on_model_save=true",
             )
-        site, factor = _role(name)
+        site, factor = _role(name, kind in TITLES)
         if factor is None:
             heads[name] = entry
         else:
             factors.setdefault(site, {})[factor] = name
     read = _lora_site if kind == "lora" else _gain_site
-    shapes, ranks, keys, dtypes = {}, {}, {}, set()
+    shapes, ranks, keys, dtypes, stored = {}, {}, {}, set(), {}
     for site, parts in factors.items():
-        wanted = ("lora_A", "lora_B") if kind == "lora" else ("ia3_l",)
-        if "lora_embedding_A" in parts and kind == "lora":
-            wanted = ("lora_embedding_A", "lora_embedding_B")
-        if set(parts) != set(wanted):
-            raise Fault(
-                "PEM0417",
-                f"site {visible(site)} has {listed(sorted(parts))}, it should have "
-                f"{' and '.join(wanted)}",
-                "save the adapter again with PEFT",
-            )
-        keys[site] = tuple(parts[factor] for factor in wanted)
+        if kind in TITLES:
+            stored[site] = stored_site(site, parts, entries)
+            keys[site] = tuple(parts[factor] for factor in stored[site].form.keys)
+        else:
+            keys[site] = _factor_keys(site, parts, kind)
         tensors = [entries[name] for name in keys[site]]
         for name, entry in zip(keys[site], tensors, strict=True):
             if entry.dtype not in FLOATS:
@@ -234,24 +242,51 @@ def _layout(key: ByIdentity, kind: str, feedforward: str | tuple[str, ...]) -> L
                     f"save it as one of {', '.join(FLOATS)}",
                 )
             dtypes.add(entry.dtype)
-        shapes[site], ranks[site] = read(site, parts, tensors, feedforward)
+        if kind in TITLES:
+            shapes[site], ranks[site] = stored[site].shape, stored[site].rank
+        else:
+            shapes[site], ranks[site] = read(site, parts, tensors, feedforward)
     if not shapes:
+        title = TITLES[kind] if kind in TITLES else PARAMETRISATIONS[kind].title
         raise Fault(
             "PEM0418",
-            f"it holds no {PARAMETRISATIONS[kind].title} tensors",
+            f"it holds no {title} tensors",
             f"save the adapter with save_pretrained, or mend `peft_type` in {CONFIG}",
         )
     lora_ranks = {site: rank for site, rank in sorted(ranks.items()) if rank}
     return Layout(
         Shapes(shapes), MappingProxyType(lora_ranks), keys, dict(sorted(heads.items())),
-        frozenset(dtypes), frozenset(name for name in heads if _OF_BASE.search(name)),
+        frozenset(dtypes), frozenset(name for name in heads if _OF_BASE.search(name)), stored,
     )  # fmt: skip
 
 
-def _role(name: str) -> tuple[str, str | None]:
-    """The site and factor a key names; no factor for a head."""
+def _factor_keys(site: str, parts: Mapping[str, str], kind: str) -> tuple[str, ...]:
+    """The keys of the factors of a site, in order; raises PEM0417 where they are not these."""
+    wanted = ("lora_A", "lora_B") if kind == "lora" else ("ia3_l",)
+    if "lora_embedding_A" in parts and kind == "lora":
+        wanted = ("lora_embedding_A", "lora_embedding_B")
+    if set(parts) != set(wanted):
+        raise Fault(
+            "PEM0417",
+            f"site {visible(site)} has {listed(sorted(parts))}, it should have "
+            f"{' and '.join(wanted)}",
+            "save the adapter again with PEFT",
+        )
+    return tuple(parts[factor] for factor in wanted)
+
+
+def _role(name: str, stored: bool) -> tuple[str, str | None]:
+    """The site and factor a key names; no factor for a head.
+
+    Args:
+        name: the key.
+        stored: whether the factors are those of a stored form.
+    """
     own = name.startswith(PREFIX) and len(name) <= MAX_NAME
-    match = _KEY.fullmatch(name.removeprefix(PREFIX)) if own else None
+    pattern = _STORED_KEY if stored else _KEY
+    match = pattern.fullmatch(name.removeprefix(PREFIX)) if own else None
+    if match is not None and stored:
+        return match["site"], match["stored"]
     if match is not None:
         site = match["site"]
         if match["magnitude"]:
@@ -342,9 +377,10 @@ def _all_targeted(layout: Layout, fields: str) -> None:
 @lru_cache(maxsize=64)
 def _scales(layout: Layout, scaling: Scaling) -> Mapping[str, float]:
     scales = {}
-    for site, rank in layout.ranks.items():
+    for site in layout.ranks:
         name = module_of(site)
         wanted = look_up(scaling.rank_pattern, name, scaling.rank)
+        rank = layout.trained_rank(site, wanted)
         if wanted != rank:
             raise Fault(
                 "PEM0415",

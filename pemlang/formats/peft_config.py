@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from pemlang.dataclass import dataclass
-from pemlang.diagnostics import Fault, nearest, visible
+from pemlang.diagnostics import Fault, listed, nearest, visible
 from pemlang.disk import is_dir, open_plain
 from pemlang.formats.peft_names import CONFIG
 from pemlang.formats.transformers import is_model
@@ -30,6 +31,16 @@ IGNORED = frozenset(
     "megatron_config megatron_core loftq_config eva_config corda_config lora_ga_config "
     "qalora_group_size runtime_config".split()
 )
+
+# What PEFT calls the methods that are composed, and what of the fields of each changes nothing that
+# is saved, or is read by itself.
+METHODS = {"LORA": "lora", "IA3": "ia3", "ADALORA": "adalora", "LOHA": "loha", "LOKR": "lokr"}
+_LYCORIS = "alpha rank_dropout module_dropout init_weights use_effective_conv2d"
+_OF_METHOD = {
+    "adalora": "init_r target_r tinit tfinal deltaT beta1 beta2 orth_reg_weight total_step",
+    "loha": _LYCORIS,
+    "lokr": f"{_LYCORIS} decompose_both decompose_factor rank_dropout_scale",
+}
 
 # Fields that make a module more than the Δ of its factors, and what they add.
 UNSUPPORTED = {
@@ -67,18 +78,23 @@ class Scaling(NamedTuple):
 
     rank: int
     alpha: float
-    rank_pattern: tuple[tuple[str, int], ...]
-    alpha_pattern: tuple[tuple[str, float], ...]
-    rslora: bool
+    rank_pattern: tuple[tuple[str, int], ...] = ()
+    alpha_pattern: tuple[tuple[str, float], ...] = ()
+    rslora: bool = False
+    adalora: bool = False
 
     def scale(self, rank: int, alpha: float) -> float:
-        """s = α/r, or α/√r with rsLoRA."""
+        """s = α/r, or α/√r with rsLoRA. With AdaLoRA r is the rank before any was pruned, and s a
+        little less (PEFT, `tuners/adalora/layer.py`)."""
+        if self.adalora:
+            return (alpha if alpha > 0 else rank) / (self.rank + 1e-5)
         return alpha / math.sqrt(rank) if self.rslora else alpha / rank
 
 
 @dataclass(frozen=True)
 class Config:
-    """The part of a config that arithmetic needs, checked; `kind` is the parametrisation."""
+    """The part of a config that arithmetic needs, checked; `kind` is the parametrisation, or the
+    stored form of one."""
 
     kind: str
     base: str | None
@@ -135,30 +151,53 @@ def parse_config(data: bytes, name: str) -> Config:
         )
     read = _Reader(raw, name)
     kind = read("peft_type", str, "")
-    if kind not in ("LORA", "IA3"):
+    if kind not in METHODS:
         what = f"is of peft_type {visible(kind, 40)!r}" if kind else "has no peft_type"
-        composed = ("pemlang composes LORA and IA3 adapters",)
+        composed = (f"pemlang composes adapters of {listed(list(METHODS), len(METHODS))}",)
         raise Fault("PEM0420", f"{visible(name)} {what}", _way_out(kind), composed)
-    _refuse_features(raw, name)
-    if kind == "LORA" and raw.get("lora_alpha", ...) is None:
-        raise read.wrong("lora_alpha", None, _WANTED[float])
+    _refuse_features(raw, name, METHODS[kind])
+    for field in ("lora_alpha", "alpha"):
+        if kind != "IA3" and raw.get(field, ...) is None:
+            raise read.wrong(field, None, _WANTED[float])
     for field in ("target_modules", "exclude_modules"):
         read.names(field)  # matched as they are, later
     feedforward = read.names("feedforward_modules")
     return Config(
-        kind="lora" if kind == "LORA" else "ia3",
+        kind=METHODS[kind],
         base=read("base_model_name_or_path", str, None) or None,
         raw=raw,
-        scaling=Scaling(
-            read("r", int, 8, lambda r: r >= 1, "a whole number of at least 1"),
-            read("lora_alpha", float, 8.0, math.isfinite, "a finite number"),
-            tuple(read.pattern("rank_pattern", int, lambda r: r >= 1).items()),
-            tuple(read.pattern("alpha_pattern", float, math.isfinite).items()),
-            read("use_rslora", bool, False),
-        ),
+        scaling=_pruned(read) if kind == "ADALORA" else _scaling(read, kind),
         fan_in_fan_out=read("fan_in_fan_out", bool, False),
         feedforward=feedforward,
         modules_to_save=_as_tuple(read.names("modules_to_save")),
+    )
+
+
+def _scaling(read: _Reader, kind: str) -> Scaling:
+    """What a config says of ranks and scales; LoHa and LoKr have another name for α."""
+    alpha = "lora_alpha" if kind == "LORA" else "alpha"
+    return Scaling(
+        read("r", int, 8, lambda r: r >= 1, _WANTED[int]),
+        read(alpha, float, 8.0, math.isfinite, _WANTED[float]),
+        tuple(read.pattern("rank_pattern", int, lambda r: r >= 1).items()),
+        tuple(read.pattern("alpha_pattern", float, math.isfinite).items()),
+        kind == "LORA" and read("use_rslora", bool, False),
+    )
+
+
+def _pruned(read: _Reader) -> Scaling:
+    """The same of AdaLoRA, whose `rank_pattern` says of each singular value whether it is kept."""
+    ranks = []
+    for key, kept in read("rank_pattern", dict, {}).items():
+        if not isinstance(kept, list) or not all(isinstance(x, bool) for x in kept):
+            raise read.wrong(f"rank_pattern[{visible(key, 60)}]", kept, "a list of true and false")
+        module = key.partition(".lora_E")[0]
+        ranks.append((f"^{re.escape(module)}", sum(kept)))
+    return Scaling(
+        read("init_r", int, 12, lambda r: r >= 1, _WANTED[int]),
+        read("lora_alpha", float, 8.0, math.isfinite, _WANTED[float]),
+        tuple(ranks),
+        adalora=True,
     )
 
 
@@ -240,7 +279,7 @@ def _is(value: object, type_: type) -> bool:
     return type(value) is type_
 
 
-def _refuse_features(raw: Mapping[str, object], name: str) -> None:
+def _refuse_features(raw: Mapping[str, object], name: str, method: str) -> None:
     for field, why in UNSUPPORTED.items():
         value = raw.get(field)
         # An empty list of invocation tokens is still an aLoRA, and an empty object is a config of
@@ -270,9 +309,10 @@ def _refuse_features(raw: Mapping[str, object], name: str) -> None:
             "relative to a base that this initialisation changed",
             "convert it in PEFT: save_pretrained(…, path_initial_model_for_weight_conversion=…)",
         )
+    ignored = IGNORED.union(_OF_METHOD.get(method, "").split())
     for field, value in raw.items():
-        if value and field not in IGNORED and field not in UNSUPPORTED and field != "bias":
-            close = nearest(field, IGNORED)
+        if value and field not in ignored and field not in UNSUPPORTED and field != "bias":
+            close = nearest(field, ignored)
             raise Fault(
                 "PEM0423",
                 f"{visible(name)} has the field `{visible(field, 60)}`, which this version does "

@@ -21,7 +21,10 @@ _WRAPPERS = ("_orig_mod.", "_fsdp_wrapped_module.", "_checkpoint_wrapped_module.
 _WRAPPER = re.compile(rf"(?:(?<=\.)|^)(?:{'|'.join(map(re.escape, _WRAPPERS))})")
 # DistributedDataParallel around a PeftModel; inside of one, `module` may be the model's own word.
 _OUTSIDE = re.compile(rf"(?:module\.)+(?={re.escape(PREFIX)})")
-_FACTOR = re.compile(r"\.(?:lora_[AB]\.weight|lora_embedding_[AB]|ia3_l)$")
+_FACTOR = re.compile(
+    r"\.(?:lora_[AB]\.weight|lora_embedding_[AB]|ia3_l"
+    r"|lora_[ABE]|hada_w[12]_[ab]|lokr_w[12](?:_[ab])?)$"
+)
 _LISTS = ("target_modules", "exclude_modules", "modules_to_save", "feedforward_modules")
 
 

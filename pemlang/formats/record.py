@@ -231,6 +231,7 @@ class Format(ABC):
                 shapes=Shapes(new(layout.shapes)),
                 ranks=MappingProxyType(new(layout.ranks)),
                 factors=new(layout.factors),
+                stored=new(layout.stored),
             ),
             scales=MappingProxyType(new(adapter.scales)),
             statistics=statistics,

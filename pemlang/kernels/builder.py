@@ -36,6 +36,7 @@ from pemlang.kernels.steps.matrices import Concat, CoreSvd, GatherRows, Item, Pa
 from pemlang.kernels.steps.measures import Measure, Operand
 from pemlang.kernels.steps.merges import MergeRequest, MergeTensors
 from pemlang.kernels.steps.places import Draw, RowPlace
+from pemlang.kernels.steps.products import Einsum, Identity
 from pemlang.kernels.steps.results import ReportStep, Store
 from pemlang.kernels.steps.scans import Kth, Reduce
 
@@ -208,6 +209,15 @@ class Builder(Generic[InputKey, OutputKey]):
         size = sum(value.shape[axis] for value in values)
         shape = (*values[0].shape[:axis], size, *values[0].shape[axis + 1 :])
         return self.add(Concat(tuple(x.step for x in values), values[0].dtype, shape, axis))
+
+    def einsum(self, subscripts: str, values: Sequence[Value], shape: Shape) -> Value:
+        """What `numpy.einsum` gives of some values of one precision, put into a shape."""
+        args = tuple(x.step for x in values)
+        return self.add(Einsum(args, values[0].dtype, shape, subscripts))
+
+    def identity(self, shape: Shape, dtype: str) -> Value:
+        """The identity matrix, in a shape whose first axis is its rows."""
+        return self.add(Identity((), dtype, shape))
 
     def pad(self, x: Value, axis: int, size: int) -> Value:
         """x with zeros after it along an axis, up to a size."""

@@ -149,7 +149,8 @@ def _stored(adapter: Adapter, site: str) -> Hashable:
     if keys is None:
         return None
     entries = [adapter.header.entries[key] for key in keys]
-    return (adapter.scales.get(site), *((entry.dtype, entry.shape) for entry in entries))
+    layouts = ((entry.dtype, entry.shape) for entry in entries)
+    return (adapter.scales.get(site), adapter.layout.stored.get(site), *layouts)
 
 
 def _leaf(builder: SiteBuilder, leaf: Stored, site: str, work: str) -> SiteValues:
@@ -159,7 +160,7 @@ def _leaf(builder: SiteBuilder, leaf: Stored, site: str, work: str) -> SiteValue
         builder.load(reference, entry.dtype, entry.whole)
         for reference, entry in zip(here.references, here.tensors, strict=True)
     ]
-    values = here.parametrisation.loaded(builder, stored, work)
+    values = (here.stored or here.parametrisation).loaded(builder, stored, work)
     return SiteValues(here.parametrisation, values, here.scale)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
@@ -80,8 +81,11 @@ class Lora(Parametrisation):
 
     def orientations(self, site: SiteShape, tensor: Shape) -> tuple[bool, ...]:
         """The rows of a linear layer are its outputs, or in transformers' Conv1D its inputs; those
-        of an embedding are its inputs, the tokens."""
+        of an embedding are its inputs, the tokens. LoHa and its like store a convolution as if it
+        were linear, its kernel among its inputs."""
         shape = (site.b[0], *site.a)
+        if site.layer == "linear" and len(tensor) > 2:
+            return (False,) if shape == (tensor[0], math.prod(tensor[1:])) else ()
         ways = {"linear": (False, True), "embedding": (True,)}.get(site.layer, (False,))
         return tuple(turned for turned in ways if tensor == (shape[::-1] if turned else shape))
 

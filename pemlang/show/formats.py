@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from pemlang.formats import formats_of
 from pemlang.formats.one_file import ENDS, REFUSED, OneFile
+from pemlang.modules.stored import STORED_FORMS
 
 _ABOUT = """# Files of adapters
 
@@ -68,6 +69,41 @@ Of these a sum of factors would be wrong. The message names the tensor.
 """
 
 
+_STORED = """
+## What is read as a LoRA
+
+Some methods store a change of a weight in other tensors than A and B. They are read as the LoRA
+that does the same, and nothing is approximated: every operator works on them, and what is written
+is a LoRA. `pem inspect` says how an adapter is stored. Tensors have these names in PEFT's files and
+in those of image models.
+
+| method | stored | Δ / s | its rank as a LoRA |
+|---|---|---|---|
+"""
+
+_RANKS = """
+A rank that would be above the number of a module's inputs or outputs is that number: one of the
+factors is then Δ, and the other the identity. `with rank=32` keeps the best of a rank.
+
+s is α/r, r the rank it was trained at; 1 of a LoKr in a file of image models whose w1 and w2 are
+both whole. With AdaLoRA it is α/(r + 0.00001), r the `init_r` of the config, as in PEFT.
+
+A convolution is stored as if it were linear, its kernel among its inputs, unless it has a kernel of
+its own (t1, t2). `b + x` does the same all the same, and so do sums; a LoRA of it fits a module of
+PEFT only where that is linear. A LoKr of a convolution over one axis is refused: PEFT multiplies
+its tensors along other axes than those of the module. So is anything with a `dora_scale`.
+"""
+
+
+def _stored_forms() -> str:
+    """A row for each stored form."""
+    rows = (
+        (form.title, ", ".join(f"`{key}`" for key in form.keys), form.formula, form.rank_title)
+        for form in STORED_FORMS
+    )
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
 def as_markdown() -> str:
     """The page."""
     read = ", ".join(f"`{end}`" for end, factor in ENDS.items() if factor == "a")
@@ -75,7 +111,8 @@ def as_markdown() -> str:
     lines += ["| `format=` | a site | written | written and read by |"]
     lines += ["|---|---|---|---|", *map(_row, _one_file())]
     refused = "\n".join(f"| {_code(x.shown)} | {x.what} |" for x in REFUSED)
-    return "\n".join(lines) + "\n" + _WRITTEN + refused + "\n"
+    stored = _STORED + _stored_forms() + _RANKS
+    return "\n".join(lines) + "\n" + _WRITTEN + refused + "\n" + stored
 
 
 def _code(listed: str) -> str:

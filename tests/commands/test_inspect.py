@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from peft import AdaLoraConfig, LoraConfig
+from peft import LoraConfig, VeraConfig
 from safetensors.torch import save_file
 from support import Done, build, lora, pem, tensors_of
 from support.hub_server import serving
@@ -30,10 +30,10 @@ def shown(place: Path, code: int = 0) -> Done:
     ("config", "said", "why"),
     [
         (LoraConfig(r=2, use_dora=True, target_modules=["0"]), "use_dora      ", "PEM0421"),
-        (AdaLoraConfig(init_r=4, total_step=9, target_modules=["0"]), "ADALORA", "PEM0420"),
+        (VeraConfig(r=4, target_modules=["0"]), "VERA", "PEM0420"),
         (LoraConfig(r=2, bias="all", target_modules=["0"]), "bias  ", "PEM0421"),
     ],
-    ids=["DoRA", "AdaLoRA", "bias"],
+    ids=["DoRA", "VeRA", "bias"],
 )
 def test_a_kind_that_is_not_supported_is_described(
     tmp_path: Path, config: LoraConfig, said: str, why: str

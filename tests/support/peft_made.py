@@ -69,7 +69,7 @@ def made(
         warnings.simplefilter("ignore")
         model = get_peft_model(copy.deepcopy(base), copy.deepcopy(config))
         for name, parameter in model.named_parameters():
-            if "lora_" in name or "ia3_l" in name:
+            if any(part in name for part in ("lora_", "ia3_l", "hada_", "lokr_")):
                 moved = parameter.data + 0.2 * torch.randn_like(parameter)
                 parameter.data = moved.to(dtype)
         train(model)

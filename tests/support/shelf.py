@@ -233,6 +233,13 @@ def _readme(at: Path) -> None:
     (at / "README.md").write_text("mine")
 
 
+def _stored(kind: str, kept: object, **shapes: tuple[int, ...]) -> Callable[[Path], object]:
+    config = {"peft_type": kind, "rank_pattern": {"q.lora_E": kept} if kept else {}}
+    tensors = {f"{PREFIX}q.{key}": np.ones(shape, "f4") for key, shape in shapes.items()}
+    return lambda at: save(at, tensors, config)
+
+
+PRUNED = {"lora_A": (3, 8), "lora_B": (6, 3), "lora_E": (3, 1)}
 ADAPTERS: dict[str, Callable[[Path], object]] = {
     # Good ones: a and b fit each other in every way, the others each differ in one.
     "a": lora,
@@ -315,7 +322,7 @@ ADAPTERS: dict[str, Callable[[Path], object]] = {
     "rank_pattern_of_zero": lambda at: lora(at, rank_pattern={"query": 0}),
     "heads_are_numbers": lambda at: lora(at, modules_to_save=[1]),
     "prompts": _config({"peft_type": "PROMPT_TUNING"}),
-    "loha": _config({"peft_type": "LOHA"}),
+    "vera": _config({"peft_type": "VERA"}),
     "no_peft_type": _config({"r": 4}),
     "says_rank_8": lambda at: lora(at, r=8),
     "wrong_feedforward": lambda at: ia3(at, feedforward_modules=["key"]),
@@ -338,6 +345,9 @@ ADAPTERS: dict[str, Callable[[Path], object]] = {
     "token_tensor": _with_tensor("embed.token_adapter.trainable_tokens_delta", (2, 12)),
     "foreign_tensor": _with_tensor(f"{QUERY}.hada_w1_a", (2, 12)),
     "experts_tensor": _tensors({"mlp.experts.base_layer.lora_A.weight": (4, 16)}),
+    "lokr_of_one_axis": _stored("LOKR", {}, lokr_w1=(2, 2), lokr_w2=(3, 2, 5)),
+    "pruned_otherwise": _stored("ADALORA", [True, False], **PRUNED),
+    "pruned_by_number": _stored("ADALORA", 2, **PRUNED),
     "no_B": _tensors({f"{QUERY}.lora_A.weight": (4, 16)}),
     "empty_factor": _factors((0,), (0,)),
     "empty_gain": lambda at: save(
