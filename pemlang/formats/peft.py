@@ -14,7 +14,14 @@ from pemlang.disk import is_dir, is_file, lfs_pointer
 from pemlang.formats.adapter import STATISTICS, Adapter, ByIdentity, Layout, kinds_text
 from pemlang.formats.namings import MAX_NAME
 from pemlang.formats.patterns import one_config
-from pemlang.formats.peft_config import UNSUPPORTED, Config, Scaling, parse_config, read_config
+from pemlang.formats.peft_config import (
+    UNSUPPORTED,
+    Config,
+    Scaling,
+    instead_of,
+    parse_config,
+    read_config,
+)
 from pemlang.formats.peft_names import CONFIG, PICKLED, PREFIX, WEIGHTS
 from pemlang.formats.peft_patterns import CHOOSING, feeds_forward, left_out_by, look_up, module_of
 from pemlang.formats.peft_renamed import head_of, with_names, without_leavings
@@ -313,7 +320,7 @@ def _feature(name: str, field: str) -> Fault:
     return Fault(
         "PEM0421",
         f"{visible(name)} belongs to `{field}`: {UNSUPPORTED[field]}",
-        f"use an adapter trained without `{field}`",
+        instead_of(field),
     )
 
 

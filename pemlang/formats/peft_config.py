@@ -66,11 +66,21 @@ OF_PROMPTS = frozenset(
     "CARTRIDGE".split()
 )
 
+_MERGED = (
+    'merge it into its base with PEFT, model.merge_and_unload().save_pretrained("merged"); '
+    'what it changes is then m - b, of model m = "merged" and a model b, its base'
+)
 _INSTEAD = {
     "enable_lora": "train it anew with a later PEFT, which adapts a fused module as a whole",
-    "use_dora": "merge this adapter into its base with PEFT, or train it without DoRA",
-    "target_parameters": "use a version of it that targets modules",
+    **dict.fromkeys(
+        ("use_dora", "lora_bias", "target_parameters", "trainable_token_indices"), _MERGED
+    ),
 }
+
+
+def instead_of(field: str) -> str:
+    """What to do with an adapter that has a feature which is refused."""
+    return _INSTEAD.get(field, f"use an adapter trained without `{field}`")
 
 
 class Scaling(NamedTuple):
@@ -289,7 +299,7 @@ def _refuse_features(raw: Mapping[str, object], name: str, method: str) -> None:
             raise Fault(
                 "PEM0421",
                 f"{visible(name)} has `{field}`: {why}",
-                _INSTEAD.get(field, f"use an adapter trained without `{field}`"),
+                instead_of(field),
             )
     bias = raw.get("bias")
     if bias not in (None, "none"):
@@ -297,7 +307,7 @@ def _refuse_features(raw: Mapping[str, object], name: str, method: str) -> None:
             "PEM0421",
             f"{visible(name)} has `bias`: {visible(json.dumps(bias), 40)}: "
             "it replaces the base's biases, which are not part of Δ",
-            'use an adapter trained with bias="none"',
+            _MERGED,
         )
     init = raw.get("init_lora_weights")
     if not any(

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from pemlang.diagnostics import Fault, listed, visible
 from pemlang.modules.stored import STORED_FORMS, StoredSite, forms_of
 from pemlang.tensorfiles.safetensors import TensorEntry
+
+MAX_NUMBERS = 1 << 33
+"""Numbers of a factor of a site: a file of megabytes may stand for far more."""
 
 TITLES = {form.name: form.title for form in reversed(STORED_FORMS)}
 """The methods of stored forms, as a reader writes them."""
@@ -49,6 +53,14 @@ def stored_site(
             "PEM0417",
             f"the tensors of site {visible(site)} do not fit each other: {told}",
             f"save it again: {forms[0].title} is {forms[0].formula}",
+        )
+    numbers = max(map(math.prod, whole.shapes))
+    if numbers > MAX_NUMBERS:
+        raise Fault(
+            "PEM0417",
+            f"the tensors of site {visible(site)} stand for a factor of {numbers:,} numbers: "
+            + listed([f"{key} is {list(shape)}" for key, shape in shapes.items()]),
+            "give an adapter that a model can have: no module is as large",
         )
     return whole
 

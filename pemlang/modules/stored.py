@@ -26,9 +26,6 @@ Axes = tuple[tuple[str, str], ...]
 Sizes = Mapping[str, int]
 """The size of each axis, by its letter."""
 
-MAX_NUMBERS = 1 << 33
-"""Numbers of a factor of a site: what a file of kilobytes stores may stand for far more."""
-
 
 class FactorPair(NamedTuple):
     """A matrix B·A by its factors, (out, r) and (r, in); of a convolution its kernel is part of
@@ -81,7 +78,7 @@ class StoredForm(ABC):
         full = min(out, math.prod(inner))
         rank = max(1, min(self.rank(sizes), full))
         shape = lora_shape((rank, *inner), (out, rank, *[1] * (len(inner) - 1)))
-        if shape is None or rank * max(out, math.prod(inner)) > MAX_NUMBERS:
+        if shape is None:
             return None
         return StoredSite(self, shape, rank, sizes.get("r"), self.rank(sizes) > full)
 

@@ -347,6 +347,7 @@ ADAPTERS: dict[str, Callable[[Path], object]] = {
     "experts_tensor": _tensors({"mlp.experts.base_layer.lora_A.weight": (4, 16)}),
     "lokr_of_one_axis": _stored("LOKR", {}, lokr_w1=(2, 2), lokr_w2=(3, 2, 5)),
     "pruned_otherwise": _stored("ADALORA", [True, False], **PRUNED),
+    "lokr_of_everything": _stored("LOKR", {}, lokr_w1=(400, 400), lokr_w2=(400, 400)),
     "pruned_by_number": _stored("ADALORA", 2, **PRUNED),
     "no_B": _tensors({f"{QUERY}.lora_A.weight": (4, 16)}),
     "empty_factor": _factors((0,), (0,)),
