@@ -44,6 +44,8 @@ from pemlang.tensorfiles.safetensors import (
     read_numbers,
 )
 
+_LYCORIS = ("hada_", "lokr_")
+
 ENDS = {
     ".lora_down.weight": "a", ".lora_up.weight": "b",
     ".lora_A.weight": "a", ".lora_B.weight": "b",
@@ -52,7 +54,7 @@ ENDS = {
     ".lora_linear_layer.down.weight": "a", ".lora_linear_layer.up.weight": "b",
     "_lora.down.weight": "a", "_lora.up.weight": "b",
     ".alpha": "alpha", ".lora_mid.weight": "lora_mid",
-    **{f".{key}": key for form in STORED_FORMS for key in form.keys if "_w" in key or "_t" in key},
+    **{f".{key}": key for form in STORED_FORMS for key in form.keys if key.startswith(_LYCORIS)},
 }  # fmt: skip
 """What keys end in, as the writers of these files have it, and the factor that each is, or the
 tensor of a stored form."""
