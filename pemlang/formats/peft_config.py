@@ -166,9 +166,9 @@ def parse_config(data: bytes, name: str) -> Config:
         composed = (f"pemlang composes adapters of {listed(list(METHODS), len(METHODS))}",)
         raise Fault("PEM0420", f"{visible(name)} {what}", _way_out(kind), composed)
     _refuse_features(raw, name, METHODS[kind])
-    for field in ("lora_alpha", "alpha"):
-        if kind != "IA3" and raw.get(field, ...) is None:
-            raise read.wrong(field, None, _WANTED[float])
+    alpha = "alpha" if kind in ("LOHA", "LOKR") else "lora_alpha"
+    if kind != "IA3" and raw.get(alpha, ...) is None:
+        raise read.wrong(alpha, None, _WANTED[float])
     for field in ("target_modules", "exclude_modules"):
         read.names(field)  # matched as they are, later
     feedforward = read.names("feedforward_modules")
@@ -176,22 +176,21 @@ def parse_config(data: bytes, name: str) -> Config:
         kind=METHODS[kind],
         base=read("base_model_name_or_path", str, None) or None,
         raw=raw,
-        scaling=_pruned(read) if kind == "ADALORA" else _scaling(read, kind),
+        scaling=_pruned(read) if kind == "ADALORA" else _scaling(read, alpha),
         fan_in_fan_out=read("fan_in_fan_out", bool, False),
         feedforward=feedforward,
         modules_to_save=_as_tuple(read.names("modules_to_save")),
     )
 
 
-def _scaling(read: _Reader, kind: str) -> Scaling:
-    """What a config says of ranks and scales; LoHa and LoKr have another name for α."""
-    alpha = "lora_alpha" if kind == "LORA" else "alpha"
+def _scaling(read: _Reader, alpha: str) -> Scaling:
+    """What a config says of ranks and scales, where `alpha` is what it calls α."""
     return Scaling(
         read("r", int, 8, lambda r: r >= 1, _WANTED[int]),
         read(alpha, float, 8.0, math.isfinite, _WANTED[float]),
         tuple(read.pattern("rank_pattern", int, lambda r: r >= 1).items()),
         tuple(read.pattern("alpha_pattern", float, math.isfinite).items()),
-        kind == "LORA" and read("use_rslora", bool, False),
+        alpha == "lora_alpha" and read("use_rslora", bool, False),
     )
 
 

@@ -101,7 +101,8 @@ def _stored_forms() -> str:
         (form.title, ", ".join(f"`{key}`" for key in form.keys), form.formula, form.rank_title)
         for form in STORED_FORMS
     )
-    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+    # Those of the same tensors differ in how many axes these have.
+    return "".join(f"| {' | '.join(row)} |\n" for row in dict.fromkeys(rows))
 
 
 def as_markdown() -> str:
