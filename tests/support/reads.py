@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from pemlang.execute import Kernel
 from pemlang.tensorfiles import TensorReader
 
 SYSTEM = ctypes.CDLL(None)
@@ -44,5 +45,5 @@ def counted_reads(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, int, int]]
 
     monkeypatch.setattr(TensorReader, "handle", named)
     monkeypatch.setattr(TensorReader, "read", alone)
-    monkeypatch.setattr("pemlang.execute.elementwise.disk", addresses)
+    monkeypatch.setitem(Kernel.stream.__globals__, "disk", addresses)
     return done
