@@ -196,9 +196,14 @@ class Recipe:
         checked = self.identified()
         with placed(None):
             node = _named(checked, name)
-        saved = (output.heads for output in checked.outputs if output.node is node)
-        chosen = next(filter(None, saved), None)
-        output = Output(node, name, Path(), None, chosen, checked.places[name], name)
+        saved = [output for output in checked.outputs if output.node is node]
+        heads = next((x.heads for x in saved if x.heads is not None), None)
+        heads_by = next((x.heads_by for x in saved if x.heads_by), "") if heads is None else ""
+        reader = next((x.reader for x in saved if x.reader is not None), None)
+        output = Output(
+            node, name, Path(), None, heads, checked.places[name], name,
+            reader=reader, heads_by=heads_by,
+        )  # fmt: skip
         adapter, diagnostics = in_memory(replace(checked, outputs=[output]))
         for diagnostic in diagnostics:
             warnings.warn(render(diagnostic), PemWarning, stacklevel=3)

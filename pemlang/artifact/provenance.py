@@ -84,6 +84,8 @@ class Outcome:
         format: of one that is a file, by name; empty of a folder, whose files tell it.
         algebra: the linear algebra library by which its last digits go, and the kind of processor;
             empty where they are the same everywhere.
+        ranks: the least and the largest, where sites have unlike ones that readers of `r` and
+            `lora_alpha` alone get wrong; else empty.
     """
 
     method: str
@@ -95,6 +97,7 @@ class Outcome:
     is_zero: bool
     format: str = ""
     algebra: str = ""
+    ranks: str = ""
 
 
 @dataclass(frozen=True)
@@ -318,6 +321,7 @@ def _outcome(value: Any) -> Outcome:
         value["is_zero"] is True,
         _text(value.get("format", "")),
         _text(value.get("algebra", "")),
+        _text(value.get("ranks", "")),
     )
 
 

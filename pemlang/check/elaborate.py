@@ -382,6 +382,8 @@ class Elaborator:
         with self.at(tree.span):
             result = signature.rule(ctx, *given)
         self.watches += [(watch, tree.span) for watch in ctx.watches]
+        for fault in ctx.noticed:
+            self.report.add(fault.at(tree.span, "warning"))
         made = result.as_sum() if isinstance(result, AdapterNode) else ()
         for node in made:  # several where a setting varies by site
             if node.fills and node.name == operator.name:

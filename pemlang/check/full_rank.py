@@ -8,19 +8,12 @@ from collections.abc import Iterator, Mapping
 from pemlang.check.options import saved_with
 from pemlang.diagnostics import Fault, visible
 from pemlang.graph.node import AdapterNode
-from pemlang.ops.merge import FULL
 from pemlang.ops.use import Use, after, before
 from pemlang.source import Span
 from pemlang.syntax import tree as t
 
 Filling = Mapping[AdapterNode, tuple[Use, ...] | None]
 """The calls of each value that fills the matrices; None where one of them says rank=full."""
-
-
-def says_full(tree: t.Tree, declared: Mapping[str, object]) -> bool:
-    """Whether an option is the word full, and no name of the recipe."""
-    is_word = isinstance(tree, t.Name) and tree.module is None and tree.name == FULL
-    return is_word and FULL not in declared
 
 
 def rank_not_said(

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 from pemlang.check.annotations import dtype_name
 from pemlang.check.kinds import article
 from pemlang.check.values import Declared, RecipeValue
 from pemlang.diagnostics import Fault, listed, nearest, visible
+from pemlang.formats.readers import READERS, OutputReader
 from pemlang.formats.record import Format, formats_of
 from pemlang.formats.transformers import last_token, token_rows, tokenizer_files
 from pemlang.graph.leaves import Leaf, Model, Stored
@@ -23,10 +24,17 @@ OPTIONS: Mapping[str, Sequence[str]] = {
     "dtype": ("adapter", "model"),
     "heads": ("adapter",),
     "format": ("adapter",),
+    "reader": ("adapter",),
     "shard": ("model",),
     "tokenizer": ("model",),
 }
 """The options, each with what it is of."""
+
+
+def says_word(tree: t.Tree, words: Collection[str], declared: Mapping[str, object]) -> bool:
+    """Whether an option is one of some words, and no name of the recipe."""
+    is_word = isinstance(tree, t.Name) and tree.module is None and tree.name in words
+    return is_word and tree.span.text not in declared
 
 
 def unknown_option(option: t.NamedArg, of: str, options: Iterable[str]) -> Fault:
@@ -129,6 +137,27 @@ def option_format(tree: t.Tree) -> Format:
             f"did you mean `{close}`?" if close else f"write one of {', '.join(known)}",
         )
     return known[text]
+
+
+def option_reader(tree: t.Tree) -> OutputReader:
+    """reader=vllm: the word itself, a program that loads adapters; raises PEM0366."""
+    text = tree.span.text
+    if text not in READERS:
+        close = nearest(text, list(READERS))
+        raise Fault(
+            "PEM0366",
+            f"`{visible(text, 40)}` is no program whose ways are known",
+            f"did you mean `{close}`?" if close else f"write one of {', '.join(READERS)}",
+        )
+    return READERS[text]
+
+
+WORDS: Mapping[str, Callable[[t.Tree], Format | OutputReader | str]] = {
+    "dtype": option_dtype,
+    "format": option_format,
+    "reader": option_reader,
+}
+"""The options whose value is a word, and no expression."""
 
 
 def option_heads(value: RecipeValue, text: str, declared: Mapping[Stored, Declared]) -> Leaf:

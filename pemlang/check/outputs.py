@@ -13,6 +13,7 @@ from pathlib import Path
 
 from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault, listed, visible
+from pemlang.formats.readers import OutputReader
 from pemlang.formats.record import Format, default_format, hold_names, output_format
 from pemlang.formats.transformers import is_shared
 from pemlang.graph.dag import Graph
@@ -22,6 +23,7 @@ from pemlang.graph.rebuild import Rebuilding
 from pemlang.modules import Shapes
 from pemlang.modules.sites import layer_of
 from pemlang.source import Span
+from pemlang.tensorfiles.dtypes import FLOATS
 from pemlang.tensorfiles.safetensors import SUFFIX, TensorEntry
 
 MAX_PARTS, MAX_NAME = 100, 255
@@ -44,6 +46,8 @@ class Output:
             is made from when None.
         tokenizer: of a model, the one whose tokenizer it has, when the recipe chose one.
         format: of its files, when the recipe chose one.
+        reader: the program that is to load it, when the recipe says so.
+        heads_by: `none` or `mean`, when the recipe says so of its heads.
     """
 
     node: AdapterNode | ModelNode
@@ -56,6 +60,8 @@ class Output:
     shard: int | None = None
     tokenizer: Model | None = None
     format: Format | None = None
+    reader: OutputReader | None = None
+    heads_by: str = ""
 
     @property
     def holds(self) -> str:
@@ -84,6 +90,8 @@ def semantic_hash(output: Output, graph: Graph) -> str:
     parts += [] if record is default_format(output.holds) else [record.name]
     parts += [] if output.shard is None else [("shard", output.shard)]
     parts += [] if output.tokenizer is None else [("tokenizer", output.tokenizer.key)]
+    parts += [] if output.reader is None else [("reader", output.reader.name)]
+    parts += [("heads", output.heads_by)] if output.heads_by else []
     return hashlib.sha256(json.dumps(told(tuple(parts))).encode()).hexdigest()
 
 
@@ -211,21 +219,41 @@ def doubtful(leaves: Sequence[Stored], shapes: Shapes) -> Fault | None:
 # --- heads -----------------------------------------------------------------------------------
 
 
-def heads_agree(
-    graph: Graph,
-    node: AdapterNode | ModelNode,
-    heads: Leaf | None,
-    name: Callable[[Stored], str],
-) -> Sequence[Stored]:
-    """The leaves whose heads a save must hold equal, from headers alone. A model has its own.
+HEADS = ("none", "mean")
+"""What a recipe may say of heads beside whose to keep."""
+
+
+def heads_agree(graph: Graph, output: Output, name: Callable[[Stored], str]) -> Sequence[Stored]:
+    """The leaves whose heads a save keeps: they must be equal, or it keeps their mean. From headers
+    alone. A model has its own.
 
     Raises:
         Fault: PEM0346 when the adapters have different heads and none is chosen.
     """
-    if isinstance(node, ModelNode):
-        return (node.origin,)
-    leaves = [leaf for leaf in graph.parts(node) if isinstance(leaf, Leaf)]
-    return (heads,) if heads is not None else _agreed(leaves, name)
+    if isinstance(output.node, ModelNode):
+        return (output.node.origin,)
+    if output.heads is not None:
+        return (output.heads,)
+    if output.heads_by == "none":
+        return ()
+    leaves = [leaf for leaf in graph.parts(output.node) if isinstance(leaf, Leaf)]
+    if output.heads_by == "mean":
+        leaves = [leaf for leaf in leaves if _heads(leaf)]
+        hold_floats(leaves, name)
+    return _agreed(leaves, name)
+
+
+def hold_floats(leaves: Sequence[Leaf], name: Callable[[Stored], str]) -> None:
+    """Raise PEM0346 for a head of whole numbers, which has no mean."""
+    for leaf in leaves:
+        for key, entry in _heads(leaf).items():
+            if entry.dtype not in FLOATS:
+                raise Fault(
+                    "PEM0346",
+                    f"{visible(key)} of `{name(leaf)}` is {entry.dtype}: whole numbers have no "
+                    "mean",
+                    f"say whose to keep: with heads={name(leaf)}",
+                )
 
 
 def _agreed(leaves: Sequence[Leaf], name: Callable[[Stored], str]) -> Sequence[Leaf]:

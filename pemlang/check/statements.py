@@ -10,20 +10,21 @@ from typing import TYPE_CHECKING, TypedDict, cast
 from pemlang.check.conditions import Assertion, Condition, Decided, exactly, failure
 from pemlang.check.declared import as_declared
 from pemlang.check.definitions import check_def
-from pemlang.check.full_rank import rank_not_said, says_full
+from pemlang.check.full_rank import rank_not_said
 from pemlang.check.kinds import article, kind_of_type
 from pemlang.check.options import (
     OPTIONS,
+    WORDS,
     hold_option,
-    option_dtype,
-    option_format,
     option_heads,
     option_shard,
     option_tokenizer,
     saved_with,
+    says_word,
     unknown_option,
 )
 from pemlang.check.outputs import (
+    HEADS,
     Output,
     doubtful,
     heads_agree,
@@ -34,6 +35,7 @@ from pemlang.check.outputs import (
     output_path,
 )
 from pemlang.check.params import hold_range, setting
+from pemlang.check.readers import hold_reader
 from pemlang.check.scope import Function, Module, Scope, Stop, resolve_names
 from pemlang.check.values import (
     POISON,
@@ -45,6 +47,7 @@ from pemlang.check.values import (
 )
 from pemlang.check.wanted import want_kind
 from pemlang.diagnostics import Fault, visible
+from pemlang.formats.readers import OutputReader
 from pemlang.formats.record import Format
 from pemlang.formats.renamed import names_of
 from pemlang.graph.leaves import Leaf, Model, Stored, leaf
@@ -74,6 +77,8 @@ class SaveOptions(TypedDict, total=False):
     shard: int
     tokenizer: Model
     format: Format
+    reader: OutputReader
+    heads_by: str
 
 
 class FileElaborator:
@@ -307,6 +312,8 @@ class FileElaborator:
                 values = {option.name: option.value.span for option in statement.options}
                 ctx = Context(graph, (label,), "save", use=Use(statement.span, values=values))
                 node = compress(ctx, adapter, rank, energy)  # type: ignore[arg-type]
+                for fault in ctx.noticed:
+                    self._report.add(fault.at(statement.span, "warning"))
         if rank is None and isinstance(node, AdapterNode):
             self._hold_rank_said(statement, node)
         with self._elaborator.at(statement.path.span):
@@ -323,24 +330,33 @@ class FileElaborator:
             options.get("shard"),
             options.get("tokenizer"),
             options.get("format"),
+            options.get("reader"),
+            options.get("heads_by", ""),
         )
         with self._elaborator.at(statement.path.span):
             hold_suffix(output.format_of(graph), path, statement.path.span.text)
         with self._elaborator.at(statement.span):
             if isinstance(node, AdapterNode):
-                if heads is not None:
-                    texts = (statement.value.span.text, self._name(heads))
-                    same_base(Context(graph, texts, "heads"), node, heads)
-                hold_files(output, graph, heads_agree(graph, node, heads, self._name))
-                doubt = doubtful(graph.parts(node), node.shapes)
-                if doubt is not None:
-                    self._report.add(doubt.at(statement.span, "warning"))
+                self._hold_adapter(statement, output)
             else:
                 hold_whole(node)
                 if "dtype" not in options:
                     hold_dtypes(graph, node, self._name, partial(saved_with, statement))
         self._state.outputs.append(output)
         return POISON
+
+    def _hold_adapter(self, statement: t.Save, output: Output) -> None:
+        """Hold an adapter to what its heads, its files and its reader allow."""
+        graph, heads = self._elaborator.graph, output.heads
+        if heads is not None:
+            texts = (statement.value.span.text, self._name(heads))
+            same_base(Context(graph, texts, "heads"), output.node, heads)  # type: ignore[arg-type]
+        lenders = heads_agree(graph, output, self._name)
+        hold_files(output, graph, lenders)
+        hold_reader(output, graph, lenders, partial(saved_with, statement))
+        doubt = doubtful(graph.parts(output.node), output.node.shapes)
+        if doubt is not None:
+            self._report.add(doubt.at(statement.span, "warning"))
 
     def _hold_rank_said(self, statement: t.Save, node: AdapterNode) -> None:
         wrong = list(rank_not_said(statement, node, self._elaborator.filling))
@@ -362,16 +378,16 @@ class FileElaborator:
                 if option.name not in OPTIONS:
                     raise unknown_option(option, "save", OPTIONS)
                 hold_option(option, kind_of(saved))
-            if option.name == "dtype":
+            if option.name in WORDS:
                 with self._elaborator.at(option.value.span):
-                    options["dtype"] = option_dtype(option.value)
+                    word = WORDS[option.name](option.value)
+                options[option.name] = word  # type: ignore[literal-required]
                 continue
-            if option.name == "format":
-                with self._elaborator.at(option.value.span):
-                    options["format"] = option_format(option.value)
-                continue
-            if option.name == "rank" and says_full(option.value, self._scope.values):
+            if option.name == "rank" and says_word(option.value, (FULL,), self._scope.values):
                 options["rank"] = FULL
+                continue
+            if option.name == "heads" and says_word(option.value, HEADS, self._scope.values):
+                options["heads_by"] = option.value.span.text
                 continue
             resolve_names(option.value, self._scope, self._report)
             if option.name == "heads":

@@ -24,7 +24,15 @@ from pemlang.execute.machine import one_algebra_thread
 from pemlang.execute.result import ExecutionResult, OutputFailed, OutputSeen, Target
 from pemlang.execute.site import bytes_at_work, not_finite, run_call
 from pemlang.failures import HeadsDiffer, TooLarge
-from pemlang.kernels.plan import FusedLoop, HeadCopy, NumberSink, Plan, SiteCall, TensorSink
+from pemlang.kernels.plan import (
+    FusedLoop,
+    HeadCopy,
+    NumberSink,
+    Plan,
+    SiteCall,
+    TensorPlace,
+    TensorSink,
+)
 from pemlang.kernels.program import Program
 from pemlang.kernels.rounding import ResultNotFinite, Rounding, Seen, Size, look, settled
 from pemlang.lazy import numpy as np
@@ -333,6 +341,9 @@ class _CpuWorker:
         size = int(np.prod(place.shape, dtype=np.int64)) * DTYPES[place.dtype].size
         first, *others = copy.sources
         for at in range(0, size, COPY):
+            if copy.mean:
+                self._mean(copy, place, at, min(COPY, size - at))
+                continue
             part = np.empty(min(COPY, size - at), "u1")
             self.reader.read(first.file, first.start + at, part)
             other = np.empty_like(part)
@@ -345,6 +356,19 @@ class _CpuWorker:
                 if not np.isfinite(numbers).all():
                     raise not_finite(first, numbers)
             self.write(copy.output, place.start + at, part)
+
+    def _mean(self, copy: HeadCopy, place: TensorPlace, at: int, size: int) -> None:
+        """A part of the mean of some heads."""
+        part = np.empty(size, "u1")
+        total = np.zeros(size // DTYPES[place.dtype].size)
+        for source in copy.sources:
+            self.reader.read(source.file, source.start + at, part)
+            numbers = decoded(part.data, place.dtype, "F64")
+            if not np.isfinite(numbers).all():
+                raise not_finite(source, numbers)
+            total += numbers
+        bits, _ = rounded(total / len(copy.sources), place.dtype, 0.0)
+        self.write(copy.output, place.start + at, bits)
 
 
 def _looked_at(exact: Array, bits: Bits, dtype: str, around: float) -> Seen:

@@ -33,6 +33,9 @@ _ENOUGH = 1 << 16
 COPY = 1 << 20
 """Bytes of a head that are copied at a time."""
 
+_MEAN = 25
+"""Times as many are at work where heads are averaged: of a byte a number, three in float64."""
+
 _AT_ONCE = 2
 """Large sites that are at work at once if there are threads for them: while one is at what has no
 parts, the other goes on."""
@@ -107,7 +110,7 @@ def most_memory(plan: Plan, options: ExecutionOptions) -> int:
 def working_memory(plan: Plan, threads: int, options: ExecutionOptions) -> int:
     """The most bytes that running a plan takes at once beside the process itself."""
     most = max((bytes_at_work(call.program) for call in plan.sites), default=0)
-    copies = 2 * COPY if plan.copies else 0
+    copies = max((_MEAN if copy.mean else 2 for copy in plan.copies), default=0) * COPY
     # A thread keeps its blocks while it is at a site.
     return threads * (blocks_of(plan, options) + max(most, copies))
 

@@ -22,6 +22,7 @@ from pemlang.diagnostics import Fault, listed, visible
 from pemlang.disk import is_file, lfs_pointer
 from pemlang.formats.adapter import Adapter, ByIdentity, Layout, alpha_of, kinds_text
 from pemlang.formats.image_names import names_in
+from pemlang.formats.readers import OutputReader
 from pemlang.formats.record import AdapterSpec, Detection, Format, OutputLayout, OutputTensor
 from pemlang.formats.signature import (
     Malformed,
@@ -31,6 +32,7 @@ from pemlang.formats.signature import (
     shortened,
 )
 from pemlang.formats.stored_sites import stored_site
+from pemlang.formats.uniform import equal_ranks
 from pemlang.modules import PARAMETRISATIONS, Shapes, SiteShape
 from pemlang.modules.sites import lora_shape
 from pemlang.modules.stored import STORED_FORMS
@@ -133,8 +135,14 @@ class OneFile(Format):
     example: ClassVar[str]
     written_by: ClassVar[str]
 
+    def stored_ranks(
+        self, shapes: Shapes, ranks: Mapping[str, int], reader: OutputReader | None
+    ) -> Mapping[str, int]:
+        """See Format; unlike ranks are what α in such files is for."""
+        return ranks if reader is None else equal_ranks(shapes, ranks, reader)
+
     def stored_scales(
-        self, ranks: Mapping[str, int], scales: Mapping[str, float]
+        self, ranks: Mapping[str, int], scales: Mapping[str, float], reader: OutputReader | None
     ) -> Mapping[str, float]:
         """See Format. One α for all sites: diffusers takes the most common one for those of a UNet
         whose α differs, and where none is said every reader takes the rank."""

@@ -25,9 +25,11 @@ from pemlang.formats.peft_config import (
 from pemlang.formats.peft_names import CONFIG, PICKLED, PREFIX, WEIGHTS
 from pemlang.formats.peft_patterns import CHOOSING, feeds_forward, left_out_by, look_up, module_of
 from pemlang.formats.peft_renamed import head_of, with_names, without_leavings
+from pemlang.formats.readers import READERS, OutputReader
 from pemlang.formats.record import AdapterSpec, Detection, Format, OutputLayout, register
 from pemlang.formats.signature import Malformed, headers_restored, headers_signature
 from pemlang.formats.stored_sites import TITLES, stored_site
+from pemlang.formats.uniform import equal_ranks, equal_scales, module_scales
 from pemlang.modules import PARAMETRISATIONS, Shapes, SiteShape
 from pemlang.modules.sites import lora_shape
 from pemlang.tensorfiles.dtypes import FLOATS
@@ -161,8 +163,20 @@ class Peft(Format):
                 else "save the sites of one kind",
             )
 
+    def stored_ranks(
+        self, shapes: Shapes, ranks: Mapping[str, int], reader: OutputReader | None
+    ) -> Mapping[str, int]:
+        """See Format."""
+        return equal_ranks(shapes, ranks, reader)
+
+    def stored_scales(
+        self, ranks: Mapping[str, int], scales: Mapping[str, float], reader: OutputReader | None
+    ) -> Mapping[str, float]:
+        """See Format; PEFT itself reads unlike ones."""
+        return module_scales(scales) if reader is READERS[self.name] else equal_scales(scales)
+
     def layout(self, spec: AdapterSpec) -> OutputLayout:
-        """See Format; raises PEM0421 for two layers of one nn.MultiheadAttention that differ."""
+        """See Format; raises PEM0367."""
         from pemlang.formats.peft_write import peft_layout
 
         return peft_layout(spec)

@@ -6,17 +6,14 @@ import json
 import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
-from typing import TypeVar
 
-from pemlang.diagnostics import Fault, visible
+from pemlang.diagnostics import Fault
 from pemlang.formats.adapter import Adapter, alpha_of
 from pemlang.formats.patterns import one_config
 from pemlang.formats.peft_names import CONFIG, PREFIX, WEIGHTS
 from pemlang.formats.peft_patterns import look_up, module_of
 from pemlang.formats.record import AdapterSpec, OutputLayout, OutputTensor
 from pemlang.modules.sites import SiteShape
-
-AnyNumber = TypeVar("AnyNumber", int, float)
 
 # Fields of the inputs' configs that choose modules; kept when they choose the same ones.
 _KEPT_FIELDS = ("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern")
@@ -26,7 +23,7 @@ def peft_layout(spec: AdapterSpec) -> OutputLayout:
     """What the directory of an output holds.
 
     Raises:
-        Fault: PEM0421 two layers of one nn.MultiheadAttention that differ.
+        Fault: PEM0367 targets that a reader does not take.
     """
     sites = list(spec.shapes)
     tensors = [tensor for site in sites for tensor in _tensors(spec, site)]
@@ -36,7 +33,7 @@ def peft_layout(spec: AdapterSpec) -> OutputLayout:
             for key, entry in spec.heads[0].layout.heads.items()
         ]
     config = _common(spec)
-    config |= _targeting(spec.inputs, sites) | {"fan_in_fan_out": spec.fan_in_fan_out}
+    config |= _targeting(spec, sites) | {"fan_in_fan_out": spec.fan_in_fan_out}
     if spec.shapes.kinds == ("lora",):
         config |= _lora(spec.ranks, spec.scales)
     else:
@@ -96,20 +93,55 @@ def _common(spec: AdapterSpec) -> dict[str, object]:
     }
 
 
-def _targeting(adapters: Sequence[Adapter], sites: Sequence[str]) -> dict[str, object]:
-    """The inputs' own target_modules when they say the same and every site is kept; else the
-    full names of the sites."""
+def _targeting(spec: AdapterSpec, sites: Sequence[str]) -> dict[str, object]:
+    """The inputs' own target_modules when they say the same and every site is kept, or those of
+    their names that mean the sites and no other; else the full names of the sites. Raises PEM0367
+    where a reader wants a list and none means these sites."""
+    adapters, listed = spec.inputs, spec.reader is not None and spec.reader.listed
     specs = [
         {field: _unordered(adapter.fields.get(field)) for field in _KEPT_FIELDS}
         for adapter in adapters
     ]
     same = all(spec == specs[0] for spec in specs)
     whole = all(set(adapter.layout.shapes) == set(sites) for adapter in adapters)
-    if specs and same and whole:
+    if specs and same and whole and (isinstance(specs[0]["target_modules"], list) or not listed):
         return {field: value for field, value in specs[0].items() if value is not None}
     kept = {module_of(site) for site in sites}
-    every = {module_of(site) for adapter in adapters for site in adapter.layout.shapes}
-    return {"target_modules": _names(kept, ".", every - kept)}
+    others = {module_of(site) for adapter in adapters for site in adapter.layout.shapes} - kept
+    names = _short_names(adapters, kept, others) or _names(kept, ".", others)
+    if listed and isinstance(names, str):
+        assert spec.reader is not None
+        raise Fault(
+            "PEM0367",
+            f"{spec.reader.title} takes no pattern for `target_modules`, and a list of names would "
+            "mean other modules too",
+            "save all modules whose names end so, or save it with reader=peft",
+        )
+    return {"target_modules": names}
+
+
+def _short_names(
+    adapters: Sequence[Adapter], kept: Collection[str], others: Collection[str]
+) -> list[str]:
+    """Those names in the lists of some adapters that mean what is kept and nothing else; none where
+    they do not. A name in a list means every module of the base that ends so, and PEFT saves all of
+    them: those that an adapter has are all there are."""
+    names, meant = set(), set()
+    for adapter in adapters:
+        listed = adapter.fields.get("target_modules")
+        narrowed = any(adapter.fields.get(field) for field in _KEPT_FIELDS[1:])
+        if not isinstance(listed, list) or narrowed or adapter.stored is not None:
+            continue
+        own = {module_of(site) for site in adapter.layout.shapes}
+        for name in map(str, listed):
+            here = {module for module in own if f".{module}".endswith(f".{name}")}
+            if here and here <= set(kept):
+                names.add(name)
+                meant |= here
+    ends = tuple(f".{name}" for name in names)
+    if meant < set(kept) or any(f".{other}".endswith(ends) for other in others):
+        return []
+    return sorted(names)
 
 
 def _names(sites: Collection[str], before: str, others: Collection[str]) -> list[str] | str:
@@ -141,28 +173,14 @@ def _feedforward(
     return _names(inputs, "", outputs)
 
 
-def _by_module(values: Mapping[str, AnyNumber]) -> dict[str, AnyNumber]:
-    """Ranks or scales by the name a config has for a site; raises PEM0421 where two sites of one
-    name differ."""
-    by_module: dict[str, AnyNumber] = {}
-    for site, value in values.items():
-        name = module_of(site)
-        if by_module.setdefault(name, value) != value:
-            raise Fault(
-                "PEM0421",
-                f"{visible(name)} is an nn.MultiheadAttention: PEFT has one rank and one α for "
-                "both its layers, and here they differ",
-                "give both layers the same weight and the same rank",
-            )
-    return by_module
-
-
 def _lora(ranks: Mapping[str, int], scales: Mapping[str, float]) -> dict[str, object]:
     """r, lora_alpha and their patterns, so that PEFT finds each site's rank and scale."""
-    ranks, scales = _by_module(ranks), _by_module(scales)
+    ranks = {module_of(site): rank for site, rank in ranks.items()}
+    scales = {module_of(site): scale for site, scale in scales.items()}
     alphas = {site: alpha_of(scales[site], rank) for site, rank in ranks.items()}
-    r = Counter(ranks.values()).most_common(1)[0][0]
-    alpha = Counter(alphas.values()).most_common(1)[0][0]
+    # Readers of these two alone take lora_alpha / r for the scale, and make room for r.
+    r = max(ranks.values())
+    alpha = Counter(alphas[site] for site in ranks if ranks[site] == r).most_common(1)[0][0]
     patterns: dict[str, Mapping[str, float]] = {}
     for field, values, usual in (("rank_pattern", ranks, r), ("alpha_pattern", alphas, alpha)):
         # PEFT takes the first key that a name ends with; in a file the keys are sorted.

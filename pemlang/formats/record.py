@@ -21,6 +21,7 @@ from pemlang.diagnostics import Fault, listed, visible
 from pemlang.disk import is_file, is_special
 from pemlang.formats.adapter import STATISTICS, Adapter
 from pemlang.formats.image_names import can_rename, names_in
+from pemlang.formats.readers import OutputReader
 from pemlang.formats.vocabulary import Vocabulary
 from pemlang.modules import PARAMETRISATIONS, Shapes
 from pemlang.tensorfiles.digests import seen_now
@@ -93,6 +94,7 @@ class AdapterSpec:
         shard: of a model, the bytes of tensors in one of its files at most; as `origin` when None.
         tokenizer: of a model, the one whose tokenizer it has; `origin` when None.
         vocabulary: of a model, its tokens where they are more than those of `origin`.
+        reader: the program that is to load it, where a recipe says so.
     """
 
     shapes: Shapes
@@ -110,6 +112,7 @@ class AdapterSpec:
     shard: int | None = None
     tokenizer: Adapter | None = None
     vocabulary: Vocabulary | None = None
+    reader: OutputReader | None = None
 
     def factors(self, site: str) -> list[tuple[str, tuple[int, ...], float]]:
         """The tensors of a site: what each is called, its shape, and what it is stored around."""
@@ -256,8 +259,15 @@ class Format(ABC):
         """How sites are named: formats of one naming can hold each other's sites."""
         return "modules"
 
+    def stored_ranks(
+        self, shapes: Shapes, ranks: Mapping[str, int], reader: OutputReader | None
+    ) -> Mapping[str, int]:
+        """The rank that its files have at each site, where a reader is meant or none; rows of zeros
+        make up the difference."""
+        return ranks
+
     def stored_scales(
-        self, ranks: Mapping[str, int], scales: Mapping[str, float]
+        self, ranks: Mapping[str, int], scales: Mapping[str, float], reader: OutputReader | None
     ) -> Mapping[str, float]:
         """The scale that its files say at each site; B carries the rest."""
         return scales

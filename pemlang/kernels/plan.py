@@ -109,16 +109,18 @@ class FusedLoop:
 
 @dataclass(frozen=True)
 class HeadCopy:
-    """A head: bytes kept as they are, if all adapters of an output agree on them.
+    """A head: bytes kept as they are, if all adapters of an output agree on them; or their mean.
 
     Attributes:
         output, tensor: where it goes.
         sources: the same tensor in each adapter.
+        mean: whether it is their mean, in float64 and rounded once.
     """
 
     output: int
     tensor: int
     sources: tuple[TensorRef, ...]
+    mean: bool = False
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault
 from pemlang.execute.result import OutputFailed
 from pemlang.formats.adapter import Adapter
+from pemlang.formats.readers import OutputReader
 from pemlang.formats.record import (
     AdapterSpec,
     Format,
@@ -38,6 +39,7 @@ from pemlang.kernels.plan import (
 )
 from pemlang.lower.lowering import Lowering
 from pemlang.modules import Shapes, SiteValues
+from pemlang.modules.lora import padded
 from pemlang.modules.record import SiteBuilder
 from pemlang.tensorfiles.dtypes import work_dtype
 from pemlang.tensorfiles.reference import TensorRef
@@ -57,7 +59,8 @@ class OutputRequest:
         metadata: of its tensors' file.
         format: of its files.
         name: see AdapterSpec.
-        shard, tokenizer: see AdapterSpec.
+        shard, tokenizer, reader: see AdapterSpec.
+        mean_heads: whether the mean of the heads is kept, and they need not be equal.
     """
 
     lowering: Lowering
@@ -70,6 +73,8 @@ class OutputRequest:
     name: str
     shard: int | None = None
     tokenizer: Stored | None = None
+    reader: OutputReader | None = None
+    mean_heads: bool = False
 
 
 @dataclass(frozen=True)
@@ -80,7 +85,8 @@ class PlannedOutput:
         format, layout: its files.
         numbers: the numbers of its files of tensors in the plan.
         ranks, scales: those of each site that is written; 0 and 1 of what has none.
-        heads: adapters whose heads have to be equal.
+        heads: adapters whose heads have to be equal, or whose mean is kept.
+        mean_heads: see OutputRequest.
         idle: it does nothing whatever its tensors hold: every coefficient or scale is zero.
     """
 
@@ -91,6 +97,7 @@ class PlannedOutput:
     scales: Mapping[str, float]
     heads: Sequence[Adapter]
     idle: bool
+    mean_heads: bool = False
 
 
 @dataclass(frozen=True)
@@ -141,6 +148,7 @@ def make_plan(requests: Sequence[OutputRequest]) -> BuildPlan:
         layout = planned[-1].layout
         metadata = {**layout.metadata, **request.metadata}
         files += [_file(tensors, metadata) for tensors in layout.files.values()]
+    groups = [part for group in groups for part in group.split(planned)]
     places = [_places(output) for output in planned]
     frame = Plan(tuple(files))
     calls = [call for group in groups for call in group.calls(planned, places)]
@@ -192,7 +200,8 @@ def _planned(request: OutputRequest, values: Mapping[str, SiteValues], first: in
     idle = is_zero or (type_.factored and not any(scales.values()))
     record = request.format
     if type_.ranked:
-        scales = dict(record.stored_scales(ranks, scales))
+        ranks = dict(record.stored_ranks(type_.shapes, ranks, request.reader))
+        scales = dict(record.stored_scales(ranks, scales, request.reader))
     model = node if isinstance(node, ModelNode) else None
     origin = None if model is None else model.origin.adapter
     spec = AdapterSpec(
@@ -211,13 +220,14 @@ def _planned(request: OutputRequest, values: Mapping[str, SiteValues], first: in
         request.shard,
         None if request.tokenizer is None else request.tokenizer.adapter,
         None if model is None else model.joined,
+        request.reader,
     )
     # The check did so for the format of the inputs; whoever asks may have chosen another.
     hold_names(record, inputs, spec.shapes)
     record.hold(spec.shapes, [module for adapter in heads[:1] for module in adapter.whole_modules])
     layout = record.layout(spec)
     numbers = range(first, first + len(layout.files))
-    return PlannedOutput(record, layout, numbers, ranks, scales, heads, idle)
+    return PlannedOutput(record, layout, numbers, ranks, scales, heads, idle, request.mean_heads)
 
 
 def default_dtype(adapters: Sequence[Adapter]) -> str:
@@ -244,7 +254,7 @@ def _copies(planned: Sequence[PlannedOutput]) -> Iterator[HeadCopy]:
         for (site, factor), sink in _places(output).items():
             if site is None:
                 sources = tuple(adapter.reference(factor) for adapter in output.heads)
-                yield HeadCopy(sink.output, sink.tensor, sources)
+                yield HeadCopy(sink.output, sink.tensor, sources, output.mean_heads)
 
 
 class _SiteGroup:
@@ -262,6 +272,16 @@ class _SiteGroup:
         for index, request in enumerate(requests):
             if sites[0] in request.node.shapes:
                 self._lower(index, request)
+
+    def split(self, planned: Sequence[PlannedOutput]) -> list[_SiteGroup]:
+        """Groups of those of its sites that are stored alike too."""
+        stored: dict[Hashable, list[str]] = {}
+        for site in self.sites:
+            key = tuple((x.ranks.get(site), x.scales.get(site)) for x in planned)
+            stored.setdefault(key, []).append(site)
+        if len(stored) == 1:
+            return [self]
+        return [_SiteGroup(sites, self._requests) for sites in stored.values()]
 
     def _lower(self, index: int, request: OutputRequest) -> None:
         truncations: dict[AdapterNode, Truncation] = {}
@@ -318,6 +338,8 @@ class _SiteGroup:
         scale = planned.scales[site]
         if part.scale != scale:
             part = record.total(self._builder, [(1.0, part)], scale)
+        if record.ranked and part.rank < planned.ranks[site]:
+            part = padded(self._builder, part, planned.ranks[site])
         for factor, value in zip(record.factors, part.values, strict=True):
             sink = places[site, factor]
             tensors = list(planned.layout.files.values())[sink.output - planned.numbers.start]

@@ -20,7 +20,7 @@ from pemlang.modules.dense import DENSE
 from pemlang.modules.lora import LORA, truncated
 from pemlang.ops.agree import need_factors
 from pemlang.ops.mend import operand
-from pemlang.ops.ranks import hold_rank, unmeasured, whole_rank
+from pemlang.ops.ranks import hold_rank, room_for, unmeasured, whole_rank
 from pemlang.ops.record import Context, Operator, Parameter, Signature
 
 if TYPE_CHECKING:
@@ -55,10 +55,14 @@ class Compress(AdapterNode):
         return new.graph.add(Compress(self.type, new.adapter(self.x), self.rank, self.energy))
 
     def _ranks(self) -> Mapping[str, int]:
-        top = {site: self.rank or shape.full_rank for site, shape in self.shapes.items()}
+        top = {site: self._limit(shape) for site, shape in self.shapes.items()}
         if not self.x.type.factored:
             return top
         return {site: min(rank, top[site]) for site, rank in self.x.ranks.items()}
+
+    def _limit(self, shape: SiteShape) -> int:
+        """The most that a site of a shape gets: a rank is an upper bound."""
+        return shape.full_rank if self.rank is None else room_for(self.rank, shape)
 
     def _scales(self) -> Mapping[str, float]:
         return self.x.scales if self.x.type.factored else dict.fromkeys(self.shapes, 1.0)
@@ -71,10 +75,9 @@ class Compress(AdapterNode):
         part = ctx.at(self.x, where) if dense else args[self.x]
         if part is None:
             return None
-        rank = self.rank
+        rank = self._limit(self.shapes[ctx.site])
         if self.energy is not None:
             rank = ctx.rank(self.x, where, float(self.energy))
-        assert rank is not None
         if dense:
             return self._factorised(ctx, part, rank)
         if part.rank <= rank:
@@ -136,7 +139,7 @@ class Compress(AdapterNode):
     def invariant(self) -> None:
         assert (self.rank is None) != (self.energy is None)
         if self.rank is not None and self.x.type.factored:
-            assert any(rank > self.rank for rank in self.x.ranks.values())
+            assert any(rank > self.ranks[site] for site, rank in self.x.ranks.items())
 
 
 def compress(
@@ -144,8 +147,8 @@ def compress(
 ) -> AdapterNode:
     """The node of x cut to a rank or an energy.
 
-    Laws: cutting to a rank that x does not exceed is x; so compress(compress(x, k), m) is
-    compress(x, k) for m ≥ k.
+    Laws: cutting to a rank that neither x nor min(out, in) is below is x; so
+    compress(compress(x, k), m) is compress(x, k) for m ≥ k.
     """
     if (rank is None) == (energy is None):
         raise Fault(
@@ -179,7 +182,8 @@ def compress(
     cut = x.cut(ctx.graph, limit)
     if cut is not None:
         return cut
-    if x.type.factored and all(r <= limit for r in x.ranks.values()):
+    shapes = type_.shapes
+    if x.type.factored and all(r <= room_for(limit, shapes[site]) for site, r in x.ranks.items()):
         return x
     return ctx.graph.add(Compress(type_, x, limit, None))
 

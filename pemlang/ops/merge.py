@@ -27,7 +27,7 @@ from pemlang.ops.exact import TERMS
 from pemlang.ops.linear import ADAPTERS, alike, weights_for
 from pemlang.ops.mend import full_rank
 from pemlang.ops.points import of_models
-from pemlang.ops.ranks import hold_rank, unmeasured, whole_rank
+from pemlang.ops.ranks import hold_rank, room_for, unmeasured, whole_rank
 from pemlang.ops.record import Context, Operator, Parameter, Signature, Within
 from pemlang.tensorfiles.dtypes import FLOATS
 
@@ -343,7 +343,7 @@ class Merge(AdapterNode):
             return ranks[0]
         if self.method.rank is not None:
             return self.method.rank(ranks, shape.full_rank, dict(self.settings))
-        return shape.full_rank if self.limit is None else self.limit
+        return shape.full_rank if self.limit is None else room_for(self.limit, shape)
 
     def _ranks(self) -> Mapping[str, int]:
         if not self.type.factored:
@@ -392,7 +392,7 @@ class Merge(AdapterNode):
         )
         values, cost = self.method.kernel.write(ctx.builder, inputs)
         if self.limit is not None and cost is not None:
-            by = self.shapes[ctx.site].full_rank - self.limit
+            by = self.shapes[ctx.site].full_rank - self.ranks[ctx.site]
             ctx.truncations[self] = Truncation(cost, by)
         return replace(parts[0], values=tuple(values), scale=self.scales[ctx.site])
 

@@ -1,15 +1,14 @@
-"""Ranks that a recipe asks for: whole numbers, known before weights are read, that every site has
+"""Ranks that a recipe asks for: whole numbers, known before weights are read, that some site has
 room for."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from fractions import Fraction
 
 from pemlang.diagnostics import Fault, listed, visible
 from pemlang.graph.node import Num, NumberNode
 from pemlang.graph.numbers import shown
-from pemlang.modules import Shapes
+from pemlang.modules import Shapes, SiteShape
 from pemlang.ops.record import Context
 
 MAX_RANK = 1 << 20
@@ -37,27 +36,31 @@ def whole_rank(value: Num, what: str) -> int:
     return int(rank)
 
 
+def room_for(rank: int, shape: SiteShape) -> int:
+    """The rank that a site gets where a recipe asks for one: no more than min(out, in)."""
+    return min(rank, shape.full_rank)
+
+
 def hold_rank(ctx: Context, rank: int, shapes: Shapes) -> None:
-    """Raise PEM0310 for a rank that a site has no room for."""
+    """Raise PEM0310 for a rank that no site has room for; notice PEM0708 where some have not."""
     above = [site for site, shape in shapes.items() if rank > shape.full_rank]
-    if above:
+    if not above:
+        return
+    note = f"{visible(above[0])} is {shapes[above[0]]}"
+    if len(above) == len(shapes):
         raise Fault(
             "PEM0310",
             f"rank {rank} is above min(out, in) at {listed(above)}",
-            _within_room(ctx, rank, shapes, above),
-            (f"{visible(above[0])} is {shapes[above[0]]}",),
+            ctx.having("rank", str(max(shape.full_rank for shape in shapes.values()))),
+            (note,),
         )
-
-
-def _within_room(ctx: Context, rank: int, shapes: Shapes, above: Sequence[str]) -> str:
-    """What to write instead of a rank that some sites have no room for: the most that they have,
-    where that is the same for all; else it would cut each to what the smallest allows."""
-    room = {shape.full_rank for shape in shapes.values()}
-    if len(room) == 1:
-        return ctx.having("rank", str(min(room)))
-    least, names = min(room), sorted({site.rpartition(".")[2] for site in above})
-    patterns = ", ".join(f'"*{visible(name)}"' for name in names[:4])
-    return (
-        f"a rank of {least} has room everywhere; for more elsewhere, cut x[{patterns}] apart from "
-        "the rest, and join the two"
+    rooms = sorted({shapes[site].full_rank for site in above})
+    ctx.noticed.append(
+        Fault(
+            "PEM0708",
+            f"rank {rank} is above min(out, in) at {listed(above)}: it is "
+            f"{' or '.join(map(str, rooms[:3]))} there",
+            "leave it so: a rank is an upper bound, and nothing is lost there",
+            (note,),
+        )
     )

@@ -10,6 +10,7 @@ from types import EllipsisType
 from typing import TYPE_CHECKING, TypeAlias
 
 from pemlang.dataclass import dataclass
+from pemlang.diagnostics import Fault
 from pemlang.graph.dag import Graph
 from pemlang.graph.node import AdapterNode, ModelNode, NumberNode
 from pemlang.kernels.methods import Reference
@@ -54,7 +55,8 @@ class Context:
     function is given, where it is written out. `use` is all of what is written, which help is made
     from; `at` is the operand of it that is held to those before. `fixed` says what to do where an
     operator takes adapters as they are declared, so that no expression can stand for one.
-    `over_delta` makes a call that combines factors one that combines what they do.
+    `over_delta` makes a call that combines factors one that combines what they do. `noticed` takes
+    what is worth a warning.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class Context:
         self.fixed: str | None = None
         self.over_delta: tuple[Edit, ...] = ()
         self.watches: list[Watch] = []
+        self.noticed: list[Fault] = []
 
     def text(self, index: int) -> str:
         """The argument as written, short enough for a message."""

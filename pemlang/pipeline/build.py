@@ -365,7 +365,7 @@ def in_memory(checked: Checked) -> tuple[InMemory, list[Diagnostic]]:
         targets = [MemoryTarget(data)]
         result = run_plan(plan, plan.plan, jobs, CpuExecutor(), reader, targets, no_progress)
     outcome = _outcome(job, plan, 0, result.outputs, result.numbers)
-    warnings += noticed(checked, job.output, outcome)
+    warnings += noticed(checked, job.output, replace(outcome, ranks=""))  # PEFT takes any
     ends = [*(tensor.start for tensor in file.tensors[1:]), file.size]
     tensors = [
         (tensor.key, tensor.dtype, tensor.shape, memoryview(data)[tensor.start : end])

@@ -151,7 +151,7 @@ def job_of(checked: Checked, point: SweepPoint, lowering: Lowering, output: Outp
     """The job of one output."""
     graph, node = checked.graph, output.node
     with placed(output.span):
-        heads = heads_agree(graph, node, output.heads, checked.leaf_name)
+        heads = heads_agree(graph, output, checked.leaf_name)
     semantic_hash = checked.hash(output)
     texts = metadata(checked, output, semantic_hash)
     request = OutputRequest(
@@ -165,6 +165,8 @@ def job_of(checked: Checked, point: SweepPoint, lowering: Lowering, output: Outp
         output.target.name,
         shard=output.shard,
         tokenizer=output.tokenizer,
+        reader=output.reader,
+        mean_heads=output.heads_by == "mean",
     )
     return OutputJob(checked, point, output, request, semantic_hash)
 

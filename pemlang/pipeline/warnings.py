@@ -90,7 +90,8 @@ def _apart(watch: Watch, overlap: float, where: str, span: Span) -> Diagnostic:
 
 def noticed(checked: Checked, output: Output, outcome: Outcome) -> list[Diagnostic]:
     """Warnings about one output that was made, now or before: PEM0702 what truncation loses,
-    PEM0704 what rounding changes, PEM0703 that it is zero."""
+    PEM0704 what rounding changes, PEM0703 that it is zero, PEM0707 that
+    not every reader takes its ranks."""
     warnings = []
     for node in checked.graph.order([output.node]):
         loss = outcome.losses.get(node.key)
@@ -98,11 +99,24 @@ def noticed(checked: Checked, output: Output, outcome: Outcome) -> list[Diagnost
             warnings.append(_lossy(output, loss, node))
     if outcome.rounding > ROUNDING_WORTH_SAYING:
         warnings.append(_coarse(output, outcome.rounding))
+    if outcome.ranks:
+        warnings.append(_of_unlike_ranks(output, outcome.ranks))
     if outcome.is_zero:
         message = f"`{output.label}` is zero: the adapter saved does nothing"
         fault = Fault("PEM0703", message, "see whether its terms are meant to cancel")
         warnings.append(fault.at(output.span, "warning"))
     return warnings
+
+
+def _of_unlike_ranks(output: Output, ranks: str) -> Diagnostic:
+    fault = Fault(
+        "PEM0707",
+        f"`{output.label}` has ranks from {ranks}: SGLang refuses such an adapter, and llama.cpp "
+        "scales it wrongly",
+        "save it with reader=vllm, sglang or llama_cpp, which fills up with zeros, or with "
+        "reader=peft where PEFT alone loads it",
+    )
+    return fault.at(output.span, "warning")
 
 
 def _coarse(output: Output, rounding: float) -> Diagnostic:
@@ -165,7 +179,15 @@ def outcome_of(
         is_zero=planned.idle or seen.is_zero,
         format=planned.format.name if planned.format.one_file else "",
         algebra=algebra,
+        ranks=_unlike(output, planned),
     )
+
+
+def _unlike(output: Output, planned: PlannedOutput) -> str:
+    """See Outcome.ranks."""
+    least, most = min(planned.ranks.values()), max(planned.ranks.values())
+    told = least == most or output.reader is not None or planned.format.one_file
+    return "" if told else f"{least} to {most}"
 
 
 def truncations(numbers: Mapping[NumberSink, Array], file: int) -> dict[str, Cuts]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from pemlang.formats import formats_of
 from pemlang.formats.one_file import ENDS, REFUSED, OneFile
+from pemlang.formats.readers import READERS, OutputReader
 from pemlang.modules.stored import STORED_FORMS
 
 _ABOUT = """# Files of adapters
@@ -105,6 +106,32 @@ def _stored_forms() -> str:
     return "".join(f"| {' | '.join(row)} |\n" for row in dict.fromkeys(rows))
 
 
+_READERS = """
+## Readers of outputs
+
+Programs that load a LoRA of PEFT know less of its config than PEFT does: most take one scale,
+`lora_alpha / r`, for all modules. So by default all modules of an output have one scale, and B
+carries the rest. Where their ranks differ, rows of zeros bring all to the largest as long as that
+makes the file no more than a quarter larger; else the ranks stay, and a warning (PEM0707) says who
+reads them wrongly. The experts of a layer have one rank in any case: transformers 5 stacks them.
+
+`reader=` says who is to load an output. It is then right for that program, or PEM0367 says at the
+check why it cannot be:
+
+```text
+save safe to "out/safe" with reader=vllm
+save both to "out/both" with reader=llama_cpp, heads=none
+```
+
+With `reader=peft` ranks and scales are written as they are. With `vllm` and `sglang`
+`target_modules` is a list of names, never a regular expression. vLLM takes a rank up to the
+`--max-lora-rank` that it was started with.
+
+| `reader=` | files | modules | ranks | heads | facts of |
+|---|---|---|---|---|---|
+"""
+
+
 def as_markdown() -> str:
     """The page."""
     read = ", ".join(f"`{end}`" for end, factor in ENDS.items() if factor == "a")
@@ -113,7 +140,32 @@ def as_markdown() -> str:
     lines += ["|---|---|---|---|", *map(_row, _one_file())]
     refused = "\n".join(f"| {_code(x.shown)} | {x.what} |" for x in REFUSED)
     stored = _STORED + _stored_forms() + _RANKS
-    return "\n".join(lines) + "\n" + _WRITTEN + refused + "\n" + stored
+    return "\n".join(lines) + "\n" + _WRITTEN + refused + "\n" + stored + _readers()
+
+
+def _readers() -> str:
+    """The section of the programs that load outputs."""
+    facts = [
+        f"- {record.title} {fact}: {source}."
+        for record in READERS.values()
+        for fact, source in record.facts
+    ]
+    rows = "\n".join(map(_reader_row, READERS.values()))
+    return f"{_READERS}{rows}\n\nWhere that stands:\n\n" + "\n".join(facts) + "\n"
+
+
+def _reader_row(record: OutputReader) -> str:
+    ranks = "one for all" if record.one_rank else "any"
+    limit = f", at most {record.max_rank}" if record.max_rank is not None else ""
+    cells = (
+        f"`{record.name}`",
+        ", ".join(f"`{name}`" for name in record.formats),
+        ", ".join(record.layers) or "all",
+        ranks + limit,
+        "taken" if record.heads else "refused",
+        f"{record.title} {record.since}",
+    )
+    return f"| {' | '.join(cells)} |"
 
 
 def _code(listed: str) -> str:

@@ -96,9 +96,9 @@ PARTS = [
 def test_outputs_that_share_a_build_hold_tensors_of_their_own(pool: Pool) -> None:
     """An adapter, and a part of another, in either order: programs are shared by sites that are
     alike for both outputs, and one of them, or its adapter, may lack some."""
-    whole = 'save a to "shared/whole"\n'
+    whole = 'save a to "shared/whole" with reader=peft\n'
     for other, glob in PARTS:
-        part = f'save {other}["{glob}"] to "shared/part"\n'
+        part = f'save {other}["{glob}"] to "shared/part" with reader=peft\n'
         for saves in (whole + part, part + whole):
             shutil.rmtree(pool.folder / "shared", ignore_errors=True)
             pool.recipe(declared({"a", other}) + saves).build()

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from peft import LoraConfig
 from peft.tuners.lora import LoraLayer
-from support import PREFIX, build, config_of, error, tensors_of
+from support import PREFIX, build, config_of, delta, error, tensors_of
 from support.outputs import CONFIG
 from support.peft_made import apart, composed, declared, loaded, made, merged, output, together
 from torch import Tensor, nn
@@ -225,8 +225,12 @@ def test_multihead_attention(
 
 def test_a_multihead_attention_has_one_rank(tmp_path: Path) -> None:
     pair = attentions(Attention(), tmp_path)
-    half = 'save join(a, per { "mha": 1, else: 0 } * b) to "out"'
-    assert error(tmp_path, declared(pair) + half).code == "PEM0421"
+    out = composed(tmp_path, pair, 'join(a, per { "mha": 1, else: 0 } * b)')
+    ours, a, b = (delta(path) for path in (out, pair["a"], pair["b"]))
+    assert len(ours) == 2 and config_of(out)["r"] == 6
+    for site, matrix in ours.items():
+        assert abs(matrix - (a[site] + b[site] * site.endswith("mha"))).max() < TOLERANCE
+    loaded(Attention(), out)
 
 
 def test_a_grouped_convolution_is_an_error(tmp_path: Path) -> None:

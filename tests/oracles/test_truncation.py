@@ -142,7 +142,7 @@ def test_energy_takes_the_least_rank_that_keeps_it(
 
 
 def test_energy_chooses_a_rank_for_each_site(tmp_path: Path, pair: dict[str, Path]) -> None:
-    built = saved(tmp_path, pair, 'save compress(a + b, energy=0.9) to "out"')
+    built = saved(tmp_path, pair, 'save compress(a + b, energy=0.9) to "out" with reader=peft')
     config = config_of(built.path)
     for site, dense in total((1, delta(pair["a"])), (1, delta(pair["b"]))).items():
         squares = np.linalg.svd(dense, compute_uv=False) ** 2

@@ -289,6 +289,12 @@ ADAPTERS: dict[str, Callable[[Path], object]] = {
     "ia3": ia3,
     "gains_bf16": lambda at: ia3(at, dtype=torch.bfloat16),
     "heads": lambda at: lora(at, **_heads(1)),
+    "counted_heads": lambda at: lora(
+        at, extra={HEAD: np.ones((2, 12), "i4")}, modules_to_save=["classifier"]
+    ),
+    "query_in_query": lambda at: lora(
+        at, sites={"query": (12, 16), "encoder.query": (12, 16)}, target_modules=".*query"
+    ),
     "other_heads": lambda at: lora(at, seed=1, **_heads(2)),
     "wild_heads": lambda at: lora(at, **_heads(1, f"{PREFIX}\x1b[31m\nhead.weight")),
     "other_wild_heads": lambda at: lora(at, **_heads(2, f"{PREFIX}\x1b[31m\nhead.weight")),

@@ -1,0 +1,72 @@
+"""One rank and one scale for all sites of an output: `r` and `lora_alpha` say all of both then."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping
+
+from pemlang.formats.peft_patterns import module_of
+from pemlang.formats.readers import OutputReader
+from pemlang.modules import PARAMETRISATIONS, Shapes
+
+LITTLE = 1.25
+"""Rows of zeros that make an output no larger than this many times are added unasked."""
+
+_EXPERTS = ".experts."
+
+
+def equal_ranks(
+    shapes: Shapes, ranks: Mapping[str, int], reader: OutputReader | None
+) -> Mapping[str, int]:
+    """The ranks that sites are stored with: one for all where a reader needs that, or where nobody
+    says who reads it and it costs little; else as they are, but for sites that are stored together.
+
+    Args:
+        shapes, ranks: of the sites.
+        reader: who is to load it, where that is known.
+    """
+    same = dict.fromkeys(ranks, max(ranks.values()))
+    if reader is not None:
+        wanted = reader.one_rank
+    else:
+        wanted = _numbers(shapes, same) <= LITTLE * _numbers(shapes, ranks)
+    if wanted:
+        return same
+    together: dict[str, int] = {}
+    for site, rank in ranks.items():
+        name = _stored_with(site)
+        together[name] = max(rank, together.get(name, 0))
+    return {site: together[_stored_with(site)] for site in ranks}
+
+
+def equal_scales(scales: Mapping[str, float]) -> Mapping[str, float]:
+    """The most common of some scales for all sites: B carries the rest. As they are where all are
+    0, which no B can make up for."""
+    counts = Counter(scale for scale in scales.values() if scale)
+    return dict.fromkeys(scales, counts.most_common(1)[0][0]) if counts else scales
+
+
+def module_scales(scales: Mapping[str, float]) -> Mapping[str, float]:
+    """One scale for the sites of a module: PEFT has one for both layers of an
+    nn.MultiheadAttention."""
+    own: dict[str, float] = {}
+    for site, scale in scales.items():
+        own[module_of(site)] = own.get(module_of(site)) or scale
+    return {site: own[module_of(site)] for site in scales}
+
+
+def _stored_with(site: str) -> str:
+    """What sites of one rank have in common: transformers 5 stacks the experts of a layer, and PEFT
+    has one rank for both layers of an nn.MultiheadAttention."""
+    before, experts, _ = site.partition(_EXPERTS)
+    return before if experts else module_of(site)
+
+
+def _numbers(shapes: Shapes, ranks: Mapping[str, int]) -> int:
+    """How many numbers the factors hold."""
+    return sum(
+        math.prod(factor)
+        for site, rank in ranks.items()
+        for factor in PARAMETRISATIONS[shapes[site].kind].shapes(shapes[site], rank)
+    )
