@@ -15,7 +15,7 @@ from support.kernels.loops import run
 from support.models import model
 
 import pemlang
-from pemlang.kernels import Abs, Builder
+from pemlang.kernels import Abs, Add, Builder
 
 Numbers = NDArray[np.floating]
 
@@ -67,6 +67,18 @@ def test_it_is_that_of_sorting(kind: str, dtype: str, span: int) -> None:
             [call] = builder.calls()
             [found], _ = run(call.program, call.constants, [x], span)
             np.testing.assert_array_equal(found, order[k - 1])
+
+
+def test_of_what_reads_nothing_it_is_that() -> None:
+    """The place of an adapter that does nothing there."""
+    builder = Builder[int, int]()
+    x = builder.load(0, "F32", (100,))
+    two, count = builder.const(2.0, "F32", x.shape), builder.const(7.0, "F64", x.shape)
+    larger = builder.binary(Add, builder.kth(builder.unary(Abs, x), 1.0, count), x)
+    builder.store(builder.binary(Add, builder.kth(two, 1.0, count), larger), 0, "F32")
+    [call] = builder.calls()
+    [found], _ = run(call.program, call.constants, [np.ones(100, np.float32)])
+    np.testing.assert_array_equal(found, np.full(100, 4.0, np.float32))
 
 
 @pytest.mark.parametrize("kind", KINDS)
