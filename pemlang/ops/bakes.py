@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from fractions import Fraction
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -18,8 +18,8 @@ from pemlang.graph.normal import linear
 from pemlang.graph.types import AdapterType
 from pemlang.modules import Shapes, SiteShape, SiteValues
 from pemlang.modules.dense import DENSE
+from pemlang.ops.models import Bake, hold_base
 from pemlang.ops.models import bake as bake_tensors
-from pemlang.ops.models import hold_base
 from pemlang.ops.record import Context
 from pemlang.tensorfiles.dtypes import FLOATS
 
@@ -201,10 +201,12 @@ def bake(ctx: Context, model: ModelNode, x: AdapterNode) -> ModelNode:
     Raises:
         Fault: as models.bake for an adapter of tensors; PEM0307 a tensor of another shape, PEM0338
             a module that the model does not have, PEM0339 one that shares its tensor with another,
-            PEM0346 heads of two adapters,
+            PEM0346 heads of two adapters, or of one where another changes the same tensor,
             PEM0419 heads of whole numbers.
     """
     if set(x.type.kinds) <= {DENSE.name}:
+        for before in _heads_in(model):
+            _hold_unchanged(ctx, before.leaf, dict(before.heads), set(x.shapes))
         return bake_tensors(ctx, model, x)
     hold_base(ctx, model, x)
     leaf = _with_heads(ctx, model, x)
@@ -215,10 +217,14 @@ def bake(ctx: Context, model: ModelNode, x: AdapterNode) -> ModelNode:
     if leaf is not None:
         replaced = {place[tensor]: key for tensor, key in heads.items()}
         _hold_heads(ctx, model, leaf, replaced)
+        _hold_unchanged(ctx, leaf, replaced, _changed_in(model))
         model = ctx.graph.add(WithHeads(model.type, model, leaf, tuple(sorted(replaced.items()))))
     homes: dict[str, tuple[str, bool]] = {}
     for site, weight in weight_of.items():
         homes |= _homes(ctx, model, x, site, place[weight])
+    for node in _heads_in(model):
+        whole = {t: k for t, k in node.heads if k not in node.leaf.adapter.layout.copies}
+        _hold_unchanged(ctx, node.leaf, whole, homes.keys())
     return with_modules(ctx.graph, model, x, homes)
 
 
@@ -268,7 +274,7 @@ def _with_heads(ctx: Context, model: ModelNode, x: AdapterNode) -> Leaf | None:
     """The adapter whose heads go into the model; raises PEM0346 where two have some."""
     leaves = [leaf for leaf in combined_leaves(x) if isinstance(leaf, Leaf)]
     having = [leaf for leaf in leaves if leaf.adapter.layout.heads]
-    before = _heads_in(model)
+    before = [node.leaf for node in _heads_in(model)]
     if len(having) > 1 or (having and before and before != having):
         raise Fault(
             "PEM0346",
@@ -279,16 +285,47 @@ def _with_heads(ctx: Context, model: ModelNode, x: AdapterNode) -> Leaf | None:
     return having[0] if having and not before else None
 
 
-def _heads_in(model: ModelNode) -> list[Leaf]:
-    """The adapters whose heads are in a model already."""
-    found: list[Leaf] = []
-    while True:
-        if isinstance(model, WithHeads):
-            found.append(model.leaf)
-        inner = [arg for arg in model.args if isinstance(arg, ModelNode)]
-        if not inner:
-            return found
+def _within(model: ModelNode) -> Iterator[ModelNode]:
+    """A model, and what it is made from by what was added to it, the last first."""
+    yield model
+    while inner := [arg for arg in model.args if isinstance(arg, ModelNode)]:
         model = inner[0]
+        yield model
+
+
+def _heads_in(model: ModelNode) -> list[WithHeads]:
+    """Where heads of adapters are in a model already."""
+    return [node for node in _within(model) if isinstance(node, WithHeads)]
+
+
+def _changed_in(model: ModelNode) -> set[str]:
+    """The tensors of a model that adapters have changed before."""
+    changed: set[str] = set()
+    for node in _within(model):
+        if isinstance(node, ModuleBake):
+            changed |= node.home_of.keys()
+        elif isinstance(node, Bake):
+            changed |= node.adapter.shapes.keys()
+    return changed
+
+
+def _hold_unchanged(
+    ctx: Context, leaf: Leaf, replaced: Mapping[str, str], changed: Set[str]
+) -> None:
+    """Raise PEM0346 for a tensor that a head takes the place of and another adapter changes: the
+    output would have one of the two, by the order in which they are written."""
+    both = sorted(replaced.keys() & changed)
+    if both:
+        copied = all(replaced[tensor] in leaf.adapter.layout.copies for tensor in both)
+        raise Fault(
+            "PEM0346",
+            f"in `{ctx.text(0)} + {ctx.text(1)}` one adapter has {listed(both)} whole, and another "
+            "changes it",
+            "save the first without its copy of the base: "
+            "model.save_pretrained(directory, save_embedding_layers=False)"
+            if copied
+            else 'select what the other changes, as in (m - b)["*.layers.*"]',
+        )
 
 
 def _hold_heads(ctx: Context, model: ModelNode, leaf: Leaf, replaced: Mapping[str, str]) -> None:
@@ -314,11 +351,11 @@ def _hold_heads(ctx: Context, model: ModelNode, leaf: Leaf, replaced: Mapping[st
 
 def _hold_apart(model: ModelNode, wanted: Sequence[str]) -> None:
     """Raise PEM0339 for a tensor of an adapter's base that is two modules' in the model."""
-    shared = [tensor for tensor in wanted if is_shared(model.origin.adapter, tensor)]
+    shared = {tensor for tensor in wanted if is_shared(model.origin.adapter, tensor)}
     if shared:
         raise Fault(
             "PEM0339",
-            f"{listed(shared)} would change, and the model ties it: the embedding and the output "
+            f"{listed(sorted(shared))} would change, and the model ties it: the embedding and the output "
             "layer are one tensor in its files, and the adapter was trained on one of the two",
             "leave the module out of the adapter; or untie the model in transformers: give its "
             "output layer a copy of the weight, set config.tie_word_embeddings to False, save it",

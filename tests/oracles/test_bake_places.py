@@ -284,6 +284,42 @@ def test_a_sum_without_an_adapter_is_without_its_heads(tmp_path: Path) -> None:
         hold(out(tmp_path, f"out{n}"), merged(model, tmp_path / "y"))
 
 
+@pytest.mark.parametrize("order", ["b + 0.5 * (m - b) + x", "b + x + 0.5 * (m - b)"])
+@pytest.mark.parametrize("place", ["embed_tokens", "lm_head"])
+def test_what_an_adapter_has_whole_is_changed_by_no_other(
+    tmp_path: Path, place: str, order: str
+) -> None:
+    """A copy of the base's embedding, or a head, would undo what another adds to it, or not, by
+    the order of the two. Where the other leaves it alone, both orders are PEFT's."""
+    models = {"base": llama(), "tuned": llama()}
+    for parameter in models["tuned"].parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    for name, model in models.items():
+        model.save_pretrained(tmp_path / name)
+    config = LoraConfig(r=2, target_modules=["embed_tokens", "q_proj"])
+    if place == "lm_head":
+        config = LoraConfig(r=2, target_modules=["q_proj"], modules_to_save=["lm_head"])
+    made(models["base"], tmp_path / "x", config, seed=1)
+    rows = models["base"].model.embed_tokens.weight
+    if place == "embed_tokens":
+        tensors = load_file(tmp_path / "x" / "adapter_model.safetensors")
+        tensors[f"{PREFIX}model.embed_tokens.base_layer.weight"] = rows.detach().clone()
+        save_file(tensors, tmp_path / "x" / "adapter_model.safetensors")
+    recipe = RECIPE + 'model m on b = "tuned"\n'
+    refusal = error(tmp_path, f'{recipe}save {order} to "out"\n')
+    assert refusal.code == "PEM0346"
+    assert place in refusal.message
+
+    apart = order.replace("(m - b)", '(m - b)["*.layers.*"]')
+    build(tmp_path, f'{recipe}save {apart} to "out"\n')
+    base, tuned = (dict(model.state_dict()) for model in models.values())
+    wanted = merged(models["base"], tmp_path / "x")
+    for name in wanted:
+        if ".layers." in name:
+            wanted[name] = wanted[name] + 0.5 * (tuned[name] - base[name])
+    hold(out(tmp_path), wanted)
+
+
 def test_an_embedding_that_was_given_more_rows(tmp_path: Path) -> None:
     """The adapter holds the rows that its base had: those of the model are replaced."""
     model = llama()

@@ -38,6 +38,7 @@ def stock(root: Path) -> None:
     model(models / "wider", {"layer.0.q.weight": (4, 6), "layer.0.q.bias": (4,)})
     of_sites = {f"{site}.weight": shape for site, shape in SITES.items()}
     model(models / "whole", {**of_sites, "classifier.weight": (2, 12)})
+    model(models / "rehearsed", {**of_sites, "classifier.weight": (2, 12)}, torch.float16)
     model(models / "unheaded", of_sites)
     model(models / "prefixed", {f"bert.{name}": shape for name, shape in of_sites.items()})
     model(models / "narrow", dict.fromkeys(of_sites, (12, 14)))
