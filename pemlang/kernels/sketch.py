@@ -138,8 +138,9 @@ def _right_of(near: Factors, block: Array, algebra: Algebra) -> Array:
 
 
 def _by_gram(x: Array, k: int) -> tuple[Matrix, Matrix, Matrix]:
-    """From the eigenvectors of xᵀx or x·xᵀ, whichever is smaller: x·V·Vᵀ, with no copy of x in
-    float64. Singular values below 10⁻⁸ of the largest are not resolved; nor do they matter."""
+    """From the eigenvectors of xᵀx or x·xᵀ, whichever is smaller: x·V·Vᵀ, of a large matrix with no
+    copy of it in float64. Singular values below 10⁻⁸ of the largest are not resolved; nor do they
+    matter."""
     if x.shape[0] < x.shape[1]:
         v, values, ut = _by_gram(x.T, k)
         return ut.T, values, v.T
@@ -148,7 +149,8 @@ def _by_gram(x: Array, k: int) -> tuple[Matrix, Matrix, Matrix]:
         wide = part.astype(np.float64)
         gram += wide.T @ wide
     vectors = np.linalg.eigh(gram)[1][:, : -k - 1 : -1]
-    projected = (x @ vectors.astype(x.dtype)).astype(np.float64)
+    precision = x.dtype if len(gram) > SMALL else np.float64
+    projected = (x @ vectors.astype(precision)).astype(np.float64, copy=False)
     values = np.linalg.norm(projected, axis=0)
     return projected / np.where(values > 0, values, 1), values, vectors.T
 
