@@ -13,6 +13,7 @@ from pathlib import Path
 
 from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault, listed, visible
+from pemlang.formats.adapter import Adapter
 from pemlang.formats.readers import OutputReader
 from pemlang.formats.record import Format, default_format, hold_names, output_format
 from pemlang.formats.transformers import is_shared
@@ -68,9 +69,14 @@ class Output:
         """`adapter` or `model`: what is saved."""
         return "adapter" if isinstance(self.node, AdapterNode) else "model"
 
+    def inputs(self, graph: Graph) -> list[Adapter]:
+        """What it is made from; of zero, which is made from nothing, what has its sites."""
+        of_sites = (leaf for leaf in graph.all_leaves() if leaf.shapes.keys() & self.node.shapes)
+        return adapters_of(graph.parts(self.node) or list(of_sites))
+
     def format_of(self, graph: Graph) -> Format:
         """Of its files: what the recipe says, else that of its inputs."""
-        return self.format or output_format(adapters_of(graph.parts(self.node)), self.holds)
+        return self.format or output_format(self.inputs(graph), self.holds)
 
     def rebuilt(self, new: Rebuilding) -> Output:
         """The same over other leaves."""
@@ -133,7 +139,7 @@ def hold_files(output: Output, graph: Graph, heads: Sequence[Stored]) -> None:
     some leaves; raises as hold_names and Format.hold."""
     whole_modules = heads[0].adapter.whole_modules if heads else ()
     record = output.format_of(graph)
-    hold_names(record, adapters_of(graph.parts(output.node)), output.node.shapes)
+    hold_names(record, output.inputs(graph), output.node.shapes)
     record.hold(output.node.shapes, whole_modules)
 
 

@@ -161,3 +161,16 @@ def test_diff_inspect_report_and_init_take_files(output: Path, tmp_path: Path) -
     assert pem("init", tmp_path, "-o", first).code == 0
     assert '"out/merged.safetensors"' in first.read_text()
     assert pem("build", first).code == 0
+
+
+def test_zero_is_a_file_as_what_it_is_a_zero_of(output: Path) -> None:
+    folder = output.parents[1]
+    text = 'param w: number = 1\nadapter a = "a.safetensors"\nsave w * a to "out/{w}.safetensors"\n'
+    place = recipe(folder, text)
+    assert pem("build", place, "--sweep", "w=0:1:1").code == 0
+    assert load_file(output.parent / "0.safetensors").keys() >= {f"{x}.alpha" for x in SITES}
+    assert verified(output.parent / "0.safetensors", "--rebuild").holds
+    assert pem("lock", place, "--set", "w=0").code == 0
+    assert "up to date" in pem("build", place, "--set", "w=0", "--locked").out
+    recipe(folder, text.replace('{w}.safetensors"', '{w}" with format=peft'))
+    assert "PEM0354" in pem("check", place, "--set", "w=0").err
