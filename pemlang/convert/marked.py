@@ -129,6 +129,7 @@ class _Nodes:
         self._source, self._yaml = source, yaml
         self._scalars = yaml.SafeLoader("")
         self._left = MAX_VALUES  # what aliases stand for is counted each time
+        self._around: set[yaml.Node] = set()
 
     def value(self, node: yaml.Node) -> Marked:
         self._left -= 1
@@ -136,11 +137,16 @@ class _Nodes:
         if self._left < 0:
             message = "its aliases stand for too much"
             raise _unread(message, span, "write out what they stand for")
-        if isinstance(node, self._yaml.MappingNode):
-            return Marked(self._mapping(node), span)
-        if isinstance(node, self._yaml.SequenceNode):
-            return Marked(tuple(self.value(item) for item in node.value), span)
-        return Marked(self._scalar(node, span), span)
+        if node in self._around:
+            message = "an alias stands for what it is in itself"
+            raise _unread(message, span, "write out what it stands for")
+        if not isinstance(node, self._yaml.MappingNode | self._yaml.SequenceNode):
+            return Marked(self._scalar(node, span), span)
+        self._around.add(node)
+        mapping = isinstance(node, self._yaml.MappingNode)
+        data = self._mapping(node) if mapping else tuple(self.value(item) for item in node.value)
+        self._around.remove(node)
+        return Marked(data, span)
 
     def _mapping(self, node: yaml.Node) -> dict[str, MarkedEntry]:
         entries: dict[str, MarkedEntry] = {}

@@ -46,6 +46,11 @@ def PEM0831_aliases(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
 
 
 @made
+def PEM0831_in_itself(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
+    return converted(root, "models: &all [{model: a}, *all]\nmerge_method: linear\n")
+
+
+@made
 def PEM0832_misspelt(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
     return converted(root, LINEAR + "merge_metod: linear\n")
 
