@@ -32,7 +32,7 @@ from pemlang.formats.vocabulary import TOKENS
 from pemlang.tensorfiles.safetensors import Header, TensorEntry, read_header
 
 SCHEME = "hf://"
-HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+HUB_NAME = re.compile(r"(?!\.)[\w.-]+/(?!\.)[\w.-]+")
 _REFERENCE = re.compile(
     r"hf://(?P<repo>[\w.-]+/[\w.-]+)(?P<folder>(?:/[\w.-]+)*)(?:@(?P<revision>[\w./-]+))?"
 )

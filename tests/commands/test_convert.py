@@ -185,6 +185,10 @@ def test_paths_are_seen_from_the_recipe(tmp_path: Path) -> None:
     assert pem("convert", "merge.yml", "-o", to, folder=tmp_path).code == 0
     assert 'model a = "../models/a"' in to.read_text()
 
+    (tmp_path / "merge.yml").write_text("models: [{model: ../a}]\nmerge_method: passthrough\n")
+    assert pem("convert", "merge.yml", folder=tmp_path).code == 0
+    assert 'model a = "../a"' in (tmp_path / "merge.pem").read_text(), "no name on the hub"
+
 
 @pytest.mark.parametrize("method", METHODS.values(), ids=list(METHODS))
 def test_every_method_is_converted(tmp_path: Path, method: object) -> None:
