@@ -355,8 +355,9 @@ def _hold_apart(model: ModelNode, wanted: Sequence[str]) -> None:
     if shared:
         raise Fault(
             "PEM0339",
-            f"{listed(sorted(shared))} would change, and the model ties it: embedding and output "
-            "layer are one tensor in its files, and the adapter was trained on one of the two",
+            f"{listed(sorted(shared))} would change, and the model ties it: the embedding and the "
+            "output layer are one tensor in its files, and the adapter was trained on one of the "
+            "two",
             "leave the module out of the adapter; or untie the model in transformers: give its "
             "output layer a copy of the weight, set config.tie_word_embeddings to False, save it",
         )
