@@ -33,7 +33,7 @@ def stock(root: Path) -> None:
         make(root / "adapters" / name)
     models = root / "models"
     weights = {"layer.0.q.weight": (4, 4), "layer.0.q.bias": (4,)}
-    for name in ("base", "chat"):
+    for name in ("base", "chat", "codes"):
         model(models / name, weights)
     model(models / "wider", {"layer.0.q.weight": (4, 6), "layer.0.q.bias": (4,)})
     of_sites = {f"{site}.weight": shape for site, shape in SITES.items()}
@@ -52,7 +52,6 @@ def stock(root: Path) -> None:
     _with_tokens(models, weights)
     model(models / "more", {**weights, "layer.1.q.weight": (4, 4)})
     model(models / "empty", {"layer.0.q.weight": (0, 4)})
-    model(models / "codes", weights)
     quantised = {"quantization_config": {"quant_method": "gptq", "bits": 4}}
     (models / "codes" / "config.json").write_text(json.dumps(quantised))
     scaled = {"layer.0.q.weight": torch.ones(4, 4).to(torch.float8_e4m3fn)}
