@@ -108,7 +108,9 @@ def _targeting(spec: AdapterSpec, sites: Sequence[str]) -> dict[str, object]:
         return {field: value for field, value in specs[0].items() if value is not None}
     kept = {module_of(site) for site in sites}
     others = {module_of(site) for adapter in adapters for site in adapter.layout.shapes} - kept
-    names = _short_names(adapters, kept, others) or _names(kept, ".", others)
+    # PEFT wants each name in feedforward_modules among those of target_modules.
+    short = _short_names(adapters, kept, others) if spec.shapes.kinds == ("lora",) else []
+    names = short or _names(kept, ".", others)
     if listed and isinstance(names, str):
         assert spec.reader is not None
         raise Fault(

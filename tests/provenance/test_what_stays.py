@@ -138,7 +138,7 @@ def test_a_sweep_makes_only_what_is_new(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left"), KeyboardInterrupt()])
-@pytest.mark.parametrize("where", ["write.flush", "write._share", "staging.flush_entry"])
+@pytest.mark.parametrize("where", ["write.flush", "write.share", "staging.flush_entry"])
 def test_a_refresh_that_fails_leaves_the_output_whole(
     folder: Path, output: Path, error: BaseException, where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
