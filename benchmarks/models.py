@@ -10,7 +10,7 @@ from pathlib import Path
 
 from bench import HERE, Bench
 from report import Row, Table
-from timing import Sample, in_turn, run
+from timing import Sample, cached, in_turn, run
 
 TIMES = 5
 PEER_TIMES = 3
@@ -146,6 +146,7 @@ def mergekit(bench: Bench) -> Iterator[Row]:
 
 def copied(bench: Bench) -> Iterator[Row]:
     """The work of merges, against a copy of the same bytes: three models read, one written."""
+    copy_to = bench.folder / "peer" / "copied"
     for size in ("0.3 GB", "2 GB"):
         models = _models(bench, size)
         files = [models / name / WEIGHTS for name in ("base", "m1", "m2")]
@@ -155,9 +156,9 @@ def copied(bench: Bench) -> Iterator[Row]:
             ours, flush, copy, copy_flush = in_turn(
                 f"copy, {size}, {expression}",
                 TIMES,
-                lambda path=path: _phases(bench.phases(path)),
+                lambda path=path, files=files: _phases(cached(files, bench.phases, path)),
                 lambda files=files: _phases(
-                    bench.peer("copy_bytes.py", bench.folder / "peer" / "copied", *files)
+                    cached(files, bench.peer, "copy_bytes.py", copy_to, *files)
                 ),
             )
             what = f"`{expression}` of models of {size}, work"

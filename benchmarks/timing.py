@@ -10,6 +10,8 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ParamSpec
 
 KEEP_NOTHING = "PYTHONDONTWRITEBYTECODE"
 
@@ -55,6 +57,26 @@ def run(command: Sequence[str], env: Mapping[str, str] | None = None) -> Sample:
 
 def _is_json(text: str) -> bool:
     return text.startswith("{") and text.endswith("}")
+
+
+Asked = ParamSpec("Asked")
+
+
+def cached(
+    files: Sequence[Path],
+    measure: Callable[Asked, Sample],
+    *args: Asked.args,
+    **more: Asked.kwargs,
+) -> Sample:
+    """What is measured while some files are in the page cache: a system takes pages of large ones
+    back between two runs, and the next would be as slow as the disk."""
+    block = bytearray(1 << 20)
+    for file in files:
+        with file.open("rb", buffering=0) as stream:
+            while stream.readinto(block):
+                pass
+    os.sync()
+    return measure(*args, **more)
 
 
 def in_turn(
