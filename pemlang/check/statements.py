@@ -54,6 +54,7 @@ from pemlang.graph.leaves import Leaf, Model, Stored, leaf
 from pemlang.graph.node import AdapterNode, ModelNode, Num, NumberNode
 from pemlang.graph.numbers import shown
 from pemlang.ops.agree import same_base
+from pemlang.ops.bakes import copied_over
 from pemlang.ops.bases import declared_with, likeness
 from pemlang.ops.compress import compress
 from pemlang.ops.merge import FULL
@@ -333,8 +334,6 @@ class FileElaborator:
             options.get("reader"),
             options.get("heads_by", ""),
         )
-        with self._elaborator.at(statement.path.span):
-            hold_suffix(output.format_of(graph), path, statement.path.span.text)
         with self._elaborator.at(statement.span):
             if isinstance(node, AdapterNode):
                 self._hold_adapter(statement, output)
@@ -342,6 +341,10 @@ class FileElaborator:
                 hold_whole(node)
                 if "dtype" not in options:
                     hold_dtypes(graph, node, self._name, partial(saved_with, statement))
+                for doubt in copied_over(graph.order([node]), graph.declared):
+                    self._report.add(doubt.at(statement.span, "warning"))
+        with self._elaborator.at(statement.path.span):
+            hold_suffix(output.format_of(graph), path, statement.path.span.text)
         self._state.outputs.append(output)
         return POISON
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence, Set
 from fractions import Fraction
 from functools import cached_property
 from typing import TYPE_CHECKING
@@ -12,7 +12,7 @@ from pemlang.diagnostics import Fault, listed, visible
 from pemlang.formats.homes import located, tensor_of_head
 from pemlang.formats.transformers import is_shared, model_types, stored_as
 from pemlang.graph.dag import Graph
-from pemlang.graph.leaves import Leaf, combined_leaves
+from pemlang.graph.leaves import Leaf, Model, combined_leaves
 from pemlang.graph.node import AdapterNode, ModelNode, Node, Part, TensorsNode
 from pemlang.graph.normal import linear
 from pemlang.graph.types import AdapterType
@@ -326,6 +326,25 @@ def _hold_unchanged(
             if copied
             else 'select what the other changes, as in (m - b)["*.layers.*"]',
         )
+
+
+def copied_over(nodes: Iterable[Node], declared: Container[Node]) -> Iterator[Fault]:
+    """PEM0711 for each model among some nodes in which a copy of its base's own weights, which PEFT
+    saves beside a LoRA on an embedding, takes the place of tuned ones. `declared` are the models
+    that a recipe declares beside their bases."""
+    for node in nodes:
+        if not isinstance(node, WithHeads) or node.type.base is None:
+            continue
+        copies = [t for t, key in node.heads if key in node.leaf.adapter.layout.copies]
+        *_, first = _within(node)
+        if copies and (not isinstance(first, Model) or first in declared):
+            yield Fault(
+                "PEM0711",
+                f"the adapter in {visible(node.leaf.adapter.place.name)} has its base's own "
+                f"{listed(copies)}, which takes the place of what the model was tuned to",
+                "save the adapter without that copy: "
+                "model.save_pretrained(directory, save_embedding_layers=False)",
+            )
 
 
 def _hold_heads(ctx: Context, model: ModelNode, leaf: Leaf, replaced: Mapping[str, str]) -> None:

@@ -241,10 +241,12 @@ def points_do_not_scale(
     ctx: Context, x: ModelNode | Num | Schedule, y: ModelNode | Num | Schedule
 ) -> ModelNode:
     """Raise PEM0303."""
-    model = ctx.text(0 if kind_of(x) == "model" else 1)
+    model = operand(ctx.text(0 if kind_of(x) == "model" else 1))
     raise Fault(
         "PEM0303",
         "models are points: they do not scale",
-        f"scale what it adds to its base: b + 0.5 * ({operand(model)} - b)",
+        f"scale what it adds to its base: b + 0.5 * ({model} - b)"
+        if model != "b"
+        else "scale what a model adds to it: b + 0.5 * (m - b)",
         ("a difference of models is an adapter, and adapters scale",),
     )

@@ -14,7 +14,7 @@ import torch
 import transformers
 from peft import IA3Config, LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
-from support import PREFIX, build, error
+from support import PREFIX, build, codes, error
 from support.peft_made import made
 from torch import nn
 from transformers import (
@@ -309,6 +309,9 @@ def test_what_an_adapter_has_whole_is_changed_by_no_other(
     refusal = error(tmp_path, f'{recipe}save {order} to "out"\n')
     assert refusal.code == "PEM0346"
     assert place in refusal.message
+    told = ["PEM0711"] if place == "embed_tokens" else []  # a head is meant to take its place
+    assert codes(tmp_path, f'{recipe}save m + x to "out"\n') == told
+    assert codes(tmp_path, RECIPE + SAVE) == []
 
     apart = order.replace("(m - b)", '(m - b)["*.layers.*"]')
     build(tmp_path, f'{recipe}save {apart} to "out"\n')

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from support import PREFIX, lora
 from support.messages.case import Diagnostics, made, text_checked
 from support.models import model
 
@@ -34,3 +36,15 @@ def PEM0437_link(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
     place.unlink()
     place.symlink_to(root / "secret")
     return text_checked(root, 'model m = "models/linked"\nsave m to "out/m"\n')
+
+
+@made
+def PEM0711_tuned(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
+    shapes = {"embed.weight": (20, 16), "q.weight": (12, 16)}
+    for tuned, name in enumerate(("words", "tuned")):
+        model(root / "models" / name, tuned, shapes)
+    rows = {f"{PREFIX}embed.base_layer.weight": np.ones((20, 16), "f4")}
+    at = root / "adapters/copying"
+    lora(at, sites={"q": (12, 16)}, extra=rows, base_model_name_or_path="models/words")
+    declared = 'base b = "models/words"\nmodel m on b = "models/tuned"\nadapter x on b = '
+    return text_checked(root, f'{declared}"adapters/copying"\nsave m + x to "out/m"\n')
