@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import TypeVar
 
 from pemlang.check.annotations import dtype_name
 from pemlang.check.kinds import article
@@ -127,29 +128,29 @@ def option_dtype(tree: t.Tree) -> str:
 
 def option_format(tree: t.Tree) -> Format:
     """format=kohya: the word itself, one of the formats of adapters; raises PEM0356."""
-    text = tree.span.text
-    known = {record.name: record for record in formats_of("adapter")}
-    if text not in known:
-        close = nearest(text, list(known))
-        raise Fault(
-            "PEM0356",
-            f"`{visible(text, 40)}` is no format of an adapter's files",
-            f"did you mean `{close}`?" if close else f"write one of {', '.join(known)}",
-        )
-    return known[text]
+    records = {record.name: record for record in formats_of("adapter")}
+    return _by_word(tree, records, "PEM0356", "no format of an adapter's files")
 
 
 def option_reader(tree: t.Tree) -> OutputReader:
     """reader=vllm: the word itself, a program that loads adapters; raises PEM0366."""
+    return _by_word(tree, READERS, "PEM0366", "no program whose ways are known")
+
+
+ByWord = TypeVar("ByWord")
+
+
+def _by_word(tree: t.Tree, records: Mapping[str, ByWord], code: str, otherwise: str) -> ByWord:
+    """The record that a word names; raises Fault with the nearest name."""
     text = tree.span.text
-    if text not in READERS:
-        close = nearest(text, list(READERS))
-        raise Fault(
-            "PEM0366",
-            f"`{visible(text, 40)}` is no program whose ways are known",
-            f"did you mean `{close}`?" if close else f"write one of {', '.join(READERS)}",
-        )
-    return READERS[text]
+    if text in records:
+        return records[text]
+    close = nearest(text, list(records))
+    raise Fault(
+        code,
+        f"`{visible(text, 40)}` is {otherwise}",
+        f"did you mean `{close}`?" if close else f"write one of {', '.join(records)}",
+    )
 
 
 WORDS: Mapping[str, Callable[[t.Tree], Format | OutputReader | str]] = {
