@@ -51,9 +51,9 @@ def _names(
     """What modules are called by `names=`."""
     resolve_names(tree, scope, elaborator.report)
     if not isinstance(tree, t.Renames):
-        said = elaborator.text(tree, scope)
+        word = elaborator.text(tree, scope)
         with elaborator.at(tree.span):
-            return named(said, modules)
+            return named(word, modules)
     with elaborator.at(tree.span):
         if len(tree.rows) > MAX_RULES:
             raise Fault(

@@ -72,4 +72,4 @@ def _differ(places: Sequence[Path]) -> bool | None:
             seen.append((read_vocabulary(place).numbers, config_of(place).get("vocab_size")))
         except Fault:
             return None
-    return any(one != seen[0] for one in seen[1:])
+    return any(other != seen[0] for other in seen[1:])

@@ -47,7 +47,7 @@ class Diffusers(OneFile):
         others = _OF_TEXT if name.startswith("text_encoder") else _OF_UNET
         return f"{module}.{others.get(layer, layer)}"
 
-    def said(self, place: Path) -> Mapping[str, object]:
+    def configs(self, place: Path) -> Mapping[str, object]:
         """See OneFile: the configs in a file's metadata, by part."""
         text = read_metadata(place).get(METADATA)
         if text is None:
@@ -62,7 +62,7 @@ class Diffusers(OneFile):
                 f"{visible(place)}: `{METADATA}` in its metadata is not a JSON object",
                 "save the file again with diffusers",
             )
-        said: dict[str, dict[str, object]] = {}
+        configs: dict[str, dict[str, object]] = {}
         for key, value in fields.items():
             part = _PART.match(key)
             if part is None:
@@ -72,15 +72,15 @@ class Diffusers(OneFile):
                     "of a pipeline",
                     "save the file again with diffusers",
                 )
-            said.setdefault(part[0], {})[key[part.end() + 1 :]] = value
-        return said
+            configs.setdefault(part[0], {})[key[part.end() + 1 :]] = value
+        return configs
 
-    def scales_said(
-        self, place: Path, said: Mapping[str, object], ranks: Mapping[str, int]
+    def scales_of_configs(
+        self, place: Path, configs: Mapping[str, object], ranks: Mapping[str, int]
     ) -> Mapping[str, float]:
         """See OneFile; raises as parse_config, and PEM0415 where a config says another rank."""
         scales: dict[str, float] = {}
-        for part, fields in said.items():
+        for part, fields in configs.items():
             assert isinstance(fields, dict)
             text = json.dumps({"peft_type": "LORA", **fields})
             scaling = parse_config(text.encode(), f"{place}, {METADATA} of {part}").scaling

@@ -35,7 +35,7 @@ class Naming:
     Attributes:
         seen: where it comes from.
         changes: patterns, each with what stands in their place, one after the other.
-        said: by which a recipe says it; empty where only a bake looks for it.
+        word: by which a recipe says it; empty where only a bake looks for it.
         shown_by: a pattern that some module of an adapter has to have, for it to be plain that
             these changes are those of its model; where none has, another model may be meant.
         is_broad: whether its changes alone are too common to take them for those of its model.
@@ -43,7 +43,7 @@ class Naming:
 
     seen: str
     changes: tuple[tuple[str, str], ...] = ()
-    said: str = ""
+    word: str = ""
     shown_by: str = ""
     is_broad: bool = False
 
@@ -158,25 +158,25 @@ NAMINGS = (
 )
 
 
-def named(said: str, modules: Sequence[str]) -> dict[str, str]:
+def named(word: str, modules: Sequence[str]) -> dict[str, str]:
     """What those modules are called that a naming calls otherwise.
 
     Args:
-        said: what the recipe calls the naming.
+        word: what the recipe calls the naming.
         modules: of an adapter, or the tensors of a model.
 
     Raises:
         Fault: PEM0360 there is no such naming, PEM0361 it changes no module, or the modules do not
             show which model's names are meant.
     """
-    records = [naming for naming in NAMINGS if naming.said == said]
-    if not records or not said:
-        known = list(dict.fromkeys(naming.said for naming in NAMINGS if naming.said))
-        close = nearest(said, known)
+    records = [naming for naming in NAMINGS if naming.word == word]
+    if not records or not word:
+        words = list(dict.fromkeys(naming.word for naming in NAMINGS if naming.word))
+        close = nearest(word, words)
         raise Fault(
             "PEM0360",
-            f"there is no naming {visible(said, 60)!r}",
-            f'"{close}"' if close else f"give one of {listed(known)}, or say what becomes of what",
+            f"there is no naming {visible(word, 60)!r}",
+            f'"{close}"' if close else f"give one of {listed(words)}, or say what becomes of what",
             ('rules of your own: names={ "a.*": "b.*" }',),
         )
     changes = [(naming, changed) for naming in records if (changed := naming.changed(modules))]
@@ -187,7 +187,7 @@ def named(said: str, modules: Sequence[str]) -> dict[str, str]:
     if not perhaps:
         raise Fault(
             "PEM0361",
-            f"by {visible(said)} no module has another name: {listed(modules)}",
+            f"by {visible(word)} no module has another name: {listed(modules)}",
             "leave names= out, or say what becomes of what",
             ('rules of your own: names={ "a.*": "b.*" }',),
         )
@@ -195,7 +195,7 @@ def named(said: str, modules: Sequence[str]) -> dict[str, str]:
     either = "; or ".join(naming.seen for naming, _ in perhaps)
     raise Fault(
         "PEM0361",
-        f"its modules do not show whose names these are; by {visible(said)} they may be those of "
+        f"its modules do not show whose names these are; by {visible(word)} they may be those of "
         f"{either}",
         rules_text(first[1]) or "say what becomes of what, as in names= of docs/language.md",
         [f"or {text}" for _, changed in others if (text := rules_text(changed))],

@@ -194,16 +194,16 @@ class OneFile(Format):
         keys = list(layout.alphas.values())
         numbers = read_numbers(place, header, keys)
         alphas = {site: numbers[key] for site, key in layout.alphas.items()}
-        return self._assembled(place, header, layout, alphas, self.said(place))
+        return self._assembled(place, header, layout, alphas, self.configs(place))
 
-    def said(self, place: Path) -> Mapping[str, object]:
+    def configs(self, place: Path) -> Mapping[str, object]:
         """What a file says of its scales elsewhere than in its tensors, by component."""
         return {}
 
-    def scales_said(
-        self, place: Path, said: Mapping[str, object], ranks: Mapping[str, int]
+    def scales_of_configs(
+        self, place: Path, configs: Mapping[str, object], ranks: Mapping[str, int]
     ) -> Mapping[str, float]:
-        """The scales of sites that `said` has something of."""
+        """The scales of sites that `configs` has something of."""
         return {}
 
     def _assembled(
@@ -212,7 +212,7 @@ class OneFile(Format):
         header: Header,
         layout: OneFileLayout,
         alphas: Mapping[str, float],
-        said: Mapping[str, object],
+        configs: Mapping[str, object],
     ) -> Adapter:
         for site, alpha in alphas.items():
             if not math.isfinite(alpha) or alpha == 0:
@@ -222,7 +222,7 @@ class OneFile(Format):
                     "write another, or take `.alpha` out of the file, which makes it the rank",
                     ("sd-scripts takes an α of 0 for the rank, ComfyUI for 0",) * (alpha == 0),
                 )
-        stated = self.scales_said(place, said, layout.ranks)
+        stated = self.scales_of_configs(place, configs, layout.ranks)
         if stated and alphas:
             raise Fault(
                 "PEM0425",
@@ -233,7 +233,7 @@ class OneFile(Format):
         scales = {
             site: stated.get(site, _scale(alphas.get(site), layout, site)) for site in layout.ranks
         }
-        fields = {"alphas": shortened(alphas), "said": dict(said)}
+        fields = {"alphas": shortened(alphas), "configs": dict(configs)}
         return Adapter(self, place.parent, place, header, layout, scales, fields=fields)
 
     def _layout(self, place: Path, entries: Mapping[str, TensorEntry]) -> OneFileLayout:
@@ -271,17 +271,17 @@ class OneFile(Format):
         return [place]
 
     def signature(self, adapter: Adapter) -> dict[str, object]:
-        """See Format: `tensors`; `alphas`, which a header does not say; `said`."""
+        """See Format: `tensors`; `alphas`, which a header does not say; `configs`."""
         fields = {name: value for name, value in adapter.fields.items() if value}
         return {**fields, **headers_signature(adapter)}
 
     def restored(self, signature: Mapping[str, object], directory: Path, weights: str) -> Adapter:
         """See Format; `directory` is the file."""
         header, _ = headers_restored(signature)
-        alphas, said = signature.get("alphas", {}), signature.get("said", {})
-        if not isinstance(alphas, dict) or not isinstance(said, dict):
+        alphas, configs = signature.get("alphas", {}), signature.get("configs", {})
+        if not isinstance(alphas, dict) or not isinstance(configs, dict):
             raise Malformed("its alphas are none")
-        if not all(isinstance(fields, dict) for fields in said.values()):
+        if not all(isinstance(fields, dict) for fields in configs.values()):
             raise Malformed("what it says of its scales is no config")
         place = directory.with_name(weights)
         layout = self._layout(place, header.entries)
@@ -291,7 +291,7 @@ class OneFile(Format):
         numbers = {site: alpha for site, alpha in alphas.items() if isinstance(alpha, float)}
         if len(numbers) < len(alphas):
             raise Malformed("an alpha is no number")
-        return self._assembled(place, header, layout, numbers, said)
+        return self._assembled(place, header, layout, numbers, configs)
 
     def hold(self, shapes: Shapes, whole_modules: Sequence[str]) -> None:
         """See Format; raises PEM0421."""
@@ -339,7 +339,7 @@ def _is_text(*values: object) -> bool:
 
 def _refused(key: str) -> RefusedKeys | None:
     """What a key is known as that is refused; None of any other key."""
-    return next((known for known in REFUSED if re.search(known.ends, key)), None)
+    return next((kind for kind in REFUSED if re.search(kind.ends, key)), None)
 
 
 @lru_cache(maxsize=64)

@@ -57,12 +57,12 @@ class TwoNames:
         """The declaration of an adapter with the names of the other."""
         span = graph.declared.get(leaf)
         mine = {old: new for old, new in self.names.items() if old in leaf.shapes}
-        said = rules_text(mine)
-        if self.naming is not None and _says(self.naming.said, leaf, mine):
-            said = f'"{self.naming.said}"'
-        if span is None or said is None:
+        names = rules_text(mine)
+        if self.naming is not None and _says(self.naming.word, leaf, mine):
+            names = f'"{self.naming.word}"'
+        if span is None or names is None:
             return None
-        return replaced(span, [after(span, f" with names={said}")])
+        return replaced(span, [after(span, f" with names={names}")])
 
 
 def two_names(left: TensorsNode, right: TensorsNode) -> TwoNames | None:
@@ -76,8 +76,8 @@ def two_names(left: TensorsNode, right: TensorsNode) -> TwoNames | None:
     """
     kept = _kept(left) | _kept(right)
     sides = [(x, y) for x, y in permutations((left, right)) if not _stated(x)]
-    for naming in sorted(NAMINGS, key=lambda naming: naming.said != NEW):
-        for x, y in sides if naming.said else ():
+    for naming in sorted(NAMINGS, key=lambda naming: naming.word != NEW):
+        for x, y in sides if naming.word else ():
             names = _shared(x, y, kept, naming.changed(x.shapes))
             if names:
                 return TwoNames(x, names, naming)
@@ -156,10 +156,10 @@ def _nested(name: str, other: str) -> bool:
     return parts <= others or others <= parts
 
 
-def _says(said: str, leaf: Stored, names: Mapping[str, str]) -> bool:
+def _says(word: str, leaf: Stored, names: Mapping[str, str]) -> bool:
     """Whether a naming gives an adapter some names."""
     try:
-        new = named(said, leaf.adapter.format.modules(leaf.adapter))
+        new = named(word, leaf.adapter.format.modules(leaf.adapter))
     except Fault:
         return False
     return all(new.get(old) == name for old, name in names.items())
