@@ -27,7 +27,7 @@ IGNORED = frozenset(
     "peft_type task_type auto_mapping peft_version revision base_model_name_or_path "
     "inference_mode lora_dropout target_modules exclude_modules modules_to_save "
     "layers_to_transform layers_pattern r lora_alpha rank_pattern alpha_pattern "
-    "fan_in_fan_out use_rslora init_lora_weights init_ia3_weights feedforward_modules "
+    "fan_in_fan_out use_rslora use_dora init_lora_weights init_ia3_weights feedforward_modules "
     "megatron_config megatron_core loftq_config eva_config corda_config lora_ga_config "
     "qalora_group_size runtime_config".split()
 )
@@ -44,7 +44,6 @@ _OF_METHOD = {
 
 # Fields that make a module more than the Δ of its factors, and what they add.
 UNSUPPORTED = {
-    "use_dora": "DoRA rescales the base's columns, which a sum of factors cannot express",
     "kasa_config": "KaSA rescales the singular values of the base",
     "lora_bias": "a bias on B is not part of Δ = s·B·A",
     "layer_replication": "its sites are copies of the base's layers",
@@ -72,9 +71,7 @@ _MERGED = (
 )
 _INSTEAD = {
     "enable_lora": "train it anew with a later PEFT, which adapts a fused module as a whole",
-    **dict.fromkeys(
-        ("use_dora", "lora_bias", "target_parameters", "trainable_token_indices"), _MERGED
-    ),
+    **dict.fromkeys(("lora_bias", "target_parameters", "trainable_token_indices"), _MERGED),
 }
 
 
@@ -172,8 +169,9 @@ def parse_config(data: bytes, name: str) -> Config:
     for field in ("target_modules", "exclude_modules"):
         read.names(field)  # matched as they are, later
     feedforward = read.names("feedforward_modules")
+    dora = read("use_dora", bool, False) and METHODS[kind] == "lora"
     return Config(
-        kind=METHODS[kind],
+        kind="dora" if dora else METHODS[kind],
         base=read("base_model_name_or_path", str, None) or None,
         raw=raw,
         scaling=_pruned(read) if kind == "ADALORA" else _scaling(read, alpha),

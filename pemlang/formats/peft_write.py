@@ -10,6 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from pemlang.diagnostics import Fault
 from pemlang.formats.adapter import Adapter, alpha_of
 from pemlang.formats.patterns import one_config
+from pemlang.formats.peft_dora import MAGNITUDE
 from pemlang.formats.peft_names import CONFIG, PREFIX, WEIGHTS
 from pemlang.formats.peft_patterns import look_up, module_of
 from pemlang.formats.record import AdapterSpec, OutputLayout, OutputTensor
@@ -34,8 +35,8 @@ def peft_layout(spec: AdapterSpec) -> OutputLayout:
         ]
     config = _common(spec)
     config |= _targeting(spec, sites) | {"fan_in_fan_out": spec.fan_in_fan_out}
-    if spec.shapes.kinds == ("lora",):
-        config |= _lora(spec.ranks, spec.scales)
+    if spec.shapes.kinds != ("ia3",):
+        config |= _lora(spec.ranks, spec.scales) | {"use_dora": spec.shapes.kinds == ("dora",)}
     else:
         inputs = [site for site in sites if spec.shapes[site].layer == "gain_in"]
         outputs = [site for site in sites if site not in inputs]
@@ -58,9 +59,10 @@ def _ends(shape: SiteShape) -> tuple[str, ...]:
     """What PEFT calls the tensors of a site."""
     if shape.kind == "ia3":
         return ("ia3_l",)
+    magnitude = (MAGNITUDE,) * (shape.kind == "dora")
     if shape.layer == "embedding":
-        return ("lora_embedding_A", "lora_embedding_B")
-    return ("lora_A.weight", "lora_B.weight")
+        return ("lora_embedding_A", "lora_embedding_B", *magnitude)
+    return ("lora_A.weight", "lora_B.weight", *magnitude)
 
 
 def _head_key(key: str, sites: Collection[str]) -> str:
@@ -83,7 +85,7 @@ def _shared(adapters: Sequence[Adapter], field: str) -> object:
 def _common(spec: AdapterSpec) -> dict[str, object]:
     names = sorted(spec.heads[0].whole_modules) if spec.heads else None
     return {
-        "peft_type": {"lora": "LORA", "ia3": "IA3"}[spec.shapes.kinds[0]],
+        "peft_type": "IA3" if spec.shapes.kinds == ("ia3",) else "LORA",
         "task_type": _shared(spec.inputs, "task_type"),
         "auto_mapping": _shared(spec.inputs, "auto_mapping"),
         "base_model_name_or_path": spec.base,
@@ -109,7 +111,7 @@ def _targeting(spec: AdapterSpec, sites: Sequence[str]) -> dict[str, object]:
     kept = {module_of(site) for site in sites}
     others = {module_of(site) for adapter in adapters for site in adapter.layout.shapes} - kept
     # PEFT wants each name in feedforward_modules among those of target_modules.
-    short = _short_names(adapters, kept, others) if spec.shapes.kinds == ("lora",) else []
+    short = [] if spec.shapes.kinds == ("ia3",) else _short_names(adapters, kept, others)
     names = short or _names(kept, ".", others)
     if listed and isinstance(names, str):
         assert spec.reader is not None
@@ -198,7 +200,6 @@ def _lora(ranks: Mapping[str, int], scales: Mapping[str, float]) -> dict[str, ob
         "lora_dropout": 0.0,
         "bias": "none",
         "use_rslora": False,
-        "use_dora": False,
         "init_lora_weights": True,
         **patterns,
     }

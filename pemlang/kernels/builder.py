@@ -14,7 +14,7 @@ from pemlang.kernels.methods import MergeInputs, SiteKernel
 from pemlang.kernels.order import best_order
 from pemlang.kernels.program import Program, SlotNumbers, interned
 from pemlang.kernels.step import Shape, Step
-from pemlang.kernels.steps.bakes import AddProduct, ScaleAlong
+from pemlang.kernels.steps.bakes import AddProduct, AddProductAtLengths, ScaleAlong
 from pemlang.kernels.steps.deltas import CutDense, OverDeltas
 from pemlang.kernels.steps.elements import (
     Abs,
@@ -260,11 +260,26 @@ class Builder(Generic[InputKey, OutputKey]):
     ) -> Value:
         """weight + scale·B·A, or its transpose, of the factors A and B; in the precision of the
         weight."""
+        return self._with_product(AddProduct, weight, factors, scale, turned)
+
+    def add_product_at_lengths(
+        self, weight: Value, factors: Sequence[Value], scale: float, turned: bool, lengths: Value
+    ) -> Value:
+        """The same with each row, or each column of a transpose, brought to a length of its own."""
+        return self._with_product(AddProductAtLengths, weight, (*factors, lengths), scale, turned)
+
+    def _with_product(
+        self,
+        kind: type[AddProduct],
+        weight: Value,
+        others: Sequence[Value],
+        scale: float,
+        turned: bool,
+    ) -> Value:
         step, source = self._unwidened(weight)
-        a, b = (self.cast(x, weight.dtype) for x in factors)
-        args = (step, a.step, b.step)
+        args = (step, *(self.cast(x, weight.dtype).step for x in others))
         slot = self.constant(scale)
-        return self.add(AddProduct(args, weight.dtype, weight.shape, source, slot, turned))
+        return self.add(kind(args, weight.dtype, weight.shape, source, slot, turned))
 
     def scale_along(self, weight: Value, g: Value, axis: int) -> Value:
         """(1 + g) ⊙ weight, along an axis; in the precision of the weight."""

@@ -119,8 +119,8 @@ def combined(builder: SiteBuilder, parts: Iterable[tuple[float, float, SiteValue
 
 def padded(builder: SiteBuilder, part: SiteValues, rank: int) -> SiteValues:
     """The same Δ with zero rows in A and zero columns in B up to a rank."""
-    a, b = part.values
-    return part.with_values(builder.pad(a, 0, rank), builder.pad(b, 1, rank))
+    a, b, *others = part.values
+    return part.with_values(builder.pad(a, 0, rank), builder.pad(b, 1, rank), *others)
 
 
 def rescaled(builder: SiteBuilder, part: SiteValues, scale: float) -> SiteValues:

@@ -40,6 +40,8 @@ class Parametrisation(ABC):
         matrices: whether it may be a matrix, or its Δ one.
         norm_title: what its norm is, where that is told.
         bases: what each tensor is stored around: l of an (IA)³ is 1 + g.
+        needs_base: whether what it changes depends on the weights that it is added to: it adds to a
+            model, and to nothing else.
     """
 
     name: ClassVar[str]
@@ -51,6 +53,7 @@ class Parametrisation(ABC):
     matrices: ClassVar[bool] = False
     norm_title: ClassVar[str] = "‖Δ‖ (Frobenius)"
     bases: ClassVar[tuple[float, ...]]
+    needs_base: ClassVar[bool] = False
 
     @abstractmethod
     def shapes(self, site: SiteShape, rank: int) -> tuple[Shape, ...]:

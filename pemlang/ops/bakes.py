@@ -164,7 +164,8 @@ class WithHeads(ModelNode):
 def with_modules(graph: Graph, model: ModelNode, x: AdapterNode, homes: Homes) -> ModelNode:
     """The node of model + adapter, by modules. Laws: m + 0 = m; (m + x) + y = m + (x + y) of
     adapters of one kind. Of two kinds, the second changes what the first has made: the gains of an
-    (IA)³ scale a LoRA that was baked before."""
+    (IA)³ scale a LoRA that was baked before. So it is with two DoRAs, each of which brings what
+    is there to its lengths."""
     before = model
     if isinstance(before, ModuleBake) and _add_up(before, x, homes):
         both = {**before.home_of, **homes}
@@ -186,6 +187,7 @@ def _add_up(before: ModuleBake, x: AdapterNode, homes: Homes) -> bool:
     sites = {site for site, _ in before.home_of.values()}
     return (
         len(x.type.kinds) == 1
+        and not x.type.needs_base
         and x.type.kinds == first.type.kinds
         and all(first.shapes[site] == x.shapes[site] for site in sites & set(x.shapes))
         and all(before.home_of.get(tensor, home) == home for tensor, home in homes.items())

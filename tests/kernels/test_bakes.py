@@ -54,6 +54,24 @@ def test_a_product_is_added_as_it_means(dtype: str, name: str, turned: bool) -> 
 
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("turned", [False, True])
+def test_outputs_are_brought_to_their_lengths(dtype: str, name: str, turned: bool) -> None:
+    shape = SHAPES[name]
+    if turned and len(shape) > 2:
+        pytest.skip("no convolution is stored transposed")
+    work, rank = "F64" if dtype == "F64" else "F32", 3
+    rows, inner = (shape[1], shape[:1]) if turned else (shape[0], shape[1:])
+    ones = [1] * (len(shape) - 2)
+    shapes = {0: shape, 1: (rank, *inner), 2: (rows, rank, *ones), 3: (1, rows, *ones)}
+    builder: Builder[int, Hashable] = Builder()
+    weight = builder.cast(builder.load(0, dtype, shape), work)
+    a, b, lengths = (builder.load(slot, work, shapes[slot]) for slot in (1, 2, 3))
+    made = builder.add_product_at_lengths(weight, (a, b), 0.7, turned, lengths)
+    agree(builder, made, shapes)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("name", SHAPES)
 @pytest.mark.parametrize("axis", [0, 1])
 def test_gains_scale_along_an_axis(dtype: str, name: str, axis: int) -> None:
     shape = SHAPES[name]

@@ -14,7 +14,6 @@ from support import error, pem
 from support.peft_made import llama, made
 
 CONFIGS = {
-    "DoRA": LoraConfig(r=2, use_dora=True, target_modules=["q_proj", "up_proj"]),
     "a bias on B": LoraConfig(r=2, lora_bias=True, target_modules=["q_proj"]),
     "biases": LoraConfig(r=2, bias="all", target_modules=["q_proj"]),
     "token rows": LoraConfig(

@@ -53,13 +53,14 @@ def test_dora(bert: nn.Module, tmp_path: Path) -> None:
     config = LoraConfig(r=4, use_dora=True, target_modules=QUERY)
     a = made(bert, tmp_path / "a", config, 0)
     assert lost(bert, a) > 1e-2
-    assert refused(tmp_path, a=a) == "PEM0421"
+    assert refused(tmp_path, a=a) == "PEM0369"
 
 
 def test_dora_that_the_config_denies(bert: nn.Module, tmp_path: Path) -> None:
     a = made(bert, tmp_path / "a", LoraConfig(r=4, use_dora=True, target_modules=QUERY), 0)
     denied = save(tmp_path / "b", tensors_of(a), config_of(a) | {"use_dora": False})
-    assert refused(tmp_path, b=denied) == "PEM0421"
+    assert refused(tmp_path, b=denied) == "PEM0415"
+    assert refused(tmp_path, c=lora(tmp_path / "c", use_dora=True)) == "PEM0415"
 
 
 def test_kasa(bert: nn.Module, tmp_path: Path) -> None:
@@ -284,7 +285,6 @@ def test_replicated_layers(llama: nn.Module, tmp_path: Path) -> None:
         {"monteclora_config": {"num_samples": 4}},
         {"velora_config": {"scale": 1}},
         {"ensure_weight_tying": True},
-        {"use_dora": True},
         {"bias": "all"},
     ],
 )

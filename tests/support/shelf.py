@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from support import PREFIX, SITES, ia3, image_shelf, lora, save
+from support import PREFIX, SITES, base_shelf, ia3, image_shelf, lora, save
 
 QUERY = "encoder.layer.0.attention.self.query"
 HEAD = f"{PREFIX}classifier.weight"
@@ -76,6 +76,7 @@ def stock(root: Path) -> None:
     styles = root / "styles"
     styles.mkdir()
     image_shelf.stock(styles)
+    base_shelf.stock(root)
     for name, key in {
         "lora": "q.lora_A.weight",
         "other": "q",
@@ -337,7 +338,6 @@ ADAPTERS: dict[str, Callable[[Path], object]] = {
     "slow_pattern": lambda at: lora(at, rank_pattern={"(?!b)(?:.|..)+[#-&]": 4}),
     "broken_pattern": lambda at: lora(at, rank_pattern={"(": 4}),
     # Features that arithmetic on the factors cannot keep.
-    "dora": lambda at: lora(at, use_dora=True),
     "lora_bias": lambda at: lora(at, lora_bias=True),
     "experts": lambda at: lora(at, target_parameters=["mlp.experts"]),
     "alora": lambda at: lora(at, alora_invocation_tokens=[]),
