@@ -23,9 +23,10 @@ from pemlang.formats.peft_config import (
     read_config,
 )
 from pemlang.formats.peft_dora import MAGNITUDE, dora_shape, unlike_config
-from pemlang.formats.peft_names import CONFIG, PICKLED, PREFIX, WEIGHTS
+from pemlang.formats.peft_names import CONFIG, PICKLED, PREFIX, ROWS, WEIGHTS
 from pemlang.formats.peft_patterns import CHOOSING, feeds_forward, left_out_by, look_up, module_of
 from pemlang.formats.peft_renamed import head_of, with_names, without_leavings
+from pemlang.formats.peft_trained import with_trained
 from pemlang.formats.readers import READERS, OutputReader
 from pemlang.formats.record import AdapterSpec, Detection, Format, OutputLayout, register
 from pemlang.formats.signature import Malformed, headers_restored, headers_signature
@@ -209,6 +210,7 @@ def assemble(
             layout = _layout(ByIdentity(header.entries), config.kind, config.feedforward)
             _all_targeted(layout, json.dumps([config.raw.get(f) for f in CHOOSING]))
             scales = _scales(layout, config.scaling)
+            layout = with_trained(layout, config.raw, config.modules_to_save)
     except Fault as fault:
         message = f"{visible(weights)}: {fault.message}"
         raise Fault(fault.code, message, fault.help, fault.notes) from None
@@ -320,8 +322,8 @@ def _role(name: str, stored: bool) -> tuple[str, str | None]:
             raise _feature(name, "target_parameters")
         return site, match["lora"] or match["embedding"] or match["gain"] or match["magnitude"]
     inner = name.removeprefix(PREFIX)
-    if "token_adapter" in inner or "trainable_tokens" in inner:
-        raise _feature(name, "trainable_token_indices")
+    if own and name.endswith(ROWS):
+        return inner, None
     foreign = any(part.startswith(_FOREIGN) for part in inner.split("."))
     if foreign or not own or inner == name or not inner.endswith((".weight", ".bias")):
         raise Fault(

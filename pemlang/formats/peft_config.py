@@ -27,10 +27,14 @@ IGNORED = frozenset(
     "peft_type task_type auto_mapping peft_version revision base_model_name_or_path "
     "inference_mode lora_dropout target_modules exclude_modules modules_to_save "
     "layers_to_transform layers_pattern r lora_alpha rank_pattern alpha_pattern "
-    "fan_in_fan_out use_rslora use_dora init_lora_weights init_ia3_weights feedforward_modules "
+    "fan_in_fan_out use_rslora use_dora bias trainable_token_indices init_lora_weights "
+    "init_ia3_weights feedforward_modules "
     "megatron_config megatron_core loftq_config eva_config corda_config lora_ga_config "
     "qalora_group_size runtime_config".split()
 )
+
+TRAINED_BIASES = ("none", "all", "lora_only")
+"""What `bias` may be."""
 
 # What PEFT calls the methods that are composed, and what of the fields of each changes nothing that
 # is saved, or is read by itself.
@@ -48,7 +52,6 @@ UNSUPPORTED = {
     "lora_bias": "a bias on B is not part of Δ = s·B·A",
     "layer_replication": "its sites are copies of the base's layers",
     "target_parameters": "its factors change stacked 3-D parameters (mixture of experts)",
-    "trainable_token_indices": "it replaces rows of the base's embedding",
     "alora_invocation_tokens": "it acts only after its invocation tokens",
     "arrow_config": "its modules are routed between at run time",
     "use_bdlora": "its factors are block-diagonal",
@@ -71,7 +74,7 @@ _MERGED = (
 )
 _INSTEAD = {
     "enable_lora": "train it anew with a later PEFT, which adapts a fused module as a whole",
-    **dict.fromkeys(("lora_bias", "target_parameters", "trainable_token_indices"), _MERGED),
+    **dict.fromkeys(("lora_bias", "target_parameters"), _MERGED),
 }
 
 
@@ -169,7 +172,8 @@ def parse_config(data: bytes, name: str) -> Config:
     for field in ("target_modules", "exclude_modules"):
         read.names(field)  # matched as they are, later
     feedforward = read.names("feedforward_modules")
-    dora = read("use_dora", bool, False) and METHODS[kind] == "lora"
+    read("bias", str, "none", TRAINED_BIASES.__contains__, " or ".join(TRAINED_BIASES))
+    dora = read("use_dora", bool, False, lambda on: not on or kind == "LORA", f"false for {kind}")
     return Config(
         kind="dora" if dora else METHODS[kind],
         base=read("base_model_name_or_path", str, None) or None,
@@ -298,14 +302,6 @@ def _refuse_features(raw: Mapping[str, object], name: str, method: str) -> None:
                 f"{visible(name)} has `{field}`: {why}",
                 instead_of(field),
             )
-    bias = raw.get("bias")
-    if bias not in (None, "none"):
-        raise Fault(
-            "PEM0421",
-            f"{visible(name)} has `bias`: {visible(json.dumps(bias), 40)}: "
-            "it replaces the base's biases, which are not part of Δ",
-            _MERGED,
-        )
     init = raw.get("init_lora_weights")
     if not any(
         init is plain or (isinstance(plain, str) and init == plain) for plain in PLAIN_INITS
@@ -318,7 +314,7 @@ def _refuse_features(raw: Mapping[str, object], name: str, method: str) -> None:
         )
     ignored = IGNORED.union(_OF_METHOD.get(method, "").split())
     for field, value in raw.items():
-        if value and field not in ignored and field not in UNSUPPORTED and field != "bias":
+        if value and field not in ignored and field not in UNSUPPORTED:
             close = nearest(field, ignored)
             raise Fault(
                 "PEM0423",

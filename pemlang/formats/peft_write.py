@@ -13,6 +13,7 @@ from pemlang.formats.patterns import one_config
 from pemlang.formats.peft_dora import MAGNITUDE
 from pemlang.formats.peft_names import CONFIG, PREFIX, WEIGHTS
 from pemlang.formats.peft_patterns import look_up, module_of
+from pemlang.formats.peft_trained import trained_fields
 from pemlang.formats.record import AdapterSpec, OutputLayout, OutputTensor
 from pemlang.modules.sites import SiteShape
 
@@ -28,19 +29,19 @@ def peft_layout(spec: AdapterSpec) -> OutputLayout:
     """
     sites = list(spec.shapes)
     tensors = [tensor for site in sites for tensor in _tensors(spec, site)]
-    if spec.heads:
-        tensors += [
-            OutputTensor(_head_key(key, sites), entry.dtype, entry.shape, None, key)
-            for key, entry in spec.heads[0].layout.heads.items()
-        ]
-    config = _common(spec)
-    config |= _targeting(spec, sites) | {"fan_in_fan_out": spec.fan_in_fan_out}
+    config = _common(spec) | _targeting(spec, sites) | {"fan_in_fan_out": spec.fan_in_fan_out}
     if spec.shapes.kinds != ("ia3",):
         config |= _lora(spec.ranks, spec.scales) | {"use_dora": spec.shapes.kinds == ("dora",)}
     else:
         inputs = [site for site in sites if spec.shapes[site].layer == "gain_in"]
         outputs = [site for site in sites if site not in inputs]
         config |= {"feedforward_modules": _feedforward(spec.inputs, config, inputs, outputs)}
+    if spec.heads:
+        config |= trained_fields(spec.heads[0], spec.shapes)
+        tensors += [
+            OutputTensor(_head_key(key, sites), entry.dtype, entry.shape, None, key)
+            for key, entry in spec.heads[0].layout.heads.items()
+        ]
     text = json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False)
     tensors.sort(key=lambda tensor: tensor.key)
     return OutputLayout({WEIGHTS: tensors}, {CONFIG: text + "\n"})

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault, listed, visible
 from pemlang.formats.homes import located, tensor_of_head
-from pemlang.formats.transformers import is_shared, model_types, stored_as
+from pemlang.formats.transformers import is_embedding, is_shared, model_types, stored_as
 from pemlang.graph.dag import Graph
 from pemlang.graph.leaves import Leaf, Model, combined_leaves
 from pemlang.graph.node import AdapterNode, ModelNode, Node, Part, TensorsNode
@@ -20,6 +20,7 @@ from pemlang.modules import Shapes, SiteShape, SiteValues
 from pemlang.modules.dense import DENSE
 from pemlang.ops.models import Bake, hold_base
 from pemlang.ops.models import bake as bake_tensors
+from pemlang.ops.own import hold_whole
 from pemlang.ops.record import Context
 from pemlang.tensorfiles.dtypes import FLOATS
 
@@ -144,9 +145,16 @@ class WithHeads(ModelNode):
         self, ctx: LoweringContext, args: Mapping[TensorsNode, SiteValues | None]
     ) -> SiteValues | None:
         key = dict(self.heads).get(ctx.site)
-        if key is None:
-            return args[self.model]
-        return SiteValues(DENSE, (ctx.head(self.leaf, key),))
+        weights = args[self.model]
+        if key is None or weights is None:
+            return weights
+        head, rows = ctx.head(self.leaf, key), self.leaf.adapter.layout.rows.get(key)
+        if rows is not None:
+            [weight] = weights.values
+            head = ctx.builder.gather_rows(
+                (weight, head), _runs(rows, weight.shape[0]), weight.shape[0]
+            )
+        return SiteValues(DENSE, (head,))
 
     def formula(self, write: Formula) -> str:
         return f"{write.inner(self.model)} with the heads of {write.name(self.leaf)}"
@@ -157,8 +165,22 @@ class WithHeads(ModelNode):
 
     def invariant(self) -> None:
         assert self.heads == tuple(sorted(self.heads)), "heads out of order"
+        layout = self.leaf.adapter.layout
         for tensor, key in self.heads:
-            assert self.shapes[tensor].a == self.leaf.adapter.layout.heads[key].shape
+            whole = 1 if key in layout.rows else 0
+            assert self.shapes[tensor].a[whole:] == layout.heads[key].shape[whole:]
+
+
+def _runs(rows: Sequence[int], count: int) -> list[tuple[tuple[int, int, int], ...]]:
+    """The runs of `gather_rows` by which some rows of a tensor are those of another."""
+    placed = sorted((place, index) for index, place in enumerate(rows))
+    starts = [0, *(place + 1 for place, _ in placed)]
+    ends = [*(place for place, _ in placed), count]
+    kept = [(start, start, end - start) for start, end in zip(starts, ends, strict=True)]
+    return [
+        tuple(run for run in kept if run[2]),
+        tuple((place, index, 1) for place, index in placed),
+    ]
 
 
 def with_modules(graph: Graph, model: ModelNode, x: AdapterNode, homes: Homes) -> ModelNode:
@@ -211,10 +233,13 @@ def bake(ctx: Context, model: ModelNode, x: AdapterNode) -> ModelNode:
             _hold_unchanged(ctx, before.leaf, dict(before.heads), set(x.shapes))
         return bake_tensors(ctx, model, x)
     hold_base(ctx, model, x)
+    hold_whole(ctx, x)
     leaf = _with_heads(ctx, model, x)
     heads = {} if leaf is None else {tensor_of_head(k): k for k in leaf.adapter.layout.heads}
     weight_of = {site: _weight(site, shape) for site, shape in x.shapes.items()}
-    _hold_apart(model, [*weight_of.values(), *heads])
+    rows = {} if leaf is None else leaf.adapter.layout.rows
+    _hold_apart(model, [*weight_of.values(), *(x for x, key in heads.items() if key not in rows)])
+    _hold_apart(model, [x for x, key in heads.items() if key in rows and not is_embedding(x)])
     place = located(model.shapes, [*weight_of.values(), *heads])
     if leaf is not None:
         replaced = {place[tensor]: key for tensor, key in heads.items()}
@@ -355,6 +380,16 @@ def _hold_heads(ctx: Context, model: ModelNode, leaf: Leaf, replaced: Mapping[st
     entries = leaf.adapter.layout.heads
     for tensor, key in replaced.items():
         own, new = model.shapes[tensor].a, entries[key].shape
+        last = max(leaf.adapter.layout.rows.get(key, (-1,)))
+        if last >= own[0]:
+            raise Fault(
+                "PEM0307",
+                f"`{ctx.text(1)}` has a row for token {last} in {visible(tensor)}, which has "
+                f"{own[0]:,} in `{ctx.text(0)}`",
+                "load the model with as many tokens as the adapter has, and save it",
+            )
+        if key in leaf.adapter.layout.rows:
+            new = (own[0], *new[1:])
         if own != new:
             raise Fault(
                 "PEM0307",

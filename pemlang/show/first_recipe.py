@@ -124,7 +124,8 @@ def _sum(
         cut = f"`with rank={largest}` cuts it, and loses as little as can be"
         yield f"# Exactly that, of rank {total}; {cut}."
     with_heads = [name for name, layout in zip(names, layouts, strict=True) if layout.heads]
-    heads = f" with heads={with_heads[0]}" if with_heads and _differ(group) else ""
+    chosen = with_heads and len(names) > 1 and (_differ(group) or any(x.of_base for x in layouts))
+    heads = f" with heads={with_heads[0]}" if chosen else ""
     record = output_format([one.adapter for one in group])
     yield f'save {result} to "out/{result}{SUFFIX * record.one_file}"{heads}'
 

@@ -30,9 +30,9 @@ def shown(place: Path, code: int = 0) -> Done:
     ("config", "said", "why"),
     [
         (VeraConfig(r=4, target_modules=["0"]), "VERA", "PEM0420"),
-        (LoraConfig(r=2, bias="all", target_modules=["0"]), "bias  ", "PEM0421"),
+        (LoraConfig(r=2, init_lora_weights="pissa", target_modules=["0"]), "pissa", "PEM0422"),
     ],
-    ids=["VeRA", "bias"],
+    ids=["VeRA", "PiSSA"],
 )
 def test_a_kind_that_is_not_supported_is_described(
     tmp_path: Path, config: LoraConfig, said: str, why: str

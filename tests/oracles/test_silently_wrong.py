@@ -82,7 +82,8 @@ def test_trained_biases(bert: nn.Module, tmp_path: Path, bias: Any) -> None:
     pair = {name: made(bert, tmp_path / name, config, seed) for seed, name in enumerate("ab")}
     with pytest.raises(ValueError, match="supports only 1 adapter with bias"):
         with_adapters(bert, pair)
-    assert refused(tmp_path, a=pair["a"]) == "PEM0421"
+    assert refused(tmp_path, a=pair["a"]) == "PEM0369"
+    assert codes(tmp_path, declared(pair) + 'save a + b to "out"') == ["PEM0369"]
 
 
 @pytest.mark.parametrize("order", ["ab", "ba"])
@@ -117,7 +118,7 @@ def test_trained_tokens(bert: nn.Module, tmp_path: Path) -> None:
     )
     a = made(bert, tmp_path / "a", config, 0, train=train)
     assert lost(bert, a) > 1e-2
-    assert refused(tmp_path, a=a) == "PEM0421"
+    assert refused(tmp_path, a=a) == "PEM0369"
 
 
 @pytest.mark.parametrize("init", ["pissa", "pissa_niter_4", "olora"])
@@ -285,7 +286,6 @@ def test_replicated_layers(llama: nn.Module, tmp_path: Path) -> None:
         {"monteclora_config": {"num_samples": 4}},
         {"velora_config": {"scale": 1}},
         {"ensure_weight_tying": True},
-        {"bias": "all"},
     ],
 )
 def test_features_that_change_what_a_lora_is(tmp_path: Path, field: dict[str, Any]) -> None:

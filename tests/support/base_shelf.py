@@ -14,6 +14,19 @@ from support import PREFIX, SITES, lora
 from support.models import model
 
 QUERY = "encoder.layer.0.attention.self.query"
+BIAS = np.ones(12, "f4")
+_OF_TWO = {f"{PREFIX}classifier.token_adapter.trainable_tokens_delta": np.ones((2, 12), "f4")}
+ROWS: Mapping[str, tuple[object, Mapping[str, Any]]] = {
+    "rows": ({"classifier": [1, 0]}, _OF_TWO),
+    "rows_beyond": ({"classifier": [0, 7]}, _OF_TWO),
+    "rows_unsaid": (None, _OF_TWO),
+    "rows_said_twice": ({"classifier": [0, 1], "encoder.classifier": [0, 1]}, _OF_TWO),
+    "rows_unsaved": ({"embed_tokens": [1]}, {}),
+    "rows_of_one_token": ([3, 3], _OF_TWO),
+    "rows_below_zero": ([0, -1], _OF_TWO),
+    "rows_of_two_modules": ({"classifier": [0, 7], "lm_head": [1]}, _OF_TWO),
+}
+"""Adapters with rows of tokens: what their configs and their files have."""
 
 
 def stock(root: Path) -> None:
@@ -23,6 +36,11 @@ def stock(root: Path) -> None:
     dora(adapters / "dora_of_nothing", alpha=0)
     lora(adapters / "dora_without_lengths", use_dora=True)
     dora(adapters / "dora_of_other_lengths", {QUERY: 7})
+    lora(adapters / "biases", extra={f"{PREFIX}{QUERY}.base_layer.bias": BIAS}, bias="lora_only")
+    lora(adapters / "bias_of_no_kind", bias="some")
+    lora(adapters / "adalora_with_dora", peft_type="ADALORA", use_dora=True)
+    for name, (indices, extra) in ROWS.items():
+        lora(adapters / name, extra=extra, trainable_token_indices=indices)
     nothing = {f"{site}.weight": torch.zeros(shape) for site, shape in SITES.items()}
     model(root / "models" / "nothing", shapes={name: x.shape for name, x in nothing.items()})
     save_file(nothing, root / "models" / "nothing" / "model.safetensors")
