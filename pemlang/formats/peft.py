@@ -22,7 +22,7 @@ from pemlang.formats.peft_config import (
     parse_config,
     read_config,
 )
-from pemlang.formats.peft_dora import MAGNITUDE, dora_shape, unlike_config
+from pemlang.formats.peft_dora import MAGNITUDE, dora_shape, hold_one, unlike_config
 from pemlang.formats.peft_names import CONFIG, PICKLED, PREFIX, ROWS, WEIGHTS
 from pemlang.formats.peft_patterns import CHOOSING, feeds_forward, left_out_by, look_up, module_of
 from pemlang.formats.peft_renamed import head_of, with_names, without_leavings
@@ -248,7 +248,8 @@ def _layout(key: ByIdentity, kind: str, feedforward: str | tuple[str, ...]) -> L
         if factor is None:
             heads[name] = entry
         else:
-            factors.setdefault(site, {})[factor] = name
+            first = factors.setdefault(site, {}).setdefault(factor, name)
+            hold_one(first, name)
     read = _gain_site if kind == "ia3" else _lora_site
     shapes, ranks, keys, dtypes, stored = {}, {}, {}, set(), {}
     for site, parts in factors.items():
@@ -322,7 +323,7 @@ def _role(name: str, stored: bool) -> tuple[str, str | None]:
             raise _feature(name, "target_parameters")
         return site, match["lora"] or match["embedding"] or match["gain"] or match["magnitude"]
     inner = name.removeprefix(PREFIX)
-    if own and name.endswith(ROWS):
+    if own and inner.endswith(ROWS):
         return inner, None
     foreign = any(part.startswith(_FOREIGN) for part in inner.split("."))
     if foreign or not own or inner == name or not inner.endswith((".weight", ".bias")):

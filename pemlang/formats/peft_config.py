@@ -173,7 +173,9 @@ def parse_config(data: bytes, name: str) -> Config:
         read.names(field)  # matched as they are, later
     feedforward = read.names("feedforward_modules")
     read("bias", str, "none", TRAINED_BIASES.__contains__, " or ".join(TRAINED_BIASES))
-    dora = read("use_dora", bool, False, lambda on: not on or kind == "LORA", f"false for {kind}")
+    dora = read("use_dora", bool, False)
+    if dora and kind != "LORA":
+        raise read.wrong("use_dora", dora, f"false for {kind}")
     return Config(
         kind="dora" if dora else METHODS[kind],
         base=read("base_model_name_or_path", str, None) or None,

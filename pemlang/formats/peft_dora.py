@@ -24,6 +24,16 @@ def dora_shape(site: str, shape: SiteShape, magnitude: TensorEntry) -> SiteShape
     return shape._replace(kind="dora")
 
 
+def hold_one(first: str, other: str) -> None:
+    """Raise PEM0417 for two tensors of one factor: PEFT has called a magnitude by two names."""
+    if first != other:
+        raise Fault(
+            "PEM0417",
+            f"{visible(first)} and {visible(other)} are one factor of one site",
+            "take one of them out of the file",
+        )
+
+
 def unlike_config(site: str, dora: bool) -> Fault:
     """PEM0415: a site with a magnitude where the config says no DoRA, or the other way round."""
     if dora:

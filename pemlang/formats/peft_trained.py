@@ -4,10 +4,10 @@ of embeddings (`trainable_token_indices`)."""
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 
-from pemlang.diagnostics import Fault, visible
+from pemlang.diagnostics import Fault, listed, visible
 from pemlang.formats.adapter import Adapter, Layout
 from pemlang.formats.peft_names import CONFIG, PREFIX, ROWS
 
@@ -36,7 +36,8 @@ def with_trained(layout: Layout, config: Mapping[str, object], whole: Sequence[s
     if bias in (None, "none") and not indices and not tokens:
         return layout
     rows = _rows(layout, tokens, indices)
-    biases = {key for key in layout.heads if _is_trained(key, bias, whole)}
+    modules = frozenset(whole)
+    biases = {key for key in layout.heads if _is_trained(key, bias, modules)}
     doubled = {key for key in layout.heads if bias == "all" and _DOUBLE.search(key)}
     return replace(
         layout,
@@ -44,6 +45,7 @@ def with_trained(layout: Layout, config: Mapping[str, object], whole: Sequence[s
         copies=layout.copies - biases,
         of_base=frozenset(biases - doubled | rows.keys()),
         rows=rows,
+        tied_rows=isinstance(indices, dict) and len(indices) > len(rows),
     )
 
 
@@ -63,22 +65,27 @@ def trained_fields(lender: Adapter, sites: Mapping[str, object]) -> dict[str, ob
     return fields
 
 
-def _is_trained(key: str, bias: object, whole: Sequence[str]) -> bool:
+def _is_trained(key: str, bias: object, whole: frozenset[str]) -> bool:
     """Whether a whole tensor is a bias of the base that was trained."""
     if bias in (None, "none") or not key.endswith(_BIAS):
         return False
-    module = f".{key.removeprefix(PREFIX).removesuffix(_BIAS)}"
-    return key.endswith(_OF_SITE) or (
-        bias == "all" and not any(module.endswith(f".{name}") for name in whole)
-    )
+    module = key.removeprefix(PREFIX).removesuffix(_BIAS)
+    return key.endswith(_OF_SITE) or (bias == "all" and whole.isdisjoint(_endings(module)))
 
 
 def _rows(layout: Layout, tokens: Sequence[str], indices: object) -> dict[str, tuple[int, ...]]:
     """The rows that each tensor of tokens is, by its key."""
-    rows = {}
+    if not isinstance(indices, list | dict | None):
+        raise _no_numbers("this adapter")
+    rows, unused = {}, set(indices or ()) if isinstance(indices, dict) else set[str]()
     for key in tokens:
         module = key.removeprefix(PREFIX).removesuffix(ROWS)
-        own = [given for name, given in _by_module(indices, module) if _ends(module, name)]
+        # A list alone is of the model's embedding of tokens.
+        own = [indices] if isinstance(indices, list) and indices and len(tokens) == 1 else []
+        if isinstance(indices, dict):
+            names = [name for name in _endings(module) if name in indices]
+            own = [indices[name] for name in names]
+            unused -= set(names)
         if len(own) != 1:
             raise Fault(
                 "PEM0415",
@@ -87,37 +94,37 @@ def _rows(layout: Layout, tokens: Sequence[str], indices: object) -> dict[str, t
                 f"mend `{TOKENS}` in {CONFIG}",
             )
         rows[key] = _numbers(module, own[0], layout.heads[key].shape)
-    lists = len(indices) if isinstance(indices, dict) else bool(indices)
-    if lists > len(rows):
+    stored = set(rows.values())
+    lost = [name for name in unused if not _is_tied(indices, name, stored)]
+    if lost or (indices and not rows):
+        of = f" of {listed(sorted(lost))}" if lost else ""
         raise Fault(
             "PEM0415",
-            f"the config has `{TOKENS}` for {lists} {'modules' if lists > 1 else 'module'}, and "
-            f"there are rows of {len(rows)}: PEFT would not load it",
+            f"the config has `{TOKENS}`, and there are no rows{of}: PEFT would not load it",
             "save the adapter again with PEFT",
         )
     return rows
 
 
-def _by_module(indices: object, module: str) -> list[tuple[str, object]]:
-    """Names of modules with their rows; a list alone is of the model's embedding of tokens."""
-    if isinstance(indices, dict):
-        return list(indices.items())
-    return [(module, indices)] if indices else []
+def _is_tied(indices: object, name: str, stored: Collection[tuple[int, ...]]) -> bool:
+    """Whether a module without rows has those of another: of two that are tied PEFT saves one."""
+    given = indices[name] if isinstance(indices, dict) else None
+    if not isinstance(given, list) or not all(type(x) is int for x in given):
+        return False
+    return tuple(given) in stored
 
 
-def _ends(module: str, name: str) -> bool:
-    return f".{module}".endswith(f".{name}")
+def _endings(module: str) -> list[str]:
+    """What a name of a module may be written as: the whole of it, or its last parts."""
+    parts = module.split(".")
+    return [".".join(parts[first:]) for first in range(len(parts))]
 
 
 def _numbers(module: str, given: object, shape: Sequence[int]) -> tuple[int, ...]:
     """The numbers of the rows of a module; raises PEM0414, PEM0415."""
     numbers = given if isinstance(given, list) else []
     if not numbers or not all(type(x) is int and 0 <= x < 1 << 31 for x in numbers):
-        raise Fault(
-            "PEM0414",
-            f"`{TOKENS}` of {visible(module)} is no list of numbers of tokens, each at least 0",
-            f"mend it in {CONFIG}",
-        )
+        raise _no_numbers(visible(module))
     wrong = None
     if len(set(numbers)) < len(numbers):
         wrong = f"names a token of {visible(module)} twice"
@@ -127,3 +134,11 @@ def _numbers(module: str, given: object, shape: Sequence[int]) -> tuple[int, ...
         help = "save the adapter again with PEFT, each token once"
         raise Fault("PEM0415", f"`{TOKENS}` {wrong}", help)
     return tuple(numbers)
+
+
+def _no_numbers(what: str) -> Fault:
+    return Fault(
+        "PEM0414",
+        f"`{TOKENS}` of {what} is no list of numbers of tokens, each at least 0",
+        f"mend it in {CONFIG}",
+    )

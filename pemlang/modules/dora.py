@@ -3,10 +3,11 @@ it changes depends on W: it has no Δ of its own."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from pemlang.kernels import lowrank
+from pemlang.kernels.lowrank import LowRank
 from pemlang.lazy import numpy as np
 from pemlang.modules.lora import LORA
 from pemlang.modules.record import Parametrisation, SiteBuilder, SiteValues, register
@@ -55,20 +56,26 @@ class Dora(Parametrisation):
 
     def delta(self, tensors: Sequence[Dense], scale: float) -> Dense:
         """s·B·A of matrices, and m as one more column: what is compared where no base is there."""
-        a, b, m = tensors
-        delta: Dense = np.hstack([LORA.delta((a, b), scale), m.astype("f8").reshape(-1, 1)])
+        part = self.low_rank([x.astype("f8") for x in tensors], scale)
+        delta: Dense = part.b @ part.a
         return delta
 
+    def low_rank(self, tensors: Sequence[Array], scale: float) -> LowRank:
+        """The factors of `delta`: [s·B, m], and A beside a 1."""
+        a, b, m = tensors
+        a = np.pad(a.reshape(len(a), -1), ((0, 1), (0, 1)))
+        a[-1, -1] = 1
+        return LowRank(a, np.hstack([scale * b.reshape(len(b), -1), m.reshape(-1, 1)]), 1.0)
+
     def norm(self, tensors: Sequence[Array], scale: float) -> float:
-        """From both."""
-        return math.hypot(LORA.norm(tensors[:2], scale), float(np.linalg.norm(tensors[2])))
+        """Of `delta`, from the core."""
+        return lowrank.norm(self.low_rank(tensors, scale))
 
     def inner(
         self, left: Sequence[Array], right: Sequence[Array], scales: tuple[float, float]
     ) -> float:
-        """From both."""
-        lengths = (x[2].astype(np.float64).ravel() for x in (left, right))
-        return LORA.inner(left[:2], right[:2], scales) + float(np.dot(*lengths))
+        """From the cores over common bases."""
+        return lowrank.inner(self.low_rank(left, scales[0]), self.low_rank(right, scales[1]))
 
     def orientations(self, site: SiteShape, tensor: Shape) -> tuple[bool, ...]:
         """As those of a LoRA."""

@@ -90,7 +90,7 @@ class Parametrisation(ABC):
         """The dense Δ in float64, (out, in); of a gain its coordinate g = l − 1."""
 
     def low_rank(self, tensors: Sequence[Array], scale: float) -> LowRank | None:
-        """Δ by its factors A and B, of what is `factored`."""
+        """Δ, or what is compared in its place, by factors A and B; None of what has none."""
         return None
 
     def statistics(self, site: SiteShape, rank: int) -> Mapping[str, Mapping[str, Shape]]:

@@ -123,6 +123,11 @@ class WithHeads(ModelNode):
     leaf: Leaf
     heads: tuple[tuple[str, str], ...]
 
+    @cached_property
+    def key_of(self) -> Mapping[str, str]:
+        """The keys by tensor."""
+        return dict(self.heads)
+
     @property
     def args(self) -> tuple[TensorsNode, ...]:
         return (self.model, self.leaf)
@@ -144,7 +149,7 @@ class WithHeads(ModelNode):
     def lower(
         self, ctx: LoweringContext, args: Mapping[TensorsNode, SiteValues | None]
     ) -> SiteValues | None:
-        key = dict(self.heads).get(ctx.site)
+        key = self.key_of.get(ctx.site)
         weights = args[self.model]
         if key is None or weights is None:
             return weights
@@ -237,9 +242,9 @@ def bake(ctx: Context, model: ModelNode, x: AdapterNode) -> ModelNode:
     leaf = _with_heads(ctx, model, x)
     heads = {} if leaf is None else {tensor_of_head(k): k for k in leaf.adapter.layout.heads}
     weight_of = {site: _weight(site, shape) for site, shape in x.shapes.items()}
-    rows = {} if leaf is None else leaf.adapter.layout.rows
-    _hold_apart(model, [*weight_of.values(), *(x for x, key in heads.items() if key not in rows)])
-    _hold_apart(model, [x for x, key in heads.items() if key in rows and not is_embedding(x)])
+    _hold_apart(model, list(weight_of.values()))
+    if leaf is not None:
+        _hold_heads_apart(model, leaf, heads)
     place = located(model.shapes, [*weight_of.values(), *heads])
     if leaf is not None:
         replaced = {place[tensor]: key for tensor, key in heads.items()}
@@ -403,6 +408,22 @@ def _hold_heads(ctx: Context, model: ModelNode, leaf: Leaf, replaced: Mapping[st
                 f"{visible(key)} of `{ctx.text(1)}` is of dtype {entries[key].dtype}",
                 f"save it as one of {', '.join(FLOATS)}",
             )
+
+
+def _hold_heads_apart(model: ModelNode, leaf: Leaf, heads: Mapping[str, str]) -> None:
+    """As `_hold_apart`, but for rows of an embedding, which PEFT puts into what it is tied to too;
+    raises PEM0339 too for such rows where the model ties nothing."""
+    layout = leaf.adapter.layout
+    embeddings = [x for x, key in heads.items() if key in layout.rows and is_embedding(x)]
+    _hold_apart(model, [tensor for tensor in heads if tensor not in embeddings])
+    apart = [x for x in embeddings if not is_shared(model.origin.adapter, x)]
+    if layout.tied_rows and apart:
+        raise Fault(
+            "PEM0339",
+            f"the adapter has one set of rows for {listed(apart)} and for the output layer, and "
+            "the model does not tie the two",
+            "give the model that the adapter was trained on",
+        )
 
 
 def _hold_apart(model: ModelNode, wanted: Sequence[str]) -> None:

@@ -68,6 +68,14 @@ CASES = {
         llama, LoraConfig(target_modules=["q_proj"], trainable_token_indices=[1, 39]), 3
     ),
     "tied": Case(tied, LoraConfig(target_modules=["q_proj"], trainable_token_indices=[0, 5]), 3),
+    "tied, and both said": Case(
+        tied,
+        LoraConfig(
+            target_modules=["q_proj"],
+            trainable_token_indices={"embed_tokens": [0, 5], "lm_head": [0, 5]},
+        ),
+        3,
+    ),
     "rows of two modules": Case(
         llama,
         LoraConfig(
@@ -177,6 +185,9 @@ def test_what_another_adapter_changes_is_told(tmp_path: Path) -> None:
 def test_rows_of_a_tied_output_layer_are_refused(tmp_path: Path) -> None:
     config = LoraConfig(target_modules=["q_proj"], trainable_token_indices={"lm_head": [0, 5]})
     stocked(tmp_path, Case(tied, config, 0))
+    assert codes(tmp_path, f'{DECLARED}save b + x to "out"') == ["PEM0339"]
+    stocked(tmp_path, CASES["tied, and both said"])
+    llama().save_pretrained(tmp_path / "base")
     assert codes(tmp_path, f'{DECLARED}save b + x to "out"') == ["PEM0339"]
 
 

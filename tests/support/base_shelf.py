@@ -16,6 +16,10 @@ from support.models import model
 QUERY = "encoder.layer.0.attention.self.query"
 BIAS = np.ones(12, "f4")
 _OF_TWO = {f"{PREFIX}classifier.token_adapter.trainable_tokens_delta": np.ones((2, 12), "f4")}
+_OF_EMBEDDING = {
+    f"{PREFIX}embed_tokens.token_adapter.trainable_tokens_delta": BIAS.reshape(1, 12).repeat(2, 0)
+}
+OF_SITES = {f"{site}.weight": shape for site, shape in SITES.items()}
 ROWS: Mapping[str, tuple[object, Mapping[str, Any]]] = {
     "rows": ({"classifier": [1, 0]}, _OF_TWO),
     "rows_beyond": ({"classifier": [0, 7]}, _OF_TWO),
@@ -24,6 +28,7 @@ ROWS: Mapping[str, tuple[object, Mapping[str, Any]]] = {
     "rows_unsaved": ({"embed_tokens": [1]}, {}),
     "rows_of_one_token": ([3, 3], _OF_TWO),
     "rows_below_zero": ([0, -1], _OF_TWO),
+    "rows_by_name": ("classifier", _OF_TWO),
     "rows_of_two_modules": ({"classifier": [0, 7], "lm_head": [1]}, _OF_TWO),
 }
 """Adapters with rows of tokens: what their configs and their files have."""
@@ -41,8 +46,20 @@ def stock(root: Path) -> None:
     lora(adapters / "adalora_with_dora", peft_type="ADALORA", use_dora=True)
     for name, (indices, extra) in ROWS.items():
         lora(adapters / name, extra=extra, trainable_token_indices=indices)
-    nothing = {f"{site}.weight": torch.zeros(shape) for site, shape in SITES.items()}
-    model(root / "models" / "nothing", shapes={name: x.shape for name, x in nothing.items()})
+    magnitudes = {
+        f"{PREFIX}{QUERY}.lora_magnitude_vector{end}": BIAS.copy() for end in ("", ".weight")
+    }
+    lora(adapters / "two_magnitudes", extra=magnitudes, use_dora=True)
+    lora(
+        adapters / "tied_rows", extra=_OF_EMBEDDING,
+        trainable_token_indices={"embed_tokens": [1, 0], "lm_head": [1, 0]},
+    )  # fmt: skip
+    model(
+        root / "models" / "untied",
+        shapes={**OF_SITES, "embed_tokens.weight": (12, 12), "lm_head.weight": (12, 12)},
+    )
+    nothing = {name: torch.zeros(shape) for name, shape in OF_SITES.items()}
+    model(root / "models" / "nothing", shapes=OF_SITES)
     save_file(nothing, root / "models" / "nothing" / "model.safetensors")
 
 
