@@ -14,7 +14,7 @@ from pemlang.kernels.methods import MergeInputs, SiteKernel
 from pemlang.kernels.order import best_order
 from pemlang.kernels.program import Program, SlotNumbers, interned
 from pemlang.kernels.step import Shape, Step
-from pemlang.kernels.steps.bakes import AddProduct, AddProductAtLengths, ScaleAlong
+from pemlang.kernels.steps.bakes import AddProduct, AddProductAtLengths, PutRows, ScaleAlong
 from pemlang.kernels.steps.deltas import CutDense, OverDeltas
 from pemlang.kernels.steps.elements import (
     Abs,
@@ -285,6 +285,12 @@ class Builder(Generic[InputKey, OutputKey]):
         """(1 + g) ⊙ weight, along an axis; in the precision of the weight."""
         step, source = self._unwidened(weight)
         return self.add(ScaleAlong((step, g.step), weight.dtype, weight.shape, source, axis))
+
+    def put_rows(self, weight: Value, rows: Value, places: tuple[int, ...]) -> Value:
+        """weight with other rows in some places; in the precision of the weight."""
+        step, source = self._unwidened(weight)
+        args = (step, self.cast(rows, weight.dtype).step)
+        return self.add(PutRows(args, weight.dtype, weight.shape, source, places))
 
     def _unwidened(self, x: Value) -> tuple[int, str]:
         """The step of a value before it was widened, and the dtype that it has there."""

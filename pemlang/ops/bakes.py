@@ -155,10 +155,7 @@ class WithHeads(ModelNode):
             return weights
         head, rows = ctx.head(self.leaf, key), self.leaf.adapter.layout.rows.get(key)
         if rows is not None:
-            [weight] = weights.values
-            head = ctx.builder.gather_rows(
-                (weight, head), _runs(rows, weight.shape[0]), weight.shape[0]
-            )
+            head = ctx.builder.put_rows(weights.values[0], head, rows)
         return SiteValues(DENSE, (head,))
 
     def formula(self, write: Formula) -> str:
@@ -174,18 +171,6 @@ class WithHeads(ModelNode):
         for tensor, key in self.heads:
             whole = 1 if key in layout.rows else 0
             assert self.shapes[tensor].a[whole:] == layout.heads[key].shape[whole:]
-
-
-def _runs(rows: Sequence[int], count: int) -> list[tuple[tuple[int, int, int], ...]]:
-    """The runs of `gather_rows` by which some rows of a tensor are those of another."""
-    placed = sorted((place, index) for index, place in enumerate(rows))
-    starts = [0, *(place + 1 for place, _ in placed)]
-    ends = [*(place for place, _ in placed), count]
-    kept = [(start, start, end - start) for start, end in zip(starts, ends, strict=True)]
-    return [
-        tuple(run for run in kept if run[2]),
-        tuple((place, index, 1) for place, index in placed),
-    ]
 
 
 def with_modules(graph: Graph, model: ModelNode, x: AdapterNode, homes: Homes) -> ModelNode:

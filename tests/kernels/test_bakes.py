@@ -82,6 +82,17 @@ def test_gains_scale_along_an_axis(dtype: str, name: str, axis: int) -> None:
     agree(builder, builder.scale_along(weight, g, axis), shapes)
 
 
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("name", SHAPES)
+def test_rows_are_put_in_their_places(dtype: str, name: str) -> None:
+    shape = SHAPES[name]
+    shapes = {0: shape, 1: (3, *shape[1:])}
+    builder: Builder[int, Hashable] = Builder()
+    weight = builder.cast(builder.load(0, dtype, shape), "F64" if dtype == "F64" else "F32")
+    rows = builder.load(1, "F32", shapes[1])
+    agree(builder, builder.put_rows(weight, rows, (5, 0, 2)), shapes)
+
+
 def test_a_weight_is_not_widened_as_a_whole() -> None:
     """The program takes a weight of bf16 as it is stored: two bytes an element, not six."""
     builder: Builder[int, Hashable] = Builder()

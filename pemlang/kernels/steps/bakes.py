@@ -161,6 +161,36 @@ class ScaleAlong(_OnWeight):
         return elements
 
 
+@dataclass(frozen=True)
+class PutRows(_OnWeight):
+    """W with some of its rows replaced, of W and what takes their place.
+
+    Attributes:
+        places: which rows, each once, in the order in which the new ones stand.
+    """
+
+    places: tuple[int, ...]
+
+    name = "put_rows"
+
+    def words(self) -> Iterable[str]:
+        return (f"{len(self.places)} rows",)
+
+    def meaning(self, args: Sequence[Dense], slots: Meaning) -> Dense:
+        weight, new = args
+        out = weight.copy()
+        out[list(self.places)] = new
+        return out
+
+    def compute(self, args: Sequence[Array], slots: SiteInputs) -> Array:
+        weight, new = args
+        out: Array = np.empty(self.shape, stored_dtype(self.dtype))
+        for rows in self._rows():
+            out[rows] = self._numbers(weight[rows], self.dtype, slots)
+        out[list(self.places)] = new
+        return out
+
+
 def matrix_shape(shape: Shape) -> tuple[int, int]:
     """The rows of a tensor, and the elements of each."""
     return shape[0], math.prod(shape[1:])
