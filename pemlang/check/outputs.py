@@ -243,13 +243,25 @@ def heads_agree(graph: Graph, output: Output, name: Callable[[Stored], str]) -> 
         return (output.heads,)
     if output.heads_by == "none":
         return ()
-    leaves = [leaf for leaf in graph.parts(output.node) if isinstance(leaf, Leaf)]
+    own = _not_in_models(output.node)
+    leaves = [leaf for leaf in graph.parts(output.node) if isinstance(leaf, Leaf) and leaf in own]
     if not output.heads_by:
         _hold_of_base(output, leaves, name)
     if output.heads_by == "mean":
         leaves = [leaf for leaf in leaves if _heads(leaf)]
         hold_floats(leaves, name)
     return _agreed(leaves, name)
+
+
+def _not_in_models(node: AdapterNode) -> set[AdapterNode]:
+    """The adapters that one is made from, but for those that were added to a model: their heads are
+    that model's."""
+    reached, pending = {node}, [node]
+    while pending:
+        new = {arg for arg in pending.pop().args if isinstance(arg, AdapterNode)} - reached
+        reached |= new
+        pending += new
+    return reached
 
 
 def _hold_of_base(output: Output, leaves: Sequence[Leaf], name: Callable[[Stored], str]) -> None:

@@ -191,6 +191,19 @@ def test_rows_of_a_tied_output_layer_are_refused(tmp_path: Path) -> None:
     assert codes(tmp_path, f'{DECLARED}save b + x to "out"') == ["PEM0339"]
 
 
+@pytest.mark.parametrize("case", ["both", "rows", "biases beside a head"])
+def test_what_it_changes_of_its_base_is_a_lora_without_them(case: str, tmp_path: Path) -> None:
+    wanted, old = stocked(tmp_path, CASES[case]), CASES[case].base().state_dict()
+    chosen = "query" if CASES[case].base is bert else "q_proj"
+    build(tmp_path, f'{DECLARED}save compress(((b + x) - b)["*{chosen}.weight"], rank=8) to "lora"')
+    ours = tensors_of(tmp_path / "lora")
+    assert all(".lora_" in key for key in ours)
+    key = next(key for key in ours if key.endswith("lora_A.weight"))
+    weight = key.removeprefix("base_model.model.").replace("lora_A.weight", "weight")
+    change = ours[key.replace("lora_A", "lora_B")] @ ours[key]
+    assert torch.allclose(change, wanted[weight] - old[weight], atol=1e-5)
+
+
 def test_other_names_and_commands(tmp_path: Path) -> None:
     stocked(tmp_path, CASES["both"])
     (tmp_path / "r.pem").write_text(
