@@ -142,7 +142,11 @@ class OneFile(Format):
         return ranks if reader is None else equal_ranks(shapes, ranks, reader)
 
     def stored_scales(
-        self, ranks: Mapping[str, int], scales: Mapping[str, float], reader: OutputReader | None
+        self,
+        shapes: Shapes,
+        ranks: Mapping[str, int],
+        scales: Mapping[str, float],
+        reader: OutputReader | None,
     ) -> Mapping[str, float]:
         """See Format. One α for all sites: diffusers takes the most common one for those of a UNet
         whose α differs, and where none is said every reader takes the rank."""
@@ -299,7 +303,9 @@ class OneFile(Format):
             raise Fault(
                 "PEM0421",
                 f"this is {kinds_text(shapes.kinds)}: a file of {self.name} holds LoRA alone",
-                "make a LoRA of it: compress(x, rank=16)",
+                "save the sites of one kind"
+                if len(shapes.kinds) > 1
+                else "make a LoRA of it: compress(x, rank=16)",
             )
 
     def layout(self, spec: AdapterSpec) -> OutputLayout:

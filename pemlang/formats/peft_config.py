@@ -27,7 +27,7 @@ IGNORED = frozenset(
     "peft_type task_type auto_mapping peft_version revision base_model_name_or_path "
     "inference_mode lora_dropout target_modules exclude_modules modules_to_save "
     "layers_to_transform layers_pattern r lora_alpha rank_pattern alpha_pattern "
-    "fan_in_fan_out use_rslora init_lora_weights init_ia3_weights feedforward_modules "
+    "fan_in_fan_out use_rslora lora_bias init_lora_weights init_ia3_weights feedforward_modules "
     "megatron_config megatron_core loftq_config eva_config corda_config lora_ga_config "
     "qalora_group_size runtime_config".split()
 )
@@ -46,7 +46,6 @@ _OF_METHOD = {
 UNSUPPORTED = {
     "use_dora": "DoRA rescales the base's columns, which a sum of factors cannot express",
     "kasa_config": "KaSA rescales the singular values of the base",
-    "lora_bias": "a bias on B is not part of Δ = s·B·A",
     "layer_replication": "its sites are copies of the base's layers",
     "target_parameters": "its factors change stacked 3-D parameters (mixture of experts)",
     "trainable_token_indices": "it replaces rows of the base's embedding",
@@ -72,9 +71,7 @@ _MERGED = (
 )
 _INSTEAD = {
     "enable_lora": "train it anew with a later PEFT, which adapts a fused module as a whole",
-    **dict.fromkeys(
-        ("use_dora", "lora_bias", "target_parameters", "trainable_token_indices"), _MERGED
-    ),
+    **dict.fromkeys(("use_dora", "target_parameters", "trainable_token_indices"), _MERGED),
 }
 
 
@@ -113,6 +110,7 @@ class Config:
     fan_in_fan_out: bool
     feedforward: str | tuple[str, ...]
     modules_to_save: tuple[str, ...]
+    lora_bias: bool = False
 
 
 def read_config(directory: Path) -> Config:
@@ -180,6 +178,7 @@ def parse_config(data: bytes, name: str) -> Config:
         fan_in_fan_out=read("fan_in_fan_out", bool, False),
         feedforward=feedforward,
         modules_to_save=_as_tuple(read.names("modules_to_save")),
+        lora_bias=read("lora_bias", bool, False),
     )
 
 

@@ -10,10 +10,12 @@ from collections.abc import Collection, Mapping, Sequence
 from pemlang.diagnostics import Fault
 from pemlang.formats.adapter import Adapter, alpha_of
 from pemlang.formats.patterns import one_config
+from pemlang.formats.peft_bias import KEY as BIAS
 from pemlang.formats.peft_names import CONFIG, PREFIX, WEIGHTS
 from pemlang.formats.peft_patterns import look_up, module_of
 from pemlang.formats.record import AdapterSpec, OutputLayout, OutputTensor
-from pemlang.modules.sites import SiteShape
+from pemlang.modules import Shapes
+from pemlang.modules.sites import bias_of, module_of_bias
 
 # Fields of the inputs' configs that choose modules; kept when they choose the same ones.
 _KEPT_FIELDS = ("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern")
@@ -25,42 +27,55 @@ def peft_layout(spec: AdapterSpec) -> OutputLayout:
     Raises:
         Fault: PEM0367 targets that a reader does not take.
     """
-    sites = list(spec.shapes)
-    tensors = [tensor for site in sites for tensor in _tensors(spec, site)]
+    sites = spec.shapes.modules
+    kind = spec.shapes[sites[0]].kind
+    tensors = [tensor for site in spec.shapes for tensor in _tensors(spec, site)]
+    biased = len(sites) < len(spec.shapes)
     if spec.heads:
         tensors += [
             OutputTensor(_head_key(key, sites), entry.dtype, entry.shape, None, key)
             for key, entry in spec.heads[0].layout.heads.items()
         ]
-    config = _common(spec)
+    config = _common(spec, kind)
     config |= _targeting(spec, sites) | {"fan_in_fan_out": spec.fan_in_fan_out}
-    if spec.shapes.kinds == ("lora",):
-        config |= _lora(spec.ranks, spec.scales)
+    if kind == "lora":
+        config |= _lora({s: spec.ranks[s] for s in sites}, spec.scales) | {"lora_bias": biased}
     else:
         inputs = [site for site in sites if spec.shapes[site].layer == "gain_in"]
         outputs = [site for site in sites if site not in inputs]
         config |= {"feedforward_modules": _feedforward(spec.inputs, config, inputs, outputs)}
     text = json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False)
     tensors.sort(key=lambda tensor: tensor.key)
-    return OutputLayout({WEIGHTS: tensors}, {CONFIG: text + "\n"})
+    zeros = _no_biases(spec) if biased else []
+    return OutputLayout({WEIGHTS: [*zeros, *tensors]}, {CONFIG: text + "\n"})
 
 
 def _tensors(spec: AdapterSpec, site: str) -> list[OutputTensor]:
     return [
-        OutputTensor(f"{PREFIX}{site}.{end}", spec.dtype, shape, site, factor, around)
-        for end, (factor, shape, around) in zip(
-            _ends(spec.shapes[site]), spec.factors(site), strict=True
+        OutputTensor(PREFIX + key, spec.dtype, shape, site, factor, around)
+        for key, (factor, shape, around) in zip(
+            _keys(site, spec.shapes), spec.factors(site), strict=True
         )
     ]
 
 
-def _ends(shape: SiteShape) -> tuple[str, ...]:
+def _no_biases(spec: AdapterSpec) -> list[OutputTensor]:
+    """Zeros for those LoRAs that have no bias where others have one: all are to have one."""
+    return [
+        OutputTensor(f"{PREFIX}{s}.{BIAS}", spec.dtype, shape.b[:1], bias_of(s), "x", value=0.0)
+        for s, shape in spec.shapes.only(frozenset(spec.shapes.modules)).items()
+        if bias_of(s) not in spec.shapes
+    ]
+
+
+def _keys(site: str, shapes: Shapes) -> list[str]:
     """What PEFT calls the tensors of a site."""
-    if shape.kind == "ia3":
-        return ("ia3_l",)
-    if shape.layer == "embedding":
-        return ("lora_embedding_A", "lora_embedding_B")
-    return ("lora_A.weight", "lora_B.weight")
+    if module_of_bias(site) in shapes:
+        return [f"{module_of_bias(site)}.{BIAS}"]
+    ends = ["lora_A.weight", "lora_B.weight"]
+    if shapes[site].layer == "embedding":
+        ends = ["lora_embedding_A", "lora_embedding_B"]
+    return [f"{site}.{end}" for end in (["ia3_l"] if shapes[site].kind == "ia3" else ends)]
 
 
 def _head_key(key: str, sites: Collection[str]) -> str:
@@ -80,10 +95,10 @@ def _shared(adapters: Sequence[Adapter], field: str) -> object:
     return values[0] if values and all(value == values[0] for value in values) else None
 
 
-def _common(spec: AdapterSpec) -> dict[str, object]:
+def _common(spec: AdapterSpec, kind: str) -> dict[str, object]:
     names = sorted(spec.heads[0].whole_modules) if spec.heads else None
     return {
-        "peft_type": {"lora": "LORA", "ia3": "IA3"}[spec.shapes.kinds[0]],
+        "peft_type": {"lora": "LORA", "ia3": "IA3"}[kind],
         "task_type": _shared(spec.inputs, "task_type"),
         "auto_mapping": _shared(spec.inputs, "auto_mapping"),
         "base_model_name_or_path": spec.base,
@@ -103,13 +118,16 @@ def _targeting(spec: AdapterSpec, sites: Sequence[str]) -> dict[str, object]:
         for adapter in adapters
     ]
     same = all(spec == specs[0] for spec in specs)
-    whole = all(set(adapter.layout.shapes) == set(sites) for adapter in adapters)
+    whole = all(set(adapter.layout.shapes.modules) == set(sites) for adapter in adapters)
     if specs and same and whole and (isinstance(specs[0]["target_modules"], list) or not listed):
         return {field: value for field, value in specs[0].items() if value is not None}
     kept = {module_of(site) for site in sites}
-    others = {module_of(site) for adapter in adapters for site in adapter.layout.shapes} - kept
+    others = {
+        module_of(site) for adapter in adapters for site in adapter.layout.shapes.modules
+    } - kept
     # PEFT wants each name in feedforward_modules among those of target_modules.
-    short = _short_names(adapters, kept, others) if spec.shapes.kinds == ("lora",) else []
+    lora = spec.shapes[sites[0]].kind == "lora"
+    short = _short_names(adapters, kept, others) if lora else []
     names = short or _names(kept, ".", others)
     if listed and isinstance(names, str):
         assert spec.reader is not None
@@ -134,7 +152,7 @@ def _short_names(
         narrowed = any(adapter.fields.get(field) for field in _KEPT_FIELDS[1:])
         if not isinstance(listed, list) or narrowed or adapter.stored is not None:
             continue
-        own = {module_of(site) for site in adapter.layout.shapes}
+        own = {module_of(site) for site in adapter.layout.shapes.modules}
         for name in map(str, listed):
             here = {module for module in own if f".{module}".endswith(f".{name}")}
             if here and here <= set(kept):

@@ -197,4 +197,5 @@ class Foreseen:
     def rank(self, lowering: Lowering, node: AdapterNode, site: str, energy: float) -> int:
         """See Numbers."""
         self.ranked[node.key] = node
-        return node.ranks[site] if node.type.factored else min(node.shapes[site].a)
+        factored = node.type.record(site).factored
+        return node.ranks[site] if factored else min(node.shapes[site].a)

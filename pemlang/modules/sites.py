@@ -25,6 +25,19 @@ def layer_start(site: str) -> int | None:
     return match.start(1) if match else None
 
 
+_BIAS = ".bias"
+
+
+def bias_of(module: str) -> str:
+    """The site of a module's bias: the tensor that it is in a model."""
+    return module + _BIAS
+
+
+def module_of_bias(site: str) -> str:
+    """The module whose bias a site is by its name; of any other the empty name."""
+    return site.removesuffix(_BIAS) if site.endswith(_BIAS) else ""
+
+
 class SiteShape(NamedTuple):
     """The shape of one site, with the rank left out.
 
@@ -102,6 +115,11 @@ class Shapes(Mapping[str, SiteShape]):
             for site, shape in self._sites.items()
         }
         return hashlib.sha256(json.dumps(told, ensure_ascii=False).encode()).hexdigest()
+
+    @cached_property
+    def modules(self) -> tuple[str, ...]:
+        """Its sites but the biases that are beside others."""
+        return tuple(site for site in self._sites if module_of_bias(site) not in self._sites)
 
     @cached_property
     def kinds(self) -> tuple[str, ...]:

@@ -15,7 +15,7 @@ from pemlang.graph.lowering import LoweringContext, Truncation
 from pemlang.graph.node import AdapterNode, Node, Num, Part, TensorsNode
 from pemlang.graph.numbers import shown
 from pemlang.graph.types import AdapterType
-from pemlang.modules import Shapes, SiteShape, SiteValues
+from pemlang.modules import PARAMETRISATIONS, Shapes, SiteShape, SiteValues
 from pemlang.modules.dense import DENSE
 from pemlang.modules.lora import LORA, truncated
 from pemlang.ops.agree import need_factors
@@ -56,25 +56,27 @@ class Compress(AdapterNode):
 
     def _ranks(self) -> Mapping[str, int]:
         top = {site: self._limit(shape) for site, shape in self.shapes.items()}
-        if not self.x.type.factored:
+        if not self.x.type.has_factors:
             return top
         return {site: min(rank, top[site]) for site, rank in self.x.ranks.items()}
 
     def _limit(self, shape: SiteShape) -> int:
         """The most that a site of a shape gets: a rank is an upper bound."""
+        if not PARAMETRISATIONS[shape.kind].ranked:
+            return 0
         return shape.full_rank if self.rank is None else room_for(self.rank, shape)
 
     def _scales(self) -> Mapping[str, float]:
-        return self.x.scales if self.x.type.factored else dict.fromkeys(self.shapes, 1.0)
+        return self.x.scales if self.x.type.has_factors else dict.fromkeys(self.shapes, 1.0)
 
     def lower(
         self, ctx: LoweringContext, args: Mapping[TensorsNode, SiteValues | None]
     ) -> SiteValues | None:
-        dense = not self.x.type.factored
+        dense = not self.x.type.has_factors
         where = tensor_of(ctx.site) if dense else ctx.site
         part = ctx.at(self.x, where) if dense else args[self.x]
-        if part is None:
-            return None
+        if part is None or not self.type.record(ctx.site).factored:
+            return part
         rank = self._limit(self.shapes[ctx.site])
         if self.energy is not None:
             rank = ctx.rank(self.x, where, float(self.energy))
@@ -138,7 +140,7 @@ class Compress(AdapterNode):
 
     def invariant(self) -> None:
         assert (self.rank is None) != (self.energy is None)
-        if self.rank is not None and self.x.type.factored:
+        if self.rank is not None and self.x.type.has_factors:
             assert any(rank > self.ranks[site] for site, rank in self.x.ranks.items())
 
 
@@ -148,7 +150,7 @@ def compress(
     """The node of x cut to a rank or an energy.
 
     Laws: cutting to a rank that neither x nor min(out, in) is below is x; so
-    compress(compress(x, k), m) is compress(x, k) for m ≥ k.
+    compress(compress(x, k), m) is compress(x, k) for m ≥ k. A bias beside a LoRA stays.
     """
     if (rank is None) == (energy is None):
         raise Fault(
@@ -163,7 +165,7 @@ def compress(
         type_ = _matrices_only(ctx, x)
     else:
         what = "compress" if ctx.what == "compress" else "save … with rank or energy"
-        need_factors(x, what, ctx.text(0))
+        need_factors(x, what, ctx.text(0), everywhere=False)
     if energy is not None:
         share = unmeasured(energy, "energy")
         if not 0 < share <= 1:
@@ -178,12 +180,12 @@ def compress(
         return ctx.graph.add(Compress(type_, x, None, share))
     assert rank is not None
     limit = whole_rank(rank, "rank")
-    hold_rank(ctx, limit, type_.shapes)
+    hold_rank(ctx, limit, type_.ranked_shapes)
     cut = x.cut(ctx.graph, limit)
     if cut is not None:
         return cut
-    shapes = type_.shapes
-    if x.type.factored and all(r <= room_for(limit, shapes[site]) for site, r in x.ranks.items()):
+    shapes = type_.ranked_shapes
+    if x.type.has_factors and all(x.ranks[s] <= room_for(limit, shapes[s]) for s in shapes):
         return x
     return ctx.graph.add(Compress(type_, x, limit, None))
 
