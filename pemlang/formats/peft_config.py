@@ -162,7 +162,7 @@ def parse_config(data: bytes, name: str) -> Config:
     if kind not in METHODS:
         what = f"is of peft_type {visible(kind, 40)!r}" if kind else "has no peft_type"
         composed = (f"pemlang composes adapters of {listed(list(METHODS), len(METHODS))}",)
-        raise Fault("PEM0420", f"{visible(name)} {what}", _way_out(kind), composed)
+        raise Fault("PEM0420", f"{visible(name)} {what}", _way_out(kind, raw), composed)
     _refuse_features(raw, name, METHODS[kind])
     alpha = "alpha" if kind in ("LOHA", "LOKR") else "lora_alpha"
     if kind != "IA3" and raw.get(alpha, ...) is None:
@@ -209,12 +209,19 @@ def _pruned(read: _Reader) -> Scaling:
     )
 
 
-def _way_out(kind: str) -> str:
+def _way_out(kind: str, raw: Mapping[str, object]) -> str:
     """What to do with an adapter of another method."""
     if not kind:
         return "give the directory of an adapter that PEFT saved"
     if kind in OF_PROMPTS:
         return "use an adapter that changes weights: this one changes what the model is asked"
+    if kind == "VERA":
+        # Its A and B are as wide as the widest module, and its file says no module's inputs.
+        rank = raw.get("r") if type(raw.get("r")) is int else 256
+        return (
+            "convert it in PEFT, where its base says how many inputs each module has; at its own "
+            f"rank that is exact: peft.save_as_lora(directory, model, rank={rank})"
+        )
     return (
         "convert it in PEFT, where its method can be: peft.save_as_lora(directory, model, rank=16)"
     )
@@ -315,7 +322,8 @@ def _refuse_features(raw: Mapping[str, object], name: str, method: str) -> None:
             "PEM0422",
             f"{visible(name)} was initialised with {visible(json.dumps(init), 40)}: its Δ is "
             "relative to a base that this initialisation changed",
-            "convert it in PEFT: save_pretrained(…, path_initial_model_for_weight_conversion=…)",
+            "convert it in PEFT, with the adapter as it was saved before training: "
+            'model.save_pretrained("out", path_initial_model_for_weight_conversion="initial")',
         )
     ignored = IGNORED.union(_OF_METHOD.get(method, "").split())
     for field, value in raw.items():

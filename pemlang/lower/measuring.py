@@ -150,7 +150,8 @@ def _plan(lowering: Lowering, questions: Sequence[SiteQuestion]) -> Plan:
 
 
 def _spectra(node: AdapterNode) -> list[SiteQuestion]:
-    sites = node.type.ranked_shapes if node.type.has_factors else node.shapes
+    shapes = node.shapes.items()
+    sites = [s for s, x in shapes if node.type.record(s).matrices and len(x.a) + len(x.b) > 1]
     return [SiteQuestion(SingularValues(), (node,), site) for site in sites]
 
 

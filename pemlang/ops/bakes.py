@@ -238,7 +238,7 @@ def bake(ctx: Context, model: ModelNode, x: AdapterNode) -> ModelNode:
 
 def _weight(site: str, shape: SiteShape) -> str:
     """The tensor that a site changes, as its adapter's base names it."""
-    return site if shape.kind == DENSE.name else f"{site}.weight"
+    return site if shape.layer == DENSE.name else f"{site}.weight"
 
 
 def _homes(
