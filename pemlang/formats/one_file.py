@@ -387,7 +387,8 @@ def _read_layout(record: OneFile, key: ByIdentity) -> OneFileLayout:
             here = stored[site] = stored_site(site, named, entries)
             factors[site] = tuple(named[key] for key in here.form.keys)
             shapes[site], ranks[site] = here.shape, here.rank
-        for at, (shape, name) in whole_sites(site, whole, entries, shapes.get(site)).items():
+        beside = whole_sites(site, whole, entries, shapes.get(site), parts)
+        for at, (shape, name) in beside.items():
             shapes[at], factors[at] = shape, (name,)
     for name in (name for names in factors.values() for name in names):
         if entries[name].dtype not in FLOATS:

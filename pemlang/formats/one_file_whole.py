@@ -6,7 +6,7 @@ all four too, and takes `diff` of a norm. None of them has an α.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 
 from pemlang.diagnostics import Fault, listed, visible
 from pemlang.formats.record import AdapterSpec
@@ -25,6 +25,7 @@ def whole_sites(
     keys: Mapping[str, str],
     entries: Mapping[str, TensorEntry],
     factors: SiteShape | None,
+    modules: Container[str],
 ) -> dict[str, tuple[SiteShape, str]]:
     """The sites of a module that are whole differences, each with its key.
 
@@ -33,6 +34,7 @@ def whole_sites(
         keys: those of its tensors that are such, by what they are called.
         entries: the header.
         factors: the shape of its LoRA, where it has one too.
+        modules: all that the file names.
 
     Raises:
         Fault: PEM0417 tensors that do not fit each other.
@@ -40,7 +42,8 @@ def whole_sites(
     of_weight = [keys[end] for end in WEIGHTS if end in keys]
     of_bias = [keys[end] for end in BIASES if end in keys]
     rows = None if factors is None else factors.b[0]
-    if len(of_weight) + (factors is not None) > 1 or len(of_bias) > 1:
+    twice = len(of_bias) > 1 or (of_bias and bias_of(module) in modules)
+    if len(of_weight) + (factors is not None) > 1 or twice:
         raise Fault(
             "PEM0417",
             f"{listed(of_weight + of_bias)} would change what another tensor of "

@@ -277,7 +277,7 @@ def _layout(key: ByIdentity, kind: str, feedforward: str | tuple[str, ...]) -> L
         else:
             shapes[site], ranks[site] = read(site, parts, tensors, feedforward)
         if bias is not None:
-            beside, shape = peft_bias.bias_site(site, shapes[site], bias, entries[bias])
+            beside, shape = peft_bias.bias_site(site, shapes[site], bias, entries[bias], factors)
             shapes[beside], keys[beside] = shape, (bias,)
     if not shapes:
         title = TITLES[kind] if kind in TITLES else PARAMETRISATIONS[kind].title

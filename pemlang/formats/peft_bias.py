@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Container, Mapping
 from dataclasses import replace
 
 from pemlang.diagnostics import Fault, listed, visible
@@ -18,9 +18,13 @@ KEY = "lora_B.bias"
 """What PEFT calls it beside the factors of a module."""
 
 
-def bias_site(module: str, shape: SiteShape, key: str, entry: TensorEntry) -> tuple[str, SiteShape]:
-    """The site of a bias beside a LoRA; raises PEM0417 where it does not fit this."""
-    if entry.shape != shape.b[:1] or shape.layer == "embedding":
+def bias_site(
+    module: str, shape: SiteShape, key: str, entry: TensorEntry, modules: Container[str]
+) -> tuple[str, SiteShape]:
+    """The site of a bias beside a LoRA; raises PEM0417 where it does not fit this, or one of the
+    modules has its name."""
+    fits = entry.shape == shape.b[:1] and shape.layer != "embedding"
+    if not fits or bias_of(module) in modules:
         raise Fault(
             "PEM0417",
             f"{visible(key)} of shape {list(entry.shape)} is no bias of {visible(module)}, which "

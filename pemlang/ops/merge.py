@@ -98,7 +98,7 @@ class MergeMethod:
         if self.statistics is None:
             return {}
         record, rank = x.type.record(site), x.ranks.get(site, 0)
-        return record.statistics(x.shapes[site], rank)[self.statistics]
+        return record.statistics(x.shapes[site], rank).get(self.statistics, {})
 
 
 def total_rank(ranks: Sequence[int], full: int, settings: Settings) -> int:

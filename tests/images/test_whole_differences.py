@@ -140,6 +140,7 @@ BAD = {
     "a number": {"q.diff": ()},
     "six axes": {"q.diff": (1, 1, 1, 1, 1, 1)},
     "nothing": {"q.diff": (0, 4)},
+    "a module of the bias's name": {"q.diff_b": (5,), "q.bias.diff": (5,)},
 }
 
 

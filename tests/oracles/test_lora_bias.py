@@ -15,8 +15,10 @@ from support import build, config_of, error, pem, tensors_of
 from support.peft_made import apart, bert, composed, declared, llama, loaded, made, output, together
 from torch import nn
 
+import pemlang
+
 # PEFT takes its own biases for factors of which ZeRO-3 kept a part.
-pytestmark = pytest.mark.filterwarnings("ignore:Adapter 'default'. .* have invalid shape")
+pytestmark = pytest.mark.filterwarnings("ignore:Adapter .* have invalid shape")
 
 QUERY = "bert.encoder.layer.0.attention.self.query"
 TARGETS = ["query", "value"]
@@ -166,3 +168,19 @@ def test_a_base_without_that_bias(tmp_path: Path) -> None:
     refused = error(tmp_path, recipe)
     assert refused.code == "PEM0338"
     assert "q_proj.bias" in refused.message
+
+
+def test_on_a_live_model(base: nn.Module, pair: dict[str, Path]) -> None:
+    """Put onto a model beside what it has, zeros for biases too."""
+    model = PeftModel.from_pretrained(copy.deepcopy(base), str(pair["a"])).eval()
+    both = {name: pair[name] for name in ("a", "plain")}
+    text = declared(both) + 'let z = join(a["*.query"], plain["*.value"])\n'
+    (pair["a"].parent / "live.pem").write_text(text)
+    pemlang.apply(model, pair["a"].parent / "live.pem", "z")
+    model.set_adapter("z")
+    for name, module in model.base_model.model.named_modules():
+        if getattr(module, "lora_bias", {}).get("z"):
+            given = module.lora_B["default"].bias * module.scaling["default"]
+            wanted = given if name.endswith("query") else torch.zeros(32)
+            own = module.lora_B["z"].bias * module.scaling["z"]
+            assert torch.allclose(own, wanted, atol=1e-6), name
