@@ -32,8 +32,14 @@ def hold_reader(
         raise _refused(reader, f"no files of {record.name}", _other_format(output, graph, mended))
     other = [kind for kind in node.shapes.kinds if kind not in reader.kinds]
     if other:
-        why = f"no {kinds_text(other)}"
-        raise _refused(reader, why, "save it with reader=peft, or bake it into a model: b + x")
+        why = f"no {kinds_text(other)} sites"
+        raise _refused(
+            reader,
+            why,
+            "leave norms and biases out, and make LoRAs of weights: compress(x, rank=16)"
+            if record.one_file
+            else "save it with reader=peft, or bake it into a model: b + x",
+        )
     layers = [x for x in node.shapes if reader.layers and node.shapes[x].layer not in reader.layers]
     if layers:
         why = f"no {node.shapes[layers[0]].layer} modules, as {listed(layers)}"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from pemlang.dataclass import dataclass
 from pemlang.modules import PARAMETRISATIONS, Parametrisation, Shapes, SiteShape
-from pemlang.modules.stored import StoredSite
+from pemlang.modules.stored import StoredSite, StoredVector
 from pemlang.tensorfiles.digests import file_digest, hold_unchanged
 from pemlang.tensorfiles.reference import TensorRef
 from pemlang.tensorfiles.safetensors import Header, TensorEntry
@@ -61,16 +61,17 @@ class Layout:
     heads: Mapping[str, TensorEntry]
     dtypes: frozenset[str]
     copies: frozenset[str] = frozenset()
-    stored: Mapping[str, StoredSite] = field(default_factory=dict)
+    stored: Mapping[str, StoredSite | StoredVector] = field(default_factory=dict)
     of_base: frozenset[str] = frozenset()
     rows: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     tied_rows: bool = False
 
     def trained_rank(self, site: str, told: int) -> int:
         """The rank by which α is divided at a site; `told` where its tensors do not say."""
-        if site not in self.stored:
+        stored = self.stored.get(site)
+        if not isinstance(stored, StoredSite):
             return self.ranks[site]
-        rank = self.stored[site].trained_rank
+        rank = stored.trained_rank
         return told if rank is None else rank
 
 
@@ -93,7 +94,7 @@ class Site:
     scale: float
     tensors: tuple[TensorEntry, ...]
     references: tuple[TensorRef, ...]
-    stored: StoredSite | None
+    stored: StoredSite | StoredVector | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -212,7 +213,7 @@ class Adapter:
     @property
     def title(self) -> str:
         """What kinds it is of, `LoRA`, `LoRA, rsLoRA` or `LoRA, stored as LoHa`."""
-        stored = sorted({site.form.title for site in self.layout.stored.values()})
+        stored = sorted({site.title for site in self.layout.stored.values()})
         told = [kinds_text(self.layout.shapes.kinds), self.variant]
         return ", ".join(filter(None, [*told, *(f"stored as {title}" for title in stored)]))
 
@@ -230,7 +231,7 @@ def how_kinds_act(*kinds: Sequence[str]) -> list[str]:
 
 def kinds_text(kinds: Sequence[str]) -> str:
     """Kinds of sites as a reader writes them, `LoRA and (IA)³`."""
-    return " and ".join(PARAMETRISATIONS[kind].title for kind in kinds)
+    return " and ".join(x.title for name, x in PARAMETRISATIONS.items() if name in kinds)
 
 
 def alpha_of(scale: float, rank: int) -> float | int:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 
 from pemlang.diagnostics import Fault, listed, visible
 from pemlang.disk import is_dir, is_file, lfs_pointer
+from pemlang.formats import peft_bias
 from pemlang.formats.adapter import STATISTICS, Adapter, ByIdentity, Layout, kinds_text
 from pemlang.formats.namings import MAX_NAME
 from pemlang.formats.patterns import one_config
@@ -33,13 +34,14 @@ from pemlang.formats.signature import Malformed, headers_restored, headers_signa
 from pemlang.formats.stored_sites import TITLES, stored_site
 from pemlang.formats.uniform import equal_ranks, equal_scales, module_scales
 from pemlang.modules import PARAMETRISATIONS, Shapes, SiteShape
-from pemlang.modules.sites import lora_shape
+from pemlang.modules.dense import DENSE
+from pemlang.modules.sites import lora_shape, module_of_bias
 from pemlang.tensorfiles.dtypes import FLOATS
 from pemlang.tensorfiles.safetensors import Header, TensorEntry, read_header
 
 _KEY = re.compile(
     r"(?P<site>.+)\.(?:(?P<lora>lora_[AB])\.weight|(?P<embedding>lora_embedding_[AB])"
-    r"|(?P<gain>ia3_l)|(?P<magnitude>lora_magnitude_vector)(?:\.weight)?|(?P<bias>lora_[AB]\.bias))"
+    r"|(?P<gain>ia3_l)|(?P<magnitude>lora_magnitude_vector)(?:\.weight)?|(?P<bias>lora_B\.bias))"
 )
 _STORED_KEY = re.compile(
     r"(?P<site>.+)\.(?P<stored>lora_[ABE]|hada_(?:w[12]_[ab]|t[12])|lokr_(?:w[12](?:_[ab])?|t2))"
@@ -137,7 +139,8 @@ class Peft(Format):
 
     def modules(self, adapter: Adapter) -> list[str]:
         """See Format: its heads too."""
-        return list(dict.fromkeys([*adapter.layout.shapes, *map(head_of, adapter.layout.heads)]))
+        heads = map(head_of, adapter.layout.heads)
+        return list(dict.fromkeys([*adapter.layout.shapes.modules, *heads]))
 
     def renamed(self, adapter: Adapter, names: Mapping[str, str]) -> Adapter:
         """See Format."""
@@ -154,16 +157,23 @@ class Peft(Format):
                     "(modules_to_save): PEFT does not adapt what it saves whole",
                     'leave these modules out, as in x["*.q_proj", "*.v_proj"]',
                 )
-        if shapes.kinds not in (("lora",), ("ia3",), ("dora",)):
-            dense = shapes.kinds == ("dense",)
-            raise Fault(
-                "PEM0421",
-                f"this is {kinds_text(shapes.kinds)}: a file of PEFT holds LoRA, (IA)³ or DoRA "
-                "alone",
-                "add it to a model and save that, b + x; or make a LoRA of it: compress(x, rank=16)"
-                if dense
-                else "save the sites of one kind",
-            )
+        plain = shapes.kinds in (("lora",), ("ia3",), ("dora",))
+        if plain or peft_bias.beside_loras(shapes):
+            return
+        help = "save the sites of one kind; a bias is saved with the LoRA of its module"
+        if shapes.kinds == (DENSE.name,):
+            matrices = any(len(shape.a) > 1 for shape in shapes.values())
+            lora = "; or make a LoRA of it: compress(x, rank=16)"
+            help = f"add it to a model and save that, b + x{lora if matrices else ''}"
+        raise Fault(
+            "PEM0421",
+            f"this is {kinds_text(shapes.kinds)}: a file of PEFT holds LoRA, (IA)³ or DoRA alone",
+            help,
+        )
+
+    def needed(self, shapes: Shapes, written: Collection[str]) -> list[str]:
+        """See Format: the LoRA that a bias is beside."""
+        return [module for module in map(module_of_bias, written) if module in shapes]
 
     def stored_ranks(
         self, shapes: Shapes, ranks: Mapping[str, int], reader: OutputReader | None
@@ -172,10 +182,15 @@ class Peft(Format):
         return equal_ranks(shapes, ranks, reader)
 
     def stored_scales(
-        self, ranks: Mapping[str, int], scales: Mapping[str, float], reader: OutputReader | None
+        self,
+        shapes: Shapes,
+        ranks: Mapping[str, int],
+        scales: Mapping[str, float],
+        reader: OutputReader | None,
     ) -> Mapping[str, float]:
-        """See Format; PEFT itself reads unlike ones."""
-        return module_scales(scales) if reader is READERS[self.name] else equal_scales(scales)
+        """See Format; PEFT itself reads unlike ones, and stores a bias at that of its module."""
+        own = module_scales(scales) if reader is READERS[self.name] else equal_scales(scales)
+        return peft_bias.scales_with_biases(own, shapes)
 
     def layout(self, spec: AdapterSpec) -> OutputLayout:
         """See Format; raises PEM0367."""
@@ -210,6 +225,7 @@ def assemble(
             layout = _layout(ByIdentity(header.entries), config.kind, config.feedforward)
             _all_targeted(layout, json.dumps([config.raw.get(f) for f in CHOOSING]))
             scales = _scales(layout, config.scaling)
+            layout = peft_bias.with_scales(layout, scales, config.lora_bias)
             layout = with_trained(layout, config.raw, config.modules_to_save)
     except Fault as fault:
         message = f"{visible(weights)}: {fault.message}"
@@ -236,14 +252,7 @@ def _layout(key: ByIdentity, kind: str, feedforward: str | tuple[str, ...]) -> L
     factors: dict[str, dict[str, str]] = {}
     heads: dict[str, TensorEntry] = {}
     for name, entry in entries.items():
-        # Training may prune all that AdaLoRA has of a module.
-        if not all(entry.shape) and not (kind == "adalora" and len(entry.shape) == 2):
-            raise Fault(
-                "PEM0417",
-                f"{visible(name)} is empty, of shape {list(entry.shape)}: it was saved while "
-                "DeepSpeed's ZeRO-3 had its numbers elsewhere",
-                "save it again with stage3_gather_16bit_weights_on_model_save=true",
-            )
+        _hold_whole(name, entry, kind)
         site, factor = _role(name, kind in TITLES)
         if factor is None:
             heads[name] = entry
@@ -253,6 +262,7 @@ def _layout(key: ByIdentity, kind: str, feedforward: str | tuple[str, ...]) -> L
     read = _gain_site if kind == "ia3" else _lora_site
     shapes, ranks, keys, dtypes, stored = {}, {}, {}, set(), {}
     for site, parts in factors.items():
+        bias = parts.pop(peft_bias.KEY, None)
         if kind in TITLES:
             stored[site] = stored_site(site, parts, entries)
             keys[site] = tuple(parts[factor] for factor in stored[site].form.keys)
@@ -271,6 +281,9 @@ def _layout(key: ByIdentity, kind: str, feedforward: str | tuple[str, ...]) -> L
             shapes[site], ranks[site] = stored[site].shape, stored[site].rank
         else:
             shapes[site], ranks[site] = read(site, parts, tensors, feedforward)
+        if bias is not None:
+            beside, shape = peft_bias.bias_site(site, shapes[site], bias, entries[bias], factors)
+            shapes[beside], keys[beside] = shape, (bias,)
     if not shapes:
         title = TITLES[kind] if kind in TITLES else PARAMETRISATIONS[kind].title
         raise Fault(
@@ -283,6 +296,18 @@ def _layout(key: ByIdentity, kind: str, feedforward: str | tuple[str, ...]) -> L
         Shapes(shapes), MappingProxyType(lora_ranks), keys, dict(sorted(heads.items())),
         frozenset(dtypes), frozenset(name for name in heads if _OF_BASE.search(name)), stored,
     )  # fmt: skip
+
+
+def _hold_whole(name: str, entry: TensorEntry, kind: str) -> None:
+    """Raise PEM0417 for a tensor without a number; training may prune all that AdaLoRA has of a
+    module."""
+    if not all(entry.shape) and not (kind == "adalora" and len(entry.shape) == 2):
+        raise Fault(
+            "PEM0417",
+            f"{visible(name)} is empty, of shape {list(entry.shape)}: it was saved while "
+            "DeepSpeed's ZeRO-3 had its numbers elsewhere",
+            "save it again with stage3_gather_16bit_weights_on_model_save=true",
+        )
 
 
 def _factor_keys(site: str, parts: Mapping[str, str], kind: str) -> tuple[str, ...]:
@@ -317,11 +342,10 @@ def _role(name: str, stored: bool) -> tuple[str, str | None]:
         return match["site"], match["stored"]
     if match is not None:
         site = match["site"]
-        if match["bias"]:
-            raise _feature(name, "lora_bias")
         if site.endswith(".base_layer"):
             raise _feature(name, "target_parameters")
-        return site, match["lora"] or match["embedding"] or match["gain"] or match["magnitude"]
+        factor = match["lora"] or match["embedding"] or match["gain"]
+        return site, factor or match["magnitude"] or match["bias"]
     inner = name.removeprefix(PREFIX)
     if own and inner.endswith(ROWS):
         return inner, None
@@ -391,7 +415,7 @@ def _all_targeted(layout: Layout, fields: str) -> None:
     """Hold the tensors to what the config targets: PEFT ignores any other."""
     spec: list[object] = json.loads(fields)
     spec[:2] = [frozenset(v) if isinstance(v, list) else v for v in spec[:2]]
-    for site in layout.shapes:
+    for site in layout.shapes.modules:
         field = left_out_by(module_of(site), *spec)
         if field is not None:
             raise Fault(

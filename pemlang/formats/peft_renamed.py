@@ -132,7 +132,7 @@ def _choosing(adapter: Adapter) -> dict[str, object]:
     fields = dict(adapter.fields)
     if adapter.whole_modules:
         fields["modules_to_save"] = list(adapter.whole_modules)
-    modules = {module_of(site) for site in adapter.layout.shapes}
+    modules = {module_of(site) for site in adapter.layout.shapes.modules}
     with one_config():
         spec = [fields.get(field) for field in CHOOSING]
         if any(left_out_by(module, *spec) for module in modules):

@@ -10,12 +10,14 @@ from collections.abc import Collection, Mapping, Sequence
 from pemlang.diagnostics import Fault
 from pemlang.formats.adapter import Adapter, alpha_of
 from pemlang.formats.patterns import one_config
+from pemlang.formats.peft_bias import KEY as BIAS
 from pemlang.formats.peft_dora import MAGNITUDE
 from pemlang.formats.peft_names import CONFIG, PREFIX, WEIGHTS
 from pemlang.formats.peft_patterns import look_up, module_of
 from pemlang.formats.peft_trained import trained_fields
 from pemlang.formats.record import AdapterSpec, OutputLayout, OutputTensor
-from pemlang.modules.sites import SiteShape
+from pemlang.modules import Shapes
+from pemlang.modules.sites import bias_of, module_of_bias
 
 # Fields of the inputs' configs that choose modules; kept when they choose the same ones.
 _KEPT_FIELDS = ("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern")
@@ -27,11 +29,15 @@ def peft_layout(spec: AdapterSpec) -> OutputLayout:
     Raises:
         Fault: PEM0367 targets that a reader does not take.
     """
-    sites = list(spec.shapes)
-    tensors = [tensor for site in sites for tensor in _tensors(spec, site)]
-    config = _common(spec) | _targeting(spec, sites) | {"fan_in_fan_out": spec.fan_in_fan_out}
-    if spec.shapes.kinds != ("ia3",):
-        config |= _lora(spec.ranks, spec.scales) | {"use_dora": spec.shapes.kinds == ("dora",)}
+    sites = spec.shapes.modules
+    kind = spec.shapes[sites[0]].kind
+    tensors = [tensor for site in spec.shapes for tensor in _tensors(spec, site)]
+    biased = len(sites) < len(spec.shapes)
+    config = _common(spec, kind)
+    config |= _targeting(spec, sites) | {"fan_in_fan_out": spec.fan_in_fan_out}
+    if kind != "ia3":
+        config |= _lora({s: spec.ranks[s] for s in sites}, spec.scales)
+        config |= {"lora_bias": biased, "use_dora": kind == "dora"}
     else:
         inputs = [site for site in sites if spec.shapes[site].layer == "gain_in"]
         outputs = [site for site in sites if site not in inputs]
@@ -44,26 +50,38 @@ def peft_layout(spec: AdapterSpec) -> OutputLayout:
         ]
     text = json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False)
     tensors.sort(key=lambda tensor: tensor.key)
-    return OutputLayout({WEIGHTS: tensors}, {CONFIG: text + "\n"})
+    zeros = _no_biases(spec) if biased else []
+    return OutputLayout({WEIGHTS: [*zeros, *tensors]}, {CONFIG: text + "\n"})
 
 
 def _tensors(spec: AdapterSpec, site: str) -> list[OutputTensor]:
     return [
-        OutputTensor(f"{PREFIX}{site}.{end}", spec.dtype, shape, site, factor, around)
-        for end, (factor, shape, around) in zip(
-            _ends(spec.shapes[site]), spec.factors(site), strict=True
+        OutputTensor(PREFIX + key, spec.dtype, shape, site, factor, around)
+        for key, (factor, shape, around) in zip(
+            _keys(site, spec.shapes), spec.factors(site), strict=True
         )
     ]
 
 
-def _ends(shape: SiteShape) -> tuple[str, ...]:
+def _no_biases(spec: AdapterSpec) -> list[OutputTensor]:
+    """Zeros for those LoRAs that have no bias where others have one: all are to have one."""
+    return [
+        OutputTensor(f"{PREFIX}{s}.{BIAS}", spec.dtype, shape.b[:1], bias_of(s), "x", value=0.0)
+        for s, shape in spec.shapes.only(frozenset(spec.shapes.modules)).items()
+        if bias_of(s) not in spec.shapes
+    ]
+
+
+def _keys(site: str, shapes: Shapes) -> list[str]:
     """What PEFT calls the tensors of a site."""
-    if shape.kind == "ia3":
-        return ("ia3_l",)
-    magnitude = (MAGNITUDE,) * (shape.kind == "dora")
+    if module_of_bias(site) in shapes:
+        return [f"{module_of_bias(site)}.{BIAS}"]
+    shape = shapes[site]
+    ends = ["lora_A.weight", "lora_B.weight"]
     if shape.layer == "embedding":
-        return ("lora_embedding_A", "lora_embedding_B", *magnitude)
-    return ("lora_A.weight", "lora_B.weight", *magnitude)
+        ends = ["lora_embedding_A", "lora_embedding_B"]
+    ends += [MAGNITUDE] * (shape.kind == "dora")
+    return [f"{site}.{end}" for end in (["ia3_l"] if shape.kind == "ia3" else ends)]
 
 
 def _head_key(key: str, sites: Collection[str]) -> str:
@@ -83,10 +101,10 @@ def _shared(adapters: Sequence[Adapter], field: str) -> object:
     return values[0] if values and all(value == values[0] for value in values) else None
 
 
-def _common(spec: AdapterSpec) -> dict[str, object]:
+def _common(spec: AdapterSpec, kind: str) -> dict[str, object]:
     names = sorted(spec.heads[0].whole_modules) if spec.heads else None
     return {
-        "peft_type": "IA3" if spec.shapes.kinds == ("ia3",) else "LORA",
+        "peft_type": "IA3" if kind == "ia3" else "LORA",
         "task_type": _shared(spec.inputs, "task_type"),
         "auto_mapping": _shared(spec.inputs, "auto_mapping"),
         "base_model_name_or_path": spec.base,
@@ -106,13 +124,15 @@ def _targeting(spec: AdapterSpec, sites: Sequence[str]) -> dict[str, object]:
         for adapter in adapters
     ]
     same = all(spec == specs[0] for spec in specs)
-    whole = all(set(adapter.layout.shapes) == set(sites) for adapter in adapters)
+    whole = all(set(adapter.layout.shapes.modules) == set(sites) for adapter in adapters)
     if specs and same and whole and (isinstance(specs[0]["target_modules"], list) or not listed):
         return {field: value for field, value in specs[0].items() if value is not None}
     kept = {module_of(site) for site in sites}
-    others = {module_of(site) for adapter in adapters for site in adapter.layout.shapes} - kept
+    others = {
+        module_of(site) for adapter in adapters for site in adapter.layout.shapes.modules
+    } - kept
     # PEFT wants each name in feedforward_modules among those of target_modules.
-    short = [] if spec.shapes.kinds == ("ia3",) else _short_names(adapters, kept, others)
+    short = [] if spec.shapes[sites[0]].kind == "ia3" else _short_names(adapters, kept, others)
     names = short or _names(kept, ".", others)
     if listed and isinstance(names, str):
         assert spec.reader is not None
@@ -137,7 +157,7 @@ def _short_names(
         narrowed = any(adapter.fields.get(field) for field in _KEPT_FIELDS[1:])
         if not isinstance(listed, list) or narrowed or adapter.stored is not None:
             continue
-        own = {module_of(site) for site in adapter.layout.shapes}
+        own = {module_of(site) for site in adapter.layout.shapes.modules}
         for name in map(str, listed):
             here = {module for module in own if f".{module}".endswith(f".{name}")}
             if here and here <= set(kept):

@@ -24,6 +24,7 @@ from pemlang.formats.image_names import can_rename, names_in
 from pemlang.formats.readers import OutputReader
 from pemlang.formats.vocabulary import Vocabulary
 from pemlang.modules import PARAMETRISATIONS, Shapes
+from pemlang.modules.sites import bias_of, module_of_bias
 from pemlang.tensorfiles.digests import seen_now
 from pemlang.tensorfiles.dtypes import DTYPES
 from pemlang.tensorfiles.safetensors import SUFFIX as TENSORS
@@ -58,8 +59,8 @@ class OutputTensor:
         site: what it belongs to; None for a head.
         factor: the factor it is, such as `a`; for a head its key in the inputs.
         around: what its numbers are stored around.
-        value: the one number in it, where that is known before anything is computed; such tensors
-            stand before all others in their file.
+        value: the number in it, where that is known before anything is computed, or 0 of a whole
+            tensor of zeros; such tensors stand before all others in their file.
     """
 
     key: str
@@ -210,7 +211,7 @@ class Format(ABC):
     def modules(self, adapter: Adapter) -> list[str]:
         """What in an adapter has a name that a recipe may change: its sites, and what else its
         format names so."""
-        return list(adapter.layout.shapes)
+        return list(adapter.layout.shapes.modules)
 
     def renamed(self, adapter: Adapter, names: Mapping[str, str]) -> Adapter:
         """An adapter with other names for its modules; where they lie in its files stays.
@@ -221,7 +222,7 @@ class Format(ABC):
         """
 
         def new(by_site: Mapping[str, AtSite]) -> dict[str, AtSite]:
-            return dict(sorted((names.get(site, site), x) for site, x in by_site.items()))
+            return dict(sorted((_renamed(site, names), x) for site, x in by_site.items()))
 
         layout, statistics = adapter.layout, adapter.statistics
         if statistics is not None:
@@ -267,10 +268,19 @@ class Format(ABC):
         return ranks
 
     def stored_scales(
-        self, ranks: Mapping[str, int], scales: Mapping[str, float], reader: OutputReader | None
+        self,
+        shapes: Shapes,
+        ranks: Mapping[str, int],
+        scales: Mapping[str, float],
+        reader: OutputReader | None,
     ) -> Mapping[str, float]:
-        """The scale that its files say at each site; B carries the rest."""
+        """The scale that its files say at each site that has a rank, where B carries the rest; and
+        at others what their numbers count times, where that is not 1."""
         return scales
+
+    def needed(self, shapes: Shapes, written: Collection[str]) -> list[str]:
+        """The sites that have to be in its files beside those that are written, zero or not."""
+        return []
 
     @property
     def part(self) -> str:
@@ -294,6 +304,14 @@ class Format(ABC):
     def wrote(self, names: Collection[str]) -> bool:
         """Whether some names are those of an output of this format, and of others beside it."""
         return not self.one_file and set(self.outputs) <= set(names)
+
+
+def _renamed(site: str, names: Mapping[str, str]) -> str:
+    """The new name of a site; that of a bias follows its module."""
+    module = module_of_bias(site)
+    if site in names or not module:
+        return names.get(site, site)
+    return bias_of(names.get(module, module))
 
 
 def _with_site(key: str, names: Mapping[str, str]) -> str:

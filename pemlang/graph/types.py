@@ -52,6 +52,18 @@ class SitesType:
         """Whether what it changes depends on the weights that it is added to, at some site."""
         return any(PARAMETRISATIONS[kind].needs_base for kind in self.kinds)
 
+    @property
+    def has_factors(self) -> bool:
+        """Whether it is s·B·A at some sites: a LoRA, or one with biases."""
+        return any(PARAMETRISATIONS[kind].factored for kind in self.kinds)
+
+    @property
+    def ranked_shapes(self) -> Shapes:
+        """The sites that have a rank."""
+        return self.shapes.only(
+            frozenset(s for s, x in self.shapes.items() if PARAMETRISATIONS[x.kind].ranked)
+        )
+
     def record(self, site: str) -> Parametrisation:
         """The parametrisation of a site."""
         return PARAMETRISATIONS[self.shapes[site].kind]

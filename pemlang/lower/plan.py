@@ -197,11 +197,17 @@ def _planned(request: OutputRequest, values: Mapping[str, SiteValues], first: in
     else:
         ranks = {site: part.rank for site, part in values.items()}
         scales = {site: node.scales.get(site, 1.0) for site in ranks}
+        for site in request.format.needed(type_.shapes, ranks):
+            ranks.setdefault(site, 1)
+            scales.setdefault(site, 1.0)
     idle = is_zero or (type_.factored and not any(scales.values()))
     record = request.format
     if type_.ranked:
-        ranks = dict(record.stored_ranks(type_.shapes, ranks, request.reader))
-        scales = dict(record.stored_scales(ranks, scales, request.reader))
+        own = {site: rank for site, rank in ranks.items() if type_.record(site).ranked}
+        own = dict(record.stored_ranks(type_.shapes, own, request.reader))
+        at = {site: scales[site] for site in own}
+        ranks |= own
+        scales |= record.stored_scales(type_.shapes, own, at, request.reader)
     model = node if isinstance(node, ModelNode) else None
     origin = None if model is None else model.origin.adapter
     spec = AdapterSpec(
@@ -241,7 +247,9 @@ def default_dtype(adapters: Sequence[Adapter]) -> str:
 
 def _file(layout: Sequence[OutputTensor], metadata: Mapping[str, str]) -> OutputFile:
     header, starts, size = new_header(((t.key, t.dtype, t.shape) for t in layout), metadata)
-    header += b"".join(number_bytes(t.dtype, t.value) for t in layout if t.value is not None)
+    for tensor in (tensor for tensor in layout if tensor.value is not None):
+        zero = bytes(tensor.size)
+        header += number_bytes(tensor.dtype, tensor.value) if tensor.value else zero
     tensors = tuple(
         TensorPlace(tensor.key, tensor.dtype, tensor.shape, start, tensor.factor)
         for tensor, start in zip(layout, starts, strict=True)

@@ -124,6 +124,11 @@ class StoredSite:
     trained_rank: int | None
     whole: bool
 
+    @property
+    def title(self) -> str:
+        """Of the form."""
+        return self.form.title
+
     def loaded(self, builder: SiteBuilder, stored: Sequence[Value], work: str) -> tuple[Value, ...]:
         """A and B, from the tensors as they are stored; see Parametrisation."""
         if self.trained_rank == 0:
@@ -142,6 +147,23 @@ class StoredSite:
         if rows <= columns:
             return builder.einsum("oc->oc", (delta,), a), builder.identity(b, delta.dtype)
         return builder.identity(a, delta.dtype), builder.einsum("oc->oc", (delta,), b)
+
+
+@dataclass(frozen=True)
+class StoredVector:
+    """What a site of one tensor is whose numbers count times a scale.
+
+    Attributes:
+        title: as a reader writes it.
+        scale: what Δ is times the numbers.
+    """
+
+    title: str
+    scale: float
+
+    def loaded(self, builder: SiteBuilder, stored: Sequence[Value], work: str) -> tuple[Value, ...]:
+        """See Parametrisation."""
+        return (builder.scale(builder.cast(stored[0], work), self.scale),)
 
 
 class AdaLora(StoredForm):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import replace
 
 from pemlang.diagnostics import Fault, listed, visible
@@ -73,7 +73,8 @@ def with_base(left: AdapterNode, right: AdapterNode) -> AdapterNode:
 def same_base(ctx: Context, left: AdapterNode, right: AdapterNode) -> AdapterType:
     """The common type of two adapters of one method on one base, whatever their sites."""
     type_, other = left.type, right.type
-    if type_.kinds != other.kinds:
+    kinds, others = set(type_.kinds), set(other.kinds)
+    if not (kinds <= others or others <= kinds):
         raise Fault(
             "PEM0304",
             f"`{ctx.text(0)}` is {kinds_text(type_.kinds)} and `{ctx.text(1)}` is "
@@ -124,11 +125,12 @@ def same_parameters(ctx: Context, left: AdapterNode, right: AdapterNode) -> None
     Raises:
         Fault: PEM0308 ranks, PEM0309 scales.
     """
+    sites = left.type.ranked_shapes
     for code, what, numbers, others in (
         ("PEM0308", "rank", left.ranks, right.ranks),
         ("PEM0309", "scale", left.scales, right.scales),
     ):
-        site = _first_difference(numbers, others)
+        site = next((site for site in sites if numbers[site] != others[site]), None)
         if site is not None:
             exact = exactly(ctx)
             raise Fault(
@@ -142,15 +144,10 @@ def same_parameters(ctx: Context, left: AdapterNode, right: AdapterNode) -> None
             )
 
 
-def _first_difference(left: Mapping[str, float], right: Mapping[str, float]) -> str | None:
-    if left == right:
-        return None
-    return next(site for site in left if left[site] != right.get(site))
-
-
-def need_factors(x: AdapterNode, what: str, text: str) -> None:
-    """Raise PEM0311 unless an adapter is s·B·A at every site: some operators need the factors."""
-    if not x.type.factored:
+def need_factors(x: AdapterNode, what: str, text: str, everywhere: bool = True) -> None:
+    """Raise PEM0311 unless an adapter is s·B·A at every site, or at some: some operators need the
+    factors."""
+    if not (x.type.factored if everywhere else x.type.has_factors):
         _hold_kinds(x, what, text, lambda record: record.factored)
 
 

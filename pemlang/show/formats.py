@@ -69,6 +69,22 @@ Of these a sum of factors would be wrong. The message names the tensor.
 |---|---|
 """
 
+_WHOLE = """
+## Whole differences
+
+Beside LoRAs a file of an image model may have changes of whole weights: all of them add, none has
+an α, and an output has them by the names that they came with.
+
+| keys | a change of | site |
+|---|---|---|
+| `diff` | the weight of a layer or of a norm | the module |
+| `w_norm` | the weight of a norm | the module |
+| `diff_b`, `b_norm` | a bias, with a LoRA beside it or without | the module, and `.bias` |
+
+They are `dense` sites, and a pattern that names a module takes its bias along. `with rank=16` and
+`compress(x, rank=16)` make LoRAs of weights and keep norms and biases. Of the readers ComfyUI takes
+all four, LyCORIS too, but for a bias beside a LoRA; diffusers drops or refuses most.
+"""
 
 _STORED = """
 ## What is read as a LoRA
@@ -139,7 +155,7 @@ def as_markdown() -> str:
     lines += ["| `format=` | a site | written | written and read by |"]
     lines += ["|---|---|---|---|", *map(_row, _one_file())]
     refused = "\n".join(f"| {_code(x.shown)} | {x.what} |" for x in REFUSED)
-    stored = _STORED + _stored_forms() + _RANKS
+    stored = _WHOLE + _STORED + _stored_forms() + _RANKS
     return "\n".join(lines) + "\n" + _WRITTEN + refused + "\n" + stored + _readers()
 
 
