@@ -23,7 +23,14 @@ from pemlang.disk import is_file, lfs_pointer
 from pemlang.formats.adapter import Adapter, ByIdentity, Layout, alpha_of, kinds_text
 from pemlang.formats.image_names import names_in
 from pemlang.formats.readers import OutputReader
-from pemlang.formats.record import AdapterSpec, Detection, Format, OutputLayout, OutputTensor
+from pemlang.formats.record import (
+    AdapterSpec,
+    Detection,
+    Format,
+    OutputLayout,
+    OutputTensor,
+    names_format,
+)
 from pemlang.formats.signature import (
     Malformed,
     headers_restored,
@@ -119,7 +126,6 @@ class OneFile(Format):
     """A format of adapters that are one safetensors file.
 
     Attributes:
-        starts: what the names of sites start with.
         written: the ends of the two factors in an output.
         says_alpha: whether an output says α of each site; else α is the rank.
         example: a name of a site.
@@ -129,7 +135,6 @@ class OneFile(Format):
     one_file = True
     texts = ()
     weights = ""
-    starts: ClassVar[tuple[str, ...]]
     written: ClassVar[tuple[str, str]] = (".lora_A.weight", ".lora_B.weight")
     says_alpha: ClassVar[bool] = False
     example: ClassVar[str]
@@ -304,7 +309,7 @@ class OneFile(Format):
 
     def layout(self, spec: AdapterSpec) -> OutputLayout:
         """See Format."""
-        naming = spec.inputs[0].format.naming if spec.inputs else self.naming
+        naming = names_format(spec.inputs[0]).naming if spec.inputs else self.naming
         names = names_in(spec.shapes, naming, self.naming)
         tensors = [
             OutputTensor(names[site] + end, spec.dtype, shape, site, factor, around)

@@ -156,6 +156,7 @@ class Format(ABC):
         library: the package that loads it, as the hub knows it.
         told_of: the fields of an adapter that what else is known of it says too.
         one_file: whether an adapter is one file, and no directory.
+        starts: what the names of modules in such a file start with.
     """
 
     name: ClassVar[str]
@@ -166,6 +167,7 @@ class Format(ABC):
     library: ClassVar[str] = ""
     told_of: ClassVar[frozenset[str]] = frozenset()
     one_file: ClassVar[bool] = False
+    starts: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
     def detect(self, place: Path) -> Detection:
@@ -421,10 +423,20 @@ def _tensors_in(file: Path) -> str:
     return "a file of tensors"
 
 
+def names_format(adapter: Adapter) -> Format:
+    """The format whose names the modules of an adapter have: that of its files, but where a recipe
+    calls those of one file as another format does."""
+    if adapter.names and adapter.format.one_file:
+        for record in formats_of("adapter"):
+            if record.one_file and all(x.startswith(record.starts) for x in adapter.layout.shapes):
+                return record
+    return adapter.format
+
+
 def hold_names(record: Format, inputs: Sequence[Adapter], sites: Collection[str]) -> None:
     """Raise PEM0354 where the adapters that an output of a format is made from name modules in
     two ways, or its files have no names for some sites; `sites` are those of the output."""
-    by_naming = {x.format.naming: x.format for x in inputs}
+    by_naming = {names_format(x).naming: names_format(x) for x in inputs}
     if by_naming.keys() <= {record.naming}:
         return
     if len(by_naming) == 1 and can_rename(next(iter(by_naming)), record.naming):
@@ -438,18 +450,27 @@ def hold_names(record: Format, inputs: Sequence[Adapter], sites: Collection[str]
         raise Fault(
             "PEM0354",
             f"it is made from files of {listed(sorted(names))}, which name one module in two ways",
-            "combine adapters whose files are of one format",
+            "give them the names of one, y, where the other, x, is declared: "
+            'adapter x = "…" with names=y',
         )
     raise Fault(
         "PEM0354",
         f"it has the names that files of {names[0]} give to modules, and files of {record.name} "
         "have others for them",
         f"save it with format={names[0]}, which it has where no format is said",
+        (_BESIDE.format(record.name),) if record.one_file and inputs[0].format.one_file else (),
     )
 
 
+_BESIDE = (
+    "beside a file of {} with the same modules, y, they have the names of those: "
+    'adapter x = "…" with names=y, or `pem convert` with --like'
+)
+
+
 def output_format(inputs: Sequence[Adapter], holds: str = "adapter") -> Format:
-    """The format of an output: that of its inputs where those of its kind share one."""
-    records = {x.format.name: x.format for x in inputs if x.format.holds == holds}
+    """The format of an output: the one whose names its inputs have, where those of its kind share
+    one."""
+    records = {names_format(x).name: names_format(x) for x in inputs if x.format.holds == holds}
     [*shared] = records.values()
     return shared[0] if len(shared) == 1 else default_format(holds)

@@ -7,13 +7,12 @@ from dataclasses import replace
 
 from pemlang.diagnostics import Fault, listed, visible
 from pemlang.formats.adapter import how_kinds_act, kinds_text
-from pemlang.graph.leaves import combined_leaves
 from pemlang.graph.node import AdapterNode
 from pemlang.graph.types import AdapterType
 from pemlang.modules import PARAMETRISATIONS, Parametrisation, Shapes
 from pemlang.ops.bases import declared_with, likeness
 from pemlang.ops.mend import brought_together, exactly, joined
-from pemlang.ops.names import two_names
+from pemlang.ops.names import names_of_one, naming_of, two_names
 from pemlang.ops.record import Context
 
 
@@ -40,10 +39,8 @@ def same_space(
             if extra
         ]
         message = f"`{ctx.text(0)}` and `{ctx.text(1)}` change different modules"
-        formats = {x.adapter.format.naming for y in (left, right) for x in combined_leaves(y)}
-        if len(formats) > 1:
-            one_format = "give both the names of one format: `pem convert A B --to FORMAT`"
-            raise Fault("PEM0306", message, one_format, lack)
+        if naming_of(left) != naming_of(right):
+            raise Fault("PEM0306", message, names_of_one(ctx.graph, left, right), lack)
         twins = two_names(left, right)
         if twins is not None:
             raise Fault("PEM0306", message, twins.help(ctx.graph), [*lack, twins.note])

@@ -35,9 +35,26 @@ are read by the names that diffusers itself gives them, and so is the config in
 Formats name modules differently: `lora_unet_mid_block_attentions_0_…_attn1_to_q` in a file of kohya
 is `unet.mid_block.attentions.0.….attn1.to_q` in one of diffusers. Where the names say it, an output
 takes those of its format: from diffusers, ComfyUI and Black Forest Labs to kohya, and between the
-last two. From kohya to the others its underscores would have to be guessed, which is PEM0354, and
-so are adapters of two namings in one output. `pem convert x.safetensors y.safetensors --to kohya`
-does it without a recipe.
+last two. From kohya to the others its underscores would have to be guessed, which is PEM0354.
+`pem convert x.safetensors y.safetensors --to kohya` does it without a recipe.
+
+### Two namings
+
+Of a file of kohya and one of diffusers, one takes the names of the other where it is declared:
+
+```text
+adapter ink = "styles/ink.safetensors"                    # lora_unet_…
+adapter wash = "styles/wash.safetensors" with names=ink   # unet.…
+
+save 0.7 * ink + 0.3 * wash to "out/both.safetensors"     # lora_unet_…
+```
+
+Modules are matched by their names without dots, each with the one that it fits in the other file;
+two that fit, or none, are PEM0354. For SDXL sd-scripts counts the blocks of the UNet as Stability's
+checkpoint does, `input_blocks_4_1` for `down_blocks.1.attentions.0`: they are matched too. A module
+that the other file lacks can still have a name of kohya, but in a file that counts so. An output
+has the format whose names it has. `pem convert x.safetensors y.safetensors --to diffusers
+--like OTHER` gives one file the names of another.
 
 **α in an output.** A file of kohya has one α for all sites, the most common one of what it is made
 from, and B carries the rest. Where α differs from site to site, diffusers (0.42) takes the most
