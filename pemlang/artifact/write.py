@@ -234,20 +234,18 @@ def _materials(checked: Checked, output: Output) -> Sequence[Material]:
 def _of_adapter(checked: Checked, leaf: Stored) -> list[Material]:
     declared = checked.leaves[leaf]
     source = seen_from(checked.source.directory, declared.path, declared.directory)
-    place = _place(source, leaf.adapter)
-    is_file = leaf.adapter.format.one_file
     return [
-        Material(declared.name, source, place if is_file else f"{place}/{name}", digest)
+        Material(declared.name, source, _place(source, leaf.adapter, name), digest)
         for name, digest in leaf.adapter.digests.items()
     ]
 
 
-def _place(source: str, adapter: Adapter) -> str:
-    """Where an adapter is; on the hub with its revision."""
-    if not source.startswith(SCHEME):
-        return source
-    reference = parse_reference(source)
-    return reference.at(reference.commit(adapter.directory))
+def _place(source: str, adapter: Adapter, name: str) -> str:
+    """Where a file of an adapter is; on the hub with its revision."""
+    if source.startswith(SCHEME):
+        reference = parse_reference(source)
+        return f"{reference.folder_at(reference.commit(adapter.directory))}/{name}"
+    return source if adapter.format.one_file else f"{source}/{name}"
 
 
 def _given(value: str | float | bool) -> str:

@@ -126,7 +126,8 @@ def _place(lock: Lock, path: str, directory: Path) -> Path:
     if locked.same is not None:
         return local(locked.same, lock.directory)
     if path.startswith(SCHEME):
-        return Path(parse_reference(path).at(locked.revision))
+        reference = parse_reference(path)
+        return Path(reference.folder_at(locked.revision), reference.name)
     return local(path, directory)
 
 
