@@ -112,6 +112,10 @@ _OF_THE_INPUT = {"ss_network_dim", "ss_network_alpha", "ss_network_args", "model
 """What a file says of itself that is not true of one made from it; the rest of what starts as
 `_KEPT` is kept where all inputs say the same."""
 
+_PLAIN = "networks.lora"
+"""What the module starts with that trains a LoRA in sd-scripts. What `lycoris.kohya` has trained is
+another method, and an output a LoRA."""
+
 
 @dataclass(frozen=True, eq=False)
 class OneFileLayout(Layout):
@@ -330,6 +334,7 @@ class OneFile(Format):
             key: value
             for key, value in (told[0] if told else {}).items()
             if key.startswith(_KEPT) and key not in _OF_THE_INPUT and _is_text(key, value)
+            if key != "ss_network_module" or value.startswith(_PLAIN)
             if all(other.get(key) == value for other in told)
         }
 

@@ -62,9 +62,10 @@ common one for every attention module of a UNet, without a word; where there is 
 Δ right. In the other formats no α is written: it is the rank, and every reader's scale is 1.
 
 **What a file says of itself.** `ss_…` and `modelspec.…` in the header stay where all inputs say
-the same. `ss_network_dim` and `ss_network_alpha` are those of the output. Hashes
-(`sshs_model_hash`, `modelspec.hash_sha256`) are left out: readers that want one take it from the
-file.
+the same. `ss_network_dim` and `ss_network_alpha` are those of the output;
+`ss_network_module` stays where it is that of a LoRA, and `ss_network_args` never. Hashes
+(`sshs_model_hash`, `sshs_legacy_hash`, `modelspec.hash_sha256`) are left out: readers that want one
+take it from the file.
 
 ## One file and what stands beside it
 
