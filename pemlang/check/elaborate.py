@@ -324,7 +324,7 @@ class Elaborator:
         with self.at(tree.operand.span):
             if not isinstance(operand, AdapterNode):
                 raise not_selectable(kind_of(operand))
-        sites = selected(self, tree.selector, tuple(operand.shapes), scope)
+        sites = selected(self, tree.selector, operand, scope)
         return restrict(Context(self.graph), operand, sites)
 
     # --- calls -----------------------------------------------------------------------------
