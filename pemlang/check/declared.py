@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING
 
 from pemlang.check.options import unknown_option
 from pemlang.check.scope import resolve_names
@@ -10,14 +10,13 @@ from pemlang.diagnostics import Fault, listed, visible
 from pemlang.formats.adapter import Adapter
 from pemlang.formats.namings import MAX_RULES, UNWRAPPED, NamingRule, by_rule, named
 from pemlang.formats.renamed import names_as_in, renamed
-from pemlang.graph.leaves import combined_leaves
+from pemlang.graph.leaves import Leaf
 from pemlang.ops.use import after, replaced
 from pemlang.syntax import tree as t
 
 if TYPE_CHECKING:
     from pemlang.check.elaborate import Elaborator
     from pemlang.check.scope import Scope
-    from pemlang.graph.node import AdapterNode
 
 OPTIONS = ("names",)
 """The options of a declaration."""
@@ -56,14 +55,13 @@ def _names(elaborator: Elaborator, tree: t.Tree, scope: Scope, adapter: Adapter)
         with elaborator.at(tree.span):
             if isinstance(value, str):
                 return named(value, modules)
-            leaves = combined_leaves(cast("AdapterNode", value))
-            if len(leaves) != 1:
+            if not isinstance(value, Leaf):
                 raise Fault(
                     "PEM0354",
-                    f"`{visible(tree.span.text, 40)}` is made from {len(leaves)} adapters",
-                    "give the name of one that is declared",
+                    f"`{visible(tree.span.text, 40)}` is no adapter in a file",
+                    "give the name of one that is declared above",
                 )
-            return names_as_in(adapter, leaves[0].adapter)
+            return names_as_in(adapter, value.adapter)
     with elaborator.at(tree.span):
         if len(tree.rows) > MAX_RULES:
             raise Fault(

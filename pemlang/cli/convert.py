@@ -15,7 +15,7 @@ from pemlang.disk import is_dir, replace_file
 
 
 @click.command()
-@click.argument("given", metavar="FILE", type=GivenPath(path_type=Path))
+@click.argument("given", metavar="FILE", type=GivenPath())
 @click.argument("target", metavar="[OUTPUT]", required=False, type=GivenPath(path_type=Path))
 @click.option(
     "--to",
@@ -26,7 +26,7 @@ from pemlang.disk import is_dir, replace_file
 @click.option(
     "--like",
     metavar="OTHER",
-    type=GivenPath(path_type=Path),
+    type=GivenPath(),
     help="Take the names of modules from another adapter, where FORMAT has others than FILE.",
 )
 @click.option(
@@ -39,10 +39,10 @@ from pemlang.disk import is_dir, replace_file
 )
 @format_option("text", "json")
 def convert(
-    given: Path,
+    given: str,
     target: Path | None,
     to: str | None,
-    like: Path | None,
+    like: str | None,
     output: Path | None,
     form: str,
 ) -> int:
@@ -59,10 +59,10 @@ def convert(
         return _in_format(given, target, to, like, form)
     if like is not None:
         raise click.UsageError("--like says whose names an adapter is converted to, with --to.")
-    return _as_recipe(given, output, form)
+    return _as_recipe(Path(given), output, form)
 
 
-def _in_format(adapter: Path, target: Path, to: str, like: Path | None, form: str) -> int:
+def _in_format(adapter: str, target: Path, to: str, like: str | None, form: str) -> int:
     """Build what says no more than that an adapter is saved in a format, and whose names it has."""
     from pemlang.api import of_text
     from pemlang.cli.build import built_line

@@ -95,6 +95,12 @@ def test_both_are_summed_by_the_names_of_one(hub: Hub, tmp_path: Path) -> None:
     assert image_deltas(tmp_path / "out/z.safetensors").keys() == SITES.keys()
 
 
+def test_it_is_converted_by_the_names_of_another(hub: Hub, tmp_path: Path) -> None:
+    words = ["hf://org/styles/wash.safetensors", str(tmp_path / "z.safetensors"), "--to", "kohya"]
+    assert run(hub, tmp_path, "convert", *words, "--like", REFERENCE).code == 0
+    assert image_deltas(tmp_path / "z.safetensors").keys() == SITES.keys()
+
+
 @pytest.mark.parametrize(
     ("reference", "code", "told"),
     [
