@@ -114,7 +114,7 @@ def names_like(
 
 def _compared(site: str, naming: str) -> str:
     """A name that is the same for the same module in any naming."""
-    starts = sorted(_COMPARED[naming].items(), reverse=True)
+    starts = sorted(_COMPARED.get(naming, {}).items(), reverse=True)
     start, instead = next((pair for pair in starts if site.startswith(pair[0])), ("", ""))
     name = instead + site.removeprefix(start).replace(".", "_")
     block, middle = _BLOCK.fullmatch(name), _MIDDLE.fullmatch(name)
