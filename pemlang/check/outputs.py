@@ -15,7 +15,7 @@ from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault, listed, visible
 from pemlang.formats.adapter import Adapter
 from pemlang.formats.readers import OutputReader
-from pemlang.formats.record import Format, default_format, hold_names, output_format
+from pemlang.formats.record import Format, default_format, hold_heads, hold_names, output_format
 from pemlang.formats.transformers import is_shared
 from pemlang.graph.dag import Graph
 from pemlang.graph.leaves import Leaf, Model, Stored, adapters_of
@@ -136,10 +136,11 @@ def output_path(path: str, directory: Path, root: Path) -> Path:
 
 def hold_files(output: Output, graph: Graph, heads: Sequence[Stored]) -> None:
     """Hold an adapter to what the files of its format can say, beside the heads of the first of
-    some leaves; raises as hold_names and Format.hold."""
+    some leaves; raises as hold_names, hold_heads and Format.hold."""
     whole_modules = heads[0].adapter.whole_modules if heads else ()
     record = output.format_of(graph)
     hold_names(record, output.inputs(graph), output.node.shapes)
+    hold_heads(record, adapters_of(heads))
     record.hold(output.node.shapes, whole_modules)
 
 

@@ -14,6 +14,7 @@ from pemlang.compare.summary import origin_of
 from pemlang.dataclass import dataclass
 from pemlang.diagnostics import visible
 from pemlang.disk import is_file, open_plain
+from pemlang.formats.mlx import MLX
 from pemlang.formats.peft_config import MAX_CONFIG
 from pemlang.formats.peft_names import CONFIG, PICKLED, WEIGHTS
 from pemlang.formats.signature import compact, names
@@ -78,7 +79,8 @@ def contents(place: Path) -> Contents | None:
         files = [place] if place.suffix in (".safetensors", *_PICKLES) else []
         kind, config = _FILE, None
     elif is_file(place / CONFIG):
-        files = [file for file in (place / WEIGHTS, place / PICKLED) if is_file(file)][:1]
+        named = (place / name for name in (WEIGHTS, PICKLED, MLX.weights))
+        files = [file for file in named if is_file(file)][:1]
         kind, config = _ADAPTER, place / CONFIG
     else:
         files = model_files(place) if is_model(place) else []

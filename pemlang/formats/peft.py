@@ -12,6 +12,7 @@ from types import MappingProxyType
 from pemlang.diagnostics import Fault, listed, visible
 from pemlang.disk import is_dir, is_file, lfs_pointer
 from pemlang.formats.adapter import STATISTICS, Adapter, ByIdentity, Layout, kinds_text
+from pemlang.formats.mlx_detect import mlx_config
 from pemlang.formats.namings import MAX_NAME
 from pemlang.formats.patterns import one_config
 from pemlang.formats.peft_config import (
@@ -76,7 +77,8 @@ class Peft(Format):
         present = [name for name in (CONFIG, WEIGHTS, PICKLED) if is_file(place / name)]
         pointer = lfs_pointer(place / WEIGHTS) is not None
         whole = not pointer and (WEIGHTS in present or PICKLED in present)
-        return Detection(CONFIG in present, whole, " and ".join(present) or f"no {CONFIG}")
+        fits = CONFIG in present and mlx_config(place) is None
+        return Detection(fits, whole, " and ".join(present) or f"no {CONFIG}")
 
     def read(self, place: Path) -> Adapter:
         """See Format.

@@ -60,6 +60,7 @@ class OutputTensor:
         around: what its numbers are stored around.
         value: the one number in it, where that is known before anything is computed; such tensors
             stand before all others in their file.
+        turned: whether it is the transpose of the factor.
     """
 
     key: str
@@ -69,6 +70,7 @@ class OutputTensor:
     factor: str
     around: float = 0.0
     value: float | None = None
+    turned: bool = False
 
     @property
     def size(self) -> int:
@@ -156,6 +158,7 @@ class Format(ABC):
         library: the package that loads it, as the hub knows it.
         told_of: the fields of an adapter that what else is known of it says too.
         one_file: whether an adapter is one file, and no directory.
+        keeps_heads: whether its files hold modules that are saved whole, beside an adapter.
     """
 
     name: ClassVar[str]
@@ -166,6 +169,7 @@ class Format(ABC):
     library: ClassVar[str] = ""
     told_of: ClassVar[frozenset[str]] = frozenset()
     one_file: ClassVar[bool] = False
+    keeps_heads: ClassVar[bool] = True
 
     @abstractmethod
     def detect(self, place: Path) -> Detection:
@@ -446,6 +450,18 @@ def hold_names(record: Format, inputs: Sequence[Adapter], sites: Collection[str]
         "have others for them",
         f"save it with format={names[0]}, which it has where no format is said",
     )
+
+
+def hold_heads(record: Format, heads: Sequence[Adapter]) -> None:
+    """Raise PEM0421 where files of a format cannot hold the heads of the first of some adapters."""
+    whole = list(heads[0].layout.heads) if heads else []
+    if whole and not record.keeps_heads:
+        raise Fault(
+            "PEM0421",
+            f"files of {record.name} hold no modules saved whole (modules_to_save), such as "
+            f"{listed(whole)}",
+            "leave them out, with heads=none",
+        )
 
 
 def output_format(inputs: Sequence[Adapter], holds: str = "adapter") -> Format:

@@ -247,9 +247,12 @@ def _described(hub: Any, reference: HubReference) -> tuple[Format, Path]:
         if record.one_file:
             continue
         try:
-            return record, _snapshot(hub, reference, record.described_in)
+            directory = _snapshot(hub, reference, record.described_in)
         except hub.errors.EntryNotFoundError as error:
             missing.append(error)
+            continue
+        if record.detect(directory).fits:  # those of several formats have one name
+            return record, directory
     raise missing[0]
 
 
@@ -257,7 +260,7 @@ def _tell_below(hub: Any, reference: HubReference) -> None:
     """Raise PEM0441 with the adapters below a folder that holds none itself, where the hub says
     what is there."""
     records = [record for record in formats_of("adapter") if not record.one_file]
-    described = tuple(record.described_in for record in records)
+    described = tuple(dict.fromkeys(record.described_in for record in records))
     within = {"path_in_repo": reference.folder} if reference.folder else {}
     files = hub.HfApi().list_repo_tree(
         reference.repo, revision=reference.revision, recursive=True, **within

@@ -17,6 +17,7 @@ from pemlang.formats.record import (
     Format,
     OutputLayout,
     OutputTensor,
+    hold_heads,
     hold_names,
 )
 from pemlang.graph.leaves import Stored, adapters_of
@@ -224,6 +225,7 @@ def _planned(request: OutputRequest, values: Mapping[str, SiteValues], first: in
     )
     # The check did so for the format of the inputs; whoever asks may have chosen another.
     hold_names(record, inputs, spec.shapes)
+    hold_heads(record, heads)
     record.hold(spec.shapes, [module for adapter in heads[:1] for module in adapter.whole_modules])
     layout = record.layout(spec)
     numbers = range(first, first + len(layout.files))
@@ -344,7 +346,10 @@ class _SiteGroup:
             sink = places[site, factor]
             tensors = list(planned.layout.files.values())[sink.output - planned.numbers.start]
             tensor = tensors[sink.tensor]
-            self._builder.store(value, (index, factor), tensor.dtype, tensor.around)
+            stored = value
+            if tensor.turned:
+                stored = self._builder.einsum("ij->ji", (value,), tensor.shape)
+            self._builder.store(stored, (index, factor), tensor.dtype, tensor.around)
 
     def _references(self, site: str) -> list[TensorRef]:
         """The tensors of all inputs at a site, in one order at every site of the group."""

@@ -23,8 +23,8 @@ save 0.7 * ink + 0.3 * wash to "out/both.safetensors" with format=kohya, rank=32
 ```
 
 An adapter of PEFT is a folder; [the README](../README.md#what-it-reads-and-writes) has what of it
-is read. LoRAs of image models are one file. At a site they have a pair of factors, and often α as
-a number of its own: Δ = (α/r)·B·A, and without it α is the rank.
+is read. So is one of [mlx-lm](#mlx-lm). LoRAs of image models are one file. At a site they have a
+pair of factors, and often α as a number of its own: Δ = (α/r)·B·A, and without it α is the rank.
 """
 
 _WRITTEN = """
@@ -69,6 +69,32 @@ Of these a sum of factors would be wrong. The message names the tensor.
 |---|---|
 """
 
+
+_MLX = """
+## mlx-lm
+
+A folder with `adapters.safetensors`, and a config that has the name of PEFT's and says
+`lora_parameters`. A site has `lora_a` (in, r) and `lora_b` (r,
+out), the transposes of PEFT's factors, and all have one rank and one scale:
+Δ = scale·(lora_a·lora_b)ᵀ. Modules have the names that transformers gives them, so adapters of both
+add up; `format=mlx` and `format=peft` say what comes out, and without either a sum of both is
+PEFT's.
+
+```text
+pem convert adapters out/for-peft --to peft
+pem convert lora out/for-mlx --to mlx
+```
+
+The numbers stay the same to the bit where the ranks and scales of an adapter do not differ from
+module to module; else rows of zeros bring all ranks to the largest, and B carries the rest of the
+scales. `num_layers` of an output is that of its inputs, or -1, which mlx-lm takes for all layers.
+The base is what `model` says: a copy that was quantised for MLX has another name than its original,
+and a recipe [says that they are one](language.md#statements).
+
+Refused are DoRA, `fine_tune_type` `full`, which are whole weights, and the experts of a layer in
+one tensor. `mlx_lm.fuse` makes a model of any of them, and `m - b` is then what it changes.
+Convolutions and modules that are saved whole have no place in such a file.
+"""
 
 _STORED = """
 ## What is read as a LoRA
@@ -140,7 +166,7 @@ def as_markdown() -> str:
     lines += ["|---|---|---|---|", *map(_row, _one_file())]
     refused = "\n".join(f"| {_code(x.shown)} | {x.what} |" for x in REFUSED)
     stored = _STORED + _stored_forms() + _RANKS
-    return "\n".join(lines) + "\n" + _WRITTEN + refused + "\n" + stored + _readers()
+    return "\n".join(lines) + "\n" + _WRITTEN + refused + "\n" + _MLX + stored + _readers()
 
 
 def _readers() -> str:
