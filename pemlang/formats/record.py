@@ -20,13 +20,13 @@ from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault, listed, visible
 from pemlang.disk import is_file, is_special
 from pemlang.formats.adapter import STATISTICS, Adapter
-from pemlang.formats.image_names import can_rename, names_in
 from pemlang.formats.readers import OutputReader
 from pemlang.formats.vocabulary import Vocabulary
 from pemlang.modules import PARAMETRISATIONS, Shapes
+from pemlang.tensorfiles.container import SUFFIXES
 from pemlang.tensorfiles.digests import seen_now
-from pemlang.tensorfiles.dtypes import DTYPES
-from pemlang.tensorfiles.safetensors import SUFFIX as TENSORS
+from pemlang.tensorfiles.dtypes import DTYPES, FLOATS
+from pemlang.tensorfiles.gguf import Scalar
 from pemlang.tensorfiles.safetensors import Header, TensorEntry, read_header
 
 AtSite = TypeVar("AtSite")
@@ -138,7 +138,7 @@ class OutputLayout:
     files: Mapping[str, Sequence[OutputTensor]]
     texts: Mapping[str, str]
     copies: Mapping[str, Path] = field(default_factory=dict)
-    metadata: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, Scalar] = field(default_factory=dict)
 
     @property
     def tensors(self) -> list[OutputTensor]:
@@ -159,6 +159,8 @@ class Format(ABC):
         told_of: the fields of an adapter that what else is known of it says too.
         one_file: whether an adapter is one file, and no directory.
         keeps_heads: whether its files hold modules that are saved whole, beside an adapter.
+        suffix: what the name of that one file ends in; else empty.
+        dtypes: that its factors may have.
     """
 
     name: ClassVar[str]
@@ -170,6 +172,8 @@ class Format(ABC):
     told_of: ClassVar[frozenset[str]] = frozenset()
     one_file: ClassVar[bool] = False
     keeps_heads: ClassVar[bool] = True
+    suffix: ClassVar[str] = ""
+    dtypes: ClassVar[tuple[str, ...]] = tuple(FLOATS)
 
     @abstractmethod
     def detect(self, place: Path) -> Detection:
@@ -244,6 +248,10 @@ class Format(ABC):
             statistics=statistics,
             stored=adapter,
         )
+
+    def hold_inputs(self, inputs: Sequence[Adapter]) -> None:
+        """Raise Fault for adapters that its files cannot hold what is made from; none of zero."""
+        return
 
     def hold(self, shapes: Shapes, whole_modules: Sequence[str]) -> None:
         """Raise Fault for sites that its files cannot hold, beside modules saved whole."""
@@ -353,7 +361,7 @@ def read_adapter(place: Path, written: str | None = None) -> Adapter:
             seen.append(f"as {record.name}: {detection.saw}")
     if is_file(place):
         raise _one_file(place, Path(written or place))
-    if place.suffix == TENSORS and not os.path.lexists(place):
+    if place.suffix in SUFFIXES and not os.path.lexists(place):
         raise Fault("PEM0410", f"there is no file {visible(place)}", "check the path")
     if is_special(place):
         why = f"cannot read {visible(place)}: it is neither a file nor a directory"
@@ -409,12 +417,13 @@ def _one_file(place: Path, written: Path) -> Fault:
             f"{visible(place)} is a recipe, and no adapter",
             f"give the directory that it saves to; `pem plan {visible(place)}` says what it makes",
         )
-    what = _tensors_in(place) if place.suffix == TENSORS else "a file"
+    names = [record.name for record in formats_of("adapter") if record.one_file]
+    what = _tensors_in(place) if place.suffix == SUFFIXES[0] else "a file"
     return Fault(
         "PEM0410",
         f"{visible(place)} is {what}, and no adapter",
         "give a directory that PEFT's save_pretrained wrote, or a LoRA in one file by the names of "
-        + listed([record.name for record in formats_of("adapter") if record.one_file]),
+        + listed(names, len(names)),
     )
 
 
@@ -423,45 +432,6 @@ def _tensors_in(file: Path) -> str:
     if any("lora_A" in name for name in read_header(file).entries):
         return "the tensors of a LoRA without the config that PEFT saves beside them"
     return "a file of tensors"
-
-
-def hold_names(record: Format, inputs: Sequence[Adapter], sites: Collection[str]) -> None:
-    """Raise PEM0354 where the adapters that an output of a format is made from name modules in
-    two ways, or its files have no names for some sites; `sites` are those of the output."""
-    by_naming = {x.format.naming: x.format for x in inputs}
-    if by_naming.keys() <= {record.naming}:
-        return
-    if len(by_naming) == 1 and can_rename(next(iter(by_naming)), record.naming):
-        names_in(sites, next(iter(by_naming)), record.naming)
-        return
-    names = [
-        (other if other.holds == "adapter" else default_format()).name
-        for other in by_naming.values()
-    ]
-    if len(names) > 1:
-        raise Fault(
-            "PEM0354",
-            f"it is made from files of {listed(sorted(names))}, which name one module in two ways",
-            "combine adapters whose files are of one format",
-        )
-    raise Fault(
-        "PEM0354",
-        f"it has the names that files of {names[0]} give to modules, and files of {record.name} "
-        "have others for them",
-        f"save it with format={names[0]}, which it has where no format is said",
-    )
-
-
-def hold_heads(record: Format, heads: Sequence[Adapter]) -> None:
-    """Raise PEM0421 where files of a format cannot hold the heads of the first of some adapters."""
-    whole = list(heads[0].layout.heads) if heads else []
-    if whole and not record.keeps_heads:
-        raise Fault(
-            "PEM0421",
-            f"files of {record.name} hold no modules saved whole (modules_to_save), such as "
-            f"{listed(whole)}",
-            "leave them out, with heads=none",
-        )
 
 
 def output_format(inputs: Sequence[Adapter], holds: str = "adapter") -> Format:

@@ -11,14 +11,13 @@ from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault
 from pemlang.execute.result import OutputFailed
 from pemlang.formats.adapter import Adapter
+from pemlang.formats.holding import default_dtype, hold_dtype, hold_heads, hold_names
 from pemlang.formats.readers import OutputReader
 from pemlang.formats.record import (
     AdapterSpec,
     Format,
     OutputLayout,
     OutputTensor,
-    hold_heads,
-    hold_names,
 )
 from pemlang.graph.leaves import Stored, adapters_of
 from pemlang.graph.lowering import Truncation
@@ -42,9 +41,10 @@ from pemlang.lower.lowering import Lowering
 from pemlang.modules import Shapes, SiteValues
 from pemlang.modules.lora import padded
 from pemlang.modules.record import SiteBuilder
-from pemlang.tensorfiles.dtypes import work_dtype
+from pemlang.tensorfiles.container import new_start
+from pemlang.tensorfiles.gguf import Scalar
 from pemlang.tensorfiles.reference import TensorRef
-from pemlang.tensorfiles.safetensors import new_header, number_bytes
+from pemlang.tensorfiles.safetensors import number_bytes
 
 
 @dataclass(frozen=True)
@@ -148,7 +148,7 @@ def make_plan(requests: Sequence[OutputRequest]) -> BuildPlan:
             raise OutputFailed(index, fault) from None
         layout = planned[-1].layout
         metadata = {**layout.metadata, **request.metadata}
-        files += [_file(tensors, metadata) for tensors in layout.files.values()]
+        files += [_file(name, tensors, metadata) for name, tensors in layout.files.items()]
     groups = [part for group in groups for part in group.split(planned)]
     places = [_places(output) for output in planned]
     frame = Plan(tuple(files))
@@ -225,24 +225,17 @@ def _planned(request: OutputRequest, values: Mapping[str, SiteValues], first: in
     )
     # The check did so for the format of the inputs; whoever asks may have chosen another.
     hold_names(record, inputs, spec.shapes)
+    record.hold_inputs(inputs)
     hold_heads(record, heads)
+    hold_dtype(record, spec.dtype)
     record.hold(spec.shapes, [module for adapter in heads[:1] for module in adapter.whole_modules])
     layout = record.layout(spec)
     numbers = range(first, first + len(layout.files))
     return PlannedOutput(record, layout, numbers, ranks, scales, heads, idle, request.mean_heads)
 
 
-def default_dtype(adapters: Sequence[Adapter]) -> str:
-    """The inputs' dtype where they share one; else the widest, at least F32.
-
-    A zero made from nothing is F32.
-    """
-    dtypes = frozenset[str]().union(*(adapter.layout.dtypes for adapter in adapters))
-    return next(iter(dtypes)) if len(dtypes) == 1 else work_dtype(dtypes)
-
-
-def _file(layout: Sequence[OutputTensor], metadata: Mapping[str, str]) -> OutputFile:
-    header, starts, size = new_header(((t.key, t.dtype, t.shape) for t in layout), metadata)
+def _file(name: str, layout: Sequence[OutputTensor], metadata: Mapping[str, Scalar]) -> OutputFile:
+    header, starts, size = new_start(name, ((t.key, t.dtype, t.shape) for t in layout), metadata)
     header += b"".join(number_bytes(t.dtype, t.value) for t in layout if t.value is not None)
     tensors = tuple(
         TensorPlace(tensor.key, tensor.dtype, tensor.shape, start, tensor.factor)

@@ -348,7 +348,22 @@ class Transposed(StoredForm):
         return _turned(builder, a), _turned(builder, b)
 
 
-TRANSPOSED = Transposed()
+class TokenEmbedding(Transposed):
+    """The LoRA of llama.cpp's embedding, whose A alone is the transpose: a row of it is a token."""
+
+    title = "the transpose of A"
+    formula = "(token_embd.lora_a·token_embd.lora_bᵀ)ᵀ"
+    axes = (("token_embd.lora_a", "cr"), ("token_embd.lora_b", "or"))
+
+    def factors(
+        self, builder: SiteBuilder, stored: Mapping[str, Value], site: StoredSite
+    ) -> tuple[Value, Value]:
+        """A turned."""
+        a, b = (stored[key] for key in self.keys)
+        return _turned(builder, a), b
+
+
+TRANSPOSED, TOKEN_EMBEDDING = Transposed(), TokenEmbedding()
 
 _FIRST: tuple[Axes, ...] = (
     (("lokr_w1", "lm"),),

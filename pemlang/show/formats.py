@@ -23,8 +23,9 @@ save 0.7 * ink + 0.3 * wash to "out/both.safetensors" with format=kohya, rank=32
 ```
 
 An adapter of PEFT is a folder; [the README](../README.md#what-it-reads-and-writes) has what of it
-is read. So is one of [mlx-lm](#mlx-lm). LoRAs of image models are one file. At a site they have a
-pair of factors, and often α as a number of its own: Δ = (α/r)·B·A, and without it α is the rank.
+is read. So is one of [mlx-lm](#mlx-lm); one of llama.cpp is [one file](#gguf). LoRAs of image
+models are one file. At a site they have a pair of factors, and often α as a number of its own:
+Δ = (α/r)·B·A, and without it α is the rank.
 """
 
 _WRITTEN = """
@@ -94,6 +95,24 @@ and a recipe [says that they are one](language.md#statements).
 Refused are DoRA, `fine_tune_type` `full`, which are whole weights, and the experts of a layer in
 one tensor. `mlx_lm.fuse` makes a model of any of them, and `m - b` is then what it changes.
 Convolutions and modules that are saved whole have no place in such a file.
+"""
+
+_GGUF = """
+## GGUF
+
+A LoRA of llama.cpp is one file, `chat.gguf`, whose `general.type` is `adapter`. Its tensors are
+called after those of the model, `blk.0.attn_q.weight.lora_a` (r, in) and `….lora_b` (out, r), of
+`token_embd` with lora_a turned. One α is for all modules, and each has its own rank:
+Δ = (α/r)·B·A. Without α, or where it is 0, llama.cpp takes Δ for B·A, and so does pem.
+
+An output has one α, the most common one of what it is made from, and B carries the rest. It is
+f32, f16 or bf16, and says what its inputs agree on of the model they belong to. The adapters of an
+output are of one `general.architecture`.
+
+Quantised tensors are refused: convert the adapter again with `--outtype f16`. So are activated
+LoRAs, the experts of a layer in one tensor, and norms that were saved beside the factors, which
+llama.cpp leaves out without a word. A whole model in GGUF is shown by `pem inspect`, and nothing is
+computed with it: give the model that it was converted from.
 """
 
 _STORED = """
@@ -166,7 +185,7 @@ def as_markdown() -> str:
     lines += ["|---|---|---|---|", *map(_row, _one_file())]
     refused = "\n".join(f"| {_code(x.shown)} | {x.what} |" for x in REFUSED)
     stored = _STORED + _stored_forms() + _RANKS
-    return "\n".join(lines) + "\n" + _WRITTEN + refused + "\n" + _MLX + stored + _readers()
+    return "\n".join(lines) + "\n" + _WRITTEN + refused + "\n" + _MLX + _GGUF + stored + _readers()
 
 
 def _readers() -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import support.messages.from_files
 import support.messages.from_formats
+import support.messages.from_gguf
 import support.messages.from_layers
 import support.messages.from_mergekit
 import support.messages.from_mlx
