@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from pemlang.artifact.card import Card, CardInput, write_card
 from pemlang.artifact.place import CARD, PROVENANCE, folder_of, own_file, own_name
@@ -235,11 +235,17 @@ def _of_adapter(checked: Checked, leaf: Stored) -> list[Material]:
     declared = checked.leaves[leaf]
     source = seen_from(checked.source.directory, declared.path, declared.directory)
     place = _place(source, leaf.adapter)
-    is_file = leaf.adapter.format.one_file
     return [
-        Material(declared.name, source, place if is_file else f"{place}/{name}", digest)
+        Material(declared.name, source, _file_at(place, leaf.adapter, name), digest)
         for name, digest in leaf.adapter.digests.items()
     ]
+
+
+def _file_at(place: str, adapter: Adapter, name: str) -> str:
+    """Where a file of an adapter is that is at a place."""
+    if not adapter.format.one_file:
+        return f"{place}/{name}"
+    return place if name == adapter.weights.name else str(PurePosixPath(place).with_name(name))
 
 
 def _place(source: str, adapter: Adapter) -> str:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from pemlang.diagnostics import Fault, listed, visible
 from pemlang.disk import is_file
-from pemlang.formats.adapter import Adapter, Layout, alpha_of
+from pemlang.formats.adapter import Adapter, Layout, alpha_of, kinds_text
+from pemlang.formats.gguf_names import ARCHITECTURE, HEADS, fields_of_model
+from pemlang.formats.gguf_names import GGUF as NAMING
 from pemlang.formats.readers import OutputReader
 from pemlang.formats.record import (
     AdapterSpec,
@@ -29,13 +32,14 @@ from pemlang.tensorfiles.dtypes import FLOATS
 from pemlang.tensorfiles.gguf import SUFFIX, GgufHeader, Scalar, read_gguf
 from pemlang.tensorfiles.safetensors import Header, TensorEntry
 
-ARCHITECTURE = "general.architecture"
 _LORA = "lora"
 _TYPE, _METHOD, _ALPHA = "general.type", "adapter.type", "adapter.lora.alpha"
 _TOKENS = "adapter.alora.invocation_tokens"
-_BASE = "general.base_model.0.repo_url"
+_BASES, _BASE = "general.base_model.count", "general.base_model.0"
 _HUB = "https://huggingface.co/"
-_KEPT = ("general.base_model.", "adapter.", ARCHITECTURE, _TYPE)
+_HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+_OF_BASES = "general.base_model."
+_KEPT = (_OF_BASES, "adapter.", ARCHITECTURE, _TYPE)
 _FILE_TYPES = {"F32": 0, "F16": 1, "BF16": 32}
 
 _EMBEDDING = "token_embd"
@@ -59,7 +63,7 @@ class Gguf(Format):
     @property
     def naming(self) -> str:
         """See Format."""
-        return self.name
+        return NAMING
 
     def detect(self, place: Path) -> Detection:
         """See Format."""
@@ -80,7 +84,11 @@ class Gguf(Format):
     def of_header(self, place: Path, header: Header, told: GgufHeader | None = None) -> Adapter:
         """See Format."""
         told = read_gguf(place) if told is None else told
-        fields = {key: value for key, value in told.fields.items() if key.startswith(_KEPT)}
+        fields = {
+            key: value
+            for key, value in told.fields.items()
+            if key.startswith(_KEPT) or key.endswith(HEADS)
+        }
         return self._assembled(place, fields, header)
 
     def _assembled(self, place: Path, fields: Mapping[str, Scalar], header: Header) -> Adapter:
@@ -98,7 +106,7 @@ class Gguf(Format):
             message = f"{visible(place)}: {fault.message}"
             raise Fault(fault.code, message, fault.help, fault.notes) from None
         scales = {site: alpha / rank if alpha else 1.0 for site, rank in layout.ranks.items()}
-        base = fields.get(_BASE)
+        base = fields.get(f"{_BASE}.repo_url")
         return Adapter(
             self,
             place.parent,
@@ -130,15 +138,36 @@ class Gguf(Format):
         header, _ = headers_restored(signature)
         return self._assembled(directory.with_name(weights), fields, header)
 
+    def renamed(self, adapter: Adapter, names: Mapping[str, str]) -> Adapter:
+        """See Format; raises PEM0354: with a name of transformers, rows of q and k would be taken
+        for rows in the order of transformers."""
+        raise Fault(
+            "PEM0354",
+            f"{visible(adapter.place)} is in GGUF, where rows may stand in another order: other "
+            "names would not be true of them",
+            "convert it, which does both: `pem convert FILE.gguf DIR --to peft`",
+        )
+
     def hold_inputs(self, inputs: Sequence[Adapter]) -> None:
         """See Format; raises PEM0354."""
-        architectures = sorted({str(x.fields.get(ARCHITECTURE)) for x in inputs})
+        architectures = sorted({str(fields_of_model(x).get(ARCHITECTURE)) for x in inputs})
         if len(architectures) != 1:
             told = f"are of {listed(architectures)}" if architectures else "are none: it is zero"
             raise Fault(
                 "PEM0354",
                 f"a GGUF file is of one architecture, and the adapters it is made from {told}",
                 "combine adapters of one model" if architectures else "save what is not zero",
+            )
+
+    def hold(self, shapes: Shapes, whole_modules: Sequence[str]) -> None:
+        """See Format; raises PEM0421."""
+        other = [x.layer for x in shapes.values() if x.layer not in ("linear", "embedding")]
+        if other:
+            raise Fault(
+                "PEM0421",
+                f"this is {kinds_text(shapes.kinds)}, {other[0]}: a GGUF file holds LoRA of linear "
+                "layers and of the embedding alone",
+                "save it with format=peft, or make a LoRA of it: compress(x, rank=16)",
             )
 
     def stored_scales(
@@ -187,20 +216,32 @@ def _floats(place: Path, told: GgufHeader) -> Header:
 def _fields(spec: AdapterSpec) -> dict[str, Scalar]:
     """The fields of an output, in the order in which llama.cpp's converter writes them."""
     [alpha] = {float32(alpha_of(spec.scales[site], rank)) for site, rank in spec.ranks.items()}
-    shared = {
-        key: value
-        for key, value in spec.inputs[0].fields.items()
-        if key.startswith("general.base_model.") and isinstance(value, str | int)
-        if all(other.fields.get(key) == value for other in spec.inputs)
-    }
+    models = [fields_of_model(adapter) for adapter in spec.inputs]
+    model = dict(set.intersection(*(set(fields.items()) for fields in models)))
     return {
-        ARCHITECTURE: str(spec.inputs[0].fields.get(ARCHITECTURE)),
+        ARCHITECTURE: model.pop(ARCHITECTURE, ""),
         _TYPE: "adapter",
         "general.file_type": _FILE_TYPES[spec.dtype],
-        **shared,
+        **_base(spec),
         _METHOD: _LORA,
         _ALPHA: alpha,
+        **dict(sorted(model.items())),
     }
+
+
+def _base(spec: AdapterSpec) -> dict[str, Scalar]:
+    """What all inputs say of the model that an output belongs to, or what its name says."""
+    told = [
+        {key: x for key, x in adapter.fields.items() if key.startswith(_OF_BASES)}
+        for adapter in spec.inputs
+    ]
+    if told[0] and all(other == told[0] for other in told):
+        texts = {key: x for key, x in told[0].items() if isinstance(x, str)}
+        return {_BASES: len({key.split(".")[2] for key in texts}), **texts}
+    if spec.base is None or not _HUB_NAME.fullmatch(spec.base):
+        return {}
+    name = spec.base.rpartition("/")[2]
+    return {_BASES: 1, _BASE + ".name": name, _BASE + ".repo_url": _HUB + spec.base}
 
 
 # --- tensors -------------------------------------------------------------------------------

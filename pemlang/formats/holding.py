@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Mapping, Sequence
 
 from pemlang.diagnostics import Fault, listed
 from pemlang.formats.adapter import Adapter
+from pemlang.formats.gguf_names import GGUF, MODULES, RenamedSite, renamed_sites
 from pemlang.formats.image_names import can_rename, names_in
 from pemlang.formats.record import Format, default_format
+from pemlang.modules import Shapes
 from pemlang.tensorfiles.dtypes import work_dtype
 
 
-def hold_names(record: Format, inputs: Sequence[Adapter], sites: Collection[str]) -> None:
+def hold_names(record: Format, inputs: Sequence[Adapter], sites: Shapes) -> None:
     """Raise PEM0354 where the adapters that an output of a format is made from name modules in
     two ways, or its files have no names for some sites; `sites` are those of the output."""
     by_naming = {x.format.naming: x.format for x in inputs}
     if by_naming.keys() <= {record.naming}:
+        return
+    if by_naming.keys() | {record.naming} == {MODULES, GGUF} and len(by_naming) == 1:
+        renamed_sites(sites, inputs, record.naming)
         return
     if len(by_naming) == 1 and can_rename(next(iter(by_naming)), record.naming):
         names_in(sites, next(iter(by_naming)), record.naming)
@@ -36,6 +41,16 @@ def hold_names(record: Format, inputs: Sequence[Adapter], sites: Collection[str]
         "have others for them",
         f"save it with format={names[0]}, which it has where no format is said",
     )
+
+
+def names_of_sites(
+    record: Format, inputs: Sequence[Adapter], sites: Shapes
+) -> Mapping[str, RenamedSite]:
+    """What files of a format call the sites of an output, of which hold_names found nothing wrong;
+    as they are called, where the format itself does not rename them."""
+    if any({x.format.naming, record.naming} == {MODULES, GGUF} for x in inputs):
+        return renamed_sites(sites, inputs, record.naming)
+    return {site: RenamedSite(site) for site in sites}
 
 
 def default_dtype(adapters: Sequence[Adapter]) -> str:

@@ -409,7 +409,7 @@ def _scales(layout: Layout, scaling: Scaling) -> Mapping[str, float]:
                 "PEM0415",
                 f"site {visible(site)} has rank {rank}, but the config says {wanted}: the scale "
                 f"may be α/{rank} or α/{wanted}",
-                f"mend `r` or `rank_pattern` in {CONFIG}",
+                f"mend `{'init_r' if scaling.adalora else 'r'}` or `rank_pattern` in {CONFIG}",
             )
         scales[site] = scaling.scale(rank, look_up(scaling.alpha_pattern, name, scaling.alpha))
     return MappingProxyType(scales)

@@ -19,7 +19,8 @@ from typing import ClassVar, TypeVar
 from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault, listed, visible
 from pemlang.disk import is_file, is_special
-from pemlang.formats.adapter import STATISTICS, Adapter
+from pemlang.formats.adapter import MODEL_CONFIG, STATISTICS, Adapter
+from pemlang.formats.gguf_names import GGUF, MODULES, RenamedSite, Swap, model_beside
 from pemlang.formats.readers import OutputReader
 from pemlang.formats.vocabulary import Vocabulary
 from pemlang.modules import PARAMETRISATIONS, Shapes
@@ -61,6 +62,7 @@ class OutputTensor:
         value: the one number in it, where that is known before anything is computed; such tensors
             stand before all others in their file.
         turned: whether it is the transpose of the factor.
+        swap: the order that its rows have there, where that is another.
     """
 
     key: str
@@ -71,6 +73,7 @@ class OutputTensor:
     around: float = 0.0
     value: float | None = None
     turned: bool = False
+    swap: Swap | None = None
 
     @property
     def size(self) -> int:
@@ -116,6 +119,15 @@ class AdapterSpec:
     vocabulary: Vocabulary | None = None
     reader: OutputReader | None = None
 
+    def with_names(self, names: Mapping[str, RenamedSite]) -> AdapterSpec:
+        """The same with other names for its sites."""
+        return replace(
+            self,
+            shapes=Shapes({names[site].name: shape for site, shape in self.shapes.items()}),
+            ranks={names[site].name: rank for site, rank in self.ranks.items()},
+            scales={names[site].name: scale for site, scale in self.scales.items()},
+        )
+
     def factors(self, site: str) -> list[tuple[str, tuple[int, ...], float]]:
         """The tensors of a site: what each is called, its shape, and what it is stored around."""
         shape = self.shapes[site]
@@ -139,6 +151,20 @@ class OutputLayout:
     texts: Mapping[str, str]
     copies: Mapping[str, Path] = field(default_factory=dict)
     metadata: Mapping[str, Scalar] = field(default_factory=dict)
+
+    def with_sites(self, names: Mapping[str, RenamedSite]) -> OutputLayout:
+        """The same files, for the sites that have these names there."""
+        sites = {renamed.name: site for site, renamed in names.items()}
+
+        def of_site(tensor: OutputTensor) -> OutputTensor:
+            if tensor.site is None:
+                return tensor
+            site = sites[tensor.site]
+            swap = names[site].swap if tensor.factor == "b" else None
+            return replace(tensor, site=site, swap=swap)
+
+        files = {name: [of_site(x) for x in tensors] for name, tensors in self.files.items()}
+        return replace(self, files=files)
 
     @property
     def tensors(self) -> list[OutputTensor]:
@@ -269,7 +295,7 @@ class Format(ABC):
     @property
     def naming(self) -> str:
         """How sites are named: formats of one naming can hold each other's sites."""
-        return "modules"
+        return MODULES
 
     def stored_ranks(
         self, shapes: Shapes, ranks: Mapping[str, int], reader: OutputReader | None
@@ -335,10 +361,13 @@ def default_format(holds: str = "adapter") -> Format:
 
 
 def read_as(record: Format, place: Path) -> Adapter:
-    """The adapter at a place in a format, and what its files were before; raises Fault as
-    Format.read."""
-    seen = seen_now(record.readable(place))
-    return replace(record.read(place), seen=seen)
+    """The adapter at a place in a format, with what the config of its model says that lies beside
+    it, and what its files were before; raises Fault as Format.read."""
+    folder = place.parent if record.one_file else place
+    beside = [folder / MODEL_CONFIG] if record.naming in (MODULES, GGUF) else []
+    seen = seen_now([*record.readable(place), *beside])
+    adapter = record.read(place)
+    return replace(adapter, seen=seen, model=model_beside(folder) if beside else {})
 
 
 def read_adapter(place: Path, written: str | None = None) -> Adapter:

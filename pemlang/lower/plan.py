@@ -6,12 +6,20 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 
 from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault
 from pemlang.execute.result import OutputFailed
 from pemlang.formats.adapter import Adapter
-from pemlang.formats.holding import default_dtype, hold_dtype, hold_heads, hold_names
+from pemlang.formats.gguf_names import Swap
+from pemlang.formats.holding import (
+    default_dtype,
+    hold_dtype,
+    hold_heads,
+    hold_names,
+    names_of_sites,
+)
 from pemlang.formats.readers import OutputReader
 from pemlang.formats.record import (
     AdapterSpec,
@@ -22,7 +30,7 @@ from pemlang.formats.record import (
 from pemlang.graph.leaves import Stored, adapters_of
 from pemlang.graph.lowering import Truncation
 from pemlang.graph.node import AdapterNode, ModelNode, TensorsNode
-from pemlang.kernels.builder import Builder, KernelCall
+from pemlang.kernels.builder import Builder, KernelCall, Value
 from pemlang.kernels.plan import (
     FusedLoop,
     HeadCopy,
@@ -99,6 +107,11 @@ class PlannedOutput:
     heads: Sequence[Adapter]
     idle: bool
     mean_heads: bool = False
+
+    @cached_property
+    def swaps(self) -> Mapping[str | None, Swap]:
+        """The sites whose rows stand in another order in its files."""
+        return {x.site: x.swap for x in self.layout.tensors if x.swap is not None}
 
 
 @dataclass(frozen=True)
@@ -229,7 +242,8 @@ def _planned(request: OutputRequest, values: Mapping[str, SiteValues], first: in
     hold_heads(record, heads)
     hold_dtype(record, spec.dtype)
     record.hold(spec.shapes, [module for adapter in heads[:1] for module in adapter.whole_modules])
-    layout = record.layout(spec)
+    names = names_of_sites(record, inputs, spec.shapes)
+    layout = record.layout(spec.with_names(names)).with_sites(names)
     numbers = range(first, first + len(layout.files))
     return PlannedOutput(record, layout, numbers, ranks, scales, heads, idle, request.mean_heads)
 
@@ -272,7 +286,7 @@ class _SiteGroup:
         """Groups of those of its sites that are stored alike too."""
         stored: dict[Hashable, list[str]] = {}
         for site in self.sites:
-            key = tuple((x.ranks.get(site), x.scales.get(site)) for x in planned)
+            key = tuple((x.ranks.get(site), x.scales.get(site), x.swaps.get(site)) for x in planned)
             stored.setdefault(key, []).append(site)
         if len(stored) == 1:
             return [self]
@@ -339,9 +353,7 @@ class _SiteGroup:
             sink = places[site, factor]
             tensors = list(planned.layout.files.values())[sink.output - planned.numbers.start]
             tensor = tensors[sink.tensor]
-            stored = value
-            if tensor.turned:
-                stored = self._builder.einsum("ij->ji", (value,), tensor.shape)
+            stored = _as_stored(self._builder, value, tensor)
             self._builder.store(stored, (index, factor), tensor.dtype, tensor.around)
 
     def _references(self, site: str) -> list[TensorRef]:
@@ -357,6 +369,17 @@ class _SiteGroup:
             for adapter in adapters
             for key in adapter.layout.factors.get(site, ())
         ] + [adapter.statistic(key) for adapter in adapters for key in adapter.statistics_at(site)]
+
+
+def _as_stored(builder: SiteBuilder, value: Value, tensor: OutputTensor) -> Value:
+    """A factor as its file has it: its rows in another order, or turned."""
+    if tensor.swap is not None:
+        rows, *rest = value.shape
+        blocks, parts = tensor.swap
+        seen = (blocks, parts, rows // blocks // parts, math.prod(rest))
+        seen_value = builder.einsum("rc->rc", (value,), seen)
+        value = builder.einsum("bprc->brpc", (seen_value,), (rows, *rest))
+    return builder.einsum("ij->ji", (value,), tensor.shape) if tensor.turned else value
 
 
 def _sink_at(

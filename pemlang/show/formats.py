@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pemlang.formats import formats_of
+from pemlang.formats import ARCHITECTURES, formats_of
 from pemlang.formats.one_file import ENDS, REFUSED, OneFile
 from pemlang.formats.readers import READERS, OutputReader
 from pemlang.modules.stored import STORED_FORMS
@@ -109,6 +109,22 @@ An output has one α, the most common one of what it is made from, and B carries
 f32, f16 or bf16, and says what its inputs agree on of the model they belong to. The adapters of an
 output are of one `general.architecture`.
 
+`pem convert` goes both ways between GGUF, PEFT and mlx-lm. llama.cpp has other names for modules,
+and for a llama another order of the rows of q and k, which goes by how many heads these have. A
+LoRA of PEFT does not say what model it is of, and one of llama.cpp does not say the heads: both are
+read from the `config.json` of the model, if it lies beside the adapter. A GGUF file that pem wrote
+says them itself. Known are
+
+{architectures}
+
+Combining GGUF files needs none of that.
+
+```text
+cp models/base/config.json lora/
+pem convert lora out/lora.gguf --to gguf
+pem convert out/lora.gguf out/lora --to peft
+```
+
 Quantised tensors are refused: convert the adapter again with `--outtype f16`. So are activated
 LoRAs, the experts of a layer in one tensor, and norms that were saved beside the factors, which
 llama.cpp leaves out without a word. A whole model in GGUF is shown by `pem inspect`, and nothing is
@@ -139,6 +155,17 @@ its own (t1, t2). `b + x` does the same all the same, and so do sums; a LoRA of 
 PEFT only where that is linear. A LoKr of a convolution over one axis is refused: PEFT multiplies
 its tensors along other axes than those of the module. So is anything with a `dora_scale`.
 """
+
+
+def _gguf() -> str:
+    """The section of GGUF, with the models whose names are known."""
+    rows = (
+        f"| `{known.name}` | {', '.join(f'`{model}`' for model in known.models)} | "
+        f"{', '.join(f'`{x}`' for x in ('model.layers.…', *known.outside))} |"
+        for known in ARCHITECTURES
+    )
+    table = ["| architecture | class in transformers | modules |", "|---|---|---|", *rows]
+    return _GGUF.format(architectures="\n".join(table))
 
 
 def _stored_forms() -> str:
@@ -185,7 +212,9 @@ def as_markdown() -> str:
     lines += ["|---|---|---|---|", *map(_row, _one_file())]
     refused = "\n".join(f"| {_code(x.shown)} | {x.what} |" for x in REFUSED)
     stored = _STORED + _stored_forms() + _RANKS
-    return "\n".join(lines) + "\n" + _WRITTEN + refused + "\n" + _MLX + _GGUF + stored + _readers()
+    return (
+        "\n".join(lines) + "\n" + _WRITTEN + refused + "\n" + _MLX + _gguf() + stored + _readers()
+    )
 
 
 def _readers() -> str:

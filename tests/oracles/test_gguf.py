@@ -102,6 +102,14 @@ def test_what_is_known_of_the_base_stays(tmp_path: Path) -> None:
     assert error(tmp_path, f'{PAIR}save a + b to "out/y.gguf"\n').code == "PEM0305"
 
 
+@pytest.mark.parametrize("value", [True, 1 << 60, 7])
+def test_fields_of_any_type_are_passed_over(value: int, tmp_path: Path) -> None:
+    keys = ("general.base_model.0.name", "llama.attention.head_count", "general.base_model.count")
+    gguf_lora(tmp_path / "a.gguf", 1, fields=dict.fromkeys(keys, value))
+    [x] = build(tmp_path, ALONE).outputs
+    assert gguf_deltas(x.path).keys() == SITES.keys()
+
+
 def test_an_output_is_verified_locked_and_never_half_there(tmp_path: Path) -> None:
     gguf_lora(tmp_path / "a.gguf", 1, ALL)
     path = recipe(tmp_path, ALONE)

@@ -31,7 +31,7 @@ def gguf_lora(
     architecture: str = "llama",
     dtype: str = "f32",
     extra: Mapping[str, Any] | None = None,
-    fields: Mapping[str, str] | None = None,
+    fields: Mapping[str, str | int] | None = None,
     kind: str = "adapter",
     method: str = "lora",
     tokens: Any = None,
@@ -48,7 +48,8 @@ def gguf_lora(
     elif alpha is not None:
         writer.add_float32(gguf.Keys.Adapter.LORA_ALPHA, alpha)
     for key, value in (fields or {}).items():
-        writer.add_string(key, value)
+        add = {str: writer.add_string, bool: writer.add_bool, int: writer.add_uint64}
+        add[type(value)](key, value)
     if tokens is not None:
         writer.add_array(gguf.Keys.Adapter.ALORA_INVOCATION_TOKENS, tokens)
     tensors: dict[str, Any] = {}

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
 import pytest
 
 from pemlang.tensorfiles import read_gguf
+from support import ia3, lora
 from support.gguf_made import BROKEN, gguf_lora
 from support.messages.case import MADE, Diagnostics, made, raised, text_checked
 
@@ -29,6 +31,40 @@ def PEM0354_gguf_of_two_kinds(root: Path, patch: pytest.MonkeyPatch) -> Diagnost
         gguf_lora(root / f"gguf/{name}.gguf", 1, architecture=name)
     declared = 'adapter x = "gguf/llama.gguf"\nadapter y = "gguf/qwen3.gguf"\n'
     return text_checked(root, f'{declared}save x + y to "out/z.gguf"\n')
+
+
+LLAMA = {"model.layers.0.self_attn.q_proj": (32, 32), "model.layers.0.self_attn.q_norm": (32, 32)}
+MODEL = '{"architectures": ["LlamaForCausalLM"], "num_attention_heads": 4}'
+
+
+def saved(root: Path, name: str, make: Callable[[Path], Path], beside: str = MODEL) -> Diagnostics:
+    """What a check says of saving an adapter of PEFT in GGUF."""
+    (make(root / "gguf" / name) / "config.json").write_text(beside)
+    text = f'adapter x = "gguf/{name}"\nsave x to "out/z.gguf" with format=gguf\n'
+    return text_checked(root, text)
+
+
+@made
+def PEM0354_gguf_another_module(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
+    return saved(root, "normed", lambda at: lora(at, sites=LLAMA))
+
+
+@made
+def PEM0354_gguf_no_model(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
+    return saved(root, "lone", lambda at: lora(at, sites=LLAMA), "{}")
+
+
+@made
+def PEM0354_gguf_renamed(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
+    gguf_lora(root / "gguf/x.gguf", 1)
+    rule = '{ "blk.*.attn_q": "model.layers.*.self_attn.q_proj" }'
+    return text_checked(root, f'adapter x = "gguf/x.gguf" with names={rule}\n')
+
+
+@made
+def PEM0421_gguf_gains(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
+    site = "model.layers.0.self_attn.v_proj"
+    return saved(root, "gains", lambda at: ia3(at, 1, {site: 16}, {}))
 
 
 @made
