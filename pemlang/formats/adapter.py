@@ -155,8 +155,8 @@ class Adapter:
     @property
     def files(self) -> list[Path]:
         """The files that are read of it, but for its statistics; its tensors' last."""
-        beside = [self.directory / MODEL_CONFIG] if self.model else []
-        return [*beside, *self.format.files(self)]
+        config, own = self.directory / MODEL_CONFIG, self.format.files(self)
+        return [config, *own] if self.model and config not in own else own
 
     @property
     def signature(self) -> dict[str, object]:

@@ -3,6 +3,7 @@ regroups them, the same Δ at every site in float64 both ways, and the same mode
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import gguf
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from peft import LoraConfig
 from support import build, codes, delta, error, ia3, lora, pem, recipe
@@ -128,6 +130,22 @@ def test_a_sum_is_converted_and_its_base_is_kept(tmp_path: Path) -> None:
     assert told["general.base_model.0.repo_url"] == "https://huggingface.co/org/base-1b"
     assert [told[f"llama.attention.head_count{end}"] for end in ("", "_kv")] == [4, 2]
     assert "org/base-1b" in pem("inspect", x.path).out
+
+
+def test_what_two_models_differ_in_becomes_a_lora_of_llama_cpp(
+    tmp_path: Path, llama: nn.Module
+) -> None:
+    tuned = copy.deepcopy(llama)
+    for parameter in tuned.parameters():
+        parameter.data += 0.1 * torch.randn_like(parameter)
+    for name, model in (("b", llama), ("m", tuned)):
+        model.save_pretrained(tmp_path / name)
+    text = 'base x = "some/base"\nmodel m on x = "m"\nmodel b on x = "b"\n'
+    text += 'let d = compress((m - b)["*_proj.weight"], rank=8)\nsave d to "out/x"\n'
+    [plain, there] = build(tmp_path, text + 'save d to "out/x.gguf" with format=gguf\n').outputs
+    for site, before in delta(plain.path).items():
+        wanted = regrouped(site, before)
+        np.testing.assert_allclose(gguf_deltas(there.path)[named(site)], wanted, atol=1e-6)
 
 
 def test_the_config_beside_is_locked_and_verified(tmp_path: Path) -> None:
