@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from pemlang.artifact.card import Card, CardInput, write_card
 from pemlang.artifact.place import CARD, PROVENANCE, folder_of, own_file, own_name
@@ -245,7 +245,9 @@ def _place(source: str, adapter: Adapter, name: str) -> str:
     if source.startswith(SCHEME):
         reference = parse_reference(source)
         return f"{reference.folder_at(reference.commit(adapter.directory))}/{name}"
-    return source if adapter.format.one_file else f"{source}/{name}"
+    if not adapter.format.one_file:
+        return f"{source}/{name}"
+    return source if name == adapter.weights.name else str(PurePosixPath(source).with_name(name))
 
 
 def _given(value: str | float | bool) -> str:

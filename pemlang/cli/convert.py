@@ -21,7 +21,8 @@ from pemlang.disk import is_dir, replace_file
     "--to",
     "to",
     metavar="FORMAT",
-    help="Write the adapter FILE to OUTPUT in a format: peft, kohya, diffusers, comfyui, bfl.",
+    help="Write the adapter FILE to OUTPUT in a format: peft, mlx, gguf, kohya, diffusers, "
+    "comfyui, bfl.",
 )
 @click.option(
     "--like",

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import math
 import re
-import struct
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import field
 from functools import lru_cache
@@ -39,7 +37,7 @@ from pemlang.formats.signature import (
     shortened,
 )
 from pemlang.formats.stored_sites import stored_site
-from pemlang.formats.uniform import equal_ranks
+from pemlang.formats.uniform import equal_alphas, equal_ranks, float32
 from pemlang.modules import PARAMETRISATIONS, Shapes, SiteShape
 from pemlang.modules.sites import lora_shape
 from pemlang.modules.stored import STORED_FORMS
@@ -137,6 +135,7 @@ class OneFile(Format):
     """
 
     one_file = True
+    suffix = SUFFIX
     texts = ()
     weights = ""
     written: ClassVar[tuple[str, str]] = (".lora_A.weight", ".lora_B.weight")
@@ -157,11 +156,7 @@ class OneFile(Format):
         whose α differs, and where none is said every reader takes the rank."""
         if not self.says_alpha:
             return dict.fromkeys(ranks, 1.0)
-        alphas = Counter(
-            _float32(alpha_of(scales[site], rank)) for site, rank in ranks.items() if scales[site]
-        )
-        [(alpha, _)] = alphas.most_common(1) or [(1.0, 0)]
-        return {site: alpha / rank for site, rank in ranks.items()}
+        return equal_alphas(ranks, scales)
 
     @property
     def shown_starts(self) -> tuple[str, ...]:
@@ -427,13 +422,4 @@ def _alphas(spec: AdapterSpec, names: Mapping[str, str]) -> list[OutputTensor]:
 
 def alpha_at(spec: AdapterSpec, site: str) -> float:
     """α of a site of an output, as its file says it."""
-    return _float32(alpha_of(spec.scales[site], spec.ranks[site]))
-
-
-def _float32(number: float) -> float:
-    """The nearest number of float32; 1 where there is none but zero or infinity."""
-    try:
-        near = float(struct.unpack("<f", struct.pack("<f", number))[0])
-    except OverflowError:
-        return 1.0
-    return near or 1.0
+    return float32(alpha_of(spec.scales[site], spec.ranks[site]))

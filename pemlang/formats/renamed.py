@@ -33,7 +33,7 @@ def names_as_in(adapter: Adapter, other: Adapter) -> dict[str, str]:
     """What another adapter calls the modules of one, each in a file of an image model; raises
     PEM0354 where one of them is none, and as names_like."""
     for x in (adapter, other):
-        if not x.format.one_file:
+        if not x.format.starts:
             raise Fault(
                 "PEM0354",
                 f"{visible(x.directory)} is no LoRA of an image model in one file",

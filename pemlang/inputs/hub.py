@@ -179,7 +179,7 @@ def read_hub_adapter(text: str, whole: bool) -> Adapter:
 
 def _in_one_file(hub: ModuleType, reference: HubReference) -> Adapter:
     """An adapter in one file; its header is asked for first, for a model's file may be large."""
-    records = [record for record in formats_of("adapter") if record.one_file]
+    records = [record for record in formats_of("adapter") if record.starts]
     file = reference.file(reference.name)
     cached = hub.try_to_load_from_cache(reference.repo, file, revision=reference.revision)
     if not isinstance(cached, str):
@@ -196,7 +196,7 @@ def _in_one_file(hub: ModuleType, reference: HubReference) -> Adapter:
 def _no_lora(reference: HubReference) -> Fault:
     """PEM0410 of a file of other tensors; of one of an adapter's or a model's its folder is what to
     give."""
-    names = listed([record.name for record in formats_of("adapter") if record.one_file])
+    names = listed([record.name for record in formats_of("adapter") if record.starts])
     return Fault(
         "PEM0410",
         f"{visible(reference.name)} of {visible(reference.repo)} is no LoRA in one file",
@@ -309,9 +309,12 @@ def _described(hub: ModuleType, reference: HubReference) -> tuple[Format, Path]:
         if record.one_file:
             continue
         try:
-            return record, _snapshot(hub, reference, record.described_in)
+            directory = _snapshot(hub, reference, record.described_in)
         except hub.errors.EntryNotFoundError as error:
             missing.append(error)
+            continue
+        if record.detect(directory).fits:  # those of several formats have one name
+            return record, directory
     raise missing[0]
 
 
@@ -319,7 +322,7 @@ def _tell_below(hub: ModuleType, reference: HubReference) -> None:
     """Raise PEM0441 with the adapters below a folder that holds none itself, where the hub says
     what is there."""
     records = [record for record in formats_of("adapter") if not record.one_file]
-    described = tuple(record.described_in for record in records)
+    described = tuple(dict.fromkeys(record.described_in for record in records))
     within = {"path_in_repo": reference.folder} if reference.folder else {}
     files = hub.HfApi().list_repo_tree(
         reference.repo, revision=reference.revision, recursive=True, **within

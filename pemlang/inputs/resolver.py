@@ -27,7 +27,7 @@ from pemlang.inputs.hub import (
     read_hub_adapter,
     read_hub_model,
 )
-from pemlang.tensorfiles.safetensors import SUFFIX
+from pemlang.tensorfiles.container import SUFFIXES
 
 
 class Resolver(ABC):
@@ -74,7 +74,7 @@ class DiskResolver(Resolver):
         place = path if remote else str(local(path, directory))
         if place not in self._seen:
             there = is_dir(Path(place)) or is_file(Path(place))
-            on_the_hub = HUB_NAME.fullmatch(path) and not path.endswith(SUFFIX)
+            on_the_hub = HUB_NAME.fullmatch(path) and not path.endswith(SUFFIXES)
             if not remote and on_the_hub and not there:
                 raise Fault("PEM0410", f"there is no directory {visible(place)}", _on_the_hub(path))
             self._seen[place] = (
