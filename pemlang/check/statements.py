@@ -130,6 +130,9 @@ class FileElaborator:
         path = self._state.files.imports.get(statement)
         scope = None if path is None else self._state.scopes.get(path)
         module: RecipeValue = POISON if scope is None else Module(scope)
+        if not statement.hands_on:
+            given = [*statement.names, *filter(None, [statement.alias])]
+            self._scope.imported |= {name.name for name in given}
         if statement.alias is not None:
             self._scope.declare(statement.alias, module, self._report)
         for name in statement.names:
