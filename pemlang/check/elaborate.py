@@ -11,6 +11,7 @@ from typing import cast
 from pemlang.check.annotations import check_annotation, dtype_name, hold_refinement
 from pemlang.check.calls import bind, call_use, chain_use, run_of_terms, want_listed, written
 from pemlang.check.conditions import Combined, Comparison, Condition, Decided
+from pemlang.check.forms import FORMS
 from pemlang.check.kinds import article, choose, kind_of_type, not_prefix, not_selectable
 from pemlang.check.lists import chosen, for_each, item_of, list_of
 from pemlang.check.scope import Function, Scope, Stop, bare_words
@@ -60,6 +61,7 @@ class Elaborator:
         watches: comparisons to make once weights are read, with their places.
         leaves: how each adapter leaf is declared, for messages and cards.
         spellings: all the ways in which its place is spelt.
+        is_testing: whether what is evaluated is a test.
         filling: the calls that give what fills the matrices of a LoRA; see full_rank.
     """
 
@@ -70,6 +72,7 @@ class Elaborator:
     leaves: dict[Stored, Declared] = field(default_factory=dict)
     spellings: dict[Stored, list[Spelling]] = field(default_factory=dict)
     filling: dict[AdapterNode, tuple[Use, ...] | None] = field(default_factory=dict)
+    is_testing: bool = False
     _expansions: list[str] = field(default_factory=list)
     _steps: int = 0
 
@@ -84,6 +87,15 @@ class Elaborator:
             fault.notes = (*fault.notes, *reversed(self._expansions[-3:]))
             self.report.add(fault.at(span))
             raise Stop from None
+
+    @contextmanager
+    def reporting_to(self, report: Report) -> Iterator[None]:
+        """Tell what is wrong inside to another report."""
+        before, self.report = self.report, report
+        try:
+            yield
+        finally:
+            self.report = before
 
     @contextmanager
     def expanding(self, place: str) -> Iterator[None]:
@@ -326,6 +338,8 @@ class Elaborator:
 
     def _call(self, tree: t.Call, scope: Scope) -> RecipeValue:
         name = tree.function
+        if name.module is None and name.name in FORMS:
+            return FORMS[name.name](self, tree, scope)
         own = None
         if name.module is not None or name.name in scope.values or name.name not in FUNCTIONS:
             with self.at(name.span):

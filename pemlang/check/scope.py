@@ -110,7 +110,7 @@ class Scope:
         """Why a name cannot be given, if it cannot."""
         if name in t.KEYWORDS:
             return Fault("PEM0202", f"`{name}` is a word of the language", "choose another name")
-        if name in FUNCTIONS:
+        if name in FUNCTIONS or name in t.FORMS:
             return Fault(
                 "PEM0202",
                 f"`{name}` is an operator of the language, this would hide it",
@@ -203,6 +203,8 @@ def names_in(tree: t.Tree) -> Iterator[t.Name]:
         if isinstance(node, t.Name):
             if node.module is not None or node.name not in given:
                 yield node
+        elif isinstance(node, t.Call) and node.function.name in t.FORMS:
+            stack += [(arg, given) for arg in reversed(list(_of_form(node)))]
         elif isinstance(node, t.ForEach):
             inner = given.union(name.name for name in node.names)
             stack += [(source, given) for source in reversed(node.lists)]
@@ -247,6 +249,15 @@ def resolve_names(
             wrong = True
     if wrong:
         raise Stop
+
+
+def _of_form(call: t.Call) -> Iterator[t.Tree]:
+    """What is a value of what a call is given that is no operator."""
+    for arg in call.args:
+        if call.function.name != "sample":
+            yield arg
+        elif isinstance(arg, t.Call):
+            yield from arg.args
 
 
 def _given_names(

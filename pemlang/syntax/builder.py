@@ -119,6 +119,14 @@ class TreeBuilder(Transformer_NonRecursive[Token, t.Statement]):
     def assert_stmt(self, meta: Meta, items: Items) -> t.Tree:
         return t.Assert(self._span(meta), self._doc, *items)
 
+    def print_stmt(self, meta: Meta, items: Items) -> t.Tree:
+        return t.Print(self._span(meta), self._doc, items[0])
+
+    def test_stmt(self, meta: Meta, items: Items) -> t.Tree:
+        title, *statements = items
+        inner = tuple(replace(statement, doc="") for statement in statements)
+        return t.Test(self._span(meta), self._doc, title, inner)
+
     def save_stmt(self, meta: Meta, items: Items) -> t.Tree:
         value, path, options = items
         return t.Save(self._span(meta), self._doc, value, path, options or ())

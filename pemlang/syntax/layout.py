@@ -56,7 +56,7 @@ def statement(source: Source, chunk: Chunk, tree: t.Statement, ascii: bool = Fal
     except NoPlace:
         lines = source.text[chunk.start : chunk.end].split("\n")
         return "\n".join(line.rstrip() for line in lines)
-    return boxes.written(box)
+    return "\n".join(line.rstrip() for line in boxes.written(box).split("\n"))
 
 
 class _Joined(NamedTuple):
@@ -312,6 +312,30 @@ class _TreeLayout(Places):
         start = ("assert ", self.value(tree.condition))
         return (*start, _tail(f" else {self.leaf(tree.message)}")) if tree.message else start
 
+    def print_(self, tree: t.Print) -> Box:
+        return ("print ", self.value(tree.value))
+
+    def test(self, tree: t.Test) -> Box:
+        start = ("test ", self.leaf(tree.title), " ")
+        opening, closing = self.brackets_after(tree.title.span.end)
+        inner: list[Box] = []
+        at = opening
+        for statement in tree.statements:
+            for note in self.notes(statement.span.start):
+                gap = Newline() if note.alone else "  "
+                inner += [self._blank(at, note.at) if note.alone else (), gap, note.text]
+                at = note.at
+            inner += [self._blank(at, statement.span.start), Newline()]
+            inner.append(_STATEMENTS[type(statement)](self, statement))
+            at = statement.span.end
+        for note in self.notes(closing):
+            inner += [Newline() if note.alone else "  ", note.text]
+        return (*start, "{", Nest(tuple(inner)), Newline() if inner else "", "}")
+
+    def _blank(self, start: int, end: int) -> Box:
+        """The blank line that stands between two lines of a test, if one does."""
+        return Newline() if self._text.count("\n", start, end) > 1 else ()
+
     def save(self, tree: t.Save) -> Box:
         box = ("save ", self.value(tree.value), _tail(f" to {self.leaf(tree.path)}"))
         return (*box, *self._with(tree.options))
@@ -358,5 +382,7 @@ _STATEMENTS: dict[type[t.Statement], Callable[[_TreeLayout, Any], Box]] = {
     t.Let: _TreeLayout.let,
     t.Def: _TreeLayout.def_,
     t.Assert: _TreeLayout.assert_,
+    t.Print: _TreeLayout.print_,
+    t.Test: _TreeLayout.test,
     t.Save: _TreeLayout.save,
 }

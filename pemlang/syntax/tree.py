@@ -365,6 +365,21 @@ class Save(Statement):
 
 
 @tree
+class Print(Statement):
+    """`print norm(a)`: something to be told when the recipe is built, or tested."""
+
+    value: Tree
+
+
+@tree
+class Test(Statement):
+    """`test "name" { … }`: what holds of this file; `pem test` runs it."""
+
+    title: String
+    statements: tuple[Statement, ...]
+
+
+@tree
 class Unread(Declaration):
     """A declaration that does not parse: its name exists, so that its uses are no mistakes."""
 
@@ -376,7 +391,10 @@ class RecipeFile(Tree):
     statements: tuple[Statement, ...]
 
 
+FORMS = ("sample", "same", "fails")
+"""Calls that are no operators: what they are given is not just values."""
+
 KEYWORDS = frozenset(
     "language import as base model adapter param let def assert else save test to with on in and "
-    "or not true false per if then for zip export".split()
+    "or not true false per if then for zip export print".split()
 )
