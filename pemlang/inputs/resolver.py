@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 
-from pemlang.check.values import Spelling
+from pemlang.check.values import Sample, Spelling
 from pemlang.diagnostics import Fault, visible
 from pemlang.disk import is_dir, is_file
 from pemlang.formats import read_adapter
@@ -46,6 +47,10 @@ class Resolver(ABC):
             _hold_model(path, place)
         model = read_hub_model(path, whole=False) if remote else read_as(TRANSFORMERS, place)
         return str(model.directory), model
+
+    def sample(self, sample: Sample) -> Sequence[tuple[str, Adapter]]:
+        """See check.values.Inputs: where there are no tests, nothing is drawn."""
+        raise AssertionError("samples are drawn in tests alone")
 
     def whole(self, adapter: Adapter, spelling: Spelling) -> Adapter:
         """An adapter with its tensors at hand, fetched if need be; raises Fault."""
