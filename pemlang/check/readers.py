@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from pemlang.check.outputs import Output
 from pemlang.diagnostics import Fault, listed
 from pemlang.formats.adapter import Adapter, kinds_text
+from pemlang.formats.holding import hold_names
 from pemlang.formats.readers import READERS, OutputReader
-from pemlang.formats.record import FORMATS, Format, hold_names
+from pemlang.formats.record import FORMATS, Format
 from pemlang.graph.dag import Graph
 from pemlang.graph.leaves import Stored, adapters_of
 from pemlang.graph.node import AdapterNode

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pemlang.formats.record import Format
 
 STATISTICS = "statistics.safetensors"
+MODEL_CONFIG = "config.json"
 
 
 class ByIdentity:
@@ -118,6 +119,8 @@ class Adapter:
         seen: what its files were before they were read, see tensorfiles.digests.identity.
         stored: the same as its files name its modules, where a recipe says what to call them.
         names: what the recipe calls them, by their names in the files.
+        model: what the config of its model says that lies beside it, where that may count; see
+            gguf_names.model_beside.
     """
 
     format: Format
@@ -135,6 +138,7 @@ class Adapter:
     seen: Mapping[Path, tuple[int, ...]] = field(default_factory=dict)
     stored: Adapter | None = None
     names: Mapping[str, str] = field(default_factory=dict)
+    model: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def in_files(self) -> Adapter:
@@ -149,11 +153,23 @@ class Adapter:
         Raises:
             Fault: PEM0411 a file that cannot be read, PEM0412 one that is not what was read.
         """
-        files = self.format.files(self)
+        files = self.files
         files += [] if self.statistics is None else [self.statistics_file]
         digests = {file.name: file_digest(file) for file in files}
         hold_unchanged({file: self.seen[file] for file in files if file in self.seen})
         return digests
+
+    @property
+    def files(self) -> list[Path]:
+        """The files that are read of it, but for its statistics; its tensors' last."""
+        config, own = self.directory / MODEL_CONFIG, self.format.files(self)
+        return [config, *own] if self.model and config not in own else own
+
+    @property
+    def signature(self) -> dict[str, object]:
+        """What a check needs of it: see Format.signature, and `model` beside that."""
+        beside = {"model": dict(self.model)} if self.model else {}
+        return {**self.format.signature(self), **beside}
 
     def site(self, name: str) -> Site:
         """What it holds of a site."""

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import math
 import re
-import struct
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import field
 from functools import lru_cache
@@ -29,7 +27,14 @@ from pemlang.formats.one_file_whole import (
     whole_sites,
 )
 from pemlang.formats.readers import OutputReader
-from pemlang.formats.record import AdapterSpec, Detection, Format, OutputLayout, OutputTensor
+from pemlang.formats.record import (
+    AdapterSpec,
+    Detection,
+    Format,
+    OutputLayout,
+    OutputTensor,
+    names_format,
+)
 from pemlang.formats.signature import (
     Malformed,
     headers_restored,
@@ -38,7 +43,7 @@ from pemlang.formats.signature import (
     shortened,
 )
 from pemlang.formats.stored_sites import stored_site
-from pemlang.formats.uniform import equal_ranks
+from pemlang.formats.uniform import equal_alphas, equal_ranks, float32
 from pemlang.modules import PARAMETRISATIONS, Shapes, SiteShape
 from pemlang.modules.sites import lora_shape
 from pemlang.modules.stored import STORED_FORMS
@@ -117,6 +122,10 @@ _OF_THE_INPUT = {"ss_network_dim", "ss_network_alpha", "ss_network_args", "model
 """What a file says of itself that is not true of one made from it; the rest of what starts as
 `_KEPT` is kept where all inputs say the same."""
 
+_PLAIN = "networks.lora"
+"""What the module starts with that trains a LoRA in sd-scripts. What `lycoris.kohya` has trained is
+another method, and an output a LoRA."""
+
 
 @dataclass(frozen=True, eq=False)
 class OneFileLayout(Layout):
@@ -131,7 +140,6 @@ class OneFile(Format):
     """A format of adapters that are one safetensors file.
 
     Attributes:
-        starts: what the names of sites start with.
         written: the ends of the two factors in an output.
         says_alpha: whether an output says α of each site; else α is the rank.
         example: a name of a site.
@@ -139,9 +147,9 @@ class OneFile(Format):
     """
 
     one_file = True
+    suffix = SUFFIX
     texts = ()
     weights = ""
-    starts: ClassVar[tuple[str, ...]]
     written: ClassVar[tuple[str, str]] = (".lora_A.weight", ".lora_B.weight")
     says_alpha: ClassVar[bool] = False
     example: ClassVar[str]
@@ -164,11 +172,7 @@ class OneFile(Format):
         whose α differs, and where none is said every reader takes the rank."""
         if not self.says_alpha:
             return dict.fromkeys(ranks, 1.0)
-        alphas = Counter(
-            _float32(alpha_of(scales[site], rank)) for site, rank in ranks.items() if scales[site]
-        )
-        [(alpha, _)] = alphas.most_common(1) or [(1.0, 0)]
-        return {site: alpha / rank for site, rank in ranks.items()}
+        return equal_alphas(ranks, scales)
 
     @property
     def shown_starts(self) -> tuple[str, ...]:
@@ -321,7 +325,7 @@ class OneFile(Format):
 
     def layout(self, spec: AdapterSpec) -> OutputLayout:
         """See Format."""
-        naming = spec.inputs[0].format.naming if spec.inputs else self.naming
+        naming = names_format(spec.inputs[0]).naming if spec.inputs else self.naming
         modules = {site: module_in_file(site, shape) for site, shape in spec.shapes.items()}
         names = names_in(dict.fromkeys(modules.values()), naming, self.naming)
         tensors = [
@@ -347,6 +351,7 @@ class OneFile(Format):
             key: value
             for key, value in (told[0] if told else {}).items()
             if key.startswith(_KEPT) and key not in _OF_THE_INPUT and _is_text(key, value)
+            if key != "ss_network_module" or value.startswith(_PLAIN)
             if all(other.get(key) == value for other in told)
         }
 
@@ -456,13 +461,4 @@ def _alphas(spec: AdapterSpec, names: Mapping[str, str]) -> list[OutputTensor]:
 
 def alpha_at(spec: AdapterSpec, site: str) -> float:
     """α of a site of an output, as its file says it."""
-    return _float32(alpha_of(spec.scales[site], spec.ranks[site]))
-
-
-def _float32(number: float) -> float:
-    """The nearest number of float32; 1 where there is none but zero or infinity."""
-    try:
-        near = float(struct.unpack("<f", struct.pack("<f", number))[0])
-    except OverflowError:
-        return 1.0
-    return near or 1.0
+    return float32(alpha_of(spec.scales[site], spec.ranks[site]))

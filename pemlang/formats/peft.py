@@ -13,6 +13,7 @@ from pemlang.diagnostics import Fault, listed, visible
 from pemlang.disk import is_dir, is_file, lfs_pointer
 from pemlang.formats import peft_bias
 from pemlang.formats.adapter import STATISTICS, Adapter, ByIdentity, Layout, kinds_text
+from pemlang.formats.mlx_detect import mlx_config
 from pemlang.formats.namings import MAX_NAME
 from pemlang.formats.patterns import one_config
 from pemlang.formats.peft_config import (
@@ -80,7 +81,8 @@ class Peft(Format):
         present = [name for name in (CONFIG, WEIGHTS, PICKLED) if is_file(place / name)]
         pointer = lfs_pointer(place / WEIGHTS) is not None
         whole = not pointer and (WEIGHTS in present or PICKLED in present)
-        return Detection(CONFIG in present, whole, " and ".join(present) or f"no {CONFIG}")
+        fits = CONFIG in present and mlx_config(place) is None
+        return Detection(fits, whole, " and ".join(present) or f"no {CONFIG}")
 
     def read(self, place: Path) -> Adapter:
         """See Format.
@@ -438,7 +440,7 @@ def _scales(layout: Layout, scaling: Scaling) -> Mapping[str, float]:
                 "PEM0415",
                 f"site {visible(site)} has rank {rank}, but the config says {wanted}: the scale "
                 f"may be α/{rank} or α/{wanted}",
-                f"mend `r` or `rank_pattern` in {CONFIG}",
+                f"mend `{'init_r' if scaling.adalora else 'r'}` or `rank_pattern` in {CONFIG}",
             )
         scales[site] = scaling.scale(rank, look_up(scaling.alpha_pattern, name, scaling.alpha))
     return MappingProxyType(scales)

@@ -125,7 +125,8 @@ def _targeting(spec: AdapterSpec, sites: Sequence[str]) -> dict[str, object]:
     ]
     same = all(spec == specs[0] for spec in specs)
     whole = all(set(adapter.layout.shapes.modules) == set(sites) for adapter in adapters)
-    if specs and same and whole and (isinstance(specs[0]["target_modules"], list) or not listed):
+    target = specs[0]["target_modules"] if specs else None
+    if same and whole and target is not None and (isinstance(target, list) or not listed):
         return {field: value for field, value in specs[0].items() if value is not None}
     kept = {module_of(site) for site in sites}
     others = {

@@ -111,7 +111,7 @@ READERS = {
         OutputReader(
             name="llama_cpp",
             title="llama.cpp, through `convert_lora_to_gguf.py`",
-            formats=("peft",),
+            formats=("peft", "gguf"),
             since="main of 2026",
             facts=(
                 (

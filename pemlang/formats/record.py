@@ -19,15 +19,16 @@ from typing import ClassVar, TypeVar
 from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault, listed, visible
 from pemlang.disk import is_file, is_special
-from pemlang.formats.adapter import STATISTICS, Adapter
-from pemlang.formats.image_names import can_rename, names_in
+from pemlang.formats.adapter import MODEL_CONFIG, STATISTICS, Adapter
+from pemlang.formats.gguf_names import GGUF, MODULES, RenamedSite, Swap, model_beside
 from pemlang.formats.readers import OutputReader
 from pemlang.formats.vocabulary import Vocabulary
 from pemlang.modules import PARAMETRISATIONS, Shapes
 from pemlang.modules.sites import bias_of, module_of_bias
+from pemlang.tensorfiles.container import SUFFIXES
 from pemlang.tensorfiles.digests import seen_now
-from pemlang.tensorfiles.dtypes import DTYPES
-from pemlang.tensorfiles.safetensors import SUFFIX as TENSORS
+from pemlang.tensorfiles.dtypes import DTYPES, FLOATS
+from pemlang.tensorfiles.gguf import Scalar
 from pemlang.tensorfiles.safetensors import Header, TensorEntry, read_header
 
 AtSite = TypeVar("AtSite")
@@ -61,6 +62,8 @@ class OutputTensor:
         around: what its numbers are stored around.
         value: the number in it, where that is known before anything is computed, or 0 of a whole
             tensor of zeros; such tensors stand before all others in their file.
+        turned: whether it is the transpose of the factor.
+        swap: the order that its rows have there, where that is another.
     """
 
     key: str
@@ -70,6 +73,8 @@ class OutputTensor:
     factor: str
     around: float = 0.0
     value: float | None = None
+    turned: bool = False
+    swap: Swap | None = None
 
     @property
     def size(self) -> int:
@@ -115,6 +120,15 @@ class AdapterSpec:
     vocabulary: Vocabulary | None = None
     reader: OutputReader | None = None
 
+    def with_names(self, names: Mapping[str, RenamedSite]) -> AdapterSpec:
+        """The same with other names for its sites."""
+        return replace(
+            self,
+            shapes=Shapes({names[site].name: shape for site, shape in self.shapes.items()}),
+            ranks={names[site].name: rank for site, rank in self.ranks.items()},
+            scales={names[site].name: scale for site, scale in self.scales.items()},
+        )
+
     def factors(self, site: str) -> list[tuple[str, tuple[int, ...], float]]:
         """The tensors of a site: what each is called, its shape, and what it is stored around."""
         shape = self.shapes[site]
@@ -137,7 +151,21 @@ class OutputLayout:
     files: Mapping[str, Sequence[OutputTensor]]
     texts: Mapping[str, str]
     copies: Mapping[str, Path] = field(default_factory=dict)
-    metadata: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, Scalar] = field(default_factory=dict)
+
+    def with_sites(self, names: Mapping[str, RenamedSite]) -> OutputLayout:
+        """The same files, for the sites that have these names there."""
+        sites = {renamed.name: site for site, renamed in names.items()}
+
+        def of_site(tensor: OutputTensor) -> OutputTensor:
+            if tensor.site is None:
+                return tensor
+            site = sites[tensor.site]
+            swap = names[site].swap if tensor.factor == "b" else None
+            return replace(tensor, site=site, swap=swap)
+
+        files = {name: [of_site(x) for x in tensors] for name, tensors in self.files.items()}
+        return replace(self, files=files)
 
     @property
     def tensors(self) -> list[OutputTensor]:
@@ -157,6 +185,10 @@ class Format(ABC):
         library: the package that loads it, as the hub knows it.
         told_of: the fields of an adapter that what else is known of it says too.
         one_file: whether an adapter is one file, and no directory.
+        starts: what the names of modules in such a file start with.
+        keeps_heads: whether its files hold modules that are saved whole, beside an adapter.
+        suffix: what the name of that one file ends in; else empty.
+        dtypes: that its factors may have.
     """
 
     name: ClassVar[str]
@@ -167,6 +199,10 @@ class Format(ABC):
     library: ClassVar[str] = ""
     told_of: ClassVar[frozenset[str]] = frozenset()
     one_file: ClassVar[bool] = False
+    starts: ClassVar[tuple[str, ...]] = ()
+    keeps_heads: ClassVar[bool] = True
+    suffix: ClassVar[str] = ""
+    dtypes: ClassVar[tuple[str, ...]] = tuple(FLOATS)
 
     @abstractmethod
     def detect(self, place: Path) -> Detection:
@@ -242,6 +278,10 @@ class Format(ABC):
             stored=adapter,
         )
 
+    def hold_inputs(self, inputs: Sequence[Adapter]) -> None:
+        """Raise Fault for adapters that its files cannot hold what is made from; none of zero."""
+        return
+
     def hold(self, shapes: Shapes, whole_modules: Sequence[str]) -> None:
         """Raise Fault for sites that its files cannot hold, beside modules saved whole."""
         return
@@ -258,7 +298,7 @@ class Format(ABC):
     @property
     def naming(self) -> str:
         """How sites are named: formats of one naming can hold each other's sites."""
-        return "modules"
+        return MODULES
 
     def stored_ranks(
         self, shapes: Shapes, ranks: Mapping[str, int], reader: OutputReader | None
@@ -341,10 +381,13 @@ def default_format(holds: str = "adapter") -> Format:
 
 
 def read_as(record: Format, place: Path) -> Adapter:
-    """The adapter at a place in a format, and what its files were before; raises Fault as
-    Format.read."""
-    seen = seen_now(record.readable(place))
-    return replace(record.read(place), seen=seen)
+    """The adapter at a place in a format, with what the config of its model says that lies beside
+    it, and what its files were before; raises Fault as Format.read."""
+    folder = place.parent if record.one_file else place
+    beside = [folder / MODEL_CONFIG] if record.naming in (MODULES, GGUF) else []
+    seen = seen_now([*record.readable(place), *beside])
+    adapter = record.read(place)
+    return replace(adapter, seen=seen, model=model_beside(folder) if beside else {})
 
 
 def read_adapter(place: Path, written: str | None = None) -> Adapter:
@@ -367,7 +410,7 @@ def read_adapter(place: Path, written: str | None = None) -> Adapter:
             seen.append(f"as {record.name}: {detection.saw}")
     if is_file(place):
         raise _one_file(place, Path(written or place))
-    if place.suffix == TENSORS and not os.path.lexists(place):
+    if place.suffix in SUFFIXES and not os.path.lexists(place):
         raise Fault("PEM0410", f"there is no file {visible(place)}", "check the path")
     if is_special(place):
         why = f"cannot read {visible(place)}: it is neither a file nor a directory"
@@ -423,12 +466,13 @@ def _one_file(place: Path, written: Path) -> Fault:
             f"{visible(place)} is a recipe, and no adapter",
             f"give the directory that it saves to; `pem plan {visible(place)}` says what it makes",
         )
-    what = _tensors_in(place) if place.suffix == TENSORS else "a file"
+    names = [record.name for record in formats_of("adapter") if record.one_file]
+    what = _tensors_in(place) if place.suffix == SUFFIXES[0] else "a file"
     return Fault(
         "PEM0410",
         f"{visible(place)} is {what}, and no adapter",
         "give a directory that PEFT's save_pretrained wrote, or a LoRA in one file by the names of "
-        + listed([record.name for record in formats_of("adapter") if record.one_file]),
+        + listed(names, len(names)),
     )
 
 
@@ -439,35 +483,19 @@ def _tensors_in(file: Path) -> str:
     return "a file of tensors"
 
 
-def hold_names(record: Format, inputs: Sequence[Adapter], sites: Collection[str]) -> None:
-    """Raise PEM0354 where the adapters that an output of a format is made from name modules in
-    two ways, or its files have no names for some sites; `sites` are those of the output."""
-    by_naming = {x.format.naming: x.format for x in inputs}
-    if by_naming.keys() <= {record.naming}:
-        return
-    if len(by_naming) == 1 and can_rename(next(iter(by_naming)), record.naming):
-        names_in(sites, next(iter(by_naming)), record.naming)
-        return
-    names = [
-        (other if other.holds == "adapter" else default_format()).name
-        for other in by_naming.values()
-    ]
-    if len(names) > 1:
-        raise Fault(
-            "PEM0354",
-            f"it is made from files of {listed(sorted(names))}, which name one module in two ways",
-            "combine adapters whose files are of one format",
-        )
-    raise Fault(
-        "PEM0354",
-        f"it has the names that files of {names[0]} give to modules, and files of {record.name} "
-        "have others for them",
-        f"save it with format={names[0]}, which it has where no format is said",
-    )
+def names_format(adapter: Adapter) -> Format:
+    """The format whose names the modules of an adapter have: that of its files, but where a recipe
+    calls those of one file as another format does."""
+    if adapter.names and adapter.format.starts:
+        for record in formats_of("adapter"):
+            if all(x.startswith(record.starts) for x in adapter.layout.shapes):
+                return record
+    return adapter.format
 
 
 def output_format(inputs: Sequence[Adapter], holds: str = "adapter") -> Format:
-    """The format of an output: that of its inputs where those of its kind share one."""
-    records = {x.format.name: x.format for x in inputs if x.format.holds == holds}
+    """The format of an output: the one whose names its inputs have, where those of its kind share
+    one."""
+    records = {names_format(x).name: names_format(x) for x in inputs if x.format.holds == holds}
     [*shared] = records.values()
     return shared[0] if len(shared) == 1 else default_format(holds)

@@ -6,8 +6,11 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 
+from pemlang.diagnostics import Fault, visible
 from pemlang.formats.adapter import Adapter
+from pemlang.formats.image_names import names_like
 from pemlang.formats.namings import hold_apart
+from pemlang.formats.record import names_format
 from pemlang.tensorfiles.digests import text_digest
 
 
@@ -24,6 +27,20 @@ def renamed(adapter: Adapter, names: Mapping[str, str]) -> Adapter:
     modules = adapter.format.modules(adapter)
     hold_apart(modules, names)
     return replace(adapter.format.renamed(adapter, names), names=names)
+
+
+def names_as_in(adapter: Adapter, other: Adapter) -> dict[str, str]:
+    """What another adapter calls the modules of one, each in a file of an image model; raises
+    PEM0354 where one of them is none, and as names_like."""
+    for x in (adapter, other):
+        if not x.format.starts:
+            raise Fault(
+                "PEM0354",
+                f"{visible(x.directory)} is no LoRA of an image model in one file",
+                'say the names themselves: with names={ "old.*": "new.*" }',
+            )
+    naming, theirs = names_format(adapter).naming, names_format(other).naming
+    return names_like(adapter.layout.shapes, naming, other.layout.shapes, theirs)
 
 
 def named_as(model: Adapter, adapter: Adapter) -> Adapter:

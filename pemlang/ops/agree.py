@@ -7,13 +7,13 @@ from dataclasses import replace
 
 from pemlang.diagnostics import Fault, listed, visible
 from pemlang.formats.adapter import how_kinds_act, kinds_text
-from pemlang.graph.leaves import combined_leaves
+from pemlang.formats.transformers import is_of_tokens
 from pemlang.graph.node import AdapterNode
 from pemlang.graph.types import AdapterType
-from pemlang.modules import PARAMETRISATIONS, Parametrisation, Shapes
+from pemlang.modules import PARAMETRISATIONS, Parametrisation, Shapes, SiteShape
 from pemlang.ops.bases import declared_with, likeness
 from pemlang.ops.mend import brought_together, exactly, joined
-from pemlang.ops.names import two_names
+from pemlang.ops.names import names_of_one, naming_of, two_names
 from pemlang.ops.record import Context
 
 
@@ -40,10 +40,8 @@ def same_space(
             if extra
         ]
         message = f"`{ctx.text(0)}` and `{ctx.text(1)}` change different modules"
-        formats = {x.adapter.format.naming for y in (left, right) for x in combined_leaves(y)}
-        if len(formats) > 1:
-            one_format = "give both the names of one format: `pem convert A B --to FORMAT`"
-            raise Fault("PEM0306", message, one_format, lack)
+        if naming_of(left) != naming_of(right):
+            raise Fault("PEM0306", message, names_of_one(ctx.graph, left, right), lack)
         twins = two_names(left, right)
         if twins is not None:
             raise Fault("PEM0306", message, twins.help(ctx.graph), [*lack, twins.note])
@@ -110,6 +108,14 @@ def _same_shapes(ctx: Context, left: Shapes, right: Shapes) -> None:
     clash = [site for site in left if site in right and left[site] != right[site]]
     if clash:
         site = clash[0]
+        if all(is_of_tokens(x) and _one_side(left[x], right[x]) for x in clash):
+            raise Fault(
+                "PEM0307",
+                f"site {visible(site)} is {left[site]} in `{ctx.text(0)}` and {right[site]} in "
+                f"`{ctx.text(1)}`: the two were trained with different tokens",
+                'leave it out of both, as in x["*.q_proj"], or go by tokens through the models '
+                "they belong to: n + y + ((m + x)[like n] - m[like n])",
+            )
         raise Fault(
             "PEM0307",
             f"site {visible(site)} is {left[site]} in `{ctx.text(0)}` and {right[site]} in "
@@ -117,6 +123,11 @@ def _same_shapes(ctx: Context, left: Shapes, right: Shapes) -> None:
             "the two do not belong to the same model; check their paths",
             (f"{len(clash)} sites differ so",) if len(clash) > 1 else (),
         )
+
+
+def _one_side(shape: SiteShape, other: SiteShape) -> bool:
+    """Whether two shapes differ in their inputs or in their outputs alone."""
+    return shape.layer == other.layer and (shape.a == other.a) != (shape.b == other.b)
 
 
 def same_parameters(ctx: Context, left: AdapterNode, right: AdapterNode) -> None:

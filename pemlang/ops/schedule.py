@@ -24,6 +24,11 @@ def _glob(pattern: str) -> re.Pattern[str]:
     return re.compile(fnmatch.translate(pattern))
 
 
+def named_by(pattern: str, names: Iterable[str]) -> list[str]:
+    """Those of some names that a glob fits."""
+    return [name for name in names if _glob(pattern).match(name)]
+
+
 def matching(pattern: str, sites: Sequence[str], place: Span | None = None) -> list[str]:
     """The sites that a glob names, with the biases of modules: `*` any characters, `?` one, `[…]`
     one of some. `place` is where it is written.
@@ -31,7 +36,7 @@ def matching(pattern: str, sites: Sequence[str], place: Span | None = None) -> l
     Raises:
         Fault: PEM0320 when it names none.
     """
-    matched = {site for site in sites if _glob(pattern).match(site)}
+    matched = set(named_by(pattern, sites))
     if matched:
         return [site for site in sites if site in matched or module_of_bias(site) in matched]
     shown = visible(pattern, 80)

@@ -103,14 +103,12 @@ def _with_tokens(models: Path, weights: Mapping[str, tuple[int, ...]]) -> None:
         model(models / name, {"embed_tokens.weight": (len(tokens), 4), **weights})
         table = {"model": {"type": "WordLevel", "vocab": tokens}}
         (models / name / "tokenizer.json").write_text(json.dumps(table))
-    model(models / "mute", {"embed_tokens.weight": (7, 4), **weights})
+    for name in ("mute", "pieces", "garbled", "gaps"):
+        model(models / name, {"embed_tokens.weight": (7, 4), **weights})
     model(models / "lines", {"embed_tokens.weight": (2, 4), **weights})
     (models / "lines" / "vocab.txt").write_text("t1\nt0\n")
-    model(models / "pieces", {"embed_tokens.weight": (7, 4), **weights})
     (models / "pieces" / "tokenizer.model").write_bytes(b"\n\x0e")
-    model(models / "garbled", {"embed_tokens.weight": (7, 4), **weights})
     (models / "garbled" / "tokenizer.json").write_text('{"model": {"vocab": {"a": "b"}}}')
-    model(models / "gaps", {"embed_tokens.weight": (7, 4), **weights})
     (models / "gaps" / "tokenizer.json").write_text('{"model": {"vocab": {"a": 0, "b": 5}}}')
 
 
@@ -263,6 +261,8 @@ ADAPTERS: dict[str, Make] = {
     ),
     "no_site_of_a": lambda at: lora(at, sites={"encoder.layer.0.output.dense": (12, 16)}),
     "wider": lambda at: lora(at, sites=dict.fromkeys(SITES, (12, 20))),
+    "tokens_40": lambda at: lora(at, sites={**SITES, "lm_head": (40, 16)}),
+    "tokens_44": lambda at: lora(at, sites={**SITES, "lm_head": (44, 16)}),
     "wider_query": lambda at: lora(at, sites={**SITES, QUERY: (12, 20)}),
     "square": lambda at: lora(at, sites=SQUARE),
     "square_transposed": lambda at: lora(at, 1, sites=SQUARE, fan_in_fan_out=True),
