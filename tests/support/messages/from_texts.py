@@ -10,6 +10,7 @@ import torch
 from peft import IA3Config, LoraConfig, get_peft_model
 
 import pemlang
+from pemlang.modules import PARAMETRISATIONS
 from support import recipe as write_recipe
 from support.messages.case import Diagnostics, checked, loaded, made, raised, text_checked, told
 
@@ -38,6 +39,13 @@ def PEM0101_large(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
 def PEM0102_latin(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
     (root / "made.pem").write_bytes("# été\n".encode("latin-1"))
     return checked("made.pem")
+
+
+@made
+def PEM0317_undrawn(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
+    patch.setitem(PARAMETRISATIONS, "turn", PARAMETRISATIONS["lora"])  # as an extension adds one
+    recipe = loaded(root, 'test "one" { let x = sample(turn) }\n')
+    return tuple(x for outcome in recipe.test() for x in outcome.wrong)
 
 
 @made
