@@ -6,9 +6,10 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from itertools import chain
 
 from pemlang.diagnostics import Fault, visible
-from pemlang.formats.adapter import Adapter
+from pemlang.formats.adapter import Adapter, PartsOf
 from pemlang.formats.patterns import one_config
 from pemlang.formats.peft_config import Config
 from pemlang.formats.peft_names import PREFIX
@@ -121,10 +122,23 @@ def _head_named(name: str, heads: Mapping[str, object], names: Mapping[str, str]
     return name
 
 
+def _in_parts(target: str, parts_of: PartsOf) -> list[str]:
+    """A name of `target_modules`, which says how the names of modules end, or those of the parts of
+    the modules that it means."""
+    depth = target.count(".") + 1
+    meant = [parts for module, parts in parts_of.items() if f".{module}".endswith(f".{target}")]
+    return [".".join(x.name.split(".")[-depth:]) for parts in meant for x in parts] or [target]
+
+
 def _choosing(adapter: Adapter) -> dict[str, object]:
     """A config whose fields choose the sites of an adapter by the names that these have now: its
     own where they do, the names themselves where they do not."""
     fields = dict(adapter.fields)
+    targets = fields.get("target_modules")
+    if adapter.parts_of and isinstance(targets, list):
+        fields["target_modules"] = list(
+            dict.fromkeys(chain(*(_in_parts(x, adapter.parts_of) for x in targets)))
+        )
     if adapter.whole_modules:
         fields["modules_to_save"] = list(adapter.whole_modules)
     modules = {module_of(site) for site in adapter.layout.shapes}

@@ -63,6 +63,10 @@ class Lora(Parametrisation):
         a, b = tensors
         return LowRank(a, b, scale)
 
+    def by_row(self, site: SiteShape) -> tuple[bool, ...]:
+        """B; an embedding has outputs of its own kind."""
+        return () if site.layer == "embedding" else (False, True)
+
     def statistics(self, site: SiteShape, rank: int) -> Mapping[str, Mapping[str, Shape]]:
         """See Parametrisation; `gram` is xᵀx of the inputs."""
         a, b = self.shapes(site, rank)

@@ -90,6 +90,11 @@ class Parametrisation(ABC):
         """Δ by its factors A and B, of what is `factored`."""
         return None
 
+    def by_row(self, site: SiteShape) -> tuple[bool, ...]:
+        """Which of its tensors have a row for each output of the module, and nothing of another;
+        the others are the same for every output. None where it is not so."""
+        return ()
+
     def statistics(self, site: SiteShape, rank: int) -> Mapping[str, Mapping[str, Shape]]:
         """What can be collected for it beside an adapter, by family: kind to shape. `fisher` is
         one number for each of its own."""

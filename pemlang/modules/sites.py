@@ -46,6 +46,17 @@ class SiteShape(NamedTuple):
         """min(out, in): no LoRA of this site needs a larger rank."""
         return min(math.prod(self.a), math.prod(self.b))
 
+    @property
+    def outputs(self) -> int:
+        """The rows of B, or of what is one tensor."""
+        return (self.b or self.a)[0]
+
+    def with_outputs(self, count: int) -> SiteShape:
+        """The same with as many outputs."""
+        if self.b:
+            return self._replace(b=(count, *self.b[1:]))
+        return self._replace(a=(count, *self.a[1:]))
+
     def __str__(self) -> str:
         if self.b:
             return f"{self.layer} {math.prod(self.b)}×{math.prod(self.a)}"

@@ -12,8 +12,8 @@ from pemlang.graph.node import AdapterNode
 from pemlang.graph.types import AdapterType
 from pemlang.modules import PARAMETRISATIONS, Parametrisation, Shapes
 from pemlang.ops.bases import declared_with, likeness
+from pemlang.ops.fused import same_modules
 from pemlang.ops.mend import brought_together, exactly, joined
-from pemlang.ops.names import two_names
 from pemlang.ops.record import Context
 
 
@@ -44,7 +44,7 @@ def same_space(
         if len(formats) > 1:
             one_format = "give both the names of one format: `pem convert A B --to FORMAT`"
             raise Fault("PEM0306", message, one_format, lack)
-        twins = two_names(left, right)
+        twins = same_modules(left, right)
         if twins is not None:
             raise Fault("PEM0306", message, twins.help(ctx.graph), [*lack, twins.note])
         raise Fault("PEM0306", message, *_with_sites_of_both(ctx, factors, lack))

@@ -18,6 +18,7 @@ from pemlang.graph.normal import linear
 from pemlang.graph.types import AdapterType
 from pemlang.modules import Shapes, SiteShape, SiteValues
 from pemlang.modules.dense import DENSE
+from pemlang.ops.fused import fused_in
 from pemlang.ops.models import Bake, hold_base
 from pemlang.ops.models import bake as bake_tensors
 from pemlang.ops.record import Context
@@ -213,7 +214,13 @@ def bake(ctx: Context, model: ModelNode, x: AdapterNode) -> ModelNode:
     heads = {} if leaf is None else {tensor_of_head(k): k for k in leaf.adapter.layout.heads}
     weight_of = {site: _weight(site, shape) for site, shape in x.shapes.items()}
     _hold_apart(model, [*weight_of.values(), *heads])
-    place = located(model.shapes, [*weight_of.values(), *heads])
+    try:
+        place = located(model.shapes, [*weight_of.values(), *heads])
+    except Fault as fault:
+        fused = fused_in(x, model)
+        if fused is None:
+            raise
+        raise Fault(fault.code, fault.message, fused.help(ctx.graph), [fused.note]) from None
     if leaf is not None:
         replaced = {place[tensor]: key for tensor, key in heads.items()}
         _hold_heads(ctx, model, leaf, replaced)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from support import PREFIX, SITES, ia3, image_shelf, lora, save
+from support import PREFIX, SITES, fused_shelf, ia3, image_shelf, lora, save
 
 QUERY = "encoder.layer.0.attention.self.query"
 HEAD = f"{PREFIX}classifier.weight"
@@ -76,10 +76,8 @@ def stock(root: Path) -> None:
     styles = root / "styles"
     styles.mkdir()
     image_shelf.stock(styles)
-    for name, key in {
-        "lora": "q.lora_A.weight",
-        "other": "q",
-    }.items():
+    fused_shelf.stock(root)
+    for name, key in {"lora": "q.lora_A.weight", "other": "q"}.items():
         save_file({key: torch.ones(2, 2)}, styles / f"{name}.safetensors")
 
 
