@@ -22,6 +22,7 @@ from pemlang.formats.peft_config import (
     parse_config,
     read_config,
 )
+from pemlang.formats.peft_experts import ExpertTensor, expert_tensors, parameters_of
 from pemlang.formats.peft_names import CONFIG, PICKLED, PREFIX, WEIGHTS
 from pemlang.formats.peft_patterns import CHOOSING, feeds_forward, left_out_by, look_up, module_of
 from pemlang.formats.peft_renamed import head_of, with_names, without_leavings
@@ -31,7 +32,8 @@ from pemlang.formats.signature import Malformed, headers_restored, headers_signa
 from pemlang.formats.stored_sites import TITLES, stored_site
 from pemlang.formats.uniform import equal_ranks, equal_scales, module_scales
 from pemlang.modules import PARAMETRISATIONS, Shapes, SiteShape
-from pemlang.modules.sites import lora_shape
+from pemlang.modules.expert_lora import expert_shape
+from pemlang.modules.sites import EXPERTS, lora_shape
 from pemlang.tensorfiles.dtypes import FLOATS
 from pemlang.tensorfiles.safetensors import Header, TensorEntry, read_header
 
@@ -152,7 +154,8 @@ class Peft(Format):
                     "(modules_to_save): PEFT does not adapt what it saves whole",
                     'leave these modules out, as in x["*.q_proj", "*.v_proj"]',
                 )
-        if shapes.kinds not in (("lora",), ("ia3",)):
+        parameters_of(shapes)
+        if shapes.kinds != ("ia3",) and not set(shapes.kinds) <= {"lora", "expert_lora"}:
             dense = shapes.kinds == ("dense",)
             raise Fault(
                 "PEM0421",
@@ -205,7 +208,8 @@ def assemble(
     try:
         header, config = without_leavings(header, config)
         with one_config():
-            layout = _layout(ByIdentity(header.entries), config.kind, config.feedforward)
+            experts = expert_tensors(header.entries, config)
+            layout = _layout(ByIdentity(header.entries), config.kind, config.feedforward, experts)
             _all_targeted(layout, json.dumps([config.raw.get(f) for f in CHOOSING]))
             scales = _scales(layout, config.scaling)
     except Fault as fault:
@@ -228,20 +232,20 @@ def assemble(
 
 
 @lru_cache(maxsize=64)
-def _layout(key: ByIdentity, kind: str, feedforward: str | tuple[str, ...]) -> Layout:
+def _layout(
+    key: ByIdentity,
+    kind: str,
+    feedforward: str | tuple[str, ...],
+    experts: tuple[ExpertTensor, ...],
+) -> Layout:
     entries: Mapping[str, TensorEntry] = key.it  # type: ignore[assignment]
     factors: dict[str, dict[str, str]] = {}
     heads: dict[str, TensorEntry] = {}
+    of_experts = {x.key: (x.site, x.factor) for x in experts}
+    expert_ranks = {x.site: x.rank for x in experts}
     for name, entry in entries.items():
-        # Training may prune all that AdaLoRA has of a module.
-        if not all(entry.shape) and not (kind == "adalora" and len(entry.shape) == 2):
-            raise Fault(
-                "PEM0417",
-                f"{visible(name)} is empty, of shape {list(entry.shape)}: it was saved while "
-                "DeepSpeed's ZeRO-3 had its numbers elsewhere",
-                "save it again with stage3_gather_16bit_weights_on_model_save=true",
-            )
-        site, factor = _role(name, kind in TITLES)
+        _hold_there(name, entry, kind)
+        site, factor = of_experts.get(name) or _role(name, kind in TITLES)
         if factor is None:
             heads[name] = entry
         else:
@@ -265,6 +269,9 @@ def _layout(key: ByIdentity, kind: str, feedforward: str | tuple[str, ...]) -> L
             dtypes.add(entry.dtype)
         if kind in TITLES:
             shapes[site], ranks[site] = stored[site].shape, stored[site].rank
+        elif site in expert_ranks:
+            ranks[site] = expert_ranks[site]
+            shapes[site] = _expert_site(site, tensors, ranks[site])
         else:
             shapes[site], ranks[site] = read(site, parts, tensors, feedforward)
     if not shapes:
@@ -279,6 +286,18 @@ def _layout(key: ByIdentity, kind: str, feedforward: str | tuple[str, ...]) -> L
         Shapes(shapes), MappingProxyType(lora_ranks), keys, dict(sorted(heads.items())),
         frozenset(dtypes), frozenset(name for name in heads if _OF_BASE.search(name)), stored,
     )  # fmt: skip
+
+
+def _hold_there(name: str, entry: TensorEntry, kind: str) -> None:
+    """Raise PEM0417 for a tensor without numbers; training may prune all that AdaLoRA has of a
+    module."""
+    if not all(entry.shape) and not (kind == "adalora" and len(entry.shape) == 2):
+        raise Fault(
+            "PEM0417",
+            f"{visible(name)} is empty, of shape {list(entry.shape)}: it was saved while "
+            "DeepSpeed's ZeRO-3 had its numbers elsewhere",
+            "save it again with stage3_gather_16bit_weights_on_model_save=true",
+        )
 
 
 def _factor_keys(site: str, parts: Mapping[str, str], kind: str) -> tuple[str, ...]:
@@ -315,7 +334,12 @@ def _role(name: str, stored: bool) -> tuple[str, str | None]:
         if match["bias"]:
             raise _feature(name, "lora_bias")
         if site.endswith(".base_layer"):
-            raise _feature(name, "target_parameters")
+            raise Fault(
+                "PEM0415",
+                f"{visible(name)} is of a parameter, and no `target_parameters` in the config "
+                "names one there",
+                f"mend `target_parameters` in {CONFIG}",
+            )
         return site, match["lora"] or match["embedding"] or match["gain"]
     inner = name.removeprefix(PREFIX)
     if "token_adapter" in inner or "trainable_tokens" in inner:
@@ -361,6 +385,19 @@ def _lora_site(
     return shape, a[0]
 
 
+def _expert_site(site: str, entries: Sequence[TensorEntry], rank: int) -> SiteShape:
+    a, b = (entry.shape for entry in entries)
+    shape = expert_shape(a, b, rank)
+    if shape is None:
+        raise Fault(
+            "PEM0417",
+            f"the factors of site {visible(site)} do not fit: A is {list(a)}, B is {list(b)}, at "
+            f"rank {rank}",
+            "save the adapter again with PEFT: A is (experts·rank, in), B is (out, rank·experts)",
+        )
+    return shape
+
+
 def _gain_site(
     site: str, _: Mapping[str, str], entries: list[TensorEntry], feedforward: str | tuple[str, ...]
 ) -> tuple[SiteShape, int]:
@@ -384,7 +421,7 @@ def _all_targeted(layout: Layout, fields: str) -> None:
     """Hold the tensors to what the config targets: PEFT ignores any other."""
     spec: list[object] = json.loads(fields)
     spec[:2] = [frozenset(v) if isinstance(v, list) else v for v in spec[:2]]
-    for site in layout.shapes:
+    for site in (x for x, shape in layout.shapes.items() if shape.layer != EXPERTS):
         field = left_out_by(module_of(site), *spec)
         if field is not None:
             raise Fault(

@@ -37,6 +37,7 @@ IGNORED = frozenset(
 METHODS = {"LORA": "lora", "IA3": "ia3", "ADALORA": "adalora", "LOHA": "loha", "LOKR": "lokr"}
 _LYCORIS = "alpha rank_dropout module_dropout init_weights use_effective_conv2d"
 _OF_METHOD = {
+    "lora": "target_parameters",
     "adalora": "init_r target_r tinit tfinal deltaT beta1 beta2 orth_reg_weight total_step",
     "loha": _LYCORIS,
     "lokr": f"{_LYCORIS} decompose_both decompose_factor rank_dropout_scale",
@@ -48,7 +49,6 @@ UNSUPPORTED = {
     "kasa_config": "KaSA rescales the singular values of the base",
     "lora_bias": "a bias on B is not part of Δ = s·B·A",
     "layer_replication": "its sites are copies of the base's layers",
-    "target_parameters": "its factors change stacked 3-D parameters (mixture of experts)",
     "trainable_token_indices": "it replaces rows of the base's embedding",
     "alora_invocation_tokens": "it acts only after its invocation tokens",
     "arrow_config": "its modules are routed between at run time",
@@ -72,9 +72,7 @@ _MERGED = (
 )
 _INSTEAD = {
     "enable_lora": "train it anew with a later PEFT, which adapts a fused module as a whole",
-    **dict.fromkeys(
-        ("use_dora", "lora_bias", "target_parameters", "trainable_token_indices"), _MERGED
-    ),
+    **dict.fromkeys(("use_dora", "lora_bias", "trainable_token_indices"), _MERGED),
 }
 
 
@@ -169,7 +167,7 @@ def parse_config(data: bytes, name: str) -> Config:
     alpha = "alpha" if kind in ("LOHA", "LOKR") else "lora_alpha"
     if kind != "IA3" and raw.get(alpha, ...) is None:
         raise read.wrong(alpha, None, _WANTED[float])
-    for field in ("target_modules", "exclude_modules"):
+    for field in ("target_modules", "exclude_modules", "target_parameters"):
         read.names(field)  # matched as they are, later
     feedforward = read.names("feedforward_modules")
     return Config(

@@ -14,6 +14,7 @@ from pemlang.formats.patterns import one_config
 from pemlang.formats.peft_config import Config
 from pemlang.formats.peft_names import PREFIX
 from pemlang.formats.peft_patterns import CHOOSING, feeds_forward, left_out_by, module_of
+from pemlang.modules.sites import EXPERTS
 from pemlang.tensorfiles.safetensors import Header
 
 # torch calls a module so inside one that compiles it, shards it, or checkpoints its activations:
@@ -141,14 +142,18 @@ def _choosing(adapter: Adapter) -> dict[str, object]:
         )
     if adapter.whole_modules:
         fields["modules_to_save"] = list(adapter.whole_modules)
-    modules = {module_of(site) for site in adapter.layout.shapes}
+    shapes = adapter.layout.shapes
+    experts = [site for site, shape in shapes.items() if shape.layer == EXPERTS]
+    if experts:
+        fields["target_parameters"] = experts
+    modules = {module_of(site) for site in shapes if site not in experts}
     with one_config():
         spec = [fields.get(field) for field in CHOOSING]
         if any(left_out_by(module, *spec) for module in modules):
             fields |= dict.fromkeys(CHOOSING, None)
             fields["modules_to_save"] = list(adapter.whole_modules) or None
             fields["target_modules"] = sorted(modules)
-        inputs = [x for x, shape in adapter.layout.shapes.items() if shape.layer == "gain_in"]
+        inputs = [x for x, shape in shapes.items() if shape.layer == "gain_in"]
         own = fields.get("feedforward_modules")
         names = own if isinstance(own, str) else tuple(own) if isinstance(own, list) else None
         if inputs and any(

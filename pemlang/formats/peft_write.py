@@ -10,10 +10,13 @@ from collections.abc import Collection, Mapping, Sequence
 from pemlang.diagnostics import Fault
 from pemlang.formats.adapter import Adapter, alpha_of
 from pemlang.formats.patterns import one_config
+from pemlang.formats.peft_experts import flat_shape, parameters_of
 from pemlang.formats.peft_names import CONFIG, PREFIX, WEIGHTS
 from pemlang.formats.peft_patterns import look_up, module_of
 from pemlang.formats.record import AdapterSpec, OutputLayout, OutputTensor
-from pemlang.modules.sites import SiteShape
+from pemlang.formats.uniform import experts_apart
+from pemlang.modules import Shapes
+from pemlang.modules.sites import EXPERTS, SiteShape
 
 # Fields of the inputs' configs that choose modules; kept when they choose the same ones.
 _KEPT_FIELDS = ("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern")
@@ -26,15 +29,18 @@ def peft_layout(spec: AdapterSpec) -> OutputLayout:
         Fault: PEM0367 targets that a reader does not take.
     """
     sites = list(spec.shapes)
-    tensors = [tensor for site in sites for tensor in _tensors(spec, site)]
+    experts = parameters_of(spec.shapes)
+    tensors = [tensor for site in sites for tensor in _tensors(spec, site, experts.get(site))]
     if spec.heads:
         tensors += [
             OutputTensor(_head_key(key, sites), entry.dtype, entry.shape, None, key)
             for key, entry in spec.heads[0].layout.heads.items()
         ]
     config = _common(spec)
-    config |= _targeting(spec, sites) | {"fan_in_fan_out": spec.fan_in_fan_out}
-    if spec.shapes.kinds == ("lora",):
+    config |= _targeting(spec, [site for site in sites if site not in experts])
+    config |= {"fan_in_fan_out": spec.fan_in_fan_out}
+    config |= {"target_parameters": sorted(experts)} if experts else {}
+    if spec.shapes.kinds != ("ia3",):
         config |= _lora(spec.ranks, spec.scales)
     else:
         inputs = [site for site in sites if spec.shapes[site].layer == "gain_in"]
@@ -45,9 +51,17 @@ def peft_layout(spec: AdapterSpec) -> OutputLayout:
     return OutputLayout({WEIGHTS: tensors}, {CONFIG: text + "\n"})
 
 
-def _tensors(spec: AdapterSpec, site: str) -> list[OutputTensor]:
+def _tensors(spec: AdapterSpec, site: str, place: str | None) -> list[OutputTensor]:
+    """Those of a site; `place` is where they stand of one of experts, which has two axes there."""
     return [
-        OutputTensor(f"{PREFIX}{site}.{end}", spec.dtype, shape, site, factor, around)
+        OutputTensor(
+            f"{PREFIX}{place or site}.{end}",
+            spec.dtype,
+            flat_shape(factor, shape) if place else shape,
+            site,
+            factor,
+            around,
+        )
         for end, (factor, shape, around) in zip(
             _ends(spec.shapes[site]), spec.factors(site), strict=True
         )
@@ -83,7 +97,7 @@ def _shared(adapters: Sequence[Adapter], field: str) -> object:
 def _common(spec: AdapterSpec) -> dict[str, object]:
     names = sorted(spec.heads[0].whole_modules) if spec.heads else None
     return {
-        "peft_type": {"lora": "LORA", "ia3": "IA3"}[spec.shapes.kinds[0]],
+        "peft_type": "IA3" if spec.shapes.kinds == ("ia3",) else "LORA",
         "task_type": _shared(spec.inputs, "task_type"),
         "auto_mapping": _shared(spec.inputs, "auto_mapping"),
         "base_model_name_or_path": spec.base,
@@ -103,13 +117,14 @@ def _targeting(spec: AdapterSpec, sites: Sequence[str]) -> dict[str, object]:
         for adapter in adapters
     ]
     same = all(spec == specs[0] for spec in specs)
-    whole = all(set(adapter.layout.shapes) == set(sites) for adapter in adapters)
+    own = [_of_modules(adapter.layout.shapes) for adapter in adapters]
+    whole = all(set(modules) == set(sites) for modules in own)
     if specs and same and whole and (isinstance(specs[0]["target_modules"], list) or not listed):
         return {field: value for field, value in specs[0].items() if value is not None}
     kept = {module_of(site) for site in sites}
-    others = {module_of(site) for adapter in adapters for site in adapter.layout.shapes} - kept
+    others = {module_of(site) for modules in own for site in modules} - kept
     # PEFT wants each name in feedforward_modules among those of target_modules.
-    short = _short_names(adapters, kept, others) if spec.shapes.kinds == ("lora",) else []
+    short = _short_names(adapters, kept, others) if spec.shapes.kinds != ("ia3",) else []
     names = short or _names(kept, ".", others)
     if listed and isinstance(names, str):
         assert spec.reader is not None
@@ -120,6 +135,11 @@ def _targeting(spec: AdapterSpec, sites: Sequence[str]) -> dict[str, object]:
             "save all modules whose names end so, or save it with reader=peft",
         )
     return {"target_modules": names}
+
+
+def _of_modules(shapes: Shapes) -> list[str]:
+    """The sites that are modules, and no parameters of experts."""
+    return [site for site, shape in shapes.items() if shape.layer != EXPERTS]
 
 
 def _short_names(
@@ -134,7 +154,7 @@ def _short_names(
         narrowed = any(adapter.fields.get(field) for field in _KEPT_FIELDS[1:])
         if not isinstance(listed, list) or narrowed or adapter.stored is not None:
             continue
-        own = {module_of(site) for site in adapter.layout.shapes}
+        own = {module_of(site) for site in _of_modules(adapter.layout.shapes)}
         for name in map(str, listed):
             here = {module for module in own if f".{module}".endswith(f".{name}")}
             if here and here <= set(kept):
@@ -180,9 +200,12 @@ def _lora(ranks: Mapping[str, int], scales: Mapping[str, float]) -> dict[str, ob
     ranks = {module_of(site): rank for site, rank in ranks.items()}
     scales = {module_of(site): scale for site, scale in scales.items()}
     alphas = {site: alpha_of(scales[site], rank) for site, rank in ranks.items()}
-    # Readers of these two alone take lora_alpha / r for the scale, and make room for r.
-    r = max(ranks.values())
-    alpha = Counter(alphas[site] for site in ranks if ranks[site] == r).most_common(1)[0][0]
+    # Readers of these two alone take lora_alpha / r for the scale, and make room for r; PEFT itself
+    # goes by no more where it stacks experts.
+    experts = experts_apart(ranks)
+    r = ranks[experts[0]] if experts else max(ranks.values())
+    usual_alphas = [alphas[site] for site in experts or ranks if ranks[site] == r]
+    alpha = Counter(usual_alphas).most_common(1)[0][0]
     patterns: dict[str, Mapping[str, float]] = {}
     for field, values, usual in (("rank_pattern", ranks, r), ("alpha_pattern", alphas, alpha)):
         # PEFT takes the first key that a name ends with; in a file the keys are sorted.

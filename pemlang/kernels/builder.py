@@ -14,7 +14,7 @@ from pemlang.kernels.methods import MergeInputs, SiteKernel
 from pemlang.kernels.order import best_order
 from pemlang.kernels.program import Program, SlotNumbers, interned
 from pemlang.kernels.step import Shape, Step
-from pemlang.kernels.steps.bakes import AddProduct, ScaleAlong
+from pemlang.kernels.steps.bakes import AddProduct, AddProducts, ScaleAlong
 from pemlang.kernels.steps.deltas import CutDense, OverDeltas
 from pemlang.kernels.steps.elements import (
     Abs,
@@ -260,11 +260,23 @@ class Builder(Generic[InputKey, OutputKey]):
     ) -> Value:
         """weight + scale·B·A, or its transpose, of the factors A and B; in the precision of the
         weight."""
+        return self._on_weight(AddProduct, weight, factors, scale, turned)
+
+    def add_products(
+        self, weight: Value, factors: Sequence[Value], scale: float, turned: bool
+    ) -> Value:
+        """The same of each expert, of A (experts, r, in) and B (out, r, experts)."""
+        return self._on_weight(AddProducts, weight, factors, scale, turned)
+
+    def _on_weight(
+        self, kind: type[AddProduct], weight: Value, factors: Sequence[Value],
+        scale: float, turned: bool,
+    ) -> Value:  # fmt: skip
         step, source = self._unwidened(weight)
         a, b = (self.cast(x, weight.dtype) for x in factors)
         args = (step, a.step, b.step)
         slot = self.constant(scale)
-        return self.add(AddProduct(args, weight.dtype, weight.shape, source, slot, turned))
+        return self.add(kind(args, weight.dtype, weight.shape, source, slot, turned))
 
     def scale_along(self, weight: Value, g: Value, axis: int) -> Value:
         """(1 + g) ⊙ weight, along an axis; in the precision of the weight."""

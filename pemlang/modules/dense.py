@@ -13,6 +13,7 @@ class DenseChange(OneTensor):
     title = "dense"
     acts = "adds a whole matrix to W"
     matrices = True
+    suffix = ""
 
 
 DENSE = register(DenseChange())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 
 from pemlang.diagnostics import Fault, listed, visible
@@ -73,7 +73,7 @@ def with_base(left: AdapterNode, right: AdapterNode) -> AdapterNode:
 def same_base(ctx: Context, left: AdapterNode, right: AdapterNode) -> AdapterType:
     """The common type of two adapters of one method on one base, whatever their sites."""
     type_, other = left.type, right.type
-    if type_.kinds != other.kinds:
+    if _families(type_.kinds) != _families(other.kinds):
         raise Fault(
             "PEM0304",
             f"`{ctx.text(0)}` is {kinds_text(type_.kinds)} and `{ctx.text(1)}` is "
@@ -94,6 +94,10 @@ def same_base(ctx: Context, left: AdapterNode, right: AdapterNode) -> AdapterTyp
             [why for name in names[1:9] for why in likeness(name, names[:1])],
         )
     return replace(type_, base=type_.base if type_.base is not None else other.base)
+
+
+def _families(kinds: Iterable[str]) -> set[str]:
+    return {PARAMETRISATIONS[kind].family or kind for kind in kinds}
 
 
 def union(ctx: Context, left: AdapterNode, right: AdapterNode) -> Shapes:
@@ -166,8 +170,10 @@ def _hold_kinds(
     if x.type.kinds and all(taken(PARAMETRISATIONS[kind]) for kind in x.type.kinds):
         return
     title = " or ".join(r.title for r in PARAMETRISATIONS.values() if taken(r))
+    some = any(taken(PARAMETRISATIONS[kind]) for kind in x.type.kinds)
     raise Fault(
         "PEM0311",
         f"{what} is defined for {title}; `{text}` is {kinds_text(x.type.kinds)}",
-        f"use it on a {title} adapter",
+        f"use it on a {title} adapter"
+        + (': select such sites, as in x["*.q_proj"], and join what comes out' if some else ""),
     )

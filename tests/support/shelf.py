@@ -337,7 +337,6 @@ ADAPTERS: dict[str, Callable[[Path], object]] = {
     # Features that arithmetic on the factors cannot keep.
     "dora": lambda at: lora(at, use_dora=True),
     "lora_bias": lambda at: lora(at, lora_bias=True),
-    "experts": lambda at: lora(at, target_parameters=["mlp.experts"]),
     "alora": lambda at: lora(at, alora_invocation_tokens=[]),
     "bias": lambda at: lora(at, bias="all"),
     "pissa": lambda at: lora(at, init_lora_weights="pissa"),
