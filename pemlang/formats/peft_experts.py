@@ -11,11 +11,12 @@ Source: PEFT `tuners/lora/layer.py`, `ParamWrapper`; `tuners_utils.py`, `_inject
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault, listed, visible
+from pemlang.formats.namings import MAX_NAME
 from pemlang.formats.peft_config import Config
 from pemlang.formats.peft_names import CONFIG, PREFIX
 from pemlang.formats.peft_patterns import look_up, targets
@@ -52,18 +53,20 @@ def expert_tensors(keys: Iterable[str], config: Config) -> tuple[ExpertTensor, .
         Fault: PEM0415 a config that names others, PEM0421 parameters whose order is not known.
     """
     wanted = config.raw.get("target_parameters")
-    names = sorted(map(str, wanted)) if isinstance(wanted, list) else [str(wanted)] * bool(wanted)
+    named: dict[str, set[str]] = {}
+    for name in wanted if isinstance(wanted, list) else [wanted] * bool(wanted):
+        place, _, parameter = str(name).rpartition(".")
+        named.setdefault(place, set()).add(parameter)
     modules: dict[str, dict[str, tuple[str, int]]] = {}
     for key in keys:
-        match = _KEY.fullmatch(key) if names else None
+        match = _KEY.fullmatch(key) if named and len(key) <= MAX_NAME else None
         if match is not None:
             depth = match["inside"].count(".")
             modules.setdefault(match["module"], {})[key] = (match["factor"], depth)
     chosen: Any = config.raw.get("target_modules")
     tensors = []
     for module, places in modules.items():
-        called = {name.rpartition(".")[2] for name in names}
-        parameters = [x for x in called if _names_it(names, f"{module}.{x}")]
+        parameters = _parameters_named(module, named)
         if not parameters or targets(chosen, module):
             continue
         if {depth for _, depth in places.values()} != set(range(len(parameters))):
@@ -82,9 +85,12 @@ def expert_tensors(keys: Iterable[str], config: Config) -> tuple[ExpertTensor, .
     return tuple(tensors)
 
 
-def _names_it(names: Iterable[str], parameter: str) -> bool:
-    """Whether PEFT adapts a parameter, which one of some names is, or the end of it."""
-    return any(f".{parameter}".endswith(f".{name}") for name in names)
+def _parameters_named(module: str, named: Mapping[str, set[str]]) -> set[str]:
+    """The parameters of a module that PEFT adapts: those that are called by how the name of the
+    module ends, all of it, or nothing of it."""
+    parts = module.split(".")
+    ends = (".".join(parts[start:]) for start in range(len(parts) + 1))
+    return set[str]().union(*(named.get(end, ()) for end in ends))
 
 
 def in_order(module: str, parameters: Iterable[str]) -> list[str]:
