@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault, listed, visible
@@ -56,14 +55,16 @@ def expert_tensors(keys: Iterable[str], config: Config) -> tuple[ExpertTensor, .
     named: dict[str, set[str]] = {}
     for name in wanted if isinstance(wanted, list) else [wanted] * bool(wanted):
         place, _, parameter = str(name).rpartition(".")
-        named.setdefault(place, set()).add(parameter)
+        if all(str(name).split(".")):  # PEFT finds no parameter by another name
+            named.setdefault(place, set()).add(parameter)
     modules: dict[str, dict[str, tuple[str, int]]] = {}
     for key in keys:
         match = _KEY.fullmatch(key) if named and len(key) <= MAX_NAME else None
         if match is not None:
             depth = match["inside"].count(".")
             modules.setdefault(match["module"], {})[key] = (match["factor"], depth)
-    chosen: Any = config.raw.get("target_modules")
+    fields = config.raw.get("target_modules")
+    chosen = fields if isinstance(fields, str | list) else None
     tensors = []
     for module, places in modules.items():
         parameters = _parameters_named(module, named)
