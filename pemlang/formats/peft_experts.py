@@ -63,12 +63,13 @@ def expert_tensors(keys: Iterable[str], config: Config) -> tuple[ExpertTensor, .
         if match is not None:
             depth = match["inside"].count(".")
             modules.setdefault(match["module"], {})[key] = (match["factor"], depth)
-    fields = config.raw.get("target_modules")
-    chosen = fields if isinstance(fields, str | list) else None
+    field = config.raw.get("target_modules")
+    chosen = frozenset(map(str, field)) if isinstance(field, list) else field
+    chosen = chosen if isinstance(chosen, str | frozenset) else None
     tensors = []
     for module, places in modules.items():
-        parameters = _parameters_named(module, named)
-        if not parameters or targets(chosen, module):
+        parameters = set() if targets(chosen, module) else _parameters_named(module, named)
+        if not parameters:
             continue
         if {depth for _, depth in places.values()} != set(range(len(parameters))):
             raise Fault(
