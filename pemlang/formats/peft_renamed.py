@@ -4,9 +4,8 @@ recipe calls its modules."""
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from itertools import chain
 
 from pemlang.diagnostics import Fault, visible
 from pemlang.formats.adapter import Adapter, PartsOf
@@ -123,12 +122,18 @@ def _head_named(name: str, heads: Mapping[str, object], names: Mapping[str, str]
     return name
 
 
-def _in_parts(target: str, parts_of: PartsOf) -> list[str]:
-    """A name of `target_modules`, which says how the names of modules end, or those of the parts of
-    the modules that it means."""
-    depth = target.count(".") + 1
-    meant = [parts for module, parts in parts_of.items() if f".{module}".endswith(f".{target}")]
-    return [".".join(x.name.split(".")[-depth:]) for parts in meant for x in parts] or [target]
+def _in_parts(targets: Sequence[object], parts_of: PartsOf) -> list[str]:
+    """Names of `target_modules`, which say how the names of modules end, with those of the parts in
+    the place of a name that means modules in parts."""
+    instead: dict[str, list[str]] = {str(target): [] for target in targets}
+    for module, parts in parts_of.items():
+        pieces = module.split(".")
+        for depth in range(1, len(pieces) + 1):
+            end = ".".join(pieces[-depth:])
+            if end in instead:
+                instead[end] += [".".join(part.name.split(".")[-depth:]) for part in parts]
+    names = (name for target, parts in instead.items() for name in parts or [target])
+    return list(dict.fromkeys(names))
 
 
 def _choosing(adapter: Adapter) -> dict[str, object]:
@@ -137,16 +142,14 @@ def _choosing(adapter: Adapter) -> dict[str, object]:
     fields = dict(adapter.fields)
     targets = fields.get("target_modules")
     if adapter.parts_of and isinstance(targets, list):
-        fields["target_modules"] = list(
-            dict.fromkeys(chain(*(_in_parts(x, adapter.parts_of) for x in targets)))
-        )
+        fields["target_modules"] = _in_parts(targets, adapter.parts_of)
     if adapter.whole_modules:
         fields["modules_to_save"] = list(adapter.whole_modules)
     shapes = adapter.layout.shapes
     experts = [site for site, shape in shapes.items() if shape.layer == EXPERTS]
     if experts:
         fields["target_parameters"] = experts
-    modules = {module_of(site) for site in shapes if site not in experts}
+    modules = {module_of(site) for site, shape in shapes.items() if shape.layer != EXPERTS}
     with one_config():
         spec = [fields.get(field) for field in CHOOSING]
         if any(left_out_by(module, *spec) for module in modules):
