@@ -33,7 +33,7 @@ def check_annotation(
     kinds = node.type.kinds
     if kind != "adapter" and kinds != (kind,):
         is_kind = kinds[0] if len(kinds) == 1 else "adapter"
-        kept = [each for each in written if node.type.factored or not each.startswith("rank")]
+        kept = [each for each in written if node.type.ranked or not each.startswith("rank")]
         raise Fault(
             "PEM0316",
             f"`{text}` is annotated {kind}, it is {kinds_text(kinds)}",
@@ -64,7 +64,7 @@ def _hold_rank(node: AdapterNode, wanted: RecipeValue, text: str) -> None:
     if not isinstance(wanted, Fraction) or wanted.denominator != 1 or wanted < 1:
         message = "rank is not a whole number of at least 1"
         raise Fault("PEM0312", message, "write one, as in rank=16")
-    if not node.type.factored:
+    if not node.type.ranked:
         raise Fault("PEM0316", f"`{text}` is not a LoRA: it has no rank", "remove rank=…")
     other = {site: rank for site, rank in node.ranks.items() if rank != wanted}
     if other:

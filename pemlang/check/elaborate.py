@@ -28,6 +28,7 @@ from pemlang.graph.types import ModelType
 from pemlang.ops import FUNCTIONS, INFIX, PREFIX
 from pemlang.ops.exact import restrict
 from pemlang.ops.merge import FULL
+from pemlang.ops.own import applied, hold_own
 from pemlang.ops.record import Context, Operator, Parameter, Watch, kind_of
 from pemlang.ops.schedule import PerPattern, Schedule
 from pemlang.ops.stack import selected_layers
@@ -237,9 +238,9 @@ class Elaborator:
         use = chain_use(operators, values, spans)
         steps = zip(operators, values[1:], spans[1:], strict=True)
         for at, (operator, value, span) in enumerate(steps, 1):
-            texts = (written, _written(span))
-            ctx = Context(self.graph, texts, operator.symbol, use=use, at=at)
+            ctx = Context(self.graph, (written, _written(span)), operator.symbol, use=use, at=at)
             with self.at(use.whole):
+                hold_own(ctx, (agreed, value))
                 held = terms.agree(ctx, agreed, value)
             self.watches += [(watch, use.whole) for watch in ctx.watches]
             if held is not agreed:
@@ -267,7 +268,7 @@ class Elaborator:
         ctx = Context(self.graph, texts, operator.symbol, use=use)
         with self.at(span):
             signature = choose(table[operator.symbol], [list_kind(v) for v in values])
-            result = signature.rule(ctx, *values)
+            result = applied(signature, ctx, *values)
             if isinstance(result, Schedule):
                 hold_size(result)
         self.watches += [(watch, span) for watch in ctx.watches]
@@ -380,7 +381,7 @@ class Elaborator:
         use = call_use(tree, values, dict(zip(slots, order, strict=True)))
         ctx = Context(self.graph, texts, tree.function.name, items, use)
         with self.at(tree.span):
-            result = signature.rule(ctx, *given)
+            result = applied(signature, ctx, *given)
         self.watches += [(watch, tree.span) for watch in ctx.watches]
         for fault in ctx.noticed:
             self.report.add(fault.at(tree.span, "warning"))

@@ -7,7 +7,7 @@ import json
 import math
 import os
 import unicodedata
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +23,7 @@ from pemlang.graph.node import AdapterNode, ModelNode, told
 from pemlang.graph.rebuild import Rebuilding
 from pemlang.modules import Shapes
 from pemlang.modules.sites import layer_of
+from pemlang.ops.own import all_of, of_base
 from pemlang.source import Span
 from pemlang.tensorfiles.dtypes import FLOATS
 from pemlang.tensorfiles.safetensors import SUFFIX, TensorEntry
@@ -242,11 +243,36 @@ def heads_agree(graph: Graph, output: Output, name: Callable[[Stored], str]) -> 
         return (output.heads,)
     if output.heads_by == "none":
         return ()
-    leaves = [leaf for leaf in graph.parts(output.node) if isinstance(leaf, Leaf)]
+    own = _not_in_models(output.node)
+    leaves = [leaf for leaf in graph.parts(output.node) if isinstance(leaf, Leaf) and leaf in own]
+    if not output.heads_by:
+        _hold_of_base(output, leaves, name)
     if output.heads_by == "mean":
         leaves = [leaf for leaf in leaves if _heads(leaf)]
         hold_floats(leaves, name)
     return _agreed(leaves, name)
+
+
+def _not_in_models(node: AdapterNode) -> set[AdapterNode]:
+    """The adapters that one is made from, but for those that were added to a model: their heads are
+    that model's."""
+    reached, pending = {node}, [node]
+    while pending:
+        new = {arg for arg in pending.pop().args if isinstance(arg, AdapterNode)} - reached
+        reached |= new
+        pending += new
+    return reached
+
+
+def _hold_of_base(output: Output, leaves: Sequence[Leaf], name: Callable[[Stored], str]) -> None:
+    """Raise PEM0369 where something else is saved than an adapter that holds trained parameters of
+    its base whole, and nothing is said of these."""
+    assert isinstance(output.node, AdapterNode)
+    holding = [leaf for leaf in leaves if leaf.adapter.layout.of_base]
+    for leaf in sorted(holding, key=name):
+        if len(holding) > 1 or not all_of(output.node, leaf):
+            options = f"say what to keep: with heads={name(leaf)} or heads=none; or "
+            raise of_base(leaf, visible(output.label, 60), options)
 
 
 def hold_floats(leaves: Sequence[Leaf], name: Callable[[Stored], str]) -> None:
@@ -266,9 +292,9 @@ def _agreed(leaves: Sequence[Leaf], name: Callable[[Stored], str]) -> Sequence[L
     """Leaves whose heads must be the same; none where no leaf has any."""
     if not any(_heads(leaf) for leaf in leaves):
         return ()
-    first = _heads(leaves[0])
+    first = _signature(leaves[0])
     for leaf in leaves[1:]:
-        if _signature(_heads(leaf)) != _signature(first):
+        if _signature(leaf) != first:
             by_name = sorted(leaves, key=name)
             holder = next(leaf for leaf in by_name if _heads(leaf))
             raise Fault(
@@ -286,11 +312,15 @@ def _heads(leaf: Leaf) -> Mapping[str, TensorEntry]:
 
 def _what_differs(leaves: Sequence[Leaf]) -> str:
     copies = {key for leaf in leaves for key in leaf.adapter.layout.copies}
-    own = [{key: x for key, x in _heads(leaf).items() if key not in copies} for leaf in leaves]
-    if any(_signature(heads) != _signature(own[0]) for heads in own):
+    if any(_signature(leaf, copies) != _signature(leaves[0], copies) for leaf in leaves):
         return "heads (modules_to_save)"
     return "copies of the base's own weights (base_layer)"
 
 
-def _signature(heads: Mapping[str, TensorEntry]) -> object:
-    return {key: (entry.dtype, entry.shape) for key, entry in heads.items()}
+def _signature(leaf: Leaf, without: Collection[str] = ()) -> object:
+    rows = leaf.adapter.layout.rows
+    return {
+        key: (entry.dtype, entry.shape, rows.get(key))
+        for key, entry in _heads(leaf).items()
+        if key not in without
+    }

@@ -43,6 +43,10 @@ def hold_reader(
         why = f"no rank above {reader.max_rank}, and here it is {most}"
         raise _refused(reader, why, mended(f"rank={reader.max_rank}"))
     whole = [module for lender in heads[:1] for module in lender.adapter.whole_modules]
+    trained = [key for lender in heads[:1] for key in sorted(lender.adapter.layout.of_base)]
+    if trained and not reader.heads:
+        why = f"no trained biases or rows of tokens, as {listed(trained)}"
+        raise _refused(reader, why, "bake it into a model, b + x; or leave them: heads=none")
     if whole and not reader.heads:
         why = f"no modules saved whole (modules_to_save), as {listed(whole)}"
         raise _refused(reader, why, mended("heads=none"))

@@ -58,6 +58,7 @@ from pemlang.ops.bakes import copied_over
 from pemlang.ops.bases import declared_with, likeness
 from pemlang.ops.compress import compress
 from pemlang.ops.merge import FULL
+from pemlang.ops.own import hold_own
 from pemlang.ops.record import Context, kind_of
 from pemlang.ops.use import Use
 from pemlang.source import Span
@@ -312,6 +313,7 @@ class FileElaborator:
                 adapter = cast("AdapterNode", node)
                 values = {option.name: option.value.span for option in statement.options}
                 ctx = Context(graph, (label,), "save", use=Use(statement.span, values=values))
+                hold_own(ctx, (adapter,))
                 node = compress(ctx, adapter, rank, energy)  # type: ignore[arg-type]
                 for fault in ctx.noticed:
                     self._report.add(fault.at(statement.span, "warning"))

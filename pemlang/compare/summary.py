@@ -12,6 +12,7 @@ from pemlang.artifact.provenance import read_provenance
 from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault, visible
 from pemlang.formats import Adapter
+from pemlang.formats.homes import tensor_of_head
 from pemlang.formats.identity import adapter_digest
 from pemlang.graph.dag import Graph
 from pemlang.graph.formula import count
@@ -81,9 +82,18 @@ def summarise(adapter: Adapter) -> AdapterSummary:
 def heads_of(adapter: Adapter) -> list[tuple[str, str]]:
     """What is saved whole beside an adapter: label and value."""
     layout = adapter.layout
-    heads = ", ".join(visible(key) for key in layout.heads if key not in layout.copies)
+    told_apart = layout.copies | layout.of_base
+    heads = ", ".join(visible(key) for key in layout.heads if key not in told_apart)
     copies = ", ".join(visible(key) for key in sorted(layout.copies))
-    return [("heads", heads or "none")] + [("base's own", copies)] * bool(copies)
+    biases = len(layout.of_base - layout.rows.keys())
+    trained = [f"{biases} bias{'es' * (biases != 1)}"] * bool(biases)
+    for key, tokens in layout.rows.items():
+        trained.append(f"{count(len(tokens), 'row')} of {visible(tensor_of_head(key))}")
+    return [
+        ("heads", heads or "none"),
+        *[("base's own", copies)] * bool(copies),
+        *[("trained", ", ".join(trained))] * bool(trained),
+    ]
 
 
 def origin_of(place: Path) -> Iterator[tuple[str, str]]:

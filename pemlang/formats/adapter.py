@@ -79,6 +79,9 @@ class Layout:
         dtypes: the dtypes of the factors.
         copies: which of the heads are weights of the base itself.
         stored: what the tensors of a site are, where they are no factors of its parametrisation.
+        of_base: which of the heads are parameters of the base that were trained: biases, and rows.
+        rows: which rows of the module's weight a head is, where it is not all of it.
+        tied_rows: whether they are those of an output layer too, which the base ties to them.
     """
 
     shapes: Shapes
@@ -88,6 +91,9 @@ class Layout:
     dtypes: frozenset[str]
     copies: frozenset[str] = frozenset()
     stored: Mapping[str, StoredSite] = field(default_factory=dict)
+    of_base: frozenset[str] = frozenset()
+    rows: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    tied_rows: bool = False
 
     def trained_rank(self, site: str, told: int) -> int:
         """The rank by which α is divided at a site; `told` where its tensors do not say."""

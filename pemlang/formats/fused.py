@@ -12,8 +12,9 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 
-from pemlang.diagnostics import Fault, visible
+from pemlang.diagnostics import Fault, listed, visible
 from pemlang.formats.adapter import Adapter, ModulePart, PartsOf
+from pemlang.formats.homes import tensor_of_head
 from pemlang.formats.namings import NamingRule, by_rule
 from pemlang.modules import PARAMETRISATIONS, Shapes
 from pemlang.tensorfiles.safetensors import Header, TensorEntry
@@ -113,6 +114,13 @@ def _by_row(adapter: Adapter, module: str, parts: Sequence[ModulePart]) -> tuple
             "PEM0365",
             f"{visible(module)} cannot be split: nothing of it has a row for each output, as B "
             "of a LoRA has",
+            "write a pattern of other modules",
+        )
+    whole = [key for key in adapter.layout.heads if tensor_of_head(key).startswith(f"{module}.")]
+    if whole:
+        raise Fault(
+            "PEM0365",
+            f"{visible(module)} cannot be split: {listed(whole)} is of it whole",
             "write a pattern of other modules",
         )
     ends = [0, *(part.end for part in parts)]

@@ -11,12 +11,12 @@ from itertools import chain
 
 from pemlang.diagnostics import Fault, listed, visible
 from pemlang.formats.namings import NAMINGS, Naming
-from pemlang.formats.peft_names import PREFIX
+from pemlang.formats.peft_names import PREFIX, ROWS
 
 
 def tensor_of_head(key: str) -> str:
     """The tensor of the base that a head of an adapter of PEFT stands for."""
-    return key.removeprefix(PREFIX).replace(".base_layer.", ".")
+    return key.removeprefix(PREFIX).replace(".base_layer.", ".").replace(ROWS, ".weight")
 
 
 def located(tensors: Collection[str], wanted: Sequence[str]) -> dict[str, str]:

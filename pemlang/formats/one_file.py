@@ -71,18 +71,23 @@ class RefusedKeys:
         shown: the same for a reader.
         what: what they belong to.
         instead: what to do, where there is more to say than to take a plain LoRA.
+        code: of the message.
     """
 
     ends: str
     shown: str
     what: str
     instead: str = "give an adapter that is a plain LoRA"
+    code: str = "PEM0421"
 
 
 REFUSED = (
     RefusedKeys(
         r"\.(dora_scale|lora_magnitude_vector)", "dora_scale, lora_magnitude_vector",
-        "DoRA, which rescales the base's weights", "train it without DoRA",
+        "DoRA, which rescales the base's weights",
+        "make a LoRA of what it does: in ComfyUI, LoraLoader on the checkpoint, ModelMergeSubtract "
+        "of the plain one, LoraSave; or train it without DoRA",
+        "PEM0369",
     ),
     RefusedKeys(
         r"\.(diff|diff_b|set_weight|w_norm|b_norm)", "diff, diff_b, w_norm",
@@ -251,7 +256,7 @@ class OneFile(Format):
         refused = _refused(key)
         if refused is not None:
             what = f"{visible(key)} belongs to {refused.what}"
-            raise Fault("PEM0421", what, refused.instead)
+            raise Fault(refused.code, what, refused.instead)
         raise Fault(
             "PEM0416",
             f"{visible(key)} is no tensor of a LoRA with {self.name}'s names",

@@ -22,10 +22,12 @@ from pemlang.formats.peft_config import (
     parse_config,
     read_config,
 )
+from pemlang.formats.peft_dora import MAGNITUDE, dora_shape, hold_one, unlike_config
 from pemlang.formats.peft_experts import ExpertTensor, expert_tensors, parameters_of
-from pemlang.formats.peft_names import CONFIG, PICKLED, PREFIX, WEIGHTS
+from pemlang.formats.peft_names import CONFIG, PICKLED, PREFIX, ROWS, WEIGHTS
 from pemlang.formats.peft_patterns import CHOOSING, feeds_forward, left_out_by, look_up, module_of
 from pemlang.formats.peft_renamed import head_of, with_names, without_leavings
+from pemlang.formats.peft_trained import with_trained
 from pemlang.formats.readers import READERS, OutputReader
 from pemlang.formats.record import AdapterSpec, Detection, Format, OutputLayout, register
 from pemlang.formats.signature import Malformed, headers_restored, headers_signature
@@ -39,7 +41,7 @@ from pemlang.tensorfiles.safetensors import Header, TensorEntry, read_header
 
 _KEY = re.compile(
     r"(?P<site>.+)\.(?:(?P<lora>lora_[AB])\.weight|(?P<embedding>lora_embedding_[AB])"
-    r"|(?P<gain>ia3_l)|(?P<magnitude>lora_magnitude_vector.*)|(?P<bias>lora_[AB]\.bias))"
+    r"|(?P<gain>ia3_l)|(?P<magnitude>lora_magnitude_vector)(?:\.weight)?|(?P<bias>lora_[AB]\.bias))"
 )
 _STORED_KEY = re.compile(
     r"(?P<site>.+)\.(?P<stored>lora_[ABE]|hada_(?:w[12]_[ab]|t[12])|lokr_(?:w[12](?:_[ab])?|t2))"
@@ -155,11 +157,12 @@ class Peft(Format):
                     'leave these modules out, as in x["*.q_proj", "*.v_proj"]',
                 )
         parameters_of(shapes)
-        if shapes.kinds != ("ia3",) and not set(shapes.kinds) <= {"lora", "expert_lora"}:
+        alone = shapes.kinds in (("ia3",), ("dora",))
+        if not alone and not set(shapes.kinds) <= {"lora", "expert_lora"}:
             dense = shapes.kinds == ("dense",)
             raise Fault(
                 "PEM0421",
-                f"this is {kinds_text(shapes.kinds)}: a file of PEFT holds LoRA alone, or (IA)³ "
+                f"this is {kinds_text(shapes.kinds)}: a file of PEFT holds LoRA, (IA)³ or DoRA "
                 "alone",
                 "add it to a model and save that, b + x; or make a LoRA of it: compress(x, rank=16)"
                 if dense
@@ -212,6 +215,7 @@ def assemble(
             layout = _layout(ByIdentity(header.entries), config.kind, config.feedforward, experts)
             _all_targeted(layout, json.dumps([config.raw.get(f) for f in CHOOSING]))
             scales = _scales(layout, config.scaling)
+            layout = with_trained(layout, config.raw, config.modules_to_save)
     except Fault as fault:
         message = f"{visible(weights)}: {fault.message}"
         raise Fault(fault.code, message, fault.help, fault.notes) from None
@@ -249,8 +253,9 @@ def _layout(
         if factor is None:
             heads[name] = entry
         else:
-            factors.setdefault(site, {})[factor] = name
-    read = _lora_site if kind == "lora" else _gain_site
+            first = factors.setdefault(site, {}).setdefault(factor, name)
+            hold_one(first, name)
+    read = _gain_site if kind == "ia3" else _lora_site
     shapes, ranks, keys, dtypes, stored = {}, {}, {}, set(), {}
     for site, parts in factors.items():
         if kind in TITLES:
@@ -302,9 +307,12 @@ def _hold_there(name: str, entry: TensorEntry, kind: str) -> None:
 
 def _factor_keys(site: str, parts: Mapping[str, str], kind: str) -> tuple[str, ...]:
     """The keys of the factors of a site, in order; raises PEM0417 where they are not these."""
-    wanted = ("lora_A", "lora_B") if kind == "lora" else ("ia3_l",)
-    if "lora_embedding_A" in parts and kind == "lora":
+    wanted: tuple[str, ...] = ("ia3_l",) if kind == "ia3" else ("lora_A", "lora_B")
+    if "lora_embedding_A" in parts and kind != "ia3":
         wanted = ("lora_embedding_A", "lora_embedding_B")
+    if (MAGNITUDE in parts) != (kind == "dora"):
+        raise unlike_config(site, kind == "dora")
+    wanted += (MAGNITUDE,) * (kind == "dora")
     if set(parts) != set(wanted):
         raise Fault(
             "PEM0417",
@@ -329,8 +337,6 @@ def _role(name: str, stored: bool) -> tuple[str, str | None]:
         return match["site"], match["stored"]
     if match is not None:
         site = match["site"]
-        if match["magnitude"]:
-            raise _feature(name, "use_dora")
         if match["bias"]:
             raise _feature(name, "lora_bias")
         if site.endswith(".base_layer"):
@@ -340,10 +346,10 @@ def _role(name: str, stored: bool) -> tuple[str, str | None]:
                 "names one there",
                 f"mend `target_parameters` in {CONFIG}",
             )
-        return site, match["lora"] or match["embedding"] or match["gain"]
+        return site, match["lora"] or match["embedding"] or match["gain"] or match["magnitude"]
     inner = name.removeprefix(PREFIX)
-    if "token_adapter" in inner or "trainable_tokens" in inner:
-        raise _feature(name, "trainable_token_indices")
+    if own and inner.endswith(ROWS):
+        return inner, None
     foreign = any(part.startswith(_FOREIGN) for part in inner.split("."))
     if foreign or not own or inner == name or not inner.endswith((".weight", ".bias")):
         raise Fault(
@@ -365,7 +371,7 @@ def _feature(name: str, field: str) -> Fault:
 def _lora_site(
     site: str, parts: Mapping[str, str], entries: list[TensorEntry], _: str | tuple[str, ...]
 ) -> tuple[SiteShape, int]:
-    a, b = (entry.shape for entry in entries)
+    a, b = (entry.shape for entry in entries[:2])
     shape = lora_shape(a, b)
     if shape is not None and "lora_embedding_A" in parts:
         shape = shape._replace(layer="embedding") if shape.layer == "linear" else None
@@ -382,6 +388,8 @@ def _lora_site(
             f"the factors of site {visible(site)} do not fit: A is {list(a)}, B is {list(b)}",
             "save the adapter again with PEFT: A is (rank, in), B is (out, rank)",
         )
+    if MAGNITUDE in parts:
+        shape = dora_shape(site, shape, entries[-1])
     return shape, a[0]
 
 

@@ -27,10 +27,14 @@ IGNORED = frozenset(
     "peft_type task_type auto_mapping peft_version revision base_model_name_or_path "
     "inference_mode lora_dropout target_modules exclude_modules modules_to_save "
     "layers_to_transform layers_pattern r lora_alpha rank_pattern alpha_pattern "
-    "fan_in_fan_out use_rslora init_lora_weights init_ia3_weights feedforward_modules "
+    "fan_in_fan_out use_rslora use_dora bias trainable_token_indices init_lora_weights "
+    "init_ia3_weights feedforward_modules "
     "megatron_config megatron_core loftq_config eva_config corda_config lora_ga_config "
     "qalora_group_size runtime_config".split()
 )
+
+TRAINED_BIASES = ("none", "all", "lora_only")
+"""What `bias` may be."""
 
 # What PEFT calls the methods that are composed, and what of the fields of each changes nothing that
 # is saved, or is read by itself.
@@ -45,11 +49,9 @@ _OF_METHOD = {
 
 # Fields that make a module more than the Δ of its factors, and what they add.
 UNSUPPORTED = {
-    "use_dora": "DoRA rescales the base's columns, which a sum of factors cannot express",
     "kasa_config": "KaSA rescales the singular values of the base",
     "lora_bias": "a bias on B is not part of Δ = s·B·A",
     "layer_replication": "its sites are copies of the base's layers",
-    "trainable_token_indices": "it replaces rows of the base's embedding",
     "alora_invocation_tokens": "it acts only after its invocation tokens",
     "arrow_config": "its modules are routed between at run time",
     "use_bdlora": "its factors are block-diagonal",
@@ -72,7 +74,7 @@ _MERGED = (
 )
 _INSTEAD = {
     "enable_lora": "train it anew with a later PEFT, which adapts a fused module as a whole",
-    **dict.fromkeys(("use_dora", "lora_bias", "trainable_token_indices"), _MERGED),
+    "lora_bias": _MERGED,
 }
 
 
@@ -170,8 +172,12 @@ def parse_config(data: bytes, name: str) -> Config:
     for field in ("target_modules", "exclude_modules", "target_parameters"):
         read.names(field)  # matched as they are, later
     feedforward = read.names("feedforward_modules")
+    read("bias", str, "none", TRAINED_BIASES.__contains__, " or ".join(TRAINED_BIASES))
+    dora = read("use_dora", bool, False)
+    if dora and kind != "LORA":
+        raise read.wrong("use_dora", dora, f"false for {kind}")
     return Config(
-        kind=METHODS[kind],
+        kind="dora" if dora else METHODS[kind],
         base=read("base_model_name_or_path", str, None) or None,
         raw=raw,
         scaling=_pruned(read) if kind == "ADALORA" else _scaling(read, alpha),
@@ -298,14 +304,6 @@ def _refuse_features(raw: Mapping[str, object], name: str, method: str) -> None:
                 f"{visible(name)} has `{field}`: {why}",
                 instead_of(field),
             )
-    bias = raw.get("bias")
-    if bias not in (None, "none"):
-        raise Fault(
-            "PEM0421",
-            f"{visible(name)} has `bias`: {visible(json.dumps(bias), 40)}: "
-            "it replaces the base's biases, which are not part of Δ",
-            _MERGED,
-        )
     init = raw.get("init_lora_weights")
     if not any(
         init is plain or (isinstance(plain, str) and init == plain) for plain in PLAIN_INITS
@@ -318,7 +316,7 @@ def _refuse_features(raw: Mapping[str, object], name: str, method: str) -> None:
         )
     ignored = IGNORED.union(_OF_METHOD.get(method, "").split())
     for field, value in raw.items():
-        if value and field not in ignored and field not in UNSUPPORTED and field != "bias":
+        if value and field not in ignored and field not in UNSUPPORTED:
             close = nearest(field, ignored)
             raise Fault(
                 "PEM0423",

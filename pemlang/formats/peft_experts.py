@@ -49,7 +49,8 @@ def expert_tensors(keys: Iterable[str], config: Config) -> tuple[ExpertTensor, .
     """The tensors of an adapter that are of parameters.
 
     Raises:
-        Fault: PEM0415 a config that names others, PEM0421 parameters whose order is not known.
+        Fault: PEM0415 a config that names others, or a DoRA of some;
+            PEM0421 parameters whose order is not known.
     """
     wanted = config.raw.get("target_parameters")
     named: dict[str, set[str]] = {}
@@ -84,6 +85,12 @@ def expert_tensors(keys: Iterable[str], config: Config) -> tuple[ExpertTensor, .
             site = f"{module}.{ordered[-1 - depth]}"
             rank = look_up(config.scaling.rank_pattern, site, config.scaling.rank)
             tensors.append(ExpertTensor(key, site, factor, rank))
+    if tensors and config.raw.get("use_dora"):
+        raise Fault(
+            "PEM0415",
+            "the config has `use_dora` and `target_parameters`: PEFT has no DoRA of parameters",
+            f"mend `use_dora` in {CONFIG}",
+        )
     return tuple(tensors)
 
 

@@ -11,7 +11,7 @@ from pemlang.diagnostics import Fault, visible
 from pemlang.formats.adapter import Adapter, PartsOf
 from pemlang.formats.patterns import one_config
 from pemlang.formats.peft_config import Config
-from pemlang.formats.peft_names import PREFIX
+from pemlang.formats.peft_names import PREFIX, ROWS
 from pemlang.formats.peft_patterns import CHOOSING, feeds_forward, left_out_by, module_of
 from pemlang.modules.sites import EXPERTS
 from pemlang.tensorfiles.safetensors import Header
@@ -85,7 +85,10 @@ def _plain(key: str) -> str:
 
 def head_of(key: str) -> str:
     """The module that a whole tensor belongs to."""
-    return key.removeprefix(PREFIX).rpartition(".")[0].removesuffix(".base_layer")
+    name = key.removeprefix(PREFIX)
+    if name.endswith(ROWS):
+        return name.removesuffix(ROWS)
+    return name.rpartition(".")[0].removesuffix(".base_layer")
 
 
 def with_names(adapter: Adapter, names: Mapping[str, str]) -> Adapter:
@@ -107,6 +110,8 @@ def with_names(adapter: Adapter, names: Mapping[str, str]) -> Adapter:
             layout,
             heads=dict(sorted(heads.items())),
             copies=frozenset(map(new, layout.copies)),
+            of_base=frozenset(map(new, layout.of_base)),
+            rows={new(key): rows for key, rows in layout.rows.items()},
         ),
         whole_modules=whole_modules,
     )

@@ -10,9 +10,11 @@ from collections.abc import Collection, Mapping, Sequence
 from pemlang.diagnostics import Fault
 from pemlang.formats.adapter import Adapter, alpha_of
 from pemlang.formats.patterns import one_config
+from pemlang.formats.peft_dora import MAGNITUDE
 from pemlang.formats.peft_experts import flat_shape, parameters_of
 from pemlang.formats.peft_names import CONFIG, PREFIX, WEIGHTS
 from pemlang.formats.peft_patterns import look_up, module_of
+from pemlang.formats.peft_trained import trained_fields
 from pemlang.formats.record import AdapterSpec, OutputLayout, OutputTensor
 from pemlang.formats.uniform import experts_apart
 from pemlang.modules import Shapes
@@ -31,21 +33,22 @@ def peft_layout(spec: AdapterSpec) -> OutputLayout:
     sites = list(spec.shapes)
     experts = parameters_of(spec.shapes)
     tensors = [tensor for site in sites for tensor in _tensors(spec, site, experts.get(site))]
-    if spec.heads:
-        tensors += [
-            OutputTensor(_head_key(key, sites), entry.dtype, entry.shape, None, key)
-            for key, entry in spec.heads[0].layout.heads.items()
-        ]
     config = _common(spec)
     config |= _targeting(spec, [site for site in sites if site not in experts])
     config |= {"fan_in_fan_out": spec.fan_in_fan_out}
     config |= {"target_parameters": sorted(experts)} if experts else {}
     if spec.shapes.kinds != ("ia3",):
-        config |= _lora(spec.ranks, spec.scales)
+        config |= _lora(spec.ranks, spec.scales) | {"use_dora": spec.shapes.kinds == ("dora",)}
     else:
         inputs = [site for site in sites if spec.shapes[site].layer == "gain_in"]
         outputs = [site for site in sites if site not in inputs]
         config |= {"feedforward_modules": _feedforward(spec.inputs, config, inputs, outputs)}
+    if spec.heads:
+        config |= trained_fields(spec.heads[0], spec.shapes)
+        tensors += [
+            OutputTensor(_head_key(key, sites), entry.dtype, entry.shape, None, key)
+            for key, entry in spec.heads[0].layout.heads.items()
+        ]
     text = json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False)
     tensors.sort(key=lambda tensor: tensor.key)
     return OutputLayout({WEIGHTS: tensors}, {CONFIG: text + "\n"})
@@ -72,9 +75,10 @@ def _ends(shape: SiteShape) -> tuple[str, ...]:
     """What PEFT calls the tensors of a site."""
     if shape.kind == "ia3":
         return ("ia3_l",)
+    magnitude = (MAGNITUDE,) * (shape.kind == "dora")
     if shape.layer == "embedding":
-        return ("lora_embedding_A", "lora_embedding_B")
-    return ("lora_A.weight", "lora_B.weight")
+        return ("lora_embedding_A", "lora_embedding_B", *magnitude)
+    return ("lora_A.weight", "lora_B.weight", *magnitude)
 
 
 def _head_key(key: str, sites: Collection[str]) -> str:
@@ -124,7 +128,7 @@ def _targeting(spec: AdapterSpec, sites: Sequence[str]) -> dict[str, object]:
     kept = {module_of(site) for site in sites}
     others = {module_of(site) for modules in own for site in modules} - kept
     # PEFT wants each name in feedforward_modules among those of target_modules.
-    short = _short_names(adapters, kept, others) if spec.shapes.kinds != ("ia3",) else []
+    short = [] if spec.shapes.kinds == ("ia3",) else _short_names(adapters, kept, others)
     names = short or _names(kept, ".", others)
     if listed and isinstance(names, str):
         assert spec.reader is not None
@@ -221,7 +225,6 @@ def _lora(ranks: Mapping[str, int], scales: Mapping[str, float]) -> dict[str, ob
         "lora_dropout": 0.0,
         "bias": "none",
         "use_rslora": False,
-        "use_dora": False,
         "init_lora_weights": True,
         **patterns,
     }

@@ -346,6 +346,11 @@ def is_shared(model: Adapter, tensor: str) -> bool:
     return said is True or (said is None and not names & _OUTPUTS)
 
 
+def is_embedding(tensor: str) -> bool:
+    """Whether a tensor, as an adapter's base names it, has a row for each token that is read."""
+    return module_of(tensor) in _TOKENS
+
+
 def _said(config: Mapping[str, object], key: str) -> object:
     """What a config says, or one inside it."""
     if key in config:

@@ -47,6 +47,11 @@ class SitesType:
         """Whether it is s·B·A at every site."""
         return bool(self.kinds) and all(PARAMETRISATIONS[kind].factored for kind in self.kinds)
 
+    @property
+    def needs_base(self) -> bool:
+        """Whether what it changes depends on the weights that it is added to, at some site."""
+        return any(PARAMETRISATIONS[kind].needs_base for kind in self.kinds)
+
     def record(self, site: str) -> Parametrisation:
         """The parametrisation of a site."""
         return PARAMETRISATIONS[self.shapes[site].kind]

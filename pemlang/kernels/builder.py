@@ -14,7 +14,13 @@ from pemlang.kernels.methods import MergeInputs, SiteKernel
 from pemlang.kernels.order import best_order
 from pemlang.kernels.program import Program, SlotNumbers, interned
 from pemlang.kernels.step import Shape, Step
-from pemlang.kernels.steps.bakes import AddProduct, AddProducts, ScaleAlong
+from pemlang.kernels.steps.bakes import (
+    AddProduct,
+    AddProductAtLengths,
+    AddProducts,
+    PutRows,
+    ScaleAlong,
+)
 from pemlang.kernels.steps.deltas import CutDense, OverDeltas
 from pemlang.kernels.steps.elements import (
     Abs,
@@ -260,21 +266,26 @@ class Builder(Generic[InputKey, OutputKey]):
     ) -> Value:
         """weight + scale·B·A, or its transpose, of the factors A and B; in the precision of the
         weight."""
-        return self._on_weight(AddProduct, weight, factors, scale, turned)
+        return self._with_product(AddProduct, weight, factors, scale, turned)
 
     def add_products(
         self, weight: Value, factors: Sequence[Value], scale: float, turned: bool
     ) -> Value:
         """The same of each expert, of A (experts, r, in) and B (out, r, experts)."""
-        return self._on_weight(AddProducts, weight, factors, scale, turned)
+        return self._with_product(AddProducts, weight, factors, scale, turned)
 
-    def _on_weight(
-        self, kind: type[AddProduct], weight: Value, factors: Sequence[Value],
+    def add_product_at_lengths(
+        self, weight: Value, factors: Sequence[Value], scale: float, turned: bool, lengths: Value
+    ) -> Value:
+        """As add_product, and each row, or column of a transpose, brought to a length."""
+        return self._with_product(AddProductAtLengths, weight, (*factors, lengths), scale, turned)
+
+    def _with_product(
+        self, kind: type[AddProduct], weight: Value, others: Sequence[Value],
         scale: float, turned: bool,
     ) -> Value:  # fmt: skip
         step, source = self._unwidened(weight)
-        a, b = (self.cast(x, weight.dtype) for x in factors)
-        args = (step, a.step, b.step)
+        args = (step, *(self.cast(x, weight.dtype).step for x in others))
         slot = self.constant(scale)
         return self.add(kind(args, weight.dtype, weight.shape, source, slot, turned))
 
@@ -282,6 +293,12 @@ class Builder(Generic[InputKey, OutputKey]):
         """(1 + g) ⊙ weight, along an axis; in the precision of the weight."""
         step, source = self._unwidened(weight)
         return self.add(ScaleAlong((step, g.step), weight.dtype, weight.shape, source, axis))
+
+    def put_rows(self, weight: Value, rows: Value, places: tuple[int, ...]) -> Value:
+        """weight with other rows in some places; in the precision of the weight."""
+        step, source = self._unwidened(weight)
+        args = (step, self.cast(rows, weight.dtype).step)
+        return self.add(PutRows(args, weight.dtype, weight.shape, source, places))
 
     def _unwidened(self, x: Value) -> tuple[int, str]:
         """The step of a value before it was widened, and the dtype that it has there."""

@@ -128,8 +128,9 @@ def combined(builder: SiteBuilder, parts: Iterable[tuple[float, float, SiteValue
 
 def padded(builder: SiteBuilder, part: SiteValues, rank: int) -> SiteValues:
     """The same Δ with zero rows in A and zero columns in B up to a rank."""
-    both = zip(part.values, part.parametrisation.rank_axes, strict=True)
-    return part.with_values(*(builder.pad(x, axis, rank) for x, axis in both))
+    a, b, *others = part.values
+    of_a, of_b = part.parametrisation.rank_axes
+    return part.with_values(builder.pad(a, of_a, rank), builder.pad(b, of_b, rank), *others)
 
 
 def rescaled(builder: SiteBuilder, part: SiteValues, scale: float) -> SiteValues:

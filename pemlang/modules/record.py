@@ -44,6 +44,8 @@ class Parametrisation(ABC):
         rank_axes: the axes of the rank in A and B, of what has a rank.
         suffix: what the name of the tensor that it changes has after the module's.
         bases: what each tensor is stored around: l of an (IA)³ is 1 + g.
+        needs_base: whether what it changes depends on the weights that it is added to: it adds to a
+            model, and to nothing else.
     """
 
     name: ClassVar[str]
@@ -58,6 +60,7 @@ class Parametrisation(ABC):
     rank_axes: ClassVar[tuple[int, int]] = (0, 1)
     suffix: ClassVar[str] = ".weight"
     bases: ClassVar[tuple[float, ...]]
+    needs_base: ClassVar[bool] = False
 
     @abstractmethod
     def shapes(self, site: SiteShape, rank: int) -> tuple[Shape, ...]:
@@ -94,7 +97,7 @@ class Parametrisation(ABC):
         """The dense Δ in float64, (out, in); of a gain its coordinate g = l − 1."""
 
     def low_rank(self, tensors: Sequence[Array], scale: float) -> LowRank | None:
-        """Δ by its factors A and B, of what is `factored`."""
+        """Δ, or what is compared in its place, by factors A and B; None of what has none."""
         return None
 
     def pieces(self, part: SitePart) -> Sequence[SitePart]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault, listed, visible
 from pemlang.formats.homes import located, tensor_of_head
-from pemlang.formats.transformers import is_shared, model_types, stored_as
+from pemlang.formats.transformers import is_embedding, is_shared, model_types, stored_as
 from pemlang.graph.dag import Graph
 from pemlang.graph.leaves import Leaf, Model, combined_leaves
 from pemlang.graph.node import AdapterNode, ModelNode, Node, Part, TensorsNode
@@ -23,6 +23,7 @@ from pemlang.modules.sites import EXPERTS
 from pemlang.ops.fused import fused_in
 from pemlang.ops.models import Bake, hold_base
 from pemlang.ops.models import bake as bake_tensors
+from pemlang.ops.own import hold_whole
 from pemlang.ops.record import Context
 from pemlang.tensorfiles.dtypes import FLOATS
 
@@ -125,6 +126,11 @@ class WithHeads(ModelNode):
     leaf: Leaf
     heads: tuple[tuple[str, str], ...]
 
+    @cached_property
+    def key_of(self) -> Mapping[str, str]:
+        """The keys by tensor."""
+        return dict(self.heads)
+
     @property
     def args(self) -> tuple[TensorsNode, ...]:
         return (self.model, self.leaf)
@@ -146,10 +152,14 @@ class WithHeads(ModelNode):
     def lower(
         self, ctx: LoweringContext, args: Mapping[TensorsNode, SiteValues | None]
     ) -> SiteValues | None:
-        key = dict(self.heads).get(ctx.site)
-        if key is None:
-            return args[self.model]
-        return SiteValues(DENSE, (ctx.head(self.leaf, key),))
+        key = self.key_of.get(ctx.site)
+        weights = args[self.model]
+        if key is None or weights is None:
+            return weights
+        head, rows = ctx.head(self.leaf, key), self.leaf.adapter.layout.rows.get(key)
+        if rows is not None:
+            head = ctx.builder.put_rows(weights.values[0], head, rows)
+        return SiteValues(DENSE, (head,))
 
     def formula(self, write: Formula) -> str:
         return f"{write.inner(self.model)} with the heads of {write.name(self.leaf)}"
@@ -160,14 +170,17 @@ class WithHeads(ModelNode):
 
     def invariant(self) -> None:
         assert self.heads == tuple(sorted(self.heads)), "heads out of order"
+        layout = self.leaf.adapter.layout
         for tensor, key in self.heads:
-            assert self.shapes[tensor].a == self.leaf.adapter.layout.heads[key].shape
+            whole = 1 if key in layout.rows else 0
+            assert self.shapes[tensor].a[whole:] == layout.heads[key].shape[whole:]
 
 
 def with_modules(graph: Graph, model: ModelNode, x: AdapterNode, homes: Homes) -> ModelNode:
     """The node of model + adapter, by modules. Laws: m + 0 = m; (m + x) + y = m + (x + y) of
     adapters of one kind. Of two kinds, the second changes what the first has made: the gains of an
-    (IA)³ scale a LoRA that was baked before."""
+    (IA)³ scale a LoRA that was baked before. So it is with two DoRAs, each of which brings what
+    is there to its lengths."""
     before = model
     if isinstance(before, ModuleBake) and _add_up(before, x, homes):
         both = {**before.home_of, **homes}
@@ -189,6 +202,7 @@ def _add_up(before: ModuleBake, x: AdapterNode, homes: Homes) -> bool:
     sites = {site for site, _ in before.home_of.values()}
     return (
         len(x.type.kinds) == 1
+        and not x.type.needs_base
         and x.type.kinds == first.type.kinds
         and all(first.shapes[site] == x.shapes[site] for site in sites & set(x.shapes))
         and all(before.home_of.get(tensor, home) == home for tensor, home in homes.items())
@@ -212,10 +226,13 @@ def bake(ctx: Context, model: ModelNode, x: AdapterNode) -> ModelNode:
             _hold_unchanged(ctx, before.leaf, dict(before.heads), set(x.shapes))
         return bake_tensors(ctx, model, x)
     hold_base(ctx, model, x)
+    hold_whole(ctx, x)
     leaf = _with_heads(ctx, model, x)
     heads = {} if leaf is None else {tensor_of_head(k): k for k in leaf.adapter.layout.heads}
     weight_of = {site: _weight(site, shape) for site, shape in x.shapes.items()}
-    _hold_apart(model, [*weight_of.values(), *heads])
+    _hold_apart(model, list(weight_of.values()))
+    if leaf is not None:
+        _hold_heads_apart(model, leaf, heads)
     try:
         place = located(model.shapes, [*weight_of.values(), *heads])
     except Fault as fault:
@@ -397,6 +414,16 @@ def _hold_heads(ctx: Context, model: ModelNode, leaf: Leaf, replaced: Mapping[st
     entries = leaf.adapter.layout.heads
     for tensor, key in replaced.items():
         own, new = model.shapes[tensor].a, entries[key].shape
+        last = max(leaf.adapter.layout.rows.get(key, (-1,)))
+        if last >= own[0]:
+            raise Fault(
+                "PEM0307",
+                f"`{ctx.text(1)}` has a row for token {last} in {visible(tensor)}, which has "
+                f"{own[0]:,} in `{ctx.text(0)}`",
+                "load the model with as many tokens as the adapter has, and save it",
+            )
+        if key in leaf.adapter.layout.rows:
+            new = (own[0], *new[1:])
         if own != new:
             raise Fault(
                 "PEM0307",
@@ -410,6 +437,22 @@ def _hold_heads(ctx: Context, model: ModelNode, leaf: Leaf, replaced: Mapping[st
                 f"{visible(key)} of `{ctx.text(1)}` is of dtype {entries[key].dtype}",
                 f"save it as one of {', '.join(FLOATS)}",
             )
+
+
+def _hold_heads_apart(model: ModelNode, leaf: Leaf, heads: Mapping[str, str]) -> None:
+    """As `_hold_apart`, but for rows of an embedding, which PEFT puts into what it is tied to too;
+    raises PEM0339 too for such rows where the model ties nothing."""
+    layout = leaf.adapter.layout
+    embeddings = [x for x, key in heads.items() if key in layout.rows and is_embedding(x)]
+    _hold_apart(model, [tensor for tensor in heads if tensor not in embeddings])
+    apart = [x for x in embeddings if not is_shared(model.origin.adapter, x)]
+    if layout.tied_rows and apart:
+        raise Fault(
+            "PEM0339",
+            f"the adapter has one set of rows for {listed(apart)} and for the output layer, and "
+            "the model does not tie the two",
+            "give the model that the adapter was trained on",
+        )
 
 
 def _hold_apart(model: ModelNode, wanted: Sequence[str]) -> None:

@@ -112,7 +112,7 @@ ADD = Operator(
     signatures=(
         *_numbers("+"),
         Signature(_ADAPTERS, "adapter", TERMS.pair(1)),
-        Signature((_p("x", "model"), _p("y", "adapter")), "model", bake),
+        Signature((_p("x", "model"), _p("y", "adapter")), "model", bake, on_model=True),
         Signature(_MODELS, "model", points_do_not_add),
     ),
     summary="Adds what two adapters do. The ranks of distinct LoRAs add; nothing is approximated.",

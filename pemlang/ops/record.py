@@ -151,12 +151,14 @@ class Parameter:
 class Signature:
     """One way to call an operator: what it takes, the kind it gives, and its type rule.
 
-    The rule takes a Context and the arguments, and gives the value; it raises Fault.
+    The rule takes a Context and the arguments, and gives the value; it raises Fault. `on_model`
+    says that it adds adapters to models, those too that have no Δ of their own.
     """
 
     params: tuple[Parameter, ...]
     returns: str
     rule: Callable[..., Result]
+    on_model: bool = False
 
 
 @dataclass(frozen=True)

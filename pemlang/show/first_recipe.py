@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pemlang.formats.record import output_format
 from pemlang.graph.dag import Graph
 from pemlang.graph.leaves import leaf
-from pemlang.modules import SiteShape
+from pemlang.modules import PARAMETRISATIONS, SiteShape
 from pemlang.ops import FUNCTIONS
 from pemlang.ops.fused import same_modules
 from pemlang.show.first_input import SUM, WEIGHT, FirstInput, grouped, last_part
@@ -67,12 +67,14 @@ def _adapter_lines(
 
 
 def _fitting(adapters: Iterable[FirstInput]) -> list[list[FirstInput]]:
-    """Adapters in groups, in each of which a site has one shape, and no module two names."""
+    """Adapters in groups, in each of which a site has one shape, and no module two names; one that
+    adds to a model alone is by itself."""
     groups: list[tuple[list[FirstInput], dict[str, SiteShape]]] = []
     for one in adapters:
         shapes = dict(one.adapter.layout.shapes)
+        adds = not any(PARAMETRISATIONS[shape.kind].needs_base for shape in shapes.values())
         for group, known in groups:
-            fits = all(known.get(site, shape) == shape for site, shape in shapes.items())
+            fits = adds and all(known.get(site, shape) == shape for site, shape in shapes.items())
             if fits and not any(_by_two_names(one, other) for other in group):
                 group.append(one)
                 known.update(shapes)
@@ -122,7 +124,8 @@ def _sum(
         cut = f"`with rank={largest}` cuts it, and loses as little as can be"
         yield f"# Exactly that, of rank {total}; {cut}."
     with_heads = [name for name, layout in zip(names, layouts, strict=True) if layout.heads]
-    heads = f" with heads={with_heads[0]}" if with_heads and _differ(group) else ""
+    chosen = with_heads and len(names) > 1 and (_differ(group) or any(x.of_base for x in layouts))
+    heads = f" with heads={with_heads[0]}" if chosen else ""
     record = output_format([one.adapter for one in group])
     yield f'save {result} to "out/{result}{SUFFIX * record.one_file}"{heads}'
 

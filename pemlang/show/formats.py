@@ -110,8 +110,8 @@ _SEVERAL = """
 ## Several modules in one
 
 Phi-3 has q, k and v in one `qkv_proj`, and Llama has each by itself. An adapter of the one is split
-into what it does of the parts where it is declared; A is that of each part, and B has a row for
-each output:
+into what it does of the parts where it is declared; A is that of each part, and B (and m of a
+DoRA) has a row for each output:
 
     adapter phi = "adapters/phi" with names={
         "*.qkv_proj": "*.q_proj[0:4096], *.k_proj[4096:5120], *.v_proj[5120:6144]"

@@ -119,7 +119,7 @@ def test_an_adapter_on_the_hub(tmp_path: Path) -> None:
 
 def test_what_cannot_be_taken_is_told(tmp_path: Path) -> None:
     lora(tmp_path / "all/a", 1)
-    lora(tmp_path / "all/b", 2, use_dora=True)
+    lora(tmp_path / "all/b", 2, use_qalora=True)
     done = pem("init", "all", folder=tmp_path)
     assert (done.code, done.out) == (0, "merge.pem\n")
     assert "warning[PEM0421]" in done.err
@@ -140,7 +140,7 @@ def test_a_file_that_is_there_is_left_alone(tmp_path: Path) -> None:
 
 def test_a_folder_of_nothing_that_can_be_taken_is_a_mistake(tmp_path: Path) -> None:
     for name in "ab":
-        lora(tmp_path / "all" / name, 1, use_dora=True)
+        lora(tmp_path / "all" / name, 1, use_qalora=True)
     done = pem("init", "all", folder=tmp_path)
     assert (done.code, done.out, done.err.count("error[PEM0421]")) == (1, "", 2)
     assert not (tmp_path / "merge.pem").exists()

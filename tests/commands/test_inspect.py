@@ -29,11 +29,10 @@ def shown(place: Path, code: int = 0) -> Done:
 @pytest.mark.parametrize(
     ("config", "said", "why"),
     [
-        (LoraConfig(r=2, use_dora=True, target_modules=["0"]), "use_dora      ", "PEM0421"),
         (VeraConfig(r=4, target_modules=["0"]), "VERA", "PEM0420"),
-        (LoraConfig(r=2, bias="all", target_modules=["0"]), "bias  ", "PEM0421"),
+        (LoraConfig(r=2, init_lora_weights="pissa", target_modules=["0"]), "pissa", "PEM0422"),
     ],
-    ids=["DoRA", "VeRA", "bias"],
+    ids=["VeRA", "PiSSA"],
 )
 def test_a_kind_that_is_not_supported_is_described(
     tmp_path: Path, config: LoraConfig, said: str, why: str
@@ -51,7 +50,7 @@ def test_a_kind_that_is_not_supported_is_described(
 
 
 def test_a_config_alone_is_described(tmp_path: Path) -> None:
-    lora(tmp_path / "a", use_dora=True)
+    lora(tmp_path / "a", use_qalora=True)
     (tmp_path / "a/adapter_model.safetensors").unlink()
     assert "none of tensors" in shown(tmp_path / "a").out
 

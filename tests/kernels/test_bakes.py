@@ -70,6 +70,24 @@ def test_products_of_experts_are_added_as_they_mean(dtype: str, turned: bool, ex
 
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("name", SHAPES)
+@pytest.mark.parametrize("turned", [False, True])
+def test_outputs_are_brought_to_their_lengths(dtype: str, name: str, turned: bool) -> None:
+    shape = SHAPES[name]
+    if turned and len(shape) > 2:
+        pytest.skip("no convolution is stored transposed")
+    work, rank = "F64" if dtype == "F64" else "F32", 3
+    rows, inner = (shape[1], shape[:1]) if turned else (shape[0], shape[1:])
+    ones = [1] * (len(shape) - 2)
+    shapes = {0: shape, 1: (rank, *inner), 2: (rows, rank, *ones), 3: (1, rows, *ones)}
+    builder: Builder[int, Hashable] = Builder()
+    weight = builder.cast(builder.load(0, dtype, shape), work)
+    a, b, lengths = (builder.load(slot, work, shapes[slot]) for slot in (1, 2, 3))
+    made = builder.add_product_at_lengths(weight, (a, b), 0.7, turned, lengths)
+    agree(builder, made, shapes)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("name", SHAPES)
 @pytest.mark.parametrize("axis", [0, 1])
 def test_gains_scale_along_an_axis(dtype: str, name: str, axis: int) -> None:
     shape = SHAPES[name]
@@ -78,6 +96,17 @@ def test_gains_scale_along_an_axis(dtype: str, name: str, axis: int) -> None:
     weight = builder.cast(builder.load(0, dtype, shape), "F64" if dtype == "F64" else "F32")
     g = builder.load(1, "F64", shapes[1])
     agree(builder, builder.scale_along(weight, g, axis), shapes)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("name", SHAPES)
+def test_rows_are_put_in_their_places(dtype: str, name: str) -> None:
+    shape = SHAPES[name]
+    shapes = {0: shape, 1: (3, *shape[1:])}
+    builder: Builder[int, Hashable] = Builder()
+    weight = builder.cast(builder.load(0, dtype, shape), "F64" if dtype == "F64" else "F32")
+    rows = builder.load(1, "F32", shapes[1])
+    agree(builder, builder.put_rows(weight, rows, (5, 0, 2)), shapes)
 
 
 def test_a_weight_is_not_widened_as_a_whole() -> None:

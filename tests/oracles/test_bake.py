@@ -179,6 +179,7 @@ ARCHITECTURES = {
 LORA: dict[str, dict[str, Any]] = {
     "lora": {"r": 3, "lora_alpha": 6},
     "rslora": {"r": 4, "lora_alpha": 6, "use_rslora": True},
+    "dora": {"r": 3, "lora_alpha": 6, "use_dora": True},
     "patterns": {"r": 3, "rank_pattern": {r".*\.0\..*": 2}, "alpha_pattern": {r".*\.1\..*": 5}},
 }
 

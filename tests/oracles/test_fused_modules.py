@@ -65,6 +65,7 @@ CONFIGS: dict[str, PeftConfig] = {
     "rsLoRA, and ranks of their own": on_fused(
         use_rslora=True, rank_pattern={"qkv_proj": 3}, alpha_pattern={"gate_up_proj": 9}
     ),
+    "DoRA": on_fused(use_dora=True),
     "IA3": IA3Config(target_modules=["qkv_proj"], feedforward_modules=[]),
     "LoHa": LoHaConfig(r=2, alpha=3, target_modules=FUSED),
     "AdaLoRA": AdaLoraConfig(

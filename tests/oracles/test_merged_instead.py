@@ -14,12 +14,7 @@ from support import error, pem
 from support.peft_made import llama, made
 
 CONFIGS = {
-    "DoRA": LoraConfig(r=2, use_dora=True, target_modules=["q_proj", "up_proj"]),
     "a bias on B": LoraConfig(r=2, lora_bias=True, target_modules=["q_proj"]),
-    "biases": LoraConfig(r=2, bias="all", target_modules=["q_proj"]),
-    "token rows": LoraConfig(
-        r=2, target_modules=["q_proj"], trainable_token_indices={"embed_tokens": [1, 5]}
-    ),
 }
 
 
@@ -30,7 +25,7 @@ def test_what_it_changes_is_the_merged_model_without_its_base(
     base = llama()
     for parameter in base.parameters():
         torch.nn.init.normal_(parameter, std=0.3)
-    if config.lora_bias or config.bias != "none":
+    if config.lora_bias:
         for layer in base.model.layers:
             layer.self_attn.q_proj.bias = torch.nn.Parameter(torch.ones(32))
         base.config.attention_bias = True

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from support import PREFIX, SITES, fused_shelf, ia3, image_shelf, lora, save
+from support import PREFIX, SITES, base_shelf, fused_shelf, ia3, image_shelf, lora, save
 
 QUERY = "encoder.layer.0.attention.self.query"
 HEAD = f"{PREFIX}classifier.weight"
@@ -76,6 +76,7 @@ def stock(root: Path) -> None:
     styles = root / "styles"
     styles.mkdir()
     image_shelf.stock(styles)
+    base_shelf.stock(root)
     fused_shelf.stock(root)
     for name, key in {"lora": "q.lora_A.weight", "other": "q"}.items():
         save_file({key: torch.ones(2, 2)}, styles / f"{name}.safetensors")
@@ -335,17 +336,15 @@ ADAPTERS: dict[str, Callable[[Path], object]] = {
     "slow_pattern": lambda at: lora(at, rank_pattern={"(?!b)(?:.|..)+[#-&]": 4}),
     "broken_pattern": lambda at: lora(at, rank_pattern={"(": 4}),
     # Features that arithmetic on the factors cannot keep.
-    "dora": lambda at: lora(at, use_dora=True),
     "lora_bias": lambda at: lora(at, lora_bias=True),
     "alora": lambda at: lora(at, alora_invocation_tokens=[]),
-    "bias": lambda at: lora(at, bias="all"),
     "pissa": lambda at: lora(at, init_lora_weights="pissa"),
     "misspelt_field": lambda at: lora(at, use_rslorra=True),
     "new_field": lambda at: lora(at, zigzag=True),
     # Tensors that are wrong.
     "dora_tensor": _with_tensor(f"{QUERY}.lora_magnitude_vector", (12,)),
     "bias_tensor": _with_tensor(f"{QUERY}.lora_B.bias", (12,)),
-    "token_tensor": _with_tensor("embed.token_adapter.trainable_tokens_delta", (2, 12)),
+    "token_tensor": _with_tensor("embed.token_adapter.base_layer.weight", (2, 12)),
     "foreign_tensor": _with_tensor(f"{QUERY}.hada_w1_a", (2, 12)),
     "experts_tensor": _tensors({"mlp.experts.base_layer.lora_A.weight": (4, 16)}),
     "lokr_of_one_axis": _stored("LOKR", {}, lokr_w1=(2, 2), lokr_w2=(3, 2, 5)),

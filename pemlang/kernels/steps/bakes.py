@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from pemlang.dataclass import dataclass
+from pemlang.failures import Undefined
 from pemlang.kernels.step import Dense, Meaning, Renumber, Shape, SiteInputs, Step
 from pemlang.lazy import numpy as np
 from pemlang.tensorfiles.dtypes import FLOATS, NATIVE, Array, stored_dtype
@@ -121,6 +122,46 @@ class AddProducts(AddProduct):
 
 
 @dataclass(frozen=True)
+class AddProductAtLengths(AddProduct):
+    """m ∘ (W + s·B·A) / ‖W + s·B·A‖, of W, A, B and m: by rows of W, or where it is stored as the
+    transpose by columns. The lengths are taken in float64."""
+
+    name = "add_product_at_lengths"
+
+    def meaning(self, args: Sequence[Dense], slots: Meaning) -> Dense:
+        *product, m = args
+        whole = super().meaning(product, slots).reshape(matrix_shape(self.shape))
+        lengths = np.sqrt(np.sum(whole**2, axis=0 if self.turned else 1))
+        ratios = m.ravel() / lengths
+        scaled: Dense = whole * (ratios if self.turned else ratios[:, None])
+        return scaled.reshape(self.shape)
+
+    def compute(self, args: Sequence[Array], slots: SiteInputs) -> Array:
+        *product, m = args
+        out = super().compute(product, slots).reshape(matrix_shape(self.shape))
+        squares = np.zeros(out.shape[1 if self.turned else 0])
+        for rows in self._rows():
+            block = out[rows].astype(np.float64)
+            if self.turned:
+                squares += np.einsum("rc,rc->c", block, block)
+            else:
+                squares[rows] = np.einsum("rc,rc->r", block, block)
+        if not squares.all():
+            raise Undefined(
+                "PEM0504",
+                "a DoRA brings an output to a length, and all that goes into it is zero",
+                "leave this module out, or add the adapter to the model that it was trained on",
+            )
+        ratios = m.astype(np.float64).ravel() / np.sqrt(squares)
+        for rows in self._rows():
+            out[rows] *= ratios if self.turned else ratios[rows, None]
+        return out.reshape(self.shape)
+
+    def flops(self, shapes: Sequence[Shape], elements: int) -> int:
+        return super().flops(shapes, elements) + 3 * elements
+
+
+@dataclass(frozen=True)
 class ScaleAlong(_OnWeight):
     """(1 + g) ⊙ W along an axis of W, of W and the coordinate g of a gain; computed in float64.
 
@@ -154,6 +195,36 @@ class ScaleAlong(_OnWeight):
 
     def flops(self, shapes: Sequence[Shape], elements: int) -> int:
         return elements
+
+
+@dataclass(frozen=True)
+class PutRows(_OnWeight):
+    """W with some of its rows replaced, of W and what takes their place.
+
+    Attributes:
+        places: which rows, each once, in the order in which the new ones stand.
+    """
+
+    places: tuple[int, ...]
+
+    name = "put_rows"
+
+    def words(self) -> Iterable[str]:
+        return (f"{len(self.places)} rows",)
+
+    def meaning(self, args: Sequence[Dense], slots: Meaning) -> Dense:
+        weight, new = args
+        out = weight.copy()
+        out[list(self.places)] = new
+        return out
+
+    def compute(self, args: Sequence[Array], slots: SiteInputs) -> Array:
+        weight, new = args
+        out: Array = np.empty(self.shape, stored_dtype(self.dtype))
+        for rows in self._rows():
+            out[rows] = self._numbers(weight[rows], self.dtype, slots)
+        out[list(self.places)] = new
+        return out
 
 
 def matrix_shape(shape: Shape) -> tuple[int, int]:
