@@ -120,7 +120,7 @@ def _by_row(adapter: Adapter, module: str, parts: Sequence[ModulePart]) -> tuple
     if whole:
         raise Fault(
             "PEM0365",
-            f"{visible(module)} cannot be split: {listed(whole)} is of it whole",
+            f"{visible(module)} cannot be split: {listed(whole)} is saved whole",
             "write a pattern of other modules",
         )
     ends = [0, *(part.end for part in parts)]

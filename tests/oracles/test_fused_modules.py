@@ -105,10 +105,11 @@ def test_a_sum_over_both(tmp_path: Path, phi: nn.Module, llama: nn.Module) -> No
     assert loaded(llama, built.path).peft_config["default"].target_modules == set(APART)
 
 
+@pytest.mark.parametrize("dora", [False, True])
 def test_onto_a_checkpoint_that_has_the_parts(
-    tmp_path: Path, phi: nn.Module, llama: PreTrainedModel
+    tmp_path: Path, phi: nn.Module, llama: PreTrainedModel, dora: bool
 ) -> None:
-    directory = made(phi, tmp_path / "fused", on_fused(), 1)
+    directory = made(phi, tmp_path / "fused", on_fused(use_dora=dora), 1)
     llama.save_pretrained(tmp_path / "base")
     bake = 'model m = "base"\nsave m + f to "out"\n'
     refused = error(tmp_path, 'adapter f = "fused"\n' + bake)
