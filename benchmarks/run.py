@@ -17,6 +17,7 @@ from pathlib import Path
 
 from bench import HERE, Bench
 from data import LAYERS
+from images import IMAGE_ROWS
 from models import MODEL_ROWS
 from report import Row, Table, as_markdown, as_terminal
 from timing import Sample, in_turn, run
@@ -297,7 +298,7 @@ def memory(bench: Bench) -> Iterator[Table]:
 ROWS: dict[str, Callable[[Bench], Iterator[Row | Table]]] = {
     "merge": merge, "process": process, "cold": cold, "svd": svd, "whole": whole,
     "factors": factors, "entries": entries, "threads": threads, "ties": ties,
-    "sweep": sweep, "many": many, "memory": memory, **MODEL_ROWS,
+    "sweep": sweep, "many": many, "memory": memory, **MODEL_ROWS, **IMAGE_ROWS,
 }  # fmt: skip
 
 

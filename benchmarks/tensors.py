@@ -13,7 +13,7 @@ Numbers = NDArray[np.float32]
 
 
 class TensorFile:
-    """The tensors of a file, of bf16 or float32.
+    """The tensors of a file, of bf16, fp16 or float32.
 
     Attributes:
         names: of all of them, in order.
@@ -39,8 +39,8 @@ class TensorFile:
         if entry["dtype"] == "BF16":
             numbers = (np.frombuffer(raw, "<u2").astype("<u4") << 16).view("<f4")
         else:
-            numbers = np.frombuffer(raw, "<f4")
-        return numbers.reshape(entry["shape"])
+            numbers = np.frombuffer(raw, {"F16": "<f2", "F32": "<f4"}[entry["dtype"]])
+        return numbers.astype("<f4", copy=False).reshape(entry["shape"])
 
 
 def deltas(adapter: Path) -> Iterator[tuple[str, Numbers]]:

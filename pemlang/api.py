@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
 from itertools import count
 from pathlib import Path
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from pemlang.pipeline.forecast import Forecast
     from pemlang.pipeline.making import Tick
     from pemlang.pipeline.sweep import Sweep
+    from pemlang.pipeline.testing import TestOutcome
 
 
 class Recipe:
@@ -96,6 +98,22 @@ class Recipe:
         from pemlang.pipeline.lock import locked_now
 
         return locked_now(self._path, self._source, self._params)
+
+    def test(self, wanted: Callable[[str], bool] = lambda title: True) -> list[TestOutcome]:
+        """Run the tests of the recipe.
+
+        Args:
+            wanted: says by its name whether a test is to be run.
+
+        Returns:
+            What became of each, in the order written.
+
+        Raises:
+            PemError: everything wrong with the recipe outside its tests.
+        """
+        from pemlang.pipeline.testing import run_tests
+
+        return run_tests(self._path, self._source, self._params, wanted)
 
     def build(
         self,

@@ -160,8 +160,8 @@ def test_a_parametrisation_beside_another_in_one_file(folder: Path) -> None:
         "report recipe.pem",
     )  # fmt: skip
     assert checked == ""
-    assert "bias and LoRA, rank" in planned
-    assert "bias and LoRA" in inspected
+    assert "LoRA and bias, rank" in planned
+    assert "LoRA and bias" in inspected
     assert "changed" in difference
     built = load_file(folder / "sum" / "factors.safetensors")
     key = "m.layers.2.q/bias"
@@ -178,10 +178,10 @@ def test_what_is_not_defined_for_a_parametrisation_is_told(folder: Path) -> None
     lora(folder / "a", 1, SITES, rank=2)
     text = 'adapter x = "x"\nadapter y = "y"\nadapter a = "a"\n'
     wrong = {
-        "x + a": "PEM0304",
-        "x ⊕ y": "PEM0311",
-        "ties([x, y], density=0.5)": "PEM0311",
-        "compress(x, rank=1)": "PEM0311",
+        "x + a": "PEM0306",
+        'x["*.2.q"] + a["*.0.q"]': "PEM0304",
+        "ties([x, y], density=0.5, over=factors)": "PEM0311",
+        'compress(x["*.2.q"], rank=1)': "PEM0311",
     }
     for number, value in enumerate(wrong):
         recipe(folder, f'{text}save {value} to "out"\n', f"{number}.pem")
@@ -192,6 +192,20 @@ def test_what_is_not_defined_for_a_parametrisation_is_told(folder: Path) -> None
         assert (code, wanted in text) == (1, True), text
     [(code, text)] = with_extensions(folder, "ini", "check 0.pem")
     assert (code, "PEM0417" in text) == (1, True)
+
+
+def test_beside_a_lora_it_is_combined_by_its_own_laws(folder: Path) -> None:
+    x, y = (ini(folder / name, seed, bias=True) for seed, name in enumerate("xy"))
+    text = (
+        'adapter x = "x"\nadapter y = "y"\nsave x ⊖ y to "mix"\nsave compress(x, rank=1) to "cut"\n'
+    )
+    recipe(folder, text)
+    right(folder, "bias ini", "build recipe.pem")
+    mixed, cut = (load_file(folder / name / "factors.safetensors") for name in ("mix", "cut"))
+    key = "m.layers.2.q/bias"
+    np.testing.assert_allclose(mixed[key], x[key] - y[key], atol=1e-6)
+    np.testing.assert_array_equal(cut[key], x[key])
+    assert {len(a) for name, a in cut.items() if name.endswith("/down")} == {1}
 
 
 def test_a_parametrisation_of_several_tensors(folder: Path) -> None:

@@ -4,6 +4,7 @@ A case is a recipe, `messages/CODE-what.pem`, and what is said of it, `CODE-what
 Lines at its top that start with `#!` say more:
 
     #! build              the message comes only when the recipe is built
+    #! test               the message comes only when its tests are run
     #! set weight=3       a value for a param
     #! paste              the help, put in the place of the marked text, makes the recipe right
     #! instead let x = 1  this line, put in the place of the marked one, makes the recipe right

@@ -6,7 +6,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pemlang.disk import is_dir
-from pemlang.tensorfiles.safetensors import SUFFIX
+from pemlang.tensorfiles.container import SUFFIXES
 
 CARD, PROVENANCE, SIGNATURE = "README.md", "provenance.json", "model.sig"
 _OF_A_FILE = {PROVENANCE: f".{PROVENANCE}", SIGNATURE: ".sig"}
@@ -16,7 +16,7 @@ _STARTS_OF_SYSTEMS = ("._", ".nfs", ".fuse_hidden")
 
 def is_one_file(target: Path) -> bool:
     """Whether an output is one file, or would be: its name says so."""
-    return target.suffix == SUFFIX and not is_dir(target)
+    return target.suffix in SUFFIXES and not is_dir(target)
 
 
 def folder_of(target: Path) -> Path:
@@ -44,7 +44,8 @@ def names_at(target: Path) -> list[str]:
 
 def of_one_file(name: str) -> bool:
     """Whether a file may be of an output that is one file."""
-    return any(name.endswith(SUFFIX + end) for end in ("", *_OF_A_FILE.values()))
+    ends = ("", *_OF_A_FILE.values())
+    return name.endswith(tuple(suffix + end for suffix in SUFFIXES for end in ends))
 
 
 def _is_there(path: Path) -> bool:

@@ -21,7 +21,6 @@ from pemlang.formats.adapter import method_title
 from pemlang.modules import PARAMETRISATIONS
 from pemlang.tensorfiles.digests import ALGORITHM, text_digest
 from pemlang.tensorfiles.jsons import parse_json
-from pemlang.tensorfiles.safetensors import SUFFIX
 from pemlang.version import LANGUAGE, __version__
 
 STATEMENT = "https://in-toto.io/Statement/v1"
@@ -207,7 +206,7 @@ def format_of(subjects: Mapping[str, Subject], outcome: Outcome) -> Format:
     if outcome.format:
         record = FORMATS[outcome.format]
         [name] = subjects
-        if record.one_file and name.endswith(SUFFIX):
+        if record.one_file and name.endswith(record.suffix):
             return record
     elif CARD not in subjects:
         raise LookupError

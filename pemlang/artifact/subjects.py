@@ -11,8 +11,8 @@ import blake3
 
 from pemlang.artifact.provenance import Subject
 from pemlang.disk import open_plain
+from pemlang.tensorfiles.container import SUFFIXES, header_of
 from pemlang.tensorfiles.jsons import parse_json
-from pemlang.tensorfiles.safetensors import read_header
 
 if TYPE_CHECKING:
     from hashlib import _Hash as Hasher
@@ -32,7 +32,7 @@ def subject(path: Path) -> Subject:
         OSError: it cannot be read.
         Fault: PEM0412 a tensors' file that is damaged.
     """
-    if path.suffix == ".safetensors":
+    if path.suffix in SUFFIXES:
         with ThreadPoolExecutor(2) as pool:
             sha256 = pool.submit(_hashed, path, hashlib.sha256())
             mine = pool.submit(_hashed, path, blake3.blake3())
@@ -75,9 +75,9 @@ def tensor_digests(path: Path) -> dict[str, str]:
     """BLAKE3 of each tensor of a file by its key, dtype and shape included.
 
     Raises:
-        Fault: PEM0411, PEM0412 for a file that is no whole safetensors file.
+        Fault: PEM0411, PEM0412 for a file that is no whole file of tensors.
     """
-    header, digests = read_header(path), {}
+    header, digests = header_of(path), {}
     buffer = memoryview(bytearray(_PIECE))
     with open_plain(path) as file:
         for key, entry in sorted(header.entries.items()):

@@ -19,8 +19,8 @@ from pemlang.artifact.provenance import read_provenance
 from pemlang.artifact.staging import own_files
 from pemlang.diagnostics import Fault, listed, visible
 from pemlang.disk import lfs_pointer
+from pemlang.tensorfiles.container import SUFFIXES
 from pemlang.tensorfiles.digests import file_digest
-from pemlang.tensorfiles.safetensors import SUFFIX
 
 
 def check_target(target: Path, inputs: set[Path], force: bool = False) -> None:
@@ -62,7 +62,7 @@ def hold_place(target: Path, inputs: set[Path]) -> Sequence[str]:
     _hold_writable(next(folder for folder in target.parents if os.path.lexists(folder)))
     if is_one_file(target):
         return _hold_file(target)
-    if target.suffix == SUFFIX:
+    if target.suffix in SUFFIXES:
         raise Fault(
             "PEM0510",
             f"{visible(target)} is a folder, where one file is to be saved",

@@ -25,8 +25,8 @@ from pemlang.formats.identity import content_digest
 from pemlang.inputs.hub import SCHEME
 from pemlang.resources import resource
 from pemlang.syntax.files import ON_THE_COMMAND_LINE, read_source
+from pemlang.tensorfiles.container import SUFFIXES, metadata_of
 from pemlang.tensorfiles.digests import anew, file_digest, text_digest
-from pemlang.tensorfiles.safetensors import read_metadata
 
 Verdict = Literal["same", "differs", "missing", "unchecked"]
 """What became of a file."""
@@ -123,7 +123,7 @@ def _output(directory: Path, name: str, before: Subject) -> FileVerdict:
 
 def changed_parts(name: str, was: Mapping[str, object], now: Mapping[str, object]) -> Iterator[str]:
     """What of a file differs: tensors, or the fields of a config."""
-    if name.endswith(".safetensors"):
+    if name.endswith(SUFFIXES):
         changed = sorted(key for key in was.keys() & now.keys() if was[key] != now[key])
         if changed:
             yield f"the numbers of {listed(changed, 3)}"
@@ -170,7 +170,7 @@ def _metadata(directory: Path, provenance: Provenance) -> list[FileVerdict]:
     """What the tensors' file says of itself, which the provenance has to agree with."""
     wrong = []
     for name in sorted(provenance.subjects):
-        if name.endswith(".safetensors"):
+        if name.endswith(SUFFIXES):
             wrong += _metadata_of(folder_of(directory), name, provenance)
     return (
         [FileVerdict(visible(own_name(directory, PROVENANCE)), "differs", tuple(wrong))]
@@ -181,7 +181,7 @@ def _metadata(directory: Path, provenance: Provenance) -> list[FileVerdict]:
 
 def _metadata_of(directory: Path, weights: str, provenance: Provenance) -> list[str]:
     try:
-        metadata = read_metadata(directory / weights)
+        metadata = metadata_of(directory / weights)
     except Fault:
         return []  # said already
     wrong = []

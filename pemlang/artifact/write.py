@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from pemlang.artifact.card import Card, CardInput, write_card
 from pemlang.artifact.place import CARD, PROVENANCE, folder_of, own_file, own_name
@@ -234,20 +234,20 @@ def _materials(checked: Checked, output: Output) -> Sequence[Material]:
 def _of_adapter(checked: Checked, leaf: Stored) -> list[Material]:
     declared = checked.leaves[leaf]
     source = seen_from(checked.source.directory, declared.path, declared.directory)
-    place = _place(source, leaf.adapter)
-    is_file = leaf.adapter.format.one_file
     return [
-        Material(declared.name, source, place if is_file else f"{place}/{name}", digest)
+        Material(declared.name, source, _place(source, leaf.adapter, name), digest)
         for name, digest in leaf.adapter.digests.items()
     ]
 
 
-def _place(source: str, adapter: Adapter) -> str:
-    """Where an adapter is; on the hub with its revision."""
-    if not source.startswith(SCHEME):
-        return source
-    reference = parse_reference(source)
-    return reference.at(reference.commit(adapter.directory))
+def _place(source: str, adapter: Adapter, name: str) -> str:
+    """Where a file of an adapter is; on the hub with its revision."""
+    if source.startswith(SCHEME):
+        reference = parse_reference(source)
+        return f"{reference.folder_at(reference.commit(adapter.directory))}/{name}"
+    if not adapter.format.one_file:
+        return f"{source}/{name}"
+    return source if name == adapter.weights.name else str(PurePosixPath(source).with_name(name))
 
 
 def _given(value: str | float | bool) -> str:

@@ -8,4 +8,5 @@ __getattr__ = door(
     __name__,
     checked="Checked",
     statements="FileElaborator",
+    values="Sample",
 )

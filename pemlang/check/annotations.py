@@ -66,10 +66,11 @@ def _hold_rank(node: AdapterNode, wanted: RecipeValue, text: str) -> None:
         raise Fault("PEM0312", message, "write one, as in rank=16")
     if not node.type.ranked:
         raise Fault("PEM0316", f"`{text}` is not a LoRA: it has no rank", "remove rank=…")
-    other = {site: rank for site, rank in node.ranks.items() if rank != wanted}
+    ranks = {site: node.ranks[site] for site in node.type.ranked_shapes}
+    other = {site: rank for site, rank in ranks.items() if rank != wanted}
     if other:
         site, rank = next(iter(other.items()))
-        everywhere = set(node.ranks.values()) == {rank}
+        everywhere = set(ranks.values()) == {rank}
         where = "" if everywhere else f" at {visible(site)}"
         raise Fault(
             "PEM0316",

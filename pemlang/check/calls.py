@@ -12,7 +12,8 @@ from pemlang.check.wanted import list_kind
 from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault, nearest, visible
 from pemlang.graph.node import AdapterNode, ModelNode
-from pemlang.ops.record import Parameter
+from pemlang.ops import INFIX
+from pemlang.ops.record import Parameter, kind_of
 from pemlang.ops.use import Use, after, before, replaced
 from pemlang.source import Span
 from pemlang.syntax import tree as t
@@ -29,6 +30,23 @@ def chain_use(
     ]
     symbols = [operator.span for operator in operators] if len(operands) > len(operators) else []
     return Use(spans[0].to(spans[-1]), tuple(operands), tuple(symbols))
+
+
+def run_of_terms(
+    operators: Sequence[t.Symbol], values: Sequence[RecipeValue], total: RecipeValue, at: int
+) -> int:
+    """Where a run of operators of one family over adapters ends that begins with the value of
+    the operands before `at`, and operand `at`."""
+    terms = INFIX[operators[at - 1].symbol].terms
+    end = at
+    if terms is not None and kind_of(total) == "adapter":
+        while (
+            end < len(values)
+            and INFIX[operators[end - 1].symbol].terms is terms
+            and kind_of(values[end]) == "adapter"
+        ):
+            end += 1
+    return max(end, at + 1)
 
 
 def call_use(

@@ -14,6 +14,7 @@ from pemlang.check.files import RecipeFiles, load_files
 from pemlang.check.outputs import Output, same_place
 from pemlang.check.scope import Scope
 from pemlang.check.statements import FileElaborator
+from pemlang.check.tests import CheckedTest, Printed
 from pemlang.check.values import Inputs, ParamConstant, Params
 from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Diagnostic, Fault, Report, nearest, visible
@@ -32,7 +33,8 @@ class CheckState:
         files: the recipe and what it imports, parsed.
         scopes: the names of each file.
         elaborator: the graph, and what to look at once weights are read.
-        outputs, assertions: its saves and asserts.
+        testing: whether its tests are checked too.
+        outputs, assertions, prints, tests: its saves, asserts, prints and tests.
         params: the value of each param of the main file.
     """
 
@@ -41,12 +43,15 @@ class CheckState:
     settings: Params
     inputs: Inputs
     root: Path
+    testing: bool = False
     report: Report = field(default_factory=Report)
     files: RecipeFiles = field(init=False)
     scopes: dict[Path, Scope] = field(default_factory=dict)
     elaborator: Elaborator = field(init=False)
     outputs: list[Output] = field(default_factory=list)
     assertions: list[Assertion] = field(default_factory=list)
+    prints: list[Printed] = field(default_factory=list)
+    tests: list[CheckedTest] = field(default_factory=list)
     params: dict[str, ParamConstant] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -68,6 +73,8 @@ class CheckState:
             watches=tuple(self.elaborator.watches),
             outputs=tuple(self.outputs),
             assertions=tuple(self.assertions),
+            prints=tuple(self.prints),
+            tests=tuple(self.tests),
             params=MappingProxyType(self.params),
             names=MappingProxyType(scope.values),
             places=MappingProxyType(scope.places),
@@ -80,6 +87,7 @@ def check(
     inputs: Inputs,
     settings: Params | None = None,
     root: Path | None = None,
+    testing: bool = False,
 ) -> Checked:
     """Everything that can be said about a recipe without reading a tensor.
 
@@ -88,8 +96,9 @@ def check(
         inputs: how adapters and models are reached.
         settings: values for its params.
         root: where outputs may lie; the recipe's folder when not given.
+        testing: whether the tests of the recipe are checked too.
     """
-    state = CheckState(path, source, settings or {}, inputs, root or source.directory)
+    state = CheckState(path, source, settings or {}, inputs, root or source.directory, testing)
     for run in PASSES:
         run(state)
     return state.finished()

@@ -9,6 +9,7 @@ from pathlib import Path
 from pemlang.check.conditions import Assertion
 from pemlang.check.files import RecipeFiles
 from pemlang.check.outputs import Output, semantic_hash
+from pemlang.check.tests import CheckedTest, Printed
 from pemlang.check.values import Declared, ParamConstant, Params, RecipeValue, Spelling
 from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Diagnostic, PemError, Report
@@ -34,7 +35,8 @@ class Checked:
         leaves: how each adapter is declared.
         spellings: all the ways in which each adapter's place is spelt.
         watches: what to look at once weights are read, with its place.
-        outputs, assertions: its saves and asserts.
+        outputs, assertions, prints: its saves, asserts and prints.
+        tests: its tests, where they were checked too.
         params: the value of each param of the main file.
         names: what the names of the main file stand for, in the order they are declared.
         places: where they are declared.
@@ -51,6 +53,8 @@ class Checked:
     watches: Sequence[tuple[Watch, Span]]
     outputs: Sequence[Output]
     assertions: Sequence[Assertion]
+    prints: Sequence[Printed]
+    tests: Sequence[CheckedTest]
     params: Mapping[str, ParamConstant]
     names: Mapping[str, RecipeValue]
     places: Mapping[str, Span]
@@ -98,6 +102,8 @@ class Checked:
             watches=[(watch.rebuilt(new), span) for watch, span in self.watches],
             outputs=[output.rebuilt(new) for output in self.outputs],
             assertions=[assertion.rebuilt(new) for assertion in self.assertions],
+            prints=[printed.rebuilt(new) for printed in self.prints],
+            tests=[test.rebuilt(new) for test in self.tests],
             names={
                 name: new.node(value) if isinstance(value, Node) else value
                 for name, value in self.names.items()

@@ -76,6 +76,16 @@ class Decided(Condition):
 
 
 @dataclass(frozen=True, eq=False)
+class Explained(Decided):
+    """A truth that needs no weights, with what is told where it does not hold."""
+
+    lines: tuple[str, ...]
+
+    def sides(self, value: ValueOf) -> list[str]:
+        return list(self.lines)
+
+
+@dataclass(frozen=True, eq=False)
 class Comparison(Condition):
     """left symbol right; `texts` are the two sides as written."""
 

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING
 
 from pemlang.check.options import unknown_option
 from pemlang.check.scope import resolve_names
-from pemlang.diagnostics import Fault, listed
+from pemlang.diagnostics import Fault, listed, visible
 from pemlang.formats.adapter import Adapter, ModulePart, PartsOf
 from pemlang.formats.fused import parts_by_rule
 from pemlang.formats.namings import MAX_RULES, UNWRAPPED, NamingRule, by_rule, named
-from pemlang.formats.renamed import renamed
+from pemlang.formats.renamed import names_as_in, renamed
+from pemlang.graph.leaves import Leaf
 from pemlang.ops.use import after, replaced
 from pemlang.syntax import tree as t
 
@@ -37,8 +38,7 @@ def as_declared(
             if option.name not in OPTIONS:
                 raise unknown_option(option, statement.span.text.split()[0], OPTIONS)
         seen.add(option.name)
-        modules = adapter.format.modules(adapter)
-        names, parts_of = _names(elaborator, option.value, scope, modules)
+        names, parts_of = _names(elaborator, option.value, scope, adapter)
         with elaborator.at(option.value.span):
             adapter = renamed(adapter, names, parts_of)
     if not seen and isinstance(statement, t.AdapterStatement):
@@ -48,14 +48,24 @@ def as_declared(
 
 
 def _names(
-    elaborator: Elaborator, tree: t.Tree, scope: Scope, modules: list[str]
+    elaborator: Elaborator, tree: t.Tree, scope: Scope, adapter: Adapter
 ) -> tuple[dict[str, str], PartsOf]:
-    """What modules are called by `names=`, and the parts of those that it splits."""
+    """What the modules of an adapter are called by `names=`, and the parts of those that it
+    splits."""
     resolve_names(tree, scope, elaborator.report)
+    modules = adapter.format.modules(adapter)
     if not isinstance(tree, t.Renames):
-        word = elaborator.text(tree, scope)
+        value = elaborator.of_kind(tree, scope, "string", "adapter")
         with elaborator.at(tree.span):
-            return named(word, modules), {}
+            if isinstance(value, str):
+                return named(value, modules), {}
+            if not isinstance(value, Leaf):
+                raise Fault(
+                    "PEM0354",
+                    f"`{visible(tree.span.text, 40)}` is no adapter in a file",
+                    "give the name of one that is declared above",
+                )
+            return names_as_in(adapter, value.adapter), {}
     with elaborator.at(tree.span):
         if len(tree.rows) > MAX_RULES:
             raise Fault(

@@ -9,9 +9,11 @@ from fractions import Fraction
 from typing import cast
 
 from pemlang.check.annotations import check_annotation, dtype_name, hold_refinement
-from pemlang.check.calls import bind, call_use, chain_use, want_listed, written
+from pemlang.check.calls import bind, call_use, chain_use, run_of_terms, want_listed, written
 from pemlang.check.conditions import Combined, Comparison, Condition, Decided
+from pemlang.check.forms import FORMS
 from pemlang.check.kinds import article, choose, kind_of_type, not_prefix, not_selectable
+from pemlang.check.lists import chosen, for_each, item_of, list_of
 from pemlang.check.scope import Function, Scope, Stop, bare_words
 from pemlang.check.selections import layers, selected
 from pemlang.check.values import BaseName, Declared, Inputs, Plain, Poison, RecipeValue, Spelling
@@ -60,6 +62,7 @@ class Elaborator:
         watches: comparisons to make once weights are read, with their places.
         leaves: how each adapter leaf is declared, for messages and cards.
         spellings: all the ways in which its place is spelt.
+        is_testing: whether what is evaluated is a test.
         filling: the calls that give what fills the matrices of a LoRA; see full_rank.
     """
 
@@ -70,7 +73,8 @@ class Elaborator:
     leaves: dict[Stored, Declared] = field(default_factory=dict)
     spellings: dict[Stored, list[Spelling]] = field(default_factory=dict)
     filling: dict[AdapterNode, tuple[Use, ...] | None] = field(default_factory=dict)
-    _calls: list[str] = field(default_factory=list)
+    is_testing: bool = False
+    _expansions: list[str] = field(default_factory=list)
     _steps: int = 0
 
     # --- saying what is wrong --------------------------------------------------------------
@@ -81,15 +85,33 @@ class Elaborator:
         try:
             yield
         except Fault as fault:
-            fault.notes = (*fault.notes, *reversed(self._calls[-3:]))
+            fault.notes = (*fault.notes, *reversed(self._expansions[-3:]))
             self.report.add(fault.at(span))
             raise Stop from None
+
+    @contextmanager
+    def reporting_to(self, report: Report) -> Iterator[None]:
+        """Tell what is wrong inside to another report."""
+        before, self.report = self.report, report
+        try:
+            yield
+        finally:
+            self.report = before
+
+    @contextmanager
+    def expanding(self, place: str) -> Iterator[None]:
+        """Evaluate what is evaluated several times; `place` says which time this is."""
+        self._expansions.append(place)
+        try:
+            yield
+        finally:
+            self._expansions.pop()
 
     # --- expressions -----------------------------------------------------------------------
 
     def value(self, tree: t.Tree, scope: Scope) -> RecipeValue:
         """The value of an expression; raises Stop when something in it is wrong."""
-        if self._calls:
+        if self._expansions:
             self._count(tree)
         return _EVALUATE[type(tree)](self, tree, scope)
 
@@ -122,7 +144,7 @@ class Elaborator:
             with self.at(tree.span):
                 raise Fault(
                     "PEM0333",
-                    f"the functions of this recipe expand to more than {MAX_STEPS:,} steps",
+                    f"this recipe's functions and lists expand to more than {MAX_STEPS:,} steps",
                     "a function that calls another twice doubles the work at each level: name a "
                     "result with `let` and pass it on",
                 )
@@ -194,27 +216,12 @@ class Elaborator:
         spelling = Spelling(declared.path, declared.directory, span)
         spelt += [spelling] * (spelling not in spelt)
 
-    def _listof(self, tree: t.ListOf, scope: Scope) -> tuple[Plain, ...]:
-        values = tuple(self.value(item, scope) for item in tree.items)
-        with self.at(tree.span):
-            if any(isinstance(value, tuple) for value in values):
-                raise Fault("PEM0301", "an item of a list is no list itself", "write one list")
-        kinds = {list_kind(value) for value in values}
-        with self.at(tree.span):
-            if len(kinds) > 1 and kinds != {"number", "schedule"}:
-                raise Fault(
-                    "PEM0301",
-                    f"the items of a list are of one kind, these are {' and '.join(sorted(kinds))}",
-                    "write a list for each kind",
-                )
-        return cast("tuple[Plain, ...]", values)
-
     def _chain(self, tree: t.Chain, scope: Scope) -> RecipeValue:
         values = [self.value(operand, scope) for operand in tree.operands]
         spans = [operand.span for operand in tree.operands]
         total, at = values[0], 1
         while at < len(values):
-            end = _run_of_terms(tree.operators, values, total, at)
+            end = run_of_terms(tree.operators, values, total, at)
             here, span = spans[0].to(spans[at - 1]), spans[0].to(spans[end - 1])
             if end - at > 1:
                 terms = cast("list[AdapterNode]", [total, *values[at:end]])
@@ -325,13 +332,15 @@ class Elaborator:
         with self.at(tree.operand.span):
             if not isinstance(operand, AdapterNode):
                 raise not_selectable(kind_of(operand))
-        sites = selected(self, tree.selector, tuple(operand.shapes), scope)
+        sites = selected(self, tree.selector, operand, scope)
         return restrict(Context(self.graph), operand, sites)
 
     # --- calls -----------------------------------------------------------------------------
 
     def _call(self, tree: t.Call, scope: Scope) -> RecipeValue:
         name = tree.function
+        if name.module is None and name.name in FORMS:
+            return FORMS[name.name](self, tree, scope)
         own = None
         if name.module is not None or name.name in scope.values or name.name not in FUNCTIONS:
             with self.at(name.span):
@@ -407,15 +416,14 @@ class Elaborator:
             for p in definition.params
         ]
         with self.at(tree.span):
-            if len(self._calls) >= MAX_CALLS:
+            if len(self._expansions) >= MAX_CALLS:
                 message = f"calls are more than {MAX_CALLS} deep here"
                 raise Fault("PEM0333", message, "call fewer functions within each other")
             bound = bind(params, tree, name)
         inner = function.scope.child()
         line, column = tree.span.source.position(tree.span.start)
         place = f"{visible(tree.span.source.name)}:{line}:{column}"
-        self._calls.append(f"in the call of `{visible(name)}` at {place}")
-        try:
+        with self.expanding(f"in the call of `{visible(name)}` at {place}"):
             for param, index in zip(definition.params, bound.positions, strict=True):
                 if index is None:
                     assert param.default is not None
@@ -427,8 +435,6 @@ class Elaborator:
             result = self.value(definition.body, inner)
             if definition.returns is not None:
                 self.annotated(result, definition.returns, definition.body.span, inner)
-        finally:
-            self._calls.pop()
         return result
 
     def annotated(self, value: RecipeValue, type_: t.Tree, span: Span, scope: Scope) -> None:
@@ -439,7 +445,7 @@ class Elaborator:
             want_kind(value, (kind,))
         if isinstance(type_, t.TypeList):
             items = cast("tuple[Plain, ...]", value)
-            if self._calls:
+            if self._expansions:
                 self._count(type_, len(items))
             for item in items:
                 self.annotated(item, type_.item, span, scope)
@@ -460,23 +466,6 @@ class Elaborator:
                 check_annotation(adapter, type_.name, refinements, _written(span), texts)
 
 
-def _run_of_terms(
-    operators: Sequence[t.Symbol], values: Sequence[RecipeValue], total: RecipeValue, at: int
-) -> int:
-    """Where a run of operators of one family over adapters ends that begins with the value of
-    the operands before `at`, and operand `at`."""
-    terms = INFIX[operators[at - 1].symbol].terms
-    end = at
-    if terms is not None and kind_of(total) == "adapter":
-        while (
-            end < len(values)
-            and INFIX[operators[end - 1].symbol].terms is terms
-            and kind_of(values[end]) == "adapter"
-        ):
-            end += 1
-    return max(end, at + 1)
-
-
 def _written(span: Span) -> str:
     """The text of an operand, short enough for a message."""
     text = " ".join(span.source.text[span.start : min(span.end, span.start + 600)].split())
@@ -488,7 +477,10 @@ _EVALUATE: dict[type[t.Tree], Callable[..., RecipeValue]] = {
     t.Bool: Elaborator._bool,
     t.String: Elaborator.string,
     t.Name: Elaborator._name,
-    t.ListOf: Elaborator._listof,
+    t.ListOf: list_of,
+    t.ForEach: for_each,
+    t.Index: item_of,
+    t.If: chosen,
     t.Chain: Elaborator._chain,
     t.Unary: Elaborator._unary,
     t.Compare: Elaborator._compare,

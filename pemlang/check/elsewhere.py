@@ -17,7 +17,7 @@ FUNCTIONS = {
     "weighted_sum": "write it as a sum, 0.7 * a + 0.3 * b, or call lerp(a, b, t=0.3)",
     "add_difference": "write it as a sum: a + 0.5 * (b - c)",
     "task_vector": "subtract the base from the model: chat - base",
-    "sum": "write it as a sum: a + b",
+    "zip": "go through several lists at once in a list: [w * x for w, x in zip(weights, xs)]",
     "add": "write it as a sum: a + b",
     "subtract": "write it as a difference: a - b",
     "negate": "write a sign: -a, or ⊖a for the paper's negation",

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from pemlang.diagnostics import Fault, nearest, visible
 from pemlang.modules import PARAMETRISATIONS
 from pemlang.ops import FUNCTIONS, INFIX, PREFIX
-from pemlang.ops.record import Operator, Signature
+from pemlang.ops.record import ITEM, Operator, Signature
 from pemlang.syntax import tree as t
 
 PLAIN = ("number", "string", "bool", "schedule", "model", "adapter")
@@ -101,35 +101,62 @@ class KindChecker:
         self._env = env
 
     def kind(self, tree: t.Tree) -> str | None:
-        match tree:
-            case t.Number():
-                return "number"
-            case t.String():
-                return "string"
-            case t.Bool() | t.Compare() | t.Logic():
-                self._children(tree)
-                return "bool"
-            case t.Per():
-                return "schedule"
-            case t.Name():
-                return self._env.get(tree.name) if tree.module is None else None
-            case t.Selection():
-                return self._selected(tree)
-            case t.Unary():
-                return self._operator(PREFIX, tree.operator, [self.kind(tree.operand)])
-            case t.Chain():
-                kind = self.kind(tree.operands[0])
-                for operator, operand in zip(tree.operators, tree.operands[1:], strict=True):
-                    kind = self._operator(INFIX, operator, [kind, self.kind(operand)])
-                return kind
-            case t.ListOf():
-                kinds = {self.kind(item) for item in tree.items}
-                return f"[{kinds.pop()}]" if len(kinds) == 1 and None not in kinds else None
-            case t.Call() if tree.function.module is None and tree.function.name in FUNCTIONS:
-                self._children(tree)
-                called = FUNCTIONS[tree.function.name]
-                return None if called.of_models else called.signatures[0].returns
-        return None
+        kind_of_one = _KINDS.get(type(tree))
+        return None if kind_of_one is None else kind_of_one(self, tree)
+
+    def _name(self, tree: t.Name) -> str | None:
+        return self._env.get(tree.name) if tree.module is None else None
+
+    def _truth(self, tree: t.Tree) -> str:
+        self._children(tree)
+        return "bool"
+
+    def _unary(self, tree: t.Unary) -> str | None:
+        return self._operator(PREFIX, tree.operator, [self.kind(tree.operand)])
+
+    def _chain(self, tree: t.Chain) -> str | None:
+        kind = self.kind(tree.operands[0])
+        for operator, operand in zip(tree.operators, tree.operands[1:], strict=True):
+            kind = self._operator(INFIX, operator, [kind, self.kind(operand)])
+        return kind
+
+    def _call(self, tree: t.Call) -> str | None:
+        if tree.function.module is not None or tree.function.name not in FUNCTIONS:
+            return None
+        self._children(tree)
+        called = FUNCTIONS[tree.function.name]
+        returns = called.signatures[0].returns
+        return None if called.of_models or returns == ITEM else returns
+
+    def _list(self, tree: t.ListOf) -> str | None:
+        kinds = {self.kind(item) for item in tree.items}
+        return f"[{kinds.pop()}]" if len(kinds) == 1 and None not in kinds else None
+
+    def _item(self, tree: t.Tree) -> str | None:
+        """Of the items of a list."""
+        kind = self.kind(tree)
+        return kind[1:-1] or None if kind and kind.startswith("[") else None
+
+    def _chosen(self, tree: t.If) -> str | None:
+        condition = self.kind(tree.condition)
+        if condition not in (None, "bool"):
+            message = f"this is {article(str(condition))}, a bool is wanted"
+            raise Placed(Fault("PEM0301", message, "write a condition"), tree.condition)
+        kinds = {self.kind(tree.then), self.kind(tree.otherwise)}
+        if kinds == {"number", "schedule"}:
+            return "schedule"
+        if len(kinds) > 1 and None not in kinds:
+            both = " and ".join(article(str(kind)) for kind in sorted(map(str, kinds)))
+            message = f"what is chosen is of one kind, these are {both}"
+            raise Placed(Fault("PEM0301", message, "give two values of one kind"), tree)
+        return kinds.pop() if len(kinds) == 1 else None
+
+    def _for_each(self, tree: t.ForEach) -> str | None:
+        env = dict(self._env)
+        for name, source in zip(tree.names, tree.lists, strict=False):
+            env[name.name] = self._item(source)
+        kind = KindChecker(env).kind(tree.body)
+        return None if kind is None else f"[{kind}]"
 
     def _children(self, tree: t.Tree) -> None:
         for child in tree.children():
@@ -153,6 +180,26 @@ class KindChecker:
             return choose(table[operator.symbol], certain).returns
         except Fault as fault:
             raise Placed(fault, operator) from None
+
+
+_KINDS: dict[type[t.Tree], Callable[..., str | None]] = {
+    t.Number: lambda _, tree: "number",
+    t.String: lambda _, tree: "string",
+    t.Per: lambda _, tree: "schedule",
+    t.Bool: KindChecker._truth,
+    t.Compare: KindChecker._truth,
+    t.Logic: KindChecker._truth,
+    t.Name: KindChecker._name,
+    t.Selection: KindChecker._selected,
+    t.Unary: KindChecker._unary,
+    t.Chain: KindChecker._chain,
+    t.If: KindChecker._chosen,
+    t.ListOf: KindChecker._list,
+    t.ForEach: KindChecker._for_each,
+    t.Index: lambda kinds, tree: kinds._item(tree.operand),
+    t.Call: KindChecker._call,
+}
+"""What gives the kind of each kind of expression."""
 
 
 class Placed(Exception):

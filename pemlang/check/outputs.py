@@ -14,8 +14,9 @@ from pathlib import Path
 from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault, listed, visible
 from pemlang.formats.adapter import Adapter
+from pemlang.formats.holding import default_dtype, hold_dtype, hold_heads, hold_names
 from pemlang.formats.readers import OutputReader
-from pemlang.formats.record import Format, default_format, hold_names, output_format
+from pemlang.formats.record import Format, default_format, output_format
 from pemlang.formats.transformers import is_shared
 from pemlang.graph.dag import Graph
 from pemlang.graph.leaves import Leaf, Model, Stored, adapters_of
@@ -25,8 +26,9 @@ from pemlang.modules import Shapes
 from pemlang.modules.sites import layer_of
 from pemlang.ops.own import all_of, of_base
 from pemlang.source import Span
+from pemlang.tensorfiles.container import SUFFIXES, without_suffix
 from pemlang.tensorfiles.dtypes import FLOATS
-from pemlang.tensorfiles.safetensors import SUFFIX, TensorEntry
+from pemlang.tensorfiles.safetensors import TensorEntry
 
 MAX_PARTS, MAX_NAME = 100, 255
 """Of the path of an output: folders in each other, and the bytes of a name in UTF-8."""
@@ -137,27 +139,29 @@ def output_path(path: str, directory: Path, root: Path) -> Path:
 
 def hold_files(output: Output, graph: Graph, heads: Sequence[Stored]) -> None:
     """Hold an adapter to what the files of its format can say, beside the heads of the first of
-    some leaves; raises as hold_names and Format.hold."""
+    some leaves; raises as hold_names, hold_heads,
+    hold_dtype and Format.hold."""
     whole_modules = heads[0].adapter.whole_modules if heads else ()
     record = output.format_of(graph)
     hold_names(record, output.inputs(graph), output.node.shapes)
+    record.hold_inputs(adapters_of(graph.parts(output.node)))
+    hold_heads(record, adapters_of(heads))
+    hold_dtype(record, output.dtype or default_dtype(output.inputs(graph)))
     record.hold(output.node.shapes, whole_modules)
 
 
 def hold_suffix(record: Format, path: str, written: str) -> None:
     """Raise PEM0355 where a path names a file and a format makes a directory, or the other way
     round; `written` is the string of the recipe that says it."""
-    is_file = path.endswith(SUFFIX)
-    if is_file == record.one_file:
+    suffix = next((suffix for suffix in SUFFIXES if path.endswith(suffix)), "")
+    if suffix == record.suffix:
         return
-    inner = written.removesuffix('"').removesuffix(SUFFIX)
-    made, instead = (
-        ("one file", f'{inner}{SUFFIX}"') if record.one_file else ("a folder", f'{inner}"')
-    )
+    inner = without_suffix(written.removesuffix('"'))
+    made = f"one {record.suffix} file" if record.one_file else "a folder"
     raise Fault(
         "PEM0355",
         f"{visible(path, 80)!r} is saved as {record.name}, which is {made}",
-        instead,
+        f'{inner}{record.suffix}"',
     )
 
 

@@ -7,8 +7,9 @@ from collections.abc import Callable, Sequence
 from pemlang.check.outputs import Output
 from pemlang.diagnostics import Fault, listed
 from pemlang.formats.adapter import Adapter, kinds_text
+from pemlang.formats.holding import hold_names
 from pemlang.formats.readers import READERS, OutputReader
-from pemlang.formats.record import FORMATS, Format, hold_names
+from pemlang.formats.record import FORMATS, Format
 from pemlang.graph.dag import Graph
 from pemlang.graph.leaves import Stored, adapters_of
 from pemlang.graph.node import AdapterNode
@@ -32,8 +33,14 @@ def hold_reader(
         raise _refused(reader, f"no files of {record.name}", _other_format(output, graph, mended))
     other = [kind for kind in node.shapes.kinds if kind not in reader.kinds]
     if other:
-        why = f"no {kinds_text(other)}"
-        raise _refused(reader, why, "save it with reader=peft, or bake it into a model: b + x")
+        why = f"no {kinds_text(other)} sites"
+        raise _refused(
+            reader,
+            why,
+            "leave norms and biases out, and make LoRAs of weights: compress(x, rank=16)"
+            if record.one_file
+            else "save it with reader=peft, or bake it into a model: b + x",
+        )
     layers = [x for x in node.shapes if reader.layers and node.shapes[x].layer not in reader.layers]
     if layers:
         why = f"no {node.shapes[layers[0]].layer} modules, as {listed(layers)}"

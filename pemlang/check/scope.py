@@ -16,6 +16,8 @@ from pemlang.source import Span
 from pemlang.syntax import tree as t
 from pemlang.syntax.files import ON_THE_COMMAND_LINE
 
+PRIVATE = "_"
+
 
 class Stop(Exception):
     """A statement cannot be evaluated; why has been reported."""
@@ -38,11 +40,12 @@ class Module:
     kind = "module"
 
     def member(self, name: str, module: str, before: str = "") -> RecipeValue:
-        """What a name means in the file; raises PEM0206. `module` is what messages call it, and
-        `before` what is written before the name."""
+        """What a name means in the file; raises PEM0206, and PEM0208 for one that is the file's
+        own. `module` is what messages call it, and `before` what is written before the name."""
         if name in self.scope.values:
+            self._hold_shared(name, module)
             return self.scope.values[name]
-        names = [visible(value) for value in self.scope.values]
+        names = [visible(value) for value in self.scope.values if self.scope.shares(value)]
         close = nearest(name, names)
         has = (
             f"name one that there is: {listed(names, 8)}"
@@ -55,6 +58,23 @@ class Module:
             f"did you mean `{before}{close}`?" if close else has,
         )
 
+    def _hold_shared(self, name: str, module: str) -> None:
+        """Raise PEM0208 for a name that the file does not hand on."""
+        if name.startswith(PRIVATE):
+            raise Fault(
+                "PEM0208",
+                f"`{visible(name)}` is private to `{visible(module, 60)}`: its name begins with "
+                f"`{PRIVATE}`",
+                "use what the file offers; or give it a name without that sign there",
+            )
+        if name in self.scope.imported:
+            raise Fault(
+                "PEM0208",
+                f"`{visible(name)}` is imported in `{visible(module, 60)}`, which does not hand it "
+                "on",
+                "take it from where it is declared, or put `export` before the import there",
+            )
+
 
 @dataclass(eq=False)
 class Scope:
@@ -64,11 +84,13 @@ class Scope:
         values: what they mean; POISON where the declaration is wrong.
         places: where they are declared.
         later: names that are declared further down.
+        imported: names of other files that this one does not hand on.
     """
 
     values: MutableMapping[str, RecipeValue] = field(default_factory=dict)
     places: MutableMapping[str, Span] = field(default_factory=dict)
     later: dict[str, Span] = field(default_factory=dict)
+    imported: set[str] = field(default_factory=set)
 
     def declare(self, name: t.Name, value: RecipeValue, report: Report) -> None:
         """Give a name a meaning; reports PEM0201 and PEM0202 and keeps the first meaning."""
@@ -80,11 +102,15 @@ class Scope:
         self.values[name.name] = value
         self.places[name.name] = name.span
 
+    def shares(self, name: str) -> bool:
+        """Whether files that import this one see a name of its own."""
+        return not name.startswith(PRIVATE) and name not in self.imported
+
     def taken(self, name: str) -> Fault | None:
         """Why a name cannot be given, if it cannot."""
         if name in t.KEYWORDS:
             return Fault("PEM0202", f"`{name}` is a word of the language", "choose another name")
-        if name in FUNCTIONS:
+        if name in FUNCTIONS or name in t.FORMS:
             return Fault(
                 "PEM0202",
                 f"`{name}` is an operator of the language, this would hide it",
@@ -170,14 +196,21 @@ class Scope:
 
 
 def names_in(tree: t.Tree) -> Iterator[t.Name]:
-    """Every name an expression uses, in the order written."""
-    stack = [tree]
+    """Every name an expression uses, in the order written; not those that a list in it gives."""
+    stack: list[tuple[t.Tree, frozenset[str]]] = [(tree, frozenset())]
     while stack:
-        node = stack.pop()
+        node, given = stack.pop()
         if isinstance(node, t.Name):
-            yield node
+            if node.module is not None or node.name not in given:
+                yield node
+        elif isinstance(node, t.Call) and node.function.name in t.FORMS:
+            stack += [(arg, given) for arg in reversed(list(_of_form(node)))]
+        elif isinstance(node, t.ForEach):
+            inner = given.union(name.name for name in node.names)
+            stack += [(source, given) for source in reversed(node.lists)]
+            stack.append((node.body, inner))
         else:
-            stack.extend(reversed(list(node.children())))
+            stack += [(child, given) for child in reversed(list(node.children()))]
 
 
 def resolve_names(
@@ -192,6 +225,9 @@ def resolve_names(
         return name.module is not None or name.name in FUNCTIONS or name.name in scope.values
 
     wrong = False
+    for name, fault in _given_names(tree, scope, also):
+        report.add(fault.at(name.span))
+        wrong = True
     calls = list(_calls(tree))
     called = {id(call.function) for call in calls}
     words = {
@@ -213,6 +249,36 @@ def resolve_names(
             wrong = True
     if wrong:
         raise Stop
+
+
+def _of_form(call: t.Call) -> Iterator[t.Tree]:
+    """What is a value of what a call is given that is no operator."""
+    for arg in call.args:
+        if call.function.name != "sample":
+            yield arg
+        elif isinstance(arg, t.Call):
+            yield from arg.args
+
+
+def _given_names(
+    tree: t.Tree, scope: Scope, also: Callable[[str], bool]
+) -> Iterator[tuple[t.Name, Fault]]:
+    """The names of loops in an expression that cannot be given, and why."""
+    stack: list[tuple[t.Tree, frozenset[str]]] = [(tree, frozenset())]
+    while stack:
+        node, given = stack.pop()
+        if isinstance(node, t.ForEach):
+            stack += [(source, given) for source in node.lists]
+            for name in node.names:
+                fault = scope.taken(name.name)
+                if fault is None and (name.name in given or also(name.name)):
+                    message = f"`{visible(name.name)}` is already the name of another value here"
+                    fault = Fault("PEM0201", message, "choose another name")
+                if fault is not None:
+                    yield name, fault
+                given |= {name.name}
+            node = node.body
+        stack += [(child, given) for child in node.children()]
 
 
 def bare_words(call: t.Call, scope: Scope) -> list[t.Tree]:

@@ -6,12 +6,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from pemlang.diagnostics import Fault
-from pemlang.graph.node import Num, TensorsNode
+from pemlang.diagnostics import Fault, listed, visible
+from pemlang.graph.leaves import combined_leaves
+from pemlang.graph.node import AdapterNode, Num, TensorsNode
 from pemlang.graph.numbers import shown
 from pemlang.modules.sites import layer_of
 from pemlang.ops.ranks import unmeasured
-from pemlang.ops.schedule import matching
+from pemlang.ops.schedule import matching, named_by
 from pemlang.syntax import tree as t
 
 if TYPE_CHECKING:
@@ -22,15 +23,18 @@ if TYPE_CHECKING:
 def selected(
     elaborator: Elaborator,
     selector: t.Globs | t.Layers | t.Like,
-    sites: Sequence[str],
+    x: AdapterNode,
     scope: Scope,
 ) -> frozenset[str]:
-    """The sites that a selection chooses of some; reports what is wrong with it."""
+    """The sites that a selection chooses of an adapter's; reports what is wrong with it."""
+    sites = tuple(x.shapes)
     if isinstance(selector, t.Globs):
         matched: set[str] = set()
         for pattern in selector.patterns:
             text = elaborator.string(pattern, scope)
             with elaborator.at(pattern.span):
+                if not named_by(text, sites):
+                    _hold_no_head(text, x)
                 matched.update(matching(text, sites))
         return frozenset(matched)
     if isinstance(selector, t.Like):
@@ -45,6 +49,20 @@ def selected(
     if past is not None:
         elaborator.report.add(past.at(selector.span, "warning"))
     return chosen
+
+
+def _hold_no_head(pattern: str, x: AdapterNode) -> None:
+    """Raise PEM0320 where a pattern that names no site names heads."""
+    whole = [module for leaf in combined_leaves(x) for module in leaf.adapter.whole_modules]
+    heads = named_by(pattern, dict.fromkeys(whole))
+    if heads:
+        raise Fault(
+            "PEM0320",
+            f'the pattern "{visible(pattern, 80)}" names no site: {listed(heads)} is saved whole '
+            "(modules_to_save)",
+            "leave it out: heads stay with what is made from their adapter, whatever is selected; "
+            "a save with heads=none has none",
+        )
 
 
 def layers(elaborator: Elaborator, selector: t.Layers, scope: Scope) -> tuple[int, int]:

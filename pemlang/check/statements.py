@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from fractions import Fraction
 from functools import partial
@@ -10,8 +11,9 @@ from typing import TYPE_CHECKING, TypedDict, cast
 from pemlang.check.conditions import Assertion, Condition, Decided, exactly, failure
 from pemlang.check.declared import as_declared
 from pemlang.check.definitions import check_def
+from pemlang.check.forms import is_sample
 from pemlang.check.full_rank import rank_not_said
-from pemlang.check.kinds import article, kind_of_type
+from pemlang.check.kinds import kind_of_type
 from pemlang.check.options import (
     OPTIONS,
     WORDS,
@@ -37,6 +39,7 @@ from pemlang.check.outputs import (
 from pemlang.check.params import hold_range, setting
 from pemlang.check.readers import hold_reader
 from pemlang.check.scope import Function, Module, Scope, Stop, resolve_names
+from pemlang.check.tests import CheckedTest, Printed
 from pemlang.check.values import (
     POISON,
     BaseName,
@@ -45,8 +48,8 @@ from pemlang.check.values import (
     Poison,
     RecipeValue,
 )
-from pemlang.check.wanted import want_kind
-from pemlang.diagnostics import Fault, visible
+from pemlang.check.wanted import want_kind, want_value
+from pemlang.diagnostics import Fault, Report, visible
 from pemlang.formats.readers import OutputReader
 from pemlang.formats.record import Format
 from pemlang.formats.renamed import names_of
@@ -89,6 +92,7 @@ class FileElaborator:
     def __init__(self, state: CheckState, scope: Scope, is_main: bool) -> None:
         self._state, self._scope, self._is_main = state, scope, is_main
         self._elaborator, self._report = state.elaborator, state.report
+        self._titles: set[str] = set()
         self._others: dict[Span, tuple[str, tuple[str, ...], list[tuple[str, str, Span]]]] = {}
 
     def run(self, statements: tuple[t.Statement, ...]) -> None:
@@ -131,6 +135,9 @@ class FileElaborator:
         path = self._state.files.imports.get(statement)
         scope = None if path is None else self._state.scopes.get(path)
         module: RecipeValue = POISON if scope is None else Module(scope)
+        if not statement.hands_on:
+            given = [*statement.names, *filter(None, [statement.alias])]
+            self._scope.imported |= {name.name for name in given}
         if statement.alias is not None:
             self._scope.declare(statement.alias, module, self._report)
         for name in statement.names:
@@ -260,12 +267,12 @@ class FileElaborator:
         resolve_names(statement.value, self._scope, self._report)
         value = self._elaborator.value(statement.value, self._scope)
         with self._elaborator.at(statement.value.span):
-            instead = {"function": "call it: name(…)", "module": "name what is in it: module.name"}
-            if kind_of(value) in instead:
-                message = f"{article(kind_of(value))} is no value"
-                raise Fault("PEM0301", message, instead[kind_of(value)])
+            want_value(value)
         if statement.type is not None:
             self._elaborator.annotated(value, statement.type, statement.value.span, self._scope)
+        if is_sample(statement.value) and isinstance(value, Stored):
+            leaves = self._elaborator.leaves
+            leaves[value] = leaves[value]._replace(name=statement.name.name)
         return value
 
     def _unread(self, statement: t.Unread) -> RecipeValue:
@@ -290,6 +297,40 @@ class FileElaborator:
             if failed is not None:
                 self._report.add(failed)
         return POISON
+
+    def _print(self, statement: t.Print) -> RecipeValue:
+        resolve_names(statement.value, self._scope, self._report)
+        value = self._elaborator.value(statement.value, self._scope)
+        with self._elaborator.at(statement.value.span):
+            want_value(value)
+        if self._is_main:
+            self._state.prints.append(Printed(value, statement.value.span))
+        return POISON
+
+    def _test(self, statement: t.Test) -> RecipeValue:
+        title = self._elaborator.string(statement.title, self._scope)
+        with self._elaborator.at(statement.title.span):
+            if any(isinstance(part, t.Name) for part in statement.title.parts) or not title.strip():
+                raise Fault("PEM0382", "a test is called by a plain text", 'test "name" { … }')
+            if title in self._titles:
+                message = f"two tests are called {visible(title, 60)!r}"
+                raise Fault("PEM0201", message, "choose another name")
+            self._titles.add(title)
+        if self._is_main and self._state.testing:
+            self._state.tests.append(self._checked(statement, title))
+        return POISON
+
+    def _checked(self, statement: t.Test, title: str) -> CheckedTest:
+        """A test, whose names are its own, and whose mistakes are no mistakes of the file."""
+        inner = copy.copy(self._state)
+        inner.report, inner.assertions, inner.prints = Report(), [], []
+        elaborator = self._elaborator
+        with elaborator.reporting_to(inner.report):
+            elaborator.is_testing = True
+            FileElaborator(inner, self._scope.child(), is_main=True).run(statement.statements)
+            elaborator.is_testing = False
+        wrong = tuple(inner.report)
+        return CheckedTest(title, statement.span, inner.assertions, inner.prints, wrong)
 
     def _save(self, statement: t.Save) -> RecipeValue:
         with self._elaborator.at(statement.span):
@@ -426,6 +467,8 @@ _EVALUATE: dict[type[t.Statement], Callable[..., RecipeValue]] = {
     t.Unread: FileElaborator._unread,
     t.Def: FileElaborator._def,
     t.Assert: FileElaborator._assert,
+    t.Print: FileElaborator._print,
+    t.Test: FileElaborator._test,
     t.Save: FileElaborator._save,
 }
 """What evaluates each kind of statement but `language`."""

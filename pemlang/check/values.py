@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
@@ -69,6 +69,24 @@ class Spelling(NamedTuple):
     span: Span | None
 
 
+class Sample(NamedTuple):
+    """An adapter that a test draws.
+
+    Attributes:
+        kind: `lora`, `ia3` or `dense`.
+        rank: of a LoRA.
+        sites: names with a `*`, which stands for the number of a layer and what is before it.
+        layers: how many it has.
+        seed: of its numbers.
+    """
+
+    kind: str
+    rank: int = 4
+    sites: tuple[str, ...] = ("*.q_proj", "*.v_proj")
+    layers: int = 2
+    seed: int = 0
+
+
 class Inputs(Protocol):
     """How a recipe's paths are reached: each is given as written, with the folder it is relative
     to, and stands for a place (equal for one that is the same) and what is there."""
@@ -78,3 +96,7 @@ class Inputs(Protocol):
 
     def model(self, path: str, directory: Path) -> tuple[str, Adapter]:
         """A model, known by its headers; raises Fault."""
+
+    def sample(self, sample: Sample) -> Sequence[tuple[str, Adapter]]:
+        """An adapter that a test draws, and its place; of a dense one the model and its base.
+        Raises Fault where there are no tests."""

@@ -40,6 +40,14 @@ def want_kind(value: object, kinds: Sequence[str], text: str = "…") -> None:
         raise Fault("PEM0301", f"this is {article(kind)}, {wanted} is wanted", hint)
 
 
+def want_value(value: object) -> None:
+    """Raise PEM0301 for what a name may stand for and is no value: a function, an imported file."""
+    instead = {"function": "call it: name(…)", "module": "name what is in it: module.name"}
+    if kind_of(value) in instead:
+        message = f"{article(kind_of(value))} is no value"
+        raise Fault("PEM0301", message, instead[kind_of(value)])
+
+
 def want_within(value: object, param: Parameter, arg: t.Tree) -> None:
     """Raise PEM0326 unless a value is one of the numbers or the words that a parameter takes;
     `arg` is the argument as written."""

@@ -137,12 +137,14 @@ def build(
     options = BuildOptions(threads, memory, device, force, resume)
     if dump_kernels:
         return _dumped(opening, out, sweep, options)
-    outputs, messages = _built(opening, out, sweep, options, locked)
+    outputs, messages, printed = _built(opening, out, sweep, options, locked)
     if written:
         messages = [as_words(message, written) for message in messages]
         written = whole(written, out)
-    code = say(messages, form, BuildJson(outputs, written or None))
+    code = say(messages, form, BuildJson(outputs, written or None, printed))
     if form == "text":
+        for line in printed:
+            click.echo(line)
         if written and outputs:
             click.echo(written)
         for built in outputs:
@@ -179,8 +181,10 @@ def _built(
     sweep: Sweep | None,
     options: BuildOptions,
     locked: bool,
-) -> tuple[list[Built], list[Diagnostic]]:
-    """What recipes have built, one after the other, and all that there is to say."""
+) -> tuple[list[Built], list[Diagnostic], list[str]]:
+    """What recipes have built, one after the other, all that there is to say, and what they
+    print."""
+    printed: list[str] = []
     outputs: list[Built] = []
     messages: list[Diagnostic] = []
     for opened in opening:
@@ -197,7 +201,8 @@ def _built(
             bar.clear()
         messages += result.warnings
         outputs += result.outputs
-    return outputs, messages
+        printed += result.printed
+    return outputs, messages, printed
 
 
 def _dumped(

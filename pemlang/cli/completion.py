@@ -12,7 +12,7 @@ from pemlang.disk import replace_file
 SHELLS = ("bash", "zsh", "fish")
 
 
-@click.command()
+@click.command(hidden=True)
 @click.argument("shell", type=click.Choice(SHELLS), required=False)
 @click.option("--install", is_flag=True, help="Write it to where the shell looks for it.")
 def completion(shell: str | None, install: bool) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from pathlib import Path
 
@@ -14,13 +15,20 @@ from pemlang.disk import is_dir, replace_file
 
 
 @click.command()
-@click.argument("given", metavar="FILE", type=GivenPath(path_type=Path))
+@click.argument("given", metavar="FILE", type=GivenPath())
 @click.argument("target", metavar="[OUTPUT]", required=False, type=GivenPath(path_type=Path))
 @click.option(
     "--to",
     "to",
     metavar="FORMAT",
-    help="Write the adapter FILE to OUTPUT in a format: peft, kohya, diffusers, comfyui, bfl.",
+    help="Write the adapter FILE to OUTPUT in a format: peft, mlx, gguf, kohya, diffusers, "
+    "comfyui, bfl.",
+)
+@click.option(
+    "--like",
+    metavar="OTHER",
+    type=GivenPath(),
+    help="Take the names of modules from another adapter, where FORMAT has others than FILE.",
 )
 @click.option(
     "-o",
@@ -32,7 +40,12 @@ from pemlang.disk import is_dir, replace_file
 )
 @format_option("text", "json")
 def convert(
-    given: Path, target: Path | None, to: str | None, output: Path | None, form: str
+    given: str,
+    target: Path | None,
+    to: str | None,
+    like: str | None,
+    output: Path | None,
+    form: str,
 ) -> int:
     """Write a mergekit file as a recipe, or an adapter anew.
 
@@ -44,12 +57,14 @@ def convert(
     if (target is None) != (to is None) or (to is not None and output is not None):
         raise click.UsageError("An adapter is converted by FILE OUTPUT --to FORMAT, and no more.")
     if target is not None and to is not None:
-        return _in_format(given, target, to, form)
-    return _as_recipe(given, output, form)
+        return _in_format(given, target, to, like, form)
+    if like is not None:
+        raise click.UsageError("--like says whose names an adapter is converted to, with --to.")
+    return _as_recipe(Path(given), output, form)
 
 
-def _in_format(adapter: Path, target: Path, to: str, form: str) -> int:
-    """Build what says no more than that an adapter is saved in a format."""
+def _in_format(adapter: str, target: Path, to: str, like: str | None, form: str) -> int:
+    """Build what says no more than that an adapter is saved in a format, and whose names it has."""
     from pemlang.api import of_text
     from pemlang.cli.build import built_line
     from pemlang.cli.one_off import one_off
@@ -60,7 +75,10 @@ def _in_format(adapter: Path, target: Path, to: str, form: str) -> int:
     if not is_name(to):
         raise click.UsageError(f"`{visible(to, 40)}` is no format.")
     try:
-        text, out = one_off("x", [f"x={adapter}"], str(target), None)
+        others = [] if like is None else [f"y={like}"]
+        text, out = one_off("x", [*others, f"x={adapter}"], str(target), None)
+        if like is not None:
+            text = re.sub("(?m)^adapter x = .*$", r"\g<0> with names=y", text)
         written = f"{text.rstrip()} with format={to}\n"
         result = of_text(written.encode(), ON_THE_COMMAND_LINE).build(out)
     except PemError as error:

@@ -12,7 +12,7 @@ from pemlang.cli.common import RECIPE_IS_WRONG, USAGE_IS_WRONG, Bar, coloured, s
 from pemlang.diagnostics import PemError, placed, visible
 from pemlang.disk import is_dir
 from pemlang.inputs.hub import SCHEME
-from pemlang.tensorfiles.safetensors import SUFFIX
+from pemlang.tensorfiles.container import SUFFIXES
 
 
 @click.command()
@@ -55,7 +55,7 @@ def diff(old: str, new: str, settings: dict[str, str], exit_code: bool, form: st
 
 
 def _has_weights(place: str) -> bool:
-    return place.startswith(SCHEME) or is_dir(Path(place)) or place.endswith(SUFFIX)
+    return place.startswith(SCHEME) or is_dir(Path(place)) or place.endswith(SUFFIXES)
 
 
 def _weights(old: str, new: str, form: str) -> bool:

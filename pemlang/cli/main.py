@@ -24,8 +24,9 @@ from pemlang.version import __version__
 
 # The order in which help lists them.
 _FIRST = (
-    "init", "convert", "build", "check", "fmt", "plan", "lock", "diff", "report", "graph", "verify",
-    "explain-output", "sign", "inspect", "clean", "ops", "explain", "git-setup", "completion",
+    "init", "convert", "build", "check", "test", "fmt", "plan", "lock", "diff", "report", "graph",
+    "verify", "explain-output", "sign", "inspect", "clean", "ops", "explain", "git-setup",
+    "completion",
 )  # fmt: skip
 _HELPERS = ("common", "ending", "entry", "hook", "main", "one_off", "recipes", "values")
 PLUMBING = ("git-diff", "git-tensors")  # what git runs; no help lists them
@@ -37,7 +38,8 @@ pem composes LoRA and (IA)³ adapters by arithmetic, from recipes checked first.
     pem build merge.pem    write every adapter that it saves
     pem inspect DIR        what is in an adapter
 
-`pem help` lists all commands, and `pem help build` says what one of them takes."""
+`pem help` lists all commands, and `pem help build` says what one of them takes; what `pem
+completion bash` prints makes a shell complete them."""
 
 _PLANNED = "To see what a build would do, and do none of it: pem plan RECIPE."
 _PLACED = (

@@ -18,7 +18,7 @@ from pemlang.cli.common import (
     write_whole,
 )
 from pemlang.diagnostics import Fault, PemError, visible
-from pemlang.tensorfiles.safetensors import SUFFIX
+from pemlang.tensorfiles.container import SUFFIXES
 
 if TYPE_CHECKING:
     from pemlang.show.report import Reported
@@ -76,7 +76,7 @@ def report(
 
 
 def _is_recipe(target: str) -> bool:
-    return target.endswith(".pem") or (Path(target).is_file() and not target.endswith(SUFFIX))
+    return target.endswith(".pem") or (Path(target).is_file() and not target.endswith(SUFFIXES))
 
 
 def _of_one(target: str, settings: dict[str, str], bar: Bar) -> Reported:

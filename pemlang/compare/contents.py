@@ -14,9 +14,10 @@ from pemlang.compare.summary import origin_of
 from pemlang.dataclass import dataclass
 from pemlang.diagnostics import visible
 from pemlang.disk import is_file, open_plain
+from pemlang.formats.mlx import MLX
 from pemlang.formats.peft_config import MAX_CONFIG
 from pemlang.formats.peft_names import CONFIG, PICKLED, WEIGHTS
-from pemlang.formats.signature import compact, names
+from pemlang.formats.signature import compact, names, shortened
 from pemlang.formats.transformers import (
     StoredModel,
     config_of,
@@ -29,6 +30,7 @@ from pemlang.formats.transformers import (
 )
 from pemlang.graph.formula import count, size_text
 from pemlang.modules.sites import layer_of
+from pemlang.tensorfiles import gguf
 from pemlang.tensorfiles.jsons import parse_json
 from pemlang.tensorfiles.pickled import read_pickled_header
 from pemlang.tensorfiles.safetensors import TensorEntry, read_header, read_metadata
@@ -74,11 +76,14 @@ def contents(place: Path) -> Contents | None:
     Raises:
         Fault: PEM0411, PEM0412 and PEM0413, of a file that cannot be read; PEM0430 of an index.
     """
+    if is_file(place) and place.suffix == gguf.SUFFIX:
+        return _of_gguf(gguf.read_gguf(place), place)
     if is_file(place):
         files = [place] if place.suffix in (".safetensors", *_PICKLES) else []
         kind, config = _FILE, None
     elif is_file(place / CONFIG):
-        files = [file for file in (place / WEIGHTS, place / PICKLED) if is_file(file)][:1]
+        named = (place / name for name in (WEIGHTS, PICKLED, MLX.weights))
+        files = [file for file in named if is_file(file)][:1]
         kind, config = _ADAPTER, place / CONFIG
     else:
         files = model_files(place) if is_model(place) else []
@@ -92,6 +97,21 @@ def contents(place: Path) -> Contents | None:
         fields = {} if place.suffix in _PICKLES else read_metadata(place)
     facts = [("is", kind), *_totals(files, entries)]
     return Contents(facts, list(_told(fields)), _rows(entries))
+
+
+def _of_gguf(header: gguf.GgufHeader, place: Path) -> Contents:
+    """What is in a GGUF file, quantised or not."""
+    kinds = {"model": "a model in GGUF", "adapter": "an adapter in GGUF"}
+    counts = Counter(tensor.dtype.lower() for tensor in header.tensors.values())
+    facts = [
+        ("is", kinds.get(str(header.fields.get("general.type", "model")), "a GGUF file")),
+        ("files", f"{visible(place.name)}, {size_text(place.stat().st_size)}"),
+        ("tensors", count(len(header.tensors), "tensor")),
+        ("dtype", ", ".join(f"{dtype} at {n}" for dtype, n in sorted(counts.items()))),
+        ("parameters", f"{sum(math.prod(x.shape) for x in header.tensors.values()):,}"),
+    ]
+    layouts = {name: f"{x.dtype} {list(x.shape)}" for name, x in header.tensors.items()}
+    return Contents(facts, list(_told(header.fields)), _patterns(shortened(layouts)))
 
 
 def model_contents(model: StoredModel) -> Contents:
@@ -134,9 +154,13 @@ def dtypes_text(entries: Mapping[str, TensorEntry]) -> str:
 
 
 def _rows(entries: Mapping[str, TensorEntry]) -> list[TensorRow]:
+    return _patterns(compact(entries))
+
+
+def _patterns(layouts: Mapping[str, str]) -> list[TensorRow]:
     return [
         TensorRow(visible(pattern), sum(1 for _ in names(pattern)), layout)
-        for pattern, layout in compact(entries).items()
+        for pattern, layout in layouts.items()
     ]
 
 

@@ -199,7 +199,7 @@ def _types(old: Node, new: Node) -> list[str]:
     phrases = []
     if before.kinds != after.kinds:
         phrases.append(f"{kinds_text(before.kinds)} → {kinds_text(after.kinds)}")
-    elif before.factored and (was := _rank(old)) != (now := _rank(new)):
+    elif before.has_factors and (was := _rank(old)) != (now := _rank(new)):
         phrases.append(f"{was} → {now.removeprefix('rank ')}")
     if before.base != after.base:
         phrases.append(f"base {visible(before.base)} → {visible(after.base)}")
@@ -211,5 +211,5 @@ def _types(old: Node, new: Node) -> list[str]:
 
 def _rank(node: AdapterNode) -> str:
     """`rank 8`; `rank at most 8` where an energy decides."""
-    text = rank_text(node.ranks)
+    text = rank_text(node)
     return text.replace(" ", " at most ", 1) if node.at_most else text

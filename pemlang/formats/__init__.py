@@ -9,9 +9,11 @@ import importlib
 import pkgutil
 
 from pemlang.formats.adapter import Adapter, Layout, Site
+from pemlang.formats.gguf_names import ARCHITECTURES
 from pemlang.formats.patterns import BadPattern, Pattern
 from pemlang.formats.peft import PEFT
 from pemlang.formats.quantised import QUANTISATIONS
+from pemlang.formats.reading import read_adapter
 from pemlang.formats.record import (
     FORMATS,
     AdapterSpec,
@@ -20,7 +22,6 @@ from pemlang.formats.record import (
     OutputLayout,
     OutputTensor,
     formats_of,
-    read_adapter,
     register,
 )
 from pemlang.formats.signature import (
@@ -32,9 +33,10 @@ from pemlang.formats.signature import (
 )
 
 __all__ = [
-    "FORMATS", "PEFT", "QUANTISATIONS", "Adapter", "AdapterSpec", "BadPattern", "Detection",
-    "Format", "Layout", "Malformed", "OutputLayout", "OutputTensor", "Pattern", "Site", "compact",
-    "expanded", "formats_of", "headers_restored", "headers_signature", "read_adapter", "register",
+    "ARCHITECTURES", "FORMATS", "PEFT", "QUANTISATIONS", "Adapter", "AdapterSpec", "BadPattern",
+    "Detection", "Format", "Layout", "Malformed", "OutputLayout", "OutputTensor", "Pattern", "Site",
+    "compact", "expanded", "formats_of", "headers_restored", "headers_signature", "read_adapter",
+    "register",
 ]  # fmt: skip
 
 for _module in pkgutil.iter_modules(__path__):

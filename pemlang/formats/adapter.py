@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from pemlang.dataclass import dataclass
 from pemlang.modules import PARAMETRISATIONS, Parametrisation, Shapes, SiteShape
-from pemlang.modules.stored import StoredSite
+from pemlang.modules.stored import StoredSite, StoredVector
 from pemlang.tensorfiles.digests import file_digest, hold_unchanged
 from pemlang.tensorfiles.reference import TensorRef
 from pemlang.tensorfiles.safetensors import Header, TensorEntry
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pemlang.formats.record import Format
 
 STATISTICS = "statistics.safetensors"
+MODEL_CONFIG = "config.json"
 
 
 @dataclass(frozen=True)
@@ -90,16 +91,17 @@ class Layout:
     heads: Mapping[str, TensorEntry]
     dtypes: frozenset[str]
     copies: frozenset[str] = frozenset()
-    stored: Mapping[str, StoredSite] = field(default_factory=dict)
+    stored: Mapping[str, StoredSite | StoredVector] = field(default_factory=dict)
     of_base: frozenset[str] = frozenset()
     rows: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     tied_rows: bool = False
 
     def trained_rank(self, site: str, told: int) -> int:
         """The rank by which α is divided at a site; `told` where its tensors do not say."""
-        if site not in self.stored:
+        stored = self.stored.get(site)
+        if not isinstance(stored, StoredSite):
             return self.ranks[site]
-        rank = self.stored[site].trained_rank
+        rank = stored.trained_rank
         return told if rank is None else rank
 
 
@@ -122,7 +124,7 @@ class Site:
     scale: float
     tensors: tuple[TensorEntry, ...]
     references: tuple[TensorRef, ...]
-    stored: StoredSite | None
+    stored: StoredSite | StoredVector | None
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,6 +149,8 @@ class Adapter:
         stored: the same as its files name its modules, where a recipe says what to call them.
         names: what the recipe calls them, by their names in the files.
         parts_of: what the recipe splits others into, by their names in the files.
+        model: what the config of its model says that lies beside it, where that may count; see
+            gguf_names.model_beside.
     """
 
     format: Format
@@ -165,6 +169,7 @@ class Adapter:
     stored: Adapter | None = None
     names: Mapping[str, str] = field(default_factory=dict)
     parts_of: PartsOf = field(default_factory=dict)
+    model: Mapping[str, object] = field(default_factory=dict)
 
     @property
     def in_files(self) -> Adapter:
@@ -179,11 +184,23 @@ class Adapter:
         Raises:
             Fault: PEM0411 a file that cannot be read, PEM0412 one that is not what was read.
         """
-        files = self.format.files(self)
+        files = self.files
         files += [] if self.statistics is None else [self.statistics_file]
         digests = {file.name: file_digest(file) for file in files}
         hold_unchanged({file: self.seen[file] for file in files if file in self.seen})
         return digests
+
+    @property
+    def files(self) -> list[Path]:
+        """The files that are read of it, but for its statistics; its tensors' last."""
+        config, own = self.directory / MODEL_CONFIG, self.format.files(self)
+        return [config, *own] if self.model and config not in own else own
+
+    @property
+    def signature(self) -> dict[str, object]:
+        """What a check needs of it: see Format.signature, and `model` beside that."""
+        beside = {"model": dict(self.model)} if self.model else {}
+        return {**self.format.signature(self), **beside}
 
     def site(self, name: str) -> Site:
         """What it holds of a site."""
@@ -244,7 +261,7 @@ class Adapter:
     @property
     def title(self) -> str:
         """What kinds it is of, `LoRA`, `LoRA, rsLoRA` or `LoRA, stored as LoHa`."""
-        stored = sorted({site.form.title for site in self.layout.stored.values()})
+        stored = sorted({site.title for site in self.layout.stored.values()})
         told = [kinds_text(self.layout.shapes.kinds), self.variant]
         return ", ".join(filter(None, [*told, *(f"stored as {title}" for title in stored)]))
 
@@ -262,7 +279,7 @@ def how_kinds_act(*kinds: Sequence[str]) -> list[str]:
 
 def kinds_text(kinds: Sequence[str]) -> str:
     """Kinds of sites as a reader writes them, `LoRA and (IA)³`."""
-    return " and ".join(PARAMETRISATIONS[kind].title for kind in kinds)
+    return " and ".join(x.title for name, x in PARAMETRISATIONS.items() if name in kinds)
 
 
 def alpha_of(scale: float, rank: int) -> float | int:

@@ -17,6 +17,8 @@ from pemlang.formats.adapter import Adapter, ModulePart, PartsOf
 from pemlang.formats.homes import tensor_of_head
 from pemlang.formats.namings import NamingRule, by_rule
 from pemlang.modules import PARAMETRISATIONS, Shapes
+from pemlang.modules.sites import bias_of, module_of_bias
+from pemlang.modules.stored import StoredSite, StoredVector
 from pemlang.tensorfiles.safetensors import Header, TensorEntry
 
 
@@ -62,10 +64,10 @@ def split(adapter: Adapter, parts_of: PartsOf) -> Adapter:
     layout, entries = adapter.layout, dict(adapter.header.entries)
     shapes, factors = dict(layout.shapes), dict(layout.factors)
     ranks, scales, stored = dict(layout.ranks), dict(adapter.scales), dict(layout.stored)
-    for module, parts in parts_of.items():
-        by_row = _by_row(adapter, module, parts)
-        shape, keys, form = shapes.pop(module), factors.pop(module), stored.pop(module, None)
-        rank, scale = ranks.pop(module, None), scales.pop(module, None)
+    for site, parts in _with_biases(adapter, parts_of):
+        by_row = _by_row(adapter, site, parts)
+        shape, keys, form = shapes.pop(site), factors.pop(site), stored.pop(site, None)
+        rank, scale = ranks.pop(site, None), scales.pop(site, None)
         tensors = [entries[key] for key in keys]
         for key, has_rows in zip(keys, by_row, strict=True):
             if has_rows:
@@ -78,7 +80,9 @@ def split(adapter: Adapter, parts_of: PartsOf) -> Adapter:
             entries.update(cut)
             factors[part.name] = tuple(key for key, _ in cut)
             shapes[part.name] = shape.with_outputs(part.end - part.first)
-            if form is not None:
+            if isinstance(form, StoredVector):
+                stored[part.name] = form
+            elif form is not None:
                 here = form.form.read([entry.shape for _, entry in cut])
                 assert here is not None and here.shape == shapes[part.name]
                 stored[part.name], rank = here, here.rank
@@ -100,12 +104,22 @@ def split(adapter: Adapter, parts_of: PartsOf) -> Adapter:
     )
 
 
+def _with_biases(adapter: Adapter, parts_of: PartsOf) -> Iterator[tuple[str, Sequence[ModulePart]]]:
+    """Modules with their parts, and the biases beside them with the biases of these."""
+    for module, parts in parts_of.items():
+        yield module, parts
+        if bias_of(module) in adapter.layout.shapes:
+            yield bias_of(module), [replace(part, name=bias_of(part.name)) for part in parts]
+
+
 def _by_row(adapter: Adapter, module: str, parts: Sequence[ModulePart]) -> tuple[bool, ...]:
     """Which tensors of a module have a row for each output; raises PEM0365 where some parts are not
     all of them."""
     shape, form = adapter.layout.shapes.get(module), adapter.layout.stored.get(module)
     by_row: tuple[bool, ...] = ()
-    if form is not None:
+    if module_of_bias(module) in adapter.layout.shapes:
+        by_row = (True,)
+    elif isinstance(form, StoredSite):
         by_row = form.form.by_row
     elif shape is not None:
         by_row = PARAMETRISATIONS[shape.kind].by_row(shape)
@@ -143,7 +157,7 @@ def _statistics(adapter: Adapter, parts_of: PartsOf) -> Header | None:
     if adapter.statistics is None:
         return None
     entries = dict(adapter.statistics.entries)
-    for module, parts in parts_of.items():
+    for module, parts in _with_biases(adapter, parts_of):
         kept = {key.removeprefix(module): entries.pop(key) for key in adapter.statistics_at(module)}
         for kind, entry, has_rows in _families(adapter, module, kept):
             for part in parts:

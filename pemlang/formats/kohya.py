@@ -20,8 +20,10 @@ class Kohya(OneFile):
     def metadata(self, spec: AdapterSpec) -> dict[str, str]:
         """See OneFile; with the rank and the α that are shown of a file, as sd-scripts' own merge
         says them."""
-        [alpha] = {alpha_at(spec, site) for site in spec.ranks}
-        ranks = set(spec.ranks.values())
+        ranks = {rank for rank in spec.ranks.values() if rank}
+        if not ranks:
+            return super().metadata(spec)
+        [alpha] = {alpha_at(spec, site) for site, rank in spec.ranks.items() if rank}
         return {
             **super().metadata(spec),
             "ss_network_dim": str(*ranks) if len(ranks) == 1 else "Dynamic",

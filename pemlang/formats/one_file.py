@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import math
 import re
-import struct
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import field
 from functools import lru_cache
@@ -22,8 +20,21 @@ from pemlang.diagnostics import Fault, listed, visible
 from pemlang.disk import is_file, lfs_pointer
 from pemlang.formats.adapter import Adapter, ByIdentity, Layout, alpha_of, kinds_text
 from pemlang.formats.image_names import names_in
+from pemlang.formats.one_file_whole import (
+    WHOLE_ENDS,
+    end_of_whole,
+    module_in_file,
+    whole_sites,
+)
 from pemlang.formats.readers import OutputReader
-from pemlang.formats.record import AdapterSpec, Detection, Format, OutputLayout, OutputTensor
+from pemlang.formats.record import (
+    AdapterSpec,
+    Detection,
+    Format,
+    OutputLayout,
+    OutputTensor,
+    names_format,
+)
 from pemlang.formats.signature import (
     Malformed,
     headers_restored,
@@ -32,7 +43,7 @@ from pemlang.formats.signature import (
     shortened,
 )
 from pemlang.formats.stored_sites import stored_site
-from pemlang.formats.uniform import equal_ranks
+from pemlang.formats.uniform import equal_alphas, equal_ranks, float32
 from pemlang.modules import PARAMETRISATIONS, Shapes, SiteShape
 from pemlang.modules.sites import lora_shape
 from pemlang.modules.stored import STORED_FORMS
@@ -56,6 +67,7 @@ ENDS = {
     ".lora_linear_layer.down.weight": "a", ".lora_linear_layer.up.weight": "b",
     "_lora.down.weight": "a", "_lora.up.weight": "b",
     ".alpha": "alpha", ".lora_mid.weight": "lora_mid",
+    **WHOLE_ENDS,
     **{f".{key}": key for form in STORED_FORMS for key in form.keys if key.startswith(_LYCORIS)},
 }  # fmt: skip
 """What keys end in, as the writers of these files have it, and the factor that each is, or the
@@ -90,15 +102,15 @@ REFUSED = (
         "PEM0369",
     ),
     RefusedKeys(
-        r"\.(diff|diff_b|set_weight|w_norm|b_norm)", "diff, diff_b, w_norm",
-        "a whole difference of a weight", "leave such modules out where it is trained or extracted",
+        r"\.(set_weight|reshape_weight)", "set_weight, reshape_weight",
+        "a weight in the place of the base's", "leave such modules out where it is extracted",
     ),
     RefusedKeys(
         r"\.(lora_[AB]|lora_up|lora_down)(\.default)?\.bias", "lora_B.bias",
         "a bias beside the factors", "train it without lora_bias",
     ),
     RefusedKeys(
-        r"\.(oft_blocks|oft_diag|a[12]\.weight|b[12]\.weight|on_input|reshape_weight)",
+        r"\.(oft_blocks|oft_diag|a[12]\.weight|b[12]\.weight|on_input)",
         "oft_blocks, a1.weight, on_input", "another method than LoRA",
     ),
 )  # fmt: skip
@@ -109,6 +121,10 @@ _KEPT = ("ss_", "modelspec.")
 _OF_THE_INPUT = {"ss_network_dim", "ss_network_alpha", "ss_network_args", "modelspec.hash_sha256"}
 """What a file says of itself that is not true of one made from it; the rest of what starts as
 `_KEPT` is kept where all inputs say the same."""
+
+_PLAIN = "networks.lora"
+"""What the module starts with that trains a LoRA in sd-scripts. What `lycoris.kohya` has trained is
+another method, and an output a LoRA."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,7 +140,6 @@ class OneFile(Format):
     """A format of adapters that are one safetensors file.
 
     Attributes:
-        starts: what the names of sites start with.
         written: the ends of the two factors in an output.
         says_alpha: whether an output says α of each site; else α is the rank.
         example: a name of a site.
@@ -132,9 +147,9 @@ class OneFile(Format):
     """
 
     one_file = True
+    suffix = SUFFIX
     texts = ()
     weights = ""
-    starts: ClassVar[tuple[str, ...]]
     written: ClassVar[tuple[str, str]] = (".lora_A.weight", ".lora_B.weight")
     says_alpha: ClassVar[bool] = False
     example: ClassVar[str]
@@ -147,17 +162,17 @@ class OneFile(Format):
         return ranks if reader is None else equal_ranks(shapes, ranks, reader)
 
     def stored_scales(
-        self, ranks: Mapping[str, int], scales: Mapping[str, float], reader: OutputReader | None
+        self,
+        shapes: Shapes,
+        ranks: Mapping[str, int],
+        scales: Mapping[str, float],
+        reader: OutputReader | None,
     ) -> Mapping[str, float]:
         """See Format. One α for all sites: diffusers takes the most common one for those of a UNet
         whose α differs, and where none is said every reader takes the rank."""
         if not self.says_alpha:
             return dict.fromkeys(ranks, 1.0)
-        alphas = Counter(
-            _float32(alpha_of(scales[site], rank)) for site, rank in ranks.items() if scales[site]
-        )
-        [(alpha, _)] = alphas.most_common(1) or [(1.0, 0)]
-        return {site: alpha / rank for site, rank in ranks.items()}
+        return equal_alphas(ranks, scales)
 
     @property
     def shown_starts(self) -> tuple[str, ...]:
@@ -300,21 +315,27 @@ class OneFile(Format):
 
     def hold(self, shapes: Shapes, whole_modules: Sequence[str]) -> None:
         """See Format; raises PEM0421."""
-        if not all(PARAMETRISATIONS[kind].factored for kind in shapes.kinds):
+        if not all(PARAMETRISATIONS[kind].matrices for kind in shapes.kinds):
             raise Fault(
                 "PEM0421",
-                f"this is {kinds_text(shapes.kinds)}: a file of {self.name} holds LoRA alone",
-                "make a LoRA of it: compress(x, rank=16)",
+                f"this is {kinds_text(shapes.kinds)}: a file of {self.name} holds LoRA and whole "
+                "differences",
+                "save the sites of these kinds alone",
             )
 
     def layout(self, spec: AdapterSpec) -> OutputLayout:
         """See Format."""
-        naming = spec.inputs[0].format.naming if spec.inputs else self.naming
-        names = names_in(spec.shapes, naming, self.naming)
+        naming = names_format(spec.inputs[0]).naming if spec.inputs else self.naming
+        modules = {site: module_in_file(site, shape) for site, shape in spec.shapes.items()}
+        names = names_in(dict.fromkeys(modules.values()), naming, self.naming)
         tensors = [
-            OutputTensor(names[site] + end, spec.dtype, shape, site, factor, around)
-            for site in spec.shapes
-            for end, (factor, shape, around) in zip(self.written, spec.factors(site), strict=True)
+            OutputTensor(names[module] + end, spec.dtype, shape, site, factor, around)
+            for site, module in modules.items()
+            for end, (factor, shape, around) in zip(
+                self.written if spec.ranks[site] else (end_of_whole(spec, site),),
+                spec.factors(site),
+                strict=True,
+            )
         ]
         alphas = _alphas(spec, names) if self.says_alpha else []
         return OutputLayout({spec.name: [*alphas, *tensors]}, {}, metadata=self.metadata(spec))
@@ -330,6 +351,7 @@ class OneFile(Format):
             key: value
             for key, value in (told[0] if told else {}).items()
             if key.startswith(_KEPT) and key not in _OF_THE_INPUT and _is_text(key, value)
+            if key != "ss_network_module" or value.startswith(_PLAIN)
             if all(other.get(key) == value for other in told)
         }
 
@@ -365,23 +387,39 @@ def _read_layout(record: OneFile, key: ByIdentity) -> OneFileLayout:
     for site, keys in parts.items():
         if "alpha" in keys:
             alphas[site] = keys.pop("alpha")
-        if keys.keys() <= {"a", "b"}:
+        whole = {end: keys.pop(end) for end in WHOLE_ENDS.values() if end in keys}
+        if whole and not keys:
+            _hold_no_alpha(site, alphas)
+        elif keys.keys() <= {"a", "b"}:
             factors[site], shapes[site], ranks[site] = _lora_site(site, keys, entries)
         else:
             named = {_OF_MID.get(factor, factor): key for factor, key in keys.items()}
             here = stored[site] = stored_site(site, named, entries)
             factors[site] = tuple(named[key] for key in here.form.keys)
             shapes[site], ranks[site] = here.shape, here.rank
-        for name in factors[site]:
-            if entries[name].dtype not in FLOATS:
-                raise Fault(
-                    "PEM0419",
-                    f"{visible(name)} is of dtype {entries[name].dtype}",
-                    f"save it as one of {', '.join(FLOATS)}",
-                )
+        beside = whole_sites(site, whole, entries, shapes.get(site), parts)
+        for at, (shape, name) in beside.items():
+            shapes[at], factors[at] = shape, (name,)
+    for name in (name for names in factors.values() for name in names):
+        if entries[name].dtype not in FLOATS:
+            raise Fault(
+                "PEM0419",
+                f"{visible(name)} is of dtype {entries[name].dtype}",
+                f"save it as one of {', '.join(FLOATS)}",
+            )
     dtypes = frozenset(entries[name].dtype for names in factors.values() for name in names)
     ranks = dict(sorted(ranks.items()))
     return OneFileLayout(Shapes(shapes), ranks, factors, {}, dtypes, alphas=alphas, stored=stored)
+
+
+def _hold_no_alpha(site: str, alphas: Mapping[str, str]) -> None:
+    """Raise PEM0425 for an α beside whole differences alone."""
+    if site in alphas:
+        raise Fault(
+            "PEM0425",
+            f"{visible(site)} has an α, and no factors that it scales",
+            "take `.alpha` out of the file: a whole difference has none",
+        )
 
 
 def _lora_site(
@@ -416,19 +454,11 @@ def _alphas(spec: AdapterSpec, names: Mapping[str, str]) -> list[OutputTensor]:
     dtype = "F64" if spec.dtype == "F64" else "F32"
     return [
         OutputTensor(f"{names[site]}.alpha", dtype, (), site, "alpha", value=alpha_at(spec, site))
-        for site in spec.ranks
+        for site, rank in spec.ranks.items()
+        if rank
     ]
 
 
 def alpha_at(spec: AdapterSpec, site: str) -> float:
     """α of a site of an output, as its file says it."""
-    return _float32(alpha_of(spec.scales[site], spec.ranks[site]))
-
-
-def _float32(number: float) -> float:
-    """The nearest number of float32; 1 where there is none but zero or infinity."""
-    try:
-        near = float(struct.unpack("<f", struct.pack("<f", number))[0])
-    except OverflowError:
-        return 1.0
-    return near or 1.0
+    return float32(alpha_of(spec.scales[site], spec.ranks[site]))

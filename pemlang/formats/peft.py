@@ -4,44 +4,50 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from types import MappingProxyType
 
 from pemlang.diagnostics import Fault, listed, visible
 from pemlang.disk import is_dir, is_file, lfs_pointer
+from pemlang.formats import peft_bias
 from pemlang.formats.adapter import STATISTICS, Adapter, ByIdentity, Layout, kinds_text
+from pemlang.formats.mlx_detect import mlx_config
 from pemlang.formats.namings import MAX_NAME
 from pemlang.formats.patterns import one_config
 from pemlang.formats.peft_config import (
-    UNSUPPORTED,
     Config,
     Scaling,
-    instead_of,
     parse_config,
     read_config,
 )
-from pemlang.formats.peft_dora import MAGNITUDE, dora_shape, hold_one, unlike_config
-from pemlang.formats.peft_experts import ExpertTensor, expert_tensors, parameters_of
+from pemlang.formats.peft_dora import MAGNITUDE, hold_one, unlike_config
+from pemlang.formats.peft_experts import (
+    ExpertTensor,
+    adapted_modules,
+    expert_tensors,
+    parameters_of,
+)
 from pemlang.formats.peft_names import CONFIG, PICKLED, PREFIX, ROWS, WEIGHTS
-from pemlang.formats.peft_patterns import CHOOSING, feeds_forward, left_out_by, look_up, module_of
+from pemlang.formats.peft_patterns import CHOOSING, left_out_by, look_up, module_of
 from pemlang.formats.peft_renamed import head_of, with_names, without_leavings
+from pemlang.formats.peft_sites import expert_site, gain_site, lora_site
 from pemlang.formats.peft_trained import with_trained
 from pemlang.formats.readers import READERS, OutputReader
 from pemlang.formats.record import AdapterSpec, Detection, Format, OutputLayout, register
 from pemlang.formats.signature import Malformed, headers_restored, headers_signature
 from pemlang.formats.stored_sites import TITLES, stored_site
 from pemlang.formats.uniform import equal_ranks, equal_scales, module_scales
-from pemlang.modules import PARAMETRISATIONS, Shapes, SiteShape
-from pemlang.modules.expert_lora import expert_shape
-from pemlang.modules.sites import EXPERTS, lora_shape
+from pemlang.modules import PARAMETRISATIONS, Shapes
+from pemlang.modules.dense import DENSE
+from pemlang.modules.sites import module_of_bias
 from pemlang.tensorfiles.dtypes import FLOATS
 from pemlang.tensorfiles.safetensors import Header, TensorEntry, read_header
 
 _KEY = re.compile(
     r"(?P<site>.+)\.(?:(?P<lora>lora_[AB])\.weight|(?P<embedding>lora_embedding_[AB])"
-    r"|(?P<gain>ia3_l)|(?P<magnitude>lora_magnitude_vector)(?:\.weight)?|(?P<bias>lora_[AB]\.bias))"
+    r"|(?P<gain>ia3_l)|(?P<magnitude>lora_magnitude_vector)(?:\.weight)?|(?P<bias>lora_B\.bias))"
 )
 _STORED_KEY = re.compile(
     r"(?P<site>.+)\.(?P<stored>lora_[ABE]|hada_(?:w[12]_[ab]|t[12])|lokr_(?:w[12](?:_[ab])?|t2))"
@@ -80,7 +86,8 @@ class Peft(Format):
         present = [name for name in (CONFIG, WEIGHTS, PICKLED) if is_file(place / name)]
         pointer = lfs_pointer(place / WEIGHTS) is not None
         whole = not pointer and (WEIGHTS in present or PICKLED in present)
-        return Detection(CONFIG in present, whole, " and ".join(present) or f"no {CONFIG}")
+        fits = CONFIG in present and mlx_config(place) is None
+        return Detection(fits, whole, " and ".join(present) or f"no {CONFIG}")
 
     def read(self, place: Path) -> Adapter:
         """See Format.
@@ -139,7 +146,8 @@ class Peft(Format):
 
     def modules(self, adapter: Adapter) -> list[str]:
         """See Format: its heads too."""
-        return list(dict.fromkeys([*adapter.layout.shapes, *map(head_of, adapter.layout.heads)]))
+        heads = map(head_of, adapter.layout.heads)
+        return list(dict.fromkeys([*adapter.layout.shapes.modules, *heads]))
 
     def renamed(self, adapter: Adapter, names: Mapping[str, str]) -> Adapter:
         """See Format."""
@@ -157,17 +165,23 @@ class Peft(Format):
                     'leave these modules out, as in x["*.q_proj", "*.v_proj"]',
                 )
         parameters_of(shapes)
-        alone = shapes.kinds in (("ia3",), ("dora",))
-        if not alone and not set(shapes.kinds) <= {"lora", "expert_lora"}:
-            dense = shapes.kinds == ("dense",)
-            raise Fault(
-                "PEM0421",
-                f"this is {kinds_text(shapes.kinds)}: a file of PEFT holds LoRA, (IA)³ or DoRA "
-                "alone",
-                "add it to a model and save that, b + x; or make a LoRA of it: compress(x, rank=16)"
-                if dense
-                else "save the sites of one kind",
-            )
+        plain = shapes.kinds in (("ia3",), ("dora",)) or {*shapes.kinds} <= {"lora", "expert_lora"}
+        if plain or peft_bias.beside_loras(shapes):
+            return
+        help = "save the sites of one kind; a bias is saved with the LoRA of its module"
+        if shapes.kinds == (DENSE.name,):
+            matrices = any(len(shape.a) > 1 for shape in shapes.values())
+            lora = "; or make a LoRA of it: compress(x, rank=16)"
+            help = f"add it to a model and save that, b + x{lora if matrices else ''}"
+        raise Fault(
+            "PEM0421",
+            f"this is {kinds_text(shapes.kinds)}: a file of PEFT holds LoRA, (IA)³ or DoRA alone",
+            help,
+        )
+
+    def needed(self, shapes: Shapes, written: Collection[str]) -> list[str]:
+        """See Format: the LoRA that a bias is beside."""
+        return [module for module in map(module_of_bias, written) if module in shapes]
 
     def stored_ranks(
         self, shapes: Shapes, ranks: Mapping[str, int], reader: OutputReader | None
@@ -176,10 +190,15 @@ class Peft(Format):
         return equal_ranks(shapes, ranks, reader)
 
     def stored_scales(
-        self, ranks: Mapping[str, int], scales: Mapping[str, float], reader: OutputReader | None
+        self,
+        shapes: Shapes,
+        ranks: Mapping[str, int],
+        scales: Mapping[str, float],
+        reader: OutputReader | None,
     ) -> Mapping[str, float]:
-        """See Format; PEFT itself reads unlike ones."""
-        return module_scales(scales) if reader is READERS[self.name] else equal_scales(scales)
+        """See Format; PEFT itself reads unlike ones, and stores a bias at that of its module."""
+        own = module_scales(scales) if reader is READERS[self.name] else equal_scales(scales)
+        return peft_bias.scales_with_biases(own, shapes)
 
     def layout(self, spec: AdapterSpec) -> OutputLayout:
         """See Format; raises PEM0367."""
@@ -215,6 +234,7 @@ def assemble(
             layout = _layout(ByIdentity(header.entries), config.kind, config.feedforward, experts)
             _all_targeted(layout, json.dumps([config.raw.get(f) for f in CHOOSING]))
             scales = _scales(layout, config.scaling)
+            layout = peft_bias.with_scales(layout, scales, config.lora_bias)
             layout = with_trained(layout, config.raw, config.modules_to_save)
     except Fault as fault:
         message = f"{visible(weights)}: {fault.message}"
@@ -255,30 +275,28 @@ def _layout(
         else:
             first = factors.setdefault(site, {}).setdefault(factor, name)
             hold_one(first, name)
-    read = _gain_site if kind == "ia3" else _lora_site
-    shapes, ranks, keys, dtypes, stored = {}, {}, {}, set(), {}
+    read = gain_site if kind == "ia3" else lora_site
+    shapes, ranks, keys, stored = {}, {}, {}, {}
+    dtypes = set[str]()
     for site, parts in factors.items():
+        bias = parts.pop(peft_bias.KEY, None)
         if kind in TITLES:
             stored[site] = stored_site(site, parts, entries)
             keys[site] = tuple(parts[factor] for factor in stored[site].form.keys)
         else:
             keys[site] = _factor_keys(site, parts, kind)
         tensors = [entries[name] for name in keys[site]]
-        for name, entry in zip(keys[site], tensors, strict=True):
-            if entry.dtype not in FLOATS:
-                raise Fault(
-                    "PEM0419",
-                    f"{visible(name)} is of dtype {entry.dtype}",
-                    f"save it as one of {', '.join(FLOATS)}",
-                )
-            dtypes.add(entry.dtype)
+        dtypes |= {_float_dtype(key, entries[key]) for key in keys[site]}
         if kind in TITLES:
             shapes[site], ranks[site] = stored[site].shape, stored[site].rank
         elif site in expert_ranks:
             ranks[site] = expert_ranks[site]
-            shapes[site] = _expert_site(site, tensors, ranks[site])
+            shapes[site] = expert_site(site, tensors, ranks[site])
         else:
             shapes[site], ranks[site] = read(site, parts, tensors, feedforward)
+        if bias is not None:
+            beside, shape = peft_bias.bias_site(site, shapes[site], bias, entries[bias], factors)
+            shapes[beside], keys[beside] = shape, (bias,)
     if not shapes:
         title = TITLES[kind] if kind in TITLES else PARAMETRISATIONS[kind].title
         raise Fault(
@@ -303,6 +321,17 @@ def _hold_there(name: str, entry: TensorEntry, kind: str) -> None:
             "DeepSpeed's ZeRO-3 had its numbers elsewhere",
             "save it again with stage3_gather_16bit_weights_on_model_save=true",
         )
+
+
+def _float_dtype(name: str, entry: TensorEntry) -> str:
+    """The dtype of a factor; raises PEM0419 where it is not a float."""
+    if entry.dtype not in FLOATS:
+        raise Fault(
+            "PEM0419",
+            f"{visible(name)} is of dtype {entry.dtype}",
+            f"save it as one of {', '.join(FLOATS)}",
+        )
+    return entry.dtype
 
 
 def _factor_keys(site: str, parts: Mapping[str, str], kind: str) -> tuple[str, ...]:
@@ -337,8 +366,6 @@ def _role(name: str, stored: bool) -> tuple[str, str | None]:
         return match["site"], match["stored"]
     if match is not None:
         site = match["site"]
-        if match["bias"]:
-            raise _feature(name, "lora_bias")
         if site.endswith(".base_layer"):
             raise Fault(
                 "PEM0415",
@@ -346,7 +373,8 @@ def _role(name: str, stored: bool) -> tuple[str, str | None]:
                 "names one there",
                 f"mend `target_parameters` in {CONFIG}",
             )
-        return site, match["lora"] or match["embedding"] or match["gain"] or match["magnitude"]
+        factor = match["lora"] or match["embedding"] or match["gain"]
+        return site, factor or match["magnitude"] or match["bias"]
     inner = name.removeprefix(PREFIX)
     if own and inner.endswith(ROWS):
         return inner, None
@@ -360,76 +388,12 @@ def _role(name: str, stored: bool) -> tuple[str, str | None]:
     return inner, None
 
 
-def _feature(name: str, field: str) -> Fault:
-    return Fault(
-        "PEM0421",
-        f"{visible(name)} belongs to `{field}`: {UNSUPPORTED[field]}",
-        instead_of(field),
-    )
-
-
-def _lora_site(
-    site: str, parts: Mapping[str, str], entries: list[TensorEntry], _: str | tuple[str, ...]
-) -> tuple[SiteShape, int]:
-    a, b = (entry.shape for entry in entries[:2])
-    shape = lora_shape(a, b)
-    if shape is not None and "lora_embedding_A" in parts:
-        shape = shape._replace(layer="embedding") if shape.layer == "linear" else None
-    if shape is None and len(a) == len(b) > 2 and all(n == 1 for n in b[2:]) and a[0] % b[1] == 0:
-        raise Fault(
-            "PEM0421",
-            f"site {visible(site)} is a grouped convolution: its B of shape {list(b)} joins "
-            f"only parts of the {a[0]} rows of A",
-            "leave this site out of the adapter",
-        )
-    if shape is None:
-        raise Fault(
-            "PEM0417",
-            f"the factors of site {visible(site)} do not fit: A is {list(a)}, B is {list(b)}",
-            "save the adapter again with PEFT: A is (rank, in), B is (out, rank)",
-        )
-    if MAGNITUDE in parts:
-        shape = dora_shape(site, shape, entries[-1])
-    return shape, a[0]
-
-
-def _expert_site(site: str, entries: Sequence[TensorEntry], rank: int) -> SiteShape:
-    a, b = (entry.shape for entry in entries)
-    shape = expert_shape(a, b, rank)
-    if shape is None:
-        raise Fault(
-            "PEM0417",
-            f"the factors of site {visible(site)} do not fit: A is {list(a)}, B is {list(b)}, at "
-            f"rank {rank}",
-            "save the adapter again with PEFT: A is (experts·rank, in), B is (out, rank·experts)",
-        )
-    return shape
-
-
-def _gain_site(
-    site: str, _: Mapping[str, str], entries: list[TensorEntry], feedforward: str | tuple[str, ...]
-) -> tuple[SiteShape, int]:
-    shape = entries[0].shape
-    inputs = feeds_forward(feedforward, site)
-    along = 0 if len(shape) == 2 and not inputs else 1
-    if len(shape) < 2 or any(n != 1 for axis, n in enumerate(shape) if axis != along):
-        where = "is a feed-forward module" if inputs else "is not a feed-forward module"
-        wanted = "(1, in)" if inputs else "(out, 1)"
-        raise Fault(
-            "PEM0415",
-            f"ia3_l of site {visible(site)} has shape {list(shape)}, but the config says it "
-            f"{where}, whose vector is {wanted}",
-            f"mend `feedforward_modules` in {CONFIG}",
-        )
-    return SiteShape("ia3", "gain_in" if inputs else "gain_out", shape), 0
-
-
 @lru_cache(maxsize=64)
 def _all_targeted(layout: Layout, fields: str) -> None:
     """Hold the tensors to what the config targets: PEFT ignores any other."""
     spec: list[object] = json.loads(fields)
     spec[:2] = [frozenset(v) if isinstance(v, list) else v for v in spec[:2]]
-    for site in (x for x, shape in layout.shapes.items() if shape.layer != EXPERTS):
+    for site in adapted_modules(layout.shapes):
         field = left_out_by(module_of(site), *spec)
         if field is not None:
             raise Fault(
@@ -452,7 +416,7 @@ def _scales(layout: Layout, scaling: Scaling) -> Mapping[str, float]:
                 "PEM0415",
                 f"site {visible(site)} has rank {rank}, but the config says {wanted}: the scale "
                 f"may be α/{rank} or α/{wanted}",
-                f"mend `r` or `rank_pattern` in {CONFIG}",
+                f"mend `{'init_r' if scaling.adalora else 'r'}` or `rank_pattern` in {CONFIG}",
             )
         scales[site] = scaling.scale(rank, look_up(scaling.alpha_pattern, name, scaling.alpha))
     return MappingProxyType(scales)

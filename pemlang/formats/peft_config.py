@@ -27,7 +27,7 @@ IGNORED = frozenset(
     "peft_type task_type auto_mapping peft_version revision base_model_name_or_path "
     "inference_mode lora_dropout target_modules exclude_modules modules_to_save "
     "layers_to_transform layers_pattern r lora_alpha rank_pattern alpha_pattern "
-    "fan_in_fan_out use_rslora use_dora bias trainable_token_indices init_lora_weights "
+    "fan_in_fan_out use_rslora use_dora lora_bias bias trainable_token_indices init_lora_weights "
     "init_ia3_weights feedforward_modules "
     "megatron_config megatron_core loftq_config eva_config corda_config lora_ga_config "
     "qalora_group_size runtime_config".split()
@@ -50,7 +50,6 @@ _OF_METHOD = {
 # Fields that make a module more than the Δ of its factors, and what they add.
 UNSUPPORTED = {
     "kasa_config": "KaSA rescales the singular values of the base",
-    "lora_bias": "a bias on B is not part of Δ = s·B·A",
     "layer_replication": "its sites are copies of the base's layers",
     "alora_invocation_tokens": "it acts only after its invocation tokens",
     "arrow_config": "its modules are routed between at run time",
@@ -74,7 +73,6 @@ _MERGED = (
 )
 _INSTEAD = {
     "enable_lora": "train it anew with a later PEFT, which adapts a fused module as a whole",
-    "lora_bias": _MERGED,
 }
 
 
@@ -113,6 +111,7 @@ class Config:
     fan_in_fan_out: bool
     feedforward: str | tuple[str, ...]
     modules_to_save: tuple[str, ...]
+    lora_bias: bool = False
 
 
 def read_config(directory: Path) -> Config:
@@ -164,7 +163,7 @@ def parse_config(data: bytes, name: str) -> Config:
     if kind not in METHODS:
         what = f"is of peft_type {visible(kind, 40)!r}" if kind else "has no peft_type"
         composed = (f"pemlang composes adapters of {listed(list(METHODS), len(METHODS))}",)
-        raise Fault("PEM0420", f"{visible(name)} {what}", _way_out(kind), composed)
+        raise Fault("PEM0420", f"{visible(name)} {what}", _way_out(kind, raw), composed)
     _refuse_features(raw, name, METHODS[kind])
     alpha = "alpha" if kind in ("LOHA", "LOKR") else "lora_alpha"
     if kind != "IA3" and raw.get(alpha, ...) is None:
@@ -184,6 +183,7 @@ def parse_config(data: bytes, name: str) -> Config:
         fan_in_fan_out=read("fan_in_fan_out", bool, False),
         feedforward=feedforward,
         modules_to_save=_as_tuple(read.names("modules_to_save")),
+        lora_bias=read("lora_bias", bool, False),
     )
 
 
@@ -214,12 +214,19 @@ def _pruned(read: _Reader) -> Scaling:
     )
 
 
-def _way_out(kind: str) -> str:
+def _way_out(kind: str, raw: Mapping[str, object]) -> str:
     """What to do with an adapter of another method."""
     if not kind:
         return "give the directory of an adapter that PEFT saved"
     if kind in OF_PROMPTS:
         return "use an adapter that changes weights: this one changes what the model is asked"
+    if kind == "VERA":
+        # Its A and B are as wide as the widest module, and its file says no module's inputs.
+        rank = raw.get("r") if type(raw.get("r")) is int else 256
+        return (
+            "convert it in PEFT, where its base says how many inputs each module has; at its own "
+            f"rank that is exact: peft.save_as_lora(directory, model, rank={rank})"
+        )
     return (
         "convert it in PEFT, where its method can be: peft.save_as_lora(directory, model, rank=16)"
     )
@@ -312,7 +319,8 @@ def _refuse_features(raw: Mapping[str, object], name: str, method: str) -> None:
             "PEM0422",
             f"{visible(name)} was initialised with {visible(json.dumps(init), 40)}: its Δ is "
             "relative to a base that this initialisation changed",
-            "convert it in PEFT: save_pretrained(…, path_initial_model_for_weight_conversion=…)",
+            "convert it in PEFT, with the adapter as it was saved before training: "
+            'model.save_pretrained("out", path_initial_model_for_weight_conversion="initial")',
         )
     ignored = IGNORED.union(_OF_METHOD.get(method, "").split())
     for field, value in raw.items():

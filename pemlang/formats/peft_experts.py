@@ -132,6 +132,11 @@ def parameters_of(shapes: Shapes) -> dict[str, str]:
     }
 
 
+def adapted_modules(shapes: Shapes) -> list[str]:
+    """The sites that are modules: no parameters of experts, and no biases beside others."""
+    return [site for site in shapes.modules if shapes[site].layer != EXPERTS]
+
+
 def flat_shape(factor: str, shape: tuple[int, ...]) -> tuple[int, int]:
     """The shape in a file of a factor of experts: (experts·r, in) of A, (out, r·experts) of B."""
     first, second, third = shape

@@ -11,6 +11,7 @@ from pemlang.diagnostics import Fault, visible
 from pemlang.formats.adapter import Adapter, PartsOf
 from pemlang.formats.patterns import one_config
 from pemlang.formats.peft_config import Config
+from pemlang.formats.peft_experts import adapted_modules
 from pemlang.formats.peft_names import PREFIX, ROWS
 from pemlang.formats.peft_patterns import CHOOSING, feeds_forward, left_out_by, module_of
 from pemlang.modules.sites import EXPERTS
@@ -154,7 +155,7 @@ def _choosing(adapter: Adapter) -> dict[str, object]:
     experts = [site for site, shape in shapes.items() if shape.layer == EXPERTS]
     if experts:
         fields["target_parameters"] = experts
-    modules = {module_of(site) for site, shape in shapes.items() if shape.layer != EXPERTS}
+    modules = {module_of(site) for site in adapted_modules(shapes)}
     with one_config():
         spec = [fields.get(field) for field in CHOOSING]
         if any(left_out_by(module, *spec) for module in modules):

@@ -10,15 +10,16 @@ from collections.abc import Collection, Mapping, Sequence
 from pemlang.diagnostics import Fault
 from pemlang.formats.adapter import Adapter, alpha_of
 from pemlang.formats.patterns import one_config
+from pemlang.formats.peft_bias import KEY as BIAS
 from pemlang.formats.peft_dora import MAGNITUDE
-from pemlang.formats.peft_experts import flat_shape, parameters_of
+from pemlang.formats.peft_experts import adapted_modules, flat_shape, parameters_of
 from pemlang.formats.peft_names import CONFIG, PREFIX, WEIGHTS
 from pemlang.formats.peft_patterns import look_up, module_of
 from pemlang.formats.peft_trained import trained_fields
 from pemlang.formats.record import AdapterSpec, OutputLayout, OutputTensor
 from pemlang.formats.uniform import experts_apart
 from pemlang.modules import Shapes
-from pemlang.modules.sites import EXPERTS, SiteShape
+from pemlang.modules.sites import bias_of, module_of_bias
 
 # Fields of the inputs' configs that choose modules; kept when they choose the same ones.
 _KEPT_FIELDS = ("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern")
@@ -30,15 +31,18 @@ def peft_layout(spec: AdapterSpec) -> OutputLayout:
     Raises:
         Fault: PEM0367 targets that a reader does not take.
     """
-    sites = list(spec.shapes)
+    sites = spec.shapes.modules
+    kind = spec.shapes[sites[0]].kind
     experts = parameters_of(spec.shapes)
-    tensors = [tensor for site in sites for tensor in _tensors(spec, site, experts.get(site))]
-    config = _common(spec)
-    config |= _targeting(spec, [site for site in sites if site not in experts])
+    tensors = [t for site in spec.shapes for t in _tensors(spec, site, experts.get(site))]
+    biased = len(sites) < len(spec.shapes)
+    config = _common(spec, kind)
+    config |= _targeting(spec, adapted_modules(spec.shapes))
     config |= {"fan_in_fan_out": spec.fan_in_fan_out}
     config |= {"target_parameters": sorted(experts)} if experts else {}
-    if spec.shapes.kinds != ("ia3",):
-        config |= _lora(spec.ranks, spec.scales) | {"use_dora": spec.shapes.kinds == ("dora",)}
+    if kind != "ia3":
+        config |= _lora({s: spec.ranks[s] for s in sites}, spec.scales)
+        config |= {"lora_bias": biased, "use_dora": kind == "dora"}
     else:
         inputs = [site for site in sites if spec.shapes[site].layer == "gain_in"]
         outputs = [site for site in sites if site not in inputs]
@@ -51,34 +55,46 @@ def peft_layout(spec: AdapterSpec) -> OutputLayout:
         ]
     text = json.dumps(config, indent=2, sort_keys=True, ensure_ascii=False)
     tensors.sort(key=lambda tensor: tensor.key)
-    return OutputLayout({WEIGHTS: tensors}, {CONFIG: text + "\n"})
+    zeros = _no_biases(spec) if biased else []
+    return OutputLayout({WEIGHTS: [*zeros, *tensors]}, {CONFIG: text + "\n"})
 
 
 def _tensors(spec: AdapterSpec, site: str, place: str | None) -> list[OutputTensor]:
     """Those of a site; `place` is where they stand of one of experts, which has two axes there."""
     return [
         OutputTensor(
-            f"{PREFIX}{place or site}.{end}",
+            PREFIX + key,
             spec.dtype,
             flat_shape(factor, shape) if place else shape,
             site,
             factor,
             around,
         )
-        for end, (factor, shape, around) in zip(
-            _ends(spec.shapes[site]), spec.factors(site), strict=True
+        for key, (factor, shape, around) in zip(
+            _keys(site, spec.shapes, place or site), spec.factors(site), strict=True
         )
     ]
 
 
-def _ends(shape: SiteShape) -> tuple[str, ...]:
-    """What PEFT calls the tensors of a site."""
-    if shape.kind == "ia3":
-        return ("ia3_l",)
-    magnitude = (MAGNITUDE,) * (shape.kind == "dora")
+def _no_biases(spec: AdapterSpec) -> list[OutputTensor]:
+    """Zeros for those LoRAs that have no bias where others have one: all are to have one."""
+    return [
+        OutputTensor(f"{PREFIX}{s}.{BIAS}", spec.dtype, shape.b[:1], bias_of(s), "x", value=0.0)
+        for s, shape in spec.shapes.only(frozenset(spec.shapes.modules)).items()
+        if bias_of(s) not in spec.shapes
+    ]
+
+
+def _keys(site: str, shapes: Shapes, place: str) -> list[str]:
+    """What PEFT calls the tensors of a site that stand in some place."""
+    if module_of_bias(site) in shapes:
+        return [f"{module_of_bias(site)}.{BIAS}"]
+    shape = shapes[site]
+    ends = ["lora_A.weight", "lora_B.weight"]
     if shape.layer == "embedding":
-        return ("lora_embedding_A", "lora_embedding_B", *magnitude)
-    return ("lora_A.weight", "lora_B.weight", *magnitude)
+        ends = ["lora_embedding_A", "lora_embedding_B"]
+    ends += [MAGNITUDE] * (shape.kind == "dora")
+    return [f"{place}.{end}" for end in (["ia3_l"] if shape.kind == "ia3" else ends)]
 
 
 def _head_key(key: str, sites: Collection[str]) -> str:
@@ -98,10 +114,10 @@ def _shared(adapters: Sequence[Adapter], field: str) -> object:
     return values[0] if values and all(value == values[0] for value in values) else None
 
 
-def _common(spec: AdapterSpec) -> dict[str, object]:
+def _common(spec: AdapterSpec, kind: str) -> dict[str, object]:
     names = sorted(spec.heads[0].whole_modules) if spec.heads else None
     return {
-        "peft_type": "IA3" if spec.shapes.kinds == ("ia3",) else "LORA",
+        "peft_type": "IA3" if kind == "ia3" else "LORA",
         "task_type": _shared(spec.inputs, "task_type"),
         "auto_mapping": _shared(spec.inputs, "auto_mapping"),
         "base_model_name_or_path": spec.base,
@@ -121,9 +137,10 @@ def _targeting(spec: AdapterSpec, sites: Sequence[str]) -> dict[str, object]:
         for adapter in adapters
     ]
     same = all(spec == specs[0] for spec in specs)
-    own = [_of_modules(adapter.layout.shapes) for adapter in adapters]
+    own = [adapted_modules(adapter.layout.shapes) for adapter in adapters]
     whole = all(set(modules) == set(sites) for modules in own)
-    if specs and same and whole and (isinstance(specs[0]["target_modules"], list) or not listed):
+    target = specs[0]["target_modules"] if specs else None
+    if same and whole and target is not None and (isinstance(target, list) or not listed):
         return {field: value for field, value in specs[0].items() if value is not None}
     kept = {module_of(site) for site in sites}
     others = {module_of(site) for modules in own for site in modules} - kept
@@ -141,11 +158,6 @@ def _targeting(spec: AdapterSpec, sites: Sequence[str]) -> dict[str, object]:
     return {"target_modules": names}
 
 
-def _of_modules(shapes: Shapes) -> list[str]:
-    """The sites that are modules, and no parameters of experts."""
-    return [site for site, shape in shapes.items() if shape.layer != EXPERTS]
-
-
 def _short_names(
     adapters: Sequence[Adapter], kept: Collection[str], others: Collection[str]
 ) -> list[str]:
@@ -158,7 +170,7 @@ def _short_names(
         narrowed = any(adapter.fields.get(field) for field in _KEPT_FIELDS[1:])
         if not isinstance(listed, list) or narrowed or adapter.stored is not None:
             continue
-        own = {module_of(site) for site in _of_modules(adapter.layout.shapes)}
+        own = {module_of(site) for site in adapted_modules(adapter.layout.shapes)}
         for name in map(str, listed):
             here = {module for module in own if f".{module}".endswith(f".{name}")}
             if here and here <= set(kept):

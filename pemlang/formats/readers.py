@@ -20,7 +20,7 @@ class OutputReader:
         formats: of files that it reads, by name, its own first.
         since: the version, or the month, that the facts are of.
         facts: what it does, each with where that stands.
-        kinds: of modules: `lora`, `ia3`.
+        kinds: of modules: `lora`, `ia3`, and `dense` of biases and whole weights.
         layers: of modules that it adapts; any when empty.
         one_rank: whether its scale is right only where all modules have one rank.
         max_rank: the largest rank that it takes; None where there is no end.
@@ -53,7 +53,7 @@ READERS = {
                 ("takes ranks and α of each module from the patterns", "`LoraModel` in `peft`"),
                 ("takes the weights of `modules_to_save`", "`set_peft_model_state_dict`"),
             ),
-            kinds=("lora", "ia3", "dora", "expert_lora"),
+            kinds=("lora", "ia3", "dora", "dense", "expert_lora"),
             one_rank=False,
             heads=True,
         ),
@@ -111,7 +111,7 @@ READERS = {
         OutputReader(
             name="llama_cpp",
             title="llama.cpp, through `convert_lora_to_gguf.py`",
-            formats=("peft",),
+            formats=("peft", "gguf"),
             since="main of 2026",
             facts=(
                 (
@@ -150,7 +150,8 @@ READERS = {
                     "`comfy/weight_adapter/lora.py`",
                 ),
             ),
-            layers=_IMAGES,
+            kinds=("lora", "dense"),
+            layers=(*_IMAGES, "norm", "dense"),
             one_rank=False,
         ),
     )

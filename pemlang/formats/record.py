@@ -6,32 +6,25 @@ One record each; the records are in the files beside this one, and known by name
 from __future__ import annotations
 
 import math
-import os
-import re
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import field, replace
-from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 from typing import ClassVar, TypeVar
 
 from pemlang.dataclass import dataclass
-from pemlang.diagnostics import Fault, listed, visible
-from pemlang.disk import is_file, is_special
 from pemlang.formats.adapter import STATISTICS, Adapter
-from pemlang.formats.image_names import can_rename, names_in
+from pemlang.formats.gguf_names import MODULES, RenamedSite, Swap
 from pemlang.formats.readers import OutputReader
 from pemlang.formats.vocabulary import Vocabulary
 from pemlang.modules import PARAMETRISATIONS, Shapes
-from pemlang.tensorfiles.digests import seen_now
-from pemlang.tensorfiles.dtypes import DTYPES
-from pemlang.tensorfiles.safetensors import SUFFIX as TENSORS
-from pemlang.tensorfiles.safetensors import Header, TensorEntry, read_header
+from pemlang.modules.sites import bias_of, module_of_bias
+from pemlang.tensorfiles.dtypes import DTYPES, FLOATS
+from pemlang.tensorfiles.gguf import Scalar
+from pemlang.tensorfiles.safetensors import Header, TensorEntry
 
 AtSite = TypeVar("AtSite")
-MAX_LOOKED_AT = 1000  # folders in a folder, among which adapters are looked for
-_DIGITS = re.compile(r"([0-9]{1,18})")
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,8 +51,10 @@ class OutputTensor:
         site: what it belongs to; None for a head.
         factor: the factor it is, such as `a`; for a head its key in the inputs.
         around: what its numbers are stored around.
-        value: the one number in it, where that is known before anything is computed; such tensors
-            stand before all others in their file.
+        value: the number in it, where that is known before anything is computed, or 0 of a whole
+            tensor of zeros; such tensors stand before all others in their file.
+        turned: whether it is the transpose of the factor.
+        swap: the order that its rows have there, where that is another.
     """
 
     key: str
@@ -69,6 +64,8 @@ class OutputTensor:
     factor: str
     around: float = 0.0
     value: float | None = None
+    turned: bool = False
+    swap: Swap | None = None
 
     @property
     def size(self) -> int:
@@ -114,6 +111,15 @@ class AdapterSpec:
     vocabulary: Vocabulary | None = None
     reader: OutputReader | None = None
 
+    def with_names(self, names: Mapping[str, RenamedSite]) -> AdapterSpec:
+        """The same with other names for its sites."""
+        return replace(
+            self,
+            shapes=Shapes({names[site].name: shape for site, shape in self.shapes.items()}),
+            ranks={names[site].name: rank for site, rank in self.ranks.items()},
+            scales={names[site].name: scale for site, scale in self.scales.items()},
+        )
+
     def factors(self, site: str) -> list[tuple[str, tuple[int, ...], float]]:
         """The tensors of a site: what each is called, its shape, and what it is stored around."""
         shape = self.shapes[site]
@@ -136,7 +142,21 @@ class OutputLayout:
     files: Mapping[str, Sequence[OutputTensor]]
     texts: Mapping[str, str]
     copies: Mapping[str, Path] = field(default_factory=dict)
-    metadata: Mapping[str, str] = field(default_factory=dict)
+    metadata: Mapping[str, Scalar] = field(default_factory=dict)
+
+    def with_sites(self, names: Mapping[str, RenamedSite]) -> OutputLayout:
+        """The same files, for the sites that have these names there."""
+        sites = {renamed.name: site for site, renamed in names.items()}
+
+        def of_site(tensor: OutputTensor) -> OutputTensor:
+            if tensor.site is None:
+                return tensor
+            site = sites[tensor.site]
+            swap = names[site].swap if tensor.factor == "b" else None
+            return replace(tensor, site=site, swap=swap)
+
+        files = {name: [of_site(x) for x in tensors] for name, tensors in self.files.items()}
+        return replace(self, files=files)
 
     @property
     def tensors(self) -> list[OutputTensor]:
@@ -156,6 +176,10 @@ class Format(ABC):
         library: the package that loads it, as the hub knows it.
         told_of: the fields of an adapter that what else is known of it says too.
         one_file: whether an adapter is one file, and no directory.
+        starts: what the names of modules in such a file start with.
+        keeps_heads: whether its files hold modules that are saved whole, beside an adapter.
+        suffix: what the name of that one file ends in; else empty.
+        dtypes: that its factors may have.
     """
 
     name: ClassVar[str]
@@ -166,6 +190,10 @@ class Format(ABC):
     library: ClassVar[str] = ""
     told_of: ClassVar[frozenset[str]] = frozenset()
     one_file: ClassVar[bool] = False
+    starts: ClassVar[tuple[str, ...]] = ()
+    keeps_heads: ClassVar[bool] = True
+    suffix: ClassVar[str] = ""
+    dtypes: ClassVar[tuple[str, ...]] = tuple(FLOATS)
 
     @abstractmethod
     def detect(self, place: Path) -> Detection:
@@ -210,7 +238,7 @@ class Format(ABC):
     def modules(self, adapter: Adapter) -> list[str]:
         """What in an adapter has a name that a recipe may change: its sites, and what else its
         format names so."""
-        return list(adapter.layout.shapes)
+        return list(adapter.layout.shapes.modules)
 
     def renamed(self, adapter: Adapter, names: Mapping[str, str]) -> Adapter:
         """An adapter with other names for its modules; where they lie in its files stays.
@@ -221,7 +249,7 @@ class Format(ABC):
         """
 
         def new(by_site: Mapping[str, AtSite]) -> dict[str, AtSite]:
-            return dict(sorted((names.get(site, site), x) for site, x in by_site.items()))
+            return dict(sorted((_renamed(site, names), x) for site, x in by_site.items()))
 
         layout, statistics = adapter.layout, adapter.statistics
         if statistics is not None:
@@ -241,6 +269,10 @@ class Format(ABC):
             stored=adapter,
         )
 
+    def hold_inputs(self, inputs: Sequence[Adapter]) -> None:
+        """Raise Fault for adapters that its files cannot hold what is made from; none of zero."""
+        return
+
     def hold(self, shapes: Shapes, whole_modules: Sequence[str]) -> None:
         """Raise Fault for sites that its files cannot hold, beside modules saved whole."""
         return
@@ -257,7 +289,7 @@ class Format(ABC):
     @property
     def naming(self) -> str:
         """How sites are named: formats of one naming can hold each other's sites."""
-        return "modules"
+        return MODULES
 
     def stored_ranks(
         self, shapes: Shapes, ranks: Mapping[str, int], reader: OutputReader | None
@@ -267,10 +299,19 @@ class Format(ABC):
         return ranks
 
     def stored_scales(
-        self, ranks: Mapping[str, int], scales: Mapping[str, float], reader: OutputReader | None
+        self,
+        shapes: Shapes,
+        ranks: Mapping[str, int],
+        scales: Mapping[str, float],
+        reader: OutputReader | None,
     ) -> Mapping[str, float]:
-        """The scale that its files say at each site; B carries the rest."""
+        """The scale that its files say at each site that has a rank, where B carries the rest; and
+        at others what their numbers count times, where that is not 1."""
         return scales
+
+    def needed(self, shapes: Shapes, written: Collection[str]) -> list[str]:
+        """The sites that have to be in its files beside those that are written, zero or not."""
+        return []
 
     @property
     def part(self) -> str:
@@ -296,10 +337,18 @@ class Format(ABC):
         return not self.one_file and set(self.outputs) <= set(names)
 
 
+def _renamed(site: str, names: Mapping[str, str]) -> str:
+    """The new name of a site; that of a bias follows its module."""
+    module = module_of_bias(site)
+    if site in names or not module:
+        return names.get(site, site)
+    return bias_of(names.get(module, module))
+
+
 def _with_site(key: str, names: Mapping[str, str]) -> str:
     """The key of a statistic, SITE.kind, by another name of its site."""
     site, _, kind = key.rpartition(".")
-    return f"{names.get(site, site)}.{kind}"
+    return f"{_renamed(site, names)}.{kind}"
 
 
 FORMATS: dict[str, Format] = {}
@@ -322,134 +371,19 @@ def default_format(holds: str = "adapter") -> Format:
     return formats_of(holds)[0]
 
 
-def read_as(record: Format, place: Path) -> Adapter:
-    """The adapter at a place in a format, and what its files were before; raises Fault as
-    Format.read."""
-    seen = seen_now(record.readable(place))
-    return replace(record.read(place), seen=seen)
-
-
-def read_adapter(place: Path, written: str | None = None) -> Adapter:
-    """The adapter at a place, in whichever format it is; raises Fault as Format.read, and PEM0410
-    for a file where an adapter is a directory.
-
-    What is of no format is read as the default one, which says what it lacks; notes say what was
-    seen of the others.
-
-    Args:
-        place: where it is.
-        written: how the place is spelt, for help.
-    """
-    seen = []
-    for record in formats_of("adapter"):
-        detection = record.detect(place)
-        if detection.fits:
-            return read_as(record, place)
-        if detection.saw:
-            seen.append(f"as {record.name}: {detection.saw}")
-    if is_file(place):
-        raise _one_file(place, Path(written or place))
-    if place.suffix == TENSORS and not os.path.lexists(place):
-        raise Fault("PEM0410", f"there is no file {visible(place)}", "check the path")
-    if is_special(place):
-        why = f"cannot read {visible(place)}: it is neither a file nor a directory"
-        raise Fault("PEM0411", why, "give the directory that PEFT's save_pretrained wrote")
-    try:
-        return read_as(default_format(), place)
-    except Fault as fault:
-        help = _adapters_below(place, written) if fault.code == "PEM0410" else None
-        raise Fault(
-            fault.code, fault.message, help or fault.help, (*fault.notes, *seen[1:])
-        ) from None
-
-
-def _adapters_below(place: Path, written: str | None) -> str | None:
-    """What to give of the adapters in a folder that is none, or in the folders in it, of which
-    some are looked at; None where there are none."""
-    names: list[str] = []
-    folders, left = [""], MAX_LOOKED_AT
-    for folder in folders:
-        try:
-            with os.scandir(place / folder) as entries:
-                below = [entry.name for entry in islice(entries, left) if entry.is_dir()]
-        except OSError:
-            continue
-        left -= len(below)
-        paths = [f"{folder}/{name}" if folder else name for name in below]
-        names += [x for x in paths if any(r.detect(place / x).fits for r in formats_of("adapter"))]
-        folders += [] if folder else [path for path in paths if path not in names]
-    if len(names) == 1:
-        return f'"{visible((written or str(place)).rstrip("/"))}/{visible(names[0])}"'
-    return f"give one of the adapters in it: {listed(in_order(names), 8)}" if names else None
-
-
-def in_order(names: Iterable[str]) -> list[str]:
-    """Names in order, the numbers in them by size: checkpoint-500 before checkpoint-1000."""
-    return sorted(names, key=lambda x: [int(y) if y.isdecimal() else y for y in _DIGITS.split(x)])
-
-
-def _one_file(place: Path, written: Path) -> Fault:
-    """What to say of a file that no format reads by itself."""
-    # A plan runs where no recipe is read.
-    from pemlang.syntax.files import SUFFIX, is_certificate
-
-    if any(record.detect(place.parent).fits for record in formats_of("adapter")):
-        return Fault(
-            "PEM0410",
-            f"{visible(place)} is a file of an adapter: its folder is what to give",
-            f'"{visible(written.parent)}"',
-        )
-    if place.suffix == SUFFIX and not is_certificate(place):
-        return Fault(
-            "PEM0410",
-            f"{visible(place)} is a recipe, and no adapter",
-            f"give the directory that it saves to; `pem plan {visible(place)}` says what it makes",
-        )
-    what = _tensors_in(place) if place.suffix == TENSORS else "a file"
-    return Fault(
-        "PEM0410",
-        f"{visible(place)} is {what}, and no adapter",
-        "give a directory that PEFT's save_pretrained wrote, or a LoRA in one file by the names of "
-        + listed([record.name for record in formats_of("adapter") if record.one_file]),
-    )
-
-
-def _tensors_in(file: Path) -> str:
-    """What the names in a file of tensors say that it is."""
-    if any("lora_A" in name for name in read_header(file).entries):
-        return "the tensors of a LoRA without the config that PEFT saves beside them"
-    return "a file of tensors"
-
-
-def hold_names(record: Format, inputs: Sequence[Adapter], sites: Collection[str]) -> None:
-    """Raise PEM0354 where the adapters that an output of a format is made from name modules in
-    two ways, or its files have no names for some sites; `sites` are those of the output."""
-    by_naming = {x.format.naming: x.format for x in inputs}
-    if by_naming.keys() <= {record.naming}:
-        return
-    if len(by_naming) == 1 and can_rename(next(iter(by_naming)), record.naming):
-        names_in(sites, next(iter(by_naming)), record.naming)
-        return
-    names = [
-        (other if other.holds == "adapter" else default_format()).name
-        for other in by_naming.values()
-    ]
-    if len(names) > 1:
-        raise Fault(
-            "PEM0354",
-            f"it is made from files of {listed(sorted(names))}, which name one module in two ways",
-            "combine adapters whose files are of one format",
-        )
-    raise Fault(
-        "PEM0354",
-        f"it has the names that files of {names[0]} give to modules, and files of {record.name} "
-        "have others for them",
-        f"save it with format={names[0]}, which it has where no format is said",
-    )
+def names_format(adapter: Adapter) -> Format:
+    """The format whose names the modules of an adapter have: that of its files, but where a recipe
+    calls those of one file as another format does."""
+    if adapter.names and adapter.format.starts:
+        for record in formats_of("adapter"):
+            if all(x.startswith(record.starts) for x in adapter.layout.shapes):
+                return record
+    return adapter.format
 
 
 def output_format(inputs: Sequence[Adapter], holds: str = "adapter") -> Format:
-    """The format of an output: that of its inputs where those of its kind share one."""
-    records = {x.format.name: x.format for x in inputs if x.format.holds == holds}
+    """The format of an output: the one whose names its inputs have, where those of its kind share
+    one."""
+    records = {names_format(x).name: names_format(x) for x in inputs if x.format.holds == holds}
     [*shared] = records.values()
     return shared[0] if len(shared) == 1 else default_format(holds)

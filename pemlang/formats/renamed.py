@@ -6,9 +6,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 
+from pemlang.diagnostics import Fault, visible
 from pemlang.formats.adapter import Adapter, PartsOf
 from pemlang.formats.fused import parts_text, split
+from pemlang.formats.image_names import names_like
 from pemlang.formats.namings import hold_apart
+from pemlang.formats.record import names_format
 from pemlang.tensorfiles.digests import text_digest
 
 NO_PARTS: PartsOf = {}
@@ -30,6 +33,20 @@ def renamed(adapter: Adapter, names: Mapping[str, str], parts_of: PartsOf = NO_P
     hold_apart([*new, *((x, part.name) for x, parts in parts_of.items() for part in parts)])
     apart = split(adapter, parts_of)
     return replace(adapter.format.renamed(apart, names), names=names, stored=adapter)
+
+
+def names_as_in(adapter: Adapter, other: Adapter) -> dict[str, str]:
+    """What another adapter calls the modules of one, each in a file of an image model; raises
+    PEM0354 where one of them is none, and as names_like."""
+    for x in (adapter, other):
+        if not x.format.starts:
+            raise Fault(
+                "PEM0354",
+                f"{visible(x.directory)} is no LoRA of an image model in one file",
+                'say the names themselves: with names={ "old.*": "new.*" }',
+            )
+    naming, theirs = names_format(adapter).naming, names_format(other).naming
+    return names_like(adapter.layout.shapes, naming, other.layout.shapes, theirs)
 
 
 def named_as(model: Adapter, adapter: Adapter) -> Adapter:

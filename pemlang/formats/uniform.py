@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import re
+import struct
 from collections import Counter
 from collections.abc import Iterable, Mapping
 
+from pemlang.formats.adapter import alpha_of
 from pemlang.formats.peft_patterns import module_of
 from pemlang.formats.readers import OutputReader
 from pemlang.modules import PARAMETRISATIONS, Shapes
@@ -52,6 +54,24 @@ def equal_scales(scales: Mapping[str, float]) -> Mapping[str, float]:
     0, which no B can make up for."""
     counts = Counter(scale for scale in scales.values() if scale)
     return dict.fromkeys(scales, counts.most_common(1)[0][0]) if counts else scales
+
+
+def equal_alphas(ranks: Mapping[str, int], scales: Mapping[str, float]) -> Mapping[str, float]:
+    """Scales for which all sites have one α, the most common one of what they have."""
+    alphas = Counter(
+        float32(alpha_of(scales[site], rank)) for site, rank in ranks.items() if scales[site]
+    )
+    [(alpha, _)] = alphas.most_common(1) or [(1.0, 0)]
+    return {site: alpha / rank for site, rank in ranks.items()}
+
+
+def float32(number: float) -> float:
+    """The nearest number of float32; 1 where there is none but zero or infinity."""
+    try:
+        near = float(struct.unpack("<f", struct.pack("<f", number))[0])
+    except OverflowError:
+        return 1.0
+    return near or 1.0
 
 
 def module_scales(scales: Mapping[str, float]) -> Mapping[str, float]:

@@ -5,7 +5,7 @@ long as a line of review is worth."""
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 
 from pemlang.diagnostics import visible
@@ -140,13 +140,14 @@ def type_text(node: Node) -> str:
         return "number"
     parts = [kinds_text(type_.kinds)]
     if type_.ranked:
-        parts.append(rank_text(node.ranks))
+        parts.append(rank_text(node))
     return ", ".join([*parts, count(len(type_.shapes), "site")])
 
 
-def rank_text(ranks: Mapping[str, int]) -> str:
-    """`rank 8`, or `ranks 4 to 16`."""
-    low, high = min(ranks.values(), default=0), max(ranks.values(), default=0)
+def rank_text(node: AdapterNode) -> str:
+    """`rank 8`, or `ranks 4 to 16`, of the sites that have one."""
+    ranks = [node.ranks[site] for site in node.type.ranked_shapes]
+    low, high = min(ranks, default=0), max(ranks, default=0)
     return f"rank {high}" if low == high else f"ranks {low} to {high}"
 
 

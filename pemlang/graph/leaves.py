@@ -65,7 +65,7 @@ class Leaf(AdapterNode, Stored):
         return new.graph.add(Leaf(self.type, identity, adapter))
 
     def _ranks(self) -> Mapping[str, int]:
-        return self.adapter.layout.ranks
+        return {**dict.fromkeys(self.shapes, 0), **self.adapter.layout.ranks}
 
     def _scales(self) -> Mapping[str, float]:
         return self.adapter.scales

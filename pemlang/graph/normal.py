@@ -246,7 +246,7 @@ class Mix(AdapterNode):
             if values is not None:
                 numbers = (ctx.number(at(alpha, ctx.site)), ctx.number(at(beta, ctx.site)))
                 # An energy may have cut it below the rank that its type says.
-                parts.append((*numbers, padded(ctx.builder, values, x.ranks[ctx.site])))
+                parts.append((*numbers, padded(ctx.builder, values, x.ranks.get(ctx.site, 0))))
         if not any(alpha or beta for alpha, beta, _ in parts):
             return None
         return combined(ctx.builder, parts)
@@ -279,7 +279,7 @@ class Mix(AdapterNode):
 
     def invariant(self) -> None:
         _hold_terms(self, self.pairs)
-        assert self.type.factored
+        assert self.type.has_factors
         assert self.terms, "a mix of nothing has no rank"
         zero = all(is_zero(coef) for pair in self.pairs for coef in pair)
         for x, pair in self.as_mix().items():

@@ -52,6 +52,19 @@ class SitesType:
         """Whether what it changes depends on the weights that it is added to, at some site."""
         return any(PARAMETRISATIONS[kind].needs_base for kind in self.kinds)
 
+    @property
+    def has_factors(self) -> bool:
+        """Whether it is s·B·A wherever it has a rank, and somewhere: a LoRA, or one with biases."""
+        ranked = [record for kind in self.kinds if (record := PARAMETRISATIONS[kind]).ranked]
+        return bool(ranked) and all(record.factored for record in ranked)
+
+    @property
+    def ranked_shapes(self) -> Shapes:
+        """The sites that have a rank."""
+        return self.shapes.only(
+            frozenset(s for s, x in self.shapes.items() if PARAMETRISATIONS[x.kind].ranked)
+        )
+
     def record(self, site: str) -> Parametrisation:
         """The parametrisation of a site."""
         return PARAMETRISATIONS[self.shapes[site].kind]

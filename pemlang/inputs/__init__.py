@@ -8,4 +8,5 @@ __getattr__ = door(
     __name__,
     lock="MAX_BYTES parse_lock write_lock",
     locked="LockResolver",
+    samples="SampleResolver",
 )

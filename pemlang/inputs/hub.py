@@ -1,7 +1,8 @@
-"""Adapters and models on the Hugging Face hub, `hf://org/name/folder@revision`, through the cache
-of huggingface_hub.
+"""Adapters and models on the Hugging Face hub, `hf://org/name/folder@revision`, and LoRAs in one
+file, `hf://org/name/file.safetensors@revision`, through the cache of huggingface_hub.
 
-A check fetches what describes one and the headers of its tensors only, when it is not cached.
+A check fetches what describes one and the headers of its tensors only, when it is not cached; of
+one in one file all of it, for its α lie between its tensors.
 """
 
 from __future__ import annotations
@@ -10,16 +11,18 @@ import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path, PurePosixPath
-from typing import Any
+from types import ModuleType
 from urllib.parse import unquote
 
 from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault, listed, visible
 from pemlang.formats.adapter import Adapter
-from pemlang.formats.record import MAX_LOOKED_AT, Format, formats_of, in_order, read_as
+from pemlang.formats.reading import MAX_LOOKED_AT, in_order, read_as
+from pemlang.formats.record import FORMATS, Format, formats_of
 from pemlang.formats.transformers import (
     BESIDE,
     CONFIG,
@@ -29,7 +32,7 @@ from pemlang.formats.transformers import (
     shards_of,
 )
 from pemlang.formats.vocabulary import TOKENS
-from pemlang.tensorfiles.safetensors import Header, TensorEntry, read_header
+from pemlang.tensorfiles.safetensors import SUFFIX, Header, TensorEntry, read_header
 
 SCHEME = "hf://"
 HUB_NAME = re.compile(r"(?!\.)[\w.-]+/(?!\.)[\w.-]+")
@@ -40,20 +43,27 @@ _WEB = re.compile(r"https?://(?P<host>[^/]*)/?(?P<rest>.*)|(?:huggingface\.co|hf
 _HOSTS = ("huggingface.co", "www.huggingface.co", "hf.co")
 _SHOWS_FILES = ("tree", "blob", "resolve", "raw")
 _COMMIT = re.compile(r"[0-9a-f]{40}")
+_SHARD = re.compile(r"-[0-9]{5}-of-[0-9]{5}\.")
 
 
 @dataclass(frozen=True)
 class HubReference:
     """A folder of a repository, empty for its top, and a revision: a commit, a tag or a branch;
-    None is the main branch."""
+    None is the main branch. With a name, that file in the folder."""
 
     repo: str
     folder: str
     revision: str | None
+    name: str = ""
 
     def at(self, commit: str | None) -> str:
         """The same place at a commit, as a recipe writes it."""
-        return f"{SCHEME}{self.repo}{self.folder and '/'}{self.folder}@{commit}"
+        place = "/".join(filter(None, (SCHEME + self.repo, self.folder, self.name)))
+        return place if commit is None else f"{place}@{commit}"
+
+    def folder_at(self, commit: str | None) -> str:
+        """The folder at a commit, as a recipe writes it."""
+        return replace(self, name="").at(commit)
 
     def file(self, name: str) -> str:
         """A file of the folder, as the hub calls it."""
@@ -73,7 +83,10 @@ def parse_reference(text: str) -> HubReference:
             f"{visible(text, 80)!r} is not a hub reference",
             'write it as "hf://org/name@revision", or "hf://org/name/folder@revision"',
         )
-    return HubReference(match["repo"], match["folder"].removeprefix("/"), match["revision"])
+    folder, name = match["folder"].removeprefix("/"), ""
+    if folder.endswith(SUFFIX):
+        folder, _, name = folder.rpartition("/")
+    return HubReference(match["repo"], folder, match["revision"], name)
 
 
 def hold_no_address(text: str) -> None:
@@ -101,7 +114,7 @@ def _reference_of(page: str) -> str | None:
     if (shows and shows not in _SHOWS_FILES) or org in ("datasets", "spaces"):
         return None
     folder = [part for part in folder if part]
-    if shows in _SHOWS_FILES[1:]:
+    if shows in _SHOWS_FILES[1:] and not _may_be_one(PurePosixPath(page)):
         folder = folder[:-1]  # the last is a file
     place = "/".join([org, name, *folder])
     text = f"{SCHEME}{place}" + (f"@{revision}" if revision else "")
@@ -116,7 +129,7 @@ def read_hub_adapter(text: str, whole: bool) -> Adapter:
     """An adapter on the hub.
 
     Args:
-        text: `hf://org/name/folder@revision`.
+        text: `hf://org/name/folder@revision`, or that of a file.
         whole: fetch the tensors too, for a build; else the header is enough.
 
     Raises:
@@ -126,6 +139,8 @@ def read_hub_adapter(text: str, whole: bool) -> Adapter:
     reference = parse_reference(text)
     hub = _library()
     with _telling(text):
+        if reference.name:
+            return _in_one_file(hub, reference)
         try:
             record, directory = _described(hub, reference)
         except hub.errors.LocalEntryNotFoundError:
@@ -156,12 +171,50 @@ def read_hub_adapter(text: str, whole: bool) -> Adapter:
         return read_as(record, directory)
 
 
+def _in_one_file(hub: ModuleType, reference: HubReference) -> Adapter:
+    """An adapter in one file; its header is asked for first, for a model's file may be large."""
+    records = [record for record in formats_of("adapter") if record.starts]
+    file = reference.file(reference.name)
+    cached = hub.try_to_load_from_cache(reference.repo, file, revision=reference.revision)
+    if not isinstance(cached, str):
+        names = _header(hub, reference, reference.name, reference.revision).entries
+        if not any(name.startswith(record.starts) for record in records for name in names):
+            raise _no_lora(reference)
+    place = _snapshot(hub, reference, reference.name) / reference.name
+    record = next((record for record in records if record.detect(place).fits), None)
+    if record is None:
+        raise _no_lora(reference)
+    return read_as(record, place)
+
+
+def _no_lora(reference: HubReference) -> Fault:
+    """PEM0410 of a file of other tensors; of one of an adapter's or a model's its folder is what to
+    give."""
+    names = listed([record.name for record in formats_of("adapter") if record.starts])
+    return Fault(
+        "PEM0410",
+        f"{visible(reference.name)} of {visible(reference.repo)} is no LoRA in one file",
+        f"give one by the names of {names}, or the folder of an adapter"
+        if _may_be_one(PurePosixPath(reference.name))
+        else f'"{reference.folder_at(reference.revision)}"',
+    )
+
+
+def _may_be_one(path: PurePosixPath) -> bool:
+    """Whether a file of a repository may be an adapter in one file, by its name."""
+    parts = {record.weights for record in FORMATS.values()}
+    return path.suffix == SUFFIX and path.name not in parts and not _SHARD.search(path.name)
+
+
 def is_hub_adapter(text: str) -> bool:
     """Whether a repository on the hub holds an adapter; raises as read_hub_adapter."""
+    reference = parse_reference(text)
+    if reference.name:
+        return True
     hub = _library()
     with _telling(text):
         try:
-            _described(hub, parse_reference(text))
+            _described(hub, reference)
         except hub.errors.EntryNotFoundError:
             return False
     return True
@@ -170,9 +223,12 @@ def is_hub_adapter(text: str) -> bool:
 def read_hub_model(text: str, whole: bool) -> Adapter:
     """A model on the hub.
 
-    Args, Raises: as read_hub_adapter.
+    Args, Raises: as read_hub_adapter; and PEM0430 for one of its files.
     """
     reference = parse_reference(text)
+    if reference.name:
+        why = f"{visible(text, 80)} is a file: the folder of a model is what to give"
+        raise Fault("PEM0430", why, f'"{reference.folder_at(reference.revision)}"')
     hub = _library()
     with _telling(text):
         directory = _snapshot(hub, reference, CONFIG)
@@ -197,7 +253,7 @@ def read_hub_model(text: str, whole: bool) -> Adapter:
         return read_as(TRANSFORMERS, directory)
 
 
-def _weights_of(hub: Any, reference: HubReference, directory: Path) -> list[str]:
+def _weights_of(hub: ModuleType, reference: HubReference, directory: Path) -> list[str]:
     """The names of the files of a model's tensors; its index is fetched where it has one."""
     commit = reference.commit(directory)
     for single, index in WEIGHTS.items():
@@ -208,7 +264,7 @@ def _weights_of(hub: Any, reference: HubReference, directory: Path) -> list[str]
     return [SINGLE]
 
 
-def _is_there(hub: Any, reference: HubReference, commit: str, name: str) -> bool:
+def _is_there(hub: ModuleType, reference: HubReference, commit: str, name: str) -> bool:
     """Whether a repository has a file at a commit, which is not fetched."""
     file = reference.file(name)
     known = hub.try_to_load_from_cache(reference.repo, file, revision=commit)
@@ -222,7 +278,7 @@ def _is_there(hub: Any, reference: HubReference, commit: str, name: str) -> bool
     return True
 
 
-def _fetched_if_there(hub: Any, reference: HubReference, commit: str, name: str) -> bool:
+def _fetched_if_there(hub: ModuleType, reference: HubReference, commit: str, name: str) -> bool:
     """Fetch a file that a repository may have, at a commit whose snapshot is in the cache; whether
     it has it. That no answer came is no answer: only what the hub says of it counts, or has said.
     """
@@ -239,7 +295,7 @@ def _fetched_if_there(hub: Any, reference: HubReference, commit: str, name: str)
     return True
 
 
-def _described(hub: Any, reference: HubReference) -> tuple[Format, Path]:
+def _described(hub: ModuleType, reference: HubReference) -> tuple[Format, Path]:
     """The first format whose description the repository has, and the snapshot in the cache that
     holds it."""
     missing = []
@@ -247,17 +303,20 @@ def _described(hub: Any, reference: HubReference) -> tuple[Format, Path]:
         if record.one_file:
             continue
         try:
-            return record, _snapshot(hub, reference, record.described_in)
+            directory = _snapshot(hub, reference, record.described_in)
         except hub.errors.EntryNotFoundError as error:
             missing.append(error)
+            continue
+        if record.detect(directory).fits:  # those of several formats have one name
+            return record, directory
     raise missing[0]
 
 
-def _tell_below(hub: Any, reference: HubReference) -> None:
+def _tell_below(hub: ModuleType, reference: HubReference) -> None:
     """Raise PEM0441 with the adapters below a folder that holds none itself, where the hub says
     what is there."""
     records = [record for record in formats_of("adapter") if not record.one_file]
-    described = tuple(record.described_in for record in records)
+    described = tuple(dict.fromkeys(record.described_in for record in records))
     within = {"path_in_repo": reference.folder} if reference.folder else {}
     files = hub.HfApi().list_repo_tree(
         reference.repo, revision=reference.revision, recursive=True, **within
@@ -266,10 +325,11 @@ def _tell_below(hub: Any, reference: HubReference) -> None:
         paths = [PurePosixPath(file.path) for file in islice(files, MAX_LOOKED_AT)]
     except Exception:  # what it raises of a folder or a network is of no more use
         return
-    folders = {str(path.parent) for path in paths if path.name in described}
-    if folders:
+    held = {str(path.parent) for path in paths if path.name in described}
+    held = held or {str(path) for path in paths if _may_be_one(path)}
+    if held:
         at = f"@{reference.revision}" if reference.revision else ""
-        places = [f"{SCHEME}{reference.repo}/{folder}{at}" for folder in in_order(folders)]
+        places = [f"{SCHEME}{reference.repo}/{place}{at}" for place in in_order(held)]
         raise Fault(
             "PEM0441",
             f"{visible(reference.repo)} has no adapter in {visible(reference.folder) or 'its top'}"
@@ -280,7 +340,7 @@ def _tell_below(hub: Any, reference: HubReference) -> None:
         )
 
 
-def _snapshot(hub: Any, reference: HubReference, name: str) -> Path:
+def _snapshot(hub: ModuleType, reference: HubReference, name: str) -> Path:
     """The snapshot in the cache that holds a file, fetched if need be.
 
     The library tries a hub that does not answer for most of a minute: ask once before, and go by
@@ -304,7 +364,7 @@ def _snapshot(hub: Any, reference: HubReference, name: str) -> Path:
     return Path(cached).parent
 
 
-def _header(hub: Any, reference: HubReference, name: str, commit: str) -> Header:
+def _header(hub: ModuleType, reference: HubReference, name: str, commit: str | None) -> Header:
     """The header of a file of tensors, fetched without them."""
     header = hub.HfApi().parse_safetensors_file_metadata(
         reference.repo, reference.file(name), revision=commit
@@ -316,7 +376,7 @@ def _header(hub: Any, reference: HubReference, name: str, commit: str) -> Header
     return Header(entries, 0)
 
 
-def _library() -> Any:
+def _library() -> ModuleType:
     # The library would draw bars into a pipe and warn about a missing token.
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     try:

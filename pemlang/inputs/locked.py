@@ -12,8 +12,10 @@ from pemlang.diagnostics import Diagnostic, Fault, visible
 from pemlang.disk import is_file, lfs_pointer
 from pemlang.formats import FORMATS
 from pemlang.formats.adapter import STATISTICS, Adapter
+from pemlang.formats.gguf_names import known_model
 from pemlang.formats.identity import used_digest
-from pemlang.formats.record import Format, read_as
+from pemlang.formats.reading import read_as
+from pemlang.formats.record import Format
 from pemlang.formats.signature import Malformed
 from pemlang.inputs.hub import SCHEME, parse_reference
 from pemlang.inputs.imports import import_name, imports_of
@@ -66,7 +68,7 @@ def _read_now(record: Format, directory: Path, names: Set[str]) -> Set[str]:
     if not record.detect(directory).whole:
         return names
     try:
-        return {file.name for file in record.files(read_as(record, directory))}
+        return {file.name for file in read_as(record, directory).files}
     except Fault:
         return names
 
@@ -114,7 +116,8 @@ def from_lock(lock: Lock, path: str, directory: Path) -> Adapter:
         raise unreadable(lock.directory / NAME, f"{weights} is not the name of a file")
     try:
         place = _place(lock, path, directory)
-        return FORMATS[locked.format].restored(locked.signature, place, weights)
+        adapter = FORMATS[locked.format].restored(locked.signature, place, weights)
+        return replace(adapter, model=known_model(locked.signature.get("model")))
     except Malformed as error:
         source = lock.source(path, directory)
         raise unreadable(lock.directory / NAME, f"its entry for {source}: {error}") from None
@@ -126,7 +129,8 @@ def _place(lock: Lock, path: str, directory: Path) -> Path:
     if locked.same is not None:
         return local(locked.same, lock.directory)
     if path.startswith(SCHEME):
-        return Path(parse_reference(path).at(locked.revision))
+        reference = parse_reference(path)
+        return Path(reference.folder_at(locked.revision), reference.name)
     return local(path, directory)
 
 
@@ -203,7 +207,7 @@ def _looks_other(locked: Locked, adapter: Adapter) -> bool:
     what to say, rather than what the recipe cannot do with it. Its tensors need not be read."""
     if not is_file(adapter.weights):
         return False
-    for file in adapter.format.files(adapter):
+    for file in adapter.files:
         if file not in adapter.tensor_files and file_digest(file) != locked.files.get(file.name):
             return True
     return _signed_other(locked, adapter)
@@ -212,7 +216,7 @@ def _looks_other(locked: Locked, adapter: Adapter) -> bool:
 def _signed_other(locked: Locked, adapter: Adapter) -> bool:
     """Whether the lock's signature is of another adapter; its statistics count where it is taken
     with them. A provenance has no signatures."""
-    now, before = adapter.format.signature(adapter), dict(locked.signature)
+    now, before = adapter.signature, dict(locked.signature)
     if adapter.statistics is None:
         before.pop("statistics", None)
     return bool(before) and now != before

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 
-from pemlang.check.values import Spelling
+from pemlang.check.values import Sample, Spelling
 from pemlang.diagnostics import Fault, visible
 from pemlang.disk import is_dir, is_file
 from pemlang.formats import read_adapter
 from pemlang.formats.adapter import Adapter
 from pemlang.formats.identity import adapter_digest
-from pemlang.formats.record import formats_of, read_as
+from pemlang.formats.reading import read_as
+from pemlang.formats.record import formats_of
 from pemlang.formats.transformers import TRANSFORMERS, is_model
 from pemlang.inputs.hub import (
     HUB_NAME,
@@ -27,7 +29,7 @@ from pemlang.inputs.hub import (
     read_hub_adapter,
     read_hub_model,
 )
-from pemlang.tensorfiles.safetensors import SUFFIX
+from pemlang.tensorfiles.container import SUFFIXES
 
 
 class Resolver(ABC):
@@ -46,6 +48,10 @@ class Resolver(ABC):
             _hold_model(path, place)
         model = read_hub_model(path, whole=False) if remote else read_as(TRANSFORMERS, place)
         return str(model.directory), model
+
+    def sample(self, sample: Sample) -> Sequence[tuple[str, Adapter]]:
+        """See check.values.Inputs: where there are no tests, nothing is drawn."""
+        raise AssertionError("samples are drawn in tests alone")
 
     def whole(self, adapter: Adapter, spelling: Spelling) -> Adapter:
         """An adapter with its tensors at hand, fetched if need be; raises Fault."""
@@ -74,7 +80,7 @@ class DiskResolver(Resolver):
         place = path if remote else str(local(path, directory))
         if place not in self._seen:
             there = is_dir(Path(place)) or is_file(Path(place))
-            on_the_hub = HUB_NAME.fullmatch(path) and not path.endswith(SUFFIX)
+            on_the_hub = HUB_NAME.fullmatch(path) and not path.endswith(SUFFIXES)
             if not remote and on_the_hub and not there:
                 raise Fault("PEM0410", f"there is no directory {visible(place)}", _on_the_hub(path))
             self._seen[place] = (

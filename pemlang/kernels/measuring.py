@@ -49,12 +49,17 @@ class SingularValues(SiteMeasure):
         if part is None:
             return ()
         factors = part.low_rank
-        values = _of_matrix(part.delta()) if factors is None else singular_values(factors)
+        values = _of_matrix(_flat(part.delta())) if factors is None else singular_values(factors)
         return tuple(values.tolist())
 
     def meaning(self, deltas: Sequence[Dense | None]) -> tuple[float, ...]:
         [x] = deltas
-        return () if x is None else tuple(np.linalg.svd(x, compute_uv=False).tolist())
+        return () if x is None else tuple(np.linalg.svd(_flat(x), compute_uv=False).tolist())
+
+
+def _flat(x: Dense) -> Dense:
+    """A weight as a matrix, its kernel among what goes in."""
+    return x.reshape(len(x), -1)
 
 
 def _of_matrix(x: Dense) -> Dense:

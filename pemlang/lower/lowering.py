@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Iterable, Sequence
 from fractions import Fraction
 from typing import Protocol
@@ -198,4 +199,6 @@ class Foreseen:
     def rank(self, lowering: Lowering, node: AdapterNode, site: str, energy: float) -> int:
         """See Numbers."""
         self.ranked[node.key] = node
-        return node.ranks[site] if node.type.factored else min(node.shapes[site].a)
+        rows, *columns = node.shapes[site].a
+        factored = node.type.record(site).factored
+        return node.ranks[site] if factored else min(rows, math.prod(columns))

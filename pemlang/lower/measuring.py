@@ -60,10 +60,10 @@ class Measuring:
         ahead of time."""
         key = (node.key, site, energy)
         if key not in self._ranks:
-            sites = list(node.shapes)
-            spectra = self._told(lowering, _spectra(node))
-            for at, values in zip(sites, spectra, strict=True):
-                self._ranks[node.key, at, energy] = rank_for_energy(values, energy)
+            questions = _spectra(node)
+            spectra = self._told(lowering, questions)
+            for question, values in zip(questions, spectra, strict=True):
+                self._ranks[node.key, question.site, energy] = rank_for_energy(values, energy)
         return self._ranks[key]
 
     def read_ahead(self, lowering: Lowering, nodes: Sequence[Measured], wanted: int) -> None:
@@ -150,7 +150,9 @@ def _plan(lowering: Lowering, questions: Sequence[SiteQuestion]) -> Plan:
 
 
 def _spectra(node: AdapterNode) -> list[SiteQuestion]:
-    return [SiteQuestion(SingularValues(), (node,), site) for site in node.shapes]
+    shapes = node.shapes.items()
+    sites = [s for s, x in shapes if node.type.record(s).matrices and len(x.a) + len(x.b) > 1]
+    return [SiteQuestion(SingularValues(), (node,), site) for site in sites]
 
 
 def _question(node: Measured, site: str) -> SiteQuestion:

@@ -6,23 +6,31 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 
 from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault
 from pemlang.execute.result import OutputFailed
 from pemlang.formats.adapter import Adapter
+from pemlang.formats.gguf_names import Swap
+from pemlang.formats.holding import (
+    default_dtype,
+    hold_dtype,
+    hold_heads,
+    hold_names,
+    names_of_sites,
+)
 from pemlang.formats.readers import OutputReader
 from pemlang.formats.record import (
     AdapterSpec,
     Format,
     OutputLayout,
     OutputTensor,
-    hold_names,
 )
 from pemlang.graph.leaves import Stored, adapters_of
 from pemlang.graph.lowering import Truncation
 from pemlang.graph.node import AdapterNode, ModelNode, TensorsNode
-from pemlang.kernels.builder import Builder, KernelCall
+from pemlang.kernels.builder import Builder, KernelCall, Value
 from pemlang.kernels.plan import (
     FusedLoop,
     HeadCopy,
@@ -41,9 +49,10 @@ from pemlang.lower.lowering import Lowering
 from pemlang.modules import Shapes, SiteValues
 from pemlang.modules.lora import padded
 from pemlang.modules.record import SiteBuilder
-from pemlang.tensorfiles.dtypes import work_dtype
+from pemlang.tensorfiles.container import new_start
+from pemlang.tensorfiles.gguf import Scalar
 from pemlang.tensorfiles.reference import TensorRef
-from pemlang.tensorfiles.safetensors import new_header, number_bytes
+from pemlang.tensorfiles.safetensors import number_bytes
 
 
 @dataclass(frozen=True)
@@ -99,6 +108,11 @@ class PlannedOutput:
     idle: bool
     mean_heads: bool = False
 
+    @cached_property
+    def swaps(self) -> Mapping[str | None, Swap]:
+        """The sites whose rows stand in another order in its files."""
+        return {x.site: x.swap for x in self.layout.tensors if x.swap is not None}
+
 
 @dataclass(frozen=True)
 class BuildPlan:
@@ -147,7 +161,7 @@ def make_plan(requests: Sequence[OutputRequest]) -> BuildPlan:
             raise OutputFailed(index, fault) from None
         layout = planned[-1].layout
         metadata = {**layout.metadata, **request.metadata}
-        files += [_file(tensors, metadata) for tensors in layout.files.values()]
+        files += [_file(name, tensors, metadata) for name, tensors in layout.files.items()]
     groups = [part for group in groups for part in group.split(planned)]
     places = [_places(output) for output in planned]
     frame = Plan(tuple(files))
@@ -197,11 +211,17 @@ def _planned(request: OutputRequest, values: Mapping[str, SiteValues], first: in
     else:
         ranks = {site: part.rank for site, part in values.items()}
         scales = {site: node.scales.get(site, 1.0) for site in ranks}
+        for site in request.format.needed(type_.shapes, ranks):
+            ranks.setdefault(site, 1)
+            scales.setdefault(site, 1.0)
     idle = is_zero or (type_.factored and not any(scales.values()))
     record = request.format
     if type_.ranked:
-        ranks = dict(record.stored_ranks(type_.shapes, ranks, request.reader))
-        scales = dict(record.stored_scales(ranks, scales, request.reader))
+        own = {site: rank for site, rank in ranks.items() if type_.record(site).ranked}
+        own = dict(record.stored_ranks(type_.shapes, own, request.reader))
+        at = {site: scales[site] for site in own}
+        ranks |= own
+        scales |= record.stored_scales(type_.shapes, own, at, request.reader)
     model = node if isinstance(node, ModelNode) else None
     origin = None if model is None else model.origin.adapter
     spec = AdapterSpec(
@@ -224,24 +244,21 @@ def _planned(request: OutputRequest, values: Mapping[str, SiteValues], first: in
     )
     # The check did so for the format of the inputs; whoever asks may have chosen another.
     hold_names(record, inputs, spec.shapes)
+    record.hold_inputs(inputs)
+    hold_heads(record, heads)
+    hold_dtype(record, spec.dtype)
     record.hold(spec.shapes, [module for adapter in heads[:1] for module in adapter.whole_modules])
-    layout = record.layout(spec)
+    names = names_of_sites(record, inputs, spec.shapes)
+    layout = record.layout(spec.with_names(names)).with_sites(names)
     numbers = range(first, first + len(layout.files))
     return PlannedOutput(record, layout, numbers, ranks, scales, heads, idle, request.mean_heads)
 
 
-def default_dtype(adapters: Sequence[Adapter]) -> str:
-    """The inputs' dtype where they share one; else the widest, at least F32.
-
-    A zero made from nothing is F32.
-    """
-    dtypes = frozenset[str]().union(*(adapter.layout.dtypes for adapter in adapters))
-    return next(iter(dtypes)) if len(dtypes) == 1 else work_dtype(dtypes)
-
-
-def _file(layout: Sequence[OutputTensor], metadata: Mapping[str, str]) -> OutputFile:
-    header, starts, size = new_header(((t.key, t.dtype, t.shape) for t in layout), metadata)
-    header += b"".join(number_bytes(t.dtype, t.value) for t in layout if t.value is not None)
+def _file(name: str, layout: Sequence[OutputTensor], metadata: Mapping[str, Scalar]) -> OutputFile:
+    header, starts, size = new_start(name, ((t.key, t.dtype, t.shape) for t in layout), metadata)
+    for tensor in (tensor for tensor in layout if tensor.value is not None):
+        zero = bytes(tensor.size)
+        header += number_bytes(tensor.dtype, tensor.value) if tensor.value else zero
     tensors = tuple(
         TensorPlace(tensor.key, tensor.dtype, tensor.shape, start, tensor.factor)
         for tensor, start in zip(layout, starts, strict=True)
@@ -277,7 +294,7 @@ class _SiteGroup:
         """Groups of those of its sites that are stored alike too."""
         stored: dict[Hashable, list[str]] = {}
         for site in self.sites:
-            key = tuple((x.ranks.get(site), x.scales.get(site)) for x in planned)
+            key = tuple((x.ranks.get(site), x.scales.get(site), x.swaps.get(site)) for x in planned)
             stored.setdefault(key, []).append(site)
         if len(stored) == 1:
             return [self]
@@ -344,7 +361,8 @@ class _SiteGroup:
             sink = places[site, factor]
             tensors = list(planned.layout.files.values())[sink.output - planned.numbers.start]
             tensor = tensors[sink.tensor]
-            self._builder.store(value, (index, factor), tensor.dtype, tensor.around)
+            stored = _as_stored(self._builder, value, tensor)
+            self._builder.store(stored, (index, factor), tensor.dtype, tensor.around)
 
     def _references(self, site: str) -> list[TensorRef]:
         """The tensors of all inputs at a site, in one order at every site of the group."""
@@ -359,6 +377,17 @@ class _SiteGroup:
             for adapter in adapters
             for key in adapter.layout.factors.get(site, ())
         ] + [adapter.statistic(key) for adapter in adapters for key in adapter.statistics_at(site)]
+
+
+def _as_stored(builder: SiteBuilder, value: Value, tensor: OutputTensor) -> Value:
+    """A factor as its file has it: its rows in another order, or turned."""
+    if tensor.swap is not None:
+        rows, *rest = value.shape
+        blocks, parts = tensor.swap
+        seen = (blocks, parts, rows // blocks // parts, math.prod(rest))
+        seen_value = builder.einsum("rc->rc", (value,), seen)
+        value = builder.einsum("bprc->brpc", (seen_value,), (rows, *rest))
+    return builder.einsum("ij->ji", (value,), tensor.shape) if tensor.turned else value
 
 
 def _sink_at(

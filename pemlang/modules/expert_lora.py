@@ -34,7 +34,6 @@ class ExpertLora(Lora):
     matrices = False
     norm_title = "‖Δ‖ (Frobenius) of all experts, Δ = s·B·A"
     rank_axes = (1, 1)
-    suffix = ""
 
     def shapes(self, site: SiteShape, rank: int) -> tuple[Shape, ...]:
         """A and B."""

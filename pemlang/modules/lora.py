@@ -119,22 +119,31 @@ def _carrying(builder: SiteBuilder, number: float, part: SiteValues, scale: floa
 
 
 def combined(builder: SiteBuilder, parts: Iterable[tuple[float, float, SiteValues]]) -> SiteValues:
-    """(Σ αᵢAᵢ, Σ βᵢBᵢ) of LoRAs of one rank and scale, from (αᵢ, βᵢ, xᵢ)."""
+    """(Σ αᵢAᵢ, Σ βᵢBᵢ) of LoRAs of one rank and scale, from (αᵢ, βᵢ, xᵢ); of what has no factors
+    Σ βᵢ·Δᵢ, which a negation turns and a number scales, as B."""
     parts = list(parts)
+    record = parts[0][2].parametrisation
+    if not record.factored:
+        return record.total(builder, [(beta, part) for _, beta, part in parts], 1.0)
     a = weighted(builder, [(alpha, part.values[0]) for alpha, _, part in parts])
     b = weighted(builder, [(beta, part.values[1]) for _, beta, part in parts])
     return parts[0][2].with_values(a, b)
 
 
 def padded(builder: SiteBuilder, part: SiteValues, rank: int) -> SiteValues:
-    """The same Δ with zero rows in A and zero columns in B up to a rank."""
+    """The same Δ with zero rows in A and zero columns in B up to a rank; what has no factors as it
+    is."""
+    if not part.parametrisation.ranked:
+        return part
     a, b, *others = part.values
     of_a, of_b = part.parametrisation.rank_axes
     return part.with_values(builder.pad(a, of_a, rank), builder.pad(b, of_b, rank), *others)
 
 
 def rescaled(builder: SiteBuilder, part: SiteValues, scale: float) -> SiteValues:
-    """The same Δ under another scale: the ratio moves into B."""
+    """The same Δ under another scale: the ratio moves into B. What has no factors is as it is."""
+    if not part.parametrisation.factored:
+        return part
     return SiteValues(LORA, (part.values[0], _carrying(builder, 1.0, part, scale)), scale)
 
 

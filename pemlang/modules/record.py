@@ -42,7 +42,6 @@ class Parametrisation(ABC):
         matrices: whether it may be a matrix, or its Δ one.
         norm_title: what its norm is, where that is told.
         rank_axes: the axes of the rank in A and B, of what has a rank.
-        suffix: what the name of the tensor that it changes has after the module's.
         bases: what each tensor is stored around: l of an (IA)³ is 1 + g.
         needs_base: whether what it changes depends on the weights that it is added to: it adds to a
             model, and to nothing else.
@@ -58,7 +57,6 @@ class Parametrisation(ABC):
     matrices: ClassVar[bool] = False
     norm_title: ClassVar[str] = "‖Δ‖ (Frobenius)"
     rank_axes: ClassVar[tuple[int, int]] = (0, 1)
-    suffix: ClassVar[str] = ".weight"
     bases: ClassVar[tuple[float, ...]]
     needs_base: ClassVar[bool] = False
 

@@ -28,6 +28,18 @@ def layer_start(site: str) -> int | None:
 EXPERTS = "experts"
 """The layer of a site that is a parameter with a matrix of each expert."""
 
+_BIAS = ".bias"
+
+
+def bias_of(module: str) -> str:
+    """The site of a module's bias: the tensor that it is in a model."""
+    return module + _BIAS
+
+
+def module_of_bias(site: str) -> str:
+    """The module whose bias a site is by its name; of any other the empty name."""
+    return site.removesuffix(_BIAS) if site.endswith(_BIAS) else ""
+
 
 class SiteShape(NamedTuple):
     """The shape of one site, with the rank left out.
@@ -35,7 +47,8 @@ class SiteShape(NamedTuple):
     kind: the name of the parametrisation.
     layer: `linear`, `embedding`, `conv1d`, `conv2d`, `conv3d` for LoRA, `experts` for one of each
         expert; `gain_out`, `gain_in` for (IA)³ (a vector over a module's outputs, or over its
-        inputs); `dense` for a task vector.
+        inputs); `dense` for a tensor of a model, that of a bias too; for a whole weight of a module
+        what its LoRA has, or `norm`.
     a: LoRA: the shape of A without its rank axis, (in,) or (in, k, k), of experts (experts, in).
         Others: the shape of their tensor.
     b: LoRA: the shape of B without its rank axis, (out,) or (out, 1, 1), of experts (out, experts).
@@ -73,16 +86,22 @@ class SiteShape(NamedTuple):
         return f"{self.layer} {'×'.join(map(str, self.a))}"
 
 
-_LORA_LAYERS = {2: "linear", 3: "conv1d", 4: "conv2d", 5: "conv3d"}
+LORA_LAYERS = {2: "linear", 3: "conv1d", 4: "conv2d", 5: "conv3d"}
+"""Kinds of layers that have a LoRA, by the axes of their weights."""
+
+
+def layer_of_weight(weight: tuple[int, ...]) -> str | None:
+    """The kind of layer whose weight has a shape, as far as that tells; a vector is a norm's."""
+    return {1: "norm", **LORA_LAYERS}.get(len(weight))
 
 
 def lora_shape(a: tuple[int, ...], b: tuple[int, ...]) -> SiteShape | None:
     """The shape of a site by those of its A (r, in, …) and B (out, r, 1, …), of no embedding; None
     where they do not fit each other."""
     fits = len(a) == len(b) and all(n == 1 for n in b[2:])
-    if not fits or len(a) not in _LORA_LAYERS or b[1] != a[0]:
+    if not fits or len(a) not in LORA_LAYERS or b[1] != a[0]:
         return None
-    return SiteShape("lora", _LORA_LAYERS[len(a)], a[1:], (b[0], *b[2:]))
+    return SiteShape("lora", LORA_LAYERS[len(a)], a[1:], (b[0], *b[2:]))
 
 
 class Shapes(Mapping[str, SiteShape]):
@@ -123,6 +142,11 @@ class Shapes(Mapping[str, SiteShape]):
             for site, shape in self._sites.items()
         }
         return hashlib.sha256(json.dumps(told, ensure_ascii=False).encode()).hexdigest()
+
+    @cached_property
+    def modules(self) -> tuple[str, ...]:
+        """Its sites but the biases that are beside others."""
+        return tuple(site for site in self._sites if module_of_bias(site) not in self._sites)
 
     @cached_property
     def kinds(self) -> tuple[str, ...]:

@@ -131,6 +131,11 @@ class StoredSite:
     trained_rank: int | None
     whole: bool
 
+    @property
+    def title(self) -> str:
+        """Of the form."""
+        return self.form.title
+
     def loaded(self, builder: SiteBuilder, stored: Sequence[Value], work: str) -> tuple[Value, ...]:
         """A and B, from the tensors as they are stored; see Parametrisation."""
         if self.trained_rank == 0:
@@ -149,6 +154,23 @@ class StoredSite:
         if rows <= columns:
             return builder.einsum("oc->oc", (delta,), a), builder.identity(b, delta.dtype)
         return builder.identity(a, delta.dtype), builder.einsum("oc->oc", (delta,), b)
+
+
+@dataclass(frozen=True)
+class StoredVector:
+    """What a site of one tensor is whose numbers count times a scale.
+
+    Attributes:
+        title: as a reader writes it.
+        scale: what Δ is times the numbers.
+    """
+
+    title: str
+    scale: float
+
+    def loaded(self, builder: SiteBuilder, stored: Sequence[Value], work: str) -> tuple[Value, ...]:
+        """See Parametrisation."""
+        return (builder.scale(builder.cast(stored[0], work), self.scale),)
 
 
 class AdaLora(StoredForm):
@@ -325,6 +347,52 @@ class LoKr(StoredForm):
             return FactorPair(builder.identity((rows, rows), whole.dtype), whole)
         return FactorPair(whole, builder.identity((columns, columns), whole.dtype))
 
+
+class Transposed(StoredForm):
+    """A LoRA whose factors are the transposes of A and B: MLX computes x·a·b."""
+
+    name = "transposed"
+    title = "the transposes of its factors"
+    formula = "(lora_a·lora_b)ᵀ"
+    axes = (("lora_a", "cr"), ("lora_b", "ro"))
+
+    def read(self, shapes: Sequence[Shape]) -> StoredSite | None:
+        """See StoredForm; a rank above the number of inputs or outputs stays."""
+        sizes = self.sizes(shapes)
+        if sizes is None or not all(sizes.values()):
+            return None
+        rank = sizes["r"]
+        shape = lora_shape((rank, sizes["c"]), (sizes["o"], rank))
+        return None if shape is None else StoredSite(self, shape, rank, rank, False)
+
+    def rank(self, sizes: Sizes) -> int:
+        """r."""
+        return sizes["r"]
+
+    def factors(
+        self, builder: SiteBuilder, stored: Mapping[str, Value], site: StoredSite
+    ) -> tuple[Value, Value]:
+        """Each turned."""
+        a, b = (stored[key] for key in self.keys)
+        return _turned(builder, a), _turned(builder, b)
+
+
+class TokenEmbedding(Transposed):
+    """The LoRA of llama.cpp's embedding, whose A alone is the transpose: a row of it is a token."""
+
+    title = "the transpose of A"
+    formula = "(token_embd.lora_a·token_embd.lora_bᵀ)ᵀ"
+    axes = (("token_embd.lora_a", "cr"), ("token_embd.lora_b", "or"))
+
+    def factors(
+        self, builder: SiteBuilder, stored: Mapping[str, Value], site: StoredSite
+    ) -> tuple[Value, Value]:
+        """A turned."""
+        a, b = (stored[key] for key in self.keys)
+        return _turned(builder, a), b
+
+
+TRANSPOSED, TOKEN_EMBEDDING = Transposed(), TokenEmbedding()
 
 _FIRST: tuple[Axes, ...] = (
     (("lokr_w1", "lm"),),

@@ -41,8 +41,10 @@ class OneTensor(Parametrisation):
     def total(
         self, builder: SiteBuilder, parts: Sequence[tuple[float, SiteValues]], scale: float
     ) -> SiteValues:
-        """The weighted sum of the tensors."""
-        return SiteValues(self, (weighted(builder, [(c, x.values[0]) for c, x in parts]),))
+        """The weighted sum of the tensors, each times its scale and over that of what comes out:
+        what PEFT stores of a bias it multiplies by the scale of the LoRA."""
+        terms = [(c * part.scale / scale, part.values[0]) for c, part in parts]
+        return SiteValues(self, (weighted(builder, terms),), scale)
 
     def zeros(self, builder: SiteBuilder, site: SiteShape, rank: int, scale: float) -> SiteValues:
         """A tensor of zeros."""

@@ -31,7 +31,7 @@ _FIRST = (
     "On what modules do", "Weighted sums", "Sparse merges", "Merges that elect a sign",
     "Merges by what is shared", "Merges by importance", "Geometric merges", "Spectral merges",
     "Low-rank merges", "Merges by data", "On their parameters", "Ranks and scales", "Schedules",
-    "Measures",
+    "Measures", "Lists",
 )  # fmt: skip
 
 for _module in pkgutil.iter_modules(__path__):

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from pemlang.diagnostics import Fault, listed, visible
 from pemlang.formats.adapter import how_kinds_act, kinds_text
-from pemlang.graph.leaves import combined_leaves
+from pemlang.formats.transformers import is_of_tokens
 from pemlang.graph.node import AdapterNode
 from pemlang.graph.types import AdapterType
-from pemlang.modules import PARAMETRISATIONS, Parametrisation, Shapes
+from pemlang.modules import PARAMETRISATIONS, Parametrisation, Shapes, SiteShape
 from pemlang.ops.bases import declared_with, likeness
 from pemlang.ops.fused import same_modules
 from pemlang.ops.mend import brought_together, exactly, joined
+from pemlang.ops.names import names_of_one, naming_of
 from pemlang.ops.record import Context
 
 
@@ -40,10 +41,8 @@ def same_space(
             if extra
         ]
         message = f"`{ctx.text(0)}` and `{ctx.text(1)}` change different modules"
-        formats = {x.adapter.format.naming for y in (left, right) for x in combined_leaves(y)}
-        if len(formats) > 1:
-            one_format = "give both the names of one format: `pem convert A B --to FORMAT`"
-            raise Fault("PEM0306", message, one_format, lack)
+        if naming_of(left) != naming_of(right):
+            raise Fault("PEM0306", message, names_of_one(ctx.graph, left, right), lack)
         twins = same_modules(left, right)
         if twins is not None:
             raise Fault("PEM0306", message, twins.help(ctx.graph), [*lack, twins.note])
@@ -73,7 +72,8 @@ def with_base(left: AdapterNode, right: AdapterNode) -> AdapterNode:
 def same_base(ctx: Context, left: AdapterNode, right: AdapterNode) -> AdapterType:
     """The common type of two adapters of one method on one base, whatever their sites."""
     type_, other = left.type, right.type
-    if _families(type_.kinds) != _families(other.kinds):
+    kinds, others = _families(type_.kinds), _families(other.kinds)
+    if not (kinds <= others or others <= kinds):
         raise Fault(
             "PEM0304",
             f"`{ctx.text(0)}` is {kinds_text(type_.kinds)} and `{ctx.text(1)}` is "
@@ -113,6 +113,14 @@ def _same_shapes(ctx: Context, left: Shapes, right: Shapes) -> None:
     clash = [site for site in left if site in right and left[site] != right[site]]
     if clash:
         site = clash[0]
+        if all(is_of_tokens(x) and _one_side(left[x], right[x]) for x in clash):
+            raise Fault(
+                "PEM0307",
+                f"site {visible(site)} is {left[site]} in `{ctx.text(0)}` and {right[site]} in "
+                f"`{ctx.text(1)}`: the two were trained with different tokens",
+                'leave it out of both, as in x["*.q_proj"], or go by tokens through the models '
+                "they belong to: n + y + ((m + x)[like n] - m[like n])",
+            )
         raise Fault(
             "PEM0307",
             f"site {visible(site)} is {left[site]} in `{ctx.text(0)}` and {right[site]} in "
@@ -122,17 +130,23 @@ def _same_shapes(ctx: Context, left: Shapes, right: Shapes) -> None:
         )
 
 
+def _one_side(shape: SiteShape, other: SiteShape) -> bool:
+    """Whether two shapes differ in their inputs or in their outputs alone."""
+    return shape.layer == other.layer and (shape.a == other.a) != (shape.b == other.b)
+
+
 def same_parameters(ctx: Context, left: AdapterNode, right: AdapterNode) -> None:
     """Hold two LoRAs of one space to what ⊕ needs beyond that: equal rank and scale at every site.
 
     Raises:
         Fault: PEM0308 ranks, PEM0309 scales.
     """
+    sites = left.type.ranked_shapes
     for code, what, numbers, others in (
         ("PEM0308", "rank", left.ranks, right.ranks),
         ("PEM0309", "scale", left.scales, right.scales),
     ):
-        site = _first_difference(numbers, others)
+        site = next((site for site in sites if numbers[site] != others[site]), None)
         if site is not None:
             exact = exactly(ctx)
             raise Fault(
@@ -146,15 +160,10 @@ def same_parameters(ctx: Context, left: AdapterNode, right: AdapterNode) -> None
             )
 
 
-def _first_difference(left: Mapping[str, float], right: Mapping[str, float]) -> str | None:
-    if left == right:
-        return None
-    return next(site for site in left if left[site] != right.get(site))
-
-
-def need_factors(x: AdapterNode, what: str, text: str) -> None:
-    """Raise PEM0311 unless an adapter is s·B·A at every site: some operators need the factors."""
-    if not x.type.factored:
+def need_factors(x: AdapterNode, what: str, text: str, everywhere: bool = True) -> None:
+    """Raise PEM0311 unless an adapter is s·B·A at every site, or at some: some operators need the
+    factors."""
+    if not (x.type.factored if everywhere else x.type.has_factors):
         _hold_kinds(x, what, text, lambda record: record.factored)
 
 

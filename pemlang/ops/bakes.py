@@ -17,7 +17,7 @@ from pemlang.graph.leaves import Leaf, Model, combined_leaves
 from pemlang.graph.node import AdapterNode, ModelNode, Node, Part, TensorsNode
 from pemlang.graph.normal import linear
 from pemlang.graph.types import AdapterType
-from pemlang.modules import PARAMETRISATIONS, Shapes, SiteShape, SiteValues
+from pemlang.modules import Shapes, SiteShape, SiteValues
 from pemlang.modules.dense import DENSE
 from pemlang.modules.sites import EXPERTS
 from pemlang.ops.fused import fused_in
@@ -201,7 +201,7 @@ def _add_up(before: ModuleBake, x: AdapterNode, homes: Homes) -> bool:
     first = before.adapter
     sites = {site for site, _ in before.home_of.values()}
     return (
-        len(x.type.kinds) == 1
+        (len(x.type.kinds) == 1 or x.type.has_factors)
         and not x.type.needs_base
         and x.type.kinds == first.type.kinds
         and all(first.shapes[site] == x.shapes[site] for site in sites & set(x.shapes))
@@ -216,10 +216,10 @@ def bake(ctx: Context, model: ModelNode, x: AdapterNode) -> ModelNode:
     """The node of model + adapter.
 
     Raises:
-        Fault: as models.bake for an adapter of tensors; PEM0307 a tensor of another shape, PEM0338
-            a module that the model does not have, PEM0339 one that shares its tensor with another,
-            PEM0346 heads of two adapters, or of one where another changes the same tensor,
-            PEM0419 heads of whole numbers.
+        Fault: as models.bake for an adapter of tensors; PEM0304 two sites that change one tensor,
+            PEM0307 a tensor of another shape, PEM0338 a module that the model does not have,
+            PEM0339 one that shares its tensor with another, PEM0346 heads of two adapters, or of
+            one where another changes the same tensor, PEM0419 heads of whole numbers.
     """
     if set(x.type.kinds) <= {DENSE.name}:
         for before in _heads_in(model):
@@ -244,7 +244,15 @@ def bake(ctx: Context, model: ModelNode, x: AdapterNode) -> ModelNode:
         model = ctx.graph.add(WithHeads(model.type, model, leaf, tuple(sorted(replaced.items()))))
     homes: dict[str, tuple[str, bool]] = {}
     for site, weight in weight_of.items():
-        homes |= _homes(ctx, model, x, site, place[weight])
+        for tensor, home in _homes(ctx, model, x, site, place[weight]).items():
+            if tensor in homes:
+                raise Fault(
+                    "PEM0304",
+                    f"{visible(site)} and {visible(homes[tensor][0])} of `{ctx.text(1)}` both "
+                    f"change {visible(tensor)}",
+                    "add the two to the model one after the other: b + x + y",
+                )
+            homes[tensor] = home
     for node in _heads_in(model):
         whole = {t: k for t, k in node.heads if k not in node.leaf.adapter.layout.copies}
         _hold_unchanged(ctx, node.leaf, whole, homes.keys())
@@ -285,7 +293,7 @@ def _of_other_modules(ctx: Context, model: ModelNode, x: AdapterNode, fault: Fau
 
 def _weight(site: str, shape: SiteShape) -> str:
     """The tensor that a site changes, as its adapter's base names it."""
-    return site + PARAMETRISATIONS[shape.kind].suffix
+    return site if shape.layer in (DENSE.name, EXPERTS) else f"{site}.weight"
 
 
 def _homes(

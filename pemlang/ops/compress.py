@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from fractions import Fraction
@@ -15,8 +16,8 @@ from pemlang.graph.lowering import LoweringContext, Truncation
 from pemlang.graph.node import AdapterNode, Node, Num, Part, TensorsNode
 from pemlang.graph.numbers import shown
 from pemlang.graph.types import AdapterType
-from pemlang.modules import Shapes, SiteShape, SiteValues
-from pemlang.modules.dense import DENSE
+from pemlang.modules import PARAMETRISATIONS, Shapes, SiteShape, SiteValues
+from pemlang.modules.dense import DENSE, lora_of_weight
 from pemlang.modules.lora import LORA, truncated
 from pemlang.ops.agree import need_factors
 from pemlang.ops.mend import operand
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from pemlang.graph.difference import Difference
     from pemlang.graph.formula import Formula
     from pemlang.graph.rebuild import Rebuilding
+    from pemlang.kernels.builder import Value
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -56,29 +58,34 @@ class Compress(AdapterNode):
 
     def _ranks(self) -> Mapping[str, int]:
         top = {site: self._limit(shape) for site, shape in self.shapes.items()}
-        if not self.x.type.factored:
-            return top
-        return {site: min(rank, top[site]) for site, rank in self.x.ranks.items()}
+        own = {site: min(self.x.ranks[site], top[site]) for site in top if self._stays(site)}
+        return {**top, **own}
+
+    def _stays(self, site: str) -> bool:
+        """Whether a site is of the kind that it was."""
+        return self.x.shapes.get(site) == self.shapes[site]
 
     def _limit(self, shape: SiteShape) -> int:
         """The most that a site of a shape gets: a rank is an upper bound."""
+        if not PARAMETRISATIONS[shape.kind].ranked:
+            return 0
         return shape.full_rank if self.rank is None else room_for(self.rank, shape)
 
     def _scales(self) -> Mapping[str, float]:
-        return self.x.scales if self.x.type.factored else dict.fromkeys(self.shapes, 1.0)
+        own = {site: x for site, x in self.x.scales.items() if self._stays(site)}
+        return {**dict.fromkeys(self.shapes, 1.0), **own}
 
     def lower(
         self, ctx: LoweringContext, args: Mapping[TensorsNode, SiteValues | None]
     ) -> SiteValues | None:
-        dense = not self.x.type.factored
-        where = tensor_of(ctx.site) if dense else ctx.site
-        part = ctx.at(self.x, where) if dense else args[self.x]
-        if part is None:
-            return None
+        where = ctx.site if ctx.site in self.x.shapes else tensor_of(ctx.site)
+        part = args[self.x] if where == ctx.site else ctx.at(self.x, where)
+        if part is None or not self.type.record(ctx.site).factored:
+            return part
         rank = self._limit(self.shapes[ctx.site])
         if self.energy is not None:
             rank = ctx.rank(self.x, where, float(self.energy))
-        if dense:
+        if not self._stays(ctx.site):
             return self._factorised(ctx, part, rank)
         if part.rank <= rank:
             cost = ctx.builder.whole(part.values[0], part.values[1], part.scale)
@@ -93,8 +100,15 @@ class Compress(AdapterNode):
         [x], shape = part.values, self.shapes[ctx.site]
         rank = min(rank, shape.full_rank)
         turned = _stored_as(self.x, tensor_of(ctx.site)) != "linear"
+        kernel = len(x.shape) > 2
+        if kernel:
+            flat = (x.shape[0], math.prod(x.shape[1:]))
+            x = ctx.builder.einsum(*_reshaped(x), flat)
         a, b, cost = ctx.builder.factorised(x, rank, turned)
         ctx.truncations[self] = Truncation(cost, shape.full_rank - rank)
+        if kernel:
+            factors = zip((a, b), LORA.shapes(shape, rank), strict=True)
+            a, b = (ctx.builder.einsum(*_reshaped(y), size) for y, size in factors)
         return SiteValues(LORA, (a, b))
 
     @property
@@ -138,7 +152,7 @@ class Compress(AdapterNode):
 
     def invariant(self) -> None:
         assert (self.rank is None) != (self.energy is None)
-        if self.rank is not None and self.x.type.factored:
+        if self.rank is not None and self.shapes == self.x.shapes:
             assert any(rank > self.ranks[site] for site, rank in self.x.ranks.items())
 
 
@@ -148,7 +162,7 @@ def compress(
     """The node of x cut to a rank or an energy.
 
     Laws: cutting to a rank that neither x nor min(out, in) is below is x; so
-    compress(compress(x, k), m) is compress(x, k) for m ≥ k.
+    compress(compress(x, k), m) is compress(x, k) for m ≥ k. Biases and norms of modules stay.
     """
     if (rank is None) == (energy is None):
         raise Fault(
@@ -158,12 +172,12 @@ def compress(
             if rank is not None
             else f"give one, as in compress({ctx.text(0)}, rank=16)",
         )
-    type_ = x.type
-    if type_.kinds == (DENSE.name,):
+    type_ = _with_loras(x.type)
+    if _has_tensors(x.shapes):
         type_ = _matrices_only(ctx, x)
-    else:
+    elif not type_.has_factors or type_ == x.type:
         what = "compress" if ctx.what == "compress" else "save … with rank or energy"
-        need_factors(x, what, ctx.text(0))
+        need_factors(x, what, ctx.text(0), everywhere=False)
     if energy is not None:
         share = unmeasured(energy, "energy")
         if not 0 < share <= 1:
@@ -178,12 +192,13 @@ def compress(
         return ctx.graph.add(Compress(type_, x, None, share))
     assert rank is not None
     limit = whole_rank(rank, "rank")
-    hold_rank(ctx, limit, type_.shapes)
-    cut = x.cut(ctx.graph, limit)
+    hold_rank(ctx, limit, type_.ranked_shapes)
+    same = type_ == x.type
+    cut = x.cut(ctx.graph, limit) if same else None
     if cut is not None:
         return cut
-    shapes = type_.shapes
-    if x.type.factored and all(r <= room_for(limit, shapes[site]) for site, r in x.ranks.items()):
+    shapes = type_.ranked_shapes
+    if same and all(x.ranks[s] <= room_for(limit, shapes[s]) for s in shapes):
         return x
     return ctx.graph.add(Compress(type_, x, limit, None))
 
@@ -197,6 +212,25 @@ def _stored_as(x: AdapterNode, tensor: str) -> str:
     """How the models that a task vector is made of store a matrix."""
     models = [leaf.adapter for leaf in combined_leaves(x) if isinstance(leaf, Model)]
     return stored_as(models[0], tensor) if models else "linear"
+
+
+def _has_tensors(shapes: Shapes) -> bool:
+    """Whether what is cut are tensors of a model, and no modules with biases beside them."""
+    tensors = [site for site in shapes.modules if shapes[site].layer == DENSE.name]
+    matrices = any(len(shapes[site].a) > 1 for site in tensors)
+    return matrices or 0 < len(tensors) == len(shapes.modules)
+
+
+def _reshaped(x: Value) -> tuple[str, tuple[Value]]:
+    """A tensor, and the subscripts of an einsum that leaves its numbers as they are."""
+    axes = "oihwd"[: len(x.shape)]
+    return f"{axes}->{axes}", (x,)
+
+
+def _with_loras(type_: AdapterType) -> AdapterType:
+    """The type with a LoRA in the place of each whole weight of a module."""
+    new = {site: lora_of_weight(shape) or shape for site, shape in type_.shapes.items()}
+    return replace(type_, shapes=Shapes(new)) if new != dict(type_.shapes) else type_
 
 
 def _matrices_only(ctx: Context, x: AdapterNode) -> AdapterType:

@@ -44,6 +44,7 @@ class MeasureRecord:
         join: how the numbers of two sites combine.
         symmetric: whether its adapters may change places.
         even: whether it is the same of −x as of x.
+        of_factors: whether it is about A and B, and so about the sites that have these.
     """
 
     name: str
@@ -53,6 +54,7 @@ class MeasureRecord:
     join: Callable[[float, float], float] = lambda x, y: x + y
     symmetric: bool = False
     even: bool = False
+    of_factors: bool = False
 
     def canonical(self, graph: Graph, xs: Sequence[AdapterNode]) -> tuple[AdapterNode, ...]:
         """Its adapters as equal measures have them: in key order where they may change places;
@@ -112,7 +114,9 @@ class Measured(NumberNode):
     @property
     def sites(self) -> list[str]:
         """The sites of any of its adapters, in order."""
-        return sorted({site for x in self.adapters for site in x.shapes})
+        of_factors = self.measure.of_factors
+        shapes = [x.type.ranked_shapes if of_factors else x.shapes for x in self.adapters]
+        return sorted(set[str]().union(*shapes))
 
     def total(self, rows: Sequence[Totals]) -> float:
         """The measure from the numbers of its sites, in order; raises Undefined, Fault, and
@@ -252,11 +256,16 @@ MEASURES: dict[str, MeasureRecord] = {
     for record in (
         MeasureRecord("norm", Norms, 1, lambda t: math.sqrt(t[0]), even=True),
         MeasureRecord("cosine", Products, 3, _cosine, symmetric=True),
-        MeasureRecord("energy", Kept, 2, lambda t: t[0] / t[1] if t[1] else 1.0),
+        MeasureRecord("energy", Kept, 2, lambda t: t[0] / t[1] if t[1] else 1.0, of_factors=True),
         MeasureRecord(
-            "init_overlap", Overlap, 2, lambda t: t[0] / t[1] if t[1] else 0.0, symmetric=True
+            "init_overlap",
+            Overlap,
+            2,
+            lambda t: t[0] / t[1] if t[1] else 0.0,
+            symmetric=True,
+            of_factors=True,
         ),
-        MeasureRecord("rank", Rank, 1, lambda t: t[0], max),
+        MeasureRecord("rank", Rank, 1, lambda t: t[0], max, of_factors=True),
     )
 }
 
@@ -282,20 +291,20 @@ def _distance(ctx: Context, x: AdapterNode, y: AdapterNode) -> Num:
 
 
 def _energy_of(ctx: Context, x: AdapterNode, rank: Num) -> Num:
-    need_factors(x, "energy", ctx.text(0))
+    need_factors(x, "energy", ctx.text(0), everywhere=False)
     return measure(ctx, "energy", x, settings=(whole_rank(rank, "rank"),))
 
 
 def init_overlap(ctx: Context, x: AdapterNode, y: AdapterNode) -> Num:
     """The node of init_overlap(x, y); raises PEM0311 unless both are LoRA, and as `+`."""
-    need_factors(x, "init_overlap", ctx.text(0))
-    need_factors(y, "init_overlap", ctx.text(1))
+    for index, adapter in enumerate((x, y)):
+        need_factors(adapter, "init_overlap", ctx.text(index), everywhere=False)
     same_space(ctx, x, y)
     return measure(ctx, "init_overlap", x, y)
 
 
 def _rank(ctx: Context, x: AdapterNode) -> Num:
-    need_factors(x, "rank", ctx.text(0))
+    need_factors(x, "rank", ctx.text(0), everywhere=False)
     return measure(ctx, "rank", x)
 
 

@@ -37,10 +37,11 @@ def brought_together(ctx: Context, factors: bool) -> str | None:
     if not sites:
         return None
     texts = [_at_shared_sites(use, index) for index in range(len(xs))]
-    if factors and all(x.type.factored for x in xs):
+    if factors and all(x.type.has_factors for x in xs):
         if not all(y.rows_in_order for x in xs for y in x.as_mix()):
             return None
-        return _alike(use, texts, sorted(sites))
+        ranked = sites.intersection(*(x.type.ranked_shapes for x in xs))
+        return _alike(use, texts, sorted(ranked)) if ranked else use.with_operands(texts)
     return use.with_operands(texts)
 
 
@@ -109,5 +110,5 @@ def _as_sum(use: Use, at: int) -> list[Edit]:
 
 def full_rank(xs: Sequence[AdapterNode]) -> int:
     """The highest rank of some adapters that all their sites have room for."""
-    room = min(shape.full_rank for x in xs for shape in x.shapes.values())
+    room = min(shape.full_rank for x in xs for shape in x.type.ranked_shapes.values())
     return min(room, max(rank for x in xs for rank in x.ranks.values()))

@@ -98,7 +98,7 @@ class MergeMethod:
         if self.statistics is None:
             return {}
         record, rank = x.type.record(site), x.ranks.get(site, 0)
-        return record.statistics(x.shapes[site], rank)[self.statistics]
+        return record.statistics(x.shapes[site], rank).get(self.statistics, {})
 
 
 def total_rank(ranks: Sequence[int], full: int, settings: Settings) -> int:
@@ -163,7 +163,7 @@ def _merge(ctx: Context, method: MergeMethod, values: Mapping[Parameter, object]
         xs, ctx.items = (given.pop("x"), given.pop("y")), ctx.texts  # type: ignore[assignment]
     weights = _weights(ctx, xs, method, given.pop("weights", None))  # type: ignore[arg-type]
     over, rank = str(given.pop("over", "delta")), given.pop("rank", None)
-    if not all(x.type.factored for x in xs):
+    if not any(x.type.has_factors for x in xs):
         over = "delta"  # one vector is all that such an adapter has
     elif method.factors:
         over = "factors"
@@ -232,7 +232,7 @@ def _agreed(ctx: Context, xs: Sequence[AdapterNode], method: MergeMethod, over: 
             continue
         if method.needs_matrices:
             need_matrices(x, ctx.what, ctx.item(index))
-        if len(x.type.kinds) > 1:
+        if len(x.type.kinds) > 1 and (over == "factors" or not x.type.has_factors):
             raise Fault(
                 "PEM0311",
                 f"{ctx.what} merges adapters of one kind; `{ctx.item(index)}` is "
@@ -278,15 +278,15 @@ def _collected(ctx: Context, xs: Sequence[AdapterNode], method: MergeMethod) -> 
 
 def _limit(ctx: Context, like: AdapterNode, rank: Num | str, over: str) -> int | None:
     limit = None if isinstance(rank, str) else whole_rank(rank, "rank")
-    if not like.type.factored or over == "factors":
+    if not like.type.has_factors or over == "factors":
         why = "over=factors keeps the rank of the adapters"
-        if not like.type.factored:
+        if not like.type.has_factors:
             why = f"these adapters are {kinds_text(like.type.kinds)}, which has none"
         without = ctx.use.without("rank") if ctx.use is not None else None
         message = f"`{ctx.what}` takes no rank here: {why}"
         raise Fault("PEM0326", message, without or "leave the rank out")
     if limit is not None:
-        hold_rank(ctx, limit, like.shapes)
+        hold_rank(ctx, limit, like.type.ranked_shapes)
     return limit
 
 
@@ -346,9 +346,8 @@ class Merge(AdapterNode):
         return shape.full_rank if self.limit is None else room_for(self.limit, shape)
 
     def _ranks(self) -> Mapping[str, int]:
-        if not self.type.factored:
-            return {}
-        return {site: self._rank_at(site, shape) for site, shape in self.shapes.items()}
+        ranks = {site: self._rank_at(site, x) for site, x in self.type.ranked_shapes.items()}
+        return {**dict.fromkeys(self.shapes, 0), **ranks}
 
     def _scales(self) -> Mapping[str, float]:
         if self.over == "factors":
@@ -391,7 +390,7 @@ class Merge(AdapterNode):
             dtype="F64" if wide else "F32",
         )
         values, cost = self.method.kernel.write(ctx.builder, inputs)
-        if self.limit is not None and cost is not None:
+        if self.limit is not None and cost is not None and inputs.rank:
             by = self.shapes[ctx.site].full_rank - self.ranks[ctx.site]
             ctx.truncations[self] = Truncation(cost, by)
         return replace(parts[0], values=tuple(values), scale=self.scales[ctx.site])
@@ -413,7 +412,7 @@ class Merge(AdapterNode):
     @property
     def fills(self) -> bool:
         by_entry = self.method.rank is None and not self.by_factors
-        return self.type.factored and by_entry and self.limit is None
+        return self.type.has_factors and by_entry and self.limit is None
 
     @property
     def is_cut(self) -> bool:

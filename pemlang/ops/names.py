@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterator, Mapping
 from itertools import permutations
 
 from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault, visible
 from pemlang.formats.namings import NAMINGS, NEW, Naming, named, rules_text
+from pemlang.formats.record import names_format
+from pemlang.formats.renamed import names_as_in
 from pemlang.graph.dag import Graph
 from pemlang.graph.leaves import Stored, combined_leaves
 from pemlang.graph.node import TensorsNode
@@ -99,6 +102,40 @@ def two_names(left: TensorsNode, right: TensorsNode) -> TwoNames | None:
         if names:
             return TwoNames(x, names, None)
     return None
+
+
+def naming_of(x: TensorsNode) -> set[str]:
+    """The namings of the files that an adapter is made from."""
+    return {names_format(leaf.adapter).naming for leaf in combined_leaves(x)}
+
+
+def names_of_one(graph: Graph, left: TensorsNode, right: TensorsNode) -> str:
+    """What to write where the files of two adapters name modules in two ways: a declaration that
+    gives one of them the names of the other, where every module has one."""
+    pairs = permutations(combined_leaves(left) + combined_leaves(right), 2)
+    declared = [
+        (span, before, x.adapter, y.adapter)
+        for x, y in pairs
+        if (span := graph.declared.get(x)) and (before := graph.declared.get(y))
+        if span.source is before.source and x.adapter.stored is None
+    ]
+    for span, before, one, other in sorted(
+        declared, key=lambda pair: pair[0].start < pair[1].start
+    ):
+        name = _NAME.match(before.text)
+        try:
+            names = names_as_in(one, other)
+        except Fault:
+            continue
+        text = name and replaced(span, [after(span, f" with names={name[1]}")])
+        if name and text and any(old != new for old, new in names.items()):
+            where = "" if before.start < span.start else f" below `{name[1]}`"
+            return f"declare it so{where}: {text}"
+    return "give one the names of the other where it is declared: with names=OTHER"
+
+
+_NAME = re.compile(r"\w+\s+(\w+)")
+"""A declaration up to the name of what it declares."""
 
 
 def _stated(x: TensorsNode) -> bool:

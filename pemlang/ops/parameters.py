@@ -1,7 +1,8 @@
 """The parameter-wise family, `⊕ ⊖ ⊗`: the paper's operators on the parameters of a module.
 
 Source: Zhang, Chen, Liu, He, *Composing Parameter-Efficient Modules with Arithmetic Operations*,
-NeurIPS 2023. For (IA)³ and dense adapters the two families are the same.
+NeurIPS 2023. For (IA)³ and dense adapters the two families are the same, and so they are at the
+sites of an adapter that have no factors.
 """
 
 from __future__ import annotations
@@ -12,12 +13,10 @@ from fractions import Fraction
 from functools import reduce
 
 from pemlang.diagnostics import Fault
-from pemlang.formats.adapter import kinds_text
 from pemlang.graph import coef as coefs
 from pemlang.graph.dag import Graph
 from pemlang.graph.node import AdapterNode, Num
 from pemlang.graph.normal import MINUS_ONE, Pair, factorwise, is_zero, linear
-from pemlang.modules import PARAMETRISATIONS
 from pemlang.ops.agree import need_factors, same_parameters, same_space, with_base
 from pemlang.ops.exact import resolve, signed_sum
 from pemlang.ops.linear import ADAPTERS, alike, weights_for
@@ -46,24 +45,9 @@ def _summands(x: AdapterNode) -> frozenset[AdapterNode]:
     return frozenset(y for y, pair in x.as_mix().items() if not all(map(is_zero, pair)))
 
 
-def _has_factors(x: AdapterNode, what: str, text: str) -> bool:
-    """Whether the operators act on the A and B of an adapter, and so differ from `+ - *`; raises
-    PEM0311 where they would at some of its sites alone."""
-    somewhere = any(PARAMETRISATIONS[kind].factored for kind in x.type.kinds)
-    if somewhere and not x.type.factored:
-        raise Fault(
-            "PEM0311",
-            f"{what} acts on the parameters of adapters of one kind; `{text}` is "
-            f"{kinds_text(x.type.kinds)}",
-            "select the sites of one kind, and join what comes out",
-        )
-    return x.type.factored
-
-
 def _agree(ctx: Context, x: AdapterNode, y: AdapterNode) -> AdapterNode:
-    lora = [_has_factors(z, ctx.what, ctx.text(index)) for index, z in enumerate((x, y))]
     same_space(ctx, x, y, factors=True)
-    if not all(lora):
+    if not x.type.has_factors:
         return with_base(x, y)
     left, right = _summands(x), _summands(y)
     if len(left | right) > 1 and not all(z.rows_in_order for z in left | right):
@@ -90,7 +74,7 @@ def _at_a_rank(ctx: Context, x: AdapterNode) -> str | None:
 
 
 def _total(graph: Graph, terms: Sequence[tuple[int, AdapterNode]]) -> AdapterNode:
-    if not terms[0][1].type.factored:
+    if not terms[0][1].type.has_factors:
         return signed_sum(graph, terms)
     with_a_base = reduce(with_base, (x for _, x in terms))
     parts = [(_PLUS if sign > 0 else _MINUS, x) for sign, x in terms]
@@ -101,14 +85,14 @@ TERMS = Terms(_agree, _total)
 
 
 def _negate(ctx: Context, x: AdapterNode) -> AdapterNode:
-    if not _has_factors(x, ctx.what, ctx.text(0)):
+    if not x.type.has_factors:
         return linear(ctx.graph, x.type, [(MINUS_ONE, x)])
     return factorwise(ctx.graph, x.type, [(_MINUS, x)])
 
 
 def _scale(ctx: Context, by: Num | Schedule, x: AdapterNode) -> AdapterNode:
     number = resolve(ctx, by, x)
-    if not _has_factors(x, ctx.what, "the adapter"):
+    if not x.type.has_factors:
         return linear(ctx.graph, x.type, [(number, x)])
     return factorwise(ctx.graph, x.type, [((number, number), x)])
 

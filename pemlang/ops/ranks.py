@@ -42,7 +42,8 @@ def room_for(rank: int, shape: SiteShape) -> int:
 
 
 def hold_rank(ctx: Context, rank: int, shapes: Shapes) -> None:
-    """Raise PEM0310 for a rank that no site has room for; notice PEM0708 where some have not."""
+    """Raise PEM0310 for a rank that no site has room for; notice PEM0708 where some have not.
+    `shapes` are the sites that have a rank."""
     above = [site for site, shape in shapes.items() if rank > shape.full_rank]
     if not above:
         return

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 Result: TypeAlias = "Num | Schedule | AdapterNode | ModelNode"
 """What an operator gives."""
 
+ITEM = "item"
+
 Default: TypeAlias = "Fraction | str | EllipsisType | None"
 """What a parameter is when it is not given; `...` where it has to be."""
 
@@ -149,7 +151,8 @@ class Parameter:
 
 @dataclass(frozen=True, eq=False)
 class Signature:
-    """One way to call an operator: what it takes, the kind it gives, and its type rule.
+    """One way to call an operator: what it takes, the kind it gives (ITEM where that is the kind
+    of the items of its list), and its type rule.
 
     The rule takes a Context and the arguments, and gives the value; it raises Fault. `on_model`
     says that it adds adapters to models, those too that have no Δ of their own.

@@ -14,7 +14,7 @@ from pemlang.diagnostics import Fault, listed, nearest, visible
 from pemlang.graph.dag import Graph
 from pemlang.graph.node import Num
 from pemlang.graph.numbers import combine
-from pemlang.modules.sites import layer_of, layer_start
+from pemlang.modules.sites import layer_of, layer_start, module_of_bias
 from pemlang.ops.record import Context, Operator, Parameter, Section, Signature, register
 from pemlang.source import Span
 
@@ -24,16 +24,21 @@ def _glob(pattern: str) -> re.Pattern[str]:
     return re.compile(fnmatch.translate(pattern))
 
 
+def named_by(pattern: str, names: Iterable[str]) -> list[str]:
+    """Those of some names that a glob fits."""
+    return [name for name in names if _glob(pattern).match(name)]
+
+
 def matching(pattern: str, sites: Sequence[str], place: Span | None = None) -> list[str]:
-    """The sites a glob names: `*` any characters, `?` one, `[…]` one of some. `place` is where it
-    is written.
+    """The sites that a glob names, with the biases of modules: `*` any characters, `?` one, `[…]`
+    one of some. `place` is where it is written.
 
     Raises:
         Fault: PEM0320 when it names none.
     """
-    matched = [site for site in sites if _glob(pattern).match(site)]
+    matched = set(named_by(pattern, sites))
     if matched:
-        return matched
+        return [site for site in sites if site in matched or module_of_bias(site) in matched]
     shown = visible(pattern, 80)
     endings = sorted({site.rsplit(".", 1)[-1] for site in sites})
     close = nearest(pattern.rsplit(".", 1)[-1], endings)

@@ -49,7 +49,8 @@ class Pad(AdapterNode):
         return new.graph.add(Pad(self.type, new.adapter(self.x), self.rank))
 
     def _ranks(self) -> Mapping[str, int]:
-        return dict.fromkeys(self.shapes, self.rank)
+        ranked = dict.fromkeys(self.type.ranked_shapes, self.rank)
+        return {**dict.fromkeys(self.shapes, 0), **ranked}
 
     def _scales(self) -> Mapping[str, float]:
         return self.x.scales
@@ -59,7 +60,7 @@ class Pad(AdapterNode):
     ) -> SiteValues | None:
         part = args[self.x]
         if part is None:
-            return ctx.zeros(self, self.rank, self.scales[ctx.site])
+            return ctx.zeros(self, self.rank, self.scales.get(ctx.site, 1.0))
         return padded(ctx.builder, part, self.rank)
 
     @property
@@ -93,13 +94,12 @@ class Pad(AdapterNode):
     def invariant(self) -> None:
         assert not isinstance(self.x, Pad), "a pad in a pad"
         assert all(rank <= self.rank for rank in self.x.ranks.values())
-        assert self.x.at_most or any(rank < self.rank for rank in self.x.ranks.values()), (
-            "a pad of nothing"
-        )
+        ranks = [self.x.ranks[site] for site in self.type.ranked_shapes]
+        assert self.x.at_most or min(ranks) < self.rank, "a pad of nothing"
 
 
 def _pad(ctx: Context, x: AdapterNode, rank: Num) -> AdapterNode:
-    need_factors(x, "pad", ctx.text(0))
+    need_factors(x, "pad", ctx.text(0), everywhere=False)
     wanted = whole_rank(rank, "rank")
     above = [site for site, rank_there in x.ranks.items() if rank_there > wanted]
     if above:
@@ -109,7 +109,7 @@ def _pad(ctx: Context, x: AdapterNode, rank: Num) -> AdapterNode:
             f"pad cannot bring it to {wanted}",
             _called(ctx, "compress") or f"cut it with compress(x, rank={wanted})",
         )
-    if not x.at_most and all(rank_there == wanted for rank_there in x.ranks.values()):
+    if not x.at_most and all(x.ranks[site] == wanted for site in x.type.ranked_shapes):
         return x
     # Law: pad(pad(x, k), m) = pad(x, m).
     return ctx.graph.add(Pad(x.type, x.x if isinstance(x, Pad) else x, wanted))
@@ -171,7 +171,8 @@ class Rescale(AdapterNode):
         self, ctx: LoweringContext, args: Mapping[TensorsNode, SiteValues | None]
     ) -> SiteValues | None:
         part = args[self.x]
-        return None if part is None else rescaled(ctx.builder, part, self.scales[ctx.site])
+        scale = self.scales.get(ctx.site, 1.0)
+        return None if part is None else rescaled(ctx.builder, part, scale)
 
     @property
     def rows_in_order(self) -> bool:
@@ -193,14 +194,14 @@ class Rescale(AdapterNode):
 
     def invariant(self) -> None:
         assert not isinstance(self.x, Rescale), "a rescale in a rescale"
-        assert self.scales != self.x.scales, "a rescale to itself"
+        assert any(x != self.x.scales[site] for site, x in self.wanted), "a rescale to itself"
 
 
 def _rescale(ctx: Context, x: AdapterNode, like: AdapterNode) -> AdapterNode:
-    need_factors(x, "rescale", ctx.text(0))
+    need_factors(x, "rescale", ctx.text(0), everywhere=False)
     type_ = same_space(ctx, x, like)
-    wanted = {site: float(scale) for site, scale in like.scales.items()}
-    if wanted == x.scales:
+    wanted = {site: float(like.scales[site]) for site in type_.ranked_shapes}
+    if wanted == _ranked_scales(x):
         return x
     zero = [site for site, scale in wanted.items() if scale == 0]
     if zero:
@@ -211,9 +212,13 @@ def _rescale(ctx: Context, x: AdapterNode, like: AdapterNode) -> AdapterNode:
         )
     # Law: rescale(rescale(x, …), like=y) = rescale(x, like=y).
     inner = x.x if isinstance(x, Rescale) else x
-    if wanted == inner.scales:
+    if wanted == _ranked_scales(inner):
         return inner
     return ctx.graph.add(Rescale(type_, inner, tuple(sorted(wanted.items()))))
+
+
+def _ranked_scales(x: AdapterNode) -> dict[str, float]:
+    return {site: x.scales[site] for site in x.type.ranked_shapes}
 
 
 RESCALE = Operator(

@@ -42,6 +42,7 @@ from pemlang.kernels.plan import NumberSink
 from pemlang.lower.plan import BuildPlan
 from pemlang.pipeline.faults import worded
 from pemlang.pipeline.jobs import (
+    Jobs,
     OutputJob,
     checked_recipes,
     jobs_of,
@@ -97,6 +98,7 @@ class BuildResult:
     """What a build made, and the warnings on the way.
 
     Attributes:
+        printed: what the recipe prints, a line each.
         seconds: what took how long: `work` from the first tensor read to the last byte written,
             `flush` until the bytes were on the disk.
     """
@@ -104,6 +106,7 @@ class BuildResult:
     outputs: tuple[Built, ...]
     warnings: tuple[Diagnostic, ...]
     seconds: Mapping[str, float]
+    printed: tuple[str, ...] = ()
 
 
 def build(
@@ -226,7 +229,7 @@ class _Build:
             progress,
             partial(least_memory, recipes, points, self._options.running),
         )
-        jobs, warnings = jobs_of(recipes, points, measuring)
+        jobs, warnings, printed = jobs_of(recipes, points, measuring)
         self._jobs = jobs
         old = {} if self._options.force else _up_to_date(jobs)
         todo = [job for job in jobs if job not in old]
@@ -241,7 +244,7 @@ class _Build:
                 warnings += job.point.noted(diagnostics)
                 outputs.append(description.built(was_there=job in old, resumed=resumed))
         told = told_once(warnings) if len(points) > 1 else warnings
-        return BuildResult(tuple(outputs), tuple(told), seconds)
+        return BuildResult(tuple(outputs), tuple(told), seconds, tuple(printed))
 
     @cached_property
     def _executor(self) -> Executor:
@@ -329,13 +332,13 @@ def plan_of(
     points = sweep_points(params, sweep)
     recipes = checked_recipes(path, source, points, root, sweep)
     with TensorReader() as reader:
-        jobs = _quiet_jobs(recipes, points, reader)[0]
+        jobs = _quiet_jobs(recipes, points, reader).jobs
         return planned(jobs), [job.output.path for job in jobs]
 
 
 def _quiet_jobs(
     recipes: Sequence[Checked], points: Sequence[SweepPoint], reader: TensorReader
-) -> tuple[list[OutputJob], list[Diagnostic]]:
+) -> Jobs:
     """Jobs of a build that tells nobody of its progress."""
     return jobs_of(recipes, points, measuring_with(CpuExecutor, reader, no_progress))
 
@@ -357,7 +360,7 @@ def in_memory(checked: Checked) -> tuple[InMemory, list[Diagnostic]]:
     """The one output of a recipe as PEFT would store it, and the warnings on the way; raises
     PemError."""
     with one_algebra_thread(), TensorReader() as reader:
-        jobs, warnings = _quiet_jobs([checked], [SweepPoint({})], reader)
+        jobs, warnings, _ = _quiet_jobs([checked], [SweepPoint({})], reader)
         jobs = [replace(job, request=replace(job.request, format=PEFT)) for job in jobs]
         plan = planned(jobs)
         [job], [file] = jobs, plan.plan.outputs

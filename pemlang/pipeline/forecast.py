@@ -209,7 +209,8 @@ def _output(job: OutputJob, plan: BuildPlan, index: int, write: Formula) -> Outp
     output, node = job.output, job.output.node
     is_here = not any(_unknown(leaf) for leaf in job.checked.made_from(output))
     existing = standing(output.target, job.semantic_hash)
-    ranks = (min(node.ranks.values(), default=0), max(node.ranks.values(), default=0))
+    own = [node.ranks[site] for site in node.type.ranked_shapes]
+    ranks = (min(own, default=0), max(own, default=0))
     return OutputForecast(
         path=output.path,
         label=output.label,

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from pemlang.artifact.write import metadata
 from pemlang.check.checked import Checked
@@ -26,6 +27,7 @@ from pemlang.lower.measuring import Measuring
 from pemlang.lower.plan import BuildPlan, OutputRequest, make_plan
 from pemlang.pipeline.checking import checked_with
 from pemlang.pipeline.faults import worded
+from pemlang.pipeline.prints import lines_of
 from pemlang.pipeline.refusals import saves_nothing, with_refusals
 from pemlang.pipeline.sweep import Sweep, SweepPoint, saved_apart
 from pemlang.pipeline.warnings import verify
@@ -133,18 +135,26 @@ def least_memory(
     return working_memory(planned(jobs).plan, 1, options)
 
 
-def jobs_of(
-    recipes: Sequence[Checked], points: Sequence[SweepPoint], measuring: Measuring
-) -> tuple[list[OutputJob], list[Diagnostic]]:
-    """Everything to make, with the warnings of what it is made from."""
+class Jobs(NamedTuple):
+    """Everything to make, the warnings of what it is made from, and what the recipes print."""
+
+    jobs: list[OutputJob]
+    warnings: list[Diagnostic]
+    printed: list[str]
+
+
+def jobs_of(recipes: Sequence[Checked], points: Sequence[SweepPoint], measuring: Measuring) -> Jobs:
+    """What there is to do for some recipes, at the values of a sweep."""
     jobs: list[OutputJob] = []
     warnings: list[Diagnostic] = []
+    printed: list[str] = []
     for checked, point in zip(recipes, points, strict=True):
         lowering = Lowering(checked.graph, measuring)
         with point.telling():
             warnings += point.noted([*checked.diagnostics, *verify(checked, lowering, measuring)])
             jobs += [job_of(checked, point, lowering, output) for output in checked.outputs]
-    return jobs, warnings
+            printed += lines_of(checked.prints, lowering, checked)
+    return Jobs(jobs, warnings, printed)
 
 
 def job_of(checked: Checked, point: SweepPoint, lowering: Lowering, output: Output) -> OutputJob:

@@ -55,7 +55,7 @@ def _locked(source: str, spelling: Spelling, adapter: Adapter, first: dict[Path,
     same = None if remote else first.setdefault(adapter.place, source)
     return Locked(
         adapter.digests,
-        adapter.format.signature(adapter),
+        adapter.signature,
         commit,
         None if same == source else same,
         {

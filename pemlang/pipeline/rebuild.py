@@ -27,8 +27,8 @@ from pemlang.inputs.lock import Lock, Locked
 from pemlang.pipeline.build import BuildOptions, build
 from pemlang.pipeline.reading import reading
 from pemlang.source import Source
+from pemlang.tensorfiles.container import SUFFIXES, metadata_of
 from pemlang.tensorfiles.digests import anew
-from pemlang.tensorfiles.safetensors import SUFFIX, read_metadata
 
 TOLERANCE = 1e-3
 """Of the norm of an adapter: what the cut of a dense matrix promises, see kernels/sketch.py, and
@@ -94,7 +94,7 @@ def _tolerant(
     if not apart <= TOLERANCE:
         return [replace(x, details=(*x.details, told)) if not x.holds else x for x in verdicts]
     within = f"within {TOLERANCE:g} of its norm ({apart:.1g}): {told}"
-    same = {name for name in provenance.subjects if name.endswith(SUFFIX)}
+    same = {name for name in provenance.subjects if name.endswith(SUFFIXES)}
     if _but_for_digits(provenance) == _but_for_digits(read_provenance(now)):
         same.add(own_name(was, PROVENANCE))
     return [
@@ -141,7 +141,7 @@ def _alike(was: Adapter, now: Adapter) -> bool:
         heads = {key: digests[key] for key in adapter.layout.heads}
         entries = {key: (x.dtype, x.shape) for key, x in adapter.header.entries.items()}
         tensors.append((entries, heads, adapter.scales))
-        metadata.append(read_metadata(adapter.weights))
+        metadata.append(metadata_of(adapter.weights))
     return tensors[0] == tensors[1] and metadata[0] == metadata[1]
 
 
@@ -173,7 +173,7 @@ def _compared(was: Path, now: Path) -> FileVerdict:
         return FileVerdict(what, "same")
     details: tuple[str, ...] = ()
     with suppress(Fault, OSError, ValueError):
-        if was.suffix == ".safetensors":
+        if was.suffix in SUFFIXES:
             details = tuple(changed_parts(name, tensor_digests(now), tensor_digests(was)))
         elif was.suffix == ".json" and not name.endswith(PROVENANCE):
             before, after = (json.loads(path.read_bytes()) for path in (now, was))

@@ -185,7 +185,8 @@ def outcome_of(
 
 def _unlike(output: Output, planned: PlannedOutput) -> str:
     """See Outcome.ranks."""
-    least, most = min(planned.ranks.values()), max(planned.ranks.values())
+    ranks = [rank for rank in planned.ranks.values() if rank] or [0]  # a bias has none
+    least, most = min(ranks), max(ranks)
     told = least == most or output.reader is not None or planned.format.one_file
     return "" if told else f"{least} to {most}"
 

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 from pemlang.dataclass import dataclass
 from pemlang.formats import Adapter
-from pemlang.tensorfiles.safetensors import SUFFIX
+from pemlang.tensorfiles.container import without_suffix
 
 WEIGHT, SUM = "weight", "merged"
 """What the param and the result of a first recipe are called."""
@@ -58,4 +58,4 @@ def grouped(
 
 def last_part(path: str) -> str:
     """The last part of a path, or of the name of a model, without a revision."""
-    return path.rstrip("/").rpartition("/")[2].partition("@")[0].removesuffix(SUFFIX)
+    return without_suffix(path.rstrip("/").rpartition("/")[2].partition("@")[0])

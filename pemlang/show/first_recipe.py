@@ -15,7 +15,6 @@ from pemlang.show.first_models import model_lines
 from pemlang.source import Source
 from pemlang.syntax.format import formatted
 from pemlang.syntax.written import name_like, quoted
-from pemlang.tensorfiles.safetensors import SUFFIX
 from pemlang.version import LANGUAGE
 
 
@@ -127,7 +126,7 @@ def _sum(
     chosen = with_heads and len(names) > 1 and (_differ(group) or any(x.of_base for x in layouts))
     heads = f" with heads={with_heads[0]}" if chosen else ""
     record = output_format([one.adapter for one in group])
-    yield f'save {result} to "out/{result}{SUFFIX * record.one_file}"{heads}'
+    yield f'save {result} to "out/{result}{record.suffix}"{heads}'
 
 
 def _differ(group: Sequence[FirstInput]) -> bool:

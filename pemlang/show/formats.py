@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pemlang.formats import formats_of
+from pemlang.formats import ARCHITECTURES, formats_of
 from pemlang.formats.one_file import ENDS, REFUSED, OneFile
 from pemlang.formats.readers import READERS, OutputReader
 from pemlang.modules.stored import STORED_FORMS
@@ -23,8 +23,9 @@ save 0.7 * ink + 0.3 * wash to "out/both.safetensors" with format=kohya, rank=32
 ```
 
 An adapter of PEFT is a folder; [the README](../README.md#what-it-reads-and-writes) has what of it
-is read. LoRAs of image models are one file. At a site they have a pair of factors, and often α as
-a number of its own: Δ = (α/r)·B·A, and without it α is the rank.
+is read. So is one of [mlx-lm](#mlx-lm); one of llama.cpp is [one file](#gguf). LoRAs of image
+models are one file. At a site they have a pair of factors, and often α as a number of its own:
+Δ = (α/r)·B·A, and without it α is the rank.
 """
 
 _WRITTEN = """
@@ -35,9 +36,26 @@ are read by the names that diffusers itself gives them, and so is the config in
 Formats name modules differently: `lora_unet_mid_block_attentions_0_…_attn1_to_q` in a file of kohya
 is `unet.mid_block.attentions.0.….attn1.to_q` in one of diffusers. Where the names say it, an output
 takes those of its format: from diffusers, ComfyUI and Black Forest Labs to kohya, and between the
-last two. From kohya to the others its underscores would have to be guessed, which is PEM0354, and
-so are adapters of two namings in one output. `pem convert x.safetensors y.safetensors --to kohya`
-does it without a recipe.
+last two. From kohya to the others its underscores would have to be guessed, which is PEM0354.
+`pem convert x.safetensors y.safetensors --to kohya` does it without a recipe.
+
+### Two namings
+
+Of a file of kohya and one of diffusers, one takes the names of the other where it is declared:
+
+```text
+adapter ink = "styles/ink.safetensors"                    # lora_unet_…
+adapter wash = "styles/wash.safetensors" with names=ink   # unet.…
+
+save 0.7 * ink + 0.3 * wash to "out/both.safetensors"     # lora_unet_…
+```
+
+Modules are matched by their names without dots, each with the one that it fits in the other file;
+two that fit, or none, are PEM0354. For SDXL sd-scripts counts the blocks of the UNet as Stability's
+checkpoint does, `input_blocks_4_1` for `down_blocks.1.attentions.0`: they are matched too. A module
+that the other file lacks can still have a name of kohya, but in a file that counts so. An output
+has the format whose names it has. `pem convert x.safetensors y.safetensors --to diffusers
+--like OTHER` gives one file the names of another.
 
 **α in an output.** A file of kohya has one α for all sites, the most common one of what it is made
 from, and B carries the rest. Where α differs from site to site, diffusers (0.42) takes the most
@@ -45,9 +63,10 @@ common one for every attention module of a UNet, without a word; where there is 
 Δ right. In the other formats no α is written: it is the rank, and every reader's scale is 1.
 
 **What a file says of itself.** `ss_…` and `modelspec.…` in the header stay where all inputs say
-the same. `ss_network_dim` and `ss_network_alpha` are those of the output. Hashes
-(`sshs_model_hash`, `modelspec.hash_sha256`) are left out: readers that want one take it from the
-file.
+the same. `ss_network_dim` and `ss_network_alpha` are those of the output;
+`ss_network_module` stays where it is that of a LoRA, and `ss_network_args` never. Hashes
+(`sshs_model_hash`, `sshs_legacy_hash`, `modelspec.hash_sha256`) are left out: readers that want one
+take it from the file.
 
 ## One file and what stands beside it
 
@@ -69,6 +88,82 @@ Of these a sum of factors would be wrong. The message names the tensor.
 |---|---|
 """
 
+_WHOLE = """
+## Whole differences
+
+Beside LoRAs a file of an image model may have changes of whole weights: all of them add, none has
+an α, and an output has them by the names that they came with.
+
+| keys | a change of | site |
+|---|---|---|
+| `diff` | the weight of a layer or of a norm | the module |
+| `w_norm` | the weight of a norm | the module |
+| `diff_b`, `b_norm` | a bias, with a LoRA beside it or without | the module, and `.bias` |
+
+They are `dense` sites, and a pattern that names a module takes its bias along. `with rank=16` and
+`compress(x, rank=16)` make LoRAs of weights and keep norms and biases. Of the readers ComfyUI takes
+all four, LyCORIS too, but for a bias beside a LoRA; diffusers drops or refuses most.
+"""
+
+_MLX = """
+## mlx-lm
+
+A folder with `adapters.safetensors`, and a config that has the name of PEFT's and says
+`lora_parameters`. A site has `lora_a` (in, r) and `lora_b` (r,
+out), the transposes of PEFT's factors, and all have one rank and one scale:
+Δ = scale·(lora_a·lora_b)ᵀ. Modules have the names that transformers gives them, so adapters of both
+add up; `format=mlx` and `format=peft` say what comes out, and without either a sum of both is
+PEFT's.
+
+```text
+pem convert adapters out/for-peft --to peft
+pem convert lora out/for-mlx --to mlx
+```
+
+The numbers stay the same to the bit where the ranks and scales of an adapter do not differ from
+module to module; else rows of zeros bring all ranks to the largest, and B carries the rest of the
+scales. `num_layers` of an output is that of its inputs, or -1, which mlx-lm takes for all layers.
+The base is what `model` says: a copy that was quantised for MLX has another name than its original,
+and a recipe [says that they are one](language.md#statements).
+
+Refused are DoRA, `fine_tune_type` `full`, which are whole weights, and the experts of a layer in
+one tensor. `mlx_lm.fuse` makes a model of any of them, and `m - b` is then what it changes.
+Convolutions and modules that are saved whole have no place in such a file.
+"""
+
+_GGUF = """
+## GGUF
+
+A LoRA of llama.cpp is one file, `chat.gguf`, whose `general.type` is `adapter`. Its tensors are
+called after those of the model, `blk.0.attn_q.weight.lora_a` (r, in) and `….lora_b` (out, r), of
+`token_embd` with lora_a turned. One α is for all modules, and each has its own rank:
+Δ = (α/r)·B·A. Without α, or where it is 0, llama.cpp takes Δ for B·A, and so does pem.
+
+An output has one α, the most common one of what it is made from, and B carries the rest. It is
+f32, f16 or bf16, and says what its inputs agree on of the model they belong to. The adapters of an
+output are of one `general.architecture`.
+
+`pem convert` goes both ways between GGUF, PEFT and mlx-lm. llama.cpp has other names for modules,
+and for a llama another order of the rows of q and k, which goes by how many heads these have. A
+LoRA of PEFT does not say what model it is of, and one of llama.cpp does not say the heads: both are
+read from the `config.json` of the model, if it lies beside the adapter. A GGUF file that pem wrote
+says them itself. Known are
+
+{architectures}
+
+Combining GGUF files needs none of that.
+
+```text
+cp models/base/config.json lora/
+pem convert lora out/lora.gguf --to gguf
+pem convert out/lora.gguf out/lora --to peft
+```
+
+Quantised tensors are refused: convert the adapter again with `--outtype f16`. So are activated
+LoRAs, the experts of a layer in one tensor, and norms that were saved beside the factors, which
+llama.cpp leaves out without a word. A whole model in GGUF is shown by `pem inspect`, and nothing is
+computed with it: give the model that it was converted from.
+"""
 
 _STORED = """
 ## What is read as a LoRA
@@ -94,6 +189,17 @@ its own (t1, t2). `b + x` does the same all the same, and so do sums; a LoRA of 
 PEFT only where that is linear. A LoKr of a convolution over one axis is refused: PEFT multiplies
 its tensors along other axes than those of the module. So is anything with a `dora_scale`.
 """
+
+
+def _gguf() -> str:
+    """The section of GGUF, with the models whose names are known."""
+    rows = (
+        f"| `{known.name}` | {', '.join(f'`{model}`' for model in known.models)} | "
+        f"{', '.join(f'`{x}`' for x in ('model.layers.…', *known.outside))} |"
+        for known in ARCHITECTURES
+    )
+    table = ["| architecture | class in transformers | modules |", "|---|---|---|", *rows]
+    return _GGUF.format(architectures="\n".join(table))
 
 
 def _stored_forms() -> str:
@@ -171,8 +277,9 @@ def as_markdown() -> str:
     lines += ["| `format=` | a site | written | written and read by |"]
     lines += ["|---|---|---|---|", *map(_row, _one_file())]
     refused = "\n".join(f"| {_code(x.shown)} | {x.what} |" for x in REFUSED)
-    stored = _STORED + _stored_forms() + _RANKS + _SEVERAL
-    return "\n".join(lines) + "\n" + _WRITTEN + refused + "\n" + stored + _readers()
+    stored = _WHOLE + _STORED + _stored_forms() + _RANKS + _SEVERAL
+    written = "\n".join(lines) + "\n" + _WRITTEN + refused + "\n"
+    return written + _MLX + _gguf() + stored + _readers()
 
 
 def _readers() -> str:

@@ -179,7 +179,7 @@ def example(operator: Operator) -> str:
     params, adapters = operator.signatures[0].params, iter(ascii_lowercase)
     given = []
     for param in params:
-        if param.kinds == ("[adapter]",) or param.variadic:
+        if "[adapter]" in param.kinds or param.variadic:
             given.append("[a, b]" if not param.variadic else "a, b")
         elif param.kinds[0] == "adapter" and param.name not in _VALUES:
             given.append(next(adapters))

@@ -18,6 +18,7 @@ from pemlang.show.operators import OpsJson
 from pemlang.show.origin import OriginJson
 from pemlang.show.plan import PlanJson
 from pemlang.show.recipe_diff import RecipeDiffJson
+from pemlang.show.tests import TestsJson
 from pemlang.show.written import (
     BuildJson,
     CleanJson,
@@ -58,6 +59,7 @@ RESULTS: dict[str, tuple[type, ...]] = {
     "build": (BuildJson,),
     "check": (CheckJson,),
     "fmt": (FmtJson,),
+    "test": (TestsJson,),
     "plan": (PlanJson,),
     "lock": (LockJson,),
     "diff": (RecipeDiffJson, AdapterDiffJson, ModelDiffJson),

@@ -11,10 +11,12 @@ from pemlang.dataclass import dataclass
 
 @dataclass(frozen=True)
 class BuildJson:
-    """`pem build`: what was built, or is up to date; `recipe` is the text that -e stands for."""
+    """`pem build`: what was built, or is up to date; `recipe` is the text that -e stands for,
+    `printed` what recipes print."""
 
     outputs: Sequence[Built]
     recipe: str | None = None
+    printed: Sequence[str] = ()
 
 
 @dataclass(frozen=True)

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from pemlang.syntax import tree as t
 
-# How tightly an expression binds, from `or` to `f(…)`.
-OR, AND, NOT, COMPARE, SUM, PRODUCT, UNARY, POSTFIX = range(8)
+# How tightly an expression binds, from `if` to `f(…)`.
+IF, OR, AND, NOT, COMPARE, SUM, PRODUCT, UNARY, POSTFIX = range(9)
 
 
 def binds(tree: t.Tree) -> int:
     """How tightly."""
     match tree:
+        case t.If():
+            return IF
         case t.Logic():
             return {"or": OR, "and": AND, "not": NOT}[tree.word]
         case t.Compare():
@@ -50,7 +52,7 @@ def ends_lines(tree: t.Tree) -> bool:
     """Whether a tree may end a line outside its own brackets."""
     if isinstance(tree, t.Logic) and tree.word == "not":
         return binds(tree.operands[0]) >= NOT and ends_lines(tree.operands[0])
-    return joins(tree)
+    return joins(tree) or isinstance(tree, t.If)
 
 
 def hugs(tree: t.Tree, within: bool = False) -> bool:
@@ -74,13 +76,15 @@ def opens(tree: t.Tree, need: int = POSTFIX) -> bool:
             return bool(tree.items)
         case t.Selection():
             return isinstance(tree.selector, t.Globs) or opens(tree.operand)
+        case t.Index():
+            return opens(tree.operand)
         case t.Unary():
             return opens(tree.operand, UNARY)
-    return isinstance(tree, t.Per) or (joins(tree) and hugs(tree, within=True))
+    return isinstance(tree, t.Per | t.ForEach) or (joins(tree) and hugs(tree, within=True))
 
 
 def _is_simple(tree: t.Tree) -> bool:
-    lists = isinstance(tree, t.Call | t.ListOf | t.Per | t.Globs)
+    lists = isinstance(tree, t.Call | t.ListOf | t.Per | t.Globs | t.If | t.ForEach)
     return not lists and all(map(_is_simple, tree.children()))
 
 

@@ -65,9 +65,10 @@ class TreeBuilder(Transformer_NonRecursive[Token, t.Statement]):
         return self._name(items[0])
 
     def import_stmt(self, meta: Meta, items: Items) -> t.Tree:
-        module, what = items
+        export, module, what = items
         names, alias = (tuple(what), None) if isinstance(what, list) else ((), what)
-        return t.Import(self._span(meta), self._doc, module, names, alias)
+        hands_on = export is not None
+        return t.Import(self._span(meta), self._doc, module, names, alias, hands_on)
 
     def base_stmt(self, meta: Meta, items: Items) -> t.Tree:
         return t.Base(self._span(meta), self._doc, self._name(items[0]), items[1])
@@ -117,6 +118,14 @@ class TreeBuilder(Transformer_NonRecursive[Token, t.Statement]):
 
     def assert_stmt(self, meta: Meta, items: Items) -> t.Tree:
         return t.Assert(self._span(meta), self._doc, *items)
+
+    def print_stmt(self, meta: Meta, items: Items) -> t.Tree:
+        return t.Print(self._span(meta), self._doc, items[0])
+
+    def test_stmt(self, meta: Meta, items: Items) -> t.Tree:
+        title, *statements = items
+        inner = tuple(replace(statement, doc="") for statement in statements)
+        return t.Test(self._span(meta), self._doc, title, inner)
 
     def save_stmt(self, meta: Meta, items: Items) -> t.Tree:
         value, path, options = items
@@ -172,7 +181,10 @@ class TreeBuilder(Transformer_NonRecursive[Token, t.Statement]):
         return t.NamedArg(self._span(meta), str(items[0]), items[1])
 
     def select(self, meta: Meta, items: Items) -> t.Tree:
-        return t.Selection(self._span(meta), *items)
+        operand, selector = items
+        if isinstance(selector, t.Number | t.Name):
+            return t.Index(self._span(meta), operand, selector)
+        return t.Selection(self._span(meta), operand, selector)
 
     def globs(self, meta: Meta, items: Items) -> t.Tree:
         return t.Globs(self._span(meta), tuple(items))
@@ -206,6 +218,13 @@ class TreeBuilder(Transformer_NonRecursive[Token, t.Statement]):
 
     def list_(self, meta: Meta, items: Items) -> t.Tree:
         return t.ListOf(self._span(meta), tuple(item for item in items if item is not None))
+
+    def if_(self, meta: Meta, items: Items) -> t.Tree:
+        return t.If(self._span(meta), *items)
+
+    def for_(self, meta: Meta, items: Items) -> t.Tree:
+        body, *names, source = items
+        return t.ForEach(self._span(meta), body, tuple(map(self._name, names)), source)
 
     def per_item(self, meta: Meta, items: Items) -> t.Tree:
         pattern = items[0] if isinstance(items[0], t.String) else None

@@ -15,8 +15,8 @@ from pemlang.source import Source
 from pemlang.syntax import boxes
 from pemlang.syntax import tree as t
 from pemlang.syntax.binding import (
+    IF,
     NOT,
-    OR,
     POSTFIX,
     SUM,
     UNARY,
@@ -56,7 +56,7 @@ def statement(source: Source, chunk: Chunk, tree: t.Statement, ascii: bool = Fal
     except NoPlace:
         lines = source.text[chunk.start : chunk.end].split("\n")
         return "\n".join(line.rstrip() for line in lines)
-    return boxes.written(box)
+    return "\n".join(line.rstrip() for line in boxes.written(box).split("\n"))
 
 
 class _Joined(NamedTuple):
@@ -74,12 +74,12 @@ class _TreeLayout(Places):
         super().__init__(source, chunk)
         self._typed_as = typed
 
-    def lead(self, tree: t.Tree, need: int = OR) -> int:
+    def lead(self, tree: t.Tree, need: int = IF) -> int:
         """Where a tree begins, without the brackets that it does not need."""
         while binds(tree) >= need:
             if joins(tree):
                 tree, need = operands(tree)[0], binds(tree) + 1
-            elif isinstance(tree, t.Selection):
+            elif isinstance(tree, t.Selection | t.Index):
                 tree, need = tree.operand, POSTFIX
             else:
                 return self.first_token(tree.span.start)
@@ -87,7 +87,7 @@ class _TreeLayout(Places):
 
     # --- expressions -----------------------------------------------------------------------
 
-    def expression(self, tree: t.Tree, need: int = OR) -> Box:
+    def expression(self, tree: t.Tree, need: int = IF) -> Box:
         """A tree inside brackets, where any line may end, as part of what binds like `need`."""
         if binds(tree) < need:
             _, closing = self.brackets_after(tree.span.start)
@@ -100,7 +100,7 @@ class _TreeLayout(Places):
         group = Group((joined.first, Nest(joined.rest)))
         return Hug(*joined.hug, group) if joined.hug else group
 
-    def value(self, tree: t.Tree, need: int = OR) -> Box:
+    def value(self, tree: t.Tree, need: int = IF) -> Box:
         """A tree outside all brackets: it gets some if it does not fit on the line."""
         if binds(tree) < need:
             return self.expression(tree, need)
@@ -199,6 +199,27 @@ class _TreeLayout(Places):
     def list_(self, tree: t.ListOf) -> Box:
         return self.brackets(self.lead(tree), tree.items, self.expression)
 
+    def if_(self, tree: t.If) -> Box:
+        box: tuple[Box, ...] = ("if ", self.expression(tree.condition))
+        for word, branch in (("then ", tree.then), ("else ", tree.otherwise)):
+            before = self.notes(self.lead(branch))
+            box += (line_after(before, " "), word, self.expression(branch))
+        return Group(box)
+
+    def for_each(self, tree: t.ForEach) -> Box:
+        _, closing = self.brackets_after(self.lead(tree))
+        before = self.notes(self.lead(tree.body))
+        body = self.expression(tree.body)
+        between = self.notes(tree.names[0].span.start)
+        names = ", ".join(map(self.leaf, tree.names))
+        within = (f"for {names} in ", self.expression(tree.source))
+        inner = (body, line_after(between, " "), *within)
+        return around("[", "]", before, inner, self.notes(closing))
+
+    def item(self, tree: t.Index) -> Box:
+        operand, at = self.expression(tree.operand, POSTFIX), tree.operand.span.end
+        return (operand, boxes.Flat(self.brackets(at, [tree.number], self.leaf, comma=False)))
+
     def per(self, tree: t.Per) -> Box:
         return ("per ", self.brackets(self.lead(tree), tree.items, self.per_item, space=" "))
 
@@ -250,7 +271,8 @@ class _TreeLayout(Places):
 
     def import_(self, tree: t.Import) -> Box:
         module = tree.module
-        start = ("import ", self.leaf(module) if isinstance(module, t.String) else ".".join(module))
+        word = "export import " if tree.hands_on else "import "
+        start = (word, self.leaf(module) if isinstance(module, t.String) else ".".join(module))
         if tree.alias:
             return (*start, " as ", self.leaf(tree.alias))
         return (*start, " ", self.brackets(tree.span.start, tree.names, self.leaf))
@@ -290,6 +312,30 @@ class _TreeLayout(Places):
         start = ("assert ", self.value(tree.condition))
         return (*start, _tail(f" else {self.leaf(tree.message)}")) if tree.message else start
 
+    def print_(self, tree: t.Print) -> Box:
+        return ("print ", self.value(tree.value))
+
+    def test(self, tree: t.Test) -> Box:
+        start = ("test ", self.leaf(tree.title), " ")
+        opening, closing = self.brackets_after(tree.title.span.end)
+        inner: list[Box] = []
+        at = opening
+        for statement in tree.statements:
+            for note in self.notes(statement.span.start):
+                gap = Newline() if note.alone else "  "
+                inner += [self._blank(at, note.at) if note.alone else (), gap, note.text]
+                at = note.at
+            inner += [self._blank(at, statement.span.start), Newline()]
+            inner.append(_STATEMENTS[type(statement)](self, statement))
+            at = statement.span.end
+        for note in self.notes(closing):
+            inner += [Newline() if note.alone else "  ", note.text]
+        return (*start, "{", Nest(tuple(inner)), Newline() if inner else "", "}")
+
+    def _blank(self, start: int, end: int) -> Box:
+        """The blank line that stands between two lines of a test, if one does."""
+        return Newline() if self._text.count("\n", start, end) > 1 else ()
+
     def save(self, tree: t.Save) -> Box:
         box = ("save ", self.value(tree.value), _tail(f" to {self.leaf(tree.path)}"))
         return (*box, *self._with(tree.options))
@@ -318,6 +364,9 @@ _EXPRESSIONS: dict[type[t.Tree], Callable[[_TreeLayout, Any], Box]] = {
     t.Logic: _TreeLayout.negation,
     t.Call: _TreeLayout.call,
     t.ListOf: _TreeLayout.list_,
+    t.If: _TreeLayout.if_,
+    t.ForEach: _TreeLayout.for_each,
+    t.Index: _TreeLayout.item,
     t.Per: _TreeLayout.per,
     t.Renames: _TreeLayout.renames,
     t.Selection: _TreeLayout.select,
@@ -333,5 +382,7 @@ _STATEMENTS: dict[type[t.Statement], Callable[[_TreeLayout, Any], Box]] = {
     t.Let: _TreeLayout.let,
     t.Def: _TreeLayout.def_,
     t.Assert: _TreeLayout.assert_,
+    t.Print: _TreeLayout.print_,
+    t.Test: _TreeLayout.test,
     t.Save: _TreeLayout.save,
 }

@@ -24,7 +24,9 @@ MAX_DEPTH = 100
 MOST_MENDED = 50
 """Statements of a file for which it is tried what was meant."""
 _DECLARED = re.compile(r"(?:base|model|adapter|param|let|def)\s+([^\W\d]\w*)")
-STATEMENTS = "language import base model adapter param let def assert save".split()
+STATEMENTS = (
+    "language import export base model adapter param let def assert print test save".split()
+)
 
 
 def parse(source: Source, report: Report) -> t.RecipeFile:
@@ -187,12 +189,6 @@ def _out_of_place(at: Misread) -> Fault:
 
 
 def _unknown_statement(word: str, rest: str) -> Fault:
-    if word == "test":
-        return Fault(
-            "PEM0112",
-            "`test` blocks are not part of this version of pemlang",
-            'state what must hold with `assert … else "…"`',
-        )
     close = nearest(word, STATEMENTS)
     if re.match(r"\s*=(?!=)", rest):
         hint = f"say what it is: let {visible(word, 40)} = …, or adapter {visible(word, 40)} = …"

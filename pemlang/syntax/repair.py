@@ -20,6 +20,7 @@ _PRODUCT = re.compile(r"(?<![\w.])([0-9][0-9_]*(?:\.[0-9]+)?)([^\W\d]\w*)")
 _PATH = re.compile(r"[\w.~/][^\s\"',]*")
 _NAMED = re.compile(r",\s*[^\W\d]\w*\Z")
 _PATTERN = re.compile(r"[\w.]*[*?][\w.*?]*")
+_INDEX = re.compile(r"\[\s*(\w+)\Z")
 _BOUND = r"(-?[\w.]+?)"
 _BOUNDS = re.compile(
     rf"\bin\s*[\[(]?\s*{_BOUND}\s*(?:,|:|\.\.|\bto\b|-)\s*{_BOUND}(?:\s*[\])])?(?=\s*(?:=|\Z))"
@@ -166,6 +167,13 @@ def _selector(at: Misread) -> Iterator[str]:
         yield f"{at.text[: at.start]}layers {rest}"
     if "_LAYERS" in at.wanted and pattern:
         yield f'{at.text[: at.start]}"{pattern[0]}"{at.rest[pattern.end() :]}'
+    first = _INDEX.search(at.before)
+    if first and first[1].isdigit() and re.match(r"\.\.|[:-]|to\b", at.rest):
+        last = re.sub(r"\A(?:\.\.|[:-]|to\b)\s*", "", at.rest)
+        yield f"{at.before[: first.start(1)]}layers {first[1]}..{last}"
+    word = nearest(first[1], ["layers", "like"]) if first else None
+    if first and word:
+        yield f"{at.before[: first.start(1)]}{word} {at.rest}"
     if at.in_brackets and at.token in (":", "to"):
         yield f"{at.before}..{at.text[at.end :].lstrip()}"
 

@@ -168,6 +168,41 @@ class Selection(Tree):
 
 
 @tree
+class Index(Tree):
+    """`xs[0]`: one item of a list."""
+
+    operand: Tree
+    number: Tree
+
+
+@tree
+class If(Tree):
+    """`if c then x else y`: one of two values."""
+
+    condition: Tree
+    then: Tree
+    otherwise: Tree
+
+
+@tree
+class ForEach(Tree):
+    """`[f(x) for x in xs]`, `[w * x for w, x in zip(ws, xs)]`: a value for each item of a list."""
+
+    body: Tree
+    names: tuple[Name, ...]
+    source: Tree
+
+    @property
+    def lists(self) -> tuple[Tree, ...]:
+        """What the names stand for the items of: `zip`, which means nothing elsewhere, goes through
+        several lists at once."""
+        source = self.source
+        if isinstance(source, Call) and source.function.module is None:
+            return source.args if source.function.name == "zip" else (source,)
+        return (source,)
+
+
+@tree
 class PerItem(Tree):
     """One row of `per { … }`; the pattern is None for `else`."""
 
@@ -234,11 +269,13 @@ class Language(Statement):
 
 @tree
 class Import(Statement):
-    """`module` is a dotted path for `std.…`, a string for a file; names or an alias."""
+    """`module` is a dotted path for `std.…`, a string for a file; names or an alias. `hands_on`
+    says whether files that import this one see them too."""
 
     module: tuple[str, ...] | String
     names: tuple[Name, ...]
     alias: Name | None
+    hands_on: bool
 
 
 @tree
@@ -328,6 +365,21 @@ class Save(Statement):
 
 
 @tree
+class Print(Statement):
+    """`print norm(a)`: something to be told when the recipe is built, or tested."""
+
+    value: Tree
+
+
+@tree
+class Test(Statement):
+    """`test "name" { … }`: what holds of this file; `pem test` runs it."""
+
+    title: String
+    statements: tuple[Statement, ...]
+
+
+@tree
 class Unread(Declaration):
     """A declaration that does not parse: its name exists, so that its uses are no mistakes."""
 
@@ -339,7 +391,10 @@ class RecipeFile(Tree):
     statements: tuple[Statement, ...]
 
 
+FORMS = ("sample", "same", "fails")
+"""Calls that are no operators: what they are given is not just values."""
+
 KEYWORDS = frozenset(
     "language import as base model adapter param let def assert else save test to with on in and "
-    "or not true false per".split()
+    "or not true false per if then for zip export print".split()
 )

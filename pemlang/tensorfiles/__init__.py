@@ -11,5 +11,6 @@ __getattr__ = door(
     reference="TensorRef",
     safetensors="MAX_HEADER TensorEntry read_header read_numbers",
     digests="file_digest take_digests",
+    gguf="read_gguf",
     pickled="read_pickled_header",
 )

@@ -133,7 +133,7 @@ def test_names_of_folders_are_written_as_a_recipe_writes_them(folder: Path, name
     [
         (["a", "a=a"], "belong together"),
         (["a", "a=a", "--to", "out/x", "b"], "`b` is not NAME=DIR"),
-        (["a", "a=a", "--to", "out/x", "if=b", "="], "`=` is not NAME=DIR"),
+        (["a", "a=a", "--to", "out/x", "iff=b", "="], "`=` is not NAME=DIR"),
         (["a", "save=a", "--to", "out/x"], "`save=a` is not NAME=DIR"),
         (["a", "a\nb=a", "--to", "out/x"], r"`a\u000ab=a` is not NAME=DIR"),
         (["a", "a=a", "a=b", "--to", "out/x"], "`a` is given twice"),

@@ -22,7 +22,7 @@ from pemlang.show import catalogue
 DOCS = Path(__file__).parents[2] / "docs"
 SCHEMAS = {path.stem: path.read_text(encoding="utf-8") for path in (DOCS / "schemas").iterdir()}
 TEXT = (
-    'adapter a = "a"\nadapter b = "b"\nlet sum = a + b\nassert norm(a) > 0\nsave sum to "out/x"\n'
+    'adapter a = "a"\nadapter b = "b"\nlet both = a + b\nassert norm(a) > 0\nsave both to "out/x"\n'
 )
 
 RIGHT = [
@@ -40,6 +40,7 @@ RIGHT = [
     "inspect a/adapter_model.safetensors",
     "init a b -o {new}.pem",
     "convert merge.yml -o {new}.pem",
+    "test tested.pem",
     "fmt new.pem old.pem",
     "report new.pem -o {new}.html",
     "report a b -o {new}.html",
@@ -64,6 +65,7 @@ WRONG = [
     "inspect .",
     "init empty -o {new}.pem",
     "convert torn.pem -o {new}.pem",
+    "test torn.pem",
     "fmt torn.pem",
     "report wrong.pem -o {new}.html",
     "graph wrong.pem",
@@ -83,6 +85,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     recipe(at, 'adapter a = "a"\nparam w: number = 1\nsave w * a to "out/w{w}"\n', "swept.pem")
     recipe(at, 'adapter a = "a"\nlet x = b\n', "wrong.pem")
     recipe(at, "let\n", "torn.pem")
+    recipe(at, 'test "one" {\n    print 1 + 1\n    assert true\n}\n', "tested.pem")
     (at / "merge.yml").write_text("models: [{model: org/chat}]\nmerge_method: passthrough\n")
     (at / "empty").mkdir()
     key_pair(at / "key")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import torch
 from support import recipe
+from support.gguf_made import gguf_lora
 from targets import shelf
 
 import pemlang
@@ -30,6 +31,9 @@ def seeds(name: str) -> Iterator[bytes]:
     elif name == "pickled":
         path = shelf() / "seed.bin"
         torch.save({"x.lora_A.weight": torch.ones(2, 3), "x.lora_B.weight": torch.ones(3, 2)}, path)
+        yield path.read_bytes()
+    elif name == "gguf":
+        path = gguf_lora(shelf() / "seed.gguf", 1)
         yield path.read_bytes()
     elif name == "pattern":
         yield from (f"{text}\nmodel.layers.0.q_proj".encode() for text in PATTERNS)

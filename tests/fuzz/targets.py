@@ -17,7 +17,7 @@ from support import lora
 import pemlang
 from pemlang.artifact import read_provenance
 from pemlang.diagnostics import Fault, PemError
-from pemlang.formats import PEFT, BadPattern, Pattern
+from pemlang.formats import PEFT, BadPattern, Pattern, read_adapter
 from pemlang.inputs import LockResolver, parse_lock
 from pemlang.syntax import decoded, formatted
 from pemlang.tensorfiles import read_header, read_pickled_header
@@ -76,6 +76,11 @@ def adapter(data: bytes) -> None:
     beside_the_rest(data, "adapter", "adapter_model.safetensors")
 
 
+def gguf(data: bytes) -> None:
+    """A GGUF file."""
+    read_adapter(written(data, "any.gguf"))
+
+
 def statistics(data: bytes) -> None:
     """Statistics beside an adapter."""
     written(data, "a", "statistics.safetensors")
@@ -115,6 +120,7 @@ TARGETS: dict[str, Callable[[bytes], None]] = {
     target.__name__: target
     for target in (
         recipe, layout, config, header, adapter, statistics, pickled, lock, provenance, pattern,
+        gguf,
     )
 }  # fmt: skip
 """By name."""

@@ -139,14 +139,20 @@ def test_a_lock_of_other_alphas_is_refused(output: Path, alphas: object) -> None
     assert (done.code, "PEM0801" in done.err) == (1, True)
 
 
-def test_what_a_file_says_of_itself_is_kept_where_all_inputs_say_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("module", ["networks.lora_flux", "lycoris.kohya"])
+def test_what_a_file_says_of_itself_is_kept_where_all_inputs_say_it(
+    module: str, tmp_path: Path
+) -> None:
     shared = {"ss_base_model_version": "sdxl_base_v1-0", "modelspec.architecture": "sdxl/lora"}
     hashes = {"sshs_model_hash": "0" * 64, "modelspec.hash_sha256": "0x0", "ss_network_dim": "8"}
+    hashes |= {"sshs_legacy_hash": "0" * 8, "ss_network_module": module}
     for seed, name in enumerate("ab"):
         told = {**shared, **hashes, "ss_output_name": name}
         image_lora(tmp_path / f"{name}.safetensors", factors(SITES, seed), 3.0, metadata=told)
     assert pem("build", recipe(tmp_path, TEXT)).code == 0
     told = metadata_of(tmp_path / "out" / NAME)
+    kept = told.pop("ss_network_module", None)  # what was made is a LoRA
+    assert kept == (None if module == "lycoris.kohya" else module)
     assert {key: told[key] for key in told if not key.startswith("pemlang_")} == {
         **shared, "format": "pt", "ss_network_dim": "8", "ss_network_alpha": "6",
     }  # fmt: skip

@@ -45,7 +45,7 @@ def test_no_key_depends_on_what_was_elaborated_before(pool: Pool, x: Tree, y: Tr
 # --- graphs that break it ------------------------------------------------------------------
 
 TEXT = declared("abrt") + (
-    "let sum = a + 2 * b\n"
+    "let total = a + 2 * b\n"
     "let mix = a ⊕ 2 ⊗ b\n"
     "let measure = norm(a)\n"
     "let more = norm(a) + 1\n"
@@ -98,7 +98,7 @@ def outside(graph: Graph, v: Values) -> None:
 
 def foreign(graph: Graph, v: Values) -> None:
     """A key that is not the digest of its parts."""
-    object.__setattr__(v["sum"], "coefficients", (TWO, TWO))
+    object.__setattr__(v["total"], "coefficients", (TWO, TWO))
 
 
 def spelt(v: Values, number: Fraction) -> tuple[tuple[str, Fraction], ...]:
@@ -106,7 +106,7 @@ def spelt(v: Values, number: Fraction) -> tuple[tuple[str, Fraction], ...]:
 
 
 BROKEN: dict[str, Callable[[Graph, Values], Any]] = {
-    "a sum in a sum": lambda g, v: add_sum(g, (v["sum"], TWO)),
+    "a sum in a sum": lambda g, v: add_sum(g, (v["total"], TWO)),
     "1·x": lambda g, v: add_sum(g, (v["a"], ONE)),
     "a zero coefficient": lambda g, v: add_sum(g, (v["a"], ZERO)),
     "no coefficient": lambda g, v: add_sum(g, (v["a"], ())),

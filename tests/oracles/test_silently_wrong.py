@@ -73,7 +73,9 @@ def test_kasa(bert: nn.Module, tmp_path: Path) -> None:
 def test_lora_bias(bert: nn.Module, tmp_path: Path) -> None:
     a = made(bert, tmp_path / "a", LoraConfig(r=4, lora_bias=True, target_modules=QUERY), 0)
     assert lost(bert, a) > 1e-2
-    assert refused(tmp_path, a=a) == "PEM0421"
+    wanted = output(with_adapters(bert, {"a": a}))
+    out = composed(tmp_path, {"a": a}, "2 * a - a / 2 - a / 2")
+    assert apart(output(with_adapters(bert, {"out": out})), wanted) < 1e-5
 
 
 @pytest.mark.parametrize("bias", ["all", "lora_only"])
@@ -143,22 +145,29 @@ def test_an_initialisation_that_did_not(bert: nn.Module, tmp_path: Path, init: A
     assert apart(output(loaded(bert, composed(tmp_path, {"a": a}, "(a + a) / 2"))), theirs) < 1e-5
 
 
-@pytest.mark.filterwarnings("ignore:PiSSA changes the base weights")
-def test_pissa_that_peft_converted_is_a_plain_lora(bert: nn.Module, tmp_path: Path) -> None:
-    """The way out that PEM0422 names."""
-    start, a = tmp_path / "start", tmp_path / "a"
-    config = LoraConfig(r=2, init_lora_weights="pissa", target_modules=QUERY)
+@pytest.mark.filterwarnings("ignore:.* changes the base weights")
+@pytest.mark.parametrize("rslora", [False, True])
+@pytest.mark.parametrize("init", ["pissa", "olora"])
+def test_the_ways_out_of_a_changed_base(
+    bert: nn.Module, tmp_path: Path, init: Any, rslora: bool
+) -> None:
+    """PEFT's conversion is a plain LoRA, and what the trained one is less the initial one."""
+    start, a, trained = tmp_path / "start", tmp_path / "a", tmp_path / "trained"
+    config = LoraConfig(r=2, init_lora_weights=init, use_rslora=rslora, target_modules=QUERY)
     model = get_peft_model(copy.deepcopy(bert), config).eval()
     config.init_lora_weights = True
     model.save_pretrained(str(start))
     for name, parameter in model.named_parameters():
         if "lora_" in name:
             parameter.data += 0.2 * torch.randn_like(parameter)
-    trained = output(model)
-    config.init_lora_weights = "pissa"
+    wanted = output(model)
+    model.save_pretrained(str(trained))
+    config.init_lora_weights = init
     model.save_pretrained(str(a), path_initial_model_for_weight_conversion=str(start))
-    assert apart(trained, output(bert)) > 1e-2
-    assert apart(output(loaded(bert, composed(tmp_path, {"a": a}, "a"))), trained) < 1e-5
+    assert apart(wanted, output(bert)) > 1e-2
+    assert apart(output(loaded(bert, composed(tmp_path, {"a": a}, "a"))), wanted) < 1e-5
+    both = {"trained": trained, "start": start}
+    assert apart(output(loaded(bert, composed(tmp_path, both, "trained - start"))), wanted) < 1e-5
 
 
 def test_rank_patterns_with_parameter_addition(bert: nn.Module, tmp_path: Path) -> None:

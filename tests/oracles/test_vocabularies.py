@@ -18,6 +18,7 @@ from mergekit.io.tasks import LoaderCache
 from mergekit.merge import run_merge
 from mergekit.options import MergeOptions
 from numpy.typing import NDArray
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file
 from support import build, error, pem
 from tokenizers import Tokenizer, models, pre_tokenizers
@@ -190,3 +191,41 @@ def test_like_itself_and_joined_with_itself_are_the_same(three: Path, tmp_path: 
     text = f'{declared(three)}save b[like b] to "a"\nsave join(b, b) to "c"\nsave b to "d"\n'
     hashes = {output.semantic_hash for output in build(tmp_path, text).outputs}
     assert len(hashes) == 1
+
+
+def _tuned(name: str, seed: int, train: list[str]) -> None:
+    """A LoRA of a model, on its tokens too, beside it."""
+    model = transformers.AutoModelForCausalLM.from_pretrained(name)
+    config = LoraConfig(r=2, target_modules=train, init_lora_weights=False)
+    torch.manual_seed(seed)
+    get_peft_model(model, config).save_pretrained(f"{name}-lora", save_embedding_layers=False)
+
+
+@pytest.mark.filterwarnings("ignore:Model has `tie_word_embeddings")
+def test_adapters_of_other_tokens_add_by_token_through_their_models(tmp_path: Path) -> None:
+    """What PEM0307 says to write where two LoRAs on an embedding have other rows."""
+    for seed, name in enumerate(("chat", "code")):
+        _tuned(name, seed, ["embed_tokens", "q_proj"])
+    declared = 'base b = ["chat", "code"]\n' + "".join(
+        f'model {m} on b = "{name}"\nadapter {x} on b = "{name}-lora"\n'
+        for m, x, name in (("m", "x", "chat"), ("n", "y", "code"))
+    )
+    sum_of_both = error(Path(), f'{declared}save x + y to "{tmp_path.name}"\n')
+    assert sum_of_both.code == "PEM0307" and sum_of_both.help is not None
+    written = sum_of_both.help.rpartition(": ")[2]
+    if "lm_head.weight" not in load_file("code/model.safetensors"):  # PEFT changes one of the two
+        assert error(Path(), f'{declared}save {written} to "tied"\n').code == "PEM0339"
+        return
+    build(Path(), f'{declared}save {written} to "out-by-token"\n')
+    alone = {}
+    for name in ("chat", "code"):
+        model = transformers.AutoModelForCausalLM.from_pretrained(name)
+        merged = PeftModel.from_pretrained(model, f"{name}-lora").merge_and_unload()
+        before, after = load_file(f"{name}/model.safetensors")[EMBEDDING], merged.state_dict()
+        rows = (after[EMBEDDING] - before).double().numpy()
+        alone[name] = {token: rows[number] for token, number in tokens_of(Path(name)).items()}
+    own, built = by_token(Path("code")), by_token(Path("out-by-token"))
+    assert built.keys() == own.keys()
+    for token, row in built.items():
+        wanted = own[token] + alone["code"][token] + alone["chat"].get(token, 0.0)
+        np.testing.assert_allclose(row, wanted, atol=1e-5)

@@ -114,7 +114,7 @@ OPERATORS = [
     operator
     for operator in every_operator()
     if any(
-        {"adapter", "[adapter]"} & set(param.kinds)
+        {"adapter", "[adapter]"} & set(param.kinds) and "[string]" not in param.kinds
         for signature in operator.signatures
         for param in signature.params
     )
@@ -129,7 +129,7 @@ def drawn(operator: Operator, rng: random.Random) -> Drawn:
     operands: list[str] = []
     settings: dict[str, str] = {}
     for param in operator.signatures[0].params:
-        if param.kinds == ("[adapter]",) or param.variadic:
+        if param.kinds[0] == "[adapter]" or param.variadic:
             operands += ALIKE
         elif param.kinds == ("adapter",) and param.name != "like":
             operands.append(ALIKE[len(operands)])

@@ -18,11 +18,15 @@ from safetensors.torch import save_file
 
 from support import PREFIX, SITES, base_shelf, fused_shelf, ia3, image_shelf, lora, save
 
+Make = Callable[[Path], object]
+
 QUERY = "encoder.layer.0.attention.self.query"
 HEAD = f"{PREFIX}classifier.weight"
 LAYER_0 = {site: shape for site, shape in SITES.items() if ".0." in site}
 ONE = {QUERY: (12, 16)}
+ATTENTION = {"attn": (12, 16), "attn.base_layer.out_proj": (12, 12)}
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 9\n"
+WHOLE_HEAD = {"extra": {HEAD: np.ones((2, 12), "i4")}, "modules_to_save": ["classifier"]}
 SQUARE = {QUERY: (16, 16)}
 
 
@@ -40,6 +44,7 @@ def stock(root: Path) -> None:
     model(models / "whole", {**of_sites, "classifier.weight": (2, 12)})
     model(models / "rehearsed", {**of_sites, "classifier.weight": (2, 12)}, torch.float16)
     model(models / "unheaded", of_sites)
+    model(models / "biased", {**of_sites, f"{QUERY}.bias": (12,)})
     model(models / "prefixed", {f"bert.{name}": shape for name, shape in of_sites.items()})
     model(models / "narrow", dict.fromkeys(of_sites, (12, 14)))
     model(models / "labels", {**of_sites, "classifier.weight": (3, 12)})
@@ -73,11 +78,10 @@ def stock(root: Path) -> None:
     (models / "shards").mkdir()
     index = {"weight_map": {"w": "../elsewhere.safetensors"}}
     (models / "shards" / "model.safetensors.index.json").write_text(json.dumps(index))
-    styles = root / "styles"
-    styles.mkdir()
+    (styles := root / "styles").mkdir()
     image_shelf.stock(styles)
-    base_shelf.stock(root)
-    fused_shelf.stock(root)
+    for shelf in (base_shelf, fused_shelf):
+        shelf.stock(root)
     for name, key in {"lora": "q.lora_A.weight", "other": "q"}.items():
         save_file({key: torch.ones(2, 2)}, styles / f"{name}.safetensors")
 
@@ -96,14 +100,12 @@ def _with_tokens(models: Path, weights: Mapping[str, tuple[int, ...]]) -> None:
         model(models / name, {"embed_tokens.weight": (len(tokens), 4), **weights})
         table = {"model": {"type": "WordLevel", "vocab": tokens}}
         (models / name / "tokenizer.json").write_text(json.dumps(table))
-    model(models / "mute", {"embed_tokens.weight": (7, 4), **weights})
+    for name in ("mute", "pieces", "garbled", "gaps"):
+        model(models / name, {"embed_tokens.weight": (7, 4), **weights})
     model(models / "lines", {"embed_tokens.weight": (2, 4), **weights})
     (models / "lines" / "vocab.txt").write_text("t1\nt0\n")
-    model(models / "pieces", {"embed_tokens.weight": (7, 4), **weights})
     (models / "pieces" / "tokenizer.model").write_bytes(b"\n\x0e")
-    model(models / "garbled", {"embed_tokens.weight": (7, 4), **weights})
     (models / "garbled" / "tokenizer.json").write_text('{"model": {"vocab": {"a": "b"}}}')
-    model(models / "gaps", {"embed_tokens.weight": (7, 4), **weights})
     (models / "gaps" / "tokenizer.json").write_text('{"model": {"vocab": {"a": 0, "b": 5}}}')
 
 
@@ -125,22 +127,22 @@ def _heads(value: float, name: str = HEAD) -> dict[str, Any]:
     return {"extra": {name: np.full((2, 12), value, "f4")}, "modules_to_save": ["classifier"]}
 
 
-def _with_tensor(name: str, shape: tuple[int, ...] = (1,)) -> Callable[[Path], object]:
-    return lambda at: lora(at, sites=ONE, extra={PREFIX + name: np.ones(shape, "f4")})
+def _with_tensor(name: str, shape: tuple[int, ...] = (1,), **config: Any) -> Make:
+    return lambda at: lora(at, sites=ONE, extra={PREFIX + name: np.ones(shape, "f4")}, **config)
 
 
-def _tensors(shapes: Mapping[str, tuple[int, ...]], **config: Any) -> Callable[[Path], object]:
+def _tensors(shapes: Mapping[str, tuple[int, ...]], **config: Any) -> Make:
     """A LoRA of tensors of these shapes, whatever sense they make."""
     fields = {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ["query"]}
     tensors = {f"{PREFIX}{key}": np.ones(shape, "f4") for key, shape in shapes.items()}
     return lambda at: save(at, tensors, fields | config)
 
 
-def _factors(a: tuple[int, ...], b: tuple[int, ...]) -> Callable[[Path], object]:
+def _factors(a: tuple[int, ...], b: tuple[int, ...]) -> Make:
     return _tensors({f"{QUERY}.lora_A.weight": a, f"{QUERY}.lora_B.weight": b})
 
 
-def _config(text: str | Mapping[str, Any]) -> Callable[[Path], object]:
+def _config(text: str | Mapping[str, Any]) -> Make:
     """A directory with nothing but an adapter_config.json."""
 
     def make(at: Path) -> None:
@@ -151,7 +153,7 @@ def _config(text: str | Mapping[str, Any]) -> Callable[[Path], object]:
     return make
 
 
-def _weights(change: Callable[[bytes], bytes]) -> Callable[[Path], object]:
+def _weights(change: Callable[[bytes], bytes]) -> Make:
     """A LoRA whose file of tensors is damaged."""
 
     def make(at: Path) -> None:
@@ -170,7 +172,7 @@ def _entry(**entry: Any) -> Callable[[bytes], bytes]:
     return _header({"w": entry})
 
 
-def _pickled(write: Callable[[Path], object]) -> Callable[[Path], object]:
+def _pickled(write: Make) -> Make:
     """A LoRA whose tensors are in an adapter_model.bin."""
 
     def make(at: Path) -> None:
@@ -180,7 +182,7 @@ def _pickled(write: Callable[[Path], object]) -> Callable[[Path], object]:
     return make
 
 
-def _torch(value: object) -> Callable[[Path], object]:
+def _torch(value: object) -> Make:
     return _pickled(lambda file: torch.save(value, file))
 
 
@@ -193,7 +195,7 @@ def _compressed(file: Path) -> None:
             smaller.writestr(name, data)
 
 
-def _holed(value: float) -> Callable[[Path], object]:
+def _holed(value: float) -> Make:
     """A LoRA with one number that is not finite."""
 
     def make(at: Path) -> None:
@@ -232,14 +234,14 @@ def _readme(at: Path) -> None:
     (at / "README.md").write_text("mine")
 
 
-def _stored(kind: str, kept: object, **shapes: tuple[int, ...]) -> Callable[[Path], object]:
+def _stored(kind: str, kept: object, **shapes: tuple[int, ...]) -> Make:
     config = {"peft_type": kind, "rank_pattern": {"q.lora_E": kept} if kept else {}}
     tensors = {f"{PREFIX}q.{key}": np.ones(shape, "f4") for key, shape in shapes.items()}
     return lambda at: save(at, tensors, config)
 
 
 PRUNED = {"lora_A": (3, 8), "lora_B": (6, 3), "lora_E": (3, 1)}
-ADAPTERS: dict[str, Callable[[Path], object]] = {
+ADAPTERS: dict[str, Make] = {
     # Good ones: a and b fit each other in every way, the others each differ in one.
     "a": lora,
     "b": lambda at: lora(at, seed=1),
@@ -256,6 +258,8 @@ ADAPTERS: dict[str, Callable[[Path], object]] = {
     ),
     "no_site_of_a": lambda at: lora(at, sites={"encoder.layer.0.output.dense": (12, 16)}),
     "wider": lambda at: lora(at, sites=dict.fromkeys(SITES, (12, 20))),
+    "tokens_40": lambda at: lora(at, sites={**SITES, "lm_head": (40, 16)}),
+    "tokens_44": lambda at: lora(at, sites={**SITES, "lm_head": (44, 16)}),
     "wider_query": lambda at: lora(at, sites={**SITES, QUERY: (12, 20)}),
     "square": lambda at: lora(at, sites=SQUARE),
     "square_transposed": lambda at: lora(at, 1, sites=SQUARE, fan_in_fan_out=True),
@@ -297,16 +301,10 @@ ADAPTERS: dict[str, Callable[[Path], object]] = {
     "other_heads": lambda at: lora(at, seed=1, **_heads(2)),
     "wild_heads": lambda at: lora(at, **_heads(1, f"{PREFIX}\x1b[31m\nhead.weight")),
     "other_wild_heads": lambda at: lora(at, **_heads(2, f"{PREFIX}\x1b[31m\nhead.weight")),
-    "whole_head": lambda at: lora(
-        at, extra={HEAD: np.ones((2, 12), "i4")}, modules_to_save=["classifier"]
-    ),
+    "whole_head": lambda at: lora(at, **WHOLE_HEAD),
     "output": lambda at: lora(at, sites={"lm_head": (12, 16)}),
     "inside_a_head": lambda at: lora(at, sites={"classifier.dense": (12, 16)}),
-    "attention": lambda at: lora(
-        at,
-        sites={"attn": (12, 16), "attn.base_layer.out_proj": (12, 12)},
-        target_modules=["attn"],
-    ),
+    "attention": lambda at: lora(at, sites=ATTENTION, target_modules=["attn"]),
     # Directories that are none, or not whole.
     "empty": lambda at: at.mkdir(parents=True),
     "no_config": _no_config,
@@ -336,7 +334,6 @@ ADAPTERS: dict[str, Callable[[Path], object]] = {
     "slow_pattern": lambda at: lora(at, rank_pattern={"(?!b)(?:.|..)+[#-&]": 4}),
     "broken_pattern": lambda at: lora(at, rank_pattern={"(": 4}),
     # Features that arithmetic on the factors cannot keep.
-    "lora_bias": lambda at: lora(at, lora_bias=True),
     "alora": lambda at: lora(at, alora_invocation_tokens=[]),
     "pissa": lambda at: lora(at, init_lora_weights="pissa"),
     "misspelt_field": lambda at: lora(at, use_rslorra=True),
@@ -345,6 +342,8 @@ ADAPTERS: dict[str, Callable[[Path], object]] = {
     "dora_tensor": _with_tensor(f"{QUERY}.lora_magnitude_vector", (12,)),
     "bias_tensor": _with_tensor(f"{QUERY}.lora_B.bias", (12,)),
     "token_tensor": _with_tensor("embed.token_adapter.base_layer.weight", (2, 12)),
+    "narrow_bias": _with_tensor(f"{QUERY}.lora_B.bias", (5,)),
+    "biased": _with_tensor(f"{QUERY}.lora_B.bias", (12,), lora_bias=True),
     "foreign_tensor": _with_tensor(f"{QUERY}.hada_w1_a", (2, 12)),
     "experts_tensor": _tensors({"mlp.experts.base_layer.lora_A.weight": (4, 16)}),
     "lokr_of_one_axis": _stored("LOKR", {}, lokr_w1=(2, 2), lokr_w2=(3, 2, 5)),

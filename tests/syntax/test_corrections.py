@@ -48,7 +48,7 @@ ROWS = [
     ('adapter c: lora(rank 4) = "a"', 'adapter c: lora(rank=4) = "a"'),
     ("let x = a[layer 0]", "let x = a[layers 0]"),
     ("let x = a[0..1]", "let x = a[layers 0..1]"),
-    ("let x = 2 * a[0]", "let x = 2 * a[layers 0]"),
+    ("let x = 2 * a[0..1]", "let x = 2 * a[layers 0..1]"),
     ("let x = a[0:1]", "let x = a[layers 0..1]"),
     ("let x = a[layers 0:1]", "let x = a[layers 0..1]"),
     ("let x = a[layers 0 to 1]", "let x = a[layers 0..1]"),

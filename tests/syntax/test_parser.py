@@ -157,7 +157,7 @@ REFUSED = [
     ("let x = 1 # a\rlet y = 2", "PEM0105"),
     ("let x = ٣", "PEM0108"),
     ("let x = a)", "PEM0106"),
-    ("test x", "PEM0112"),
+    ("test x", "PEM0108"),
 ]
 
 

@@ -55,6 +55,10 @@ LAWS_OF = {
     },
     "divide": {"x / c = (1/c)·x": Law("x / n", "(1 / n) * x")},
     "join": {"join(x, y) = x + y where the sites agree": Law("join(x, y)", "x + y")},
+    "sum": {
+        "sum([x]) = x": Law("sum([x])", "x"),
+        "sum([x, y]) = x + y": Law("sum([x, y])", "x + y"),
+    },
     "mean": {
         "mean([x]) = x": Law("mean([x])", "x"),
         "mean([x, x]) = x": Law("mean([x, x])", "x"),

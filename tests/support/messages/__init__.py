@@ -6,8 +6,10 @@ from pathlib import Path
 
 import support.messages.from_files
 import support.messages.from_formats
+import support.messages.from_gguf
 import support.messages.from_layers
 import support.messages.from_mergekit
+import support.messages.from_mlx
 import support.messages.from_models
 import support.messages.from_records
 import support.messages.from_texts  # noqa: F401  # each makes its own cases known

@@ -96,6 +96,8 @@ class Case:
         params = dict(value.split("=", 1) for value in self.options.get("set", ()))
         try:
             recipe = pemlang.load(f"{self.name}.pem", params)
+            if "test" in self.options:
+                return tuple(told for outcome in recipe.test() for told in outcome.wrong)
             return recipe.build().warnings if "build" in self.options else recipe.check()
         except pemlang.PemError as error:
             return error.diagnostics
@@ -124,7 +126,7 @@ def read_case(path: Path) -> Case:
     for line in re.findall(r"^#! (.+)$", text, re.MULTILINE):
         word, _, rest = line.partition(" ")
         options.setdefault(word, []).append(rest)
-    assert set(options) <= {"build", "set", "paste", "instead"}, path
+    assert set(options) <= {"build", "test", "set", "paste", "instead"}, path
     return Case(path.stem, text, options)
 
 

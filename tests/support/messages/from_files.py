@@ -41,6 +41,26 @@ def PEM0410_recipe(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
 
 
 @made
+def PEM0410_file_on_the_hub(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
+    class Library:
+        """A hub whose files have no tensors."""
+
+        errors = huggingface_hub.errors
+
+        def try_to_load_from_cache(self, *asked: object, **more: object) -> None:
+            return None
+
+        def HfApi(self) -> Library:
+            return self
+
+        def parse_safetensors_file_metadata(self, *asked: object, **more: object) -> object:
+            return SimpleNamespace(tensors={})
+
+    patch.setattr("pemlang.inputs.hub._library", Library)
+    return text_checked(root, 'adapter a = "hf://org/run/adapter_model.safetensors@main"\n')
+
+
+@made
 def PEM0411_pipe(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
     os.mkfifo(root / "pipe")
     try:
@@ -105,6 +125,11 @@ def PEM0441_unreachable(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
 
     patch.setattr("pemlang.inputs.hub._library", Library)
     return text_checked(root, 'adapter a = "hf://org/name@main"\n')
+
+
+@made
+def PEM0430_file_on_the_hub(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
+    return text_checked(root, 'model m = "hf://org/name/model.safetensors@main"\n')
 
 
 @made

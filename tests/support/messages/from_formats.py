@@ -70,12 +70,7 @@ def checked_pair(root: Path, patch: pytest.MonkeyPatch, text: str) -> Diagnostic
 
 @made
 def PEM0311_mixed_merged(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
-    return checked_pair(root, patch, "let z = ties([x, y], density=0.5)\n")
-
-
-@made
-def PEM0311_mixed_parameters(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
-    return checked_pair(root, patch, "let z = x ⊕ y\n")
+    return checked_pair(root, patch, "let z = ties([x, y], density=0.5, over=factors)\n")
 
 
 class MixedOfKohya(Mixed):

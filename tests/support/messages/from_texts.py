@@ -11,7 +11,7 @@ from peft import IA3Config, LoraConfig, get_peft_model
 
 import pemlang
 from support import recipe as write_recipe
-from support.messages.case import Diagnostics, checked, loaded, made, raised, text_checked
+from support.messages.case import Diagnostics, checked, loaded, made, raised, text_checked, told
 
 
 @made
@@ -38,6 +38,18 @@ def PEM0101_large(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
 def PEM0102_latin(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
     (root / "made.pem").write_bytes("# été\n".encode("latin-1"))
     return checked("made.pem")
+
+
+@made
+def PEM0383_none(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
+    write_recipe(root, "let x = 1\n", "made.pem")
+    return told("test", "made.pem")
+
+
+@made
+def PEM0383_other(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
+    write_recipe(root, 'test "one" { assert true }\n', "made.pem")
+    return told("test", "made.pem", "-k", "two")
 
 
 @made

@@ -1,0 +1,160 @@
+"""`pem test`, and `print`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+from support import build, codes, pem, recipe
+from support.adapters import lora
+
+import pemlang
+from pemlang.check import Sample
+from pemlang.inputs import SampleResolver
+from pemlang.syntax import parse, read_source
+
+LIBRARY = """
+def soup(xs: [adapter], ws: [number]) -> adapter = sum([w * x for w, x in zip(ws, xs)])
+test "a soup is a weighted sum" {
+    let a = sample(lora(rank=4, sites=["*.q_proj", "*.v_proj"], layers=2, seed=1))
+    let b = sample(lora(rank=2, seed=2))
+    assert same(soup([a, b], [1, 2]), a + 2 * b)
+    assert distance(soup([a, a], [0.3, 0.7]), a) < 1e-6
+    print norm(a)
+    print soup([a, b], [0.5, 2])
+}
+test "it is not its own half" {
+    let a = sample(ia3)
+    assert same(soup([a], [1]), 0.5 * a)
+    assert norm(a) < 0
+}
+"""
+
+
+def test_what_passes_and_what_does_not(tmp_path: Path) -> None:
+    done = pem("test", recipe(tmp_path, LIBRARY))
+    assert done.code == 1
+    first, *_, last = done.out.strip().split("\n")
+    assert first.endswith("recipe.pem .F")
+    assert last.startswith("1 failed, 1 passed in ")
+    for line in (
+        "  soup([a, b], [0.5, 2]) is 0.5·a + 2·b: LoRA, rank 6, 4 sites",
+        "   = note: soup([a], [1]) is a",
+        "   = note: 0.5 * a is 0.5·a",
+    ):
+        assert f"\n{line}\n" in done.out
+    assert done.out.count("error[PEM0501]") == 2
+    assert pem("test", tmp_path, "-k", "soup").code == 0
+
+
+def test_a_sample_is_what_its_numbers_say(tmp_path: Path) -> None:
+    """The norms that a test prints are those of the files, by another reader."""
+    wanted = Sample("lora", rank=3, sites=("*.q", "head"), layers=2, seed=5)
+    [(place, _)] = SampleResolver(tmp_path).sample(wanted)
+    tensors = load_file(Path(place) / "adapter_model.safetensors")
+    sites = {key.split(".lora_")[0] for key in tensors}
+    assert sites == {
+        f"base_model.model.{x}" for x in ("model.layers.0.q", "model.layers.1.q", "head")
+    }
+    squares = [
+        np.sum((2 * tensors[f"{x}.lora_B.weight"] @ tensors[f"{x}.lora_A.weight"]) ** 2)
+        for x in sites
+    ]
+    text = 'test "norm" { print norm(sample(lora(rank=3, sites=["*.q", "head"], seed=5))) }'
+    [outcome] = pemlang.load(recipe(tmp_path, text)).test()
+    [line] = outcome.printed
+    assert float(line.rpartition(" is ")[2]) == pytest.approx(
+        float(np.sqrt(sum(squares))), rel=1e-5
+    )
+
+
+@pytest.mark.parametrize("kind", ["lora", "ia3", "dense"])
+def test_a_seed_decides_a_sample(kind: str, tmp_path: Path) -> None:
+    text = (
+        f'test "drawn" {{\n    let x = sample({kind}(seed=1))\n    let y = sample({kind}(seed=1))\n'
+        f"    assert same(x, y)\n    assert distance(x, sample({kind}(seed=2))) > 0.1\n}}\n"
+    )
+    [outcome] = pemlang.load(recipe(tmp_path, text)).test()
+    assert outcome.wrong == []
+
+
+def test_json_and_junit_say_the_same(tmp_path: Path) -> None:
+    path = recipe(tmp_path, LIBRARY.replace("a soup", "a <soup> & more"))
+    told = json.loads(pem("test", path, "--format", "json").out)
+    suites = ElementTree.fromstring(pem("test", path, "--format", "junit").out)
+    assert (told["passed"], told["failed"]) == (1, 1)
+    assert suites.attrib["tests"] == "2"
+    cases = suites.findall(".//testcase")
+    assert [case.attrib["name"] for case in cases] == [test["name"] for test in told["tests"]]
+    assert [case.find("failure") is None for case in cases] == [x["passed"] for x in told["tests"]]
+
+
+def test_a_file_that_is_wrong_keeps_no_other_from_being_tested(tmp_path: Path) -> None:
+    recipe(tmp_path, "let x = y\n", "wrong.pem")
+    recipe(tmp_path, LIBRARY, "right.pem")
+    done = pem("test", tmp_path)
+    assert done.code == 1
+    assert "wrong.pem E" in done.out
+    assert "1 failed, 1 file could not be read, 1 passed" in done.out
+
+
+def test_nothing_drawn_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "drawn"))
+    (tmp_path / "drawn").mkdir()
+    assert pem("test", recipe(tmp_path, LIBRARY), "-k", "soup").code == 0
+    assert list((tmp_path / "drawn").iterdir()) == []
+
+
+def test_tests_and_names_in_them_are_no_part_of_a_build(tmp_path: Path) -> None:
+    lora(tmp_path / "a")
+    text = 'adapter a = "a"\ntest "wrong" { let b = nothing assert 1 == 2 }\nsave a to "out/a"\n'
+    assert codes(tmp_path, text) == []
+    assert build(tmp_path, text).printed == ()
+
+
+def test_what_a_recipe_prints(tmp_path: Path) -> None:
+    lora(tmp_path / "a", 1)
+    lora(tmp_path / "b", 2)
+    text = (
+        'adapter a = "a"\nadapter b = "b"\nlet x = a + b\nprint x\nprint norm(x) > 1\n'
+        'print [1, 2.5]\nprint "so"\nsave x to "out/x"\n'
+    )
+    printed = (
+        "x is 1·a + 1·b: LoRA, rank 8, 4 sites",
+        "norm(x) > 1 is true",
+        "[1, 2.5]",
+        '"so" is so',
+    )
+    assert build(tmp_path, text).printed == printed
+    done = pem("build", tmp_path / "recipe.pem")
+    assert done.out.startswith("\n".join(printed))
+    assert json.loads(pem("build", tmp_path / "recipe.pem", "--format", "json").out)["printed"] == [
+        *printed
+    ]
+
+
+STDLIB = sorted((Path(__file__).parents[2] / "stdlib").glob("*.pem"))
+
+
+@pytest.mark.parametrize("file", STDLIB, ids=lambda file: file.stem)
+def test_every_function_of_the_library_is_tested(file: Path) -> None:
+    """Each is called by a test of its own file, and all of them pass."""
+    tree = parse(read_source(file, file.name), pemlang.diagnostics.Report())
+    functions = {x.name.name for x in of_kind(tree, "Def")}
+    tests = of_kind(tree, "Test")
+    called = {call.function.name for test in tests for call in of_kind(test, "Call")}
+    assert functions <= called
+    outcomes = pemlang.load(file).test()
+    assert [outcome.title for outcome in outcomes if outcome.wrong] == []
+    assert len(outcomes) == len(tests)
+
+
+def of_kind(tree: Any, kind: str) -> list[Any]:
+    """A tree and all below it, those of a kind."""
+    below = [x for child in tree.children() for x in of_kind(child, kind)]
+    return [tree, *below] if type(tree).__name__ == kind else below
