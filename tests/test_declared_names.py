@@ -156,3 +156,48 @@ def test_on_the_command_line_help_shows_the_recipe_to_write() -> None:
 def test_a_first_recipe_adds_no_two_names_of_one_module() -> None:
     assert pem("init", ".").code == 0
     assert pem("check", "merge.pem").code == 0
+
+
+PARTS = (("q", slice(0, 4)), ("k", slice(4, 6)), ("v", slice(6, 8)))
+SPLIT = 'adapter f = "fused" with names={ "*.qkv": "*.q[0:4], *.k[4:6], *.v[6:8]" }\n'
+
+
+def test_statistics_of_inputs_are_those_of_each_part(tmp_path: Path) -> None:
+    """What was measured of A, which the parts share, is measured of none of them."""
+    tensors = tensors_of(lora(tmp_path / "fused", 3, {"layers.0.qkv": (8, 6)}))
+    a, b = (tensors[f"{PREFIX}layers.0.qkv.lora_{x}.weight"] for x in "AB")
+    sites = {f"layers.0.{part}": (len(range(8)[rows]), 6) for part, rows in PARTS}
+    parts = tensors_of(lora(tmp_path / "parts", 3, sites))
+    lora(tmp_path / "other", 4, sites)
+    for part, rows in PARTS:
+        parts[f"{PREFIX}layers.0.{part}.lora_A.weight"] = a.clone()
+        parts[f"{PREFIX}layers.0.{part}.lora_B.weight"] = b[rows].contiguous()
+    save_file(parts, tmp_path / "parts" / WEIGHTS)
+    gram = torch.diag(torch.arange(1.0, 7.0))
+    measured = {site: {f"{site}.gram": gram} for site in ("layers.0.qkv", *sites)}
+    measured["layers.0.qkv"] |= {"layers.0.qkv.fisher_A": a**2, "layers.0.qkv.fisher_B": b**2}
+    for at, names in ("fused", ["layers.0.qkv"]), ("parts", sites), ("other", sites):
+        kept = {key: x.clone() for name in names for key, x in measured[name].items()}
+        save_file(kept, tmp_path / at / "statistics.safetensors")
+    merge = 'adapter o = "other"\nsave {}([f, o]) to "{}"\n'
+    build(tmp_path, SPLIT + merge.format("regmean", "x"))
+    build(tmp_path, 'adapter f = "parts"\n' + merge.format("regmean", "y"))
+    split, apart = delta(tmp_path / "x"), delta(tmp_path / "y")
+    assert split.keys() == apart.keys()
+    assert all(np.array_equal(split[site], apart[site]) for site in split)
+    assert error(tmp_path, SPLIT + merge.format("fisher", "z")).code == "PEM0328"
+
+
+def test_a_split_is_part_of_the_meaning(tmp_path: Path) -> None:
+    lora(tmp_path / "fused", 3, {"layers.0.qkv": (8, 6)})
+    hashes = []
+    for text in (
+        SPLIT,
+        SPLIT.replace(", *", ",*").replace("*", "layers.0"),
+        'adapter f = "fused" with names={ "*.qkv": "*.q[0:4], *.k[4:7], *.v[7:8]" }\n',
+    ):
+        recipe(tmp_path, text + 'save f to "out"\n')
+        hashes += [x.semantic_hash for x in pemlang.load("recipe.pem").plan().outputs]
+    assert hashes[0] == hashes[1] != hashes[2]
+    told = phrases(tmp_path, 'adapter f = "fused"\nsave f to "x"\n', SPLIT + 'save f to "x"\n')
+    assert told[0] == "f: other names of its modules"

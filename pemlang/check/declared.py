@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 from pemlang.check.options import unknown_option
 from pemlang.check.scope import resolve_names
 from pemlang.diagnostics import Fault, listed, visible
-from pemlang.formats.adapter import Adapter
+from pemlang.formats.adapter import Adapter, ModulePart, PartsOf
+from pemlang.formats.fused import parts_by_rule
 from pemlang.formats.namings import MAX_RULES, UNWRAPPED, NamingRule, by_rule, named
 from pemlang.formats.renamed import names_as_in, renamed
 from pemlang.graph.leaves import Leaf
@@ -37,31 +38,34 @@ def as_declared(
             if option.name not in OPTIONS:
                 raise unknown_option(option, statement.span.text.split()[0], OPTIONS)
         seen.add(option.name)
-        names = _names(elaborator, option.value, scope, adapter)
+        names, parts_of = _names(elaborator, option.value, scope, adapter)
         with elaborator.at(option.value.span):
-            adapter = renamed(adapter, names)
+            adapter = renamed(adapter, names, parts_of)
     if not seen and isinstance(statement, t.AdapterStatement):
         with elaborator.at(statement.path.span):
             _hold_unwrapped(statement, adapter)
     return adapter
 
 
-def _names(elaborator: Elaborator, tree: t.Tree, scope: Scope, adapter: Adapter) -> dict[str, str]:
-    """What the modules of an adapter are called by `names=`."""
+def _names(
+    elaborator: Elaborator, tree: t.Tree, scope: Scope, adapter: Adapter
+) -> tuple[dict[str, str], PartsOf]:
+    """What the modules of an adapter are called by `names=`, and the parts of those that it
+    splits."""
     resolve_names(tree, scope, elaborator.report)
     modules = adapter.format.modules(adapter)
     if not isinstance(tree, t.Renames):
         value = elaborator.of_kind(tree, scope, "string", "adapter")
         with elaborator.at(tree.span):
             if isinstance(value, str):
-                return named(value, modules)
+                return named(value, modules), {}
             if not isinstance(value, Leaf):
                 raise Fault(
                     "PEM0354",
                     f"`{visible(tree.span.text, 40)}` is no adapter in a file",
                     "give the name of one that is declared above",
                 )
-            return names_as_in(adapter, value.adapter)
+            return names_as_in(adapter, value.adapter), {}
     with elaborator.at(tree.span):
         if len(tree.rows) > MAX_RULES:
             raise Fault(
@@ -70,11 +74,16 @@ def _names(elaborator: Elaborator, tree: t.Tree, scope: Scope, adapter: Adapter)
                 f"state at most {MAX_RULES}: `*` stands for any part of a name",
             )
     names: dict[str, str] = {}
+    parts_of: dict[str, list[ModulePart]] = {}
     for row in tree.rows:
         rule = NamingRule(elaborator.string(row.old, scope), elaborator.string(row.new, scope))
+        left = [module for module in modules if module not in names and module not in parts_of]
         with elaborator.at(row.span):
-            names |= by_rule(rule, [module for module in modules if module not in names])
-    return names
+            if "[" in rule.new:
+                parts_of |= parts_by_rule(rule, left)
+            else:
+                names |= by_rule(rule, left)
+    return names, parts_of
 
 
 def _hold_unwrapped(statement: t.AdapterStatement, adapter: Adapter) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal
 
 from pemlang.compare.changes import DeltaChange, Fact, PairNumbers, total_change
@@ -191,19 +191,33 @@ def _measure(old: SitePart | None, new: SitePart | None) -> tuple[Spectra, PairN
     """
     some = new if old is None else old
     assert some is not None
+    if len(some.pieces) > 1:
+        none = [None] * len(some.pieces)
+        first, second = (none if part is None else part.pieces for part in (old, new))
+        return ((), ()), _together(_measure(*pair)[1] for pair in zip(first, second, strict=True))
     if some.low_rank is None:
         x, y = (np.zeros(1) if part is None else part.delta() for part in (old, new))
         change: Matrix = y - x
         spectra: Spectra = ((), ())
     else:
-        first, second = (_factors(part, some.low_rank) for part in (old, new))
-        x, y, change = lowrank.difference(first, second)
+        x, y, change = lowrank.difference(*(_factors(part, some.low_rank) for part in (old, new)))
         spectra = _spectrum(old, x), _spectrum(new, y)
     before, after, moved = (float(np.linalg.norm(z)) for z in (x, y, change))
     numbers = PairNumbers(before, after, moved, float(np.sum(x * y)))
     if not math.isfinite(before + after + moved + abs(numbers.inner)):
         raise TooLarge(None)
     return spectra, numbers
+
+
+def _together(pieces: Iterable[PairNumbers]) -> PairNumbers:
+    """The numbers of a site from those of parts that have nothing in common."""
+    parts = list(pieces)
+    return PairNumbers(
+        math.hypot(*(part.old for part in parts)),
+        math.hypot(*(part.new for part in parts)),
+        math.hypot(*(part.change for part in parts)),
+        math.fsum(part.inner for part in parts),
+    )
 
 
 def _factors(part: SitePart | None, like: LowRank) -> LowRank:

@@ -165,13 +165,20 @@ def measured(graph: Graph, adapters: Sequence[MeasuredAdapter], tick: Tick) -> M
 def _by_site(
     reader: SiteReader, adapters: Sequence[MeasuredAdapter], site: str
 ) -> Iterator[tuple[list[MeasuredAdapter], list[SitePart | None]]]:
-    """The adapters that have a site with their parameters there: those of several tensors whole,
-    those of one some numbers after others."""
+    """The adapters that have a site with their parameters there: those of factors whole, those of
+    experts one after the other, those of one tensor some numbers after others."""
     there = [adapter for adapter in adapters if site in adapter.shapes]
-    whole = [x for x in there if len(x.node.type.record(site).factors) > 1]
-    if whole:
-        yield whole, reader.parts([x.node for x in whole], site)
-    others = [x for x in there if x not in whole]
+    factored = [x for x in there if x.node.type.record(site).factored]
+    if factored:
+        yield factored, reader.parts([x.node for x in factored], site)
+    plain = [x for x in there if x not in factored]
+    of_pieces = [x for x in plain if len(x.node.type.record(site).factors) > 1]
+    if of_pieces:
+        parts = reader.parts([x.node for x in of_pieces], site)
+        count = max((len(part.pieces) for part in parts if part is not None), default=0)
+        for piece in range(count):
+            yield of_pieces, [None if part is None else part.pieces[piece] for part in parts]
+    others = [x for x in plain if x not in of_pieces]
     if others:
         for parts in reader.tiles([x.node for x in others], site):
             yield others, parts

@@ -13,6 +13,7 @@ from pemlang.formats.gguf_names import ARCHITECTURES
 from pemlang.formats.patterns import BadPattern, Pattern
 from pemlang.formats.peft import PEFT
 from pemlang.formats.quantised import QUANTISATIONS
+from pemlang.formats.reading import read_adapter
 from pemlang.formats.record import (
     FORMATS,
     AdapterSpec,
@@ -21,7 +22,6 @@ from pemlang.formats.record import (
     OutputLayout,
     OutputTensor,
     formats_of,
-    read_adapter,
     register,
 )
 from pemlang.formats.signature import (

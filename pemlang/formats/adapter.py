@@ -24,6 +24,35 @@ STATISTICS = "statistics.safetensors"
 MODEL_CONFIG = "config.json"
 
 
+@dataclass(frozen=True)
+class ModulePart:
+    """A part of a module.
+
+    Attributes:
+        name: of the module that it is by itself.
+        first, end: its outputs among those of the whole: from the first up to the end.
+    """
+
+    name: str
+    first: int
+    end: int
+
+    @property
+    def place(self) -> str:
+        """Its outputs, as a recipe writes them."""
+        return f"[{self.first}:{self.end}]"
+
+    def rows(self, entry: TensorEntry) -> TensorEntry:
+        """Its rows of a tensor that has one for each output of the whole."""
+        row = (entry.end - entry.start) // entry.shape[0]
+        start, end = (entry.start + at * row for at in (self.first, self.end))
+        return TensorEntry(entry.dtype, (self.end - self.first, *entry.shape[1:]), start, end)
+
+
+PartsOf = Mapping[str, Sequence[ModulePart]]
+"""The parts of some modules, by their names."""
+
+
 class ByIdentity:
     """A cache key: the same object, whatever it holds. read_header shares equal headers."""
 
@@ -119,6 +148,7 @@ class Adapter:
         seen: what its files were before they were read, see tensorfiles.digests.identity.
         stored: the same as its files name its modules, where a recipe says what to call them.
         names: what the recipe calls them, by their names in the files.
+        parts_of: what the recipe splits others into, by their names in the files.
         model: what the config of its model says that lies beside it, where that may count; see
             gguf_names.model_beside.
     """
@@ -138,6 +168,7 @@ class Adapter:
     seen: Mapping[Path, tuple[int, ...]] = field(default_factory=dict)
     stored: Adapter | None = None
     names: Mapping[str, str] = field(default_factory=dict)
+    parts_of: PartsOf = field(default_factory=dict)
     model: Mapping[str, object] = field(default_factory=dict)
 
     @property
@@ -224,7 +255,8 @@ class Adapter:
 
     def parameters(self) -> int:
         """How many numbers its factors hold in all."""
-        return sum(map(self.numbers_at, self.layout.factors))
+        keys = {key for keys in self.layout.factors.values() for key in keys}
+        return sum(math.prod(self.header.entries[key].shape) for key in keys)
 
     @property
     def title(self) -> str:

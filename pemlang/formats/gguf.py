@@ -25,7 +25,7 @@ from pemlang.formats.record import (
 from pemlang.formats.signature import Malformed, headers_restored, headers_signature
 from pemlang.formats.uniform import equal_alphas, float32
 from pemlang.modules import Shapes, SiteShape
-from pemlang.modules.sites import lora_shape
+from pemlang.modules.sites import EXPERTS, lora_shape
 from pemlang.modules.stored import TOKEN_EMBEDDING, StoredSite
 from pemlang.tensorfiles.container import floats_of
 from pemlang.tensorfiles.dtypes import FLOATS
@@ -167,7 +167,8 @@ class Gguf(Format):
                 "PEM0421",
                 f"this is {kinds_text(shapes.kinds)}, {other[0]}: a GGUF file holds LoRA of linear "
                 "layers and of the embedding alone",
-                "save it with format=peft, or make a LoRA of it: compress(x, rank=16)",
+                "save it with format=peft"
+                + ("" if EXPERTS in other else ", or make a LoRA of it: compress(x, rank=16)"),
             )
 
     def stored_scales(

@@ -24,7 +24,7 @@ from pemlang.formats.record import (
 from pemlang.formats.signature import Malformed, headers_restored, headers_signature
 from pemlang.formats.uniform import equal_scales
 from pemlang.modules import Shapes
-from pemlang.modules.sites import layer_start
+from pemlang.modules.sites import EXPERTS, layer_start
 from pemlang.modules.stored import TRANSPOSED, StoredSite
 from pemlang.tensorfiles.dtypes import FLOATS
 from pemlang.tensorfiles.safetensors import Header, TensorEntry, read_header
@@ -136,7 +136,8 @@ class Mlx(Format):
                 "PEM0421",
                 f"this is {kinds_text(shapes.kinds)}, {other[0]}: a file of mlx-lm holds LoRA of "
                 "linear layers and embeddings alone",
-                "save it with format=peft, or make a LoRA of it: compress(x, rank=16)",
+                "save it with format=peft"
+                + ("" if EXPERTS in other else ", or make a LoRA of it: compress(x, rank=16)"),
             )
 
     def stored_ranks(

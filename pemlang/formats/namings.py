@@ -282,21 +282,28 @@ def by_rule(rule: NamingRule, modules: Collection[str]) -> dict[str, str]:
     return new
 
 
-def hold_apart(modules: Iterable[str], names: Mapping[str, str]) -> None:
-    """Raise PEM0363 where two modules get one name."""
+def hold_apart(names: Iterable[tuple[str, str]]) -> None:
+    """Raise PEM0363 where two modules, or two parts of one, get one name; `names` are old and
+    new."""
     olds: dict[str, str] = {}
-    for module in modules:
-        name = names.get(module, module)
+    for module, name in names:
         if name in olds:
+            both = f"{visible(olds[name])} and {visible(module)} would both"
             raise Fault(
                 "PEM0363",
-                f"{visible(olds[name])} and {visible(module)} would both be called {visible(name)}",
+                f"{both if olds[name] != module else f'two parts of {visible(module)} would'} be "
+                f"called {visible(name)}",
                 "give each module a name of its own",
             )
         olds[name] = module
 
 
-_SAYABLE = re.compile(r"[\w.-]+")
+_SAYABLE = re.compile(r"[\w.*-]+")
+
+
+def is_sayable(pattern: str) -> bool:
+    """Whether a rule that is shown may have a name, or a pattern of names, as it is."""
+    return _SAYABLE.fullmatch(pattern) is not None
 
 
 def rules_text(names: Mapping[str, str]) -> str | None:
@@ -306,9 +313,7 @@ def rules_text(names: Mapping[str, str]) -> str | None:
         start, end = layer_start(old), layer_start(new)
         if start and end is not None and old[start:] == new[end:]:
             old, new = f"{old[:start]}*", f"{new[:end]}*"  # noqa: PLW2901
-        if rules.setdefault(old, new) != new or not _SAYABLE.fullmatch(
-            (old + new).replace("*", "")
-        ):
+        if rules.setdefault(old, new) != new or not (is_sayable(old) and is_sayable(new)):
             return None
     if not 0 < len(rules) <= MAX_SHOWN:
         return None

@@ -17,26 +17,31 @@ from pemlang.formats.mlx_detect import mlx_config
 from pemlang.formats.namings import MAX_NAME
 from pemlang.formats.patterns import one_config
 from pemlang.formats.peft_config import (
-    UNSUPPORTED,
     Config,
     Scaling,
-    instead_of,
     parse_config,
     read_config,
 )
-from pemlang.formats.peft_dora import MAGNITUDE, dora_shape, hold_one, unlike_config
+from pemlang.formats.peft_dora import MAGNITUDE, hold_one, unlike_config
+from pemlang.formats.peft_experts import (
+    ExpertTensor,
+    adapted_modules,
+    expert_tensors,
+    parameters_of,
+)
 from pemlang.formats.peft_names import CONFIG, PICKLED, PREFIX, ROWS, WEIGHTS
-from pemlang.formats.peft_patterns import CHOOSING, feeds_forward, left_out_by, look_up, module_of
+from pemlang.formats.peft_patterns import CHOOSING, left_out_by, look_up, module_of
 from pemlang.formats.peft_renamed import head_of, with_names, without_leavings
+from pemlang.formats.peft_sites import expert_site, gain_site, lora_site
 from pemlang.formats.peft_trained import with_trained
 from pemlang.formats.readers import READERS, OutputReader
 from pemlang.formats.record import AdapterSpec, Detection, Format, OutputLayout, register
 from pemlang.formats.signature import Malformed, headers_restored, headers_signature
 from pemlang.formats.stored_sites import TITLES, stored_site
 from pemlang.formats.uniform import equal_ranks, equal_scales, module_scales
-from pemlang.modules import PARAMETRISATIONS, Shapes, SiteShape
+from pemlang.modules import PARAMETRISATIONS, Shapes
 from pemlang.modules.dense import DENSE
-from pemlang.modules.sites import lora_shape, module_of_bias
+from pemlang.modules.sites import module_of_bias
 from pemlang.tensorfiles.dtypes import FLOATS
 from pemlang.tensorfiles.safetensors import Header, TensorEntry, read_header
 
@@ -159,7 +164,8 @@ class Peft(Format):
                     "(modules_to_save): PEFT does not adapt what it saves whole",
                     'leave these modules out, as in x["*.q_proj", "*.v_proj"]',
                 )
-        plain = shapes.kinds in (("lora",), ("ia3",), ("dora",))
+        parameters_of(shapes)
+        plain = shapes.kinds in (("ia3",), ("dora",)) or {*shapes.kinds} <= {"lora", "expert_lora"}
         if plain or peft_bias.beside_loras(shapes):
             return
         help = "save the sites of one kind; a bias is saved with the LoRA of its module"
@@ -224,7 +230,8 @@ def assemble(
     try:
         header, config = without_leavings(header, config)
         with one_config():
-            layout = _layout(ByIdentity(header.entries), config.kind, config.feedforward)
+            experts = expert_tensors(header.entries, config)
+            layout = _layout(ByIdentity(header.entries), config.kind, config.feedforward, experts)
             _all_targeted(layout, json.dumps([config.raw.get(f) for f in CHOOSING]))
             scales = _scales(layout, config.scaling)
             layout = peft_bias.with_scales(layout, scales, config.lora_bias)
@@ -249,20 +256,28 @@ def assemble(
 
 
 @lru_cache(maxsize=64)
-def _layout(key: ByIdentity, kind: str, feedforward: str | tuple[str, ...]) -> Layout:
+def _layout(
+    key: ByIdentity,
+    kind: str,
+    feedforward: str | tuple[str, ...],
+    experts: tuple[ExpertTensor, ...],
+) -> Layout:
     entries: Mapping[str, TensorEntry] = key.it  # type: ignore[assignment]
     factors: dict[str, dict[str, str]] = {}
     heads: dict[str, TensorEntry] = {}
+    of_experts = {x.key: (x.site, x.factor) for x in experts}
+    expert_ranks = {x.site: x.rank for x in experts}
     for name, entry in entries.items():
-        _hold_whole(name, entry, kind)
-        site, factor = _role(name, kind in TITLES)
+        _hold_there(name, entry, kind)
+        site, factor = of_experts.get(name) or _role(name, kind in TITLES)
         if factor is None:
             heads[name] = entry
         else:
             first = factors.setdefault(site, {}).setdefault(factor, name)
             hold_one(first, name)
-    read = _gain_site if kind == "ia3" else _lora_site
-    shapes, ranks, keys, dtypes, stored = {}, {}, {}, set(), {}
+    read = gain_site if kind == "ia3" else lora_site
+    shapes, ranks, keys, stored = {}, {}, {}, {}
+    dtypes = set[str]()
     for site, parts in factors.items():
         bias = parts.pop(peft_bias.KEY, None)
         if kind in TITLES:
@@ -271,16 +286,12 @@ def _layout(key: ByIdentity, kind: str, feedforward: str | tuple[str, ...]) -> L
         else:
             keys[site] = _factor_keys(site, parts, kind)
         tensors = [entries[name] for name in keys[site]]
-        for name, entry in zip(keys[site], tensors, strict=True):
-            if entry.dtype not in FLOATS:
-                raise Fault(
-                    "PEM0419",
-                    f"{visible(name)} is of dtype {entry.dtype}",
-                    f"save it as one of {', '.join(FLOATS)}",
-                )
-            dtypes.add(entry.dtype)
+        dtypes |= {_float_dtype(key, entries[key]) for key in keys[site]}
         if kind in TITLES:
             shapes[site], ranks[site] = stored[site].shape, stored[site].rank
+        elif site in expert_ranks:
+            ranks[site] = expert_ranks[site]
+            shapes[site] = expert_site(site, tensors, ranks[site])
         else:
             shapes[site], ranks[site] = read(site, parts, tensors, feedforward)
         if bias is not None:
@@ -300,8 +311,8 @@ def _layout(key: ByIdentity, kind: str, feedforward: str | tuple[str, ...]) -> L
     )  # fmt: skip
 
 
-def _hold_whole(name: str, entry: TensorEntry, kind: str) -> None:
-    """Raise PEM0417 for a tensor without a number; training may prune all that AdaLoRA has of a
+def _hold_there(name: str, entry: TensorEntry, kind: str) -> None:
+    """Raise PEM0417 for a tensor without numbers; training may prune all that AdaLoRA has of a
     module."""
     if not all(entry.shape) and not (kind == "adalora" and len(entry.shape) == 2):
         raise Fault(
@@ -310,6 +321,17 @@ def _hold_whole(name: str, entry: TensorEntry, kind: str) -> None:
             "DeepSpeed's ZeRO-3 had its numbers elsewhere",
             "save it again with stage3_gather_16bit_weights_on_model_save=true",
         )
+
+
+def _float_dtype(name: str, entry: TensorEntry) -> str:
+    """The dtype of a factor; raises PEM0419 where it is not a float."""
+    if entry.dtype not in FLOATS:
+        raise Fault(
+            "PEM0419",
+            f"{visible(name)} is of dtype {entry.dtype}",
+            f"save it as one of {', '.join(FLOATS)}",
+        )
+    return entry.dtype
 
 
 def _factor_keys(site: str, parts: Mapping[str, str], kind: str) -> tuple[str, ...]:
@@ -345,7 +367,12 @@ def _role(name: str, stored: bool) -> tuple[str, str | None]:
     if match is not None:
         site = match["site"]
         if site.endswith(".base_layer"):
-            raise _feature(name, "target_parameters")
+            raise Fault(
+                "PEM0415",
+                f"{visible(name)} is of a parameter, and no `target_parameters` in the config "
+                "names one there",
+                f"mend `target_parameters` in {CONFIG}",
+            )
         factor = match["lora"] or match["embedding"] or match["gain"]
         return site, factor or match["magnitude"] or match["bias"]
     inner = name.removeprefix(PREFIX)
@@ -361,63 +388,12 @@ def _role(name: str, stored: bool) -> tuple[str, str | None]:
     return inner, None
 
 
-def _feature(name: str, field: str) -> Fault:
-    return Fault(
-        "PEM0421",
-        f"{visible(name)} belongs to `{field}`: {UNSUPPORTED[field]}",
-        instead_of(field),
-    )
-
-
-def _lora_site(
-    site: str, parts: Mapping[str, str], entries: list[TensorEntry], _: str | tuple[str, ...]
-) -> tuple[SiteShape, int]:
-    a, b = (entry.shape for entry in entries[:2])
-    shape = lora_shape(a, b)
-    if shape is not None and "lora_embedding_A" in parts:
-        shape = shape._replace(layer="embedding") if shape.layer == "linear" else None
-    if shape is None and len(a) == len(b) > 2 and all(n == 1 for n in b[2:]) and a[0] % b[1] == 0:
-        raise Fault(
-            "PEM0421",
-            f"site {visible(site)} is a grouped convolution: its B of shape {list(b)} joins "
-            f"only parts of the {a[0]} rows of A",
-            "leave this site out of the adapter",
-        )
-    if shape is None:
-        raise Fault(
-            "PEM0417",
-            f"the factors of site {visible(site)} do not fit: A is {list(a)}, B is {list(b)}",
-            "save the adapter again with PEFT: A is (rank, in), B is (out, rank)",
-        )
-    if MAGNITUDE in parts:
-        shape = dora_shape(site, shape, entries[-1])
-    return shape, a[0]
-
-
-def _gain_site(
-    site: str, _: Mapping[str, str], entries: list[TensorEntry], feedforward: str | tuple[str, ...]
-) -> tuple[SiteShape, int]:
-    shape = entries[0].shape
-    inputs = feeds_forward(feedforward, site)
-    along = 0 if len(shape) == 2 and not inputs else 1
-    if len(shape) < 2 or any(n != 1 for axis, n in enumerate(shape) if axis != along):
-        where = "is a feed-forward module" if inputs else "is not a feed-forward module"
-        wanted = "(1, in)" if inputs else "(out, 1)"
-        raise Fault(
-            "PEM0415",
-            f"ia3_l of site {visible(site)} has shape {list(shape)}, but the config says it "
-            f"{where}, whose vector is {wanted}",
-            f"mend `feedforward_modules` in {CONFIG}",
-        )
-    return SiteShape("ia3", "gain_in" if inputs else "gain_out", shape), 0
-
-
 @lru_cache(maxsize=64)
 def _all_targeted(layout: Layout, fields: str) -> None:
     """Hold the tensors to what the config targets: PEFT ignores any other."""
     spec: list[object] = json.loads(fields)
     spec[:2] = [frozenset(v) if isinstance(v, list) else v for v in spec[:2]]
-    for site in layout.shapes.modules:
+    for site in adapted_modules(layout.shapes):
         field = left_out_by(module_of(site), *spec)
         if field is not None:
             raise Fault(

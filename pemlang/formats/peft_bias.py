@@ -10,7 +10,8 @@ from pemlang.formats.adapter import Layout
 from pemlang.formats.peft_names import CONFIG
 from pemlang.modules import PARAMETRISATIONS, Shapes, SiteShape
 from pemlang.modules.dense import DENSE
-from pemlang.modules.sites import bias_of
+from pemlang.modules.lora import LORA
+from pemlang.modules.sites import EXPERTS, bias_of
 from pemlang.modules.stored import StoredVector
 from pemlang.tensorfiles.safetensors import TensorEntry
 
@@ -53,9 +54,10 @@ def beside_loras(shapes: Shapes) -> bool:
     """Whether the sites of an output are LoRAs, and biases beside some of them; raises PEM0421 for
     layers that PEFT has none for."""
     modules = shapes.only(frozenset(shapes.modules))
-    if not all(PARAMETRISATIONS[kind].factored for kind in modules.kinds):
+    if {PARAMETRISATIONS[kind].family or kind for kind in modules.kinds} != {LORA.name}:
         return False
-    without = [s for s in modules if modules[s].layer == "embedding" or ".base_layer." in s]
+    bare = ("embedding", EXPERTS)
+    without = [s for s in modules if modules[s].layer in bare or ".base_layer." in s]
     if without:
         raise Fault(
             "PEM0421",

@@ -41,6 +41,7 @@ TRAINED_BIASES = ("none", "all", "lora_only")
 METHODS = {"LORA": "lora", "IA3": "ia3", "ADALORA": "adalora", "LOHA": "loha", "LOKR": "lokr"}
 _LYCORIS = "alpha rank_dropout module_dropout init_weights use_effective_conv2d"
 _OF_METHOD = {
+    "lora": "target_parameters",
     "adalora": "init_r target_r tinit tfinal deltaT beta1 beta2 orth_reg_weight total_step",
     "loha": _LYCORIS,
     "lokr": f"{_LYCORIS} decompose_both decompose_factor rank_dropout_scale",
@@ -50,7 +51,6 @@ _OF_METHOD = {
 UNSUPPORTED = {
     "kasa_config": "KaSA rescales the singular values of the base",
     "layer_replication": "its sites are copies of the base's layers",
-    "target_parameters": "its factors change stacked 3-D parameters (mixture of experts)",
     "alora_invocation_tokens": "it acts only after its invocation tokens",
     "arrow_config": "its modules are routed between at run time",
     "use_bdlora": "its factors are block-diagonal",
@@ -73,7 +73,6 @@ _MERGED = (
 )
 _INSTEAD = {
     "enable_lora": "train it anew with a later PEFT, which adapts a fused module as a whole",
-    "target_parameters": _MERGED,
 }
 
 
@@ -169,7 +168,7 @@ def parse_config(data: bytes, name: str) -> Config:
     alpha = "alpha" if kind in ("LOHA", "LOKR") else "lora_alpha"
     if kind != "IA3" and raw.get(alpha, ...) is None:
         raise read.wrong(alpha, None, _WANTED[float])
-    for field in ("target_modules", "exclude_modules"):
+    for field in ("target_modules", "exclude_modules", "target_parameters"):
         read.names(field)  # matched as they are, later
     feedforward = read.names("feedforward_modules")
     read("bias", str, "none", TRAINED_BIASES.__contains__, " or ".join(TRAINED_BIASES))

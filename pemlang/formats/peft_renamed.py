@@ -4,15 +4,17 @@ recipe calls its modules."""
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from pemlang.diagnostics import Fault, visible
-from pemlang.formats.adapter import Adapter
+from pemlang.formats.adapter import Adapter, PartsOf
 from pemlang.formats.patterns import one_config
 from pemlang.formats.peft_config import Config
+from pemlang.formats.peft_experts import adapted_modules
 from pemlang.formats.peft_names import PREFIX, ROWS
 from pemlang.formats.peft_patterns import CHOOSING, feeds_forward, left_out_by, module_of
+from pemlang.modules.sites import EXPERTS
 from pemlang.tensorfiles.safetensors import Header
 
 # torch calls a module so inside one that compiles it, shards it, or checkpoints its activations:
@@ -126,20 +128,41 @@ def _head_named(name: str, heads: Mapping[str, object], names: Mapping[str, str]
     return name
 
 
+def _in_parts(targets: Sequence[object], parts_of: PartsOf) -> list[str]:
+    """Names of `target_modules`, which say how the names of modules end, with those of the parts in
+    the place of a name that means modules in parts."""
+    instead: dict[str, list[str]] = {str(target): [] for target in targets}
+    for module, parts in parts_of.items():
+        pieces = module.split(".")
+        for depth in range(1, len(pieces) + 1):
+            end = ".".join(pieces[-depth:])
+            if end in instead:
+                instead[end] += [".".join(part.name.split(".")[-depth:]) for part in parts]
+    names = (name for target, parts in instead.items() for name in parts or [target])
+    return list(dict.fromkeys(names))
+
+
 def _choosing(adapter: Adapter) -> dict[str, object]:
     """A config whose fields choose the sites of an adapter by the names that these have now: its
     own where they do, the names themselves where they do not."""
     fields = dict(adapter.fields)
+    targets = fields.get("target_modules")
+    if adapter.parts_of and isinstance(targets, list):
+        fields["target_modules"] = _in_parts(targets, adapter.parts_of)
     if adapter.whole_modules:
         fields["modules_to_save"] = list(adapter.whole_modules)
-    modules = {module_of(site) for site in adapter.layout.shapes.modules}
+    shapes = adapter.layout.shapes
+    experts = [site for site, shape in shapes.items() if shape.layer == EXPERTS]
+    if experts:
+        fields["target_parameters"] = experts
+    modules = {module_of(site) for site in adapted_modules(shapes)}
     with one_config():
         spec = [fields.get(field) for field in CHOOSING]
         if any(left_out_by(module, *spec) for module in modules):
             fields |= dict.fromkeys(CHOOSING, None)
             fields["modules_to_save"] = list(adapter.whole_modules) or None
             fields["target_modules"] = sorted(modules)
-        inputs = [x for x, shape in adapter.layout.shapes.items() if shape.layer == "gain_in"]
+        inputs = [x for x, shape in shapes.items() if shape.layer == "gain_in"]
         own = fields.get("feedforward_modules")
         names = own if isinstance(own, str) else tuple(own) if isinstance(own, list) else None
         if inputs and any(

@@ -12,10 +12,12 @@ from pemlang.formats.adapter import Adapter, alpha_of
 from pemlang.formats.patterns import one_config
 from pemlang.formats.peft_bias import KEY as BIAS
 from pemlang.formats.peft_dora import MAGNITUDE
+from pemlang.formats.peft_experts import adapted_modules, flat_shape, parameters_of
 from pemlang.formats.peft_names import CONFIG, PREFIX, WEIGHTS
 from pemlang.formats.peft_patterns import look_up, module_of
 from pemlang.formats.peft_trained import trained_fields
 from pemlang.formats.record import AdapterSpec, OutputLayout, OutputTensor
+from pemlang.formats.uniform import experts_apart
 from pemlang.modules import Shapes
 from pemlang.modules.sites import bias_of, module_of_bias
 
@@ -31,10 +33,13 @@ def peft_layout(spec: AdapterSpec) -> OutputLayout:
     """
     sites = spec.shapes.modules
     kind = spec.shapes[sites[0]].kind
-    tensors = [tensor for site in spec.shapes for tensor in _tensors(spec, site)]
+    experts = parameters_of(spec.shapes)
+    tensors = [t for site in spec.shapes for t in _tensors(spec, site, experts.get(site))]
     biased = len(sites) < len(spec.shapes)
     config = _common(spec, kind)
-    config |= _targeting(spec, sites) | {"fan_in_fan_out": spec.fan_in_fan_out}
+    config |= _targeting(spec, adapted_modules(spec.shapes))
+    config |= {"fan_in_fan_out": spec.fan_in_fan_out}
+    config |= {"target_parameters": sorted(experts)} if experts else {}
     if kind != "ia3":
         config |= _lora({s: spec.ranks[s] for s in sites}, spec.scales)
         config |= {"lora_bias": biased, "use_dora": kind == "dora"}
@@ -54,11 +59,19 @@ def peft_layout(spec: AdapterSpec) -> OutputLayout:
     return OutputLayout({WEIGHTS: [*zeros, *tensors]}, {CONFIG: text + "\n"})
 
 
-def _tensors(spec: AdapterSpec, site: str) -> list[OutputTensor]:
+def _tensors(spec: AdapterSpec, site: str, place: str | None) -> list[OutputTensor]:
+    """Those of a site; `place` is where they stand of one of experts, which has two axes there."""
     return [
-        OutputTensor(PREFIX + key, spec.dtype, shape, site, factor, around)
+        OutputTensor(
+            PREFIX + key,
+            spec.dtype,
+            flat_shape(factor, shape) if place else shape,
+            site,
+            factor,
+            around,
+        )
         for key, (factor, shape, around) in zip(
-            _keys(site, spec.shapes), spec.factors(site), strict=True
+            _keys(site, spec.shapes, place or site), spec.factors(site), strict=True
         )
     ]
 
@@ -72,8 +85,8 @@ def _no_biases(spec: AdapterSpec) -> list[OutputTensor]:
     ]
 
 
-def _keys(site: str, shapes: Shapes) -> list[str]:
-    """What PEFT calls the tensors of a site."""
+def _keys(site: str, shapes: Shapes, place: str) -> list[str]:
+    """What PEFT calls the tensors of a site that stand in some place."""
     if module_of_bias(site) in shapes:
         return [f"{module_of_bias(site)}.{BIAS}"]
     shape = shapes[site]
@@ -81,7 +94,7 @@ def _keys(site: str, shapes: Shapes) -> list[str]:
     if shape.layer == "embedding":
         ends = ["lora_embedding_A", "lora_embedding_B"]
     ends += [MAGNITUDE] * (shape.kind == "dora")
-    return [f"{site}.{end}" for end in (["ia3_l"] if shape.kind == "ia3" else ends)]
+    return [f"{place}.{end}" for end in (["ia3_l"] if shape.kind == "ia3" else ends)]
 
 
 def _head_key(key: str, sites: Collection[str]) -> str:
@@ -124,16 +137,15 @@ def _targeting(spec: AdapterSpec, sites: Sequence[str]) -> dict[str, object]:
         for adapter in adapters
     ]
     same = all(spec == specs[0] for spec in specs)
-    whole = all(set(adapter.layout.shapes.modules) == set(sites) for adapter in adapters)
+    own = [adapted_modules(adapter.layout.shapes) for adapter in adapters]
+    whole = all(set(modules) == set(sites) for modules in own)
     target = specs[0]["target_modules"] if specs else None
     if same and whole and target is not None and (isinstance(target, list) or not listed):
         return {field: value for field, value in specs[0].items() if value is not None}
     kept = {module_of(site) for site in sites}
-    others = {
-        module_of(site) for adapter in adapters for site in adapter.layout.shapes.modules
-    } - kept
+    others = {module_of(site) for modules in own for site in modules} - kept
     # PEFT wants each name in feedforward_modules among those of target_modules.
-    short = [] if spec.shapes[sites[0]].kind == "ia3" else _short_names(adapters, kept, others)
+    short = [] if spec.shapes.kinds == ("ia3",) else _short_names(adapters, kept, others)
     names = short or _names(kept, ".", others)
     if listed and isinstance(names, str):
         assert spec.reader is not None
@@ -158,7 +170,7 @@ def _short_names(
         narrowed = any(adapter.fields.get(field) for field in _KEPT_FIELDS[1:])
         if not isinstance(listed, list) or narrowed or adapter.stored is not None:
             continue
-        own = {module_of(site) for site in adapter.layout.shapes.modules}
+        own = {module_of(site) for site in adapted_modules(adapter.layout.shapes)}
         for name in map(str, listed):
             here = {module for module in own if f".{module}".endswith(f".{name}")}
             if here and here <= set(kept):
@@ -204,9 +216,12 @@ def _lora(ranks: Mapping[str, int], scales: Mapping[str, float]) -> dict[str, ob
     ranks = {module_of(site): rank for site, rank in ranks.items()}
     scales = {module_of(site): scale for site, scale in scales.items()}
     alphas = {site: alpha_of(scales[site], rank) for site, rank in ranks.items()}
-    # Readers of these two alone take lora_alpha / r for the scale, and make room for r.
-    r = max(ranks.values())
-    alpha = Counter(alphas[site] for site in ranks if ranks[site] == r).most_common(1)[0][0]
+    # Readers of these two alone take lora_alpha / r for the scale, and make room for r; PEFT itself
+    # goes by no more where it stacks experts.
+    experts = experts_apart(ranks)
+    r = ranks[experts[0]] if experts else max(ranks.values())
+    usual_alphas = [alphas[site] for site in experts or ranks if ranks[site] == r]
+    alpha = Counter(usual_alphas).most_common(1)[0][0]
     patterns: dict[str, Mapping[str, float]] = {}
     for field, values, usual in (("rank_pattern", ranks, r), ("alpha_pattern", alphas, alpha)):
         # PEFT takes the first key that a name ends with; in a file the keys are sorted.

@@ -53,7 +53,7 @@ READERS = {
                 ("takes ranks and α of each module from the patterns", "`LoraModel` in `peft`"),
                 ("takes the weights of `modules_to_save`", "`set_peft_model_state_dict`"),
             ),
-            kinds=("lora", "ia3", "dora", "dense"),
+            kinds=("lora", "ia3", "dora", "dense", "expert_lora"),
             one_rank=False,
             heads=True,
         ),

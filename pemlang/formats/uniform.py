@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+import re
 import struct
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from pemlang.formats.adapter import alpha_of
 from pemlang.formats.peft_patterns import module_of
@@ -15,7 +16,13 @@ from pemlang.modules import PARAMETRISATIONS, Shapes
 LITTLE = 1.25
 """Rows of zeros that make an output no larger than this many times are added unasked."""
 
-_EXPERTS = ".experts."
+_EXPERT = re.compile(r"\.experts\.\d+\.")
+
+
+def experts_apart(sites: Iterable[str]) -> list[str]:
+    """Those of some sites that are each of one expert. Where transformers 5 has all experts of a
+    layer in one parameter, PEFT stacks them, by `r` and `lora_alpha` alone."""
+    return [site for site in sites if _EXPERT.search(site)]
 
 
 def equal_ranks(
@@ -69,18 +76,18 @@ def float32(number: float) -> float:
 
 def module_scales(scales: Mapping[str, float]) -> Mapping[str, float]:
     """One scale for the sites of a module: PEFT has one for both layers of an
-    nn.MultiheadAttention."""
+    nn.MultiheadAttention; and one for all experts."""
     own: dict[str, float] = {}
     for site, scale in scales.items():
         own[module_of(site)] = own.get(module_of(site)) or scale
-    return {site: own[module_of(site)] for site in scales}
+    modules = {site: own[module_of(site)] for site in scales}
+    return {**modules, **equal_scales({site: modules[site] for site in experts_apart(scales)})}
 
 
 def _stored_with(site: str) -> str:
-    """What sites of one rank have in common: transformers 5 stacks the experts of a layer, and PEFT
-    has one rank for both layers of an nn.MultiheadAttention."""
-    before, experts, _ = site.partition(_EXPERTS)
-    return before if experts else module_of(site)
+    """What sites of one rank have in common: being of one expert each, or one module; PEFT has one
+    rank for both layers of an nn.MultiheadAttention."""
+    return "" if experts_apart([site]) else module_of(site)
 
 
 def _numbers(shapes: Shapes, ranks: Mapping[str, int]) -> int:

@@ -54,8 +54,9 @@ class SitesType:
 
     @property
     def has_factors(self) -> bool:
-        """Whether it is s·B·A at some sites: a LoRA, or one with biases."""
-        return any(PARAMETRISATIONS[kind].factored for kind in self.kinds)
+        """Whether it is s·B·A wherever it has a rank, and somewhere: a LoRA, or one with biases."""
+        ranked = [record for kind in self.kinds if (record := PARAMETRISATIONS[kind]).ranked]
+        return bool(ranked) and all(record.factored for record in ranked)
 
     @property
     def ranked_shapes(self) -> Shapes:

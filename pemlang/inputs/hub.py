@@ -21,14 +21,8 @@ from urllib.parse import unquote
 from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault, listed, visible
 from pemlang.formats.adapter import Adapter
-from pemlang.formats.record import (
-    FORMATS,
-    MAX_LOOKED_AT,
-    Format,
-    formats_of,
-    in_order,
-    read_as,
-)
+from pemlang.formats.reading import MAX_LOOKED_AT, in_order, read_as
+from pemlang.formats.record import FORMATS, Format, formats_of
 from pemlang.formats.transformers import (
     BESIDE,
     CONFIG,

@@ -14,7 +14,8 @@ from pemlang.formats import FORMATS
 from pemlang.formats.adapter import STATISTICS, Adapter
 from pemlang.formats.gguf_names import known_model
 from pemlang.formats.identity import used_digest
-from pemlang.formats.record import Format, read_as
+from pemlang.formats.reading import read_as
+from pemlang.formats.record import Format
 from pemlang.formats.signature import Malformed
 from pemlang.inputs.hub import SCHEME, parse_reference
 from pemlang.inputs.imports import import_name, imports_of

@@ -17,7 +17,8 @@ from pemlang.disk import is_dir, is_file
 from pemlang.formats import read_adapter
 from pemlang.formats.adapter import Adapter
 from pemlang.formats.identity import adapter_digest
-from pemlang.formats.record import formats_of, read_as
+from pemlang.formats.reading import read_as
+from pemlang.formats.record import formats_of
 from pemlang.formats.transformers import TRANSFORMERS, is_model
 from pemlang.inputs.hub import (
     HUB_NAME,

@@ -15,7 +15,7 @@ from pemlang.diagnostics import Fault
 from pemlang.formats import PEFT, Format
 from pemlang.formats.adapter import Adapter
 from pemlang.formats.peft_names import CONFIG, PREFIX, WEIGHTS
-from pemlang.formats.record import read_as
+from pemlang.formats.reading import read_as
 from pemlang.formats.transformers import SINGLE, TRANSFORMERS
 from pemlang.inputs.resolver import DiskResolver
 from pemlang.tensorfiles.dtypes import Array

@@ -14,7 +14,13 @@ from pemlang.kernels.methods import MergeInputs, SiteKernel
 from pemlang.kernels.order import best_order
 from pemlang.kernels.program import Program, SlotNumbers, interned
 from pemlang.kernels.step import Shape, Step
-from pemlang.kernels.steps.bakes import AddProduct, AddProductAtLengths, PutRows, ScaleAlong
+from pemlang.kernels.steps.bakes import (
+    AddProduct,
+    AddProductAtLengths,
+    AddProducts,
+    PutRows,
+    ScaleAlong,
+)
 from pemlang.kernels.steps.deltas import CutDense, OverDeltas
 from pemlang.kernels.steps.elements import (
     Abs,
@@ -262,20 +268,22 @@ class Builder(Generic[InputKey, OutputKey]):
         weight."""
         return self._with_product(AddProduct, weight, factors, scale, turned)
 
+    def add_products(
+        self, weight: Value, factors: Sequence[Value], scale: float, turned: bool
+    ) -> Value:
+        """The same of each expert, of A (experts, r, in) and B (out, r, experts)."""
+        return self._with_product(AddProducts, weight, factors, scale, turned)
+
     def add_product_at_lengths(
         self, weight: Value, factors: Sequence[Value], scale: float, turned: bool, lengths: Value
     ) -> Value:
-        """The same with each row, or each column of a transpose, brought to a length of its own."""
+        """As add_product, and each row, or column of a transpose, brought to a length."""
         return self._with_product(AddProductAtLengths, weight, (*factors, lengths), scale, turned)
 
     def _with_product(
-        self,
-        kind: type[AddProduct],
-        weight: Value,
-        others: Sequence[Value],
-        scale: float,
-        turned: bool,
-    ) -> Value:
+        self, kind: type[AddProduct], weight: Value, others: Sequence[Value],
+        scale: float, turned: bool,
+    ) -> Value:  # fmt: skip
         step, source = self._unwidened(weight)
         args = (step, *(self.cast(x, weight.dtype).step for x in others))
         slot = self.constant(scale)

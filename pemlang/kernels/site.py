@@ -20,6 +20,9 @@ class SiteAlgebra(Protocol):
     def low_rank(self, tensors: Sequence[Array], scale: float) -> LowRank | None:
         """Δ by its factors, of what is made of two."""
 
+    def pieces(self, part: SitePart) -> Sequence[SitePart]:
+        """What acts on parts of a module that have nothing in common; itself where it is one."""
+
     def norm(self, tensors: Sequence[Array], scale: float) -> float:
         """‖Δ‖ (Frobenius)."""
 
@@ -47,6 +50,11 @@ class SitePart:
     def low_rank(self) -> LowRank | None:
         """Δ by its factors, of what is made of two."""
         return self.algebra.low_rank(self.tensors, self.scale)
+
+    @property
+    def pieces(self) -> Sequence[SitePart]:
+        """What acts on parts of the module that have nothing in common, as experts have."""
+        return self.algebra.pieces(self)
 
     def norm(self) -> float:
         """‖Δ‖ (Frobenius)."""

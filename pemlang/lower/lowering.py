@@ -157,10 +157,11 @@ def _stored(adapter: Adapter, site: str) -> Hashable:
 def _leaf(builder: SiteBuilder, leaf: Stored, site: str, work: str) -> SiteValues:
     """The parameters of an adapter in files."""
     here = leaf.adapter.site(site)
-    stored = [
-        builder.load(reference, entry.dtype, entry.whole)
-        for reference, entry in zip(here.references, here.tensors, strict=True)
-    ]
+    shapes = [entry.whole for entry in here.tensors]
+    if here.stored is None:
+        shapes = list(here.parametrisation.shapes(here.shape, here.rank))
+    tensors = zip(here.references, here.tensors, shapes, strict=True)
+    stored = [builder.load(reference, entry.dtype, shape) for reference, entry, shape in tensors]
     values = (here.stored or here.parametrisation).loaded(builder, stored, work)
     return SiteValues(here.parametrisation, values, here.scale)
 

@@ -16,6 +16,10 @@ class DenseChange(OneTensor):
     acts = "adds a whole matrix to W"
     matrices = True
 
+    def by_row(self, site: SiteShape) -> tuple[bool, ...]:
+        """The whole weight of a module has."""
+        return (site.layer in LORA_LAYERS.values(),)
+
 
 DENSE = register(DenseChange())
 

@@ -67,6 +67,10 @@ class Dora(Parametrisation):
         a[-1, -1] = 1
         return LowRank(a, np.hstack([scale * b.reshape(len(b), -1), m.reshape(-1, 1)]), 1.0)
 
+    def by_row(self, site: SiteShape) -> tuple[bool, ...]:
+        """B and m; the m of a convolution has its outputs along another axis."""
+        return (*LORA.by_row(site), True) if site.layer == "linear" else ()
+
     def norm(self, tensors: Sequence[Array], scale: float) -> float:
         """Of `delta`, from the core."""
         return lowrank.norm(self.low_rank(tensors, scale))

@@ -33,6 +33,10 @@ class Ia3(OneTensor):
         """g = 0."""
         return SiteValues(self, (builder.const(0.0, "F64", site.a),))
 
+    def by_row(self, site: SiteShape) -> tuple[bool, ...]:
+        """l over the outputs."""
+        return (True,) if site.layer == "gain_out" else ()
+
     def orientations(self, site: SiteShape, tensor: Shape) -> tuple[bool, ...]:
         """By which axis is as long as the gains. A bias has outputs alone."""
         gains = math.prod(site.a)

@@ -43,8 +43,9 @@ class Lora(Parametrisation):
         self, builder: SiteBuilder, parts: Sequence[tuple[float, SiteValues]], scale: float
     ) -> SiteValues:
         """A stacked, B side by side and carrying cᵢ·sᵢ/scale: its rank is the sum of the ranks."""
-        a = builder.concat([part.values[0] for _, part in parts], axis=0)
-        b = builder.concat([_carrying(builder, c, part, scale) for c, part in parts], axis=1)
+        of_a, of_b = self.rank_axes
+        a = builder.concat([part.values[0] for _, part in parts], of_a)
+        b = builder.concat([_carrying(builder, c, part, scale) for c, part in parts], of_b)
         return SiteValues(self, (a, b), scale)
 
     def zeros(self, builder: SiteBuilder, site: SiteShape, rank: int, scale: float) -> SiteValues:
@@ -58,10 +59,13 @@ class Lora(Parametrisation):
         delta: Dense = scale * b.reshape(b.shape[0], -1) @ a.reshape(a.shape[0], -1)
         return delta
 
-    def low_rank(self, tensors: Sequence[Array], scale: float) -> LowRank:
+    def low_rank(self, tensors: Sequence[Array], scale: float) -> LowRank | None:
         """A and B."""
-        a, b = tensors
-        return LowRank(a, b, scale)
+        return _pair(tensors, scale)
+
+    def by_row(self, site: SiteShape) -> tuple[bool, ...]:
+        """B; an embedding has outputs of its own kind."""
+        return () if site.layer == "embedding" else (False, True)
 
     def statistics(self, site: SiteShape, rank: int) -> Mapping[str, Mapping[str, Shape]]:
         """See Parametrisation; `gram` is xᵀx of the inputs."""
@@ -71,13 +75,13 @@ class Lora(Parametrisation):
 
     def norm(self, tensors: Sequence[Array], scale: float) -> float:
         """From the core."""
-        return lowrank.norm(self.low_rank(tensors, scale))
+        return lowrank.norm(_pair(tensors, scale))
 
     def inner(
         self, left: Sequence[Array], right: Sequence[Array], scales: tuple[float, float]
     ) -> float:
         """From the cores over common bases."""
-        return lowrank.inner(self.low_rank(left, scales[0]), self.low_rank(right, scales[1]))
+        return lowrank.inner(_pair(left, scales[0]), _pair(right, scales[1]))
 
     def orientations(self, site: SiteShape, tensor: Shape) -> tuple[bool, ...]:
         """The rows of a linear layer are its outputs, or in transformers' Conv1D its inputs; those
@@ -97,10 +101,15 @@ class Lora(Parametrisation):
 
     def rank(self, values: Sequence[Value]) -> int:
         """r."""
-        return values[0].shape[0]
+        return values[0].shape[self.rank_axes[0]]
 
 
 LORA = register(Lora())
+
+
+def _pair(tensors: Sequence[Array], scale: float) -> LowRank:
+    a, b = tensors
+    return LowRank(a, b, scale)
 
 
 def _carrying(builder: SiteBuilder, number: float, part: SiteValues, scale: float) -> Value:
@@ -127,7 +136,8 @@ def padded(builder: SiteBuilder, part: SiteValues, rank: int) -> SiteValues:
     if not part.parametrisation.ranked:
         return part
     a, b, *others = part.values
-    return part.with_values(builder.pad(a, 0, rank), builder.pad(b, 1, rank), *others)
+    of_a, of_b = part.parametrisation.rank_axes
+    return part.with_values(builder.pad(a, of_a, rank), builder.pad(b, of_b, rank), *others)
 
 
 def rescaled(builder: SiteBuilder, part: SiteValues, scale: float) -> SiteValues:

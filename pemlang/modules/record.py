@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pemlang.kernels.builder import Builder, Value
     from pemlang.kernels.lowrank import LowRank
     from pemlang.kernels.plan import Sink
+    from pemlang.kernels.site import SitePart
     from pemlang.kernels.step import Dense, Shape
     from pemlang.tensorfiles.dtypes import Array
     from pemlang.tensorfiles.reference import TensorRef
@@ -33,12 +34,14 @@ class Parametrisation(ABC):
         name: as a type annotation names it, `lora`.
         title: as a reader writes it, `LoRA`.
         acts: what it does to a module's weight W, after "it".
+        family: what its adapters may be joined with, at other sites; its name where empty.
         factors: what its tensors are called, in order, in what is told of them.
         ranked: whether it has a rank, and a scale beside its tensors.
         factored: whether Δ is s·B·A of its two tensors A and B, as `low_rank` gives it: ⊕ combines
             A with A and B with B, a sum has the sum of the ranks, and an SVD can cut it.
         matrices: whether it may be a matrix, or its Δ one.
         norm_title: what its norm is, where that is told.
+        rank_axes: the axes of the rank in A and B, of what has a rank.
         bases: what each tensor is stored around: l of an (IA)³ is 1 + g.
         needs_base: whether what it changes depends on the weights that it is added to: it adds to a
             model, and to nothing else.
@@ -47,11 +50,13 @@ class Parametrisation(ABC):
     name: ClassVar[str]
     title: ClassVar[str]
     acts: ClassVar[str] = "changes a module in a way of its own"
+    family: ClassVar[str] = ""
     factors: ClassVar[tuple[str, ...]]
     ranked: ClassVar[bool] = False
     factored: ClassVar[bool] = False
     matrices: ClassVar[bool] = False
     norm_title: ClassVar[str] = "‖Δ‖ (Frobenius)"
+    rank_axes: ClassVar[tuple[int, int]] = (0, 1)
     bases: ClassVar[tuple[float, ...]]
     needs_base: ClassVar[bool] = False
 
@@ -92,6 +97,16 @@ class Parametrisation(ABC):
     def low_rank(self, tensors: Sequence[Array], scale: float) -> LowRank | None:
         """Δ, or what is compared in its place, by factors A and B; None of what has none."""
         return None
+
+    def pieces(self, part: SitePart) -> Sequence[SitePart]:
+        """What it is on parts of the module that have nothing in common; itself where that is
+        one."""
+        return (part,)
+
+    def by_row(self, site: SiteShape) -> tuple[bool, ...]:
+        """Which of its tensors have a row for each output of the module, and nothing of another;
+        the others are the same for every output. None where it is not so."""
+        return ()
 
     def statistics(self, site: SiteShape, rank: int) -> Mapping[str, Mapping[str, Shape]]:
         """What can be collected for it beside an adapter, by family: kind to shape. `fisher` is

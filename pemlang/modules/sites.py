@@ -25,6 +25,9 @@ def layer_start(site: str) -> int | None:
     return match.start(1) if match else None
 
 
+EXPERTS = "experts"
+"""The layer of a site that is a parameter with a matrix of each expert."""
+
 _BIAS = ".bias"
 
 
@@ -42,12 +45,14 @@ class SiteShape(NamedTuple):
     """The shape of one site, with the rank left out.
 
     kind: the name of the parametrisation.
-    layer: `linear`, `embedding`, `conv1d`, `conv2d`, `conv3d` for LoRA; `gain_out`, `gain_in` for
-        (IA)³ (a vector over a module's outputs, or over its inputs); `dense` for a tensor of a
-        model, that of a bias too; for a whole weight of a module what its LoRA has, or `norm`.
-    a: LoRA: the shape of A without its rank axis, (in,) or (in, k, k). Others: the shape of their
-        tensor.
-    b: LoRA: the shape of B without its rank axis, (out,) or (out, 1, 1). Others: ().
+    layer: `linear`, `embedding`, `conv1d`, `conv2d`, `conv3d` for LoRA, `experts` for one of each
+        expert; `gain_out`, `gain_in` for (IA)³ (a vector over a module's outputs, or over its
+        inputs); `dense` for a tensor of a model, that of a bias too; for a whole weight of a module
+        what its LoRA has, or `norm`.
+    a: LoRA: the shape of A without its rank axis, (in,) or (in, k, k), of experts (experts, in).
+        Others: the shape of their tensor.
+    b: LoRA: the shape of B without its rank axis, (out,) or (out, 1, 1), of experts (out, experts).
+        Others: ().
     """
 
     kind: str
@@ -58,9 +63,24 @@ class SiteShape(NamedTuple):
     @property
     def full_rank(self) -> int:
         """min(out, in): no LoRA of this site needs a larger rank."""
+        if self.layer == EXPERTS:
+            return min(self.a[1], self.b[0])
         return min(math.prod(self.a), math.prod(self.b))
 
+    @property
+    def outputs(self) -> int:
+        """The rows of B, or of what is one tensor."""
+        return (self.b or self.a)[0]
+
+    def with_outputs(self, count: int) -> SiteShape:
+        """The same with as many outputs."""
+        if self.b:
+            return self._replace(b=(count, *self.b[1:]))
+        return self._replace(a=(count, *self.a[1:]))
+
     def __str__(self) -> str:
+        if self.layer == EXPERTS:
+            return f"{self.a[0]} {self.layer} of {self.b[0]}×{self.a[1]}"
         if self.b:
             return f"{self.layer} {math.prod(self.b)}×{math.prod(self.a)}"
         return f"{self.layer} {'×'.join(map(str, self.a))}"

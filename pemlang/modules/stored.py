@@ -59,6 +59,13 @@ class StoredForm(ABC):
         """What its tensors are called, in order."""
         return tuple(key for key, _ in self.axes)
 
+    @property
+    def by_row(self) -> tuple[bool, ...]:
+        """See Parametrisation; none of a form in which outputs lie otherwise."""
+        rows = tuple(letters.startswith("o") for _, letters in self.axes)
+        apart = any("o" in letters[1:] for _, letters in self.axes)
+        return () if apart else rows
+
     def sizes(self, shapes: Sequence[Shape]) -> Sizes | None:
         """The sizes of the axes by the shapes of the tensors; None where these do not fit."""
         sizes = {"1": 1}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 from pemlang.diagnostics import Fault, listed, visible
@@ -12,8 +12,9 @@ from pemlang.graph.node import AdapterNode
 from pemlang.graph.types import AdapterType
 from pemlang.modules import PARAMETRISATIONS, Parametrisation, Shapes, SiteShape
 from pemlang.ops.bases import declared_with, likeness
+from pemlang.ops.fused import same_modules
 from pemlang.ops.mend import brought_together, exactly, joined
-from pemlang.ops.names import names_of_one, naming_of, two_names
+from pemlang.ops.names import names_of_one, naming_of
 from pemlang.ops.record import Context
 
 
@@ -42,7 +43,7 @@ def same_space(
         message = f"`{ctx.text(0)}` and `{ctx.text(1)}` change different modules"
         if naming_of(left) != naming_of(right):
             raise Fault("PEM0306", message, names_of_one(ctx.graph, left, right), lack)
-        twins = two_names(left, right)
+        twins = same_modules(left, right)
         if twins is not None:
             raise Fault("PEM0306", message, twins.help(ctx.graph), [*lack, twins.note])
         raise Fault("PEM0306", message, *_with_sites_of_both(ctx, factors, lack))
@@ -71,7 +72,7 @@ def with_base(left: AdapterNode, right: AdapterNode) -> AdapterNode:
 def same_base(ctx: Context, left: AdapterNode, right: AdapterNode) -> AdapterType:
     """The common type of two adapters of one method on one base, whatever their sites."""
     type_, other = left.type, right.type
-    kinds, others = set(type_.kinds), set(other.kinds)
+    kinds, others = _families(type_.kinds), _families(other.kinds)
     if not (kinds <= others or others <= kinds):
         raise Fault(
             "PEM0304",
@@ -93,6 +94,10 @@ def same_base(ctx: Context, left: AdapterNode, right: AdapterNode) -> AdapterTyp
             [why for name in names[1:9] for why in likeness(name, names[:1])],
         )
     return replace(type_, base=type_.base if type_.base is not None else other.base)
+
+
+def _families(kinds: Iterable[str]) -> set[str]:
+    return {PARAMETRISATIONS[kind].family or kind for kind in kinds}
 
 
 def union(ctx: Context, left: AdapterNode, right: AdapterNode) -> Shapes:
@@ -174,8 +179,10 @@ def _hold_kinds(
     if x.type.kinds and all(taken(PARAMETRISATIONS[kind]) for kind in x.type.kinds):
         return
     title = " or ".join(r.title for r in PARAMETRISATIONS.values() if taken(r))
+    some = any(taken(PARAMETRISATIONS[kind]) for kind in x.type.kinds)
     raise Fault(
         "PEM0311",
         f"{what} is defined for {title}; `{text}` is {kinds_text(x.type.kinds)}",
-        f"use it on a {title} adapter",
+        f"use it on a {title} adapter"
+        + (': select such sites, as in x["*.q_proj"], and join what comes out' if some else ""),
     )

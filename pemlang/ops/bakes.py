@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence, Set
 from fractions import Fraction
 from functools import cached_property
@@ -18,6 +19,8 @@ from pemlang.graph.normal import linear
 from pemlang.graph.types import AdapterType
 from pemlang.modules import Shapes, SiteShape, SiteValues
 from pemlang.modules.dense import DENSE
+from pemlang.modules.sites import EXPERTS
+from pemlang.ops.fused import fused_in
 from pemlang.ops.models import Bake, hold_base
 from pemlang.ops.models import bake as bake_tensors
 from pemlang.ops.own import hold_whole
@@ -230,7 +233,10 @@ def bake(ctx: Context, model: ModelNode, x: AdapterNode) -> ModelNode:
     _hold_apart(model, list(weight_of.values()))
     if leaf is not None:
         _hold_heads_apart(model, leaf, heads)
-    place = located(model.shapes, [*weight_of.values(), *heads])
+    try:
+        place = located(model.shapes, [*weight_of.values(), *heads])
+    except Fault as fault:
+        raise _of_other_modules(ctx, model, x, fault) from None
     if leaf is not None:
         replaced = {place[tensor]: key for tensor, key in heads.items()}
         _hold_heads(ctx, model, leaf, replaced)
@@ -253,9 +259,41 @@ def bake(ctx: Context, model: ModelNode, x: AdapterNode) -> ModelNode:
     return with_modules(ctx.graph, model, x, homes)
 
 
+_EXPERT = re.compile(r"(?P<experts>.+\.experts)\.\d+\.(?P<module>[^.]+)(?:\.weight)?")
+
+
+def _of_other_modules(ctx: Context, model: ModelNode, x: AdapterNode, fault: Fault) -> Fault:
+    """The same fault, with what to write where a model has in one what an adapter has apart, or the
+    other way round."""
+    fused = fused_in(x, model)
+    if fused is not None:
+        return Fault(fault.code, fault.message, fused.help(ctx.graph), [fused.note])
+    together = {site.rpartition(".")[0] for site, y in x.shapes.items() if y.layer == EXPERTS}
+    apart = {match["experts"] for site in x.shapes if (match := _EXPERT.fullmatch(site))}
+    for tensor in model.shapes:
+        match = _EXPERT.fullmatch(tensor)
+        if match is not None and match["experts"] in together:
+            return Fault(
+                fault.code,
+                fault.message,
+                "save the model with one parameter for all experts, as transformers 5 has it: "
+                "model.save_pretrained(directory, save_original_format=False)",
+                [f"the model has each expert by itself: {visible(tensor)}"],
+            )
+        if tensor.rpartition(".")[0] in apart:
+            return Fault(
+                fault.code,
+                fault.message,
+                "save the model with each expert by itself, as transformers 4 had it: in "
+                "transformers 5 model.save_pretrained(directory) does",
+                [f"the model has all experts in one parameter: {visible(tensor)}"],
+            )
+    return fault
+
+
 def _weight(site: str, shape: SiteShape) -> str:
     """The tensor that a site changes, as its adapter's base names it."""
-    return site if shape.layer == DENSE.name else f"{site}.weight"
+    return site if shape.layer in (DENSE.name, EXPERTS) else f"{site}.weight"
 
 
 def _homes(
@@ -279,14 +317,20 @@ def _homes(
                 f"`{ctx.text(0)}` is {'×'.join(map(str, stored))}",
                 "give the model that the adapter was trained on",
             )
-        homes[tensor] = (site, ways[0] if len(ways) == 1 else _turned(model, x, tensor))
+        homes[tensor] = (site, ways[0] if len(ways) == 1 else _turned(model, x, site, tensor))
     return homes
 
 
-def _turned(model: ModelNode, x: AdapterNode, tensor: str) -> bool:
+# The models of transformers whose experts are (in, out): `is_transposed` there.
+_EXPERTS_TURNED = frozenset(("gpt_oss", "aria_text", "openai_privacy_filter"))
+
+
+def _turned(model: ModelNode, x: AdapterNode, site: str, tensor: str) -> bool:
     """Whether a square tensor is stored transposed: by the model's config, and where that names no
-    architecture with such modules, by the adapter's."""
+    architecture with such modules, by the adapter's. Of experts, by the model's alone."""
     origin = model.origin.adapter
+    if x.shapes[site].layer == EXPERTS:
+        return not _EXPERTS_TURNED.isdisjoint(model_types(origin.fields))
     if model_types(origin.fields):
         return stored_as(origin, tensor) == "conv1d"
     return any(leaf.adapter.fan_in_fan_out for leaf in combined_leaves(x))

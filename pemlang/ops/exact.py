@@ -14,8 +14,8 @@ from pemlang.graph.normal import MINUS_ONE, linear
 from pemlang.graph.numbers import combine
 from pemlang.ops.agree import same_base, same_space, union, with_base
 from pemlang.ops.bakes import bake
+from pemlang.ops.fused import hold_one_name
 from pemlang.ops.models import points_do_not_add, points_do_not_scale, task_vector
-from pemlang.ops.names import hold_one_name
 from pemlang.ops.record import Context, Operator, Parameter, Section, Signature, Terms, register
 from pemlang.ops.schedule import Arithmetic, Schedule
 from pemlang.ops.vocabulary import join_models

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from itertools import permutations
 
 from pemlang.dataclass import dataclass
@@ -44,28 +44,41 @@ class TwoNames:
 
     def help(self, graph: Graph) -> str:
         """What to write where they are."""
-        leaves = [
-            leaf for leaf in combined_leaves(self.x) if self.names.keys() & leaf.shapes.keys()
-        ]
-        texts = [text for leaf in leaves if (text := self._declared(graph, leaf)) is not None]
-        if not leaves or len(texts) < len(leaves) or len(texts) > MOST_DECLARED:
-            return (
-                "give the adapters one name for each module where they are declared, with "
-                'names={ "old.*": "new.*" }'
-            )
-        so = f"where these are the same modules, declare {'them' if len(texts) > 1 else 'it'} so: "
-        return so + "; ".join(texts)
+        return declared_so(graph, self.x, self.names, self._text) or (
+            "give the adapters one name for each module where they are declared, with "
+            'names={ "old.*": "new.*" }'
+        )
 
-    def _declared(self, graph: Graph, leaf: Stored) -> str | None:
-        """The declaration of an adapter with the names of the other."""
-        span = graph.declared.get(leaf)
+    def _text(self, leaf: Stored) -> str | None:
+        """What gives an adapter the names of the other."""
         mine = {old: new for old, new in self.names.items() if old in leaf.shapes}
-        names = rules_text(mine)
         if self.naming is not None and _says(self.naming.word, leaf, mine):
-            names = f'"{self.naming.word}"'
-        if span is None or names is None:
-            return None
-        return replaced(span, [after(span, f" with names={names}")])
+            return f'"{self.naming.word}"'
+        return rules_text(mine)
+
+
+def declared_so(
+    graph: Graph, x: TensorsNode, modules: Collection[str], names: Callable[[Stored], str | None]
+) -> str | None:
+    """What to write where some modules of an adapter have another's names, or are in parts there;
+    None where that cannot be shown.
+
+    Args:
+        graph: of both.
+        x: that has them.
+        modules: the modules.
+        names: what `names=` is to say of one in files; None where that cannot be written.
+    """
+    leaves = [leaf for leaf in combined_leaves(x) if not leaf.shapes.keys().isdisjoint(modules)]
+    texts = []
+    for leaf in leaves:
+        span, text = graph.declared.get(leaf), names(leaf)
+        if span is not None and text is not None and leaf.adapter.stored is None:
+            texts.append(replaced(span, [after(span, f" with names={text}")]))
+    if not leaves or len(texts) < len(leaves) or len(texts) > MOST_DECLARED or None in texts:
+        return None
+    so = f"where these are the same modules, declare {'them' if len(texts) > 1 else 'it'} so: "
+    return so + "; ".join(filter(None, texts))
 
 
 def two_names(left: TensorsNode, right: TensorsNode) -> TwoNames | None:
@@ -77,7 +90,7 @@ def two_names(left: TensorsNode, right: TensorsNode) -> TwoNames | None:
     Names that a recipe states are the author's word: they are not changed again, and a site that
     keeps its name by such a rule is no other's.
     """
-    kept = _kept(left) | _kept(right)
+    kept = kept_names(left) | kept_names(right)
     sides = [(x, y) for x, y in permutations((left, right)) if not _stated(x)]
     for naming in sorted(NAMINGS, key=lambda naming: naming.word != NEW):
         for x, y in sides if naming.word else ():
@@ -104,7 +117,7 @@ def names_of_one(graph: Graph, left: TensorsNode, right: TensorsNode) -> str:
         (span, before, x.adapter, y.adapter)
         for x, y in pairs
         if (span := graph.declared.get(x)) and (before := graph.declared.get(y))
-        if span.source is before.source and not x.adapter.names
+        if span.source is before.source and x.adapter.stored is None
     ]
     for span, before, one, other in sorted(
         declared, key=lambda pair: pair[0].start < pair[1].start
@@ -125,33 +138,11 @@ _NAME = re.compile(r"\w+\s+(\w+)")
 """A declaration up to the name of what it declares."""
 
 
-def hold_one_name(
-    graph: Graph, left: TensorsNode, right: TensorsNode, texts: tuple[str, str]
-) -> None:
-    """Raise PEM0364 where a union would have the same modules twice, by two names."""
-    if set(combined_leaves(right)) <= set(combined_leaves(left)):
-        return  # one adapter has one name for a module
-    twins = two_names(left, right) if left.shapes != right.shapes else None
-    if twins is not None:
-        raise Fault(
-            "PEM0364",
-            f"`{texts[0]}` and `{texts[1]}` seem to change the same modules by two names: whatever "
-            "loads what comes out finds half of it",
-            twins.help(graph),
-            (twins.note, _KEEPING),
-        )
-
-
-_KEEPING = (
-    'where they are two modules, say that the names of one adapter are right: names={ "*": "*" }'
-)
-
-
 def _stated(x: TensorsNode) -> bool:
     return any(leaf.adapter.names for leaf in combined_leaves(x))
 
 
-def _kept(x: TensorsNode) -> set[str]:
+def kept_names(x: TensorsNode) -> set[str]:
     """Sites that the author says to have their right names."""
     return {
         old for leaf in combined_leaves(x) for old, new in leaf.adapter.names.items() if old == new

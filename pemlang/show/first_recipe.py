@@ -9,7 +9,7 @@ from pemlang.graph.dag import Graph
 from pemlang.graph.leaves import leaf
 from pemlang.modules import PARAMETRISATIONS, SiteShape
 from pemlang.ops import FUNCTIONS
-from pemlang.ops.names import two_names
+from pemlang.ops.fused import same_modules
 from pemlang.show.first_input import SUM, WEIGHT, FirstInput, grouped, last_part
 from pemlang.show.first_models import model_lines
 from pemlang.source import Source
@@ -86,7 +86,7 @@ def _fitting(adapters: Iterable[FirstInput]) -> list[list[FirstInput]]:
 def _by_two_names(one: FirstInput, other: FirstInput) -> bool:
     graph = Graph()
     left, right = (leaf(graph, x.path, x.adapter, None) for x in (one, other))
-    return left.shapes != right.shapes and two_names(left, right) is not None
+    return left.shapes != right.shapes and same_modules(left, right) is not None
 
 
 def _base(name: str, spellings: Sequence[str]) -> Iterator[str]:

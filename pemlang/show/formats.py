@@ -212,6 +212,38 @@ def _stored_forms() -> str:
     return "".join(f"| {' | '.join(row)} |\n" for row in dict.fromkeys(rows))
 
 
+_SEVERAL = """
+## Several modules in one
+
+Phi-3 has q, k and v in one `qkv_proj`, and Llama has each by itself. An adapter of the one is split
+into what it does of the parts where it is declared; A is that of each part, and B (and m of a
+DoRA) has a row for each output:
+
+    adapter phi = "adapters/phi" with names={
+        "*.qkv_proj": "*.q_proj[0:4096], *.k_proj[4096:5120], *.v_proj[5120:6144]"
+    }
+
+A sum with an adapter of the parts, a `join` with one, and a model that has the parts show the rule
+to write, for `qkv_proj`, `W_pack`, `Wqkv`, `c_attn`, `to_qkv` and `gate_up_proj`. Where the q, k
+and v of each head lie side by side, as in the `query_key_value` of GPT-NeoX and Falcon, there is no
+such rule.
+
+## Experts
+
+transformers 5 has the experts of a layer in two parameters, `mlp.experts.gate_up_proj` and
+`down_proj`, and PEFT adapts these by `target_parameters`: A is (experts·r, in), B is (out,
+r·experts). Each parameter is a site, which has a LoRA of each expert. What is exact on LoRAs is
+exact on these: sums, scaling, `join`, selections, norms and cosines, `pem diff`. What cuts ranks or
+merges by Δ is refused: select the other sites first, `x["*.q_proj"]`. In a model the parameters
+have to be as the adapter has them: a checkpoint with each expert by itself is saved anew with
+`model.save_pretrained(directory, save_original_format=False)`.
+
+An adapter of transformers 4 has each expert by itself, `mlp.experts.0.gate_proj`. It fits models
+that are saved so, as transformers 5 saves them too. PEFT stacks such an adapter when it loads it in
+transformers 5, by `r` and `lora_alpha` alone, which is wrong with rsLoRA and of unlike scales. So
+all experts of an output have one rank and one scale, and these two fields say them.
+"""
+
 _READERS = """
 ## Readers of outputs
 
@@ -219,7 +251,7 @@ Programs that load a LoRA of PEFT know less of its config than PEFT does: most t
 `lora_alpha / r`, for all modules. So by default all modules of an output have one scale, and B
 carries the rest. Where their ranks differ, rows of zeros bring all to the largest as long as that
 makes the file no more than a quarter larger; else the ranks stay, and a warning (PEM0707) says who
-reads them wrongly. The experts of a layer have one rank in any case: transformers 5 stacks them.
+reads them wrongly. All experts have one rank in any case: transformers 5 stacks them.
 
 `reader=` says who is to load an output. It is then right for that program, or PEM0367 says at the
 check why it cannot be:
@@ -245,7 +277,7 @@ def as_markdown() -> str:
     lines += ["| `format=` | a site | written | written and read by |"]
     lines += ["|---|---|---|---|", *map(_row, _one_file())]
     refused = "\n".join(f"| {_code(x.shown)} | {x.what} |" for x in REFUSED)
-    stored = _WHOLE + _STORED + _stored_forms() + _RANKS
+    stored = _WHOLE + _STORED + _stored_forms() + _RANKS + _SEVERAL
     written = "\n".join(lines) + "\n" + _WRITTEN + refused + "\n"
     return written + _MLX + _gguf() + stored + _readers()
 

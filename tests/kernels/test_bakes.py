@@ -53,6 +53,22 @@ def test_a_product_is_added_as_it_means(dtype: str, name: str, turned: bool) -> 
 
 
 @pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("experts", [1, 3])
+def test_products_of_experts_are_added_as_they_mean(dtype: str, turned: bool, experts: int) -> None:
+    """One expert may have a matrix of two axes."""
+    outputs, inputs, rank = 700, 90, 3
+    shape = (experts, *((inputs, outputs) if turned else (outputs, inputs)))
+    work = "F64" if dtype == "F64" else "F32"
+    for weight_shape in (shape, shape[1:]) if experts == 1 else (shape,):
+        shapes = {0: weight_shape, 1: (experts, rank, inputs), 2: (outputs, rank, experts)}
+        builder: Builder[int, Hashable] = Builder()
+        weight = builder.cast(builder.load(0, dtype, weight_shape), work)
+        factors = [builder.load(slot, work, shapes[slot]) for slot in (1, 2)]
+        agree(builder, builder.add_products(weight, factors, 0.7, turned), shapes)
+
+
+@pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("name", SHAPES)
 @pytest.mark.parametrize("turned", [False, True])
 def test_outputs_are_brought_to_their_lengths(dtype: str, name: str, turned: bool) -> None:

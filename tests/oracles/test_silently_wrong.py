@@ -276,7 +276,9 @@ def test_stacked_experts(tmp_path: Path) -> None:
     a = made(base, tmp_path / "a", config, 0)
     with pytest.raises(ValueError, match=r"does not support targeting nn\.Parameter"):
         merged(base, {"a": a}, {"a": 1.0})
-    assert refused(tmp_path, a=a) == "PEM0421"
+    [built] = build(tmp_path, 'adapter a = "a"\nsave 2 * a to "out"\n').outputs
+    once, twice = (loaded(base, x).merge_and_unload().experts.weight for x in (a, built.path))
+    assert torch.allclose(twice - base.experts.weight, 2 * (once - base.experts.weight), atol=1e-5)
 
 
 def test_replicated_layers(llama: nn.Module, tmp_path: Path) -> None:

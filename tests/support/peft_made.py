@@ -23,7 +23,7 @@ from safetensors.torch import load_file
 from torch import nn
 from transformers import BertConfig, BertForSequenceClassification, LlamaConfig, LlamaForCausalLM
 
-from support import build
+from support import build, config_of
 
 Weight = float | Callable[[str], float]
 """How much of an adapter is meant: everywhere, or by the name of a module."""
@@ -83,6 +83,9 @@ def loaded(base: nn.Module, directory: Path) -> PeftModel:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         warnings.simplefilter("ignore", FutureWarning)
+        if config_of(directory).get("target_parameters"):
+            # PEFT says so of every pattern for a parameter, and goes by it all the same.
+            warnings.filterwarnings("ignore", r"The following (rank|alpha)_pattern keys")
         model = PeftModel.from_pretrained(copy.deepcopy(base), str(directory))
     tensors = load_file(directory / "adapter_model.safetensors")
     wanted = get_peft_model_state_dict(model, save_embedding_layers=False)

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from support import PREFIX, SITES, base_shelf, ia3, image_shelf, lora, save
+from support import PREFIX, SITES, base_shelf, fused_shelf, ia3, image_shelf, lora, save
 
 Make = Callable[[Path], object]
 
@@ -78,14 +78,11 @@ def stock(root: Path) -> None:
     (models / "shards").mkdir()
     index = {"weight_map": {"w": "../elsewhere.safetensors"}}
     (models / "shards" / "model.safetensors.index.json").write_text(json.dumps(index))
-    styles = root / "styles"
-    styles.mkdir()
+    (styles := root / "styles").mkdir()
     image_shelf.stock(styles)
-    base_shelf.stock(root)
-    for name, key in {
-        "lora": "q.lora_A.weight",
-        "other": "q",
-    }.items():
+    for shelf in (base_shelf, fused_shelf):
+        shelf.stock(root)
+    for name, key in {"lora": "q.lora_A.weight", "other": "q"}.items():
         save_file({key: torch.ones(2, 2)}, styles / f"{name}.safetensors")
 
 
@@ -337,7 +334,6 @@ ADAPTERS: dict[str, Make] = {
     "slow_pattern": lambda at: lora(at, rank_pattern={"(?!b)(?:.|..)+[#-&]": 4}),
     "broken_pattern": lambda at: lora(at, rank_pattern={"(": 4}),
     # Features that arithmetic on the factors cannot keep.
-    "experts": lambda at: lora(at, target_parameters=["mlp.experts"]),
     "alora": lambda at: lora(at, alora_invocation_tokens=[]),
     "pissa": lambda at: lora(at, init_lora_weights="pissa"),
     "misspelt_field": lambda at: lora(at, use_rslorra=True),

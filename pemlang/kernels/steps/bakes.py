@@ -86,6 +86,42 @@ class AddProduct(_OnWeight):
 
 
 @dataclass(frozen=True)
+class AddProducts(AddProduct):
+    """W + s·B·A of each expert, of W (experts, out, in), A (experts, r, in), B (out, r, experts).
+
+    Attributes:
+        turned: whether W is (experts, in, out).
+    """
+
+    name = "add_products"
+
+    def meaning(self, args: Sequence[Dense], slots: Meaning) -> Dense:
+        weight, a, b = args
+        order = "eio" if self.turned else "eoi"
+        delta = slots.constants[self.scale] * np.einsum(f"ore,eri->{order}", b, a)
+        whole: Dense = weight + delta.reshape(weight.shape)
+        return whole
+
+    def compute(self, args: Sequence[Array], slots: SiteInputs) -> Array:
+        weight, a, b = args
+        out: Array = np.empty((len(a), *self.shape[-2:]), stored_dtype(self.dtype))
+        weights = weight.reshape(out.shape)
+        for expert, right in enumerate(a):
+            left = b[:, :, expert] * b.dtype.type(slots.constants[self.scale])
+            first, second = (right.T, left.T) if self.turned else (left, right)
+            np.matmul(first, second, out=out[expert])
+            out[expert] += self._numbers(weights[expert], self.dtype, slots)
+        return out.reshape(self.shape)
+
+    def workspace(self, shapes: Sequence[Shape]) -> int:
+        one_expert = math.prod(self.shape[-2:])
+        return 16 * one_expert + 8 * sum(math.prod(shape) for shape in shapes[1:])
+
+    def flops(self, shapes: Sequence[Shape], elements: int) -> int:
+        return elements * (2 * shapes[1][1] + 1)
+
+
+@dataclass(frozen=True)
 class AddProductAtLengths(AddProduct):
     """m ∘ (W + s·B·A) / ‖W + s·B·A‖, of W, A, B and m: by rows of W, or where it is stored as the
     transpose by columns. The lengths are taken in float64."""
