@@ -145,11 +145,11 @@ class OutputLayout:
     metadata: Mapping[str, Scalar] = field(default_factory=dict)
 
     def with_sites(self, names: Mapping[str, RenamedSite]) -> OutputLayout:
-        """The same files, for the sites that have these names there."""
+        """The same files, for the sites that have these names there; zeros may be of no site."""
         sites = {renamed.name: site for site, renamed in names.items()}
 
         def of_site(tensor: OutputTensor) -> OutputTensor:
-            if tensor.site is None:
+            if tensor.site is None or tensor.site not in sites:
                 return tensor
             site = sites[tensor.site]
             swap = names[site].swap if tensor.factor == "b" else None

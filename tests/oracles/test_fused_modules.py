@@ -66,6 +66,7 @@ CONFIGS: dict[str, PeftConfig] = {
         use_rslora=True, rank_pattern={"qkv_proj": 3}, alpha_pattern={"gate_up_proj": 9}
     ),
     "DoRA": on_fused(use_dora=True),
+    "LoRA with biases": on_fused(lora_bias=True),
     "IA3": IA3Config(target_modules=["qkv_proj"], feedforward_modules=[]),
     "LoHa": LoHaConfig(r=2, alpha=3, target_modules=FUSED),
     "AdaLoRA": AdaLoraConfig(
@@ -74,6 +75,7 @@ CONFIGS: dict[str, PeftConfig] = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:Adapter .* have invalid shape")  # as in test_lora_bias
 @pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
 def test_an_adapter_of_one_is_an_adapter_of_the_other(
     tmp_path: Path, phi: nn.Module, llama: nn.Module, config: PeftConfig

@@ -35,11 +35,11 @@ def head(seed: int) -> Callable[[PeftModel], None]:
 
 @pytest.fixture(scope="module")
 def made_once(bert: nn.Module, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """`a` and `same` with one head, `other` with another, `none` without."""
+    """`a` and `equal` with one head, `other` with another, `none` without."""
     folder = tmp_path_factory.mktemp("heads")
     return {
         "a": made(bert, folder / "a", CLASSIFIER, 1, train=head(1)),
-        "same": made(bert, folder / "same", CLASSIFIER, 2, train=head(1)),
+        "equal": made(bert, folder / "equal", CLASSIFIER, 2, train=head(1)),
         "other": made(bert, folder / "other", CLASSIFIER, 3, train=head(2)),
         "none": made(bert, folder / "none", HEADLESS, 4),
     }
@@ -71,10 +71,10 @@ def reference(base: nn.Module, heads: Path, weights: dict[Path, float], folder: 
 def test_equal_heads_pass_through(
     bert: nn.Module, made_once: dict[str, Path], tmp_path: Path
 ) -> None:
-    out = composed(tmp_path, made_once, "a - 0.5 * same")
+    out = composed(tmp_path, made_once, "a - 0.5 * equal")
     ours = output(loaded(bert, out))
-    a, same = made_once["a"], made_once["same"]
-    wanted = reference(bert, a, {a: 1.0, same: -0.5}, tmp_path / "bare")
+    a, equal = made_once["a"], made_once["equal"]
+    wanted = reference(bert, a, {a: 1.0, equal: -0.5}, tmp_path / "bare")
     assert apart(wanted, output(together(bert, {"x": bare(a, tmp_path / "x")}))) > 1e-1
     assert apart(ours, wanted) < TOLERANCE
     assert config_of(out)["modules_to_save"] == ["classifier", "score"]
@@ -87,7 +87,7 @@ def test_equal_heads_pass_through(
         ("a + other", "PEM0505", "choose whose to keep: with heads=NAME", "other"),
         ("a + none", "PEM0346", "say whose to keep: with heads=a", "a"),
         ("none - a", "PEM0346", "say whose to keep: with heads=a", "a"),
-        ("a + same + none", "PEM0346", "say whose to keep: with heads=", "same"),
+        ("a + equal + none", "PEM0346", "say whose to keep: with heads=", "equal"),
     ],
 )
 def test_heads_that_differ_are_an_error_that_says_what_to_write(
@@ -105,7 +105,7 @@ def test_heads_that_differ_are_an_error_that_says_what_to_write(
     assert not (tmp_path / "out").exists()
     out = composed(tmp_path, made_once, expression, f"heads={keeps}")
     weights = {"a": 1.0} | ({"none": 1.0} if "none" in expression else {"other": 1.0})
-    weights |= {"same": 1.0} if "same" in expression else {}
+    weights |= {"equal": 1.0} if "equal" in expression else {}
     weights["a"] = -1.0 if "- a" in expression else 1.0
     wanted = reference(
         bert,
@@ -125,7 +125,7 @@ def test_different_heads_are_found_from_headers_where_they_can_be(
 
 
 @pytest.mark.parametrize(
-    ("chosen", "code"), [("none", "PEM0342"), ("a + same", "PEM0342"), ("nobody", "PEM0206")]
+    ("chosen", "code"), [("none", "PEM0342"), ("a + equal", "PEM0342"), ("nobody", "PEM0206")]
 )
 def test_heads_are_those_of_an_adapter_that_has_them(
     made_once: dict[str, Path], tmp_path: Path, chosen: str, code: str
@@ -145,7 +145,7 @@ def test_heads_where_no_adapter_has_any(made_once: dict[str, Path], tmp_path: Pa
 def test_heads_stay_with_a_truncation_a_selection_and_a_dtype(
     bert: nn.Module, made_once: dict[str, Path], tmp_path: Path
 ) -> None:
-    out = composed(tmp_path, made_once, '(a + same)["*.query"]', "rank=2, dtype=bf16")
+    out = composed(tmp_path, made_once, '(a + equal)["*.query"]', "rank=2, dtype=bf16")
     built, source = tensors_of(out), tensors_of(made_once["a"])
     assert all(torch.equal(built[key], source[key]) for key in HEADS)
     assert {t.dtype for key, t in built.items() if key not in HEADS} == {torch.bfloat16}

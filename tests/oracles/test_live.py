@@ -223,7 +223,7 @@ def test_rows_that_every_adapter_shares(llama: nn.Module, tmp_path: Path) -> Non
     config = LoraConfig(r=2, task_type="CAUSAL_LM", target_modules=["embed_tokens", "q_proj"])
     a = made(llama, tmp_path / "a", config, 0)
     key = f"{PREFIX}model.embed_tokens.base_layer.weight"
-    rows = {"same": llama.model.embed_tokens.weight.data, "other": torch.randn(40, 32)}
+    rows = {"equal": llama.model.embed_tokens.weight.data, "other": torch.randn(40, 32)}
     adapters = {
         name: save(tmp_path / name, tensors_of(a) | {key: tensor}, config_of(a))
         for name, tensor in rows.items()
@@ -231,5 +231,5 @@ def test_rows_that_every_adapter_shares(llama: nn.Module, tmp_path: Path) -> Non
     loaded_recipe = pemlang.load(recipe(tmp_path, declared(adapters)))
     model = get_peft_model(copy.deepcopy(llama), LoraConfig(target_modules=["k_proj"]))
     assert refused(model, loaded_recipe, "other") == "PEM0520"
-    pemlang.apply(model, loaded_recipe, "same")
+    pemlang.apply(model, loaded_recipe, "equal")
     assert apart(output(model.eval()), output(loaded(llama, a))) < 1e-6

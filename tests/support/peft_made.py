@@ -86,6 +86,8 @@ def loaded(base: nn.Module, directory: Path) -> PeftModel:
         if config_of(directory).get("target_parameters"):
             # PEFT says so of every pattern for a parameter, and goes by it all the same.
             warnings.filterwarnings("ignore", r"The following (rank|alpha)_pattern keys")
+        if config_of(directory).get("lora_bias"):  # it can be loaded, and not merged
+            warnings.filterwarnings("ignore", "`lora_bias=True` was passed but the targeted layer")
         model = PeftModel.from_pretrained(copy.deepcopy(base), str(directory))
     tensors = load_file(directory / "adapter_model.safetensors")
     wanted = get_peft_model_state_dict(model, save_embedding_layers=False)
