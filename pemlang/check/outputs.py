@@ -139,15 +139,15 @@ def output_path(path: str, directory: Path, root: Path) -> Path:
 
 def hold_files(output: Output, graph: Graph, heads: Sequence[Stored]) -> None:
     """Hold an adapter to what the files of its format can say, beside the heads of the first of
-    some leaves; raises as hold_names, hold_heads,
-    hold_dtype and Format.hold."""
+    some leaves; raises as Format.hold, hold_names,
+    hold_heads and hold_dtype."""
     whole_modules = heads[0].adapter.whole_modules if heads else ()
     record = output.format_of(graph)
+    record.hold(output.node.shapes, whole_modules)
     hold_names(record, output.inputs(graph), output.node.shapes)
     record.hold_inputs(adapters_of(graph.parts(output.node)))
     hold_heads(record, adapters_of(heads))
     hold_dtype(record, output.dtype or default_dtype(output.inputs(graph)))
-    record.hold(output.node.shapes, whole_modules)
 
 
 def hold_suffix(record: Format, path: str, written: str) -> None:
@@ -236,7 +236,8 @@ HEADS = ("none", "mean")
 
 def heads_agree(graph: Graph, output: Output, name: Callable[[Stored], str]) -> Sequence[Stored]:
     """The leaves whose heads a save keeps: they must be equal, or it keeps their mean. From headers
-    alone. A model has its own.
+    alone. A model has its own. Copies of the base's own weights are left out of files that hold no
+    heads.
 
     Raises:
         Fault: PEM0346 when the adapters have different heads and none is chosen.
@@ -249,6 +250,9 @@ def heads_agree(graph: Graph, output: Output, name: Callable[[Stored], str]) -> 
         return ()
     own = _not_in_models(output.node)
     leaves = [leaf for leaf in graph.parts(output.node) if isinstance(leaf, Leaf) and leaf in own]
+    copied = all(_heads(leaf).keys() <= leaf.adapter.layout.copies for leaf in leaves)
+    if copied and not output.format_of(graph).keeps_heads:
+        return ()
     if not output.heads_by:
         _hold_of_base(output, leaves, name)
     if output.heads_by == "mean":

@@ -10,9 +10,10 @@ from pathlib import Path
 
 from pemlang.diagnostics import Fault, listed, visible
 from pemlang.disk import is_file
-from pemlang.formats.adapter import Adapter, Layout, alpha_of, kinds_text
+from pemlang.formats.adapter import Adapter, Layout, alpha_of
 from pemlang.formats.gguf_names import ARCHITECTURE, HEADS, fields_of_model
 from pemlang.formats.gguf_names import GGUF as NAMING
+from pemlang.formats.holding import hold_plain_loras
 from pemlang.formats.readers import OutputReader
 from pemlang.formats.record import (
     AdapterSpec,
@@ -25,7 +26,7 @@ from pemlang.formats.record import (
 from pemlang.formats.signature import Malformed, headers_restored, headers_signature
 from pemlang.formats.uniform import equal_alphas, float32
 from pemlang.modules import Shapes, SiteShape
-from pemlang.modules.sites import EXPERTS, lora_shape
+from pemlang.modules.sites import lora_shape
 from pemlang.modules.stored import TOKEN_EMBEDDING, StoredSite
 from pemlang.tensorfiles.container import floats_of
 from pemlang.tensorfiles.dtypes import FLOATS
@@ -161,15 +162,7 @@ class Gguf(Format):
 
     def hold(self, shapes: Shapes, whole_modules: Sequence[str]) -> None:
         """See Format; raises PEM0421."""
-        other = [x.layer for x in shapes.values() if x.layer not in ("linear", "embedding")]
-        if other:
-            raise Fault(
-                "PEM0421",
-                f"this is {kinds_text(shapes.kinds)}, {other[0]}: a GGUF file holds LoRA of linear "
-                "layers and of the embedding alone",
-                "save it with format=peft"
-                + ("" if EXPERTS in other else ", or make a LoRA of it: compress(x, rank=16)"),
-            )
+        hold_plain_loras(shapes, "a GGUF file")
 
     def stored_scales(
         self,

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from pemlang.diagnostics import Fault, listed
+from pemlang.diagnostics import Fault, listed, visible
 from pemlang.formats.adapter import Adapter
 from pemlang.formats.gguf_names import GGUF, MODULES, RenamedSite, renamed_sites
 from pemlang.formats.image_names import can_rename, names_in
 from pemlang.formats.record import Format, default_format, names_format
-from pemlang.modules import Shapes
+from pemlang.modules import PARAMETRISATIONS, Shapes
+from pemlang.modules.dense import DENSE
+from pemlang.modules.lora import LORA
 from pemlang.tensorfiles.dtypes import work_dtype
 
 
@@ -74,6 +76,24 @@ def default_dtype(adapters: Sequence[Adapter]) -> str:
     return next(iter(dtypes)) if len(dtypes) == 1 else work_dtype(dtypes)
 
 
+def hold_plain_loras(shapes: Shapes, file: str) -> None:
+    """Raise PEM0421 for a site that is no LoRA of a linear layer or an embedding; `file` is what
+    holds nothing else."""
+    for site, shape in shapes.items():
+        if shape.kind == LORA.name and shape.layer in ("linear", "embedding"):
+            continue
+        layer = f" of {shape.layer}" if shape.kind == LORA.name else ""
+        help = "save it with format=peft, or add it to a model and save that, b + x"
+        if shape.kind == DENSE.name and len(shape.a) > 1:
+            help = "make a LoRA of it: compress(x, rank=16)"
+        raise Fault(
+            "PEM0421",
+            f"{visible(site)} is {PARAMETRISATIONS[shape.kind].title}{layer}, and {file} holds "
+            "LoRAs of linear layers and of embeddings alone",
+            help,
+        )
+
+
 def hold_dtype(record: Format, dtype: str) -> None:
     """Raise PEM0419 for a dtype that files of a format do not have."""
     if dtype not in record.dtypes:
@@ -90,7 +110,6 @@ def hold_heads(record: Format, heads: Sequence[Adapter]) -> None:
     if whole and not record.keeps_heads:
         raise Fault(
             "PEM0421",
-            f"files of {record.name} hold no modules saved whole (modules_to_save), such as "
-            f"{listed(whole)}",
+            f"files of {record.name} hold no weights that are saved whole, such as {listed(whole)}",
             "leave them out, with heads=none",
         )

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from pemlang.diagnostics import Fault, visible
 from pemlang.disk import is_file, lfs_pointer
-from pemlang.formats.adapter import Adapter, Layout, kinds_text
+from pemlang.formats.adapter import Adapter, Layout
+from pemlang.formats.holding import hold_plain_loras
 from pemlang.formats.mlx_detect import mlx_config
 from pemlang.formats.peft_names import CONFIG
 from pemlang.formats.readers import OutputReader
@@ -24,7 +25,7 @@ from pemlang.formats.record import (
 from pemlang.formats.signature import Malformed, headers_restored, headers_signature
 from pemlang.formats.uniform import equal_scales
 from pemlang.modules import Shapes
-from pemlang.modules.sites import EXPERTS, layer_start
+from pemlang.modules.sites import layer_start
 from pemlang.modules.stored import TRANSPOSED, StoredSite
 from pemlang.tensorfiles.dtypes import FLOATS
 from pemlang.tensorfiles.safetensors import Header, TensorEntry, read_header
@@ -43,7 +44,6 @@ _FUSED = (
     'changes is then m - b, of model m = "merged" and a model b, its base'
 )
 _ENDS = ("lora_a", "lora_b")
-_LAYERS = ("linear", "embedding")
 _METHOD = "lora"
 _REFUSED = {
     "dora": "DoRA, which rescales the base's weights",
@@ -130,15 +130,7 @@ class Mlx(Format):
 
     def hold(self, shapes: Shapes, whole_modules: Sequence[str]) -> None:
         """See Format; raises PEM0421."""
-        other = [shape.layer for shape in shapes.values() if shape.layer not in _LAYERS]
-        if other:
-            raise Fault(
-                "PEM0421",
-                f"this is {kinds_text(shapes.kinds)}, {other[0]}: a file of mlx-lm holds LoRA of "
-                "linear layers and embeddings alone",
-                "save it with format=peft"
-                + ("" if EXPERTS in other else ", or make a LoRA of it: compress(x, rank=16)"),
-            )
+        hold_plain_loras(shapes, "a file of mlx-lm")
 
     def stored_ranks(
         self, shapes: Shapes, ranks: Mapping[str, int], reader: OutputReader | None

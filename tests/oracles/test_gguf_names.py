@@ -194,7 +194,10 @@ def test_what_has_no_place_in_gguf(tmp_path: Path) -> None:
     beside(tmp_path / "a")
     assert "q_norm" in error(tmp_path, ALONE).message
     shutil.rmtree(tmp_path / "a")
-    ia3(tmp_path / "a", 1, {"model.layers.0.self_attn.v_proj": 16}, {})
+    ia3(tmp_path / "a", 1, {"model.layers.0.self_attn.k_proj": 16}, {})
     beside(tmp_path / "a")
     assert codes(tmp_path, ALONE) == ["PEM0421"]
+    shutil.rmtree(tmp_path / "a")
+    lora(tmp_path / "a", 1, {"model.layers.0.self_attn.k_proj": (16, 32)})
+    beside(tmp_path / "a")
     assert codes(tmp_path, ALONE.replace("format=gguf", "format=gguf, dtype=f64")) == ["PEM0419"]

@@ -3,13 +3,14 @@ float64. What is wrong with one is told."""
 
 from __future__ import annotations
 
+import copy
 import json
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-from peft import LoraConfig
+from peft import LoraConfig, get_peft_model
 from safetensors.numpy import load_file
 from support import build, delta, error, lora, pem, recipe
 from support.hub_server import serving
@@ -191,6 +192,18 @@ def test_what_it_cannot_hold(tmp_path: Path, llama: nn.Module) -> None:
     text = 'adapter a = "a"\nsave a to "out/x" with format=mlx'
     assert error(tmp_path, text).code == "PEM0421"
     assert build(tmp_path, f"{text}, heads=none").outputs
+
+
+def test_a_copy_of_the_base_is_left_out(tmp_path: Path, llama: nn.Module) -> None:
+    config = LoraConfig(r=2, target_modules=["embed_tokens"], init_lora_weights=False)
+    a = tmp_path / "a"
+    get_peft_model(copy.deepcopy(llama), config).save_pretrained(a, save_embedding_layers=True)
+    there = converted(a, tmp_path / "mlx", "mlx")
+    back = converted(there, tmp_path / "back", "peft")
+    stored, kept = (load_file(x / "adapter_model.safetensors") for x in (a, back))
+    copied = stored.pop("base_model.model.model.embed_tokens.base_layer.weight")
+    assert copied.shape == (40, 32) and stored.keys() == kept.keys()
+    assert all(stored[key].tobytes() == kept[key].tobytes() for key in stored)
 
 
 def test_a_lock_keeps_it(tmp_path: Path) -> None:
