@@ -19,6 +19,7 @@ from pemlang.formats.namings import MAX_NAME
 from pemlang.formats.peft_config import Config
 from pemlang.formats.peft_names import CONFIG, PREFIX
 from pemlang.formats.peft_patterns import look_up, targets
+from pemlang.formats.uniform import experts_apart
 from pemlang.modules import Shapes
 from pemlang.modules.sites import EXPERTS
 
@@ -119,12 +120,25 @@ def in_order(module: str, parameters: Iterable[str]) -> list[str]:
 
 def parameters_of(shapes: Shapes) -> dict[str, str]:
     """The module in whose place the factors of each site of experts stand in a file: `M`, or
-    `M.base_layer`; raises as in_order."""
+    `M.base_layer`.
+
+    Raises:
+        Fault: as in_order; PEM0421 a module with LoRAs of single experts beside.
+    """
     inside: dict[str, list[str]] = {}
     for site, shape in shapes.items():
         if shape.layer == EXPERTS:
             module, _, parameter = site.rpartition(".")
             inside.setdefault(module, []).append(parameter)
+    for site in experts_apart(shapes):
+        module = site.rpartition(".experts.")[0] + ".experts"
+        if module in inside:
+            raise Fault(
+                "PEM0421",
+                f"{visible(site)} is of one expert, and {visible(module)}.{inside[module][0]} of "
+                "all in one parameter: PEFT would put the one in the place of the other",
+                'leave one of the two out, as in x["*.self_attn.*"]',
+            )
     return {
         f"{module}.{parameter}": module + ".base_layer" * depth
         for module, parameters in inside.items()
