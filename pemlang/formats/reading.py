@@ -18,7 +18,7 @@ from pemlang.tensorfiles.container import SUFFIXES
 from pemlang.tensorfiles.digests import seen_now
 from pemlang.tensorfiles.safetensors import read_header
 
-MAX_LOOKED_AT = 1000  # folders in a folder, among which adapters are looked for
+MAX_LOOKED_AT = 1000  # entries of a folder, among which adapters are looked for
 _DIGITS = re.compile(r"([0-9]{1,18})")
 
 
@@ -68,13 +68,17 @@ def read_adapter(place: Path, written: str | None = None) -> Adapter:
 
 def _adapters_below(place: Path, written: str | None) -> str | None:
     """What to give of the adapters in a folder that is none, or in the folders in it, of which
-    some are looked at; None where there are none."""
+    some are looked at; None where there are none. An adapter may be one file."""
     names: list[str] = []
     folders, left = [""], MAX_LOOKED_AT
     for folder in folders:
         try:
             with os.scandir(place / folder) as entries:
-                below = [entry.name for entry in islice(entries, left) if entry.is_dir()]
+                below = [
+                    entry.name
+                    for entry in islice(entries, left)
+                    if entry.is_dir() or entry.name.endswith(SUFFIXES)
+                ]
         except OSError:
             continue
         left -= len(below)

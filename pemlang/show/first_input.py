@@ -7,6 +7,7 @@ from typing import TypeVar
 
 from pemlang.dataclass import dataclass
 from pemlang.formats import Adapter
+from pemlang.formats.record import names_format
 from pemlang.tensorfiles.container import without_suffix
 
 WEIGHT, SUM = "weight", "merged"
@@ -36,6 +37,11 @@ class FirstInput:
     def model(self) -> str:
         """What its base is most likely the same model by: the last part of its name."""
         return last_part(self.adapter.base or "").casefold()
+
+    @property
+    def naming(self) -> str:
+        """How it names modules."""
+        return names_format(self.adapter).naming
 
     @property
     def type(self) -> str:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
+from pemlang.diagnostics import Fault
 from pemlang.formats.record import output_format
+from pemlang.formats.renamed import names_as_in, renamed
 from pemlang.graph.dag import Graph
 from pemlang.graph.leaves import leaf
 from pemlang.modules import PARAMETRISATIONS, SiteShape
@@ -43,6 +45,7 @@ def first_recipe(adapters: Sequence[FirstInput], models: Sequence[FirstInput] = 
 def _adapter_lines(
     adapters: Sequence[FirstInput], named: Callable[[str], str], alone: bool
 ) -> Iterator[str]:
+    adapters, like = _named_alike(adapters)
     bases_of = grouped(adapters, lambda one: one.model)
     bases = {model: named(model) for model in bases_of if model}
     names = {one.path: named(last_part(one.path)) for one in adapters}
@@ -53,7 +56,8 @@ def _adapter_lines(
     yield from [""] * bool(bases)
     for one in adapters:
         on = f" on {bases[one.model]}" if one.model else ""
-        yield f"adapter {names[one.path]}{one.type}{on} = {quoted(one.path)}"
+        other = f" with names={names[like[one.path]]}" if one.path in like else ""
+        yield f"adapter {names[one.path]}{one.type}{on} = {quoted(one.path)}{other}"
     alike = grouped(adapters, lambda one: (one.model, one.adapter.layout.shapes.kinds))
     groups = [(key, part) for key, group in alike.items() for part in _fitting(group)]
     only = alone and len(groups) == 1
@@ -65,15 +69,36 @@ def _adapter_lines(
         yield from _sum(result, [names[one.path] for one in group], group, only)
 
 
+def _named_alike(adapters: Sequence[FirstInput]) -> tuple[list[FirstInput], dict[str, str]]:
+    """The same, with the names of one before where that calls all modules of a LoRA of an image
+    model otherwise; and the path of that one, by the path."""
+    named: list[FirstInput] = []
+    like: dict[str, str] = {}
+    for one in adapters:
+        alike = one.adapter
+        for other in named:
+            if other.path in like or one.naming == other.naming:
+                continue
+            try:
+                alike = renamed(one.adapter, names_as_in(one.adapter, other.adapter))
+            except Fault:
+                continue
+            like[one.path] = other.path
+            break
+        named.append(FirstInput(one.path, alike))
+    return named, like
+
+
 def _fitting(adapters: Iterable[FirstInput]) -> list[list[FirstInput]]:
-    """Adapters in groups, in each of which a site has one shape, and no module two names; one that
-    adds to a model alone is by itself."""
+    """Adapters in groups, in each of which a site has one shape, and no module two names, as files
+    of two formats may give it; one that adds to a model alone is by itself."""
     groups: list[tuple[list[FirstInput], dict[str, SiteShape]]] = []
     for one in adapters:
         shapes = dict(one.adapter.layout.shapes)
         adds = not any(PARAMETRISATIONS[shape.kind].needs_base for shape in shapes.values())
         for group, known in groups:
             fits = adds and all(known.get(site, shape) == shape for site, shape in shapes.items())
+            fits = fits and one.naming == group[0].naming
             if fits and not any(_by_two_names(one, other) for other in group):
                 group.append(one)
                 known.update(shapes)

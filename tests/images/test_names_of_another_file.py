@@ -110,6 +110,19 @@ def test_a_sum_is_of_the_same_modules(
         np.testing.assert_allclose(found, delta, atol=1e-5 * np.abs(delta).max())
 
 
+def test_a_first_recipe_gives_one_the_names_of_the_other(
+    tmp_path: Path, pair: tuple[dict[str, str], dict[str, np.ndarray]]
+) -> None:
+    done = pem("init", "k.safetensors", "d.safetensors", folder=tmp_path)
+    assert (done.code, done.err) == (0, "")
+    [first] = tmp_path.glob("*.pem")
+    done = pem("build", first, "--set", "weight=0.5")
+    assert (done.code, done.err) == (0, "")
+    built = image_deltas(tmp_path / "out/merged.safetensors", ENDS["kohya"])
+    for name, delta in pair[1].items():
+        np.testing.assert_allclose(built[name], delta / 2, atol=1e-5 * np.abs(delta).max())
+
+
 @pytest.mark.usefixtures("pair")
 def test_help_says_the_names_and_works_when_pasted(tmp_path: Path) -> None:
     lines = ['adapter k = "k.safetensors"', 'adapter d = "d.safetensors"']
