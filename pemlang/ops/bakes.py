@@ -347,9 +347,10 @@ def _with_heads(ctx: Context, model: ModelNode, x: AdapterNode) -> Leaf | None:
     if len(having) > 1 or (having and before and before != having):
         raise Fault(
             "PEM0346",
-            f"several adapters in `{ctx.text(0)} + {ctx.text(1)}` have heads (modules_to_save), "
-            "and a model has one of each",
-            "save the sum of the adapters with heads=NAME, and add what that gives to the model",
+            f"several adapters in `{ctx.text(0)} + {ctx.text(1)}` have weights that are saved "
+            "whole, such as heads (modules_to_save), and a model has one of each",
+            "save the sum of the adapters with heads=NAME, and add what that gives to the model; "
+            "or add what each changes: b + (((b + x) - b) + ((b + y) - b))",
         )
     return having[0] if having and not before else None
 
@@ -393,7 +394,8 @@ def _hold_unchanged(
             "save the first without its copy of the base: "
             "model.save_pretrained(directory, save_embedding_layers=False)"
             if copied
-            else 'select what the other changes, as in (m - b)["*.layers.*"]',
+            else 'select what the other changes, as in (m - b)["*.layers.*"]; or add what both '
+            "change, in brackets: b + (((b + x) - b) + (m - b))",
         )
 
 

@@ -78,7 +78,7 @@ def _(failure: HeadsDiffer) -> Fault:
         "PEM0505",
         f"{visible(failure.key)} is saved whole, and differs between the adapters: a sum has no "
         "meaning there",
-        "choose whose to keep: with heads=NAME",
+        "choose whose to keep, with heads=NAME, or say heads=mean or heads=none",
     )
 
 

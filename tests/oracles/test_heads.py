@@ -84,7 +84,12 @@ def test_equal_heads_pass_through(
 @pytest.mark.parametrize(
     ("expression", "code", "help_", "keeps"),
     [
-        ("a + other", "PEM0505", "choose whose to keep: with heads=NAME", "other"),
+        (
+            "a + other",
+            "PEM0505",
+            "choose whose to keep, with heads=NAME, or say heads=mean or heads=none",
+            "other",
+        ),
         ("a + none", "PEM0346", "say whose to keep: with heads=a", "a"),
         ("none - a", "PEM0346", "say whose to keep: with heads=a", "a"),
         ("a + equal + none", "PEM0346", "say whose to keep: with heads=", "equal"),
