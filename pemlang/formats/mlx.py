@@ -176,7 +176,7 @@ MLX = register(Mlx())
 
 def _parameters(
     config: Mapping[str, object], path: Path
-) -> tuple[int, float, tuple[str, ...] | None]:
+) -> tuple[int, float, frozenset[str] | None]:
     """The rank and the scale of all modules, and the names of those that are adapted, where a
     config says them (mlx_lm/tuner/utils.py, `linear_to_lora_layers`).
 
@@ -202,7 +202,7 @@ def _parameters(
         return rank, float(scale), None
     if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys):
         raise _wrong_config(path, "`lora_parameters.keys` is no list of names")
-    return rank, float(scale), tuple(keys)
+    return rank, float(scale), frozenset(keys)
 
 
 def _wrong_config(path: Path, what: str) -> Fault:
@@ -243,7 +243,7 @@ def _within_layer(site: str) -> str:
 # --- tensors -------------------------------------------------------------------------------
 
 
-def _layout(entries: Mapping[str, TensorEntry], rank: int, keys: tuple[str, ...] | None) -> Layout:
+def _layout(entries: Mapping[str, TensorEntry], rank: int, keys: frozenset[str] | None) -> Layout:
     """What the names and shapes in a header say, held to a config; raises as Mlx.read."""
     parts: dict[str, dict[str, str]] = {}
     for name in entries:

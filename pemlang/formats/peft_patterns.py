@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 from pemlang.diagnostics import Fault, visible
@@ -52,8 +52,16 @@ def targets(modules: str | Collection[str] | None, site: str) -> bool:
         return False
     if isinstance(modules, str):
         return bool(_found(modules, site, whole=True))
-    parts = site.split(".")
-    return any(".".join(parts[start:]) in modules for start in range(len(parts)))
+    return any(end in modules for end in endings(site))
+
+
+def endings(module: str) -> Iterator[str]:
+    """What a name of a module may be written as: the whole of it, or its last parts."""
+    yield module
+    at = module.find(".")
+    while at >= 0:
+        yield module[at + 1 :]
+        at = module.find(".", at + 1)
 
 
 def in_layers(layers: object, patterns: object, site: str) -> bool:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pemlang.diagnostics import Fault, listed, visible
 from pemlang.formats.adapter import Adapter, Layout
 from pemlang.formats.peft_names import CONFIG, PREFIX, ROWS
+from pemlang.formats.peft_patterns import endings
 
 BIAS, TOKENS = "bias", "trainable_token_indices"
 
@@ -70,7 +71,7 @@ def _is_trained(key: str, bias: object, whole: frozenset[str]) -> bool:
     if bias in (None, "none") or not key.endswith(_BIAS):
         return False
     module = key.removeprefix(PREFIX).removesuffix(_BIAS)
-    return key.endswith(_OF_SITE) or (bias == "all" and whole.isdisjoint(_endings(module)))
+    return key.endswith(_OF_SITE) or (bias == "all" and whole.isdisjoint(endings(module)))
 
 
 def _rows(layout: Layout, tokens: Sequence[str], indices: object) -> dict[str, tuple[int, ...]]:
@@ -83,7 +84,7 @@ def _rows(layout: Layout, tokens: Sequence[str], indices: object) -> dict[str, t
         # A list alone is of the model's embedding of tokens.
         own = [indices] if isinstance(indices, list) and indices and len(tokens) == 1 else []
         if isinstance(indices, dict):
-            names = [name for name in _endings(module) if name in indices]
+            names = [name for name in endings(module) if name in indices]
             own = [indices[name] for name in names]
             unused -= set(names)
         if len(own) != 1:
@@ -112,12 +113,6 @@ def _is_tied(indices: object, name: str, stored: Collection[tuple[int, ...]]) ->
     if not isinstance(given, list) or not all(type(x) is int for x in given):
         return False
     return tuple(given) in stored
-
-
-def _endings(module: str) -> list[str]:
-    """What a name of a module may be written as: the whole of it, or its last parts."""
-    parts = module.split(".")
-    return [".".join(parts[first:]) for first in range(len(parts))]
 
 
 def _numbers(module: str, given: object, shape: Sequence[int]) -> tuple[int, ...]:

@@ -160,12 +160,14 @@ def _header(cursor: _Cursor, size: int) -> GgufHeader:
         raise _BadHeader(f"it says {tensors} tensors and {fields} fields")
     said: dict[str, Scalar] = {}
     arrays: dict[str, int] = {}
+    left = _MAX_ITEMS
     for _ in range(fields):
         key, kind = cursor.name(), cursor.number("<I")
         if key in said or key in arrays:
             raise _BadHeader(f"it says {visible(key, 60)} twice")
         if kind == _ARRAY:
-            arrays[key] = _skipped(cursor, _MAX_ITEMS - sum(arrays.values()))
+            arrays[key] = _skipped(cursor, left)
+            left -= arrays[key]
         else:
             said[key] = _scalar(cursor, kind)
     told = [_tensor(cursor) for _ in range(tensors)]

@@ -27,7 +27,7 @@ from pemlang.tensorfiles.reference import TensorRef
 SUFFIX = ".safetensors"
 MAX_DIMENSIONS = 16
 MAX_HEADER = 100 << 20  # what the format allows
-MAX_CACHED = 4 << 20  # of a header that is kept at hand
+MAX_CACHED = 4 << 20  # of a header that is kept at hand beside others
 MAX_TENSORS = 1 << 18  # of a file; the largest adapters have half as many
 
 
@@ -69,7 +69,7 @@ def read_header(path: Path) -> Header:
     raw, size = _read(path)
     tensors = _split(raw)[0]
     try:
-        entries, extent = (_entries if len(raw) < MAX_CACHED else _entries.__wrapped__)(tensors)
+        entries, extent = (_entries if len(raw) < MAX_CACHED else _of_a_large_one)(tensors)
     except _Broken as why:
         raise _broken(path, str(why)) from None
     if extent != size - 8 - len(raw):
@@ -213,6 +213,11 @@ def _entries(raw: bytes) -> tuple[Mapping[str, TensorEntry], int]:
             raise _Broken(f"{visible(name)} starts at byte {entry.start} where {at} is next")
         at = entry.end
     return entries, at
+
+
+_of_a_large_one = lru_cache(maxsize=1)(_entries.__wrapped__)
+"""The same of the last header that is too large to be kept beside others: several formats ask for
+it in a row."""
 
 
 def _entry(name: str, value: Any) -> TensorEntry:
