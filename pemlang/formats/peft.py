@@ -286,7 +286,7 @@ def _layout(
         else:
             keys[site] = _factor_keys(site, parts, kind)
         tensors = [entries[name] for name in keys[site]]
-        dtypes |= {_float_dtype(key, entries[key]) for key in keys[site]}
+        dtypes |= {_float_dtype(key, entries[key]) for key in filter(None, (*keys[site], bias))}
         if kind in TITLES:
             shapes[site], ranks[site] = stored[site].shape, stored[site].rank
         elif site in expert_ranks:

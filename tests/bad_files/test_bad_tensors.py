@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from support import PREFIX, config_of, lora, save, tensors_of
+from support import PREFIX, SITES, config_of, lora, save, tensors_of
 from support.refusals import WEIGHTS, refused
 
 
@@ -93,6 +93,12 @@ def test_a_number_that_is_none(folder: Path, value: float, dtype: torch.dtype) -
 def test_a_tensor_that_is_no_factor(folder: Path) -> None:
     lora(folder / "a", 1, extra={"something.else": np.zeros(3)})
     refused(folder, "PEM0416")
+
+
+def test_a_bias_beside_factors_that_is_no_float(folder: Path) -> None:
+    biases = {f"{PREFIX}{site}.lora_B.bias": np.zeros(12, "i8") for site in SITES}
+    lora(folder / "a", 1, extra=biases, lora_bias=True)
+    assert min(biases) in refused(folder, "PEM0419")
 
 
 @pytest.mark.parametrize(
