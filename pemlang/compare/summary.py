@@ -73,7 +73,7 @@ def summarise(adapter: Adapter) -> AdapterSummary:
         *facts_of(adapter),
         *heads_of(adapter),
         ("norm", f"{_total(norms, list(norms)):.4g}"),
-        ("file", f"{adapter.weights.name}, content {adapter_digest(adapter)[:12]}"),
+        ("file", f"{visible(adapter.weights.name)}, content {adapter_digest(adapter)[:12]}"),
         *origin_of(adapter.place),
     ]
     return AdapterSummary(facts, rows, layers)

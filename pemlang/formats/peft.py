@@ -164,6 +164,13 @@ class Peft(Format):
                     "(modules_to_save): PEFT does not adapt what it saves whole",
                     'leave these modules out, as in x["*.q_proj", "*.v_proj"]',
                 )
+        twice = [s for s in shapes if module_of_bias(s) in shapes and shapes[s].layer != DENSE.name]
+        if twice:
+            raise Fault(
+                "PEM0421",
+                f"{listed(twice)} has the name that the bias of another of the modules has",
+                "leave one of the two out, or give it another name with names=",
+            )
         parameters_of(shapes)
         plain = shapes.kinds in (("ia3",), ("dora",)) or {*shapes.kinds} <= {"lora", "expert_lora"}
         if plain or peft_bias.beside_loras(shapes):

@@ -18,7 +18,7 @@ from pemlang.diagnostics import Fault, listed, visible
 from pemlang.formats.namings import MAX_NAME
 from pemlang.formats.peft_config import Config
 from pemlang.formats.peft_names import CONFIG, PREFIX
-from pemlang.formats.peft_patterns import look_up, targets
+from pemlang.formats.peft_patterns import endings, look_up, targets
 from pemlang.formats.uniform import experts_apart
 from pemlang.modules import Shapes
 from pemlang.modules.sites import EXPERTS
@@ -98,9 +98,7 @@ def expert_tensors(keys: Iterable[str], config: Config) -> tuple[ExpertTensor, .
 def _parameters_named(module: str, named: Mapping[str, set[str]]) -> set[str]:
     """The parameters of a module that PEFT adapts: those that are called by how the name of the
     module ends, all of it, or nothing of it."""
-    parts = module.split(".")
-    ends = (".".join(parts[start:]) for start in range(len(parts) + 1))
-    return set[str]().union(*(named.get(end, ()) for end in ends))
+    return set[str]().union(*(named.get(end, ()) for end in (*endings(module), "")))
 
 
 def in_order(module: str, parameters: Iterable[str]) -> list[str]:

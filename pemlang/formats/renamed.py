@@ -42,7 +42,7 @@ def names_as_in(adapter: Adapter, other: Adapter) -> dict[str, str]:
         if not x.format.starts:
             raise Fault(
                 "PEM0354",
-                f"{visible(x.directory)} is no LoRA of an image model in one file",
+                f"{visible(x.place)} is no LoRA of an image model in one file",
                 'say the names themselves: with names={ "old.*": "new.*" }',
             )
     naming, theirs = names_format(adapter).naming, names_format(other).naming

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from support import lora, pem, recipe
+from support.gguf_made import gguf_lora
 from support.refusals import WEIGHTS, refused
 
 
@@ -62,3 +63,16 @@ def test_an_unreadable_file(folder: Path) -> None:
     (folder / "a" / WEIGHTS).unlink()
     (folder / "a" / WEIGHTS).mkdir()
     refused(folder, "PEM0411")
+
+
+def test_the_name_of_a_file_is_shown_and_not_obeyed(tmp_path: Path) -> None:
+    gguf_lora(tmp_path / "a\x1b[31m\nb.gguf", 1)
+    seen = pem("inspect", tmp_path / "a\x1b[31m\nb.gguf").out
+    assert "\x1b" not in seen and r"a\u001b[31m\u000ab.gguf" in seen
+
+
+def test_a_module_by_the_name_of_the_bias_of_another(folder: Path) -> None:
+    lora(folder / "a", 1, {"layers.0.q": (4, 6), "layers.0.v": (4, 6)})
+    rule = '{ "*.v": "*.q.bias" }'
+    recipe(folder, f'adapter a = "a" with names={rule}\nsave 2 * a to "out/x"\n')
+    assert "layers.0.q.bias" in refused(folder, "PEM0421")
