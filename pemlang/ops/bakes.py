@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence, Set
 from fractions import Fraction
 from functools import cached_property
@@ -20,6 +19,7 @@ from pemlang.graph.types import AdapterType
 from pemlang.modules import Shapes, SiteShape, SiteValues
 from pemlang.modules.dense import DENSE
 from pemlang.modules.sites import EXPERTS
+from pemlang.ops.experts import experts_of, in_parameters
 from pemlang.ops.fused import fused_in
 from pemlang.ops.models import Bake, hold_base
 from pemlang.ops.models import bake as bake_tensors
@@ -259,20 +259,16 @@ def bake(ctx: Context, model: ModelNode, x: AdapterNode) -> ModelNode:
     return with_modules(ctx.graph, model, x, homes)
 
 
-_EXPERT = re.compile(r"(?P<experts>.+\.experts)\.\d+\.(?P<module>[^.]+)(?:\.weight)?")
-
-
 def _of_other_modules(ctx: Context, model: ModelNode, x: AdapterNode, fault: Fault) -> Fault:
     """The same fault, with what to write where a model has in one what an adapter has apart, or the
     other way round."""
     fused = fused_in(x, model)
     if fused is not None:
         return Fault(fault.code, fault.message, fused.help(ctx.graph), [fused.note])
-    together = {site.rpartition(".")[0] for site, y in x.shapes.items() if y.layer == EXPERTS}
-    apart = {match["experts"] for site in x.shapes if (match := _EXPERT.fullmatch(site))}
+    together = {site.rpartition(".")[0] for site in in_parameters(x.shapes)}
+    apart = {experts for site in x.shapes if (experts := experts_of(site))}
     for tensor in model.shapes:
-        match = _EXPERT.fullmatch(tensor)
-        if match is not None and match["experts"] in together:
+        if experts_of(tensor) in together:
             return Fault(
                 fault.code,
                 fault.message,

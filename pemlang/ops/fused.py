@@ -3,7 +3,7 @@ and v, and what brings them together."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate, pairwise
 
@@ -16,6 +16,7 @@ from pemlang.graph.dag import Graph
 from pemlang.graph.leaves import combined_leaves
 from pemlang.graph.node import ModelNode, TensorsNode
 from pemlang.modules import PARAMETRISATIONS, SiteShape
+from pemlang.ops.experts import StackedExperts, stacked_experts
 from pemlang.ops.names import TwoNames, declared_so, kept_names, two_names
 
 _EXAMPLE = '{ "*.gate_up_proj": "*.gate_proj[0:8192], *.up_proj[8192:16384]" }'
@@ -80,14 +81,21 @@ class FusedModules:
         return "{ " + ", ".join(f'"{old}": "{new}"' for old, new in rules.items()) + " }"
 
 
-def same_modules(left: TensorsNode, right: TensorsNode) -> TwoNames | FusedModules | None:
+def same_modules(
+    left: TensorsNode, right: TensorsNode
+) -> TwoNames | FusedModules | StackedExperts | None:
     """What looks like the same modules in two adapters: by other names, or several in one."""
-    return _fused(left, right) or _fused(right, left) or two_names(left, right)
+    kept = kept_names(left) | kept_names(right)
+    for x, y in ((left, right), (right, left)):
+        alike = _fused(x, y, kept) or stacked_experts(x, y, kept)
+        if alike is not None:
+            return alike
+    return two_names(left, right)
 
 
-def _fused(x: TensorsNode, y: TensorsNode) -> FusedModules | None:
-    """The modules of one adapter that look like several modules of another in one."""
-    kept = kept_names(x) | kept_names(y)
+def _fused(x: TensorsNode, y: TensorsNode, kept: Collection[str]) -> FusedModules | None:
+    """The modules of one adapter that look like several modules of another in one, but for those
+    that keep their names."""
     apart = {name: shape for name, shape in y.shapes.items() if name not in x.shapes}
     parts_of = {
         module: parts
