@@ -70,6 +70,8 @@ class Naming:
 
 
 _PARTS = "vision_tower|vision_model|image_tower|video_tower|audio_tower|multi_modal_projector"
+# What CLIP and SigLIP have in the `vision_model` that transformers 5 no longer names.
+_IN_TOWER = r"(encoder\.layers|embeddings\.\w+_embedding|pre_layrnorm|post_layernorm|head)"
 _LLAVA_BEFORE = (
     (r"^model\.language_model\.", "language_model.model."),
     (r"^lm_head\.", "language_model.lm_head."),
@@ -89,14 +91,11 @@ NAMINGS = (
     Naming("the adapter was trained on a model of the same class and version"),
     Naming(
         "LLaVA, Gemma 3 and their like before transformers 4.52",
-        _LLAVA_BEFORE,
+        (*_LLAVA_BEFORE, (rf"^vision_tower\.(?={_IN_TOWER}\.)", "vision_tower.vision_model.")),
         OLD,
         rf"^model\.({_PARTS})\.",
     ),
-    Naming(
-        "the same, whose towers transformers 5 names without the `vision_model` in them",
-        (*_LLAVA_BEFORE, (r"^vision_tower\.(?=encoder\.layers\.)", "vision_tower.vision_model.")),
-    ),
+    Naming("the same, of towers that never had a `vision_model` in them", _LLAVA_BEFORE),
     Naming(
         "LLaVA, Gemma 3 and their like in transformers 5",
         (*_LLAVA_MOVED, (r"^(model\.vision_tower\.)vision_model\.", r"\1")),

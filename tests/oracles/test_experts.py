@@ -154,6 +154,32 @@ def test_an_adapter_of_experts_joins_one_of_modules(tmp_path: Path) -> None:
     assert config_of(built.path)["target_modules"] == ["v_proj"]
 
 
+def test_experts_apart_and_in_one_parameter_in_one_sum(tmp_path: Path) -> None:
+    """Refused, and so is the `join` that PEFT could not load; the way that is told is exact."""
+    base, sites = qwen(), {}
+    for expert in range(3):
+        for name, shape in (("gate", (12, 16)), ("up", (12, 16)), ("down", (16, 12))):
+            sites |= {f"model.layers.{n}.mlp.experts.{expert}.{name}_proj": shape for n in (0, 1)}
+    lora(tmp_path / "apart", 1, sites, rank=dict.fromkeys(sites, 4), r=4, use_rslora=True)
+    made(base, tmp_path / "in_one", on_experts(target_modules=[]), 2)
+    text = 'adapter a = "apart"\nadapter b = "in_one"\nsave {} to "out"\n'
+    assert error(tmp_path, text.format("a + b")).code == "PEM0306"
+    assert error(tmp_path, text.format("join(b, a)")).code == "PEM0364"
+    [alone] = build(tmp_path, 'adapter a = "apart"\nsave a to "alone"\n').outputs
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PEFT's patterns for what it stacks are its own
+        stacked = PeftModel.from_pretrained(copy.deepcopy(base), str(alone.path))
+        stacked.save_pretrained(str(tmp_path / "stacked"))
+        text = text.replace("apart", "stacked").format("0.5 * a + b")
+        [built] = build(tmp_path, text).outputs
+        ours, b = (deltas(base, x) for x in (built.path, tmp_path / "in_one"))
+    tensors = tensors_of(tmp_path / "apart")
+    for site in sites:
+        a_of, b_of = (tensors[f"{PREFIX}{site}.lora_{x}.weight"] for x in "AB")
+        wanted = 0.5 * 8 / 2 * b_of @ a_of + _of_expert(b, site).numpy()
+        assert abs(wanted - _of_expert(ours, site).numpy()).max() < 1e-4, site
+
+
 @pytest.mark.parametrize("reader", ["", " with reader=peft"])
 @pytest.mark.parametrize(
     "config",

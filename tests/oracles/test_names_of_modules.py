@@ -180,6 +180,19 @@ def test_old_and_new_names_of_gemma_3_in_one_sum(tmp_path: Path) -> None:
     assert apart(output(base, ids), wanted) > 1e-3
 
 
+def test_new_names_of_gemma_3_made_old(tmp_path: Path) -> None:
+    """Those that transformers 4 had, with a `vision_model` in the tower: PEFT loads all of it."""
+    base = gemma3()
+    modules = LoraConfig(r=3, target_modules=["q_proj", "fc1", "patch_embedding"])
+    new = made(base, tmp_path / "new", modules, 1)
+    old = rewritten(new, tmp_path / "old", OLD_GEMMA)
+    text = f'adapter a = "{new}" with names="transformers-4"\nsave a to "out"'
+    [built] = build(tmp_path, text).outputs
+    assert load_file(built.path / WEIGHTS).keys() == load_file(old / WEIGHTS).keys()
+    read = read_by_peft(base, built.path)
+    assert same(read, load_file(new / WEIGHTS))
+
+
 def test_what_a_join_of_two_names_would_have_lost(tmp_path: Path) -> None:
     """PEFT takes both names for one module and keeps one of the two: why `join` is refused."""
     base = gemma3()
