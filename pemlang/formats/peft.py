@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Collection, Mapping, Sequence
 from functools import lru_cache
+from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 
@@ -111,7 +113,7 @@ class Peft(Format):
             raise Fault(
                 "PEM0410",
                 f"{visible(place)} has no {WEIGHTS} or {PICKLED}",
-                "give the directory that PEFT's save_pretrained wrote",
+                _instead_of_weights(place),
             )
         beside = place / STATISTICS
         statistics = read_header(beside) if is_file(beside) else None
@@ -393,6 +395,25 @@ def _role(name: str, stored: bool) -> tuple[str, str | None]:
             f"save it with PEFT, whose keys are {PREFIX}….lora_A.weight, lora_B.weight or ia3_l",
         )
     return inner, None
+
+
+MAX_LOOKED_AT = 1000
+"""Entries of a folder that has no weights."""
+
+
+def _instead_of_weights(place: Path) -> str:
+    """What to write where a folder has no file of weights by PEFT's own name."""
+    try:
+        with os.scandir(place) as entries:
+            names = sorted(entry.name for entry in islice(entries, MAX_LOOKED_AT))
+    except OSError:
+        names = []
+    others = [x for x in names if x.endswith(Path(WEIGHTS).suffix) and x != STATISTICS]
+    if not others:
+        return "give the directory that PEFT's save_pretrained wrote"
+    if len(others) == 1:
+        return f"rename {visible(others[0])} to {WEIGHTS}, which is what PEFT reads"
+    return f"put the tensors of {listed(others)} into one {WEIGHTS}, which is what PEFT reads"
 
 
 @lru_cache(maxsize=64)

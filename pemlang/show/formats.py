@@ -243,6 +243,10 @@ An adapter of transformers 4 has each expert by itself, `mlp.experts.0.gate_proj
 that are saved so, as transformers 5 saves them too. PEFT stacks such an adapter when it loads it in
 transformers 5, by `r` and `lora_alpha` alone, which is wrong with rsLoRA and of unlike scales. So
 all experts of an output have one rank and one scale, and these two fields say them.
+
+An adapter of the one form and one of the other do not add. Save the one with each expert by itself
+in a recipe of its own, load what comes out with PEFT on the model in transformers 5, and save it
+with `save_pretrained`: that is the other form, exactly.
 """
 
 _READERS = """

@@ -142,13 +142,15 @@ def _factors(a: tuple[int, ...], b: tuple[int, ...]) -> Make:
     return _tensors({f"{QUERY}.lora_A.weight": a, f"{QUERY}.lora_B.weight": b})
 
 
-def _config(text: str | Mapping[str, Any]) -> Make:
-    """A directory with nothing but an adapter_config.json."""
+def _config(text: str | Mapping[str, Any], *empty: str) -> Make:
+    """A directory with nothing but an adapter_config.json, and files that are empty."""
 
     def make(at: Path) -> None:
         at.mkdir(parents=True)
         content = text if isinstance(text, str) else json.dumps(text)
         (at / "adapter_config.json").write_text(content)
+        for name in empty:
+            (at / name).touch()
 
     return make
 
@@ -311,6 +313,8 @@ ADAPTERS: dict[str, Make] = {
     "of_a_run": lambda at: [lora(at / f"checkpoint-{step}") for step in (500, 1000)],
     "of_a_run_of_one": lambda at: lora(at / "run" / "default"),
     "no_weights": _config({"peft_type": "LORA"}),
+    "weights_renamed": _config({"peft_type": "LORA"}, "ink.safetensors"),
+    "weights_in_shards": _config({"peft_type": "LORA"}, "1.safetensors", "2.safetensors"),
     "config_is_a_folder": lambda at: (at / "adapter_config.json").mkdir(parents=True),
     "occupied": _occupied,
     "readme": _readme,
