@@ -79,7 +79,7 @@ def _tensors(spec: AdapterSpec, site: str, place: str | None) -> list[OutputTens
 def _no_biases(spec: AdapterSpec) -> list[OutputTensor]:
     """Zeros for those LoRAs that have no bias where others have one: all are to have one."""
     return [
-        OutputTensor(f"{PREFIX}{s}.{BIAS}", spec.dtype, shape.b[:1], s, "bias", value=0.0)
+        OutputTensor(f"{PREFIX}{s}.{BIAS}", spec.dtype, shape.b[:1], bias_of(s), "x", value=0.0)
         for s, shape in spec.shapes.only(frozenset(spec.shapes.modules)).items()
         if bias_of(s) not in spec.shapes
     ]
