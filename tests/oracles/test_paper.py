@@ -114,9 +114,9 @@ SETTINGS: dict[str, tuple[Formula, Formula, Formula]] = {
         lambda a, b, c: 0.3 * a + 0.7 * (b - c),
     ),
     "detoxify(a, b, weight=0.4)": (
-        lambda a, b, c: 0.4 * a + 0.6 * b,
-        lambda a, b, c: 0.4 * a - 0.6 * b,
-        lambda a, b, c: 0.4 * a - 0.6 * b,
+        lambda a, b, c: a + 0.4 * (a + b),
+        lambda a, b, c: a + 0.4 * (a - b),
+        lambda a, b, c: a + 0.4 * (a - b),
     ),
 }
 
