@@ -169,8 +169,8 @@ def _is_site(text: str) -> bool:
     return (
         len(text) <= 100
         and len(parts) - len(plain) <= 1
-        and all(part.isascii() and part.isidentifier() for part in plain)
-        and bool(plain)
+        and all(part.isascii() and (part.isidentifier() or part.isdecimal()) for part in plain)
+        and not all(part.isdecimal() for part in plain)
     )
 
 
