@@ -20,7 +20,7 @@ BEGIN, END = b"# what pem git-setup wrote\n", b"# to here\n"
 ATTRIBUTES = BEGIN + b"*.pem diff=pem\n*.safetensors diff=safetensors\n" + END
 
 
-@click.command("git-setup")
+@click.command("git-setup", hidden=True)
 @click.option("--remove", is_flag=True, help="Take all of it out again.")
 def git_setup(remove: bool) -> int:
     """Have git diff show what a change means.

@@ -24,8 +24,8 @@ from pemlang.version import __version__
 
 # The order in which help lists them.
 _FIRST = (
-    "init", "convert", "build", "check", "test", "fmt", "plan", "lock", "diff", "report", "graph",
-    "verify", "explain-output", "sign", "inspect", "clean", "ops", "explain", "git-setup",
+    "init", "convert", "build", "check", "test", "doc", "fmt", "plan", "lock", "diff", "report",
+    "graph", "verify", "explain-output", "sign", "inspect", "clean", "ops", "explain", "git-setup",
     "completion",
 )  # fmt: skip
 _HELPERS = ("common", "ending", "entry", "hook", "main", "one_off", "recipes", "values")

@@ -6,7 +6,7 @@ from pemlang.lazy import door
 
 __getattr__ = door(
     __name__,
-    page="Chart Column View chart table whole_page",
+    page="HEAD Chart Column View chart table whole_page",
     svg="as_svg text_width",
     graph="Edge Picture Vertex as_dot as_mermaid",
     codes="catalogue",

@@ -30,7 +30,21 @@ _LONG_WORD = 44  # characters, from which on it is broken anywhere
 _SHORT = 26  # characters of a cell that is not broken at all
 _DIGITS = 6
 
-CellValue = str | int | float | None
+
+@dataclass(frozen=True)
+class PageLink:
+    """Text that leads to a place in this page or in one beside it."""
+
+    text: str
+    href: str
+
+    @property
+    def html(self) -> str:
+        """It as an element."""
+        return f'<a href="{escaped(self.href, 2000)}">{escaped(self.text)}</a>'
+
+
+CellValue = str | int | float | PageLink | None
 
 
 @dataclass(frozen=True)
@@ -137,6 +151,8 @@ def _cell(column: Column, value: CellValue) -> str:
         return f'<td class="number" data-value="{value!r}">{number(value)}</td>'
     if value is None:
         return f"<td{_class(column)}>–</td>"
+    if isinstance(value, PageLink):
+        return f"<td{_class(column, 'short')}>{value.html}</td>"
     how = "breaks" if any(len(word) > _LONG_WORD for word in value.split()) else ""
     if column.kind == "text" and len(value) <= _SHORT:
         how = "short"

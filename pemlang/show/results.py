@@ -12,6 +12,7 @@ from pemlang.show.codes import ExplainJson
 from pemlang.show.findings import CheckJson, FmtJson
 from pemlang.show.graph import GraphJson
 from pemlang.show.inspect import InspectJson
+from pemlang.show.library import DocJson
 from pemlang.show.model_diff import ModelDiffJson
 from pemlang.show.numbers import ReportJson
 from pemlang.show.operators import OpsJson
@@ -60,6 +61,7 @@ RESULTS: dict[str, tuple[type, ...]] = {
     "check": (CheckJson,),
     "fmt": (FmtJson,),
     "test": (TestsJson,),
+    "doc": (DocJson,),
     "plan": (PlanJson,),
     "lock": (LockJson,),
     "diff": (RecipeDiffJson, AdapterDiffJson, ModelDiffJson),

@@ -5,40 +5,17 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 from support import Done, pem, recipe
-from support.reports import IMAGE, SCRIPT, TEXT
+from support.reports import IMAGE, SCRIPT, TEXT, Page
 
 from pemlang.show import Chart, Column, View, chart, table, whole_page
 
 
 def report(*words: str | Path) -> Done:
     return pem("report", *words)
-
-
-class Page(HTMLParser):
-    """What a browser would make of a page: its elements, its scripts and styles."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.texts: dict[str, list[str]] = {"script": [], "style": [], "data": []}
-        self._inside = ""
-        self.feed(text)
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.tags.append((tag, dict(attrs)))
-        self._inside = tag
-        if tag == "script" and dict(attrs).get("type") == "application/json":
-            self._inside = "data"
-
-    def handle_data(self, data: str) -> None:
-        if self._inside in self.texts:
-            self.texts[self._inside].append(data)
-            self._inside = ""
 
 
 def policy_of(page: Page) -> dict[str, set[str]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from html.parser import HTMLParser
+
 SITES = {
     f"layers.{i}.{name}": shape
     for i in range(3)
@@ -19,3 +21,25 @@ save i + 0.5 * j to "out/gains"
 """
 SCRIPT = "</script><script>window.hacked=1</script>"
 IMAGE = '"><img src=x onerror="window.hacked=1">'
+
+
+class Page(HTMLParser):
+    """What a browser would make of a page: its elements, its scripts and styles."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.tags: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: dict[str, list[str]] = {"script": [], "style": [], "data": []}
+        self._inside = ""
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append((tag, dict(attrs)))
+        self._inside = tag
+        if tag == "script" and dict(attrs).get("type") == "application/json":
+            self._inside = "data"
+
+    def handle_data(self, data: str) -> None:
+        if self._inside in self.texts:
+            self.texts[self._inside].append(data)
+            self._inside = ""

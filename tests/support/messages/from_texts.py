@@ -61,6 +61,17 @@ def PEM0383_other(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
 
 
 @made
+def PEM0203_documented(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
+    return told("doc", "std.papr")
+
+
+@made
+def PEM0600_none(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
+    write_recipe(root, "let x = 1\n", "made.pem")
+    return told("doc", "made.pem")
+
+
+@made
 def PEM0115_tensors(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
     return checked("adapters/a/adapter_model.safetensors")
 

@@ -1,0 +1,376 @@
+"""What a file of recipes says of the names it offers: its `##` comments, signatures and tests, and
+what its functions come to on adapters that are drawn."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import takewhile
+from pathlib import Path
+
+from pemlang.check.check import check
+from pemlang.check.checked import Checked
+from pemlang.check.conditions import Condition
+from pemlang.dataclass import dataclass
+from pemlang.diagnostics import Report
+from pemlang.disk import temporary
+from pemlang.graph.formula import Formula, type_text
+from pemlang.graph.node import Node
+from pemlang.inputs.samples import SampleResolver
+from pemlang.resources import resource
+from pemlang.source import Source
+from pemlang.syntax import tree as t
+from pemlang.syntax.files import read_source
+from pemlang.syntax.parser import parse
+
+MOST_DRAWN = 300
+"""Functions of a file up to which their normal forms are shown."""
+
+_KINDS = ("lora", "ia3", "dense")
+_ARGUMENTS = (
+    ("lora", ("0.5", "0.25", "0.75")),
+    ("lora", ("2", "3", "4")),
+    ("ia3", ("0.5", "0.25", "0.75")),
+    ("dense", ("0.5", "0.25", "0.75")),
+)
+"""What functions are called with, one after the other until one fits: adapters of a kind, and
+numbers."""
+
+_PLAIN = {"[number]": "[3, 1]", "bool": "true", "string": '"text"', "schedule": "ramp(0, 1)"}
+"""What stands for a parameter of another type."""
+
+_FIRST_SEED = 1_000_000  # of samples: tests of the file have drawn with none of them
+_SITE = re.compile(r"[\w.]+", re.ASCII)
+
+
+@dataclass(frozen=True)
+class ParamDoc:
+    """A parameter of a function: its type as written, and its default if it has one."""
+
+    name: str
+    type: str
+    default: str | None
+
+
+@dataclass(frozen=True)
+class ExampleDoc:
+    """A call on samples, its normal form, and its type; of a condition or a number no type."""
+
+    call: str
+    normal_form: str
+    type: str
+
+
+@dataclass(frozen=True)
+class TestDoc:
+    """A test of the file that uses a name."""
+
+    title: str
+    text: str
+
+
+@dataclass(frozen=True)
+class NameDoc:
+    """A name that a file offers.
+
+    Attributes:
+        name: as it is imported.
+        kind: of statement that declares it, such as def or param.
+        signature: a function with its types, or the statement as written.
+        text: the statement as written.
+        about: what its `##` comment says, in one line.
+        source: what stands there after `Source:`.
+        params: of a function.
+        example: of a function, where one could be drawn.
+        tests: those that use it.
+        uses: the names of this file and of the standard library that it is written with.
+        used_by: the names of this file that are written with it.
+    """
+
+    name: str
+    kind: str
+    signature: str
+    text: str
+    about: str
+    source: str
+    params: Sequence[ParamDoc]
+    example: ExampleDoc | None
+    tests: Sequence[TestDoc]
+    uses: Sequence[str]
+    used_by: Sequence[str]
+
+
+@dataclass(frozen=True)
+class LibraryDoc:
+    """A file: what it is called, how a name of it is imported, and what its first comment says."""
+
+    name: str
+    module: str
+    about: str
+    names: Sequence[NameDoc]
+
+
+def documented(path: Path, source: Source, name: str) -> LibraryDoc:
+    """All that a file says of what it offers.
+
+    Args:
+        path, source: the file.
+        name: of the module that it is, such as `std.paper`, or its path as it was given.
+
+    Raises:
+        PemError: it is no recipe, as far as its text alone tells.
+    """
+    report = Report()
+    statements = parse(source, report).statements
+    report.raise_errors()
+    offered = [x for x in statements if isinstance(x, t.Declaration) and _is_offered(x)]
+    definitions = [x for x in offered if isinstance(x, t.Def)]
+    drawn = _drawn(path, source, definitions)
+    tests = [x for x in statements if isinstance(x, t.Test)]
+    known = _known(statements, offered)
+    uses = {x.name.name: _used(x, known) - {x.name.name} for x in offered}
+    names = [
+        NameDoc(
+            name=x.name.name,
+            kind=x.span.text.split(maxsplit=1)[0],
+            signature=_signature(x),
+            text=x.span.text,
+            about=_about(x.doc),
+            source=_source(x.doc),
+            params=_params(x) if isinstance(x, t.Def) else (),
+            example=drawn.get(x.name.name),
+            tests=[_test(y) for y in tests if x.name.name in _used(y, known)],
+            uses=sorted(uses[x.name.name]),
+            used_by=sorted(y for y, of in uses.items() if x.name.name in of),
+        )
+        for x in offered
+    ]
+    module = name if name.startswith("std.") else f'"{path.name}"'
+    return LibraryDoc(name, module, _head(source, path.name), names)
+
+
+def standard_library() -> list[LibraryDoc]:
+    """The files of the standard library."""
+    return [standard_module(name) for name in standard_names()]
+
+
+def standard_names() -> list[str]:
+    """What its files are called, such as `std.paper`."""
+    return sorted(f"std.{path.stem}" for path in resource("stdlib").glob("*.pem"))
+
+
+def standard_module(name: str) -> LibraryDoc:
+    """One of its files."""
+    path = resource("stdlib") / f"{name.removeprefix('std.')}.pem"
+    return documented(path, read_source(path, name), name)
+
+
+def _is_offered(statement: t.Declaration) -> bool:
+    """Whether a name is for other files, and there is something to say of it."""
+    said = isinstance(statement, t.Def | t.Param) or bool(statement.doc)
+    return said and not statement.name.name.startswith("_")
+
+
+def _head(source: Source, file: str) -> str:
+    """The comment that a file begins with, in one line."""
+    lines = source.text.splitlines()
+    head = takewhile(lambda line: line.startswith("#") and not line.startswith("##"), lines)
+    words = " ".join(line.removeprefix("#").strip() for line in head).strip()
+    about = words.removeprefix(f"{file}: ")
+    return f"{about[:1].upper()}{about[1:]}"
+
+
+def _about(doc: str) -> str:
+    return " ".join(_parts(doc)[0].split())
+
+
+def _source(doc: str) -> str:
+    return " ".join(_parts(doc)[1].split())
+
+
+def _parts(doc: str) -> tuple[str, str]:
+    """What a comment says, and the source that its last lines name."""
+    about, _, source = re.sub(r"(?m)^\s*Source:", "\0", doc, count=1).partition("\0")
+    return about, source
+
+
+def _signature(statement: t.Declaration) -> str:
+    if not isinstance(statement, t.Def):
+        return " ".join(statement.span.text.split())
+    params = ", ".join(" ".join(param.span.text.split()) for param in statement.params)
+    returns = "" if statement.returns is None else f" -> {statement.returns.span.text}"
+    return f"{statement.name.name}({params}){returns}"
+
+
+def _params(definition: t.Def) -> list[ParamDoc]:
+    return [
+        ParamDoc(x.name.name, x.type.span.text, None if x.default is None else x.default.span.text)
+        for x in definition.params
+    ]
+
+
+def _test(test: t.Test) -> TestDoc:
+    title = "".join(part for part in test.title.parts if isinstance(part, str))
+    return TestDoc(title, test.span.text)
+
+
+# --- who uses what --------------------------------------------------------------------------------
+
+
+def _known(
+    statements: Sequence[t.Statement], offered: Sequence[t.Declaration]
+) -> dict[tuple[str | None, str | None], str]:
+    """What names in a file stand for, by module and name: its own, and those of the standard
+    library, whose names after an alias are all known."""
+    known: dict[tuple[str | None, str | None], str] = {
+        (None, x.name.name): x.name.name for x in offered
+    }
+    for statement in statements:
+        if isinstance(statement, t.Import) and isinstance(statement.module, tuple):
+            module = ".".join(statement.module)
+            known.update({(None, x.name): f"{module}.{x.name}" for x in statement.names})
+            if statement.alias is not None:
+                known[statement.alias.name, None] = module
+    return known
+
+
+def _used(tree: t.Tree, known: dict[tuple[str | None, str | None], str]) -> set[str]:
+    used = set()
+    for name in _names(tree):
+        if (name.module, name.name) in known:
+            used.add(known[name.module, name.name])
+        elif (name.module, None) in known:
+            used.add(f"{known[name.module, None]}.{name.name}")
+    return used
+
+
+def _names(tree: t.Tree) -> Iterator[t.Name]:
+    if isinstance(tree, t.Name):
+        yield tree
+    for child in tree.children():
+        yield from _names(child)
+
+
+# --- normal forms on samples ----------------------------------------------------------------------
+
+
+def _drawn(path: Path, source: Source, definitions: Sequence[t.Def]) -> dict[str, ExampleDoc]:
+    """A call of each function that one of `_ARGUMENTS` fits, with what it comes to: tests are put
+    after the text of the file, and checked with it."""
+    if len(definitions) > MOST_DRAWN:
+        return {}
+    seeds: dict[str, int] = {}
+    calls = {
+        f"{x.name.name} {number}": (x.name.name, _Call(x, *arguments, seeds))
+        for x in definitions
+        for number, arguments in enumerate(_ARGUMENTS)
+    }
+    added = [call.as_test(title) for title, (_, call) in calls.items()]
+    longer = replace(source, text="\n".join([source.text, *added, ""]))
+    examples: dict[str, ExampleDoc] = {}
+    with temporary("samples") as folder:
+        checked = _known_by_name(check(path, longer, SampleResolver(folder), testing=True))
+        write = Formula(checked.leaf_name)
+        for test in checked.tests:
+            wrong = any(told.severity == "error" for told in test.diagnostics)
+            if test.span.start < len(source.text) or wrong or not test.prints:
+                continue
+            name, call = calls[test.title]
+            value = test.prints[0].value
+            if isinstance(value, Node):
+                example = ExampleDoc(call.text, write.value(value), type_text(value))
+            elif isinstance(value, Condition):
+                example = ExampleDoc(call.text, value.formula(write), "")
+            else:
+                continue
+            examples.setdefault(name, example)
+    return examples
+
+
+def _known_by_name(checked: Checked) -> Checked:
+    """A recipe whose adapters are known by what they are called, so that the order of terms is not
+    that of the places that samples have."""
+    return checked.identified(
+        {
+            leaf: (f"{declared.name} {number}", leaf.adapter)
+            for number, (leaf, declared) in enumerate(checked.leaves.items())
+        }
+    )
+
+
+class _Call:
+    """A function, called with samples that are called as its parameters are.
+
+    Args:
+        definition: the function.
+        kind, numbers: one of `_ARGUMENTS`.
+        seeds: that of each sample by its name: one name, one sample, and no other has its seed.
+    """
+
+    def __init__(
+        self, definition: t.Def, kind: str, numbers: Sequence[str], seeds: dict[str, int]
+    ) -> None:
+        self._kind, self._numbers, self._seeds = kind, numbers, seeds
+        self._taken = {param.name.name for param in definition.params}
+        self._sites = _sites(definition)
+        self._lets: list[str] = []
+        required = [param for param in definition.params if param.default is None]
+        in_order = required == list(definition.params[: len(required)])
+        given = [
+            self._argument(param, numbers[number % len(numbers)])
+            if in_order
+            else f"{param.name.name}={self._argument(param, numbers[number % len(numbers)])}"
+            for number, param in enumerate(required)
+        ]
+        self.text = f"{definition.name.name}({', '.join(given)})"
+        if definition.returns is not None and definition.returns.span.text == "schedule":
+            self.text += f" * {self._sample(self._free('a'), kind)}"
+
+    def as_test(self, title: str) -> str:
+        """A test that prints it."""
+        lets = "".join(f"    {line}\n" for line in self._lets)
+        return f'test "{title}" {{\n{lets}    print {self.text}\n}}'
+
+    def _argument(self, param: t.DefParam, number: str) -> str:
+        name, type_ = param.name.name, " ".join(param.type.span.text.split())
+        word = type_.partition("(")[0]
+        if word in ("adapter", *_KINDS):
+            return self._sample(name, word if word in _KINDS else self._kind)
+        if type_ == "[adapter]":
+            names = [self._free(f"{name.rstrip('s') or name}{n}") for n in (1, 2)]
+            return f"[{', '.join(self._sample(name, self._kind) for name in names)}]"
+        return _PLAIN.get(type_, number)
+
+    def _sample(self, name: str, kind: str) -> str:
+        seed = self._seeds.setdefault(name, _FIRST_SEED + len(self._seeds))
+        self._lets.append(f"let {name} = sample({kind}(seed={seed}{self._sites}))")
+        return name
+
+    def _free(self, name: str) -> str:
+        while name in self._taken:
+            name += "1"
+        self._taken.add(name)
+        return name
+
+
+def _sites(definition: t.Def) -> str:
+    """The sites that samples need for the patterns in a function, as a setting; none where it has
+    no pattern."""
+    patterns = [
+        "".join(part for part in pattern.parts if isinstance(part, str))
+        for pattern in _patterns(definition.body)
+    ]
+    sites = [f"model.{x.strip('*.').replace('*', '0')}" for x in dict.fromkeys(patterns)]
+    if not sites or not all(_SITE.fullmatch(site) for site in sites):
+        return ""
+    return ", sites=[{}]".format(", ".join(f'"{site}"' for site in [*sites, "model.rest"]))
+
+
+def _patterns(tree: t.Tree) -> Iterator[t.String]:
+    if isinstance(tree, t.PerItem) and tree.pattern is not None:
+        yield tree.pattern
+    if isinstance(tree, t.Globs):
+        yield from tree.patterns
+    for child in tree.children():
+        yield from _patterns(child)
