@@ -262,7 +262,7 @@ def _drawn(path: Path, source: Source, definitions: Sequence[t.Def]) -> dict[str
         return {}
     seeds: dict[str, int] = {}
     calls = {
-        f"{x.name.name} {number}": (x.name.name, _Call(x, *arguments, seeds))
+        f"{x.name.name} {number}": (x.name.name, SampleCall(x, *arguments, seeds))
         for x in definitions
         for number, arguments in enumerate(_ARGUMENTS)
     }
@@ -299,7 +299,7 @@ def _known_by_name(checked: Checked) -> Checked:
     )
 
 
-class _Call:
+class SampleCall:
     """A function, called with samples that are called as its parameters are.
 
     Args:

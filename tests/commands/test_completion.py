@@ -42,7 +42,7 @@ def test_bash_completes_commands_and_options(home: Path, installed: bool) -> Non
         assert pem("completion", "bash", "--install").code == 0
         source = f". {home}/.local/share/bash-completion/completions/pem"
     assert bash("pem che", source) == ["check"]
-    assert bash("pem git", source) == ["git-setup"]
+    assert bash("pem lo", source) == ["lock"]
     assert bash("pem check --lo", source) == ["--locked"]
 
 

@@ -32,7 +32,7 @@ def both(
     by: number = 0.25,
 ) -> adapter = merge(_own(a), half(b), weight=by)
 
-def flat(xs: [adapter], to: number) -> adapter = sum([x / norm(x) for x in xs]) * to
+def flat(xs: [adapter], size: number) -> adapter = size * sum([x / norm(x) for x in xs])
 def parts(by: number) -> schedule = per { "*.q_proj": by, "*mlp*": 1, else: 0 }
 def small(x: adapter, most: number) -> bool = norm(x) < most
 def never(m: model, x: adapter) -> model = m + x
