@@ -15,11 +15,11 @@ from pemlang.version import __version__
 
 __all__ = [
     "BuildOptions", "BuildResult", "Built", "Diagnostic", "Forecast", "PemError", "PemWarning",
-    "Recipe", "Sweep", "__version__", "apply", "collect_statistics", "load",
+    "Recipe", "Sweep", "__version__", "apply", "collect_statistics", "load", "loads",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
-    from pemlang.api import Recipe, apply, load
+    from pemlang.api import Recipe, apply, load, loads
     from pemlang.artifact.write import Built
     from pemlang.collect import collect_statistics
     from pemlang.diagnostics import Diagnostic, PemError, PemWarning
@@ -30,8 +30,9 @@ else:
     # Importing the package is free; its parts are imported when first asked for.
     __getattr__ = door(
         __name__,
-        api="Recipe apply load",
+        api="Recipe apply load loads",
         collect="collect_statistics",
+        notebook="load_ipython_extension",
         diagnostics="Diagnostic PemError PemWarning",
         artifact="Built",
         pipeline="BuildOptions BuildResult Forecast Sweep",

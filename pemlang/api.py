@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pemlang.check.checked import Checked
+from pemlang.check.kinds import article
 from pemlang.check.outputs import Output
 from pemlang.check.values import Params
+from pemlang.check.wanted import list_kind
 from pemlang.diagnostics import (
     Diagnostic,
     Fault,
@@ -28,14 +30,16 @@ from pemlang.graph.node import AdapterNode
 from pemlang.inputs.resolver import DiskResolver
 from pemlang.pipeline.checking import checked_with, identified_with
 from pemlang.pipeline.refusals import with_refusals
-from pemlang.source import Source
+from pemlang.source import Source, Span
 from pemlang.syntax.files import decoded, read_source
+from pemlang.syntax.written import is_name
 from pemlang.tensorfiles.dtypes import DTYPES
 
 if TYPE_CHECKING:
     import torch
     from peft import PeftModel
 
+    from pemlang.check.tests import Printed
     from pemlang.inputs.lock import Lock
     from pemlang.lower.plan import BuildPlan
     from pemlang.pipeline.build import BuildOptions, BuildResult, InMemory
@@ -181,11 +185,12 @@ class Recipe:
 
         return plan_of(self._path, self._source, self._params, _root(out), sweep)
 
-    def evaluate(self, name: str) -> dict[str, torch.Tensor]:
-        """The tensors of a named adapter of the recipe, as PEFT stores them.
+    def evaluate(self, expression: str) -> dict[str, torch.Tensor]:
+        """The tensors of an adapter, as PEFT stores them.
 
         Args:
-            name: a `let` or an `adapter` of the recipe.
+            expression: a `let` or an `adapter` of the recipe, or an expression over its names, as
+                in `0.5 * code + chat`.
 
         Returns:
             Key to tensor, on the CPU, in the inputs' dtype: for LoRA
@@ -194,38 +199,89 @@ class Recipe:
             chosen where the recipe saves this adapter `with heads=…`.
 
         Raises:
-            PemError: the recipe is wrong, or PEM0206 it has no such name, PEM0301 it names
-                something else than an adapter; PEM0523 torch is not installed.
+            PemError: the recipe or the expression is wrong, or PEM0206 it has no such name,
+                PEM0301 this is something else than an adapter; PEM0523 torch is not installed.
 
         Warns:
             PemWarning: what a build would warn of.
         """
         _hold_installed("torch")
-        return _tensors(self._adapter(name))
+        return _tensors(self._adapter(expression))
+
+    def measure(self, expression: str) -> float:
+        """A number, computed from the weights: no torch is needed.
+
+        Args:
+            expression: over the names of the recipe, as in `cosine(a, b)`.
+
+        Raises:
+            PemError: the recipe or the expression is wrong, or PEM0301 it is no number.
+        """
+        from pemlang.pipeline.evaluating import measured
+
+        return measured(*self._value(expression))
+
+    def tell(self, expression: str) -> str:
+        """What `print` tells of an expression over the names of the recipe: a measure, or a normal
+        form and a type; raises as `measure`."""
+        from pemlang.pipeline.evaluating import told
+
+        return told(*self._value(expression))
+
+    def _value(self, expression: str) -> tuple[Checked, Printed]:
+        from pemlang.pipeline.evaluating import evaluated
+
+        def check(source: Source) -> Checked:
+            return identified_with(DiskResolver(), self._path, source, self._params)
+
+        return evaluated(self._source, expression, check)
+
+    def _repr_html_(self) -> str:
+        """In a notebook: what it saves in normal form, and its graph; or what is wrong."""
+        from pemlang.show.notebook import diagnostics_html, recipe_html
+
+        try:
+            return recipe_html(self.checked())
+        except PemError as error:
+            return diagnostics_html(error.diagnostics)
 
     def identified(self) -> Checked:
         """All that is known of a recipe that is right, its adapters fetched and known by their
         content; raises PemError with everything wrong with it."""
         return identified_with(DiskResolver(), self._path, self._source, self._params)
 
-    def _adapter(self, name: str) -> InMemory:
+    def _adapter(self, expression: str) -> InMemory:
         from pemlang.pipeline.build import in_memory
 
-        checked = self.identified()
-        with placed(None):
-            node = _named(checked, name)
+        checked, node, place = self._node(expression)
+        name = expression.strip()
         saved = [output for output in checked.outputs if output.node is node]
         heads = next((x.heads for x in saved if x.heads is not None), None)
         heads_by = next((x.heads_by for x in saved if x.heads_by), "") if heads is None else ""
         reader = next((x.reader for x in saved if x.reader is not None), None)
         output = Output(
-            node, name, Path(), None, heads, checked.places[name], name,
+            node, name, Path(), None, heads, place, name,
             reader=reader, heads_by=heads_by,
         )  # fmt: skip
         adapter, diagnostics = in_memory(replace(checked, outputs=[output]))
         for diagnostic in diagnostics:
             warnings.warn(render(diagnostic), PemWarning, stacklevel=3)
         return adapter
+
+    def _node(self, expression: str) -> tuple[Checked, AdapterNode, Span]:
+        """An adapter, by its name or by an expression, with its place."""
+        if is_name(expression):
+            checked = self.identified()
+            with placed(None):
+                return checked, _named(checked, expression), checked.places[expression]
+        checked, printed = self._value(expression)
+        if not isinstance(printed.value, AdapterNode):
+            kind = article(list_kind(printed.value))
+            fault = Fault(
+                "PEM0301", f"this is {kind}, an adapter is wanted", "give one, as in 0.5 * a + b"
+            )
+            raise PemError([fault.at(printed.span)])
+        return checked, printed.value, printed.span
 
 
 def _root(out: str | os.PathLike[str] | None) -> Path | None:
@@ -262,6 +318,19 @@ def load(path: str | os.PathLike[str], params: Params | None = None) -> Recipe:
     file = Path(path).absolute()
     with placed(None):
         return Recipe(file, read_source(file, os.fspath(path)), params or {})
+
+
+def loads(text: str, params: Params | None = None) -> Recipe:
+    """A recipe that is in no file: its paths and imports are relative to the working directory.
+
+    Args:
+        text: of the recipe.
+        params: values for its params, by name.
+
+    Raises:
+        PemError: PEM0101 to PEM0104 when it is not recipe text.
+    """
+    return of_text(text.encode(errors="surrogatepass"), "<text>", params)
 
 
 def of_text(data: bytes, name: str, params: Params | None = None) -> Recipe:

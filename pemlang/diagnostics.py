@@ -7,7 +7,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Literal
+from typing import Literal, Protocol
 
 from pemlang.dataclass import dataclass
 from pemlang.source import Span
@@ -16,6 +16,12 @@ Severity = Literal["error", "warning"]
 
 ALIKE = 60  # of 100: how near a name has to be for it to be meant
 LONGEST_NAME = 200  # characters that are compared
+
+
+class _Printer(Protocol):
+    """What IPython has a value written by."""
+
+    def text(self, text: str) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,10 @@ class Diagnostic:
             line, column = self.span.source.position(self.span.start)
             place = f" at {visible(self.span.source.name)}:{line}:{column}"
         return f"<{self.severity} {self.code}{place}: {_lines_visible(self.message)}>"
+
+    def _repr_pretty_(self, printer: _Printer, cycle: bool) -> None:
+        """As IPython and notebooks show it: with its line of source and a caret."""
+        printer.text(render(self))
 
     def as_json(self) -> dict[str, object]:
         fields: dict[str, object] = {
@@ -99,6 +109,10 @@ class PemError(Exception):
     def __init__(self, diagnostics: Iterable[Diagnostic]) -> None:
         self.diagnostics = tuple(diagnostics)
         super().__init__("\n".join(render(d) for d in self.diagnostics))
+
+    def _render_traceback_(self) -> list[str]:
+        """As notebooks show it: what is wrong, without the lines of Python that found it."""
+        return str(self).split("\n")
 
 
 @contextmanager
