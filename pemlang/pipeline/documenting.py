@@ -4,7 +4,8 @@ what its functions come to on adapters that are drawn."""
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path
@@ -256,47 +257,52 @@ def _names(tree: t.Tree) -> Iterator[t.Name]:
 
 
 def _drawn(path: Path, source: Source, definitions: Sequence[t.Def]) -> dict[str, ExampleDoc]:
-    """A call of each function that one of `_ARGUMENTS` fits, with what it comes to: tests are put
-    after the text of the file, and checked with it."""
+    """A call of each function that one of `_ARGUMENTS` fits, with what it comes to."""
     if len(definitions) > MOST_DRAWN:
         return {}
     seeds: dict[str, int] = {}
-    calls = {
-        f"{x.name.name} {number}": (x.name.name, SampleCall(x, *arguments, seeds))
-        for x in definitions
-        for number, arguments in enumerate(_ARGUMENTS)
-    }
-    added = [call.as_test(title) for title, (_, call) in calls.items()]
-    longer = replace(source, text="\n".join([source.text, *added, ""]))
     examples: dict[str, ExampleDoc] = {}
     with temporary("samples") as folder:
-        checked = _known_by_name(check(path, longer, SampleResolver(folder), testing=True))
-        write = Formula(checked.leaf_name)
-        for test in checked.tests:
-            wrong = any(told.severity == "error" for told in test.diagnostics)
-            if test.span.start < len(source.text) or wrong or not test.prints:
-                continue
-            name, call = calls[test.title]
-            value = test.prints[0].value
-            if isinstance(value, Node):
-                example = ExampleDoc(call.text, write.value(value), type_text(value))
-            elif isinstance(value, Condition):
-                example = ExampleDoc(call.text, value.formula(write), "")
-            else:
-                continue
-            examples.setdefault(name, example)
+        resolver = SampleResolver(folder)
+        for arguments in _ARGUMENTS:
+            rest = [x for x in definitions if x.name.name not in examples]
+            calls = {x.name.name: SampleCall(x, *arguments, seeds) for x in rest}
+            if calls:
+                examples |= _examples(path, source, calls, resolver)
+    return examples
+
+
+def _examples(
+    path: Path, source: Source, calls: Mapping[str, SampleCall], resolver: SampleResolver
+) -> dict[str, ExampleDoc]:
+    """What calls come to, by function, of those that are right: tests that print them are put after
+    the text of the file, and checked with it."""
+    added = [call.as_test(name) for name, call in calls.items()]
+    longer = replace(source, text="\n".join([source.text, *added, ""]))
+    checked = _known_by_name(check(path, longer, resolver, testing=True))
+    write = Formula(checked.leaf_name)
+    examples = {}
+    for test in checked.tests:
+        wrong = any(told.severity == "error" for told in test.diagnostics)
+        if test.span.start < len(source.text) or wrong or not test.prints:
+            continue
+        text, value = calls[test.title].text, test.prints[0].value
+        if isinstance(value, Node):
+            examples[test.title] = ExampleDoc(text, write.value(value), type_text(value))
+        elif isinstance(value, Condition):
+            examples[test.title] = ExampleDoc(text, value.formula(write), "")
     return examples
 
 
 def _known_by_name(checked: Checked) -> Checked:
     """A recipe whose adapters are known by what they are called, so that the order of terms is not
     that of the places that samples have."""
-    return checked.identified(
-        {
-            leaf: (f"{declared.name} {number}", leaf.adapter)
-            for number, (leaf, declared) in enumerate(checked.leaves.items())
-        }
-    )
+    of_one_name: Counter[str] = Counter()
+    identities = {}
+    for leaf, declared in checked.leaves.items():
+        of_one_name[declared.name] += 1
+        identities[leaf] = (f"{declared.name} {of_one_name[declared.name]}", leaf.adapter)
+    return checked.identified(identities)
 
 
 class SampleCall:
