@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from peft import PeftModel
 
     from pemlang.check.tests import Printed
+    from pemlang.compare.recipes import RecipeComparison
     from pemlang.inputs.lock import Lock
     from pemlang.lower.plan import BuildPlan
     from pemlang.pipeline.build import BuildOptions, BuildResult, InMemory
@@ -102,6 +103,21 @@ class Recipe:
         from pemlang.pipeline.lock import locked_now
 
         return locked_now(self._path, self._source, self._params)
+
+    def upgraded(self, library: str) -> tuple[Lock, RecipeComparison]:
+        """The lock of this recipe with a library as it is now and all else as pem.lock beside it
+        has it, and what that changes; no adapter need be there.
+
+        Args:
+            library: its name, or `hf://org/name` of a repository.
+
+        Raises:
+            PemError: PEM0393 the lock has none of the name, PEM0801 there is no lock, PEM0804
+                another version made it, and everything wrong with the recipe.
+        """
+        from pemlang.compare.upgrade import upgraded
+
+        return upgraded(self._path, self._source, self._params, library)
 
     def test(self, wanted: Callable[[str], bool] = lambda title: True) -> list[TestOutcome]:
         """Run the tests of the recipe.

@@ -18,11 +18,14 @@ from pemlang.artifact.place import (
 from pemlang.artifact.provenance import Provenance, Subject, read_provenance
 from pemlang.artifact.sign import signed_by
 from pemlang.artifact.subjects import copied, subject
+from pemlang.check.published import is_published
 from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault, listed, visible
 from pemlang.disk import is_file
 from pemlang.formats.identity import content_digest
 from pemlang.inputs.hub import SCHEME
+from pemlang.inputs.imports import published_digest
+from pemlang.inputs.resolver import published_now
 from pemlang.resources import resource
 from pemlang.syntax.files import ON_THE_COMMAND_LINE, read_source
 from pemlang.tensorfiles.container import SUFFIXES, metadata_of
@@ -206,15 +209,25 @@ def _materials(provenance: Provenance, folder: Path | None) -> Iterator[FileVerd
         yield _recipe(folder / provenance.recipe, provenance)
     for material in provenance.materials:
         name, uri, is_text = visible(material.uri), material.uri, not material.source
-        if material.source.startswith(SCHEME):
+        if uri.startswith(SCHEME):
             yield FileVerdict(name, "unchecked", ("it is on the hub, at this revision",))
         elif is_text and uri.startswith("std."):
             path = resource("stdlib") / f"{uri.removeprefix('std.')}.pem"
             yield _material(name, path, material.digest, is_text)
+        elif is_text and is_published(uri):
+            yield _library(name, uri, material.digest)
         elif folder is None:
             yield FileVerdict(name, "unchecked")
         else:
             yield _material(name, folder / uri, material.digest, is_text)
+
+
+def _library(name: str, uri: str, digest: str) -> FileVerdict:
+    """A recipe of a library, as it is installed now."""
+    try:
+        return _held(name, digest, published_digest(published_now(uri)))
+    except Fault:
+        return FileVerdict(name, "missing")
 
 
 def _material(name: str, path: Path, digest: str, is_text: bool) -> FileVerdict:
@@ -222,6 +235,10 @@ def _material(name: str, path: Path, digest: str, is_text: bool) -> FileVerdict:
         now = text_digest(read_source(path).text) if is_text else file_digest(path)
     except (Fault, ValueError):  # a NUL in the path
         return FileVerdict(name, "missing")
+    return _held(name, digest, now)
+
+
+def _held(name: str, digest: str, now: str) -> FileVerdict:
     if now == digest:
         return FileVerdict(name, "same")
     return FileVerdict(name, "differs", (f"BLAKE3 was {visible(digest, 12)}, is {now[:12]}",))

@@ -32,7 +32,7 @@ from pemlang.formats.adapter import Adapter
 from pemlang.graph.formula import Formula, count, size_text
 from pemlang.graph.leaves import Stored
 from pemlang.graph.numbers import shown
-from pemlang.inputs.hub import SCHEME, parse_reference
+from pemlang.inputs.hub import SCHEME, parse_reference, pinned_reference
 from pemlang.inputs.identities import seen_from
 from pemlang.inputs.imports import imports_of
 from pemlang.tensorfiles.digests import changed, file_digest
@@ -226,7 +226,11 @@ def _materials(checked: Checked, output: Output) -> Sequence[Material]:
     materials = [
         material for leaf in checked.made_from(output) for material in _of_adapter(checked, leaf)
     ]
-    materials += [Material(name, "", name, digest) for name, digest in imports_of(checked).items()]
+    pinned = {recipe.name: pinned_reference(recipe) for recipe in checked.files.published.values()}
+    materials += [
+        Material(name, "", pinned.get(name, name), digest)
+        for name, digest in imports_of(checked).items()
+    ]
     # Materials of one adapter stay in the order its identity is taken in.
     return sorted(materials, key=lambda material: (material.name, material.source))
 

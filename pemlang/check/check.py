@@ -105,7 +105,7 @@ def check(
 
 
 def _parse(state: CheckState) -> None:
-    state.files = load_files(state.path, state.source, state.report)
+    state.files = load_files(state.path, state.source, state.report, state.inputs)
 
 
 def _settings_known(state: CheckState) -> None:
@@ -137,7 +137,8 @@ def _elaborate(state: CheckState) -> None:
         for statement in reversed(statements):
             if isinstance(statement, t.Declaration):
                 scope.later[statement.name.name] = statement.span
-        FileElaborator(state, scope, is_main=path == state.path).run(statements)
+        is_published = path in state.files.published
+        FileElaborator(state, scope, path == state.path, is_published).run(statements)
 
 
 def _outputs_apart(state: CheckState) -> None:

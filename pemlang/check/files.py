@@ -6,13 +6,15 @@ from dataclasses import field
 from graphlib import TopologicalSorter
 from pathlib import Path
 
+from pemlang.check.published import HUB, PublishedRecipe, beside
+from pemlang.check.values import Inputs
 from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault, Report, nearest, visible
 from pemlang.disk import is_file
 from pemlang.resources import resource
 from pemlang.source import Source
 from pemlang.syntax import tree as t
-from pemlang.syntax.files import SUFFIX, leads_elsewhere, read_source
+from pemlang.syntax.files import SUFFIX, decoded, leads_elsewhere, read_source
 from pemlang.syntax.parser import parse
 
 MAX_FILES = 200
@@ -25,11 +27,13 @@ class RecipeFiles:
     trees: every file by its path.
     imports: each import statement to the path of the file it names.
     needs: every file to the files it imports.
+    published: those of libraries and of the hub, by their paths.
     """
 
     trees: dict[Path, t.RecipeFile] = field(default_factory=dict)
     imports: dict[t.Import, Path] = field(default_factory=dict)
     needs: dict[Path, set[Path]] = field(default_factory=dict)
+    published: dict[Path, PublishedRecipe] = field(default_factory=dict)
 
     def order(self) -> list[Path]:
         """Imported files before those that import them, in an order that depends on paths alone."""
@@ -46,11 +50,11 @@ class RecipeFiles:
         return imported in seen
 
 
-def load_files(path: Path, source: Source, report: Report) -> RecipeFiles:
+def load_files(path: Path, source: Source, report: Report, inputs: Inputs) -> RecipeFiles:
     """Read a recipe's imports, theirs, and so on.
 
     Reports PEM0203 a module that is not there, PEM0204 a cycle, PEM0205 a path that may not be
-    imported, and what reading and parsing say.
+    imported, what reading and parsing say, and what `inputs` says of published recipes.
     """
     files = RecipeFiles()
     files.needs[path] = set()
@@ -62,12 +66,17 @@ def load_files(path: Path, source: Source, report: Report) -> RecipeFiles:
             if not isinstance(statement, t.Import):
                 continue
             try:
-                target, name = _target(statement, text)
+                target, name = _target(files, here, statement, text, inputs)
                 if target not in files.trees and all(target != other for other, _ in pending):
                     if len(files.trees) + len(pending) >= MAX_FILES:
                         message = f"more than {MAX_FILES} files are imported"
                         raise Fault("PEM0205", message, "put several into one file")
-                    read = read_source(target, name)
+                    published = files.published.get(target)
+                    read = (
+                        read_source(target, name)
+                        if published is None
+                        else decoded(published.data, name, target.parent)
+                    )
                     size += len(read.text)
                     if size > MAX_TEXT:
                         message = f"its imports are more than {MAX_TEXT >> 20} MiB of text"
@@ -93,15 +102,21 @@ def _connect(files: RecipeFiles, imported: Path, importer: Path) -> None:
     files.needs[importer].add(imported)
 
 
-def _target(statement: t.Import, source: Source) -> tuple[Path, str]:
-    """The file an import names, and what messages call it."""
+def _target(
+    files: RecipeFiles, importer: Path, statement: t.Import, source: Source, inputs: Inputs
+) -> tuple[Path, str]:
+    """The file an import names, and what messages call it; one that is published is added."""
     if isinstance(statement.module, tuple):
-        return _std(statement.module)
+        if statement.module[0] == "std":
+            return _std(statement.module)
+        return _published(files, inputs.published(".".join(statement.module)))
     parts = statement.module.parts
     if len(parts) != 1 or not isinstance(parts[0], str):
         help = 'write the path out, as in import "file.pem" as name'
         raise Fault("PEM0205", "the path of an import is plain text", help)
     text = parts[0]
+    if text.startswith(HUB):
+        return _published(files, inputs.published(text))
     path = Path(text)
     if path.is_absolute() or path.suffix != SUFFIX or "\0" in text:
         raise Fault(
@@ -109,6 +124,9 @@ def _target(statement: t.Import, source: Source) -> tuple[Path, str]:
             f"{visible(text)!r} is not a relative path of a .pem file",
             'write a path, as in import "house/schedules.pem" as house',
         )
+    within = files.published.get(importer)
+    if within is not None:
+        return _published(files, inputs.published(beside(within.name, text), within.version))
     try:
         elsewhere = leads_elsewhere(source.directory / path)
         target = (source.directory / path).resolve()
@@ -130,10 +148,19 @@ def _target(statement: t.Import, source: Source) -> tuple[Path, str]:
     return target, name
 
 
+def _published(files: RecipeFiles, recipe: PublishedRecipe) -> tuple[Path, str]:
+    kept = files.published.setdefault(recipe.path, recipe)
+    return kept.path, f"{kept.name} ({kept.of})"
+
+
+def std_modules() -> list[str]:
+    """The names of the modules of the standard library."""
+    return sorted(f"std.{path.stem}" for path in resource("stdlib").glob("*.pem"))
+
+
 def _std(module: tuple[str, ...]) -> tuple[Path, str]:
     shown = ".".join(module)
-    folder = resource("stdlib")
-    names = sorted(f"std.{path.stem}" for path in folder.glob("*.pem"))
+    names = std_modules()
     if shown not in names:
         close = nearest(shown, names)
         raise Fault(
@@ -141,4 +168,4 @@ def _std(module: tuple[str, ...]) -> tuple[Path, str]:
             f"there is no module `{visible(shown, 60)}`",
             f"name one that there is: {close or ', '.join(names)}",
         )
-    return folder / f"{module[1]}.pem", f"{shown} (stdlib)"
+    return resource("stdlib") / f"{module[1]}.pem", f"{shown} (stdlib)"

@@ -37,6 +37,7 @@ from pemlang.check.outputs import (
     output_path,
 )
 from pemlang.check.params import hold_range, setting
+from pemlang.check.published import HUB
 from pemlang.check.readers import hold_reader
 from pemlang.check.scope import Function, Module, Scope, Stop, resolve_names
 from pemlang.check.tests import CheckedTest, Printed
@@ -89,8 +90,11 @@ class SaveOptions(TypedDict, total=False):
 class FileElaborator:
     """Evaluates the statements of one file, top to bottom."""
 
-    def __init__(self, state: CheckState, scope: Scope, is_main: bool) -> None:
-        self._state, self._scope, self._is_main = state, scope, is_main
+    def __init__(
+        self, state: CheckState, scope: Scope, is_main: bool, is_published: bool = False
+    ) -> None:
+        self._state, self._scope = state, scope
+        self._is_main, self._is_published = is_main, is_published
         self._elaborator, self._report = state.elaborator, state.report
         self._titles: set[str] = set()
         self._others: dict[Span, tuple[str, tuple[str, ...], list[tuple[str, str, Span]]]] = {}
@@ -143,10 +147,10 @@ class FileElaborator:
         for name in statement.names:
             value: RecipeValue = POISON
             if path is not None and isinstance(module, Module):
-                std = isinstance(statement.module, tuple)
+                dotted = statement.module if isinstance(statement.module, tuple) else (path.name,)
                 try:
                     with self._elaborator.at(name.span):
-                        value = module.member(name.name, f"std.{path.stem}" if std else path.name)
+                        value = module.member(name.name, ".".join(dotted))
                 except Stop:
                     pass
             self._scope.declare(name, value, self._report)
@@ -183,6 +187,7 @@ class FileElaborator:
         path = self._elaborator.text(statement.path, self._scope)
         directory = statement.span.source.directory
         with self._elaborator.at(statement.path.span):
+            self._hold_reachable(statement, path)
             place, adapter = self._state.inputs.adapter(path, directory)
             own = adapter.base
         if base is not None and own is not None and own not in base.names:
@@ -212,11 +217,23 @@ class FileElaborator:
         with self._elaborator.at(statement.path.span):
             declared = Declared(statement.name.name, path, statement.span.source.directory)
             named = base.names[0] if base else None
+            self._hold_reachable(statement, path)
             place, stored = self._state.inputs.model(path, declared.directory)
         stored = as_declared(self._elaborator, statement, self._scope, stored)
         node = self._elaborator.model(declared, named, statement.path.span, place, stored)
         self._elaborator.graph.declared.setdefault(node, statement.span)
         return node
+
+    def _hold_reachable(self, statement: t.Declaration, path: str) -> None:
+        """Raise PEM0391 where a published recipe names what is on this machine: it is read on
+        others, of which it knows nothing."""
+        if self._is_published and not path.startswith(HUB):
+            raise Fault(
+                "PEM0391",
+                f"a published recipe names {visible(path, 80)}, a path of this machine",
+                f'name one on the hub, "{HUB}org/name@revision", or make a function of it that '
+                "takes the adapter",
+            )
 
     def _param(self, statement: t.Param) -> RecipeValue:
         with self._elaborator.at(statement.type.span):

@@ -15,6 +15,7 @@ from pemlang.source import Span
 
 if TYPE_CHECKING:
     from pemlang.check.conditions import Condition
+    from pemlang.check.published import PublishedRecipe
     from pemlang.check.scope import Function, Module
 
 
@@ -96,6 +97,17 @@ class Inputs(Protocol):
 
     def model(self, path: str, directory: Path) -> tuple[str, Adapter]:
         """A model, known by its headers; raises Fault."""
+
+    def published(self, name: str, version: str | None = None) -> PublishedRecipe:
+        """A recipe of a library or on the hub, by its name.
+
+        Args:
+            version: of the recipe beside which it lies, and so its own; None where that is not
+                known.
+
+        Raises:
+            Fault: it is not there, or cannot be read.
+        """
 
     def sample(self, sample: Sample) -> Sequence[tuple[str, Adapter]]:
         """An adapter that a test draws, and its place; of a dense one the model and its base.

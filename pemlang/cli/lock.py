@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,32 +12,47 @@ import click
 
 from pemlang.cli.common import coloured, recipe_options, say
 from pemlang.diagnostics import PemError, placed, visible
+from pemlang.disk import is_file
 
 if TYPE_CHECKING:
+    from pemlang.compare.recipes import RecipeComparison
     from pemlang.inputs.lock import Lock
 
 
 @click.command()
+@click.option(
+    "--upgrade",
+    "library",
+    metavar="LIBRARY",
+    help="Take this library anew and nothing else, once it is shown what that changes.",
+)
 @recipe_options("text", "json", several=True)
-def lock(recipes: tuple[str, ...], settings: dict[str, str], form: str) -> int:
+def lock(recipes: tuple[str, ...], settings: dict[str, str], form: str, library: str | None) -> int:
     """Write pem.lock beside recipes: what they are made from.
 
     It holds the digests of each adapter's files, the commit that a hub revision stands for, the
-    signature that a check needs, and the digest of each import. Commit it: `pem check --locked`,
-    `pem plan --locked` and `pem diff` then need no adapters, and `pem build --locked` refuses
-    what has changed.
+    signature that a check needs, and of each import the digest; of libraries the text too. Commit
+    it: `pem check --locked`, `pem plan --locked` and `pem diff` then need no adapters, and
+    `pem build --locked` refuses what has changed.
     """
     from pemlang.api import load
-    from pemlang.disk import is_file
     from pemlang.inputs.lock import NAME, joined, read_lock, write_lock
+    from pemlang.show.recipe_diff import as_json
     from pemlang.show.written import LockFileJson, LockJson
 
     by_folder: dict[Path, list[Lock]] = {}
+    comparisons: list[RecipeComparison] = []
     written: list[LockFileJson] = []
     try:
         for recipe in recipes:
-            new = load(recipe, settings).lock()
+            if library is None:
+                new = load(recipe, settings).lock()
+            else:
+                new, comparison = load(recipe, settings).upgraded(library)
+                comparisons.append(comparison)
             by_folder.setdefault(new.directory, []).append(new)
+        if form == "text" and not _agreed(recipes, comparisons):
+            return 0
         for directory, locks in by_folder.items():
             with placed(None):
                 old = read_lock(directory) if is_file(directory / NAME) else None
@@ -47,13 +62,28 @@ def lock(recipes: tuple[str, ...], settings: dict[str, str], form: str) -> int:
     except PemError as error:
         return say(error.diagnostics, form)
     if form == "json":
-        return say([], form, LockJson(written))
+        return say([], form, LockJson(written, [as_json(each) for each in comparisons]))
     for file in written:
         name = click.style(visible(file.path, 4096), bold=True)
         click.echo(name, color=coloured(sys.stdout))
         for line in file.changes or ["nothing has changed"]:
             click.echo(f"    {line}")
     return 0
+
+
+def _agreed(recipes: Sequence[str], comparisons: Sequence[RecipeComparison]) -> bool:
+    """Show what an upgrade changes; whether it is to be locked, which is asked where someone is
+    there to answer."""
+    from pemlang.show.recipe_diff import as_text
+
+    for recipe, comparison in zip(recipes, comparisons, strict=False):
+        sides = f"{visible(comparison.old, 80)} → {visible(comparison.new, 80)}"
+        click.echo(f"{click.style(visible(recipe, 4096), bold=True)}: {sides}")
+        for line in as_text(comparison, coloured(sys.stdout)).splitlines():
+            click.echo(f"    {line}")
+    if not comparisons or not (sys.stdin.isatty() and sys.stdout.isatty()):
+        return True
+    return click.confirm("Lock it?", default=True)
 
 
 def _changes(old: Lock | None, new: Lock) -> list[str]:
@@ -63,7 +93,20 @@ def _changes(old: Lock | None, new: Lock) -> list[str]:
     lines = _told(before, after)
     imports = {} if old is None else {name: {"": d} for name, d in old.imports.items()}
     lines += _told(imports, {name: {"": digest} for name, digest in new.imports.items()})
-    return lines
+    return lines + _versions(old, new)
+
+
+def _versions(old: Lock | None, new: Lock) -> list[str]:
+    """Of which versions the published recipes are, where that is another than it was."""
+    before = {} if old is None else old.published
+    changed = {
+        f"{visible(before[name].of)} → {visible(recipe.of)}"
+        if name in before
+        else f"of {visible(recipe.of)}"
+        for name, recipe in new.published.items()
+        if name not in before or before[name].of != recipe.of
+    }
+    return sorted(changed)
 
 
 def _told(

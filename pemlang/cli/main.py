@@ -24,7 +24,7 @@ from pemlang.version import __version__
 
 # The order in which help lists them.
 _FIRST = (
-    "init", "convert", "build", "check", "test", "doc", "fmt", "plan", "lock", "diff", "report",
+    "init", "new", "convert", "build", "check", "test", "doc", "fmt", "plan", "lock", "diff", "report",
     "graph", "verify", "explain-output", "sign", "inspect", "clean", "ops", "explain", "git-setup",
     "completion",
 )  # fmt: skip

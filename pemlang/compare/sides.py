@@ -55,8 +55,10 @@ def opened(place: str, params: Params) -> Iterator[Side]:
         tree = Revision(revision, folder)
         file = tree.file(path)
         source = read_source(file, place)
-        lookups = [WorkingTree(source.directory).locked, tree.adapter]
-        checked = identified_with(FirstFoundResolver(lookups, tree.here), file, source, params)
+        beside = WorkingTree(source.directory)
+        lookups = [beside.locked, tree.adapter]
+        resolver = FirstFoundResolver(lookups, beside.locked_recipe, tree.here)
+        checked = identified_with(resolver, file, source, params)
         tree.hold(checked)
         yield Side(place, checked, tree.notes)
 
@@ -77,5 +79,5 @@ def working_side(name: str, path: Path, source: Source, params: Params) -> Side:
     """A side of the working tree: its adapters as they are there, those that are not as pem.lock
     has them."""
     tree = WorkingTree(source.directory)
-    resolver = FirstFoundResolver([tree.on_disk, tree.locked])
+    resolver = FirstFoundResolver([tree.on_disk, tree.locked], tree.published)
     return Side(name, identified_with(resolver, path, source, params))

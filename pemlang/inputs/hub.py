@@ -18,6 +18,7 @@ from pathlib import Path, PurePosixPath
 from types import ModuleType
 from urllib.parse import unquote
 
+from pemlang.check.published import HUB, PublishedRecipe
 from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault, listed, visible
 from pemlang.formats.adapter import Adapter
@@ -32,12 +33,16 @@ from pemlang.formats.transformers import (
     shards_of,
 )
 from pemlang.formats.vocabulary import TOKENS
+from pemlang.syntax.files import MAX_BYTES, read_bytes, too_large
 from pemlang.tensorfiles.safetensors import SUFFIX, Header, TensorEntry, read_header
 
-SCHEME = "hf://"
+SCHEME = HUB
 HUB_NAME = re.compile(r"(?!\.)[\w.-]+/(?!\.)[\w.-]+")
 _REFERENCE = re.compile(
     r"hf://(?P<repo>[\w.-]+/[\w.-]+)(?P<folder>(?:/[\w.-]+)*)(?:@(?P<revision>[\w./-]+))?"
+)
+_RECIPE = re.compile(
+    r"hf://(?P<repo>[\w.-]+/[\w.-]+)(?:@(?P<revision>[\w.-]+))?/(?P<file>(?:[\w.-]+/)*[\w.-]+)\.pem"
 )
 _WEB = re.compile(r"https?://(?P<host>[^/]*)/?(?P<rest>.*)|(?:huggingface\.co|hf\.co)/(?P<bare>.+)")
 _HOSTS = ("huggingface.co", "www.huggingface.co", "hf.co")
@@ -206,6 +211,41 @@ def _may_be_one(path: PurePosixPath) -> bool:
     return path.suffix == SUFFIX and path.name not in parts and not _SHARD.search(path.name)
 
 
+def read_hub_recipe(name: str, commit: str | None = None) -> PublishedRecipe:
+    """A recipe on the hub.
+
+    Args:
+        name: `hf://org/name@revision/folder/file.pem`; without a revision, of the main branch.
+        commit: what the revision stands for, where that is known.
+
+    Raises:
+        Fault: PEM0101 it is larger than a recipe may be, PEM0392 not such a name, PEM0441 not
+            found, refused or out of reach, PEM0442 huggingface_hub is not installed.
+    """
+    match = _RECIPE.fullmatch(name)
+    if match is None or ".." in name:
+        raise Fault(
+            "PEM0392",
+            f"{visible(name, 80)!r} is not a recipe on the hub",
+            'write it as in import "hf://org/name@revision/file.pem" as name',
+        )
+    reference = HubReference(match["repo"], "", commit or match["revision"])
+    file = f"{match['file']}.pem"
+    hub = _library()
+    with _telling(name):
+        path = _snapshot(hub, reference, file, MAX_BYTES) / Path(file).name
+    top = path.parents[file.count("/")]
+    return PublishedRecipe(name, path, read_bytes(path, name), top.name)
+
+
+def pinned_reference(recipe: PublishedRecipe) -> str:
+    """The name of a published recipe; of one on the hub at its commit."""
+    match = _RECIPE.fullmatch(recipe.name)
+    if match is None:
+        return recipe.name
+    return f"{SCHEME}{match['repo']}@{recipe.version}/{match['file']}.pem"
+
+
 def is_hub_adapter(text: str) -> bool:
     """Whether a repository on the hub holds an adapter; raises as read_hub_adapter."""
     reference = parse_reference(text)
@@ -340,8 +380,9 @@ def _tell_below(hub: ModuleType, reference: HubReference) -> None:
         )
 
 
-def _snapshot(hub: ModuleType, reference: HubReference, name: str) -> Path:
-    """The snapshot in the cache that holds a file, fetched if need be.
+def _snapshot(hub: ModuleType, reference: HubReference, name: str, at_most: int | None = None) -> Path:
+    """The snapshot in the cache that holds a file, fetched if need be. Raises PEM0101 where it has
+    more bytes than it may have.
 
     The library tries a hub that does not answer for most of a minute: ask once before, and go by
     the cache when there is no answer.
@@ -354,9 +395,11 @@ def _snapshot(hub: ModuleType, reference: HubReference, name: str) -> Path:
     cached = hub.try_to_load_from_cache(**ask)
     if not (isinstance(cached, str) and _COMMIT.fullmatch(reference.revision or "")):
         try:
-            hub.get_hf_file_metadata(hub.hf_hub_url(**ask))
+            size = hub.get_hf_file_metadata(hub.hf_hub_url(**ask)).size
+            if at_most is not None and (size or 0) > at_most:
+                raise too_large(name)
             cached = hub.hf_hub_download(**ask)
-        except hub.errors.HfHubHTTPError:
+        except (Fault, hub.errors.HfHubHTTPError):
             raise
         except Exception:  # no answer, in the words of the library's HTTP client
             if not isinstance(cached, str):

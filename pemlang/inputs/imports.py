@@ -6,7 +6,9 @@ import os
 from pathlib import Path
 
 from pemlang.check.checked import Checked
+from pemlang.check.published import PublishedRecipe
 from pemlang.resources import resource
+from pemlang.syntax.files import decoded
 from pemlang.tensorfiles.digests import text_digest
 
 
@@ -15,13 +17,21 @@ def imports_of(checked: Checked) -> dict[str, str]:
     digests = {}
     for path, tree in checked.files.trees.items():
         if path != checked.path:
-            name = import_name(path, checked.source.directory)
+            name = import_name(checked, path)
             digests[name] = text_digest(tree.span.source.text)
     return dict(sorted(digests.items()))
 
 
-def import_name(path: Path, directory: Path) -> str:
-    """What an imported file is called, seen from a folder."""
+def import_name(checked: Checked, path: Path) -> str:
+    """What an imported file of a recipe is called: a published one by its name, any other by its
+    path as seen from the recipe's folder."""
+    if path in checked.files.published:
+        return checked.files.published[path].name
     if path.parent == resource("stdlib"):
         return f"std.{path.stem}"
-    return Path(os.path.relpath(path, directory)).as_posix()
+    return Path(os.path.relpath(path, checked.source.directory)).as_posix()
+
+
+def published_digest(recipe: PublishedRecipe) -> str:
+    """The digest of its text, as `imports_of` has it; raises as decoded."""
+    return text_digest(decoded(recipe.data, recipe.name, recipe.path.parent).text)

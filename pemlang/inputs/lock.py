@@ -1,6 +1,7 @@
 """pem.lock: what the recipes of a folder are made from, as text. For each adapter the digests of
 its files, the revision that a hub reference stood for, and the signature that a type check needs;
-for each import its digest; and the versions.
+for each import its digest; of those that are published their versions and their text; and the
+versions.
 
 With it a recipe is checked, planned and compared without a byte of its adapters.
 """
@@ -14,6 +15,7 @@ from dataclasses import field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from pemlang.check.published import HUB, PublishedRecipe
 from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault, visible
 from pemlang.disk import is_file, open_plain, replace_file
@@ -21,6 +23,7 @@ from pemlang.formats.adapter import STATISTICS
 from pemlang.formats.record import FORMATS, default_format
 from pemlang.formats.signature import Malformed, tensors_in
 from pemlang.inputs.identities import seen_from
+from pemlang.tensorfiles.digests import text_digest
 from pemlang.tensorfiles.jsons import parse_json
 from pemlang.version import LANGUAGE, __version__
 
@@ -81,6 +84,7 @@ class Lock:
         recipes: name to the sources of its adapters and the names of its imports.
         adapters: source, as seen from the folder, to what it was.
         imports: name to BLAKE3 of the text.
+        published: those of libraries and of the hub, as they were.
         tool, language: the versions that made it.
         name: what messages call it.
         partial: whether there may be adapters that it does not have, which are then any.
@@ -91,6 +95,7 @@ class Lock:
     recipes: dict[str, dict[str, list[str]]] = field(default_factory=dict)
     adapters: dict[str, Locked] = field(default_factory=dict)
     imports: dict[str, str] = field(default_factory=dict)
+    published: dict[str, PublishedRecipe] = field(default_factory=dict)
     tool: str = __version__
     language: int = LANGUAGE
     name: str = NAME
@@ -130,7 +135,16 @@ class Lock:
             "imports": dict(sorted(self.imports.items())),
             "adapters": adapters,
         }
+        if self.published:
+            fields["published"] = {
+                name: _published_fields(self.published[name]) for name in sorted(self.published)
+            }
         return json.dumps(fields, indent=1) + "\n"
+
+
+def _published_fields(recipe: PublishedRecipe) -> dict[str, object]:
+    of = {"distribution": recipe.distribution} if recipe.distribution else {}
+    return {**of, "version": recipe.version, "text": recipe.data.decode().split("\n")}
 
 
 def read_lock(directory: Path) -> Lock:
@@ -176,6 +190,7 @@ def parse_lock(data: bytes, path: Path) -> Lock:
         if not _is_digest(digest):
             raise unreadable(path, f"its entry for {visible(name)} is no digest")
         lock.imports[name] = digest
+    _add_published(lock, path, value.get("published", {}))
     tensors = 0
     for source, entry in adapters.items():
         lock.adapters[source] = _locked(path, source, entry)
@@ -186,6 +201,21 @@ def parse_lock(data: bytes, path: Path) -> Lock:
     if tensors > MAX_TENSORS:
         raise unreadable(path, f"it names {tensors} tensors, and {MAX_TENSORS} are the most")
     return lock
+
+
+def _add_published(lock: Lock, path: Path, entries: object) -> None:
+    """Take the text of published recipes, which is what the lock says of the imports."""
+    if not isinstance(entries, dict):
+        raise unreadable(path, "what it says of published recipes is not whole")
+    for name, entry in entries.items():
+        fields = entry if isinstance(entry, dict) else {}
+        version, of, lines = (fields.get(key, "") for key in ("version", "distribution", "text"))
+        if not _is_list([version, of]) or not _is_list(lines) or name.startswith(HUB) == bool(of):
+            raise unreadable(path, f"its entry for {visible(name)} is not whole")
+        data = "\n".join(lines).encode(errors="replace")
+        if lock.imports.get(name) != text_digest(data.decode()):
+            raise unreadable(path, f"its text of {visible(name)} has another digest")
+        lock.published[name] = PublishedRecipe(name, path / name, data, version, of)
 
 
 def _locked(path: Path, source: str, entry: Any) -> Locked:
@@ -244,14 +274,18 @@ def joined(old: Lock | None, new: Sequence[Lock]) -> Lock:
         needed = _needed(total, "adapters")
         total.adapters = {k: v for k, v in old.adapters.items() if k in needed}
         total.imports |= old.imports
+        total.published |= old.published
     for lock in new:
         total.recipes |= lock.recipes
         total.imports |= lock.imports
+        total.published |= lock.published
         for source, locked in lock.adapters.items():
             before = total.adapters.get(source)
             total.adapters[source] = locked if before is None else locked.beside(before)
     total.adapters = {k: v for k, v in total.adapters.items() if k in _needed(total, "adapters")}
-    total.imports = {k: v for k, v in total.imports.items() if k in _needed(total, "imports")}
+    needed = _needed(total, "imports")
+    total.imports = {k: v for k, v in total.imports.items() if k in needed}
+    total.published = {k: v for k, v in total.published.items() if k in needed}
     return total
 
 

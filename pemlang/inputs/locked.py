@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from pemlang.check.checked import Checked
+from pemlang.check.published import PublishedRecipe
 from pemlang.check.values import Spelling
 from pemlang.diagnostics import Diagnostic, Fault, visible
 from pemlang.disk import is_file, lfs_pointer
@@ -18,11 +19,18 @@ from pemlang.formats.reading import read_as
 from pemlang.formats.record import Format
 from pemlang.formats.signature import Malformed
 from pemlang.inputs.hub import SCHEME, parse_reference
-from pemlang.inputs.imports import import_name, imports_of
+from pemlang.inputs.imports import import_name, imports_of, published_digest
 from pemlang.inputs.lock import NAME, Lock, Locked, unreadable
-from pemlang.inputs.resolver import Resolver, local
+from pemlang.inputs.resolver import Resolver, local, published_now
 from pemlang.tensorfiles.digests import file_digest
 from pemlang.version import __version__
+
+
+def published_by(lock: Lock | None, name: str, version: str | None) -> PublishedRecipe:
+    """A published recipe as a lock has it; one that it does not have, as it is now."""
+    if lock is not None and name in lock.published:
+        return lock.published[name]
+    return published_now(name, version)
 
 
 class LockResolver(Resolver):
@@ -46,6 +54,10 @@ class LockResolver(Resolver):
     def model(self, path: str, directory: Path) -> tuple[str, Adapter]:
         """See Resolver."""
         return self.adapter(path, directory)
+
+    def published(self, name: str, version: str | None = None) -> PublishedRecipe:
+        """See Resolver."""
+        return published_by(self._lock, name, version)
 
     def content(self, adapter: Adapter, spelling: Spelling) -> str:
         """See Resolver."""
@@ -156,6 +168,10 @@ class HeldResolver(Resolver):
         """See Resolver."""
         return self._held(self._inner.model, path, directory)
 
+    def published(self, name: str, version: str | None = None) -> PublishedRecipe:
+        """See Resolver."""
+        return published_by(self._lock, name, version)
+
     def _held(self, read: _ReadStored, path: str, directory: Path) -> tuple[str, Adapter]:
         locked = self._locked(path, directory)
         if locked is None:
@@ -237,20 +253,44 @@ def held_imports(checked: Checked, lock: Lock) -> Iterator[Diagnostic]:
     PEM0803."""
     now = imports_of(checked)
     for statement, path in checked.files.imports.items():
-        name = import_name(path, checked.source.directory)
-        before = lock.imports.get(name)
-        if before is None:
+        name = import_name(checked, path)
+        before, after = lock.imports.get(name), now.get(name)
+        if before is None and not lock.partial:
             fault = Fault("PEM0802", f"{visible(name)} is not in {lock.name}", lock.again)
-        elif before != now.get(name):
-            fault = Fault(
-                "PEM0803",
-                f"{visible(name)} is not what {lock.name} has",
-                f"put the locked text back, or {lock.again}",
-                (_digests(before, now.get(name)),),
-            )
-        else:
-            continue
-        yield fault.at(statement.span)
+            yield fault.at(statement.span)
+        elif before not in (None, after):
+            notes = (_digests(before, after),)
+            help = f"put the locked text back, or {lock.again}"
+            yield _other_import(lock, name, help, notes).at(statement.span)
+        elif (other := _other_installed(lock, name)) is not None:
+            yield other.at(statement.span)
+
+
+def _other_import(lock: Lock, name: str, help: str, notes: tuple[str, ...]) -> Fault:
+    """PEM0803 for an import."""
+    why = f"{visible(name)} is not what {lock.name} has"
+    return Fault("PEM0803", why, help, notes)
+
+
+def _other_installed(lock: Lock, name: str) -> Fault | None:
+    """What is wrong with a recipe of a library that a lock has, where another is installed. Where
+    none is, the lock has all that is needed."""
+    if name not in lock.published or name.startswith(SCHEME):
+        return None
+    try:
+        here = published_now(name)
+        after = published_digest(here)
+    except Fault:
+        return None
+    if after == lock.imports[name]:
+        return None
+    was, library = lock.published[name], name.partition(".")[0]
+    notes = (
+        f"it was of {visible(was.of)}, {visible(here.of)} is installed",
+        _digests(lock.imports[name], after),
+    )
+    help = f"install that one again, or see what this one changes: pem lock --upgrade {library}"
+    return _other_import(lock, name, help, notes)
 
 
 def hold_version(lock: Lock) -> None:

@@ -11,6 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
 
+from pemlang.check.published import PublishedRecipe
 from pemlang.check.values import Sample, Spelling
 from pemlang.diagnostics import Fault, visible
 from pemlang.disk import is_dir, is_file
@@ -28,8 +29,18 @@ from pemlang.inputs.hub import (
     parse_reference,
     read_hub_adapter,
     read_hub_model,
+    read_hub_recipe,
 )
 from pemlang.tensorfiles.container import SUFFIXES
+
+
+def published_now(name: str, version: str | None = None) -> PublishedRecipe:
+    """A published recipe as it is now, installed or on the hub; see check.values.Inputs."""
+    if name.startswith(SCHEME):
+        return read_hub_recipe(name, version)
+    from pemlang.inputs.libraries import installed
+
+    return installed(name)
 
 
 class Resolver(ABC):
@@ -48,6 +59,10 @@ class Resolver(ABC):
             _hold_model(path, place)
         model = read_hub_model(path, whole=False) if remote else read_as(TRANSFORMERS, place)
         return str(model.directory), model
+
+    def published(self, name: str, version: str | None = None) -> PublishedRecipe:
+        """See check.values.Inputs."""
+        return published_now(name, version)
 
     def sample(self, sample: Sample) -> Sequence[tuple[str, Adapter]]:
         """See check.values.Inputs: where there are no tests, nothing is drawn."""

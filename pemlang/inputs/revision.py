@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from pemlang.check.checked import Checked
+from pemlang.check.published import PublishedRecipe
 from pemlang.check.values import Spelling
 from pemlang.diagnostics import Fault, visible
 from pemlang.disk import is_dir, is_file, lfs_pointer, sha256
@@ -17,8 +18,8 @@ from pemlang.formats.adapter import Adapter
 from pemlang.formats.identity import used_digest
 from pemlang.inputs.hub import SCHEME
 from pemlang.inputs.lock import NAME, Lock, read_lock
-from pemlang.inputs.locked import from_lock
-from pemlang.inputs.resolver import DiskResolver, Resolver, local
+from pemlang.inputs.locked import from_lock, published_by
+from pemlang.inputs.resolver import DiskResolver, Resolver, local, published_now
 from pemlang.resources import resource
 
 IdentifiedAdapter = tuple[Mapping[str, str], Adapter]
@@ -35,13 +36,18 @@ class FirstFoundResolver(Resolver):
     """Takes an adapter the first of some ways that leads to one, else from the working tree.
 
     Attributes:
+        published: gives published recipes.
         here: gives the folder of the working tree that a folder of the recipe stands for.
     """
 
     def __init__(
-        self, lookups: Sequence[AdapterLookup], here: Callable[[Path], Path] = lambda folder: folder
+        self,
+        lookups: Sequence[AdapterLookup],
+        published: Callable[[str, str | None], PublishedRecipe],
+        here: Callable[[Path], Path] = lambda folder: folder,
     ) -> None:
         self._lookups, self._here, self._usual = lookups, here, DiskResolver()
+        self._published = published
         self._seen: dict[tuple[str, Path], IdentifiedAdapter] = {}
 
     def adapter(self, path: str, directory: Path) -> tuple[str, Adapter]:
@@ -52,6 +58,10 @@ class FirstFoundResolver(Resolver):
             self._seen[path, directory] = first or self._in_working_tree(path, directory)
         _, adapter = self._seen[path, directory]
         return str(adapter.place), adapter
+
+    def published(self, name: str, version: str | None = None) -> PublishedRecipe:
+        """See Resolver."""
+        return self._published(name, version)
 
     def _in_working_tree(self, path: str, directory: Path) -> IdentifiedAdapter:
         here = self._here(directory)
@@ -92,6 +102,20 @@ class WorkingTree:
         place = local(path, directory)
         whole = any(record.detect(place).whole for record in formats_of("adapter"))
         return _whole(place) if whole else None
+
+    def published(self, name: str, version: str | None = None) -> PublishedRecipe:
+        """A published recipe: of a library as it is installed, else as the lock has it."""
+        if not name.startswith(SCHEME):
+            try:
+                return published_now(name)
+            except Fault:
+                if self._lock is None or name not in self._lock.published:
+                    raise
+        return self.locked_recipe(name, version)
+
+    def locked_recipe(self, name: str, version: str | None = None) -> PublishedRecipe:
+        """A published recipe as the lock has it; as it is now where that has none."""
+        return published_by(self._lock, name, version)
 
     def locked(self, path: str, directory: Path) -> IdentifiedAdapter | None:
         """The adapter as the lock has it."""
@@ -145,6 +169,14 @@ class Revision:
         """Raise PEM0820 where a recipe imports what is outside the repository: the revision says
         nothing of it."""
         for path in checked.files.trees:
+            recipe = checked.files.published.get(path)
+            if recipe is not None:
+                if not path.is_relative_to(self.at):
+                    self.notes.append(
+                        f"{visible(recipe.name, 80)} is not in {NAME} of the revision: that of "
+                        f"{visible(recipe.of, 80)} stands for it"
+                    )
+                continue
             inside = path.is_relative_to(self.at) or path.parent == resource("stdlib")
             if not inside:
                 raise _unknown(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from pemlang.check.checked import Checked
+from pemlang.check.published import PublishedRecipe
 from pemlang.check.values import Params, Spelling
 from pemlang.diagnostics import placed
 from pemlang.disk import sha256
@@ -32,9 +33,16 @@ def locked_now(path: Path, source: Source, params: Params) -> Lock:
         return lock
 
 
-def _lock_of(checked: Checked) -> Lock:
+def imports_locked(checked: Checked) -> Lock:
+    """The lock of a recipe as its imports are now, without its adapters."""
     imports = imports_of(checked)
-    lock = Lock(checked.source.directory, imports=imports)
+    lock = Lock(checked.source.directory, imports=imports, published=_published(checked))
+    lock.recipes[checked.path.resolve().name] = {"adapters": [], "imports": sorted(imports)}
+    return lock
+
+
+def _lock_of(checked: Checked) -> Lock:
+    lock = imports_locked(checked)
     spelt = [
         (lock.source(spelling.path, spelling.directory), spelling, leaf.adapter.in_files)
         for leaf, spellings in checked.spellings.items()
@@ -43,9 +51,17 @@ def _lock_of(checked: Checked) -> Lock:
     first: dict[Path, str] = {}
     for source, spelling, adapter in sorted(spelt, key=lambda item: item[0]):
         lock.adapters[source] = _locked(source, spelling, adapter, first)
-    made_of = {"adapters": sorted(lock.adapters), "imports": sorted(imports)}
-    lock.recipes[checked.path.resolve().name] = made_of
+    lock.recipes[checked.path.resolve().name]["adapters"] = sorted(lock.adapters)
     return lock
+
+
+def _published(checked: Checked) -> dict[str, PublishedRecipe]:
+    """The published recipes of a recipe, each with its text as it was read."""
+    return {
+        recipe.name: recipe._replace(data=checked.files.trees[path].span.source.text.encode())
+        for path, recipe in checked.files.published.items()
+        if path in checked.files.trees
+    }
 
 
 def _locked(source: str, spelling: Spelling, adapter: Adapter, first: dict[Path, str]) -> Locked:

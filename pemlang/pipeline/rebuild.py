@@ -22,7 +22,7 @@ from pemlang.formats import Adapter, read_adapter
 from pemlang.graph.dag import Graph
 from pemlang.graph.leaves import leaf
 from pemlang.graph.normal import linear as combination
-from pemlang.inputs.hub import SCHEME, parse_reference
+from pemlang.inputs.hub import SCHEME, parse_reference, read_hub_recipe
 from pemlang.inputs.lock import Lock, Locked
 from pemlang.pipeline.build import BuildOptions, build
 from pemlang.pipeline.reading import reading
@@ -49,7 +49,7 @@ def rebuild(
         threads: at most so many at work.
 
     Raises:
-        Fault: PEM0811 the recipe's folder is not known.
+        Fault: PEM0811 the recipe's folder is not known, or as read_hub_recipe.
         PemError: the build fails: PEM0803 an input is not what it was, and as build.
     """
     place = folder or recipe_folder(directory, provenance)
@@ -153,7 +153,10 @@ def _lock(provenance: Provenance, folder: Path) -> Lock:
     )  # fmt: skip
     for material in provenance.materials:
         if not material.source:
-            lock.imports[material.uri] = material.digest
+            lock.imports[material.name] = material.digest
+            if material.uri.startswith(SCHEME):
+                recipe = read_hub_recipe(material.uri)
+                lock.published[material.name] = recipe._replace(name=material.name)
             continue
         place, _, file = material.uri.rpartition("/")
         revision = parse_reference(place).revision if place.startswith(SCHEME) else None

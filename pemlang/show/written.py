@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pemlang.artifact.verify import FileVerdict
 from pemlang.artifact.write import Built
 from pemlang.dataclass import dataclass
+from pemlang.show.recipe_diff import RecipeDiffJson
 
 
 @dataclass(frozen=True)
@@ -29,9 +30,10 @@ class LockFileJson:
 
 @dataclass(frozen=True)
 class LockJson:
-    """`pem lock`."""
+    """`pem lock`; with --upgrade, what the library changes in each recipe."""
 
     locks: Sequence[LockFileJson]
+    upgrades: Sequence[RecipeDiffJson] = ()
 
 
 @dataclass(frozen=True)

@@ -86,11 +86,7 @@ def decoded(data: bytes, name: str, directory: Path) -> Source:
             "give the path of a pemlang recipe; to read a certificate, use openssl",
         )
     if len(data) > MAX_BYTES:
-        raise Fault(
-            "PEM0101",
-            f"{shown} is larger than {MAX_BYTES >> 10} KiB, the most a recipe may have",
-            "split it: import the parts from a recipe that saves",
-        )
+        raise too_large(name)
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -106,6 +102,15 @@ def decoded(data: bytes, name: str, directory: Path) -> Source:
             'a recipe declares adapters and saves one: adapter a = "dir", then save a to "out/a"',
         )
     return Source(name, text.replace("\r\n", "\n"), directory)
+
+
+def too_large(name: str) -> Fault:
+    """PEM0101 of a recipe by its name."""
+    return Fault(
+        "PEM0101",
+        f"{visible(name)} is larger than {MAX_BYTES >> 10} KiB, the most a recipe may have",
+        "split it: import the parts from a recipe that saves",
+    )
 
 
 def is_certificate(path: Path) -> bool:

@@ -8,6 +8,7 @@ import support.messages.from_files
 import support.messages.from_formats
 import support.messages.from_gguf
 import support.messages.from_layers
+import support.messages.from_libraries
 import support.messages.from_mergekit
 import support.messages.from_mlx
 import support.messages.from_models

@@ -1,0 +1,178 @@
+"""Imports of libraries that are installed: what is found, and what is kept out."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support import codes, lora, pem, recipe
+from support.libraries import HALF, TWICE, edited, installed
+from support.locks import edit_lock, lock
+
+import pemlang
+
+USING = 'import house.merges (half)\nadapter a = "a"\nsave half(a) to "out/x"\n'
+ALONE = 'adapter a = "a"\nsave 0.5 * a to "out/x"\n'
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of the path, for libraries; adapters are where the test runs."""
+    folder = tmp_path / "site"
+    installed(folder, {"merges.pem": HALF})
+    monkeypatch.syspath_prepend(folder)
+    home = tmp_path / "home"
+    lora(home / "a", 1)
+    monkeypatch.chdir(home)
+    return folder
+
+
+def built_hash(text: str) -> str:
+    [built] = pemlang.load(recipe(Path(), text)).build().outputs
+    return built.semantic_hash
+
+
+def test_a_function_of_a_library_means_what_it_says(site: Path) -> None:
+    assert built_hash(USING) == built_hash(ALONE)
+
+
+def test_nothing_of_a_library_is_run(site: Path) -> None:
+    folder = installed(site, {"merges.pem": HALF, "__init__.py": "raise SystemExit(9)"})
+    before = set(sys.modules)
+    assert codes(Path(), USING) == []
+    assert folder.name not in sys.modules.keys() - before
+
+
+def test_a_folder_that_happens_to_be_there_is_no_library(site: Path) -> None:
+    recipe(Path("mouse"), HALF, "merges.pem")
+    assert codes(Path(), USING.replace("house", "mouse")) == ["PEM0203"]
+
+
+def test_recipes_of_a_library_import_each_other(site: Path) -> None:
+    files = {
+        "soups/even.pem": 'import "../parts.pem" (part)\n'
+        "def even(x: adapter) -> adapter = part * x\n",
+        "parts.pem": "let part = 0.5\n",
+        "merges.pem": 'import "soups/even.pem" as soups\nexport import house.soups.even (even)\n'
+        "def half(x: adapter) -> adapter = soups.even(x)\n",
+    }
+    installed(site, files)
+    assert built_hash(ALONE) == built_hash(USING)
+    locked = lock()
+    names = ["house.merges", "house.parts", "house.soups.even"]
+    assert list(locked["imports"]) == list(locked["published"]) == names
+    assert {(x["distribution"], x["version"]) for x in locked["published"].values()} == {
+        ("house-merges", "1.0")
+    }
+    assert str(site) not in Path("pem.lock").read_text()
+
+
+@pytest.mark.parametrize("folder", ["src/house", "house"])
+def test_a_library_that_is_being_worked_on(site: Path, tmp_path: Path, folder: str) -> None:
+    edited(site, tmp_path / "project")
+    recipe(tmp_path / "project" / folder, HALF, "merges.pem")
+    assert codes(Path(), USING) == []
+    recipe(tmp_path / "project" / folder, "", "merges.pem")
+    assert codes(Path(), USING) == ["PEM0104"]
+
+
+@pytest.mark.parametrize(
+    ("text", "code"),
+    [
+        ("#" * (1 << 18) + "\n", "PEM0101"),
+        ("-----BEGIN CERTIFICATE-----\n", "PEM0103"),
+        ("let x = \n", "PEM0108"),
+        ('import "/etc/x.pem" as x\n', "PEM0205"),
+        ('adapter b = "/etc"\n', "PEM0391"),
+        ('model b = "../../home/a"\n', "PEM0391"),
+        ('import "../../../home/recipe.pem" as x\n', "PEM0391"),
+    ],
+)
+def test_what_a_library_may_not_be(site: Path, text: str, code: str) -> None:
+    installed(site, {"merges.pem": text})
+    assert code in codes(Path(), 'import house.merges as merges\nadapter a = "a"\nsave a to "x"\n')
+
+
+@pytest.mark.parametrize(
+    "package", ["..", "../house", "/tmp", "house recipes", "house.nowhere", ""]
+)
+def test_a_package_that_is_none(site: Path, package: str) -> None:
+    installed(site, {"merges.pem": HALF})
+    [about] = site.glob("*.dist-info")
+    (about / "entry_points.txt").write_text(f"[pemlang.libraries]\nhouse = {package}\n")
+    told = pem("check", recipe(Path(), USING))
+    assert "error[PEM0390]" in told.err
+    assert "Traceback" not in told.text
+
+
+def test_another_version_of_the_same_text_is_no_other(site: Path) -> None:
+    recipe(Path(), USING)
+    lock()
+    installed(site, {"merges.pem": HALF, "more.pem": TWICE}, version="1.1")
+    assert pem("check", "--locked", "recipe.pem").text == ""
+    installed(site, {"merges.pem": TWICE}, version="1.2")
+    for command in ("check", "build", "plan"):
+        assert "PEM0803" in pem(command, "--locked", "recipe.pem").text
+
+
+def other_text(locked: Any) -> None:
+    locked["published"]["house.merges"]["text"][0] = "let x = 1"
+
+
+def no_version(locked: Any) -> None:
+    del locked["published"]["house.merges"]["distribution"]
+
+
+def other_name(locked: Any) -> None:
+    locked["published"]["../x"] = locked["published"]["house.merges"]
+
+
+def no_list(locked: Any) -> None:
+    locked["published"]["house.merges"]["text"] = "let x = 1"
+
+
+def surrogate(locked: Any) -> None:
+    locked["published"]["house.merges"]["text"][0] = "\ud800"
+
+
+@pytest.mark.parametrize(
+    "change",
+    [other_text, no_version, other_name, no_list, surrogate, lambda x: x.update(published=1)],
+)
+def test_a_lock_that_was_changed(site: Path, change: Any) -> None:
+    recipe(Path(), USING)
+    lock()
+    edit_lock(change)
+    assert "PEM0801" in pem("check", "--locked", "recipe.pem").err
+
+
+def test_an_upgrade_takes_nothing_else(site: Path) -> None:
+    """No adapter need be there, and what is installed of another library does not count."""
+    installed(site, {"parts.pem": "let part = 1\n"}, "mouse", "1.0", "mouse", "mouse")
+    text = f"import mouse.parts (part)\n{USING}".replace("half(a)", "part * half(a)")
+    recipe(Path(), text)
+    before = lock()
+    installed(site, {"merges.pem": TWICE}, version="2.0")
+    installed(site, {"parts.pem": "let part = 3\n"}, "mouse", "2.0", "mouse", "mouse")
+    shutil.rmtree("a")
+    done = pem("lock", "--upgrade", "house", "recipe.pem")
+    assert "x: a 0.5 → 2" in done.out
+    after = json.loads(Path("pem.lock").read_text())
+    for part in ("adapters", "recipes"):
+        assert after[part] == before[part]
+    assert after["published"]["mouse.parts"] == before["published"]["mouse.parts"]
+    assert after["published"]["house.merges"]["version"] == "2.0"
+
+
+def test_an_upgrade_to_what_is_wrong_writes_nothing(site: Path) -> None:
+    recipe(Path(), USING)
+    lock()
+    before = Path("pem.lock").read_bytes()
+    installed(site, {"merges.pem": "def halve(x: adapter) -> adapter = 0.5 * x\n"}, version="2.0")
+    done = pem("lock", "--upgrade", "house", "recipe.pem")
+    assert (done.code, "did you mean `halve`" in done.err) == (1, True)
+    assert Path("pem.lock").read_bytes() == before
