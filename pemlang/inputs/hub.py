@@ -380,7 +380,9 @@ def _tell_below(hub: ModuleType, reference: HubReference) -> None:
         )
 
 
-def _snapshot(hub: ModuleType, reference: HubReference, name: str, at_most: int | None = None) -> Path:
+def _snapshot(
+    hub: ModuleType, reference: HubReference, name: str, at_most: int | None = None
+) -> Path:
     """The snapshot in the cache that holds a file, fetched if need be. Raises PEM0101 where it has
     more bytes than it may have.
 

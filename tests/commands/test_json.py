@@ -75,14 +75,8 @@ WRONG = [
     "sign a --key {key}",
 ]
 ALWAYS_RIGHT = {"clean", "ops", "explain"}  # but for a mistake in the command line itself
-# files, or text for git or a shell
+# What they give is files, or text for git or a shell.
 NO_RESULT = {"git-setup", "completion", "git-diff", "git-tensors", "new"}
-    "git-setup",
-    "completion",
-    "git-diff",
-    "git-tensors",
-    "new",
-}  # files, or text for a shell
 
 
 @pytest.fixture(scope="module")
