@@ -7,6 +7,7 @@ from pemlang.lazy import door
 __getattr__ = door(
     __name__,
     checked="Checked",
+    published="PublishedRecipe",
     statements="FileElaborator",
     values="Sample",
 )

@@ -100,11 +100,22 @@ def installed(name: str) -> PublishedRecipe:
 
 
 def libraries(name: str | None = None) -> list[EntryPoint]:
-    """The entry points of libraries that are installed; of one name, where it is given."""
+    """The entry points of libraries that are installed; of one name, where it is given. Raises
+    PEM0390 where what is installed cannot be read."""
     from importlib.metadata import entry_points
 
-    entries = entry_points(group=GROUP) if name is None else entry_points(group=GROUP, name=name)
-    return [entry for entry in entries if entry.dist is not None]
+    try:
+        entries = entry_points(group=GROUP)
+        whole = [
+            entry for entry in entries if entry.dist and entry.dist.name and entry.dist.version
+        ]
+        return [entry for entry in whole if name in (None, entry.name)]
+    except Exception as error:  # of what is damaged importlib raises what it meets
+        raise Fault(
+            "PEM0390",
+            f"what pip has installed cannot be read: {visible(str(error), 200)}",
+            "install again what is damaged, or make a new environment",
+        ) from None
 
 
 def _library(entry: EntryPoint) -> Library:
@@ -139,14 +150,13 @@ def _project(distribution: Distribution) -> Path | None:
     its direct_url.json, PEP 610."""
     try:
         origin = parse_json((distribution.read_text("direct_url.json") or "").encode())
+        is_dict = isinstance(origin, dict) and isinstance(origin.get("dir_info"), dict)
+        if not is_dict or origin["dir_info"].get("editable") is not True:
+            return None
+        url = urlsplit(str(origin.get("url")))
     except ValueError:
         return None
-    if not isinstance(origin, dict) or not isinstance(origin.get("dir_info"), dict):
-        return None
-    url = urlsplit(str(origin.get("url")))
-    if url.scheme != "file" or origin["dir_info"].get("editable") is not True:
-        return None
-    return Path(url2pathname(url.path))
+    return Path(url2pathname(url.path)) if url.scheme == "file" else None
 
 
 def _all_modules() -> list[str]:

@@ -7,11 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
+from blake3 import blake3
 from support import recipe
 from support.gguf_made import gguf_lora
 from targets import shelf
 
 import pemlang
+from pemlang.check import PublishedRecipe
 
 MESSAGES = Path(__file__).parents[1] / "messages"
 PATTERNS = (
@@ -46,7 +48,11 @@ def _of_a_build(name: str) -> Iterator[bytes]:
         recipe(shelf(), 'adapter a = "a"\nadapter b = "b"\nsave a + b to "seed"\n')
     )
     if name == "lock":
-        yield loaded.lock().as_text().encode()
+        lock, text = loaded.lock(), "let x = 1\n"
+        lock.imports["house.x"] = blake3(text.encode()).hexdigest()
+        lock.published["house.x"] = PublishedRecipe("house.x", Path(), text.encode(), "1", "house")
+        lock.recipes["recipe.pem"]["imports"] = ["house.x"]
+        yield lock.as_text().encode()
     else:
         loaded.build()
         yield (shelf() / "seed" / "provenance.json").read_bytes()

@@ -12,6 +12,7 @@ import pytest
 from support import codes, lora, pem, recipe
 from support.libraries import HALF, TWICE, edited, installed
 from support.locks import edit_lock, lock
+from support.processes import on_a_terminal
 
 import pemlang
 
@@ -109,6 +110,25 @@ def test_a_package_that_is_none(site: Path, package: str) -> None:
     assert "Traceback" not in told.text
 
 
+@pytest.mark.parametrize(
+    ("file", "data", "code"),
+    [
+        ("entry_points.txt", b"[pemlang.libraries]\nhouse = \xff\n", "PEM0390"),
+        ("entry_points.txt", b"[pemlang.libraries\nhouse\n", "PEM0203"),
+        ("METADATA", b"\xff\xfe", "PEM0390"),
+        ("direct_url.json", b"[1", None),
+        ("direct_url.json", b'{"dir_info": {"editable": true}, "url": 3}', None),
+        ("direct_url.json", b'{"dir_info": {"editable": true}, "url": "file://[x"}', None),
+        ("direct_url.json", b'{"dir_info": {"editable": true}, "url": "file:///%00"}', "PEM0390"),
+        ("direct_url.json", b"\xff", None),
+    ],
+)
+def test_what_pip_left_is_damaged(site: Path, file: str, data: bytes, code: str | None) -> None:
+    [about] = site.glob("*.dist-info")
+    (about / file).write_bytes(data)
+    assert codes(Path(), USING)[:1] == ([] if code is None else [code])
+
+
 def test_another_version_of_the_same_text_is_no_other(site: Path) -> None:
     recipe(Path(), USING)
     lock()
@@ -176,3 +196,17 @@ def test_an_upgrade_to_what_is_wrong_writes_nothing(site: Path) -> None:
     done = pem("lock", "--upgrade", "house", "recipe.pem")
     assert (done.code, "did you mean `halve`" in done.err) == (1, True)
     assert Path("pem.lock").read_bytes() == before
+
+
+@pytest.mark.parametrize(("typed", "version"), [("n\n", "1.0"), ("y\n", "2.0"), ("\x04", "1.0")])
+def test_on_a_terminal_an_upgrade_asks(site: Path, typed: str, version: str) -> None:
+    recipe(Path(), USING)
+    lock()
+    installed(site, {"merges.pem": TWICE}, version="2.0")
+    done = on_a_terminal(
+        "lock", "--upgrade", "house", "recipe.pem",
+        folder=Path(), typed=typed, PYTHONPATH=str(site),
+    )  # fmt: skip
+    assert done.out.index("x: a 0.5 → 2") < done.out.index("Lock it?")
+    locked = json.loads(Path("pem.lock").read_text())
+    assert locked["published"]["house.merges"]["version"] == version

@@ -34,9 +34,11 @@ json.dump(done, sys.stdout)
 """
 
 
-def on_a_terminal(*words: str, folder: Path, **env: str) -> Done:
-    """Run `pem` on a terminal; what it shows there is its output, whichever stream it wrote to."""
+def on_a_terminal(*words: str, folder: Path, typed: str = "", **env: str) -> Done:
+    """Run `pem` on a terminal; what it shows there is its output, whichever stream it wrote to.
+    What is typed is there from the start."""
     ours, theirs = pty.openpty()
+    os.write(ours, typed.encode())
     run = subprocess.Popen(
         command(*words),
         cwd=folder,

@@ -77,6 +77,14 @@ def PEM0390_file(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
 
 
 @made
+def PEM0390_damaged(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
+    site = site_of(root, patch, {"merges.pem": HALF})
+    [about] = site.glob("*.dist-info")
+    (about / "entry_points.txt").write_bytes(b"[pemlang.libraries]\nhouse = \xff\n")
+    return text_checked(root, USES)
+
+
+@made
 def PEM0391_outside(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
     return used(root, patch, 'import "../other/soups.pem" as soups\n')
 
