@@ -44,6 +44,7 @@ def lock(recipes: tuple[str, ...], settings: dict[str, str], form: str, library:
     comparisons: list[RecipeComparison] = []
     written: list[LockFileJson] = []
     try:
+        recipes = recipes if library is None else _with_users(recipes, library)
         for recipe in recipes:
             if library is None:
                 new = load(recipe, settings).lock()
@@ -69,6 +70,15 @@ def lock(recipes: tuple[str, ...], settings: dict[str, str], form: str, library:
         for line in file.changes or ["nothing has changed"]:
             click.echo(f"    {line}")
     return 0
+
+
+def _with_users(recipes: Sequence[str], library: str) -> tuple[str, ...]:
+    """Some recipes, and those beside them that have the library of the same lock."""
+    from pemlang.compare.upgrade import users
+
+    return tuple(
+        dict.fromkeys(str(path) for name in recipes for path in users(Path(name), library))
+    )
 
 
 def _agreed(recipes: Sequence[str], comparisons: Sequence[RecipeComparison]) -> bool:

@@ -6,10 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from pemlang.check.checked import Checked
-from pemlang.check.published import HUB
+from pemlang.check.published import HUB, is_published
 from pemlang.check.values import Params
 from pemlang.compare.recipes import RecipeComparison, compare_recipes
-from pemlang.diagnostics import Fault, listed, nearest, placed, visible
+from pemlang.diagnostics import Fault, PemError, listed, nearest, placed, visible
+from pemlang.disk import is_file
 from pemlang.inputs.lock import Lock, read_lock
 from pemlang.inputs.locked import LockResolver, hold_version
 from pemlang.pipeline.checking import identified_with
@@ -53,8 +54,30 @@ def upgraded(
     new = imports_locked(after)
     new.recipes[path.resolve().name]["adapters"] = _sources(lock, after)
     new.adapters = dict(lock.adapters)
-    sides = (_of(before, names), _of(after, list(new.published)))
+    for name in new.imports:
+        if name not in lock.imports and not is_published(name):
+            fault = Fault("PEM0802", f"{visible(name)} is not in {lock.name}", lock.again)
+            raise PemError([fault.at(None)])
+    sides = (_of(before, library), _of(after, library))
     return new, compare_recipes(before, after, sides)
+
+
+def users(recipe: Path, library: str) -> list[Path]:
+    """The recipes beside one that by their lock import a library, that one first: they have one
+    text of it.
+
+    Raises:
+        PemError: PEM0801 there is no lock.
+    """
+    with placed(None):
+        made_of = read_lock(recipe.parent).recipes
+    others = [
+        recipe.parent / name
+        for name, parts in sorted(made_of.items())
+        if name not in ("", recipe.name) and name == Path(name).name
+        if any(_is_of(imported, library) for imported in parts["imports"])
+    ]
+    return [recipe, *filter(is_file, others)]
 
 
 def _is_of(name: str, library: str) -> bool:
@@ -68,10 +91,11 @@ def _sources(lock: Lock, checked: Checked) -> list[str]:
     return sorted({lock.source(spelling.path, spelling.directory) for spelling in spelt})
 
 
-def _of(checked: Checked, names: list[str]) -> str:
-    """What a side is called: what came with its recipes of some names."""
+def _of(checked: Checked, library: str) -> str:
+    """What a side is called: the version of the library."""
     recipes = checked.files.published.values()
-    return ", ".join(dict.fromkeys(recipe.of for recipe in recipes if recipe.name in names))
+    versions = dict.fromkeys(recipe.of for recipe in recipes if _is_of(recipe.name, library))
+    return ", ".join(versions) or f"without {library}"
 
 
 def _no_library(lock: Lock, library: str) -> Fault:

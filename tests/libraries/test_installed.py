@@ -210,3 +210,26 @@ def test_on_a_terminal_an_upgrade_asks(site: Path, typed: str, version: str) -> 
     assert done.out.index("x: a 0.5 → 2") < done.out.index("Lock it?")
     locked = json.loads(Path("pem.lock").read_text())
     assert locked["published"]["house.merges"]["version"] == version
+
+
+def test_all_that_a_lock_upgrades_is_shown(site: Path) -> None:
+    """Recipes of a folder have one text of a library; what is new since the lock is refused."""
+    recipe(Path(), USING)
+    recipe(Path(), USING.replace("out/x", "out/y"), "second.pem")
+    recipe(Path(), ALONE.replace("out/x", "out/z"), "third.pem")
+    lock("recipe.pem", "second.pem", "third.pem")
+    installed(site, {"merges.pem": TWICE}, version="2.0")
+    recipe(Path(), "let one = 1\n", "one.pem")
+    recipe(Path(), f'import "one.pem" (one)\n{USING}')
+    before = Path("pem.lock").read_bytes()
+    assert "PEM0802" in pem("lock", "--upgrade", "house", "recipe.pem").err
+    assert Path("pem.lock").read_bytes() == before
+    recipe(Path(), USING)
+    uses = {"adapters": [], "imports": ["house.merges"]}
+    for name in ("../x.pem", "", "gone.pem", "\0"):
+        edit_lock(lambda locked, name=name: locked["recipes"].update({name: uses}))
+    done = pem("lock", "--upgrade", "house", "recipe.pem")
+    assert "x: a 0.5 → 2" in done.out and "y: a 0.5 → 2" in done.out
+    assert "third.pem" not in done.out
+    for name in ("recipe.pem", "second.pem", "third.pem"):
+        assert pem("check", "--locked", name).text == ""
