@@ -174,10 +174,11 @@ or turn the direction of what follows."""
 
 def visible(text: object, limit: int = 200) -> str:
     """Untrusted text made safe to print: control and direction-changing characters escaped."""
-    shown = "".join(
-        c if unicodedata.category(c) not in UNSEEN else f"\\u{ord(c):04x}"
-        for c in str(text)[: limit + 1]
-    )
+    shown = str(text)[: limit + 1]
+    if not shown.isprintable():
+        shown = "".join(
+            c if unicodedata.category(c) not in UNSEEN else f"\\u{ord(c):04x}" for c in shown
+        )
     return shown[:limit] + "…" if len(shown) > limit else shown
 
 

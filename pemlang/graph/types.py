@@ -61,6 +61,8 @@ class SitesType:
     @property
     def ranked_shapes(self) -> Shapes:
         """The sites that have a rank."""
+        if all(PARAMETRISATIONS[kind].ranked for kind in self.kinds):
+            return self.shapes
         return self.shapes.only(
             frozenset(s for s, x in self.shapes.items() if PARAMETRISATIONS[x.kind].ranked)
         )
