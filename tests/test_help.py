@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 from support import ia3, lora, recipe
 from support.calls import ALIKE, APART, DECLARED, OPERATORS, SITES, Drawn, drawn, stock
-from support.messages.sentences import is_sentence, shown
 
 import pemlang
 from pemlang.ops import FUNCTIONS, Parameter
+from pemlang.show import is_sentence, pasteable
 
 MIGRATING = Path(__file__).parents[1] / "docs" / "migrating.md"
 SETTINGS = {
@@ -227,7 +227,7 @@ def checked(folder: Path, texts: Sequence[str]) -> list[list[pemlang.Diagnostic]
 
 def pasted(text: str, diagnostic: pemlang.Diagnostic) -> str | None:
     """The expression with the help in the place of what is marked; None where help is in words."""
-    span, new = diagnostic.span, shown(diagnostic.help or "")
+    span, new = diagnostic.span, pasteable(diagnostic.help or "")
     if span is None or new is None:
         return None
     line, column = span.source.position(span.start)
@@ -355,7 +355,7 @@ def test_what_other_tools_call_a_method_is_answered(folder: Path) -> None:
     said = checked(folder, [f"{name}([a, b], density=0.5)" for name in unknown])
     for name, about in zip(unknown, said, strict=True):
         assert [d.code for d in about] == ["PEM0206"] and is_sentence(about[0].help or ""), name
-        assert shown(about[0].help or "") is None, name
+        assert pasteable(about[0].help or "") is None, name
 
 
 @pytest.mark.parametrize("setting", SETTINGS)

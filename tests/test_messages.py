@@ -24,9 +24,9 @@ import pytest
 from support import pem, recipe
 from support.messages import CASES, HERE, Case, CaseRuns
 from support.messages.case import MISTAKES
-from support.messages.sentences import MEANT, shown
 
 import pemlang
+from pemlang.show import MEANT, pasteable
 
 SOURCES = Path(pemlang.__file__).parent
 
@@ -72,7 +72,7 @@ def test_help_pastes_or_says_what_to_do(case: Case, runs: CaseRuns) -> None:
     for diagnostic in diagnostics:
         assert diagnostic.help, "it says nothing of what to do"
         assert not diagnostic.help.isalnum(), "a word that does not say where it goes"
-        new, span = shown(diagnostic.help), diagnostic.span
+        new, span = pasteable(diagnostic.help), diagnostic.span
         if new is None or span is None:
             assert new is None or MEANT.fullmatch(diagnostic.help), "a text that has no place"
             continue

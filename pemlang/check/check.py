@@ -15,7 +15,7 @@ from pemlang.check.outputs import Output, same_place
 from pemlang.check.scope import Scope
 from pemlang.check.statements import FileElaborator
 from pemlang.check.tests import CheckedTest, Printed
-from pemlang.check.values import Inputs, ParamConstant, Params
+from pemlang.check.values import Follow, Inputs, ParamConstant, Params, unfollowed
 from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Diagnostic, Fault, Report, nearest, visible
 from pemlang.graph.dag import Graph
@@ -34,6 +34,7 @@ class CheckState:
         scopes: the names of each file.
         elaborator: the graph, and what to look at once weights are read.
         testing: whether its tests are checked too.
+        follow: told of each expression and its value.
         outputs, assertions, prints, tests: its saves, asserts, prints and tests.
         params: the value of each param of the main file.
     """
@@ -44,6 +45,7 @@ class CheckState:
     inputs: Inputs
     root: Path
     testing: bool = False
+    follow: Follow = unfollowed
     report: Report = field(default_factory=Report)
     files: RecipeFiles = field(init=False)
     scopes: dict[Path, Scope] = field(default_factory=dict)
@@ -56,7 +58,7 @@ class CheckState:
 
     def __post_init__(self) -> None:
         self.files = RecipeFiles()
-        self.elaborator = Elaborator(Graph(), self.report, self.inputs)
+        self.elaborator = Elaborator(Graph(), self.report, self.inputs, self.follow)
 
     def finished(self) -> Checked:
         """What the passes leave."""
@@ -88,6 +90,7 @@ def check(
     settings: Params | None = None,
     root: Path | None = None,
     testing: bool = False,
+    follow: Follow = unfollowed,
 ) -> Checked:
     """Everything that can be said about a recipe without reading a tensor.
 
@@ -97,8 +100,11 @@ def check(
         settings: values for its params.
         root: where outputs may lie; the recipe's folder when not given.
         testing: whether the tests of the recipe are checked too.
+        follow: told of each expression, in functions each time they are called, and its value;
+            what it raises ends the check.
     """
-    state = CheckState(path, source, settings or {}, inputs, root or source.directory, testing)
+    root = root or source.directory
+    state = CheckState(path, source, settings or {}, inputs, root, testing, follow)
     for run in PASSES:
         run(state)
     return state.finished()

@@ -24,6 +24,14 @@ COMPARE: dict[str, Callable[[Fraction, Fraction], bool]] = {
     "!=": operator.ne,
 }
 
+COMPARABLE = {
+    frozenset({"adapter"}): "compare two numbers, such as cosine(a, b) < 0.9",
+    frozenset({"adapter", "number"}): "compare two numbers, such as norm(a) < 0.9",
+    frozenset({"string"}): "compare texts with == or !=",
+    frozenset({"bool"}): "a bool is a condition by itself: join two with `and`, `or`, `not`",
+}
+"""What to compare instead, by the kinds of two values that are not compared."""
+
 _TURNED = {">": "<", ">=": "<="}
 
 ValueOf = Callable[[Num], Fraction]

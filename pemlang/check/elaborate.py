@@ -10,13 +10,22 @@ from typing import cast
 
 from pemlang.check.annotations import check_annotation, dtype_name, hold_refinement
 from pemlang.check.calls import bind, call_use, chain_use, run_of_terms, want_listed, written
-from pemlang.check.conditions import Combined, Comparison, Condition, Decided
+from pemlang.check.conditions import COMPARABLE, Combined, Comparison, Condition, Decided
 from pemlang.check.forms import FORMS
 from pemlang.check.kinds import article, choose, kind_of_type, not_prefix, not_selectable
 from pemlang.check.lists import chosen, for_each, item_of, list_of
 from pemlang.check.scope import Function, Scope, Stop, bare_words
 from pemlang.check.selections import layers, selected
-from pemlang.check.values import BaseName, Declared, Inputs, Plain, Poison, RecipeValue, Spelling
+from pemlang.check.values import (
+    BaseName,
+    Declared,
+    Follow,
+    Inputs,
+    Plain,
+    Poison,
+    RecipeValue,
+    Spelling,
+)
 from pemlang.check.wanted import hold_size, list_kind, want_kind, want_within
 from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault, Report, visible
@@ -43,13 +52,6 @@ MAX_STEPS = 50_000
 MAX_STRING = 4096
 MAX_CALLS = 100
 
-_COMPARABLE = {
-    frozenset({"adapter"}): "compare two numbers, such as cosine(a, b) < 0.9",
-    frozenset({"adapter", "number"}): "compare two numbers, such as norm(a) < 0.9",
-    frozenset({"string"}): "compare texts with == or !=",
-    frozenset({"bool"}): "a bool is a condition by itself: join two with `and`, `or`, `not`",
-}
-
 
 @dataclass(eq=False)
 class Elaborator:
@@ -59,6 +61,7 @@ class Elaborator:
         graph: what is built.
         report: what is wrong.
         inputs: how adapters and models are reached.
+        follow: told of each expression and its value.
         watches: comparisons to make once weights are read, with their places.
         leaves: how each adapter leaf is declared, for messages and cards.
         spellings: all the ways in which its place is spelt.
@@ -69,6 +72,7 @@ class Elaborator:
     graph: Graph
     report: Report
     inputs: Inputs
+    follow: Follow
     watches: list[tuple[Watch, Span]] = field(default_factory=list)
     leaves: dict[Stored, Declared] = field(default_factory=dict)
     spellings: dict[Stored, list[Spelling]] = field(default_factory=dict)
@@ -113,7 +117,9 @@ class Elaborator:
         """The value of an expression; raises Stop when something in it is wrong."""
         if self._expansions:
             self._count(tree)
-        return _EVALUATE[type(tree)](self, tree, scope)
+        value = _EVALUATE[type(tree)](self, tree, scope)
+        self.follow(tree, value)
+        return value
 
     def of_kind(self, tree: t.Tree, scope: Scope, *kinds: str) -> RecipeValue:
         """The value of an expression of one of some kinds; reports PEM0301 otherwise."""
@@ -295,7 +301,7 @@ class Elaborator:
                 "PEM0302",
                 f"`{tree.operator.symbol}` does not compare "
                 f"{' and '.join(article(kind_of(v)) for v in (left, right))}",
-                _COMPARABLE.get(frozenset(kinds), "compare two numbers"),
+                COMPARABLE.get(frozenset(kinds), "compare two numbers"),
             )
 
     def _logic(self, tree: t.Logic, scope: Scope) -> Condition:

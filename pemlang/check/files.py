@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import field
 from graphlib import TopologicalSorter
 from pathlib import Path
@@ -14,7 +15,7 @@ from pemlang.disk import is_file
 from pemlang.resources import resource
 from pemlang.source import Source
 from pemlang.syntax import tree as t
-from pemlang.syntax.files import SUFFIX, decoded, leads_elsewhere, read_source
+from pemlang.syntax.files import SUFFIX, decoded, leads_elsewhere
 from pemlang.syntax.parser import parse
 
 MAX_FILES = 200
@@ -53,6 +54,11 @@ class RecipeFiles:
 def load_files(path: Path, source: Source, report: Report, inputs: Inputs) -> RecipeFiles:
     """Read a recipe's imports, theirs, and so on.
 
+    Args:
+        path, source: the recipe.
+        report: told what is wrong.
+        inputs: gives the texts of imported files, and published recipes.
+
     Reports PEM0203 a module that is not there, PEM0204 a cycle, PEM0205 a path that may not be
     imported, what reading and parsing say, and what `inputs` says of published recipes.
     """
@@ -72,16 +78,16 @@ def load_files(path: Path, source: Source, report: Report, inputs: Inputs) -> Re
                         message = f"more than {MAX_FILES} files are imported"
                         raise Fault("PEM0205", message, "put several into one file")
                     published = files.published.get(target)
-                    read = (
-                        read_source(target, name)
+                    imported = (
+                        inputs.recipe(target, name)
                         if published is None
                         else decoded(published.data, name, target.parent)
                     )
-                    size += len(read.text)
+                    size += len(imported.text)
                     if size > MAX_TEXT:
                         message = f"its imports are more than {MAX_TEXT >> 20} MiB of text"
                         raise Fault("PEM0205", message, "give it fewer imports, or smaller files")
-                    pending.append((target, read))
+                    pending.append((target, imported))
                 _connect(files, target, here)
                 files.imports[statement] = target
             except Fault as fault:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeAlias
@@ -11,12 +11,13 @@ from pemlang.dataclass import dataclass
 from pemlang.formats.adapter import Adapter
 from pemlang.graph.node import AdapterNode, ModelNode, NumberNode
 from pemlang.ops.schedule import Schedule
-from pemlang.source import Span
+from pemlang.source import Source, Span
 
 if TYPE_CHECKING:
     from pemlang.check.conditions import Condition
     from pemlang.check.published import PublishedRecipe
     from pemlang.check.scope import Function, Module
+    from pemlang.syntax.tree import Tree
 
 
 class Poison:
@@ -41,6 +42,9 @@ Plain: TypeAlias = "Fraction | NumberNode | str | Condition | Schedule | Adapter
 RecipeValue: TypeAlias = "Plain | tuple[Plain, ...] | Function | Module | BaseName | Poison"
 """What a name can stand for."""
 
+Follow: TypeAlias = "Callable[[Tree, RecipeValue], None]"
+"""What is told of an expression and its value."""
+
 ParamConstant: TypeAlias = "Fraction | str | Condition"
 """The value of a param."""
 
@@ -50,6 +54,10 @@ ParamValue: TypeAlias = "str | float | bool"
 
 Params: TypeAlias = "Mapping[str, ParamValue]"
 """Values given for the params of a recipe, by name."""
+
+
+def unfollowed(tree: Tree, value: RecipeValue) -> None:
+    """For when nobody wants to know of values."""
 
 
 class Declared(NamedTuple):
@@ -91,6 +99,9 @@ class Sample(NamedTuple):
 class Inputs(Protocol):
     """How a recipe's paths are reached: each is given as written, with the folder it is relative
     to, and stands for a place (equal for one that is the same) and what is there."""
+
+    def recipe(self, path: Path, name: str) -> Source:
+        """The text of a file that is imported, and what messages call it; raises Fault."""
 
     def adapter(self, path: str, directory: Path) -> tuple[str, Adapter]:
         """An adapter, known by its headers; raises Fault."""

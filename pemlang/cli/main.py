@@ -25,7 +25,7 @@ from pemlang.version import __version__
 # The order in which help lists them.
 _FIRST = (
     "init", "new", "convert", "build", "check", "test", "doc", "fmt", "plan", "lock", "diff", "report",
-    "graph", "verify", "explain-output", "sign", "inspect", "clean", "ops", "explain", "git-setup",
+    "graph", "verify", "explain-output", "sign", "inspect", "clean", "ops", "explain", "lsp", "git-setup",
     "completion",
 )  # fmt: skip
 _HELPERS = ("common", "ending", "entry", "hook", "main", "one_off", "recipes", "values")

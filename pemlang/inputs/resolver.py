@@ -31,6 +31,8 @@ from pemlang.inputs.hub import (
     read_hub_model,
     read_hub_recipe,
 )
+from pemlang.source import Source
+from pemlang.syntax.files import read_source
 from pemlang.tensorfiles.container import SUFFIXES
 
 
@@ -45,6 +47,10 @@ def published_now(name: str, version: str | None = None) -> PublishedRecipe:
 
 class Resolver(ABC):
     """Reaches adapters and models; see check.values.Inputs."""
+
+    def recipe(self, path: Path, name: str) -> Source:
+        """The text of a file that is imported; raises Fault as read_source."""
+        return read_source(path, name)
 
     @abstractmethod
     def adapter(self, path: str, directory: Path) -> tuple[str, Adapter]:

@@ -12,4 +12,5 @@ __getattr__ = door(
     codes="catalogue",
     sarif="log",
     findings="Finding",
+    pasting="MEANT is_sentence pasteable",
 )

@@ -84,7 +84,7 @@ def as_json(operators: Sequence[Operator]) -> OpsJson:
         [
             OperatorJson(
                 x.name, sections[id(x)], use(x), x.summary, x.formula, x.symbols, x.aliases,
-                dict(_params(x)), x.rank, x.laws, x.source,
+                dict(settings_of(x)), x.rank, x.laws, x.source,
             )
             for x in operators
         ]
@@ -102,11 +102,12 @@ def as_markdown() -> str:
     for section in SECTIONS:
         parts += [f"## {section.title}", "", section.text, ""]
         for operator in section.operators:
-            parts += [*_entry(operator), ""]
+            parts += [*entry(operator), ""]
     return "\n".join(parts)
 
 
-def _entry(operator: Operator) -> Iterable[str]:
+def entry(operator: Operator) -> Iterable[str]:
+    """An operator in Markdown, a line each."""
     yield f"### `{use(operator)}`"
     yield ""
     yield operator.summary
@@ -114,7 +115,7 @@ def _entry(operator: Operator) -> Iterable[str]:
     yield f"    {operator.formula}"
     yield ""
     yield f"Example: `{example(operator)}`"
-    params = _params(operator)
+    params = settings_of(operator)
     if params:
         yield ""
         yield from (f"- `{name}`: {text}" for name, text in params)
@@ -133,8 +134,8 @@ def as_text(operator: Operator) -> str:
     """An operator for the terminal."""
     lines = [use(operator), "", f"  {operator.summary}", "", f"      {operator.formula}"]
     lines += ["", f"  Example: {example(operator)}"]
-    lines += [""] * bool(_params(operator))
-    lines += [f"  {name}: {text}" for name, text in _params(operator)]
+    lines += [""] * bool(settings_of(operator))
+    lines += [f"  {name}: {text}" for name, text in settings_of(operator)]
     lines += [""] * bool(_facts(operator))
     lines += [f"  {what}: {text}" for what, text in _facts(operator)]
     lines += ["", *(f"  Law: {law}" for law in operator.laws)] if operator.laws else []
@@ -147,7 +148,7 @@ def _facts(operator: Operator) -> list[tuple[str, str]]:
     return [(what, text) for what, text in (("Also", names), ("Rank", operator.rank)) if text]
 
 
-def _params(operator: Operator) -> list[tuple[str, str]]:
+def settings_of(operator: Operator) -> list[tuple[str, str]]:
     """What the settings of an operator mean, what they take, and what they are where they are not
     given."""
     settings = []

@@ -75,8 +75,8 @@ WRONG = [
     "sign a --key {key}",
 ]
 ALWAYS_RIGHT = {"clean", "ops", "explain"}  # but for a mistake in the command line itself
-# What they give is files, or text for git or a shell.
-NO_RESULT = {"git-setup", "completion", "git-diff", "git-tensors", "new"}
+# What they give is files, or text for git, a shell or an editor.
+NO_RESULT = {"git-setup", "completion", "git-diff", "git-tensors", "new", "lsp"}
 
 
 @pytest.fixture(scope="module")

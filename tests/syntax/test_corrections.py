@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 from support import lora, recipe
-from support.messages.sentences import is_sentence
 
 import pemlang
+from pemlang.show import is_sentence
 
 DECLARED = 'adapter a = "a"\nadapter b = "b"\n'
 ROWS = [

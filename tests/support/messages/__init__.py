@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import support.messages.from_editor
 import support.messages.from_files
 import support.messages.from_formats
 import support.messages.from_gguf

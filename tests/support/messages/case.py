@@ -17,9 +17,9 @@ import pemlang
 from pemlang.diagnostics import Diagnostic, Fault, render
 from pemlang.failures import Failure, NoGpu, Undefined
 from pemlang.pipeline import fault_of
+from pemlang.show import pasteable
 from support import pem, shelf
 from support import recipe as write_recipe
-from support.messages.sentences import shown
 
 Diagnostics = tuple[Diagnostic, ...]
 Made = Callable[[Path, pytest.MonkeyPatch], Iterable[Diagnostic]]
@@ -110,7 +110,7 @@ class Case:
         for diagnostic in sorted(diagnostics, key=lambda d: -d.span.start if d.span else 0):
             assert diagnostic.span is not None
             start, end = diagnostic.span.start, diagnostic.span.end
-            new = shown(diagnostic.help or "")
+            new = pasteable(diagnostic.help or "")
             if "instead" in self.options:
                 start, end = text.rfind("\n", 0, start) + 1, text.find("\n", start)
                 [new] = self.options["instead"]

@@ -1,4 +1,4 @@
-"""Whether a help is a sentence, or a text to be put in the place of what is marked."""
+"""Which help is a text to be put in the place of what is marked, and which says what to do."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def is_sentence(help: str) -> bool:
     return _SENTENCE.match(help) is not None and _PIECE.match(help) is None
 
 
-def shown(help: str) -> str | None:
+def pasteable(help: str) -> str | None:
     """What a help shows to be put in the place of what is marked; None where it shows nothing."""
     meant = MEANT.fullmatch(help)
     if meant is not None:

@@ -1,0 +1,17 @@
+"""Recipes in an editor: the language server."""
+
+from __future__ import annotations
+
+from pemlang.lazy import door
+
+__getattr__ = door(
+    __name__,
+    server="serve server_in",
+    analysis="analysed",
+    open_files="OpenFiles",
+    resolver="EditorResolver",
+    renaming="hold_free hold_renamable uses_of",
+    cursor="cursor_at",
+    places="TextPlaces",
+    tokens="TOKEN",
+)

@@ -1,0 +1,115 @@
+"""What paths stand for while a recipe is written: what was read is kept until its files change."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from pemlang.check.values import Sample
+from pemlang.diagnostics import Fault, visible
+from pemlang.formats.adapter import Adapter
+from pemlang.inputs.hub import SCHEME, parse_reference
+from pemlang.inputs.samples import SampleResolver
+from pemlang.lsp.open_files import OpenFiles
+from pemlang.source import Source
+from pemlang.tensorfiles.digests import identity
+
+NOT_ASKED = "PEM0385"
+"""The code of what the hub has not been asked for yet."""
+
+
+class EditorResolver(SampleResolver):
+    """Adapters and models as DiskResolver reaches them, recipes as they stand in the editor.
+
+    The hub is asked in the background, and only once a recipe is opened or saved: half a name is
+    none of its business.
+
+    Args:
+        folder: where samples are drawn.
+        files: the open recipes.
+        arrived: called, from another thread, when the hub has answered.
+    """
+
+    def __init__(self, folder: Path, files: OpenFiles, arrived: Callable[[], None]) -> None:
+        super().__init__(folder)
+        self._files, self._arrived = files, arrived
+        self._models: dict[str, tuple[str, Adapter]] = {}
+        self._samples: dict[Sample, Sequence[tuple[str, Adapter]]] = {}
+        self._answers: dict[tuple[str, bool], tuple[str, Adapter] | Fault] = {}
+        self._asked: set[tuple[str, bool]] = set()
+        self.may_ask = False
+
+    def refresh(self) -> None:
+        """Forget what has changed on the disk since it was read."""
+        self._seen = {place: x for place, x in self._seen.items() if _is_as_it_was(x)}
+        self._models = {key: x for key, x in self._models.items() if _is_as_it_was(x[1])}
+
+    def forget(self) -> None:
+        """Forget everything but what the hub has sent."""
+        self._seen.clear()
+        self._models.clear()
+        self._answers = {x: y for x, y in self._answers.items() if not isinstance(y, Fault)}
+
+    def recipe(self, path: Path, name: str) -> Source:
+        """See check.values.Inputs."""
+        return self._files.source(path, name)
+
+    def adapter(self, path: str, directory: Path) -> tuple[str, Adapter]:
+        """See Resolver; raises PEM0385 for one on the hub that has not come yet."""
+        if path.startswith(SCHEME):
+            return self._from_hub(path, is_model=False)
+        return super().adapter(path, directory)
+
+    def model(self, path: str, directory: Path) -> tuple[str, Adapter]:
+        """See Resolver; raises as adapter."""
+        if path.startswith(SCHEME):
+            return self._from_hub(path, is_model=True)
+        key = str(directory / path)
+        if key not in self._models:
+            self._models[key] = super().model(path, directory)
+        return self._models[key]
+
+    def sample(self, sample: Sample) -> Sequence[tuple[str, Adapter]]:
+        """See check.values.Inputs."""
+        if sample not in self._samples:
+            self._samples[sample] = super().sample(sample)
+        return self._samples[sample]
+
+    def _from_hub(self, path: str, is_model: bool) -> tuple[str, Adapter]:
+        key = (path, is_model)
+        answer = self._answers.get(key)
+        if isinstance(answer, Fault):
+            raise answer
+        if answer is not None:
+            return answer
+        parse_reference(path)
+        if self.may_ask and key not in self._asked:
+            self._asked.add(key)
+            threading.Thread(target=self._ask, args=key, daemon=True).start()
+        asked = key in self._asked
+        raise Fault(
+            NOT_ASKED,
+            f"{visible(path, 80)} is not known yet",
+            "wait until the hub has answered" if asked else "save the recipe, and the hub is asked",
+        )
+
+    def _ask(self, path: str, is_model: bool) -> None:
+        reach = super().model if is_model else super().adapter
+        try:
+            self._answers[path, is_model] = reach(path, Path())
+        except Fault as fault:
+            self._answers[path, is_model] = fault
+        self._asked.discard((path, is_model))
+        self._arrived()
+
+
+def _is_as_it_was(adapter: Adapter) -> bool:
+    """Whether the files that were read of an adapter are what they were, and no more are there."""
+    now = {}
+    for file in adapter.format.readable(adapter.place):
+        try:
+            now[file] = identity(file)
+        except OSError:
+            continue
+    return now == dict(adapter.seen)
