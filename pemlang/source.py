@@ -15,11 +15,13 @@ class Source:
     """One file of recipe text.
 
     `name` is what messages call the file; `directory` is what its relative paths start from.
+    `memory` has what was parsed of earlier texts, where one is parsed again after each key.
     """
 
     name: str
     text: str
     directory: Path = field(default_factory=Path)
+    memory: dict[tuple[str, str], object] | None = None
 
     @cached_property
     def line_starts(self) -> list[int]:

@@ -6,6 +6,7 @@ from pemlang.lazy import door
 
 __getattr__ = door(
     __name__,
+    check="PASSES CheckState",
     checked="Checked",
     published="PublishedRecipe",
     statements="FileElaborator",

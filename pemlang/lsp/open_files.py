@@ -36,6 +36,7 @@ class OpenFiles:
         self._texts: dict[Path, str] = {}
         self._uris: dict[Path, str] = {}
         self._versions: dict[Path, int] = {}
+        self._memory: dict[tuple[str, str], object] = {}
 
     def __contains__(self, path: Path) -> bool:
         return path in self._texts
@@ -82,8 +83,9 @@ class OpenFiles:
         if text is None:
             return read_source(path, name)
         try:
-            return decoded(text.encode(), name, path.parent)
+            read = decoded(text.encode(), name, path.parent)
         except UnicodeEncodeError:
             raise Fault(
                 "PEM0102", "half a character stands in the text", "delete it, or type it again"
             ) from None
+        return Source(name, read.text, read.directory, self._memory)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import sys
 from functools import partial
 from pathlib import Path
@@ -30,7 +31,7 @@ from pemlang.source import Source
 from pemlang.syntax.format import formatted
 from pemlang.version import __version__
 
-PAUSE = 0.02
+PAUSE = 0.01
 """Seconds without a key after which a recipe is checked."""
 
 PATIENCE = 0.3
@@ -188,8 +189,11 @@ def serve(folder: Path) -> None:
     """
     logging.basicConfig(stream=sys.stderr, level=logging.ERROR)
     server = server_in(folder)
+    listen = os.fdopen(os.dup(sys.stdin.fileno()), "rb")
+    talk = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what else is printed is no answer
     try:
-        server.start_io()
+        server.start_io(listen, talk)
     finally:
         server.checker.stop()
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from pemlang.diagnostics import MOST_SHOWN
 from pemlang.graph.node import AdapterNode
 from pemlang.ops.record import Context
 from pemlang.ops.use import Edit, Use, after, before
@@ -93,8 +94,15 @@ def exactly(ctx: Context) -> str | None:
     the square; for a call, what its operator says."""
     if ctx.use is None:
         return None
+    if ctx.use.symbols and _at_least(ctx.use.whole.text) > MOST_SHOWN:
+        return None  # it would not be shown, and there may be as many as there are operands
     edits = _as_sum(ctx.use, ctx.at) if ctx.use.symbols else ctx.over_delta
     return ctx.use.replaced(edits) if edits else None
+
+
+def _at_least(text: str) -> int:
+    """How long a text is once the operators in it that are typed in ASCII are one sign each."""
+    return len(text) - sum(map(text.count, (".+", ".-", ".*")))
 
 
 def _as_sum(use: Use, at: int) -> list[Edit]:

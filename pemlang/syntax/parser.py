@@ -23,6 +23,8 @@ from pemlang.syntax.tables import load_parser
 MAX_DEPTH = 100
 MOST_MENDED = 50
 """Statements of a file for which it is tried what was meant."""
+MOST_REMEMBERED = 2000
+"""Statements that are kept of texts which are parsed after each key."""
 _DECLARED = re.compile(r"(?:base|model|adapter|param|let|def)\s+([^\W\d]\w*)")
 STATEMENTS = (
     "language import export base model adapter param let def assert print test save".split()
@@ -74,6 +76,20 @@ def _lark() -> Lark:
 
 
 def _statement(source: Source, chunk: Chunk, mend: bool) -> t.Statement:
+    if source.memory is None:
+        return _parsed(source, chunk, mend)
+    text = source.text[chunk.start : chunk.end]
+    known = source.memory.get((text, chunk.doc))
+    if isinstance(known, t.Statement):
+        return t.moved(known, source, chunk.start)
+    statement = _parsed(source, chunk, mend)
+    if len(source.memory) >= MOST_REMEMBERED:
+        source.memory.clear()
+    source.memory[text, chunk.doc] = t.moved(statement, Source("", text), -chunk.start)
+    return statement
+
+
+def _parsed(source: Source, chunk: Chunk, mend: bool) -> t.Statement:
     try:
         # A TextSlice is parsed in place and keeps the offsets of the whole file.
         parsed = _lark().parse(TextSlice(source.text, chunk.start, chunk.end))

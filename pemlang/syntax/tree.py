@@ -7,7 +7,7 @@ from fractions import Fraction
 from typing import TypeVar, dataclass_transform
 
 from pemlang.dataclass import dataclass
-from pemlang.source import Span
+from pemlang.source import Source, Span
 
 TreeKind = TypeVar("TreeKind")
 
@@ -35,6 +35,24 @@ class Tree:
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__} {self.span.text!r}>"
+
+
+MovedTree = TypeVar("MovedTree", bound=Tree)
+
+
+def moved(tree: MovedTree, source: Source, by: int) -> MovedTree:
+    """The same tree where its text stands in another source, `by` characters further on."""
+    span = Span(source, tree.span.start + by, tree.span.end + by)
+    fields = (getattr(tree, name) for name in tree.__match_args__ if name != "span")
+    return type(tree)(span, *(_moved(field, source, by) for field in fields))
+
+
+def _moved(value: object, source: Source, by: int) -> object:
+    if isinstance(value, Tree):
+        return moved(value, source, by)
+    if isinstance(value, tuple):
+        return tuple(_moved(item, source, by) for item in value)
+    return value
 
 
 # --- expressions ---------------------------------------------------------------------------
