@@ -4,6 +4,7 @@
 # make models install, train the fine-tunes of examples/models, merge, bake, extract, and let them speak
 # make release  what would be published, in dist/: wheel, sdist, what they depend on (CycloneDX), and
 #               checksums, signed where KEY=FILE is given; nothing is uploaded
+# make editors  write the extension of VS Code, dist/pemlang.vsix
 # make fuzz   install, and drive every fuzz target for SECONDS, one hour unless given
 # make bench  install the peers in an environment of their own, and run every benchmark beside them
 
@@ -11,7 +12,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo paper models test fuzz release bench lint types rooms unit wheel docs grammar clean
+.PHONY: demo paper models test fuzz release bench lint types rooms unit wheel docs editors grammar clean
 
 demo: $(VENV)/demo
 	$(BIN)/pem build examples/quickstart/quickstart.pem
@@ -68,6 +69,10 @@ release: $(VENV)/dev
 
 docs: $(VENV)/dev
 	$(BIN)/python docs/make.py
+
+# The extension of VS Code, dist/pemlang.vsix, and what else is made from the grammar for editors.
+editors: $(VENV)/dev
+	$(BIN)/python editors/make.py
 
 # The parser's tables, after a change of the grammar.
 grammar: $(VENV)/dev

@@ -48,8 +48,8 @@ test "halves" {
 """
 PIECES = [
     "a", "b", "x", "w", "share", "half", "(", ")", "[", "]", "{", "}", '"', "=", ",", ".", "..",
-    "+", "⊕", "-", "*", "\n", " ", "#", "let ", "save ", "adapter ", "ties", "rank=", "0.5", "1", "λ",
-    "\U0001d4b3", "\r", "test ", 'to "out/y"', "import ", "std.paper", "\u202e", "else",
+    "+", "⊕", "-", "*", "\n", " ", "#", "let ", "save ", "adapter ", "ties", "rank=", "0.5", "1",
+    "λ", "\U0001d4b3", "\r", "test ", 'to "out/y"', "import ", "std.paper", "\u202e", "else",
 ]  # fmt: skip
 
 

@@ -18,7 +18,7 @@ MARK = "|"
 """Where the cursor stands in a text."""
 
 Answer = TypeVar("Answer")
-SLOWEST = 60.0
+SLOWEST = 300.0
 
 
 class Editor:

@@ -1,0 +1,114 @@
+"""The files for editors: what they colour, and that the extension speaks to the server."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from pygments.lexers import get_lexer_by_name, guess_lexer_for_filename
+from pygments.token import Error, Keyword, Name, String
+from support import lora
+
+from pemlang.ops import FUNCTIONS
+
+ROOT = Path(__file__).parents[2]
+EDITORS = ROOT / "editors"
+RECIPES = sorted([*ROOT.glob("stdlib/*.pem"), *ROOT.glob("examples/**/*.pem")])
+
+
+@pytest.fixture(scope="module")
+def make() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("make_editors", EDITORS / "make.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_what_is_made_from_the_grammar_is_as_it_would_be_made(make: ModuleType) -> None:
+    for path, text in make.made().items():
+        assert path.read_text(encoding="utf-8") == text, "make editors writes it"
+
+
+def test_every_word_of_the_grammar_is_coloured(make: ModuleType) -> None:
+    grammar = (ROOT / "grammar" / "pem.lark").read_text(encoding="utf-8")
+    words = set(re.findall(r"/(\w+)\(\?!\\w\)/", grammar))
+    assert len(words) > 25
+    assert words <= {word for some in make.words().values() for word in some}
+    assert set(FUNCTIONS) <= set(make.words()["function"])
+
+
+def test_the_extension_is_one_that_vs_code_installs(make: ModuleType, tmp_path: Path) -> None:
+    one, two = tmp_path / "one.vsix", tmp_path / "two.vsix"
+    make.pack(one)
+    make.pack(two)
+    assert one.read_bytes() == two.read_bytes()
+    with zipfile.ZipFile(one) as archive:
+        names = set(archive.namelist())
+        package = json.loads(archive.read("extension/package.json"))
+        manifest = archive.read("extension.vsixmanifest").decode()
+    assert {"[Content_Types].xml", "extension.vsixmanifest", "extension/extension.js"} <= names
+    contributes = package["contributes"]
+    named = [package["main"], *(x["path"] for x in contributes["grammars"])]
+    named += [x["configuration"] for x in contributes["languages"]]
+    assert {f"extension/{x.removeprefix('./')}" for x in named} <= names
+    assert "extensions" not in contributes["languages"][0]  # .pem may be a certificate
+    assert re.fullmatch(r"\d+\.\d+\.\d+", package["version"])
+    assert f'Version="{package["version"]}"' in manifest
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="there is no node")
+def test_the_extension_asks_the_server_and_hands_on_what_it_answers(tmp_path: Path) -> None:
+    lora(tmp_path / "a", 1)
+    script = Path(__file__).with_name("vscode.js")
+    words = [
+        "node",
+        script,
+        EDITORS / "vscode" / "extension.js",
+        tmp_path.resolve(),
+        sys.executable,
+    ]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    told = json.loads(done.stdout)
+    assert told["languages"] == [["merge.pem", "pem"]]
+    assert told["diagnostics"] == ["PEM0206"]
+    assert "adapter a: LoRA, rank 4" in told["hover"]
+    assert told["completion"] > len(FUNCTIONS)
+    assert told["signature"] is None
+    assert told["definition"] == (tmp_path / "recipe.pem").resolve().as_uri()
+    assert (told["references"], told["rename"]) == (3, 3)
+    assert "PEM0386" in told["refused"]
+    assert told["formatting"] == 0 and told["actions"] == ["write a"]
+    assert told["hints"] == [": LoRA, rank 4, 4 sites"]
+    assert told["lenses"] == ["a: LoRA, rank 4, 4 sites"]
+    assert told["tokens"] % 5 == 0 and told["tokens"] > 50
+
+
+def test_pygments_colours_every_recipe() -> None:
+    lexer = get_lexer_by_name("pemlang")
+    assert RECIPES
+    for path in RECIPES:
+        text = path.read_text(encoding="utf-8")
+        tokens = list(lexer.get_tokens(text))
+        assert [value for kind, value in tokens if kind is Error] == [], path
+        assert "".join(value for _, value in tokens).strip() == text.strip()
+    text = 'let x = ties(a, density=0.5) to "o"'
+    coloured = {value: kind for kind, value in lexer.get_tokens(text)}
+    assert coloured["let"] is Keyword and coloured["to"] is Keyword
+    assert coloured["ties"] is Name.Builtin and coloured["density"] is Name.Attribute
+    assert coloured["x"] is Name and coloured["o"] is String.Double
+
+
+def test_pygments_takes_no_certificate_for_a_recipe() -> None:
+    assert guess_lexer_for_filename("merge.pem", "language 1\n").name == "pemlang"
+    certificate = "-----BEGIN CERTIFICATE-----\nMII\n"
+    assert guess_lexer_for_filename("cert.pem", certificate).name == "ASCII armored"
