@@ -7,6 +7,7 @@ import asyncio
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
 from pemlang.lsp.analysis import Analysis, Superseded, analysed
@@ -67,10 +68,9 @@ class RecipeChecker:
             if path not in self._running:
                 self._start(path)
             future, _ = self._running[path]
-            try:
+            with suppress(Superseded):
                 await asyncio.shield(future)
-            except Superseded:
-                continue
+            await asyncio.sleep(0)  # it may have ended before anyone took note of that
         return None
 
     def stop(self) -> None:

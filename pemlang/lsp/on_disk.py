@@ -9,12 +9,13 @@ from itertools import islice
 from pathlib import Path
 
 from pemlang.diagnostics import Fault
-from pemlang.formats.record import formats_of, in_order
+from pemlang.formats.reading import in_order
+from pemlang.formats.record import formats_of
 from pemlang.formats.transformers import is_model
 from pemlang.inputs.hub import SCHEME
 from pemlang.syntax.files import SUFFIX
 from pemlang.syntax.written import quoted
-from pemlang.tensorfiles.safetensors import SUFFIX as TENSORS
+from pemlang.tensorfiles.container import SUFFIXES
 
 MOST = 1000
 """Entries of a folder, repositories of a cache, or sites, that are looked at."""
@@ -23,15 +24,15 @@ MOST = 1000
 def paths_from(directory: Path, written: str) -> list[str]:
     """The folders, and the files of tensors, that a path may go on with, as a recipe writes them;
     a folder that is looked into ends in no slash where it holds an adapter or a model."""
-    return list(_entries(directory, written, TENSORS))
+    return list(_entries(directory, written, SUFFIXES))
 
 
 def recipes_from(directory: Path, written: str) -> list[str]:
     """The same of folders and recipes."""
-    return list(_entries(directory, written, SUFFIX))
+    return list(_entries(directory, written, (SUFFIX,)))
 
 
-def _entries(directory: Path, written: str, suffix: str) -> Iterator[str]:
+def _entries(directory: Path, written: str, suffixes: tuple[str, ...]) -> Iterator[str]:
     parent, slash, _ = written.rpartition("/")
     if written.startswith(SCHEME) or "\0" in written:
         return
@@ -43,8 +44,8 @@ def _entries(directory: Path, written: str, suffix: str) -> Iterator[str]:
     for name in in_order(entry.name for entry in entries):
         place = directory / (parent + slash) / name
         if place.is_dir():
-            end = "" if _holds_weights(place) and suffix == TENSORS else "/"
-        elif name.endswith(suffix):
+            end = "" if _holds_weights(place) and suffixes == SUFFIXES else "/"
+        elif name.endswith(suffixes):
             end = ""
         else:
             continue

@@ -112,9 +112,14 @@ def test_after_random_keys_the_same_is_told_as_by_a_fresh_check(
         if draw.random() < 0.02:
             text = TEXT
         editor.write(text)
+        if draw.random() < 0.5:
+            place = types.Position(draw.randrange(20), draw.randrange(40))
+            params = types.HoverParams(editor.at("recipe.pem"), place)
+            editor.ask_later(types.TEXT_DOCUMENT_HOVER, params)
         if key % 20 == 0 or key == KEYS // 2:
             with (root / "recipe.pem").open("w", encoding="utf-8", newline="") as file:
                 file.write(text)
+            editor.answered()
             told = shown(editor.diagnostics())
             (root / "samples").mkdir(exist_ok=True)
             lone = "\r" in text.replace("\r\n", "\n")  # which begins a line in an editor alone

@@ -32,6 +32,7 @@ class Editor:
         self.folder = folder
         self.versions: dict[str, int] = {}
         self.shown: dict[str, tuple[int | None, list[types.Diagnostic]]] = {}
+        self.asked: list[asyncio.Future[Any]] = []
         self.loop = asyncio.new_event_loop()
         self.client = LanguageClient(converter_factory=default_converter)
 
@@ -118,6 +119,17 @@ class Editor:
     def ask(self, method: str, params: Any) -> Any:
         """What a request gives; raises what the server answers instead."""
         return self.wait(self.client.protocol.send_request_async(method, params))
+
+    def ask_later(self, method: str, params: Any) -> None:
+        """Ask, and go on: `answered` waits."""
+        asked = self.client.protocol.send_request_async(method, params)
+        self.asked.append(asyncio.ensure_future(asked, loop=self.loop))
+
+    def answered(self) -> None:
+        """Wait for the answers to all that was asked."""
+        if self.asked:
+            self.wait(asyncio.wait(self.asked))
+        self.asked.clear()
 
     def place(
         self, kind: type, method: str, text: str, name: str = "recipe.pem", **more: Any
