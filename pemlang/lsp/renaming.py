@@ -33,12 +33,14 @@ class UsesOfName:
     Attributes:
         places: by file, where it stands.
         files: the trees of those files.
+        whole: whether all recipes of the folders were looked into.
     """
 
     def __init__(self, bound: BoundName) -> None:
         self.bound = bound
         self.places: dict[Path, dict[int, Span]] = {}
         self.files: dict[Path, t.RecipeFile] = {}
+        self.whole = True
 
     def add(self, files: RecipeFiles) -> None:
         """Look through a recipe and what it imports."""
@@ -55,7 +57,11 @@ class UsesOfName:
 
 
 def uses_of(
-    bound: BoundName, analyses: Iterable[Analysis], files: OpenFiles, folders: Iterable[Path]
+    bound: BoundName,
+    analyses: Iterable[Analysis],
+    files: OpenFiles,
+    folders: Iterable[Path],
+    most: int = MOST_RECIPES,
 ) -> UsesOfName:
     """Where a name stands, in open recipes and in those of some folders.
 
@@ -64,6 +70,7 @@ def uses_of(
         analyses: the open recipes.
         files: their texts.
         folders: where other recipes may import it.
+        most: recipes of the folders that are looked into.
     """
     uses = UsesOfName(bound)
     seen: set[Path] = set()
@@ -72,8 +79,10 @@ def uses_of(
             seen |= analysis.files
             uses.add(analysis.checked.files)
     if bound.role in ("value", "function", "parameter"):
-        for path in islice(recipes_below(folders), MOST_RECIPES):
-            if path not in seen:
+        for number, path in enumerate(islice(recipes_below(folders), most + 1)):
+            if number == most:
+                uses.whole = False
+            elif path not in seen:
                 loaded = _loaded(path, files)
                 if loaded is not None:
                     uses.add(loaded)
@@ -117,6 +126,13 @@ def hold_free(new: str, uses: UsesOfName) -> None:
             "PEM0386",
             f"nothing of a recipe can be called `{visible(new, 60)}`",
             "choose a word of letters, digits and _ that is no word of the language",
+        )
+    if not uses.whole:
+        raise Fault(
+            "PEM0386",
+            f"the folder that is open has more than {MOST_RECIPES} recipes, and not all were "
+            "looked into",
+            "open the folder of the recipes alone",
         )
     if new.startswith(PRIVATE) and len(uses.places) > 1:
         raise Fault(

@@ -13,19 +13,21 @@ from support.messages.case import Diagnostics, made, raised, told
 TEXT = "let x = 1\nlet y = x\n"
 
 
-def renamed(root: Path, new: str, text: str = TEXT, other: str = "", line: int = 1) -> Diagnostics:
-    """What is said of another name for what is declared on a line."""
+def renamed(
+    root: Path, new: str, text: str = TEXT, other: str = "", most: int = 500
+) -> Diagnostics:
+    """What is said of another name for what is declared first."""
     files = OpenFiles()
     path = files.put((root / "typed.pem").as_uri(), text, 1)
     user = files.put((root / "user.pem").as_uri(), other or "language 1\n", 1)
     resolver = EditorResolver(root, files, lambda: None)
     found = [analysed(file, resolver) for file in (path, user)]
     names = found[0].names[path].names
-    bound = list(names.values())[line - 1]
+    bound = next(iter(names.values()))
 
     def rename() -> None:
         hold_renamable(bound, [], files)
-        hold_free(new, uses_of(bound, found, files, []))
+        hold_free(new, uses_of(bound, found, files, [root / "library"], most))
 
     (root / "typed.pem").write_text(text)
     try:
@@ -69,6 +71,11 @@ def PEM0386_taken(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
 def PEM0386_private(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
     (root / "typed.pem").write_text(TEXT)
     return renamed(root, "_x", other='import "typed.pem" (x)\nlet z = x\n')
+
+
+@made
+def PEM0386_many(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
+    return renamed(root, "z", most=0)
 
 
 @made
