@@ -49,8 +49,8 @@ def doc(paths: tuple[str, ...], form: str, output: Path | None) -> int:
     if output is not None and form not in ("html", "markdown"):
         raise click.UsageError("Pages are Markdown or HTML: add --format html.")
     mistakes = list[Diagnostic]()
-    libraries = list(_documented(paths or (".",), mistakes))
-    offering = [library for library in libraries if library.names]
+    libraries = {x.name: x for x in _documented(paths or (".",), mistakes) if x.names}
+    offering = list(libraries.values())
     if not offering and not mistakes:
         mistakes.append(_nothing())
     written = list[str]()
@@ -58,7 +58,7 @@ def doc(paths: tuple[str, ...], form: str, output: Path | None) -> int:
         pages = show.html_pages(offering) if form == "html" else show.markdown_pages(offering)
         written = _write(output, pages, show.start_of_page(form))
     if form == "json":
-        return say(mistakes, form, show.DocJson(offering, written))
+        return say(mistakes, form, show.DocJson(offering))
     code = say(mistakes, "text")
     if output is not None:
         click.echo("\n".join(visible(page, 4096) for page in written[:1]), nl=bool(written))

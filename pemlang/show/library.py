@@ -33,10 +33,9 @@ _LINE = 4096  # characters of one line that are shown
 
 @dataclass(frozen=True)
 class DocJson:
-    """`pem doc`: what files of recipes offer; `written` are the pages, where any were asked for."""
+    """`pem doc`: what files of recipes offer."""
 
     libraries: Sequence[LibraryDoc]
-    written: Sequence[str]
 
 
 def start_of_page(form: str) -> str:
