@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from importlib.metadata import Distribution, EntryPoint
 
 GROUP = "pemlang.libraries"
-NOT_THERE = "PEM0203"
 _PACKAGE = re.compile(r"\w+(\.\w+)*")
 _LISTED = 1000  # files of a library that a message looks through
 
@@ -80,11 +79,11 @@ def installed(name: str) -> PublishedRecipe:
         Fault: PEM0203 it is not there, PEM0390 the library is not as it should be, and as
             read_bytes.
     """
-    found = libraries(name.partition(".")[0])
-    if not found:
+    entries = libraries(name.partition(".")[0])
+    if not entries:
         raise _not_there(name, [*std_modules(), *_all_modules()])
-    if len(found) > 1:
-        both = " and ".join(sorted(entry.dist.name for entry in found if entry.dist))
+    if len(entries) > 1:
+        both = " and ".join(sorted(entry.dist.name for entry in entries if entry.dist))
         raise Fault(
             "PEM0390",
             f"two distributions have a library of the name: {visible(both, 200)}",
@@ -96,7 +95,7 @@ def installed(name: str) -> PublishedRecipe:
             f"{visible(name, 80)} reads as the name of a file",
             "call the recipe something else in the library",
         )
-    return _library(found[0]).recipe(name)
+    return _library(entries[0]).recipe(name)
 
 
 def libraries(name: str | None = None) -> list[EntryPoint]:
@@ -174,4 +173,4 @@ def _not_there(name: str, names: list[str]) -> Fault:
     help = f"name one that there is: {close or listed(names, 8)}"
     if not names:
         help = "install a version of the library that has it"
-    return Fault(NOT_THERE, f"there is no module `{visible(name, 60)}`", help)
+    return Fault("PEM0203", f"there is no module `{visible(name, 60)}`", help)

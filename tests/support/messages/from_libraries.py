@@ -112,6 +112,15 @@ def PEM0393_none(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
 
 
 @made
+def PEM0802_upgrade(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
+    site_of(root, patch, {"merges.pem": HALF})
+    path = locked(root, "import house.merges (half)\n")
+    write_recipe(path.parent, "let one = 1\n", "one.pem")
+    write_recipe(path.parent, 'import house.merges (half)\nimport "one.pem" (one)\n', path.name)
+    return told("lock", "--upgrade", "house", path)
+
+
+@made
 def PEM0803_library(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
     site = site_of(root, patch, {"merges.pem": HALF})
     path = locked(root, "import house.merges (half)\n")
