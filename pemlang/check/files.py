@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import field
 from graphlib import TopologicalSorter
 from pathlib import Path

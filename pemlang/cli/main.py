@@ -24,9 +24,9 @@ from pemlang.version import __version__
 
 # The order in which help lists them.
 _FIRST = (
-    "init", "new", "convert", "build", "check", "test", "doc", "fmt", "plan", "lock", "diff", "report",
-    "graph", "verify", "explain-output", "sign", "inspect", "clean", "ops", "explain", "lsp", "git-setup",
-    "completion",
+    "init", "new", "convert", "build", "check", "test", "doc", "fmt", "plan", "lock", "diff",
+    "report", "graph", "verify", "explain-output", "sign", "inspect", "clean", "ops", "explain",
+    "lsp", "git-setup", "completion",
 )  # fmt: skip
 _HELPERS = ("common", "ending", "entry", "hook", "main", "one_off", "recipes", "values")
 PLUMBING = ("git-diff", "git-tensors")  # what git runs; no help lists them
