@@ -27,7 +27,7 @@ from pemlang.formats.readers import READERS
 from pemlang.formats.record import formats_of
 from pemlang.graph.node import AdapterNode, ModelNode
 from pemlang.lsp.analysis import Analysis
-from pemlang.lsp.cursor import Call, Cursor
+from pemlang.lsp.cursor import CursorPlace, WrittenCall
 from pemlang.lsp.hover import signature_of, value_of, value_text
 from pemlang.lsp.names import BoundName, shared_names
 from pemlang.lsp.on_disk import hub_references, paths_from, recipes_from, sites_by_pattern
@@ -82,7 +82,7 @@ class Suggestion:
 
 
 def completions(
-    analysis: Analysis, cursor: Cursor, places: TextPlaces, directory: Path, files: OpenFiles
+    analysis: Analysis, cursor: CursorPlace, places: TextPlaces, directory: Path, files: OpenFiles
 ) -> list[CompletionItem]:
     """What may stand at the cursor.
 
@@ -121,7 +121,7 @@ def _words(words: Iterable[str], kind: CompletionItemKind, detail: str = "") -> 
 
 
 def _in_statement(
-    analysis: Analysis, cursor: Cursor, directory: Path, files: OpenFiles
+    analysis: Analysis, cursor: CursorPlace, directory: Path, files: OpenFiles
 ) -> Iterable[Suggestion]:
     """What may stand where no string is being written."""
     before = cursor.statement
@@ -162,7 +162,7 @@ def _after_value(before: str) -> list[str]:
     return {"save": ["to"], "assert": ["and", "or", "else"]}.get(verb, [])
 
 
-def _values(analysis: Analysis, cursor: Cursor) -> list[Suggestion]:
+def _values(analysis: Analysis, cursor: CursorPlace) -> list[Suggestion]:
     """Names of the recipe, functions of the language, and the words that begin a value."""
     functions = [
         Suggestion(name, CompletionItemKind.Function, use(operator), operator.summary)
@@ -173,7 +173,7 @@ def _values(analysis: Analysis, cursor: Cursor) -> list[Suggestion]:
     return [*_names(analysis, cursor), *functions, *forms, *words]
 
 
-def _names(analysis: Analysis, cursor: Cursor) -> list[Suggestion]:
+def _names(analysis: Analysis, cursor: CursorPlace) -> list[Suggestion]:
     own = _words(cursor.own_names, CompletionItemKind.Variable)
     if analysis.path not in analysis.names:
         return own
@@ -206,7 +206,7 @@ def _members(analysis: Analysis, module: str) -> list[Suggestion]:
 
 
 def _imported(
-    analysis: Analysis, cursor: Cursor, directory: Path, files: OpenFiles
+    analysis: Analysis, cursor: CursorPlace, directory: Path, files: OpenFiles
 ) -> list[Suggestion]:
     """Modules of the library, and what is in a file that is being imported."""
     if cursor.bracket != "(":
@@ -224,7 +224,7 @@ def _imported(
     return [_of_name(analysis, name, bound) for name, bound in shared.items()]
 
 
-def _options(analysis: Analysis, cursor: Cursor) -> list[Suggestion] | None:
+def _options(analysis: Analysis, cursor: CursorPlace) -> list[Suggestion] | None:
     """The options of a `save` or a declaration, and their words; None where there is none."""
     saves = _SAVE_WITH.match(cursor.statement)
     if not saves and not _DECLARED_WITH.match(cursor.statement):
@@ -246,7 +246,7 @@ def _options(analysis: Analysis, cursor: Cursor) -> list[Suggestion] | None:
     return told + (_names(analysis, cursor) if option[1] not in ("dtype", "format") else [])
 
 
-def _of_call(analysis: Analysis, cursor: Cursor) -> Iterator[Suggestion]:
+def _of_call(analysis: Analysis, cursor: CursorPlace) -> Iterator[Suggestion]:
     """The parameters of the function that is being called, or the words of one."""
     call = cursor.call
     if call is None or cursor.bracket != "(":
@@ -268,7 +268,7 @@ def _of_call(analysis: Analysis, cursor: Cursor) -> Iterator[Suggestion]:
             yield Suggestion(f"{name}=", CompletionItemKind.Property, kind)
 
 
-def params_of(analysis: Analysis, call: Call) -> tuple[t.DefParam, ...]:
+def params_of(analysis: Analysis, call: WrittenCall) -> tuple[t.DefParam, ...]:
     """The parameters of a `def` that is being called."""
     bound = function_of(analysis, call.function)
     return bound.tree.params if bound is not None and isinstance(bound.tree, t.Def) else ()
@@ -286,7 +286,7 @@ def function_of(analysis: Analysis, name: str) -> BoundName | None:
     return file.modules[bound].shared.get(member) if bound in file.modules else None
 
 
-def _in_string(analysis: Analysis, cursor: Cursor, directory: Path) -> Iterable[Suggestion]:
+def _in_string(analysis: Analysis, cursor: CursorPlace, directory: Path) -> Iterable[Suggestion]:
     before, written = cursor.statement, cursor.string
     hole = re.search(r"\{(\w*)$", written)
     if hole is not None:

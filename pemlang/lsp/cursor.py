@@ -18,7 +18,7 @@ _NAMED = re.compile(r"\s*([^\W\d]\w*)\s*=(?!=)")
 
 
 @dataclass(frozen=True)
-class Call:
+class WrittenCall:
     """A call that is being written.
 
     Attributes:
@@ -37,7 +37,7 @@ class Call:
 
 
 @dataclass(frozen=True)
-class Cursor:
+class CursorPlace:
     """A place where something is being written.
 
     Attributes:
@@ -91,18 +91,18 @@ class Cursor:
         return self.text[self.start : self.brackets[-1]] if self.brackets else ""
 
     @property
-    def call(self) -> Call | None:
+    def call(self) -> WrittenCall | None:
         """The call around it."""
         for index in range(len(self.brackets) - 1, -1, -1):
             opening = self.brackets[index]
             name = _NAME.search(self.text[max(0, opening - 200) : opening])
             if self.text[opening] == "(" and name is not None:
                 function = "".join(name[0].split())
-                return Call(function, tuple(_arguments(self.text[opening + 1 :])))
+                return WrittenCall(function, tuple(_arguments(self.text[opening + 1 :])))
         return None
 
 
-def cursor_at(text: str, offset: int) -> Cursor:
+def cursor_at(text: str, offset: int) -> CursorPlace:
     """What stands before a place."""
     text = text[:offset]
     start, at = 0, 0
@@ -132,7 +132,7 @@ def cursor_at(text: str, offset: int) -> Cursor:
             brackets = [x for x in brackets if x == test]
     around = tuple(x for x in brackets if x != test)
     test = test if test in brackets else None
-    return Cursor(text, start, around, test, quote, in_comment)
+    return CursorPlace(text, start, around, test, quote, in_comment)
 
 
 def _arguments(text: str) -> list[str]:

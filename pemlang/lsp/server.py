@@ -17,7 +17,7 @@ from pemlang.diagnostics import Diagnostic, Fault, PemError, Report, render
 from pemlang.lsp.analysis import Analysis
 from pemlang.lsp.checker import RecipeChecker
 from pemlang.lsp.completion import completions
-from pemlang.lsp.cursor import Cursor, cursor_at
+from pemlang.lsp.cursor import CursorPlace, cursor_at
 from pemlang.lsp.hints import code_lenses, inlay_hints
 from pemlang.lsp.hover import hover_at
 from pemlang.lsp.messages import fixes, for_editor
@@ -148,7 +148,7 @@ class RecipeServer(LanguageServer):
         last = self.checker.last(path)
         return await asked if done or last is None else last
 
-    def cursor(self, uri: str, position: types.Position) -> tuple[Cursor, TextPlaces]:
+    def cursor(self, uri: str, position: types.Position) -> tuple[CursorPlace, TextPlaces]:
         """What stands before a place of a buffer."""
         path = path_of(uri)
         text = self.files.text(path) if path in self.files else ""

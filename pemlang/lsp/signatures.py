@@ -15,7 +15,7 @@ from lsprotocol.types import (
 from pemlang.graph.numbers import shown
 from pemlang.lsp.analysis import Analysis
 from pemlang.lsp.completion import function_of
-from pemlang.lsp.cursor import Call, Cursor
+from pemlang.lsp.cursor import CursorPlace, WrittenCall
 from pemlang.lsp.hover import signature_of
 from pemlang.ops import FUNCTIONS
 from pemlang.ops.record import Parameter
@@ -23,7 +23,7 @@ from pemlang.show.operators import settings_of
 from pemlang.syntax import tree as t
 
 
-def signature_help(analysis: Analysis, cursor: Cursor) -> SignatureHelp | None:
+def signature_help(analysis: Analysis, cursor: CursorPlace) -> SignatureHelp | None:
     """The signature of the function that is being called; None where none is."""
     call = cursor.call
     if call is None:
@@ -53,7 +53,7 @@ def _written(param: Parameter) -> str:
 
 
 def _help(
-    call: Call, label: str, about: str, taken: list[tuple[str, str, str]], variadic: bool
+    call: WrittenCall, label: str, about: str, taken: list[tuple[str, str, str]], variadic: bool
 ) -> SignatureHelp:
     names = [name for _, name, _ in taken]
     active = len(call.given) - 1
