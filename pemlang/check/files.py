@@ -7,7 +7,7 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 from pemlang.check.published import HUB, PublishedRecipe, beside
-from pemlang.check.values import Inputs
+from pemlang.check.values import ImportedTexts
 from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault, Report, nearest, visible
 from pemlang.disk import is_file
@@ -50,7 +50,7 @@ class RecipeFiles:
         return imported in seen
 
 
-def load_files(path: Path, source: Source, report: Report, inputs: Inputs) -> RecipeFiles:
+def load_files(path: Path, source: Source, report: Report, inputs: ImportedTexts) -> RecipeFiles:
     """Read a recipe's imports, theirs, and so on.
 
     Args:
@@ -108,7 +108,7 @@ def _connect(files: RecipeFiles, imported: Path, importer: Path) -> None:
 
 
 def _target(
-    files: RecipeFiles, importer: Path, statement: t.Import, source: Source, inputs: Inputs
+    files: RecipeFiles, importer: Path, statement: t.Import, source: Source, inputs: ImportedTexts
 ) -> tuple[Path, str]:
     """The file an import names, and what messages call it; one that is published is added."""
     if isinstance(statement.module, tuple):

@@ -96,18 +96,11 @@ class Sample(NamedTuple):
     seed: int = 0
 
 
-class Inputs(Protocol):
-    """How a recipe's paths are reached: each is given as written, with the folder it is relative
-    to, and stands for a place (equal for one that is the same) and what is there."""
+class ImportedTexts(Protocol):
+    """How the files that a recipe imports are read."""
 
     def recipe(self, path: Path, name: str) -> Source:
         """The text of a file that is imported, and what messages call it; raises Fault."""
-
-    def adapter(self, path: str, directory: Path) -> tuple[str, Adapter]:
-        """An adapter, known by its headers; raises Fault."""
-
-    def model(self, path: str, directory: Path) -> tuple[str, Adapter]:
-        """A model, known by its headers; raises Fault."""
 
     def published(self, name: str, version: str | None = None) -> PublishedRecipe:
         """A recipe of a library or on the hub, by its name.
@@ -119,6 +112,17 @@ class Inputs(Protocol):
         Raises:
             Fault: it is not there, or cannot be read.
         """
+
+
+class Inputs(ImportedTexts, Protocol):
+    """How a recipe's paths are reached: each is given as written, with the folder it is relative
+    to, and stands for a place (equal for one that is the same) and what is there."""
+
+    def adapter(self, path: str, directory: Path) -> tuple[str, Adapter]:
+        """An adapter, known by its headers; raises Fault."""
+
+    def model(self, path: str, directory: Path) -> tuple[str, Adapter]:
+        """A model, known by its headers; raises Fault."""
 
     def sample(self, sample: Sample) -> Sequence[tuple[str, Adapter]]:
         """An adapter that a test draws, and its place; of a dense one the model and its base.

@@ -8,8 +8,8 @@ from lsprotocol import types
 
 from pemlang.diagnostics import Diagnostic, in_lines
 from pemlang.lsp.analysis import Analysis
+from pemlang.lsp.open_files import NOT_ASKED
 from pemlang.lsp.places import TextPlaces
-from pemlang.lsp.resolver import NOT_ASKED
 from pemlang.show.pasting import pasteable
 from pemlang.source import Span
 

@@ -112,10 +112,10 @@ def shared_names(path: Path, files: OpenFiles) -> Mapping[str, BoundName]:
     """What a file that imports another would see of it; nothing of what is no recipe."""
     try:
         path = path.resolve()
-        source = files.source(path, path.name)
+        source = files.recipe(path, path.name)
     except (Fault, OSError, RuntimeError):
         return {}
-    loaded = load_files(path, source, Report(), files.source)
+    loaded = load_files(path, source, Report(), files)
     return names_of(loaded)[path].shared
 
 

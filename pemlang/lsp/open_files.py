@@ -8,9 +8,15 @@ from urllib.parse import urlsplit
 
 from pygls.uris import from_fs_path, to_fs_path
 
-from pemlang.diagnostics import Fault
+from pemlang.check.published import PublishedRecipe
+from pemlang.diagnostics import Fault, visible
+from pemlang.inputs.hub import SCHEME
+from pemlang.inputs.resolver import published_now
 from pemlang.source import Source
 from pemlang.syntax.files import decoded, read_source
+
+NOT_ASKED = "PEM0385"
+"""The code of what the hub has not been asked for yet."""
 
 
 def path_of(uri: str) -> Path:
@@ -69,7 +75,14 @@ class OpenFiles:
         """The text of a buffer, each line of which ends in one character."""
         return self._texts[path].replace("\r\n", "\n")
 
-    def source(self, path: Path, name: str) -> Source:
+    def published(self, name: str, version: str | None = None) -> PublishedRecipe:
+        """A recipe of an installed library; raises PEM0385 for one on the hub, which no key waits
+        for."""
+        if name.startswith(SCHEME):
+            raise Fault(NOT_ASKED, f"{visible(name, 80)} is not known yet", "check the recipe")
+        return published_now(name, version)
+
+    def recipe(self, path: Path, name: str) -> Source:
         """A recipe, from its buffer where it has one.
 
         Args:

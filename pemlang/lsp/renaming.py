@@ -100,10 +100,10 @@ def recipes_below(folders: Iterable[Path]) -> Iterator[Path]:
 def _loaded(path: Path, files: OpenFiles) -> RecipeFiles | None:
     """A recipe and its imports, parsed; None for what is none."""
     try:
-        source: Source = files.source(path, path.name)
+        source: Source = files.recipe(path, path.name)
     except Fault:
         return None
-    return load_files(path, source, Report(), files.source)
+    return load_files(path, source, Report(), files)
 
 
 def hold_renamable(bound: BoundName, folders: Iterable[Path], files: OpenFiles) -> None:

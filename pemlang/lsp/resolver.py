@@ -6,17 +6,15 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from pemlang.check.published import PublishedRecipe
 from pemlang.check.values import Sample
 from pemlang.diagnostics import Fault, visible
 from pemlang.formats.adapter import Adapter
 from pemlang.inputs.hub import SCHEME, parse_reference
 from pemlang.inputs.samples import SampleResolver
-from pemlang.lsp.open_files import OpenFiles
+from pemlang.lsp.open_files import NOT_ASKED, OpenFiles
 from pemlang.source import Source
 from pemlang.tensorfiles.digests import identity
-
-NOT_ASKED = "PEM0385"
-"""The code of what the hub has not been asked for yet."""
 
 
 class EditorResolver(SampleResolver):
@@ -53,7 +51,11 @@ class EditorResolver(SampleResolver):
 
     def recipe(self, path: Path, name: str) -> Source:
         """See check.values.Inputs."""
-        return self._files.source(path, name)
+        return self._files.recipe(path, name)
+
+    def published(self, name: str, version: str | None = None) -> PublishedRecipe:
+        """See check.values.Inputs; raises PEM0385 for one on the hub."""
+        return self._files.published(name, version)
 
     def adapter(self, path: str, directory: Path) -> tuple[str, Adapter]:
         """See Resolver; raises PEM0385 for one on the hub that has not come yet."""
