@@ -12,7 +12,7 @@ from pemlang.cli.common import GivenPath, format_option, say
 from pemlang.diagnostics import PemError, placed, visible
 
 
-@click.command()
+@click.command(hidden=True)
 @click.argument("folder", type=GivenPath(exists=True, file_okay=False), default=".")
 @format_option("text", "json")
 def clean(folder: str, form: str) -> int:

@@ -10,7 +10,7 @@ from pemlang.cli.common import importing, say
 from pemlang.diagnostics import Fault
 
 
-@click.command()
+@click.command(hidden=True)
 @click.option("--stdio", is_flag=True, help="Talk on standard input and output, as it always does.")
 def lsp(stdio: bool) -> int:
     """Answer an editor, by the language server protocol.

@@ -19,6 +19,11 @@ NOT_ASKED = "PEM0385"
 """The code of what the hub has not been asked for yet."""
 
 
+def not_known_yet(text: str, help: str) -> Fault:
+    """PEM0385 for what is on the hub."""
+    return Fault(NOT_ASKED, f"{visible(text, 80)} is not known yet", help)
+
+
 def path_of(uri: str) -> Path:
     """The file that an address stands for; of what is in no file yet, one in the folder in which
     the server runs."""
@@ -79,7 +84,7 @@ class OpenFiles:
         """A recipe of an installed library; raises PEM0385 for one on the hub, which no key waits
         for."""
         if name.startswith(SCHEME):
-            raise Fault(NOT_ASKED, f"{visible(name, 80)} is not known yet", "check the recipe")
+            raise not_known_yet(name, "look at it with `pem check`, which asks the hub")
         return published_now(name, version)
 
     def recipe(self, path: Path, name: str) -> Source:

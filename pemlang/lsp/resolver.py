@@ -8,11 +8,11 @@ from pathlib import Path
 
 from pemlang.check.published import PublishedRecipe
 from pemlang.check.values import Sample
-from pemlang.diagnostics import Fault, visible
+from pemlang.diagnostics import Fault
 from pemlang.formats.adapter import Adapter
 from pemlang.inputs.hub import SCHEME, parse_reference
 from pemlang.inputs.samples import SampleResolver
-from pemlang.lsp.open_files import NOT_ASKED, OpenFiles
+from pemlang.lsp.open_files import OpenFiles, not_known_yet
 from pemlang.source import Source
 from pemlang.tensorfiles.digests import identity
 
@@ -90,11 +90,8 @@ class EditorResolver(SampleResolver):
             self._asked.add(key)
             threading.Thread(target=self._ask, args=key, daemon=True).start()
         asked = key in self._asked
-        raise Fault(
-            NOT_ASKED,
-            f"{visible(path, 80)} is not known yet",
-            "wait until the hub has answered" if asked else "save the recipe, and the hub is asked",
-        )
+        waiting = "wait until the hub has answered"
+        raise not_known_yet(path, waiting if asked else "save the recipe, and the hub is asked")
 
     def _ask(self, path: str, is_model: bool) -> None:
         reach = super().model if is_model else super().adapter
