@@ -7,6 +7,7 @@ import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Literal, Protocol
 
 from pemlang.dataclass import dataclass
@@ -113,6 +114,16 @@ class PemError(Exception):
     def _render_traceback_(self) -> list[str]:
         """As notebooks show it: what is wrong, without the lines of Python that found it."""
         return str(self).split("\n")
+
+
+@contextmanager
+def told_of(file: Path) -> Iterator[None]:
+    """A Fault raised inside says which file it is about."""
+    try:
+        yield
+    except Fault as fault:
+        message = f"{visible(file)}: {fault.message}"
+        raise Fault(fault.code, message, fault.help, fault.notes) from None
 
 
 @contextmanager

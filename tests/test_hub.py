@@ -74,6 +74,16 @@ def test_a_check_fetches_the_header_and_not_the_tensors(world: World) -> None:
     assert 0 < world.hub.bytes_of(WEIGHTS) <= 2 * 100_001 < size
 
 
+@pytest.mark.parametrize(("holds", "fetched"), [("same(x, x)", False), ("norm(b) > 0", True)])
+def test_a_test_fetches_what_it_measures_alone(world: World, holds: str, fetched: bool) -> None:
+    text = 'adapter a = "hf://org/a"\nadapter b = "hf://org/b"\n'
+    text += f'test "drawn" {{\n    let x = sample(lora)\n    assert {holds}\n}}\n'
+    assert world.pem("test", text).code == 0
+    size = (world.source / "a" / WEIGHTS).stat().st_size
+    assert (world.hub.bytes_of(WEIGHTS) > size) is fetched
+    assert world.hub.bytes_of(WEIGHTS) < 2 * size
+
+
 def test_a_build_of_hub_adapters_is_that_of_the_directories(world: World) -> None:
     done = world.pem("build", SUM.format(b="b"))
     assert (done.code, done.err) == (0, "")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from pemlang.check.conditions import Assertion, Condition
 from pemlang.check.values import RecipeValue
 from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Diagnostic
-from pemlang.graph.node import Node
+from pemlang.graph.node import Node, NumberNode
 from pemlang.graph.rebuild import Rebuilding
 from pemlang.source import Span
 
@@ -44,6 +44,13 @@ class CheckedTest:
     prints: Sequence[Printed]
     diagnostics: Sequence[Diagnostic]
 
+    def nodes(self) -> Iterator[Node]:
+        """What has to be measured for it."""
+        for assertion in self.assertions:
+            yield from assertion.condition.measured()
+        for printed in self.prints:
+            yield from _measured(printed.value)
+
     def rebuilt(self, new: Rebuilding) -> CheckedTest:
         """The same over other adapters."""
         return replace(
@@ -51,6 +58,17 @@ class CheckedTest:
             assertions=[assertion.rebuilt(new) for assertion in self.assertions],
             prints=[printed.rebuilt(new) for printed in self.prints],
         )
+
+
+def _measured(value: RecipeValue) -> Iterator[Node]:
+    """The numbers in a value that are known once weights are read."""
+    if isinstance(value, tuple):
+        for item in value:
+            yield from _measured(item)
+    elif isinstance(value, NumberNode):
+        yield value
+    elif isinstance(value, Condition):
+        yield from value.measured()
 
 
 def _rebuilt(value: RecipeValue, new: Rebuilding) -> RecipeValue:

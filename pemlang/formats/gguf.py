@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pemlang.diagnostics import Fault, listed, visible
+from pemlang.diagnostics import Fault, listed, told_of, visible
 from pemlang.disk import is_file
 from pemlang.formats.adapter import Adapter, Layout, alpha_of
 from pemlang.formats.gguf_names import ARCHITECTURE, HEADS, fields_of_model
@@ -29,9 +29,8 @@ from pemlang.modules import Shapes, SiteShape
 from pemlang.modules.sites import lora_shape
 from pemlang.modules.stored import TOKEN_EMBEDDING, StoredSite
 from pemlang.tensorfiles.container import floats_of
-from pemlang.tensorfiles.dtypes import FLOATS
 from pemlang.tensorfiles.gguf import SUFFIX, GgufHeader, Scalar, read_gguf
-from pemlang.tensorfiles.safetensors import Header, TensorEntry
+from pemlang.tensorfiles.safetensors import Header, TensorEntry, float_dtypes
 
 _LORA = "lora"
 _TYPE, _METHOD, _ALPHA = "general.type", "adapter.type", "adapter.lora.alpha"
@@ -101,11 +100,8 @@ class Gguf(Format):
                 f"{visible(place)}: `{_ALPHA}` is {visible(str(alpha), 40)}, and no number",
                 "convert the adapter again with convert_lora_to_gguf.py",
             )
-        try:
+        with told_of(place):
             layout = _layout(header.entries)
-        except Fault as fault:
-            message = f"{visible(place)}: {fault.message}"
-            raise Fault(fault.code, message, fault.help, fault.notes) from None
         scales = {site: alpha / rank if alpha else 1.0 for site, rank in layout.ranks.items()}
         base = fields.get(f"{_BASE}.repo_url")
         return Adapter(
@@ -205,10 +201,8 @@ def _floats(place: Path, told: GgufHeader) -> Header:
     if method != _LORA or _TOKENS in told.arrays:
         what = "an activated LoRA" if method == _LORA else f"of type {visible(str(method), 40)!r}"
         raise Fault("PEM0421", f"{visible(place)} is {what}, and no plain LoRA", _TRAINED)
-    try:
+    with told_of(place):
         return floats_of(told)
-    except Fault as fault:
-        raise Fault(fault.code, f"{visible(place)}: {fault.message}", fault.help) from None
 
 
 def _fields(spec: AdapterSpec) -> dict[str, Scalar]:
@@ -261,7 +255,6 @@ def _layout(entries: Mapping[str, TensorEntry]) -> Layout:
         raise Fault("PEM0418", "it holds no LoRA tensors", _TRAINED)
     shapes, ranks, factors, stored = {}, {}, {}, {}
     for site, named in sorted(keys.items()):
-        tensors = [entries[name] for name in named.values()]
         here = _site(site, [entries[named[factor]].shape for factor in "ab" if factor in named])
         if isinstance(here, StoredSite):
             stored[site] = here
@@ -269,13 +262,8 @@ def _layout(entries: Mapping[str, TensorEntry]) -> Layout:
         else:
             shapes[site], ranks[site] = here
         factors[site] = (named["a"], named["b"])
-        if any(tensor.dtype not in FLOATS for tensor in tensors):
-            raise Fault(
-                "PEM0419",
-                f"{visible(site)} has tensors of {listed(sorted({x.dtype for x in tensors}))}",
-                _TRAINED,
-            )
-    dtypes = frozenset(entries[name].dtype for names in factors.values() for name in names)
+    names = [name for keys in factors.values() for name in keys]
+    dtypes = float_dtypes(names, entries, _TRAINED)
     return Layout(Shapes(shapes), ranks, factors, {}, dtypes, stored=stored)
 
 

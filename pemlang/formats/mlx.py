@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pemlang.diagnostics import Fault, visible
+from pemlang.diagnostics import Fault, told_of, visible
 from pemlang.disk import is_file, lfs_pointer
 from pemlang.formats.adapter import Adapter, Layout
 from pemlang.formats.holding import hold_plain_loras
@@ -27,8 +27,7 @@ from pemlang.formats.uniform import equal_scales
 from pemlang.modules import Shapes
 from pemlang.modules.sites import layer_start
 from pemlang.modules.stored import TRANSPOSED, StoredSite
-from pemlang.tensorfiles.dtypes import FLOATS
-from pemlang.tensorfiles.safetensors import Header, TensorEntry, read_header
+from pemlang.tensorfiles.safetensors import Header, TensorEntry, float_dtypes, read_header
 
 _FIELDS = ("model", "fine_tune_type", "num_layers", "lora_parameters")
 """What a config says of an adapter; the rest is how it was trained."""
@@ -95,11 +94,8 @@ class Mlx(Format):
     ) -> Adapter:
         """A config and a header put together; raises as `read`."""
         rank, scale, keys = _parameters(config, place / CONFIG)
-        try:
+        with told_of(weights):
             layout = _layout(header.entries, rank, keys)
-        except Fault as fault:
-            message = f"{visible(weights)}: {fault.message}"
-            raise Fault(fault.code, message, fault.help, fault.notes) from None
         base = config.get("model")
         return Adapter(
             self,
@@ -270,19 +266,10 @@ def _layout(entries: Mapping[str, TensorEntry], rank: int, keys: frozenset[str] 
                 "keys",
             )
     factors = {site: tuple(parts[site][end] for end in _ENDS) for site in stored}
-    dtypes = {entries[name].dtype for names in factors.values() for name in names}
-    if not dtypes <= FLOATS.keys():
-        name = next(
-            x for names in factors.values() for x in names if entries[x].dtype not in FLOATS
-        )
-        raise Fault(
-            "PEM0419",
-            f"{visible(name)} is of dtype {entries[name].dtype}",
-            f"save it as one of {', '.join(FLOATS)}",
-        )
+    dtypes = float_dtypes([name for names in factors.values() for name in names], entries)
     shapes = Shapes({site: here.shape for site, here in stored.items()})
     ranks = {site: here.rank for site, here in stored.items()}
-    return Layout(shapes, ranks, factors, {}, frozenset(dtypes), stored=stored)
+    return Layout(shapes, ranks, factors, {}, dtypes, stored=stored)
 
 
 def _site(

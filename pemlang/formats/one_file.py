@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from pemlang.dataclass import dataclass
-from pemlang.diagnostics import Fault, listed, visible
+from pemlang.diagnostics import Fault, listed, told_of, visible
 from pemlang.disk import is_file, lfs_pointer
 from pemlang.formats.adapter import Adapter, ByIdentity, Layout, alpha_of, kinds_text
 from pemlang.formats.image_names import names_in
@@ -47,11 +47,11 @@ from pemlang.formats.uniform import equal_alphas, equal_ranks, float32
 from pemlang.modules import PARAMETRISATIONS, Shapes, SiteShape
 from pemlang.modules.sites import lora_shape
 from pemlang.modules.stored import STORED_FORMS
-from pemlang.tensorfiles.dtypes import FLOATS
 from pemlang.tensorfiles.safetensors import (
     SUFFIX,
     Header,
     TensorEntry,
+    float_dtypes,
     read_header,
     read_metadata,
     read_numbers,
@@ -257,11 +257,8 @@ class OneFile(Format):
         return Adapter(self, place.parent, place, header, layout, scales, fields=fields)
 
     def _layout(self, place: Path, entries: Mapping[str, TensorEntry]) -> OneFileLayout:
-        try:
+        with told_of(place):
             return _read_layout(self, ByIdentity(entries))
-        except Fault as fault:
-            message = f"{visible(place)}: {fault.message}"
-            raise Fault(fault.code, message, fault.help, fault.notes) from None
 
     def role(self, key: str) -> tuple[str, str]:
         """The site that a key is of, and the factor that it is; raises PEM0416, PEM0421."""
@@ -400,14 +397,7 @@ def _read_layout(record: OneFile, key: ByIdentity) -> OneFileLayout:
         beside = whole_sites(site, whole, entries, shapes.get(site), parts)
         for at, (shape, name) in beside.items():
             shapes[at], factors[at] = shape, (name,)
-    for name in (name for names in factors.values() for name in names):
-        if entries[name].dtype not in FLOATS:
-            raise Fault(
-                "PEM0419",
-                f"{visible(name)} is of dtype {entries[name].dtype}",
-                f"save it as one of {', '.join(FLOATS)}",
-            )
-    dtypes = frozenset(entries[name].dtype for names in factors.values() for name in names)
+    dtypes = float_dtypes([name for names in factors.values() for name in names], entries)
     ranks = dict(sorted(ranks.items()))
     return OneFileLayout(Shapes(shapes), ranks, factors, {}, dtypes, alphas=alphas, stored=stored)
 

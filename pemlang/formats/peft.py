@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 from types import MappingProxyType
 
-from pemlang.diagnostics import Fault, listed, visible
+from pemlang.diagnostics import Fault, listed, told_of, visible
 from pemlang.disk import is_dir, is_file, lfs_pointer
 from pemlang.formats import peft_bias
 from pemlang.formats.adapter import STATISTICS, Adapter, ByIdentity, Layout, kinds_text
@@ -44,8 +44,7 @@ from pemlang.formats.uniform import equal_ranks, equal_scales, module_scales
 from pemlang.modules import PARAMETRISATIONS, Shapes
 from pemlang.modules.dense import DENSE
 from pemlang.modules.sites import module_of_bias
-from pemlang.tensorfiles.dtypes import FLOATS
-from pemlang.tensorfiles.safetensors import Header, TensorEntry, read_header
+from pemlang.tensorfiles.safetensors import Header, TensorEntry, float_dtypes, read_header
 
 _KEY = re.compile(
     r"(?P<site>.+)\.(?:(?P<lora>lora_[AB])\.weight|(?P<embedding>lora_embedding_[AB])"
@@ -236,7 +235,7 @@ def assemble(
     statistics: Header | None = None,
 ) -> Adapter:
     """Config and headers put together; raises as Peft.read."""
-    try:
+    with told_of(weights):
         header, config = without_leavings(header, config)
         with one_config():
             experts = expert_tensors(header.entries, config)
@@ -245,9 +244,6 @@ def assemble(
             scales = _scales(layout, config.scaling)
             layout = peft_bias.with_scales(layout, scales, config.lora_bias)
             layout = with_trained(layout, config.raw, config.modules_to_save)
-    except Fault as fault:
-        message = f"{visible(weights)}: {fault.message}"
-        raise Fault(fault.code, message, fault.help, fault.notes) from None
     return Adapter(
         PEFT,
         directory,
@@ -295,7 +291,7 @@ def _layout(
         else:
             keys[site] = _factor_keys(site, parts, kind)
         tensors = [entries[name] for name in keys[site]]
-        dtypes |= {_float_dtype(key, entries[key]) for key in filter(None, (*keys[site], bias))}
+        dtypes |= float_dtypes([key for key in (*keys[site], bias) if key], entries)
         if kind in TITLES:
             shapes[site], ranks[site] = stored[site].shape, stored[site].rank
         elif site in expert_ranks:
@@ -330,17 +326,6 @@ def _hold_there(name: str, entry: TensorEntry, kind: str) -> None:
             "DeepSpeed's ZeRO-3 had its numbers elsewhere",
             "save it again with stage3_gather_16bit_weights_on_model_save=true",
         )
-
-
-def _float_dtype(name: str, entry: TensorEntry) -> str:
-    """The dtype of a factor; raises PEM0419 where it is not a float."""
-    if entry.dtype not in FLOATS:
-        raise Fault(
-            "PEM0419",
-            f"{visible(name)} is of dtype {entry.dtype}",
-            f"save it as one of {', '.join(FLOATS)}",
-        )
-    return entry.dtype
 
 
 def _factor_keys(site: str, parts: Mapping[str, str], kind: str) -> tuple[str, ...]:

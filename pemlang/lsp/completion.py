@@ -28,7 +28,7 @@ from pemlang.formats.record import formats_of
 from pemlang.graph.node import AdapterNode, ModelNode
 from pemlang.lsp.analysis import Analysis
 from pemlang.lsp.cursor import CursorPlace, WrittenCall
-from pemlang.lsp.hover import signature_of, value_of, value_text
+from pemlang.lsp.hover import value_of, value_text
 from pemlang.lsp.names import BoundName, shared_names
 from pemlang.lsp.on_disk import hub_references, paths_from, recipes_from, sites_by_pattern
 from pemlang.lsp.open_files import OpenFiles
@@ -185,7 +185,7 @@ def _names(analysis: Analysis, cursor: CursorPlace) -> list[Suggestion]:
 def _of_name(analysis: Analysis, name: str, bound: BoundName) -> Suggestion:
     detail = ""
     if isinstance(bound.tree, t.Def):
-        detail = signature_of(bound.tree)
+        detail = f"def {bound.tree.signature}"
     elif isinstance(bound.tree, t.DefParam):
         detail = bound.tree.type.span.text
     else:

@@ -86,16 +86,10 @@ def value_text(value: RecipeValue, write: Formula) -> str:
     return kind_of(value)
 
 
-def signature_of(tree: t.Def) -> str:
-    """A function without its body."""
-    text = tree.span.source.text[tree.span.start : tree.body.span.start]
-    return " ".join(text.split()).removesuffix("=").strip()
-
-
 def _of_name(analysis: Analysis, occurrence: Occurrence) -> Iterator[str]:
     bound, tree = occurrence.bound, occurrence.bound.tree
     if isinstance(tree, t.Def):
-        yield code(signature_of(tree))
+        yield code(f"def {tree.signature}")
     elif isinstance(tree, t.DefParam):
         yield code(tree.span.text)
     elif isinstance(tree, t.Import):

@@ -16,7 +16,6 @@ from pemlang.graph.numbers import shown
 from pemlang.lsp.analysis import Analysis
 from pemlang.lsp.completion import function_of
 from pemlang.lsp.cursor import CursorPlace, WrittenCall
-from pemlang.lsp.hover import signature_of
 from pemlang.ops import FUNCTIONS
 from pemlang.ops.record import Parameter
 from pemlang.show.operators import settings_of
@@ -40,7 +39,7 @@ def signature_help(analysis: Analysis, cursor: CursorPlace) -> SignatureHelp | N
         return None
     definition = bound.tree
     taken = [(" ".join(x.span.text.split()), x.name.name, "") for x in definition.params]
-    label = signature_of(definition).removeprefix("def ")
+    label = definition.signature
     return _help(call, label, definition.doc, taken, variadic=False)
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from pemlang.check.check import check
 from pemlang.check.checked import Checked
 from pemlang.check.conditions import Condition
+from pemlang.check.scope import names_in
 from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Report
 from pemlang.disk import temporary
@@ -135,7 +136,7 @@ def documented(path: Path, source: Source, name: str) -> LibraryDoc:
         NameDoc(
             name=x.name.name,
             kind=x.span.text.split(maxsplit=1)[0],
-            signature=_signature(x),
+            signature=x.signature if isinstance(x, t.Def) else " ".join(x.span.text.split()),
             text=x.span.text,
             about=_about(x.doc),
             source=_source(x.doc),
@@ -196,14 +197,6 @@ def _parts(doc: str) -> tuple[str, str]:
     return about, source
 
 
-def _signature(statement: t.Declaration) -> str:
-    if not isinstance(statement, t.Def):
-        return " ".join(statement.span.text.split())
-    params = ", ".join(" ".join(param.span.text.split()) for param in statement.params)
-    returns = "" if statement.returns is None else f" -> {statement.returns.span.text}"
-    return f"{statement.name.name}({params}){returns}"
-
-
 def _params(definition: t.Def) -> list[ParamDoc]:
     return [
         ParamDoc(x.name.name, x.type.span.text, None if x.default is None else x.default.span.text)
@@ -238,19 +231,12 @@ def _known(
 
 def _used(tree: t.Tree, known: dict[tuple[str | None, str | None], str]) -> set[str]:
     used = set()
-    for name in _names(tree):
+    for name in names_in(tree):
         if (name.module, name.name) in known:
             used.add(known[name.module, name.name])
         elif (name.module, None) in known:
             used.add(f"{known[name.module, None]}.{name.name}")
     return used
-
-
-def _names(tree: t.Tree) -> Iterator[t.Name]:
-    if isinstance(tree, t.Name):
-        yield tree
-    for child in tree.children():
-        yield from _names(child)
 
 
 # --- normal forms on samples ----------------------------------------------------------------------

@@ -153,7 +153,8 @@ def jobs_of(recipes: Sequence[Checked], points: Sequence[SweepPoint], measuring:
         with point.telling():
             warnings += point.noted([*checked.diagnostics, *verify(checked, lowering, measuring)])
             jobs += [job_of(checked, point, lowering, output) for output in checked.outputs]
-            printed += lines_of(checked.prints, lowering, checked)
+            lines = lines_of(checked.prints, lowering, checked)
+            printed += [" ".join([line, *point.note]) for line in lines]
     return Jobs(jobs, warnings, printed)
 
 

@@ -72,7 +72,7 @@ def run_tests(
         checked.raise_errors()
         tests = [test for test in checked.tests if wanted(test.title)]
         right = [test for test in tests if all(x.code == FAILED for x in _errors(test))]
-        whole = _known_by_content(checked, right, resolver)
+        whole = _at_hand(checked, right, resolver)
         lowering = Lowering(whole.graph, measuring_with(CpuExecutor, reader, no_progress))
         measured = {test.span: test for test in whole.tests}
         return [
@@ -83,11 +83,14 @@ def run_tests(
         ]
 
 
-def _known_by_content(
-    checked: Checked, tests: Iterable[CheckedTest], resolver: SampleResolver
-) -> Checked:
-    """A recipe with some of its tests, its adapters fetched and known by their content."""
-    return identified(replace(checked, tests=tuple(tests), outputs=(), assertions=()), resolver)
+def _at_hand(checked: Checked, tests: Iterable[CheckedTest], resolver: SampleResolver) -> Checked:
+    """A recipe with some of its tests. The adapters that these measure are fetched whole and known
+    by their content; of the others, which may be large, no tensor is looked at."""
+    graph, tests = checked.graph, tuple(tests)
+    measured = {leaf for test in tests for node in test.nodes() for leaf in graph.leaves(node)}
+    spellings = {leaf: spelt for leaf, spelt in checked.spellings.items() if leaf in measured}
+    alone = replace(checked, tests=tests, outputs=(), assertions=(), prints=())
+    return identified(replace(alone, spellings=spellings), resolver)
 
 
 def _errors(test: CheckedTest) -> list[Diagnostic]:

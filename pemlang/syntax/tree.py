@@ -364,6 +364,13 @@ class Def(Declaration):
     returns: Tree | None
     body: Tree
 
+    @property
+    def signature(self) -> str:
+        """What it takes and gives, in one line: `f(a: adapter, w: number = 1) -> adapter`."""
+        params = ", ".join(" ".join(param.span.text.split()) for param in self.params)
+        returns = "" if self.returns is None else f" -> {self.returns.span.text}"
+        return f"{self.name.name}({params}){returns}"
+
 
 @tree
 class Assert(Statement):

@@ -11,7 +11,7 @@ import math
 import os
 import re
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault, visible
 from pemlang.disk import open_plain
 from pemlang.tensorfiles.digests import not_fetched
-from pemlang.tensorfiles.dtypes import DTYPES
+from pemlang.tensorfiles.dtypes import DTYPES, FLOATS
 from pemlang.tensorfiles.jsons import holds_too_much, load_json
 from pemlang.tensorfiles.reference import TensorRef
 
@@ -233,6 +233,21 @@ def _entry(name: str, value: Any) -> TensorEntry:
     if math.prod(shape) * DTYPES[dtype].size != end - start:
         raise _Broken(f"{visible(name)} has shape {shape} of {dtype} in {end - start} bytes")
     return TensorEntry(dtype, tuple(shape), start, end)
+
+
+def float_dtypes(
+    names: Collection[str], entries: Mapping[str, TensorEntry], help: str = ""
+) -> frozenset[str]:
+    """The dtypes of some of the tensors of a header; raises PEM0419 for one that is no float, with
+    what to do if that is another thing than to save it as one."""
+    for name in names:
+        if entries[name].dtype not in FLOATS:
+            raise Fault(
+                "PEM0419",
+                f"{visible(name)} is of dtype {entries[name].dtype}",
+                help or f"save it as one of {', '.join(FLOATS)}",
+            )
+    return frozenset(entries[name].dtype for name in names)
 
 
 def new_header(

@@ -138,6 +138,13 @@ def test_what_a_recipe_prints(tmp_path: Path) -> None:
     ]
 
 
+def test_a_print_of_a_sweep_says_of_which_value_it_is(tmp_path: Path) -> None:
+    lora(tmp_path / "a", 1)
+    text = 'adapter a = "a"\nparam w: number = 1\nprint 2 * w\nsave w * a to "out/{w}"\n'
+    done = pem("build", recipe(tmp_path, text), "--sweep", "w=0.5,1")
+    assert done.out.startswith("2 * w is 1 at w = 0.5\n2 * w is 2 at w = 1\n")
+
+
 STDLIB = sorted((Path(__file__).parents[2] / "stdlib").glob("*.pem"))
 
 
