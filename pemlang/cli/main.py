@@ -38,8 +38,8 @@ pem composes LoRA and (IA)³ adapters by arithmetic, from recipes checked first.
     pem build merge.pem    write every adapter that it saves
     pem inspect DIR        what is in an adapter
 
-`pem help` lists all commands, and `pem help build` says what one of them takes; what `pem
-completion bash` prints makes a shell complete them."""
+`pem help` lists the commands of every day, and `pem help build` says what one of them takes.
+Others are clean, completion, git-setup and lsp."""
 
 _PLANNED = "To see what a build would do, and do none of it: pem plan RECIPE."
 _PLACED = (
