@@ -279,7 +279,7 @@ class Mix(AdapterNode):
 
     def invariant(self) -> None:
         _hold_terms(self, self.pairs)
-        assert self.type.has_factors
+        assert self.type.ranked
         assert self.terms, "a mix of nothing has no rank"
         zero = all(is_zero(coef) for pair in self.pairs for coef in pair)
         for x, pair in self.as_mix().items():

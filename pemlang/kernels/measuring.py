@@ -29,7 +29,8 @@ class SiteMeasure(ABC):
 
     @abstractmethod
     def meaning(self, deltas: Sequence[Dense | None]) -> tuple[float, ...]:
-        """The same from the dense Δ of each adapter, in float64; of A alone where rows are."""
+        """The same from the dense Δ of each adapter, in float64; where rows are looked at, of
+        its A, those of experts one after the other: (1 or experts, r, …)."""
 
     def __eq__(self, other: object) -> bool:
         return type(self) is type(other) and vars(self) == vars(other)

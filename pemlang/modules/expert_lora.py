@@ -64,10 +64,10 @@ class ExpertLora(Lora):
         return {}
 
     def pieces(self, part: SitePart) -> Sequence[SitePart]:
-        """The LoRA of each expert."""
-        a, b = part.tensors
-        by_expert = np.ascontiguousarray(b.transpose(2, 0, 1))
-        return [SitePart(LORA, pair, part.scale) for pair in zip(a, by_expert, strict=True)]
+        """The LoRA of each expert; its A alone where that is all there is."""
+        a, *others = part.tensors
+        by_expert = (np.ascontiguousarray(b.transpose(2, 0, 1)) for b in others)
+        return [SitePart(LORA, tensors, part.scale) for tensors in zip(a, *by_expert, strict=True)]
 
     def norm(self, tensors: Sequence[Array], scale: float) -> float:
         """From the core of each expert."""

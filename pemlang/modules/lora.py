@@ -119,11 +119,11 @@ def _carrying(builder: SiteBuilder, number: float, part: SiteValues, scale: floa
 
 
 def combined(builder: SiteBuilder, parts: Iterable[tuple[float, float, SiteValues]]) -> SiteValues:
-    """(Σ αᵢAᵢ, Σ βᵢBᵢ) of LoRAs of one rank and scale, from (αᵢ, βᵢ, xᵢ); of what has no factors
+    """(Σ αᵢAᵢ, Σ βᵢBᵢ) of LoRAs of one rank and scale, from (αᵢ, βᵢ, xᵢ); of what has none
     Σ βᵢ·Δᵢ, which a negation turns and a number scales, as B."""
     parts = list(parts)
     record = parts[0][2].parametrisation
-    if not record.factored:
+    if not record.ranked:
         return record.total(builder, [(beta, part) for _, beta, part in parts], 1.0)
     a = weighted(builder, [(alpha, part.values[0]) for alpha, _, part in parts])
     b = weighted(builder, [(beta, part.values[1]) for _, beta, part in parts])
@@ -131,8 +131,7 @@ def combined(builder: SiteBuilder, parts: Iterable[tuple[float, float, SiteValue
 
 
 def padded(builder: SiteBuilder, part: SiteValues, rank: int) -> SiteValues:
-    """The same Δ with zero rows in A and zero columns in B up to a rank; what has no factors as it
-    is."""
+    """The same Δ with zero rows in A and zero columns in B up to a rank; what has none as it is."""
     if not part.parametrisation.ranked:
         return part
     a, b, *others = part.values
@@ -141,10 +140,11 @@ def padded(builder: SiteBuilder, part: SiteValues, rank: int) -> SiteValues:
 
 
 def rescaled(builder: SiteBuilder, part: SiteValues, scale: float) -> SiteValues:
-    """The same Δ under another scale: the ratio moves into B. What has no factors is as it is."""
-    if not part.parametrisation.factored:
+    """The same Δ under another scale: the ratio moves into B. What has no rank is as it is."""
+    if not part.parametrisation.ranked:
         return part
-    return SiteValues(LORA, (part.values[0], _carrying(builder, 1.0, part, scale)), scale)
+    a, b = part.values[0], _carrying(builder, 1.0, part, scale)
+    return SiteValues(part.parametrisation, (a, b), scale)
 
 
 def truncated(builder: SiteBuilder, part: SiteValues, rank: int) -> tuple[SiteValues, Value]:

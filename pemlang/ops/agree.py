@@ -167,6 +167,12 @@ def need_factors(x: AdapterNode, what: str, text: str, everywhere: bool = True) 
         _hold_kinds(x, what, text, lambda record: record.factored)
 
 
+def need_pair(x: AdapterNode, what: str, text: str) -> None:
+    """Raise PEM0311 unless an adapter has A and B at some site, of its own or of each expert."""
+    if not x.type.ranked:
+        _hold_kinds(x, what, text, lambda record: record.ranked)
+
+
 def need_matrices(x: AdapterNode, what: str, text: str) -> None:
     """Raise PEM0311 for an adapter whose kind is never a matrix: some operators are about those."""
     _hold_kinds(x, what, text, lambda record: record.matrices)
@@ -178,7 +184,8 @@ def _hold_kinds(
     """Raise PEM0311 unless all parametrisations of an adapter are taken."""
     if x.type.kinds and all(taken(PARAMETRISATIONS[kind]) for kind in x.type.kinds):
         return
-    title = " or ".join(r.title for r in PARAMETRISATIONS.values() if taken(r))
+    records = [r for r in PARAMETRISATIONS.values() if taken(r)]
+    title = " or ".join(r.title for r in records if not (r.family or r.needs_base))
     some = any(taken(PARAMETRISATIONS[kind]) for kind in x.type.kinds)
     raise Fault(
         "PEM0311",

@@ -16,7 +16,7 @@ from pemlang.graph.normal import MINUS_ONE, Sum, linear
 from pemlang.kernels import lowrank
 from pemlang.kernels.measuring import SiteMeasure
 from pemlang.lazy import numpy as np
-from pemlang.ops.agree import need_factors, same_space
+from pemlang.ops.agree import need_factors, need_pair, same_space
 from pemlang.ops.ranks import whole_rank
 from pemlang.ops.record import Context, Operator, Parameter, Section, Signature, register
 
@@ -193,7 +193,7 @@ class Kept(SiteMeasure):
 
 
 class Overlap(SiteMeasure):
-    """How alike two A row spaces are, and 1 for a site where both are."""
+    """How alike two A row spaces are, of experts on average; and 1 for a site where both are."""
 
     rows_alone = True
 
@@ -201,15 +201,22 @@ class Overlap(SiteMeasure):
         left, right = parts
         if left is None or right is None:
             return 0.0, 0.0
-        return lowrank.overlap(left.tensors[0], right.tensors[0]), 1.0
+        pairs = zip(left.pieces, right.pieces, strict=True)
+        overlaps = [lowrank.overlap(x.tensors[0], y.tensors[0]) for x, y in pairs]
+        return math.fsum(overlaps) / len(overlaps), 1.0
 
     def meaning(self, deltas: Deltas) -> Totals:
         left, right = deltas
         if left is None or right is None:
             return 0.0, 0.0
-        bases = [_row_space(x) for x in (left, right)]
-        least = min(len(basis) for basis in bases)
-        return (float(np.sum((bases[0] @ bases[1].T) ** 2)) / least if least else 0.0), 1.0
+        overlaps = [_shared(*map(_row_space, pair)) for pair in zip(left, right, strict=True)]
+        return math.fsum(overlaps) / len(overlaps), 1.0
+
+
+def _shared(left: Dense, right: Dense) -> float:
+    """How much of one row space is in another, of orthonormal rows."""
+    least = min(len(left), len(right))
+    return float(np.sum((left @ right.T) ** 2)) / least if least else 0.0
 
 
 def _row_space(a: Dense) -> Dense:
@@ -298,7 +305,7 @@ def _energy_of(ctx: Context, x: AdapterNode, rank: Num) -> Num:
 def init_overlap(ctx: Context, x: AdapterNode, y: AdapterNode) -> Num:
     """The node of init_overlap(x, y); raises PEM0311 unless both are LoRA, and as `+`."""
     for index, adapter in enumerate((x, y)):
-        need_factors(adapter, "init_overlap", ctx.text(index), everywhere=False)
+        need_pair(adapter, "init_overlap", ctx.text(index))
     same_space(ctx, x, y)
     return measure(ctx, "init_overlap", x, y)
 

@@ -38,7 +38,7 @@ def brought_together(ctx: Context, factors: bool) -> str | None:
     if not sites:
         return None
     texts = [_at_shared_sites(use, index) for index in range(len(xs))]
-    if factors and all(x.type.has_factors for x in xs):
+    if factors and all(x.type.ranked for x in xs):
         if not all(y.rows_in_order for x in xs for y in x.as_mix()):
             return None
         ranked = sites.intersection(*(x.type.ranked_shapes for x in xs))

@@ -2,7 +2,7 @@
 
 Source: Zhang, Chen, Liu, He, *Composing Parameter-Efficient Modules with Arithmetic Operations*,
 NeurIPS 2023. For (IA)³ and dense adapters the two families are the same, and so they are at the
-sites of an adapter that have no factors.
+sites of an adapter that have no A and B.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def _summands(x: AdapterNode) -> frozenset[AdapterNode]:
 
 def _agree(ctx: Context, x: AdapterNode, y: AdapterNode) -> AdapterNode:
     same_space(ctx, x, y, factors=True)
-    if not x.type.has_factors:
+    if not x.type.ranked:
         return with_base(x, y)
     left, right = _summands(x), _summands(y)
     if len(left | right) > 1 and not all(z.rows_in_order for z in left | right):
@@ -66,15 +66,15 @@ def _agree(ctx: Context, x: AdapterNode, y: AdapterNode) -> AdapterNode:
 
 
 def _at_a_rank(ctx: Context, x: AdapterNode) -> str | None:
-    """What combines what the operands do, cut to the rank that ⊕ has."""
+    """What combines what the operands do, cut to the rank that ⊕ has where it can be cut."""
     exact = exactly(ctx)
-    if exact is None or ctx.use is None or not ctx.use.symbols:
+    if exact is None or ctx.use is None or not (ctx.use.symbols and x.type.has_factors):
         return exact
     return f"compress({exact}, rank={full_rank([x])})"
 
 
 def _total(graph: Graph, terms: Sequence[tuple[int, AdapterNode]]) -> AdapterNode:
-    if not terms[0][1].type.has_factors:
+    if not terms[0][1].type.ranked:
         return signed_sum(graph, terms)
     with_a_base = reduce(with_base, (x for _, x in terms))
     parts = [(_PLUS if sign > 0 else _MINUS, x) for sign, x in terms]
@@ -85,14 +85,14 @@ TERMS = Terms(_agree, _total)
 
 
 def _negate(ctx: Context, x: AdapterNode) -> AdapterNode:
-    if not x.type.has_factors:
+    if not x.type.ranked:
         return linear(ctx.graph, x.type, [(MINUS_ONE, x)])
     return factorwise(ctx.graph, x.type, [(_MINUS, x)])
 
 
 def _scale(ctx: Context, by: Num | Schedule, x: AdapterNode) -> AdapterNode:
     number = resolve(ctx, by, x)
-    if not x.type.has_factors:
+    if not x.type.ranked:
         return linear(ctx.graph, x.type, [(number, x)])
     return factorwise(ctx.graph, x.type, [((number, number), x)])
 

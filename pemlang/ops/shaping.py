@@ -11,7 +11,7 @@ from pemlang.graph.lowering import LoweringContext
 from pemlang.graph.node import AdapterNode, Node, Num, Part, TensorsNode
 from pemlang.modules import SiteValues
 from pemlang.modules.lora import padded, rescaled
-from pemlang.ops.agree import need_factors, same_space
+from pemlang.ops.agree import need_pair, same_space
 from pemlang.ops.compress import COMPRESS
 from pemlang.ops.ranks import whole_rank
 from pemlang.ops.record import Context, Operator, Parameter, Section, Signature, register
@@ -99,7 +99,7 @@ class Pad(AdapterNode):
 
 
 def _pad(ctx: Context, x: AdapterNode, rank: Num) -> AdapterNode:
-    need_factors(x, "pad", ctx.text(0), everywhere=False)
+    need_pair(x, "pad", ctx.text(0))
     wanted = whole_rank(rank, "rank")
     above = [site for site, rank_there in x.ranks.items() if rank_there > wanted]
     if above:
@@ -198,7 +198,7 @@ class Rescale(AdapterNode):
 
 
 def _rescale(ctx: Context, x: AdapterNode, like: AdapterNode) -> AdapterNode:
-    need_factors(x, "rescale", ctx.text(0), everywhere=False)
+    need_pair(x, "rescale", ctx.text(0))
     type_ = same_space(ctx, x, like)
     wanted = {site: float(like.scales[site]) for site in type_.ranked_shapes}
     if wanted == _ranked_scales(x):

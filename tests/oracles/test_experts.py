@@ -142,6 +142,47 @@ def test_measures_and_selections(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert pem("report", path, "--output", "report.html").code == 0
 
 
+def test_the_operators_of_the_paper_act_on_a_and_b(tmp_path: Path) -> None:
+    """At modules and at experts; pad and rescale keep what is done, and bring two together."""
+    base = qwen()
+    for seed, (name, rank) in enumerate({"a": 2, "b": 2, "c": 3}.items()):
+        made(base, tmp_path / name, on_experts(r=rank), seed)
+    declared = 'adapter a = "a"\nadapter b = "b"\nadapter c = "c"\n'
+    text = f'{declared}save 0.5 ⊗ a ⊖ b to "out" with dtype=f64\n'
+    built = build(tmp_path, text)
+    out, a, b = (tensors_of(tmp_path / name) for name in ("out", "a", "b"))
+    assert out.keys() == a.keys()
+    scale = 1.5 / (config_of(tmp_path / "out")["lora_alpha"] / 2)
+    for key, x in out.items():
+        wanted = 0.5 * a[key] + b[key] if "lora_A" in key else scale * (0.5 * a[key] - b[key])
+        assert (x - wanted).abs().max() < 1e-6, key
+    [apart_ones] = built.warnings
+    assert (apart_ones.code, apart_ones.help) == ("PEM0701", "0.5 * a - b")
+    refused = error(tmp_path, f'{declared}save a ⊕ c to "out"\n')
+    assert (refused.code, refused.help) == ("PEM0308", "pad(a, rank=3) ⊕ rescale(c, like=a)")
+    build(
+        tmp_path,
+        f'{declared}save {refused.help} to "sum"\nsave rescale(pad(a, rank=9), like=c) to "same"\n',
+    )
+    before, after = deltas(base, tmp_path / "a"), deltas(base, tmp_path / "same")
+    assert all((after[name] - x).abs().max() < 1e-6 for name, x in before.items())
+
+
+def test_row_spaces_are_compared_expert_by_expert(tmp_path: Path) -> None:
+    for seed, name in enumerate("ab"):
+        made(qwen(), tmp_path / name, on_experts(target_modules=[]), seed)
+    a, b = (tensors_of(tmp_path / name) for name in "ab")
+    shares = []
+    for key in (key for key in a if "lora_A" in key):
+        for rows in zip(*(x[key].double().view(3, 2, -1) for x in (a, b)), strict=True):
+            left, right = (torch.linalg.qr(x.T).Q for x in rows)
+            shares.append((left.T @ right).square().sum().item() / 2)
+    wanted = sum(shares) / len(shares)
+    text = 'adapter a = "a"\nadapter b = "b"\nlet x = init_overlap(a, b)\n'
+    near = f"x > {wanted - 1e-6} and x < {wanted + 1e-6}"
+    build(tmp_path, f'{text}assert {near}\nsave a to "out"\n')
+
+
 def test_an_adapter_of_experts_joins_one_of_modules(tmp_path: Path) -> None:
     base = qwen()
     made(base, tmp_path / "a", on_experts(target_modules=[]), 1)

@@ -68,7 +68,7 @@ class Measure(Step):
     def meaning(self, args: Sequence[Dense], slots: Meaning) -> Dense:
         parts = self._parts(args, slots.constants)
         if self.measure.rows_alone:
-            dense = [None if part is None else part.tensors[0] for part in parts]
+            dense = [None if part is None else _rows(part) for part in parts]
         else:
             dense = [None if part is None else part.delta() for part in parts]
         return np.array(self.measure.meaning(dense), np.float64)
@@ -81,3 +81,9 @@ class Measure(Step):
     def workspace(self, shapes: Sequence[Shape]) -> int:
         # Copies in float64, and what decompositions of all of them side by side take.
         return 8 * 4 * sum(map(math.prod, shapes))
+
+
+def _rows(part: SitePart) -> Dense:
+    """A of each expert; of what has none of these its own."""
+    rows: Dense = np.stack([piece.tensors[0] for piece in part.pieces])
+    return rows
