@@ -140,7 +140,7 @@ def test_sizes_of_parts_that_are_not_there(
     assert f'"{rule}"' in str(error(tmp_path, text).help)
 
 
-def test_a_lock_a_rebuild_and_statistics_know_parts(
+def test_a_lock_and_a_rebuild_know_parts(
     tmp_path: Path, phi: nn.Module, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made(phi, tmp_path / "fused", on_fused(), 1)
