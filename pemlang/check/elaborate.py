@@ -103,9 +103,10 @@ class Elaborator:
             self.report = before
 
     @contextmanager
-    def expanding(self, place: str) -> Iterator[None]:
-        """Evaluate what is evaluated several times; `place` says which time this is."""
-        self._expansions.append(place)
+    def expanding(self, what: str, span: Span) -> Iterator[None]:
+        """Evaluate what is evaluated several times; `what` says which time this is."""
+        line, column = span.source.position(span.start)
+        self._expansions.append(f"{what} at {visible(span.source.name)}:{line}:{column}")
         try:
             yield
         finally:
@@ -345,8 +346,8 @@ class Elaborator:
 
     def _call(self, tree: t.Call, scope: Scope) -> RecipeValue:
         name = tree.function
-        if name.module is None and name.name in FORMS:
-            return FORMS[name.name](self, tree, scope)
+        if tree.form is not None:
+            return FORMS[tree.form](self, tree, scope)
         own = None
         if name.module is not None or name.name in scope.values or name.name not in FUNCTIONS:
             with self.at(name.span):
@@ -427,9 +428,7 @@ class Elaborator:
                 raise Fault("PEM0333", message, "call fewer functions within each other")
             bound = bind(params, tree, name)
         inner = function.scope.child()
-        line, column = tree.span.source.position(tree.span.start)
-        place = f"{visible(tree.span.source.name)}:{line}:{column}"
-        with self.expanding(f"in the call of `{visible(name)}` at {place}"):
+        with self.expanding(f"in the call of `{visible(name)}`", tree.span):
             for param, index in zip(definition.params, bound.positions, strict=True):
                 if index is None:
                     assert param.default is not None

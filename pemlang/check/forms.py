@@ -100,10 +100,7 @@ def sample(elaborator: Elaborator, tree: t.Call, scope: Scope) -> RecipeValue:
 
 def is_sample(tree: t.Tree) -> bool:
     """Whether an expression draws an adapter."""
-    return isinstance(tree, t.Call) and (tree.function.module, tree.function.name) == (
-        None,
-        "sample",
-    )
+    return isinstance(tree, t.Call) and tree.form == "sample"
 
 
 def _sample(elaborator: Elaborator, tree: t.Tree, scope: Scope) -> Sample:

@@ -29,13 +29,11 @@ def list_of(elaborator: Elaborator, tree: t.ListOf, scope: Scope) -> tuple[Plain
 def for_each(elaborator: Elaborator, tree: t.ForEach, scope: Scope) -> tuple[Plain, ...]:
     """`[f(x) for x in xs]`: the names stand for the items of one list after the other."""
     columns = _columns(elaborator, tree, scope)
-    line, column = tree.span.source.position(tree.span.start)
-    place = f"{visible(tree.span.source.name)}:{line}:{column}"
     values = []
     for number, row in enumerate(zip(*columns, strict=True)):
         inner = scope.child()
         inner.values.update((name.name, x) for name, x in zip(tree.names, row, strict=True))
-        with elaborator.expanding(f"for item {number} of the list at {place}"):
+        with elaborator.expanding(f"for item {number} of the list", tree.span):
             values.append(elaborator.value(tree.body, inner))
     return _of_one_kind(elaborator, tuple(values), tree.span)
 
@@ -45,7 +43,15 @@ def _columns(elaborator: Elaborator, tree: t.ForEach, scope: Scope) -> Sequence[
     names = tree.names
     columns: list[tuple[Plain, ...]] = []
     for each in tree.lists:
-        value = elaborator.value(each.value if isinstance(each, t.NamedArg) else each, scope)
+        with elaborator.at(each.span):
+            if isinstance(each, t.NamedArg):
+                raise Fault(
+                    "PEM0319",
+                    f"`zip` has no parameter `{visible(each.name, 40)}`",
+                    "leave the name out: zip(weights, xs)",
+                    place=each.name_span,
+                )
+        value = elaborator.value(each, scope)
         with elaborator.at(each.span):
             if not isinstance(value, tuple):
                 message = f"this is {article(list_kind(value))}, a list is wanted"

@@ -203,7 +203,7 @@ def names_in(tree: t.Tree) -> Iterator[t.Name]:
         if isinstance(node, t.Name):
             if node.module is not None or node.name not in given:
                 yield node
-        elif isinstance(node, t.Call) and node.function.name in t.FORMS:
+        elif isinstance(node, t.Call) and node.form is not None:
             stack += [(arg, given) for arg in reversed(list(_of_form(node)))]
         elif isinstance(node, t.ForEach):
             inner = given.union(name.name for name in node.names)
@@ -254,7 +254,7 @@ def resolve_names(
 def _of_form(call: t.Call) -> Iterator[t.Tree]:
     """What is a value of what a call is given that is no operator."""
     for arg in call.args:
-        if call.function.name != "sample":
+        if call.form != "sample":
             yield arg
         elif isinstance(arg, t.Call):
             yield from arg.args
@@ -277,8 +277,9 @@ def _given_names(
                 if fault is not None:
                     yield name, fault
                 given |= {name.name}
-            node = node.body
-        stack += [(child, given) for child in node.children()]
+            stack.append((node.body, given))
+        else:
+            stack += [(child, given) for child in node.children()]
 
 
 def bare_words(call: t.Call, scope: Scope) -> list[t.Tree]:

@@ -154,6 +154,12 @@ class Call(Tree):
     function: Name
     args: tuple[Tree, ...]  # NamedArg or expressions
 
+    @property
+    def form(self) -> str | None:
+        """Which of `FORMS` it is, if it is one."""
+        name = self.function
+        return name.name if name.module is None and name.name in FORMS else None
+
 
 @tree
 class Globs(Tree):

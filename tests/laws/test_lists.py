@@ -82,6 +82,22 @@ def test_lists_in_lists_expand_within_bounds(folder: Path) -> None:
     assert codes(folder, text) == ["PEM0333"]
 
 
+@pytest.mark.parametrize(
+    ("expression", "wrong"),
+    [
+        ("[[1 for norm in [1]] for n in []]", ["PEM0202"]),
+        ("house.sample(nothing)", ["PEM0206", "PEM0206"]),
+        ("house.same(nothing, 1)", ["PEM0206", "PEM0206"]),
+    ],
+)
+def test_names_are_looked_at_wherever_they_stand(
+    folder: Path, expression: str, wrong: list[str]
+) -> None:
+    recipe(folder, "let one = 1\n", "house.pem")
+    text = f'import "house.pem" as house\ndef f(x: number) -> number = {expression}\n'
+    assert codes(folder, text) == wrong
+
+
 def test_what_a_file_hands_on(folder: Path) -> None:
     recipe(folder, "def twice(x: adapter) -> adapter = 2 * x\n", "twice.pem")
     middle = (
