@@ -183,12 +183,18 @@ UNSEEN = ("Cc", "Cf", "Cs", "Zl", "Zp")
 or turn the direction of what follows."""
 
 
+_NO_CHARACTERS = "\ufffe\uffff"  # XML holds neither, escaped or not
+
+
 def visible(text: object, limit: int = 200) -> str:
     """Untrusted text made safe to print: control and direction-changing characters escaped."""
     shown = str(text)[: limit + 1]
     if not shown.isprintable():
         shown = "".join(
-            c if unicodedata.category(c) not in UNSEEN else f"\\u{ord(c):04x}" for c in shown
+            c
+            if unicodedata.category(c) not in UNSEEN and c not in _NO_CHARACTERS
+            else f"\\u{ord(c):04x}"
+            for c in shown
         )
     return shown[:limit] + "…" if len(shown) > limit else shown
 

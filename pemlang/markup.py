@@ -10,10 +10,10 @@ from pemlang.diagnostics import visible
 _JOINER = "&#8288;"
 
 
-def markdown(text: str) -> str:
-    """Plain Markdown that mentions nobody and links to nothing: in an @ and in an address stands
-    what joins words and is not seen."""
-    text = re.sub(r"([\\`*_{}\[\]<>()#+!|~&-])", r"\\\1", visible(text))
+def markdown(text: str, limit: int = 200) -> str:
+    """Plain Markdown of at most so many characters that mentions nobody and links to nothing: in an
+    @ and in an address stands what joins words and is not seen."""
+    text = re.sub(r"([\\`*_{}\[\]<>()#+!|~&-])", r"\\\1", visible(text, limit))
     return re.sub(r"(@|:(?=//)|(?i:\bwww)(?=\.))", rf"\1{_JOINER}", text)
 
 

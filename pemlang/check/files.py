@@ -113,7 +113,8 @@ def _target(
     """The file an import names, and what messages call it; one that is published is added."""
     if isinstance(statement.module, tuple):
         if statement.module[0] == "std":
-            return _std(statement.module)
+            name = ".".join(statement.module)
+            return std_module(name), f"{name} (stdlib)"
         return _published(files, inputs.published(".".join(statement.module)))
     parts = statement.module.parts
     if len(parts) != 1 or not isinstance(parts[0], str):
@@ -163,14 +164,14 @@ def std_modules() -> list[str]:
     return sorted(f"std.{path.stem}" for path in resource("stdlib").glob("*.pem"))
 
 
-def _std(module: tuple[str, ...]) -> tuple[Path, str]:
-    shown = ".".join(module)
+def std_module(name: str) -> Path:
+    """The file of one of them; raises PEM0203."""
     names = std_modules()
-    if shown not in names:
-        close = nearest(shown, names)
+    if name not in names:
+        close = nearest(name, names)
         raise Fault(
             "PEM0203",
-            f"there is no module `{visible(shown, 60)}`",
+            f"there is no module `{visible(name, 60)}`",
             f"name one that there is: {close or ', '.join(names)}",
         )
-    return resource("stdlib") / f"{module[1]}.pem", f"{shown} (stdlib)"
+    return resource("stdlib") / f"{name.removeprefix('std.')}.pem"

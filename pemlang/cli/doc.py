@@ -17,7 +17,7 @@ from pemlang.cli.common import (
     write_whole,
 )
 from pemlang.cli.recipes import no_recipes, recipes_at
-from pemlang.diagnostics import Diagnostic, Fault, PemError, nearest, placed, visible
+from pemlang.diagnostics import Diagnostic, Fault, PemError, placed, visible
 
 if TYPE_CHECKING:
     from pemlang.pipeline.documenting import LibraryDoc
@@ -71,16 +71,18 @@ def doc(paths: tuple[str, ...], form: str, output: Path | None) -> int:
 
 def _documented(paths: tuple[str, ...], mistakes: list[Diagnostic]) -> Iterator[LibraryDoc]:
     """What each of the files says; what is wrong with one keeps no other from being read."""
-    from pemlang.pipeline.documenting import documented, standard_module, standard_names
+    from pemlang.pipeline.documenting import documented, standard_library, standard_module
     from pemlang.syntax.files import read_source
 
-    names = standard_names()
     for given in paths:
-        if given == "std" or given.startswith("std."):
-            if given != "std" and given not in names:
-                mistakes.append(_no_module(given, names))
-                continue
-            yield from map(standard_module, names if given == "std" else (given,))
+        if given == "std":
+            yield from standard_library()
+            continue
+        if given.startswith("std."):
+            try:
+                yield standard_module(given)
+            except Fault as fault:
+                mistakes.append(fault.at(None))
             continue
         recipes = list(recipes_at((given,), mistakes))
         if not recipes:
@@ -93,15 +95,6 @@ def _documented(paths: tuple[str, ...], mistakes: list[Diagnostic]) -> Iterator[
                 yield documented(path, source, recipe)
             except PemError as error:
                 mistakes += error.diagnostics
-
-
-def _no_module(given: str, names: list[str]) -> Diagnostic:
-    close = nearest(given, names)
-    return Fault(
-        "PEM0203",
-        f"there is no module `{visible(given, 60)}`",
-        f"name one that there is: {close or ', '.join(names)}",
-    ).at(None)
 
 
 def _nothing() -> Diagnostic:

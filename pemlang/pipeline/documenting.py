@@ -5,14 +5,16 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import takewhile
 from pathlib import Path
+from typing import TypeVar
 
 from pemlang.check.check import check
 from pemlang.check.checked import Checked
 from pemlang.check.conditions import Condition
+from pemlang.check.files import std_module, std_modules
 from pemlang.check.scope import names_in
 from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Report
@@ -20,7 +22,6 @@ from pemlang.disk import temporary
 from pemlang.graph.formula import Formula, type_text
 from pemlang.graph.node import Node
 from pemlang.inputs.samples import SampleResolver
-from pemlang.resources import resource
 from pemlang.source import Source
 from pemlang.syntax import tree as t
 from pemlang.syntax.files import read_source
@@ -28,6 +29,8 @@ from pemlang.syntax.parser import parse
 
 MOST_DRAWN = 300
 """Functions of a file up to which their normal forms are shown."""
+
+User = TypeVar("User")
 
 _KINDS = ("lora", "ia3", "dense")
 _ARGUMENTS = (
@@ -129,9 +132,10 @@ def documented(path: Path, source: Source, name: str) -> LibraryDoc:
     offered = [x for x in statements if isinstance(x, t.Declaration) and _is_offered(x)]
     definitions = [x for x in offered if isinstance(x, t.Def)]
     drawn = _drawn(path, source, definitions)
-    tests = [x for x in statements if isinstance(x, t.Test)]
     known = _known(statements, offered)
     uses = {x.name.name: _used(x, known) - {x.name.name} for x in offered}
+    used_by = _turned((name, used) for name, used in uses.items())
+    tests = _turned((_test(x), _used(x, known)) for x in statements if isinstance(x, t.Test))
     names = [
         NameDoc(
             name=x.name.name,
@@ -142,9 +146,9 @@ def documented(path: Path, source: Source, name: str) -> LibraryDoc:
             source=_source(x.doc),
             params=_params(x) if isinstance(x, t.Def) else (),
             example=drawn.get(x.name.name),
-            tests=[_test(y) for y in tests if x.name.name in _used(y, known)],
+            tests=tests.get(x.name.name, ()),
             uses=sorted(uses[x.name.name]),
-            used_by=sorted(y for y, of in uses.items() if x.name.name in of),
+            used_by=sorted(used_by.get(x.name.name, ())),
         )
         for x in offered
     ]
@@ -154,17 +158,12 @@ def documented(path: Path, source: Source, name: str) -> LibraryDoc:
 
 def standard_library() -> list[LibraryDoc]:
     """The files of the standard library."""
-    return [standard_module(name) for name in standard_names()]
-
-
-def standard_names() -> list[str]:
-    """What its files are called, such as `std.paper`."""
-    return sorted(f"std.{path.stem}" for path in resource("stdlib").glob("*.pem"))
+    return [standard_module(name) for name in std_modules()]
 
 
 def standard_module(name: str) -> LibraryDoc:
-    """One of its files."""
-    path = resource("stdlib") / f"{name.removeprefix('std.')}.pem"
+    """One of its files, such as `std.paper`; raises PEM0203."""
+    path = std_module(name)
     return documented(path, read_source(path, name), name)
 
 
@@ -237,6 +236,15 @@ def _used(tree: t.Tree, known: dict[tuple[str | None, str | None], str]) -> set[
         elif (name.module, None) in known:
             used.add(f"{known[name.module, None]}.{name.name}")
     return used
+
+
+def _turned(uses: Iterable[tuple[User, set[str]]]) -> dict[str, list[User]]:
+    """What uses each name, in order, by what each of them uses."""
+    users: dict[str, list[User]] = {}
+    for user, names in uses:
+        for name in names:
+            users.setdefault(name, []).append(user)
+    return users
 
 
 # --- normal forms on samples ----------------------------------------------------------------------
@@ -317,7 +325,7 @@ class SampleCall:
         ]
         self.text = f"{definition.name.name}({', '.join(given)})"
         if definition.returns is not None and definition.returns.span.text == "schedule":
-            self.text += f" * {self._sample(self._free('a'), kind)}"
+            self.text += f" * {self._sample(self._free('a'), kind, 'layers=3')}"
 
     def as_test(self, title: str) -> str:
         """A test that prints it."""
@@ -334,9 +342,10 @@ class SampleCall:
             return f"[{', '.join(self._sample(name, self._kind) for name in names)}]"
         return _PLAIN.get(type_, number)
 
-    def _sample(self, name: str, kind: str) -> str:
+    def _sample(self, name: str, kind: str, *settings: str) -> str:
         seed = self._seeds.setdefault(name, _FIRST_SEED + len(self._seeds))
-        self._lets.append(f"let {name} = sample({kind}(seed={seed}{self._sites}))")
+        given = ", ".join([f"seed={seed}", *settings, *self._sites])
+        self._lets.append(f"let {name} = sample({kind}({given}))")
         return name
 
     def _free(self, name: str) -> str:
@@ -346,7 +355,7 @@ class SampleCall:
         return name
 
 
-def _sites(definition: t.Def) -> str:
+def _sites(definition: t.Def) -> Sequence[str]:
     """The sites that samples need for the patterns in a function, as a setting; none where it has
     no pattern."""
     patterns = [
@@ -355,8 +364,8 @@ def _sites(definition: t.Def) -> str:
     ]
     sites = [f"model.{x.strip('*.').replace('*', '0')}" for x in dict.fromkeys(patterns)]
     if not sites or not all(_SITE.fullmatch(site) for site in sites):
-        return ""
-    return ", sites=[{}]".format(", ".join(f'"{site}"' for site in [*sites, "model.rest"]))
+        return ()
+    return ["sites=[{}]".format(", ".join(f'"{site}"' for site in [*sites, "model.rest"]))]
 
 
 def _patterns(tree: t.Tree) -> Iterator[t.String]:

@@ -83,6 +83,7 @@ def as_text(library: LibraryDoc) -> str:
         lines += ["", f"  {entry.signature}", *_indented(entry.about, 6)]
         lines += _indented(_example(entry), 6)
         lines += _indented(f"Source: {entry.source}" if entry.source else "", 6)
+        lines += [line for test in entry.tests for line in _indented(f"Test: {test.title}", 6)]
     return "\n".join(visible(line, _LINE) for line in lines)
 
 
@@ -152,7 +153,7 @@ def _prose_markdown(text: str) -> str:
     return _prose(
         text,
         code,
-        lambda plain: _PAPER.sub(r"[arXiv \1](https://arxiv.org/abs/\1)", markdown(plain)),
+        lambda plain: _PAPER.sub(r"[arXiv \1](https://arxiv.org/abs/\1)", markdown(plain, _LINE)),
     )
 
 

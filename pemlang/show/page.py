@@ -248,7 +248,7 @@ def whole_page(title: str, sections: Sequence[PageSection], about: str = "") -> 
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         '<meta name="color-scheme" content="light dark">\n'
         f"<title>{escaped(title)}</title>\n<style>{style}</style></head>\n<body>"
-        f"<header><h1>{escaped(title)}</h1><p>{escaped(about)}</p></header>\n"
+        f"<header><h1>{escaped(title)}</h1>{paragraph(about)}</header>\n"
         f'<nav aria-label="Sections">{links}</nav>\n<main>\n{body}</main>\n'
         f"<footer>pemlang {__version__}</footer>\n"
         + "".join(f"<script>{script}</script>\n" for script in scripts)

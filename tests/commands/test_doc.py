@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,38 @@ def test_normal_forms_are_those_of_the_language(tmp_path: Path) -> None:
     assert "1/norm(x2)" in examples["flat"]["normal_form"]
     assert examples["small"]["normal_form"] == "norm(x) < 0.25"
     assert examples["never"] is None and examples["share"] is None
+
+
+def test_many_names_and_tests_are_told_in_a_moment(tmp_path: Path) -> None:
+    many = range(1500)
+    text = "".join(f"def f{n}(x: adapter) -> adapter = x\n" for n in many)
+    text += "".join(f'test "of {n}" {{ assert same(f{n}(sample(lora)), 1) }}\n' for n in many)
+    began = time.process_time()
+    names = documented(tmp_path, text)
+    assert time.process_time() - began < 5
+    assert [test["title"] for test in names["f7"]["tests"]] == ["of 7"]
+
+
+def test_nothing_of_a_long_comment_is_cut(tmp_path: Path) -> None:
+    long = "word " * 200 + "end."
+    file = recipe(tmp_path, f"# x.pem: {long}\n## {long}\ndef f(x: adapter) -> adapter = x\n")
+    for form in ("text", "markdown", "json"):
+        assert pem("doc", file, "--format", form).out.count("end.") == 2
+    assert pem("doc", file, "--format", "html", "-o", tmp_path / "site").code == 0
+    assert (tmp_path / "site" / "recipe.html").read_text().count("end.") >= 2
+
+
+def test_a_schedule_is_shown_on_layers_that_tell_it(tmp_path: Path) -> None:
+    text = "def tent(ends: number, by: number) -> schedule = ramp([ends, by, ends])\n"
+    assert documented(tmp_path, text)["tent"]["example"] == {
+        "call": "tent(0.5, 0.25) * a",
+        "normal_form": "(0.25 … 0.5 by site)·a",
+        "type": "LoRA, rank 4, 6 sites",
+    }
+
+
+def test_the_terminal_names_the_tests(tmp_path: Path) -> None:
+    assert "\n      Test: two halves\n" in pem("doc", recipe(tmp_path, HOUSE, "house.pem")).out
 
 
 def test_an_adapter_that_is_not_there_keeps_nothing_else_from_being_told(tmp_path: Path) -> None:

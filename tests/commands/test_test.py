@@ -94,6 +94,14 @@ def test_json_and_junit_say_the_same(tmp_path: Path) -> None:
     assert [case.find("failure") is None for case in cases] == [x["passed"] for x in told["tests"]]
 
 
+def test_junit_is_xml_whatever_a_test_is_called(tmp_path: Path) -> None:
+    odd = "a\ufffe\uffff ]]> & <b>"
+    path = recipe(tmp_path, f'test "{odd}" {{ print "{odd}" assert 1 > 2 else "{odd}" }}\n')
+    suites = ElementTree.fromstring(pem("test", path, "--format", "junit").out)
+    [case] = suites.findall(".//testcase")
+    assert case.attrib["name"] == "a\\ufffe\\uffff ]]> & <b>"
+
+
 def test_a_file_that_is_wrong_keeps_no_other_from_being_tested(tmp_path: Path) -> None:
     recipe(tmp_path, "let x = y\n", "wrong.pem")
     recipe(tmp_path, LIBRARY, "right.pem")
