@@ -223,19 +223,19 @@ def read_hub_recipe(name: str, commit: str | None = None) -> PublishedRecipe:
             found, refused or out of reach, PEM0442 huggingface_hub is not installed.
     """
     match = _RECIPE.fullmatch(name)
-    if match is None or ".." in name:
+    if match is None or ".." in name or "." in match["file"].split("/"):
         raise Fault(
             "PEM0392",
             f"{visible(name, 80)!r} is not a recipe on the hub",
             'write it as in import "hf://org/name@revision/file.pem" as name',
         )
-    reference = HubReference(match["repo"], "", commit or match["revision"])
-    file = f"{match['file']}.pem"
+    folder, _, stem = match["file"].rpartition("/")
+    reference = HubReference(match["repo"], folder, commit or match["revision"], f"{stem}.pem")
     hub = _library()
     with _telling(name):
-        path = _snapshot(hub, reference, file, MAX_BYTES) / Path(file).name
-    top = path.parents[file.count("/")]
-    return PublishedRecipe(name, path, read_bytes(path, name), top.name)
+        directory = _snapshot(hub, reference, reference.name, MAX_BYTES)
+    path = directory / reference.name
+    return PublishedRecipe(name, path, read_bytes(path, name), reference.commit(directory))
 
 
 def pinned_reference(recipe: PublishedRecipe) -> str:

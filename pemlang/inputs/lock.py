@@ -210,7 +210,8 @@ def _add_published(lock: Lock, path: Path, entries: object) -> None:
     for name, entry in entries.items():
         fields = entry if isinstance(entry, dict) else {}
         version, of, lines = (fields.get(key, "") for key in ("version", "distribution", "text"))
-        if not _is_list([version, of]) or not _is_list(lines) or name.startswith(HUB) == bool(of):
+        is_whole = _is_list([version, of]) and _is_list(lines) and name.startswith(HUB) != bool(of)
+        if not is_whole or not (of or _COMMIT.fullmatch(version)):
             raise unreadable(path, f"its entry for {visible(name)} is not whole")
         data = "\n".join(lines).encode(errors="replace")
         if lock.imports.get(name) != text_digest(data.decode()):

@@ -80,6 +80,16 @@ def test_a_branch_is_pinned_and_needs_no_network_again(world: World) -> None:
     assert "x: a 0.5 → 2" in told.out, told.err
 
 
+def test_a_lock_names_a_commit(world: World) -> None:
+    """The hub is asked for what lies beside a recipe by that, which was written by anyone."""
+    assert world.pem("lock", "recipe.pem").code == 0
+    lock = world.home / "pem.lock"
+    text, commit = lock.read_text(), world.hub.commit(world.source)
+    for version in ("main", "../../x", "A" * 40):
+        lock.write_text(text.replace(commit, version))
+        assert "PEM0801" in world.pem("check", "--locked", "recipe.pem").err
+
+
 def test_relative_imports_come_from_the_same_commit(world: World) -> None:
     text = 'import "../parts.pem" (part)\ndef half(x: adapter) -> adapter = part * x\n'
     recipe(world.source / "soups", text, "merges.pem")
@@ -113,6 +123,7 @@ def test_what_may_not_be_there(world: World, text: str, code: str) -> None:
         "hf://org/recipes",
         "hf://org/recipes@main",
         "hf://org/recipes/../x.pem",
+        "hf://org/recipes@main/./soups/merges.pem",
         "hf://org/recipes@main/x.safetensors",
         "hf://recipes/x.pem",
         "hf://",
