@@ -12,7 +12,7 @@ import click
 from pemlang.diagnostics import visible
 from pemlang.disk import beside
 
-_NAME = re.compile("[a-z][a-z0-9_]*")
+_NAME = re.compile("[a-z]([a-z0-9_]*[a-z0-9])?")  # of a distribution too
 _TAKEN = ("std", "pem", "pemlang")  # what imports, files and the tool itself are called
 
 
@@ -32,7 +32,7 @@ def new(kind: str, name: str) -> int:
     if not _NAME.fullmatch(name) or name in _TAKEN or name in KEYWORDS:
         raise click.UsageError(
             f"A {kind} cannot be called {visible(repr(name), 80)}: choose a word of small letters, "
-            "digits and _ that has no other meaning in a recipe."
+            "digits and, between them, _ that has no other meaning in a recipe."
         )
     if os.path.lexists(name):
         raise click.UsageError(f"{name} is there already: choose another name.")

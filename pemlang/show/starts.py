@@ -57,6 +57,7 @@ jobs:
 _IGNORED = """\
 __pycache__/
 *.egg-info/
+*.whl
 .venv/
 /build/
 /dist/

@@ -57,11 +57,12 @@ def test_the_recipe_is_what_a_user_makes_of_it(tmp_path: Path) -> None:
     assert pem("fmt", "--check", path).code == 0
 
 
-def test_recipes_are_not_ignored(tmp_path: Path) -> None:
+def test_recipes_are_not_ignored_and_wheels_are(tmp_path: Path) -> None:
     git(tmp_path, "init", "-q")
     (tmp_path / ".gitignore").write_text("*.pem\n")
     pem("new", "library", "house", folder=tmp_path)
     git(tmp_path, "check-ignore", "-q", "house/src/house/merges.pem", code=1)
+    git(tmp_path, "check-ignore", "-q", "house/house-0.1.0-py3-none-any.whl")
 
 
 def test_a_library_is_a_distribution(tmp_path: Path) -> None:
@@ -72,7 +73,7 @@ def test_a_library_is_a_distribution(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["House", "ho-use", "../house", "", "std", "import", "test", "9", "a" * 300, "-x", "a/b"],
+    ["House", "ho-use", "../house", "a_", "", "std", "import", "test", "9", "a" * 300, "-x", "a/b"],
 )
 def test_a_name_that_is_none(tmp_path: Path, name: str) -> None:
     done = pem("new", "library", "--", name, folder=tmp_path)
