@@ -155,8 +155,11 @@ def _target(
 
 
 def _published(files: RecipeFiles, recipe: PublishedRecipe) -> tuple[Path, str]:
-    kept = files.published.setdefault(recipe.path, recipe)
-    return kept.path, f"{kept.name} ({kept.of})"
+    place = recipe.path
+    if files.published.get(place, recipe).name != recipe.name:
+        place /= recipe.name  # two names of one text are two recipes, as they are to a lock
+    kept = files.published.setdefault(place, recipe)
+    return place, f"{kept.name} ({kept.of})"
 
 
 def std_modules() -> list[str]:

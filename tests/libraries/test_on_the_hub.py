@@ -99,6 +99,25 @@ def test_relative_imports_come_from_the_same_commit(world: World) -> None:
     assert list(json.loads((world.home / "pem.lock").read_text())["published"]) == names
 
 
+def test_two_names_of_one_commit(world: World) -> None:
+    """Tomorrow they may stand for two: a lock has both, and so has a provenance."""
+    text = 'import "../parts.pem" (part)\ndef half(x: adapter) -> adapter = part * x\n'
+    recipe(world.source / "soups", text, "merges.pem")
+    recipe(world.source, "let part = 0.5\n", "parts.pem")
+    other = NAME.replace("@main", "")
+    recipe(world.home, f'import "{other}" as other\n{USING}'.replace("half(a)", "other.half(a)"))
+    assert world.pem("lock", "recipe.pem").code == 0
+    names = {
+        name.replace("soups/merges", x) for name in (NAME, other) for x in ("parts", "soups/merges")
+    }
+    assert json.loads((world.home / "pem.lock").read_text())["published"].keys() == names
+    for words in (("check",), ("build",), ("plan",)):
+        done = world.pem(*words, "--locked", "recipe.pem", HF_HUB_OFFLINE="1")
+        assert done.code == 0, done.err
+    (world.home / "pem.lock").unlink()
+    assert world.pem("verify", "--rebuild", "out/x").code == 0
+
+
 @pytest.mark.parametrize(
     ("text", "code"),
     [
