@@ -12,7 +12,7 @@ import click
 
 from pemlang.cli.common import coloured, recipe_options, say
 from pemlang.diagnostics import PemError, placed, visible
-from pemlang.disk import is_file
+from pemlang.disk import is_file, turn
 
 if TYPE_CHECKING:
     from pemlang.compare.recipes import RecipeComparison
@@ -44,18 +44,20 @@ def lock(recipes: tuple[str, ...], settings: dict[str, str], form: str, library:
     comparisons: list[RecipeComparison] = []
     written: list[LockFileJson] = []
     try:
-        recipes = recipes if library is None else _with_users(recipes, library)
-        for recipe in recipes:
+        by_recipe = dict.fromkeys(recipes, settings)
+        if library is not None:
+            by_recipe = _with_users(recipes, settings, library)
+        for recipe, own in by_recipe.items():
             if library is None:
-                new = load(recipe, settings).lock()
+                new = load(recipe, own).lock()
             else:
-                new, comparison = load(recipe, settings).upgraded(library)
+                new, comparison = load(recipe, own).upgraded(library)
                 comparisons.append(comparison)
             by_folder.setdefault(new.directory, []).append(new)
-        if form == "text" and not _agreed(recipes, comparisons):
+        if form == "text" and not _agreed(list(by_recipe), comparisons):
             return 0
         for directory, locks in by_folder.items():
-            with placed(None):
+            with placed(None), turn(directory):
                 old = read_lock(directory) if is_file(directory / NAME) else None
                 total = joined(old, locks)
                 path = os.path.relpath(write_lock(total))
@@ -72,13 +74,17 @@ def lock(recipes: tuple[str, ...], settings: dict[str, str], form: str, library:
     return 0
 
 
-def _with_users(recipes: Sequence[str], library: str) -> tuple[str, ...]:
-    """Some recipes, and those beside them that have the library of the same lock."""
-    from pemlang.compare.upgrade import users
+def _with_users(
+    recipes: Sequence[str], settings: Mapping[str, str], library: str
+) -> dict[str, dict[str, str]]:
+    """Some recipes, and those beside them that have the library of the same lock, each with the
+    settings that are its own."""
+    from pemlang.compare.upgrade import settings_of_each, users
 
-    return tuple(
+    every = list(
         dict.fromkeys(str(path) for name in recipes for path in users(Path(name), library))
     )
+    return dict(zip(every, settings_of_each(every, settings), strict=True))
 
 
 def _agreed(recipes: Sequence[str], comparisons: Sequence[RecipeComparison]) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,13 +10,16 @@ from pemlang.check.checked import Checked
 from pemlang.check.published import HUB, is_published
 from pemlang.check.values import Params
 from pemlang.compare.recipes import RecipeComparison, compare_recipes
-from pemlang.diagnostics import Fault, PemError, listed, nearest, placed, visible
+from pemlang.diagnostics import Fault, PemError, Report, listed, nearest, placed, visible
 from pemlang.disk import is_file
 from pemlang.inputs.lock import Lock, read_lock
 from pemlang.inputs.locked import LockResolver, hold_version
 from pemlang.pipeline.checking import identified_with
 from pemlang.pipeline.lock import imports_locked
 from pemlang.source import Source
+from pemlang.syntax import tree as t
+from pemlang.syntax.files import read_source
+from pemlang.syntax.parser import parse
 
 
 def upgraded(
@@ -52,8 +56,8 @@ def upgraded(
     held = replace(less, published={})
     after = identified_with(LockResolver(less), path, source, params, lock=held)
     new = imports_locked(after)
-    new.recipes[path.resolve().name]["adapters"] = _sources(lock, after)
-    new.adapters = dict(lock.adapters)
+    sources = new.recipes[path.resolve().name]["adapters"] = _sources(lock, after)
+    new.adapters = {source: lock.adapters[source] for source in sources}
     for name in new.imports:
         if name not in lock.imports and not is_published(name):
             fault = Fault("PEM0802", f"{visible(name)} is not in {lock.name}", lock.again)
@@ -69,15 +73,38 @@ def users(recipe: Path, library: str) -> list[Path]:
     Raises:
         PemError: PEM0801 there is no lock.
     """
+    lies = recipe.resolve() if recipe.is_symlink() and is_file(recipe) else recipe
     with placed(None):
-        made_of = read_lock(recipe.parent).recipes
+        made_of = read_lock(lies.parent).recipes
     others = [
-        recipe.parent / name
+        lies.parent / name
         for name, parts in sorted(made_of.items())
-        if name not in ("", recipe.name) and name == Path(name).name
+        if name not in ("", lies.name) and name == Path(name).name
         if any(_is_of(imported, library) for imported in parts["imports"])
     ]
     return [recipe, *filter(is_file, others)]
+
+
+def settings_of_each(recipes: Sequence[str], settings: Mapping[str, str]) -> list[dict[str, str]]:
+    """The settings of each of some recipes that are taken together: those of its own params, and
+    those of nobody's, which its check refuses.
+
+    Raises:
+        PemError: a recipe cannot be read.
+    """
+    with placed(None):
+        own = [_params(read_source(Path(recipe))) for recipe in recipes]
+    known = set[str]().union(*own)
+    return [
+        {name: value for name, value in settings.items() if name in params or name not in known}
+        for params in own
+    ]
+
+
+def _params(source: Source) -> set[str]:
+    """The names of a recipe's params; what is wrong with it, its check says."""
+    statements = parse(source, Report()).statements
+    return {statement.name.name for statement in statements if isinstance(statement, t.Param)}
 
 
 def _is_of(name: str, library: str) -> bool:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from support.locks import edit_lock, lock
 from support.processes import on_a_terminal
 
 import pemlang
+from pemlang.disk import turn
 
 USING = 'import house.merges (half)\nadapter a = "a"\nsave half(a) to "out/x"\n'
 ALONE = 'adapter a = "a"\nsave 0.5 * a to "out/x"\n'
@@ -233,3 +236,48 @@ def test_all_that_a_lock_upgrades_is_shown(site: Path) -> None:
     assert "third.pem" not in done.out
     for name in ("recipe.pem", "second.pem", "third.pem"):
         assert pem("check", "--locked", name).text == ""
+
+
+def test_each_recipe_of_an_upgrade_takes_its_own_settings(site: Path) -> None:
+    """One has a param without a default, the other has none; a name that nobody has is refused."""
+    recipe(Path(), USING)
+    weighed = USING.replace("out/x", "out/y").replace("half(a)", "w * half(a)")
+    recipe(Path(), f"param w: number\n{weighed}", "second.pem")
+    lock()
+    assert pem("lock", "second.pem", "--set", "w=1").code == 0
+    installed(site, {"merges.pem": TWICE}, version="2.0")
+    upgrade = ("lock", "--upgrade", "house", "recipe.pem")
+    assert "PEM0211" in pem(*upgrade, "--set", "w=1", "--set", "v=1").err
+    done = pem(*upgrade, "--set", "w=1")
+    assert "x: a 0.5 → 2" in done.out and "y: a 0.5 → 2" in done.out
+
+
+@pytest.mark.parametrize("target", ["home/recipe.pem", "link.pem", "nowhere"])
+def test_a_recipe_that_is_a_link_has_the_lock_of_where_it_leads(
+    site: Path, tmp_path: Path, target: str
+) -> None:
+    recipe(Path(), USING)
+    lock()
+    installed(site, {"merges.pem": TWICE}, version="2.0")
+    (tmp_path / "link.pem").symlink_to(target)
+    done = pem("lock", "--upgrade", "house", "../link.pem")
+    assert "Traceback" not in done.text
+    assert ("x: a 0.5 → 2" in done.out) == (target == "home/recipe.pem")
+
+
+def test_two_locks_at_once_lose_nothing(site: Path) -> None:
+    recipe(Path(), USING)
+    recipe(Path(), ALONE.replace("out/x", "out/y"), "second.pem")
+    lock()
+    first = Path("pem.lock").read_bytes()
+    Path("pem.lock").unlink()
+    command = [sys.executable, "-m", "pemlang", "lock", "second.pem"]
+    with turn(Path()):
+        other = subprocess.Popen(command)
+        time.sleep(2)  # by then it waits
+        Path("pem.lock").write_bytes(first)
+    assert other.wait(60) == 0
+    assert json.loads(Path("pem.lock").read_text())["recipes"].keys() == {
+        "recipe.pem",
+        "second.pem",
+    }
