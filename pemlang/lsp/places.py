@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
-from collections.abc import Callable, Mapping
+from bisect import bisect_left, bisect_right
+from collections.abc import Mapping
 
 from lsprotocol.types import Position, PositionEncodingKind, Range
 
@@ -12,12 +12,12 @@ from pemlang.source import Span
 
 _LINE_END = re.compile(r"\r\n|\n|\r")
 
-_UNITS: Mapping[str, Callable[[str], int]] = {
-    PositionEncodingKind.Utf8: lambda text: len(text.encode(errors="surrogatepass")),
-    PositionEncodingKind.Utf16: lambda text: len(text) + sum(char > "\uffff" for char in text),
-    PositionEncodingKind.Utf32: len,
+_MORE: Mapping[str, tuple[str, ...]] = {
+    PositionEncodingKind.Utf8: ("\u0080", "\u0800", "\U00010000"),
+    PositionEncodingKind.Utf16: ("\U00010000",),
+    PositionEncodingKind.Utf32: (),
 }
-"""How long a text is, by what the editor counts."""
+"""The characters from which on a character is one unit more, by what the editor counts."""
 
 
 class TextPlaces:
@@ -30,13 +30,20 @@ class TextPlaces:
 
     def __init__(self, text: str, encoding: str = PositionEncodingKind.Utf16) -> None:
         self._text = text
-        self._units = _UNITS[encoding]
         self._starts = [0, *(match.end() for match in _LINE_END.finditer(text))]
+        more = [
+            index
+            for least in _MORE[encoding]
+            for index, char in enumerate(text if not text.isascii() else "")
+            if char >= least
+        ]
+        self._more = sorted(more)
 
     def position(self, offset: int) -> Position:
         """The place of a character."""
         line = bisect_right(self._starts, offset) - 1
-        return Position(line, self._units(self._text[self._starts[line] : offset]))
+        start = self._starts[line]
+        return Position(line, offset - start + self._more_between(start, offset))
 
     def offset(self, position: Position) -> int:
         """The character at a place; the last one of a line for what is beyond it."""
@@ -46,15 +53,14 @@ class TextPlaces:
         end = len(self._text)
         if position.line + 1 < len(self._starts):
             end = self._starts[position.line + 1] - 1
-        line = self._text[start:end]
-        if line.isascii():
-            return start + min(position.character, len(line))
-        count = 0
-        for index, char in enumerate(line):
-            if count >= position.character:
-                return start + index
-            count += self._units(char)
-        return end
+        places = range(start, end)
+        return start + bisect_left(
+            places, position.character, key=lambda x: x - start + self._more_between(start, x)
+        )
+
+    def _more_between(self, start: int, end: int) -> int:
+        """How many units two places are further apart than characters."""
+        return bisect_left(self._more, end) - bisect_left(self._more, start)
 
     def range(self, start: int, end: int) -> Range:
         """What is between two characters."""

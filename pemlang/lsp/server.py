@@ -6,7 +6,7 @@ import asyncio
 import logging
 import os
 import sys
-from functools import partial
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from lsprotocol import types
@@ -27,7 +27,7 @@ from pemlang.lsp.places import TextPlaces
 from pemlang.lsp.renaming import UsesOfName, hold_free, hold_renamable, uses_of
 from pemlang.lsp.signatures import signature_help
 from pemlang.lsp.tokens import LEGEND, coloured, encoded
-from pemlang.source import Source
+from pemlang.source import Source, Span
 from pemlang.syntax.format import formatted
 from pemlang.version import __version__
 
@@ -168,17 +168,20 @@ class RecipeServer(LanguageServer):
         """Where a name stands, in all open recipes and folders."""
         analyses = [await self.checker.analysis(path) for path in self.files]
         right = [analysis for analysis in analyses if analysis is not None]
-        search = partial(uses_of, bound, right, self.files, self.folders)
-        return await asyncio.get_running_loop().run_in_executor(None, search)
+        return await asyncio.to_thread(uses_of, bound, right, self.files, self.folders)
 
     @property
     def folders(self) -> list[Path]:
         """The folders that are open in the editor."""
         return [path_of(uri) for uri in self.workspace.folders]
 
-    def location(self, path: Path, source: Source, start: int, end: int) -> types.Location:
-        """A place of a file."""
-        return types.Location(self.files.uri(path), self.places(source.text).range(start, end))
+    def locations(self, spans: Iterable[tuple[Path, Span]]) -> Iterator[types.Location]:
+        """Places of files."""
+        places: dict[Source, TextPlaces] = {}
+        for path, span in spans:
+            if span.source not in places:
+                places[span.source] = self.places(span.source.text)
+            yield types.Location(self.files.uri(path), places[span.source].range_of(span))
 
 
 def serve(folder: Path) -> None:
@@ -299,7 +302,7 @@ def _change_texts(server: RecipeServer) -> None:
         if known is None or known[0].source is None:
             return None
         try:
-            text = formatted(known[0].source)
+            text = await asyncio.to_thread(formatted, known[0].source)
         except PemError:  # what is wrong with it is shown already
             return None
         changes = text != known[0].source.text
@@ -330,12 +333,11 @@ def _change_texts(server: RecipeServer) -> None:
         try:
             hold_renamable(bound, server.folders, server.files)
             uses = await server.uses(bound)
-            hold_free(params.new_name, uses)
+            await asyncio.to_thread(hold_free, params.new_name, uses)
         except Fault as fault:
             raise _refused(fault) from None
         edits: dict[str, list[types.TextEdit]] = {}
-        for path, span in uses:
-            place = server.location(path, span.source, span.start, span.end)
+        for place in server.locations(uses):
             edits.setdefault(place.uri, []).append(types.TextEdit(place.range, params.new_name))
         return types.WorkspaceEdit(edits)
 
@@ -359,7 +361,7 @@ def _find_names(server: RecipeServer) -> None:
         if named is None:
             return None
         bound = named[1].bound
-        return server.location(bound.path, bound.span.source, bound.span.start, bound.span.end)
+        return next(server.locations([(bound.path, bound.span)]))
 
     @server.feature(types.TEXT_DOCUMENT_REFERENCES)
     async def references(params: types.ReferenceParams) -> list[types.Location]:
@@ -368,11 +370,8 @@ def _find_names(server: RecipeServer) -> None:
             return []
         bound = named[1].bound
         wanted = params.context.include_declaration
-        return [
-            server.location(path, span.source, span.start, span.end)
-            for path, span in await server.uses(bound)
-            if wanted or (path, span.start) != bound.place
-        ]
+        spans = [x for x in await server.uses(bound) if wanted or (x[0], x[1].start) != bound.place]
+        return list(server.locations(spans))
 
 
 def _refused(fault: Fault) -> JsonRpcInvalidParams:

@@ -106,7 +106,7 @@ def encoded(tokens: Iterator[ColouredToken], places: TextPlaces) -> list[int]:
     line = column = 0
     for token in tokens:
         start, end = places.position(token.start), places.position(token.end)
-        if start == end:
+        if start == end or start.line != end.line:  # after a lone \r an editor begins a line
             continue
         numbers += [
             start.line - line,
