@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import socket
 import time
+from pathlib import Path
+from threading import Thread
 
 import pytest
 from lsprotocol import types
 from support.editor import Editor
 
-from pemlang.lsp import TextPlaces
+from pemlang.lsp import MOST_ASKED_AT_ONCE, TextPlaces
 
 TWO = 'adapter a = "a"\nadapter b = "b"\n'
 
@@ -48,3 +51,27 @@ def test_tokens_of_a_text_with_ends_of_lines_of_its_own(editor: Editor) -> None:
     editor.write("      # one\rtwo\rlet x = 1 # three\r\r\nlet y = 2\n")
     asked = types.SemanticTokensParams(editor.at("recipe.pem"))
     assert min(editor.ask(types.TEXT_DOCUMENT_SEMANTIC_TOKENS_FULL, asked).data) >= 0
+
+
+def test_the_hub_is_asked_a_few_questions_at_a_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting: list[socket.socket] = []
+
+    def accept() -> None:
+        while True:
+            waiting.append(silent.accept()[0])
+
+    with socket.create_server(("127.0.0.1", 0), backlog=100) as silent:
+        monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+        monkeypatch.setenv("HF_HOME", str(tmp_path / "cache"))
+        Thread(target=accept, daemon=True).start()
+        editor = Editor(tmp_path)
+        editor.write("".join(f'adapter a{i} = "hf://org/a{i}@main"\n' for i in range(60)))
+        editor.until(lambda: len(waiting) >= MOST_ASKED_AT_ONCE)
+        until = time.monotonic() + 1
+        editor.until(lambda: time.monotonic() > until)
+        assert len(waiting) == MOST_ASKED_AT_ONCE
+        assert set(editor.codes()) <= {"PEM0385", "PEM0114"}
+        editor.close()
