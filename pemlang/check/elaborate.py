@@ -24,6 +24,7 @@ from pemlang.check.values import (
     Plain,
     Poison,
     RecipeValue,
+    Sample,
     Spelling,
 )
 from pemlang.check.wanted import hold_size, list_kind, want_kind, want_within
@@ -65,7 +66,7 @@ class Elaborator:
         watches: comparisons to make once weights are read, with their places.
         leaves: how each adapter leaf is declared, for messages and cards.
         spellings: all the ways in which its place is spelt.
-        is_testing: whether what is evaluated is a test.
+        is_testing, samples: whether this is a test; what tests draw, with bounds of its numbers.
         filling: the calls that give what fills the matrices of a LoRA; see full_rank.
     """
 
@@ -78,6 +79,7 @@ class Elaborator:
     spellings: dict[Stored, list[Spelling]] = field(default_factory=dict)
     filling: dict[AdapterNode, tuple[Use, ...] | None] = field(default_factory=dict)
     is_testing: bool = False
+    samples: dict[Sample, int] = field(default_factory=dict)
     _expansions: list[str] = field(default_factory=list)
     _steps: int = 0
 

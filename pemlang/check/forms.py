@@ -31,6 +31,9 @@ if TYPE_CHECKING:
 MOST = {"rank": 256, "layers": 100, "sites": 100, "seed": (1 << 32) - 1}
 """What a sample may have at the most: a test is of something small."""
 
+MOST_NUMBERS = 1 << 25
+"""What all samples of a recipe may have together at the most: 128 MiB of them."""
+
 
 def same(elaborator: Elaborator, tree: t.Call, scope: Scope) -> Condition:
     """`same(x, y)`: whether two values have one meaning, by the laws of the language; no numbers
@@ -80,6 +83,13 @@ def sample(elaborator: Elaborator, tree: t.Call, scope: Scope) -> RecipeValue:
             )
     with elaborator.at(wanted.span):
         drawn = _sample(elaborator, wanted, scope)
+        elaborator.samples[drawn] = drawn.most_numbers
+        if sum(elaborator.samples.values()) > MOST_NUMBERS:
+            raise Fault(
+                "PEM0382",
+                f"the samples of this recipe have more than {MOST_NUMBERS:,} numbers",
+                "give them a lower rank, fewer layers or fewer sites, or one seed to several",
+            )
         stored = elaborator.inputs.sample(drawn)
     name = _text(tree.span)
     graph = elaborator.graph

@@ -95,6 +95,12 @@ class Sample(NamedTuple):
     layers: int = 2
     seed: int = 0
 
+    @property
+    def most_numbers(self) -> int:
+        """How many it has at the most: two square matrices in each module."""
+        modules = sum(self.layers if "*" in site else 1 for site in self.sites)
+        return modules * 2 * max(self.rank, 16) ** 2
+
 
 class ImportedTexts(Protocol):
     """How the files that a recipe imports are read."""
