@@ -234,9 +234,10 @@ such rule.
 transformers 5 has the experts of a layer in two parameters, `mlp.experts.gate_up_proj` and
 `down_proj`, and PEFT adapts these by `target_parameters`: A is (experts·r, in), B is (out,
 r·experts). Each parameter is a site, which has a LoRA of each expert. What is exact on LoRAs is
-exact on these: sums, scaling, `join`, selections, norms and cosines, `pem diff`. What cuts ranks or
-merges by Δ is refused: select the other sites first, `x["*.q_proj"]`. In a model the parameters
-have to be as the adapter has them: a checkpoint with each expert by itself is saved anew with
+exact on these: sums, scaling, `join`, selections, norms and cosines, `pem diff`; `⊕ ⊖ ⊗`, `pad` and
+`rescale` act on their A and B. What cuts ranks or merges by Δ is refused: select the other sites
+first, `x["*.q_proj"]`. In a model the parameters have to be as the adapter has them: a checkpoint
+with each expert by itself is saved anew with
 `model.save_pretrained(directory, save_original_format=False)`.
 
 An adapter of transformers 4 has each expert by itself, `mlp.experts.0.gate_proj`. It fits models
