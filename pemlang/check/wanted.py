@@ -31,7 +31,8 @@ def want_kind(value: object, kinds: Sequence[str], text: str = "…") -> None:
     """Raise PEM0301 unless a value is of one of some kinds; `text` is how it is written."""
     kind = list_kind(value)
     if not fits(kind, kinds):
-        wanted = " or ".join(article(k) for k in kinds)
+        lists = len(kinds) > 2 and all(k.startswith("[") for k in kinds)
+        wanted = "a list" if lists else " or ".join(article(k) for k in kinds)
         hint = "call it: name(…)" if kind == "function" else f"give {wanted} here"
         if f"[{kind}]" in kinds:
             hint = "put it in brackets: […]" if "…" in text else f"[{text}]"

@@ -136,6 +136,7 @@ _NO_SIGNS = {
     "%": "write a share as a number: 0.5 for 50 %",
     "^": "write the number that it stands for: a recipe has no powers",
 }
+_WITHIN = {"for": "[2 * x for x in xs]", "if": "if c then x else y"}
 _NAMELESS = re.compile(r"param\s+(?:number|string|bool)")
 _WORD = re.compile(r"\w+")
 _VALUE_START = {"NUMBER", "STRING", "NAME", "TRUE", "FALSE", "LPAR"}
@@ -197,6 +198,14 @@ def _out_of_place(at: Misread) -> Fault:
         help = "give each parameter its type, as in x: adapter"
     elif text == "," and re.search(r"\[\s*layers\b[^\]]*\Z", at.before[-LONGEST:]):
         help = "put layers that are apart together with join(x[layers 0], x[layers 5])"
+    elif text == "if" and at.in_brackets and re.search(r"\bfor\b", at.before[-LONGEST:]):
+        help = "write the list of what you want: a loop leaves none out"
+    elif "_LAYERS" in at.wanted and text == "-":
+        help = "items are counted from 0, the first is [0]"
+    elif text == ":" and re.search(r"\[\s*\w+\Z", at.before[-LONGEST:]):
+        help = "one item stands at a number, xs[0]; layers are x[layers 0..15]"
+    elif at.before.startswith("print") and text == ",":
+        help = "print each by itself, one a line"
     elif at.wanted == {"__ANON_0"}:
         help = "give both ends of the range, as in 0..1"
     elif _NAMELESS.fullmatch(at.before):
@@ -206,7 +215,9 @@ def _out_of_place(at: Misread) -> Fault:
 
 def _unknown_statement(word: str, rest: str) -> Fault:
     close = nearest(word, STATEMENTS)
-    if re.match(r"\s*=(?!=)", rest):
+    if word in ("for", "if"):
+        hint = f"choose and loop within an expression: {_WITHIN[word]}"
+    elif re.match(r"\s*=(?!=)", rest):
         hint = f"say what it is: let {visible(word, 40)} = …, or adapter {visible(word, 40)} = …"
     elif close:
         hint = f"did you mean `{close}`?"

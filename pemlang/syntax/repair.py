@@ -6,12 +6,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
+from itertools import islice
 
 from pemlang.dataclass import dataclass
 from pemlang.diagnostics import nearest
 
 LONGEST = 1000
 """Characters of a statement that is tried."""
+
+_NEAR = 8
+"""Signs on either side at which a part of a statement may begin or end."""
 
 _OPERATOR = re.compile(r"(?:\.[-+*]|[-+*/⊕⊖⊗])\s*\Z")
 _OPERATOR_AND_WORD = re.compile(r"(?:\.[-+*]|[-+*/⊕⊖⊗])\s*(to|with|on|else)\Z")
@@ -29,6 +33,8 @@ _UNTYPED = re.compile(r"param\s+(?!(?:number|string|bool)\b)\w+(?=\s+in\b)")
 _IMPORTED = re.compile(r"import\s+(?:\"(?:.*/)?)?(?:\w+\.)*?([^\W\d]\w*)(?:\.pem\")?\Z")
 _FROM = re.compile(r"from\s+(\S+)\s+import\s+\(?([\w,\s]*\w)\)?\Z")
 _LITERALS = (("number", r"-?\d"), ("string", '"'), ("bool", r"(?:true|false)\b"))
+_STAR = re.compile(r"(?:from|import) ((?:\w+\.)*([^\W\d]\w*)) ?(?:import\b)? ?\(? ?\* ?\)?")
+_BETWEEN = re.compile(r"if\b(.+?)\belse\b", re.DOTALL)
 _SIGNS = {"&&": "and", "||": "or"}
 _LINKS = ("as", "in", "into", "from", "is", "->", "=>", ":=", ",", ":")
 """What other languages write between the parts of a statement."""
@@ -195,6 +201,51 @@ def _import(at: Misread) -> Iterator[str]:
         yield f"import {names[1]} ({names[2]})"
 
 
+def _star(at: Misread) -> Iterator[str]:
+    """An import of all that a file has: by a name for the file."""
+    whole = _STAR.fullmatch(" ".join(at.text.split()))
+    if whole:
+        yield f"import {whole[1]} as {whole[2]}"
+
+
+def _choice(at: Misread) -> Iterator[str]:
+    """A choice as in Python, `x if c else y`: of what stands between the `if` and the sign before
+    it that leaves a statement."""
+    choice = _BETWEEN.match(at.rest) if at.token == "if" else None
+    if choice is None:
+        return
+    condition, rest = choice[1].strip(), at.rest[choice.end() :]
+    for sign in list(re.finditer(r"[=,(\[]\s*", at.before))[: -_NEAR - 1 : -1]:
+        value = at.before[sign.end() :]
+        if value:
+            head = at.before[: sign.end()]
+            yield f"{head}if {condition} then {value} else {rest.strip()}"
+
+
+def _loop(at: Misread) -> Iterator[str]:
+    """A loop as in Python: one that stands in round brackets, or its names do."""
+    if at.token == "for" and "_FOR" not in at.wanted:
+        opened = _opening(at.before) + 1
+        for closed in islice(re.finditer(r"\)", at.rest), _NEAR):
+            inside = at.text[opened : at.start + closed.start()].strip()
+            gap = " " if at.before[opened - 1 : opened] == "," else ""
+            yield f"{at.text[:opened]}{gap}[{inside}]{at.rest[closed.start() :]}"
+    names = re.match(r"\(([\w\s,]+)\)", at.rest)
+    if names and at.before.endswith("for"):
+        yield f"{at.before} {names[1].strip()}{at.rest[names.end() :]}"
+
+
+def _opening(text: str) -> int:
+    """Where the sign stands after which the last expression of a text begins; -1 without one."""
+    depth = 0
+    for place in range(len(text) - 1, -1, -1):
+        sign = text[place]
+        if depth == 0 and sign in "([{,":
+            return place
+        depth += (sign in ")]}") - (sign in "([{")
+    return -1
+
+
 def _no_statement(at: Misread) -> Iterator[str]:
     """A name and its value, without `let`."""
     if at.start == 0 and re.match(r"\w+\s*=(?!=)\s*[^\s\"]", at.text):
@@ -202,6 +253,6 @@ def _no_statement(at: Misread) -> Iterator[str]:
 
 
 _REPAIRS = (
-    _comment, _other_sign, _misspelt, _selector, _range, _import, _too_many, _missing, _bare_path,
-    _no_statement,
+    _comment, _other_sign, _misspelt, _selector, _range, _import, _star, _choice, _loop, _too_many,
+    _missing, _bare_path, _no_statement,
 )  # fmt: skip

@@ -65,6 +65,20 @@ ROWS = [
     ("import std.paper", "import std.paper as paper"),
     ('import "lib/house.pem"', 'import "lib/house.pem" as house'),
     ("from std.paper import merge, unlearn", "import std.paper (merge, unlearn)"),
+    ("import std.paper (*)", "import std.paper as paper"),
+    ("from std.paper import *", "import std.paper as paper"),
+    ("let x = a if true else b", "let x = if true then a else b"),
+    ("let x = join(a, b if true else a)", "let x = join(a, if true then b else a)"),
+    ("let x = 2 * a - b if 1 < 2 else b", "let x = if 1 < 2 then 2 * a - b else b"),
+    ("let x = sum(w * a for w in [1, 2])", "let x = sum([w * a for w in [1, 2]])"),
+    (
+        "let x = sum(w * join(a, b) for w in [1, 2])",
+        "let x = sum([w * join(a, b) for w in [1, 2]])",
+    ),
+    (
+        "let x = sum([w * y for (w, y) in zip([1, 2], [a, b])])",
+        "let x = sum([w * y for w, y in zip([1, 2], [a, b])])",
+    ),
 ]
 """What was written, and what was meant."""
 
@@ -108,6 +122,19 @@ WORDS = [
     (
         "let x = a[layers 0, 5]",
         "put layers that are apart together with join(x[layers 0], x[layers 5])",
+    ),
+    (
+        "let x = sum([y for y in [a, b] if norm(y) > 1])",
+        "write the list of what you want: a loop leaves none out",
+    ),
+    ("let x = [a, b][-1]", "items are counted from 0, the first is [0]"),
+    ("let xs = [a, b][1:]", "one item stands at a number, xs[0]; layers are x[layers 0..15]"),
+    ("print a, b", "print each by itself, one a line"),
+    ("for x in [a, b]: x", "choose and loop within an expression: [2 * x for x in xs]"),
+    ("if 1 < 2: a", "choose and loop within an expression: if c then x else y"),
+    (
+        "assert a == b",
+        "compare two numbers, cosine(a, b) < 0.9, or ask whether they are the same: same(a, b)",
     ),
 ]
 
