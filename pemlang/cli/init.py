@@ -34,8 +34,9 @@ def init(places: tuple[str, ...], output: Path, form: str) -> int:
     """Write a first recipe over adapters or models.
 
     A DIR is an adapter or a model, on the hub too (hf://org/name@revision), or a folder of them.
-    The recipe names them and their bases, and saves a sum of the adapters that can be added; of
-    models of one architecture, what the others learned added to the one they were tuned from.
+    The recipe names them and their bases, and saves a sum of the adapters that can be added, in
+    the model too where that is given; of models of one architecture, what the others learned added
+    to the one they were tuned from.
     """
     from pemlang.api import load
     from pemlang.show.first_input import FirstInput

@@ -1,48 +1,124 @@
 """The part of a first recipe that is about models: task arithmetic on the one that the others were
-tuned from."""
+tuned from, and which adapters can be added to it."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 
+from pemlang.dataclass import dataclass
+from pemlang.diagnostics import Fault
 from pemlang.formats.transformers import config_of
+from pemlang.graph.dag import Graph
+from pemlang.graph.leaves import Model, leaf
+from pemlang.graph.types import ModelType
+from pemlang.ops.bakes import bake
+from pemlang.ops.record import Context
 from pemlang.show.first_input import SUM, WEIGHT, FirstInput, grouped, last_part
 from pemlang.syntax.written import quoted
 from pemlang.tensorfiles.dtypes import FLOATS
 
 
+@dataclass(frozen=True)
+class Family:
+    """Models of one architecture, and what can be added to them.
+
+    Attributes:
+        base: the one that the others were tuned from.
+        tuned: the others.
+        adapters: those that fit the base.
+        name: what the recipe calls the base.
+    """
+
+    base: FirstInput
+    tuned: Sequence[FirstInput]
+    adapters: Sequence[FirstInput]
+    name: str
+
+    @property
+    def only_holds_adapters(self) -> bool:
+        return bool(self.adapters) and not self.tuned
+
+
+def families(
+    models: Sequence[FirstInput], adapters: Sequence[FirstInput], named: Callable[[str], str]
+) -> list[Family]:
+    """Models by their architecture, each with the adapters that can be added to it and to none
+    before, or that name it as theirs; `named` gives each a name of its own."""
+    groups = grouped(models, lambda one: one.adapter.layout.shapes).values()
+    bases = [_base_among(group) for group in groups]
+    home: dict[str, str] = {}
+    for one in adapters:
+        fitting = [base for base in bases if _fits(one, base)]
+        fitting.sort(key=lambda base: base.called != one.model)
+        if fitting:
+            home[one.path] = fitting[0].path
+    return [
+        Family(
+            base,
+            [one for one in group if one is not base],
+            [one for one in adapters if home.get(one.path) == base.path],
+            named(last_part(base.path)),
+        )
+        for group, base in zip(groups, bases, strict=True)
+    ]
+
+
+def _fits(adapter: FirstInput, base: FirstInput) -> bool:
+    """Whether an adapter can be added to a model."""
+    graph = Graph()
+    shapes = base.adapter.layout.shapes
+    point = graph.add(Model(ModelType(None, shapes), base.path, base.adapter))
+    try:
+        bake(Context(graph), point, leaf(graph, adapter.path, adapter.adapter, None))
+    except Fault:
+        return False
+    return True
+
+
 def model_lines(
-    models: Sequence[FirstInput], named: Callable[[str], str], alone: bool
+    families: Sequence[Family], named: Callable[[str], str], alone: bool
 ) -> Iterator[str]:
     """The statements that declare models, add what those of one architecture learned to the base
     among them, and save what comes out.
 
     Args:
-        models: at least one.
+        families: at least one.
         named: gives what each is called a name of its own.
         alone: whether the recipe is about nothing else.
 
     Raises:
         Fault: as quoted.
     """
-    groups = grouped(models, lambda one: one.adapter.layout.shapes)
-    for group in groups.values():
-        base = _base_among(group)
-        tuned = [one for one in group if one is not base]
-        name = named(last_part(base.path))
+    for family in families:
+        base, name, tuned = family.base, family.name, family.tuned
         if tuned and not _is_named(base, tuned):
             yield "# The others are taken to be tuned from it: put another first if they are not."
-        yield f"{'base' if tuned else 'model'} {name} = {quoted(base.path)}"
+        yield from _declared(family)
         names = [named(last_part(one.path)) for one in tuned]
         for each, one in zip(names, tuned, strict=True):
             yield f"model {each} on {name} = {quoted(one.path)}"
+        if family.only_holds_adapters:
+            continue
         yield ""
-        only = alone and len(groups) == 1
+        only = alone and len(families) == 1
         result = SUM if only else named(f"{SUM}_{name}")
         yield from _task_arithmetic(result, name, names, only)
         yield f'save {result} to "out/{result}"{_dtype(base, tuned)}'
         yield ""
+
+
+def _declared(family: Family) -> Iterator[str]:
+    """The declaration of a base; of a model that nothing belongs to, as that."""
+    told = (one.adapter.base for one in family.adapters)
+    others = dict.fromkeys(name for name in told if name and name != family.base.path)
+    path = quoted(family.base.path)
+    if not others:
+        word = "base" if family.tuned or family.adapters else "model"
+        yield f"{word} {family.name} = {path}"
+        return
+    yield "# The adapters fit it; their configs name it otherwise."
+    yield f"base {family.name} = [{', '.join([path, *map(quoted, others)])}]"
 
 
 def _task_arithmetic(

@@ -13,7 +13,7 @@ from pemlang.modules import PARAMETRISATIONS, SiteShape
 from pemlang.ops import FUNCTIONS
 from pemlang.ops.fused import same_modules
 from pemlang.show.first_input import SUM, WEIGHT, FirstInput, grouped, last_part
-from pemlang.show.first_models import model_lines
+from pemlang.show.first_models import Family, families, model_lines
 from pemlang.source import Source
 from pemlang.syntax.format import formatted
 from pemlang.syntax.written import name_like, quoted
@@ -22,7 +22,8 @@ from pemlang.version import LANGUAGE
 
 def first_recipe(adapters: Sequence[FirstInput], models: Sequence[FirstInput] = ()) -> str:
     """The text of a recipe, in the one layout, that declares adapters and their bases, and saves a
-    sum of those that belong to one base and are of one kind; and of models the same as model_lines.
+    sum of those that belong to one base and are of one kind, on its model too where that is among
+    the models; and of models the same as model_lines.
 
     Raises:
         Fault: PEM0111 a path or the name of a base has characters that no recipe shows.
@@ -35,38 +36,52 @@ def first_recipe(adapters: Sequence[FirstInput], models: Sequence[FirstInput] = 
         return name
 
     lines = [f"language {LANGUAGE}", ""]
-    if models:
-        lines += model_lines(models, named, alone=not adapters)
+    groups = families(models, adapters, named)
+    alone = len(groups) == 0 or (len(groups) == 1 and groups[0].only_holds_adapters)
+    lines += model_lines(groups, named, alone=not adapters)
     if adapters:
-        lines += _adapter_lines(adapters, named, alone=not models)
+        lines += _adapter_lines(adapters, groups, named, alone)
     return formatted(Source("a first recipe", "\n".join([*lines, ""])))
 
 
 def _adapter_lines(
-    adapters: Sequence[FirstInput], named: Callable[[str], str], alone: bool
+    adapters: Sequence[FirstInput],
+    models: Sequence[Family],
+    named: Callable[[str], str],
+    alone: bool,
 ) -> Iterator[str]:
+    homes = {one.path: family for family in models for one in family.adapters}
+    tuned = {family.base.path for family in models if family.tuned}
     adapters, like = _named_alike(adapters)
-    bases_of = grouped(adapters, lambda one: one.model)
-    bases = {model: named(model) for model in bases_of if model}
+
+    def base_of(one: FirstInput) -> str:
+        """What tells the base of an adapter from others."""
+        return homes[one.path].base.path if one.path in homes else one.model
+
+    bases_of = grouped(adapters, base_of)
+    bases = {family.base.path: family.name for family in models}
+    elsewhere = [base for base in bases_of if base and base not in bases]
+    bases |= {base: named(base) for base in elsewhere}
     names = {one.path: named(last_part(one.path)) for one in adapters}
-    for model, base in bases.items():
-        yield from _base(
-            base, list(dict.fromkeys(one.adapter.base or "" for one in bases_of[model]))
-        )
+    for base in elsewhere:
+        spelt = list(dict.fromkeys(one.adapter.base or "" for one in bases_of[base]))
+        yield from _base(bases[base], spelt)
     yield from [""] * bool(bases)
     for one in adapters:
-        on = f" on {bases[one.model]}" if one.model else ""
+        on = f" on {bases[base_of(one)]}" if base_of(one) else ""
         other = f" with names={names[like[one.path]]}" if one.path in like else ""
         yield f"adapter {names[one.path]}{one.type}{on} = {quoted(one.path)}{other}"
-    alike = grouped(adapters, lambda one: (one.model, one.adapter.layout.shapes.kinds))
+    alike = grouped(adapters, lambda one: (base_of(one), one.adapter.layout.shapes.kinds))
     groups = [(key, part) for key, group in alike.items() for part in _fitting(group)]
     only = alone and len(groups) == 1
-    for (model, kinds), group in groups:
-        words = [SUM, bases.get(model, "")] if len(bases_of) > 1 or not alone else [SUM]
-        words += kinds if len(group) < len(bases_of[model]) else []
+    for (base, kinds), group in groups:
+        words = [SUM, bases.get(base, "")] if len(bases_of) > 1 or not alone else [SUM]
+        words += kinds if base in tuned or len(group) < len(bases_of[base]) else []
         result = SUM if only else named("_".join(words))
         yield ""
         yield from _sum(result, [names[one.path] for one in group], group, only)
+        if group[0].path in homes and not _chooses_heads(group):
+            yield f'save {bases[base]} + {result} to "out/{result}-baked"'
 
 
 def _named_alike(adapters: Sequence[FirstInput]) -> tuple[list[FirstInput], dict[str, str]]:
@@ -148,10 +163,16 @@ def _sum(
         cut = f"`with rank={largest}` cuts it, and loses as little as can be"
         yield f"# Exactly that, of rank {total}; {cut}."
     with_heads = [name for name, layout in zip(names, layouts, strict=True) if layout.heads]
-    chosen = with_heads and len(names) > 1 and (_differ(group) or any(x.of_base for x in layouts))
-    heads = f" with heads={with_heads[0]}" if chosen else ""
+    heads = f" with heads={with_heads[0]}" if _chooses_heads(group) else ""
     record = output_format([one.adapter for one in group])
     yield f'save {result} to "out/{result}{record.suffix}"{heads}'
+
+
+def _chooses_heads(group: Sequence[FirstInput]) -> bool:
+    """Whether it has to be said of which adapter the heads of a sum are."""
+    layouts = [one.adapter.layout for one in group]
+    with_heads = len(group) > 1 and any(layout.heads for layout in layouts)
+    return with_heads and (_differ(group) or any(layout.of_base for layout in layouts))
 
 
 def _differ(group: Sequence[FirstInput]) -> bool:

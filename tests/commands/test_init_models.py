@@ -69,11 +69,47 @@ def test_a_base_is_the_one_that_the_others_say_they_were_tuned_from(folder: Path
 
 def test_models_of_other_shapes_and_adapters_are_apart(folder: Path) -> None:
     model(folder / "models/tall", shapes={**SHAPES, "lm_head.weight": (31, 12)})
-    lora(folder / "models/style", sites={"model.layers.0.self_attn.q_proj": (12, 12)})
+    lora(folder / "models/style", sites={"model.layers.0.self_attn.q_proj": (16, 16)})
     text = written(folder, "models")
     assert "let merged_base_7b = base_7b + 0.5 * (chat - base_7b) + 0.5 * (code - base_7b)" in text
     assert 'model tall = "models/tall"\n\nlet merged_tall = tall\n' in text
     assert 'adapter style: lora(rank=4) on base_2 = "models/style"' in text
+
+
+def test_adapters_of_a_model(folder: Path) -> None:
+    """They are added, and baked in; where their configs name another model, that is said."""
+    sites = {"model.layers.0.self_attn.q_proj": (12, 12)}
+    for seed, name in enumerate(("x", "y")):
+        lora(folder / name, seed, sites=sites, base_model_name_or_path="org/other")
+    text = written(folder, "x", "models/base-7b", "y")
+    assert text == (
+        "language 1\n"
+        "\n"
+        "# The adapters fit it; their configs name it otherwise.\n"
+        'base base_7b = ["models/base-7b", "org/other"]\n'
+        "\n"
+        'adapter x: lora(rank=4) on base_7b = "x"\n'
+        'adapter y: lora(rank=4) on base_7b = "y"\n'
+        "\n"
+        "## How much of the result is x.\n"
+        "param weight: number in 0..1 = 0.5\n"
+        "\n"
+        "let merged = weight * x + (1 - weight) * y\n"
+        "\n"
+        "# Exactly that, of rank 8; `with rank=4` cuts it, and loses as little as can be.\n"
+        'save merged to "out/merged"\n'
+        'save base_7b + merged to "out/merged-baked"\n'
+    )
+    base, baked = (weights_of(folder / name) for name in ("models/base-7b", "out/merged-baked"))
+    changed = {name for name in base if (base[name] != baked[name]).any()}
+    assert changed == {f"{site}.weight" for site in sites}
+
+
+def test_adapters_beside_fine_tunes(folder: Path) -> None:
+    lora(folder / "x", sites={"model.layers.0.mlp.up_proj": (20, 12)})
+    text = written(folder, "models/chat", "models/code", "x")
+    assert 'base chat = ["models/chat", "some/base"]\nmodel code on chat' in text
+    assert 'save chat + merged_chat_lora to "out/merged_chat_lora-baked"\n' in text
 
 
 def test_models_of_different_dtypes_are_saved_in_the_base_s(folder: Path) -> None:
