@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -196,6 +197,23 @@ def test_an_adapter_in_a_folder_of_a_repository(world: World) -> None:
     assert commit in (world.folder / "pem.lock").read_text()
     assert pem("build", path, "--locked", "--force", **inside).code == 0
     assert pem("verify", world.built, "--rebuild", **inside).code == 0
+
+
+def test_what_else_is_in_the_cache_is_no_part_of_an_adapter(world: World) -> None:
+    """Another program may have fetched the config of a model beside it, here and not elsewhere."""
+    config = {"architectures": ["LlamaForCausalLM"], "num_attention_heads": 4}
+    (world.source / "a" / "config.json").write_text(json.dumps(config))
+    text = ALONE.format(reference="hf://org/a")
+    assert world.pem("lock", text).code == 0
+    assert world.pem("build", text).code == 0
+    before = provenance(world.built)
+    [snapshot] = (world.folder / "cache").rglob("snapshots/*")
+    shutil.copy(world.source / "a" / "config.json", snapshot)
+    done = pem(
+        "build", "--locked", "--force", world.folder / "recipe.pem", process=True, **world.env
+    )
+    assert done.code == 0, done.err
+    assert provenance(world.built) == before
 
 
 def test_the_folders_of_a_repository_that_hold_adapters_are_named(world: World) -> None:

@@ -218,5 +218,6 @@ def _unknown(inputs: Sequence[Adapter], what: str) -> Fault:
     return Fault(
         "PEM0354",
         f"names and rows of llama.cpp go by the model, and {listed(places)} does not {what}",
-        f"put the {MODEL_CONFIG} of the model beside each: of {listed(models, len(models))}",
+        f"have each in a folder of yours, the {MODEL_CONFIG} of the model beside it: of "
+        + listed(models, len(models)),
     )

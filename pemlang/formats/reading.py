@@ -22,11 +22,18 @@ MAX_LOOKED_AT = 1000  # entries of a folder, among which adapters are looked for
 _DIGITS = re.compile(r"([0-9]{1,18})")
 
 
-def read_as(record: Format, place: Path) -> Adapter:
+def read_as(record: Format, place: Path, alone: bool = False) -> Adapter:
     """The adapter at a place in a format, with what the config of its model says that lies beside
-    it, and what its files were before; raises Fault as Format.read."""
+    it, and what its files were before; raises Fault as Format.read.
+
+    Args:
+        record: the format.
+        place: where it is.
+        alone: whether what lies beside is no part of it, as in a cache, where it is there or not
+            by what other programs have fetched.
+    """
     folder = place.parent if record.one_file else place
-    beside = [folder / MODEL_CONFIG] if record.naming in (MODULES, GGUF) else []
+    beside = [folder / MODEL_CONFIG] if record.naming in (MODULES, GGUF) and not alone else []
     seen = seen_now([*record.readable(place), *beside])
     adapter = record.read(place)
     return replace(adapter, seen=seen, model=model_beside(folder) if beside else {})

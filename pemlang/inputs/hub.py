@@ -157,7 +157,7 @@ def read_hub_adapter(text: str, whole: bool) -> Adapter:
         commit = reference.commit(directory)
         fetch = partial(hub.hf_hub_download, reference.repo, revision=commit)
         if (directory / record.weights).exists():
-            return read_as(record, directory)
+            return read_as(record, directory, alone=True)
         pickled = record.pickled
         try:
             if not whole:
@@ -173,7 +173,7 @@ def read_hub_adapter(text: str, whole: bool) -> Adapter:
         except Exception:  # no answer: a pickle in the cache will do
             if not pickled or not (directory / pickled).exists():
                 raise
-        return read_as(record, directory)
+        return read_as(record, directory, alone=True)
 
 
 def _in_one_file(hub: ModuleType, reference: HubReference) -> Adapter:
@@ -189,7 +189,7 @@ def _in_one_file(hub: ModuleType, reference: HubReference) -> Adapter:
     record = next((record for record in records if record.detect(place).fits), None)
     if record is None:
         raise _no_lora(reference)
-    return read_as(record, place)
+    return read_as(record, place, alone=True)
 
 
 def _no_lora(reference: HubReference) -> Fault:

@@ -65,22 +65,23 @@ class LockResolver(Resolver):
 
     def _hold_files(self, source: str, directory: Path) -> None:
         locked = self._lock.adapters[source]
+        record = FORMATS[locked.format]
         names = locked.files.keys() - {STATISTICS}  # see held_statistics
         for name in locked.files:
             if name in names:
                 _hold_file(self._lock, source, directory, name)
-        for name in sorted(names ^ _read_now(FORMATS[locked.format], directory, names)):
+        for name in sorted(names ^ _read_now(record, source, directory, names)):
             now = file_digest(directory / name) if is_file(directory / name) else None
             raise _other(self._lock, source, name, _digests(locked.files.get(name), now))
 
 
-def _read_now(record: Format, directory: Path, names: Set[str]) -> Set[str]:
+def _read_now(record: Format, source: str, directory: Path, names: Set[str]) -> Set[str]:
     """The names of the files that a build would read at a place; those of the lock where not all
     is there."""
     if not record.detect(directory).whole:
         return names
     try:
-        return {file.name for file in read_as(record, directory).files}
+        return {file.name for file in read_as(record, directory, source.startswith(SCHEME)).files}
     except Fault:
         return names
 
