@@ -3,14 +3,19 @@ pemlang is imported before there is such a file."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
     from _pytest._code.code import TerminalRepr
+
+    from pemlang.diagnostics import PemError
+    from pemlang.pipeline.testing import TestOutcome
 
 
 def pytest_collect_file(file_path: Path, parent: pytest.Collector) -> pytest.Collector | None:
@@ -49,21 +54,39 @@ class TestedRecipe(pytest.File):
             item.line, _ = source.position(test.span.start)
             yield item
 
+    @cached_property
+    def outcomes(self) -> Mapping[str, TestOutcome] | PemError:
+        """What became of those of its tests that are to be run, by name: the file is checked once
+        for all of them. Or what is wrong with the file."""
+        from pemlang.api import load
+        from pemlang.diagnostics import PemError
+
+        names = {item.name for item in self.session.items if item.parent is self}
+        try:
+            return {outcome.title: outcome for outcome in load(self.path).test(names.__contains__)}
+        except PemError as error:
+            return error
+
 
 class RecipeTest(pytest.Item):
     """A test of a recipe."""
 
     line: int
+    funcargs: Mapping[str, object] = MappingProxyType({})
+    """It has no fixtures; plugins such as pytest-lsp look into this."""
 
     def runtest(self) -> None:
-        from pemlang.api import load
         from pemlang.diagnostics import PemError
 
-        for outcome in load(self.path).test(lambda title: title == self.name):
-            if outcome.printed:
-                self.add_report_section("call", "printed", "\n".join(outcome.printed))
-            if outcome.wrong:
-                raise PemError(outcome.wrong)
+        assert isinstance(self.parent, TestedRecipe)
+        outcomes = self.parent.outcomes
+        if isinstance(outcomes, PemError):
+            raise PemError(outcomes.diagnostics)
+        outcome = outcomes[self.name]
+        if outcome.printed:
+            self.add_report_section("call", "printed", "\n".join(outcome.printed))
+        if outcome.wrong:
+            raise PemError(outcome.wrong)
 
     def repr_failure(
         self, excinfo: pytest.ExceptionInfo[BaseException], style: object = None

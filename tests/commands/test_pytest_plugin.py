@@ -48,6 +48,16 @@ def test_each_test_is_an_item(tmp_path: Path) -> None:
     assert "1 failed" in out
 
 
+def test_a_recipe_is_checked_once_for_all_of_its_tests(tmp_path: Path) -> None:
+    laws = "".join(f'test "law {n}" {{ assert same({n}, {n}) }}\n' for n in range(300))
+    recipe(tmp_path, laws, "laws.pem")
+    began = os.times().children_user
+    code, out = pytest_of(tmp_path)
+    assert (code, "300 passed" in out) == (0, True)
+    assert os.times().children_user - began < 10
+    assert "300 passed" in pytest_of(tmp_path, "-p", "pytest_lsp")[1]
+
+
 def test_a_recipe_that_is_wrong(tmp_path: Path) -> None:
     recipe(tmp_path, f"let x = )\n{LAWS}", "laws.pem")
     code, out = pytest_of(tmp_path)
