@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import shutil
 import subprocess
@@ -281,3 +282,26 @@ def test_two_locks_at_once_lose_nothing(site: Path) -> None:
         "recipe.pem",
         "second.pem",
     }
+
+
+def test_what_is_installed_meanwhile_is_seen(site: Path) -> None:
+    """As an editor has to, which runs on; what is on the path is looked through once until then."""
+    assert codes(Path(), USING) == []
+    for version, name in (("1.1", "mouse"), ("1.2", "house")):
+        installed(site, {"merges.pem": HALF}, name=name, version=version)
+        assert codes(Path(), USING) == ([] if name == "house" else ["PEM0203"])
+
+
+def test_many_imports_look_through_the_path_once(
+    site: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked = []
+
+    def entry_points(group: str) -> importlib.metadata.EntryPoints:
+        looked.append(group)
+        return importlib.metadata.EntryPoints()
+
+    monkeypatch.setattr(importlib.metadata, "entry_points", entry_points)
+    text = "".join(f"import house.m{i} as m{i}\n" for i in range(9))
+    assert codes(Path(), text) == ["PEM0203"] * 9
+    assert looked == ["pemlang.libraries"]
