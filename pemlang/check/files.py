@@ -6,7 +6,7 @@ from dataclasses import field
 from graphlib import TopologicalSorter
 from pathlib import Path
 
-from pemlang.check.published import HUB, PublishedRecipe, beside
+from pemlang.check.published import HUB, WEB, PublishedRecipe, beside
 from pemlang.check.values import ImportedTexts
 from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault, Report, nearest, visible
@@ -121,7 +121,7 @@ def _target(
         help = 'write the path out, as in import "file.pem" as name'
         raise Fault("PEM0205", "the path of an import is plain text", help)
     text = parts[0]
-    if text.startswith(HUB):
+    if text.startswith((HUB, *WEB)):
         return _published(files, inputs.published(text))
     path = Path(text)
     if path.is_absolute() or path.suffix != SUFFIX or "\0" in text:

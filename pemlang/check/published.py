@@ -10,6 +10,7 @@ from pemlang.diagnostics import Fault, visible
 from pemlang.syntax.files import SUFFIX
 
 HUB = "hf://"
+WEB = ("https://", "http://")  # of what stands for no recipe
 _TOP = "hf://org/name".count("/") + 1
 
 

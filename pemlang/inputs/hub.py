@@ -34,6 +34,7 @@ from pemlang.formats.transformers import (
 )
 from pemlang.formats.vocabulary import TOKENS
 from pemlang.syntax.files import MAX_BYTES, read_bytes, too_large
+from pemlang.syntax.files import SUFFIX as RECIPE
 from pemlang.tensorfiles.safetensors import SUFFIX, Header, TensorEntry, read_header
 
 SCHEME = HUB
@@ -102,13 +103,13 @@ def hold_no_address(text: str) -> None:
         return
     rest = match["rest"] if match["bare"] is None else match["bare"]
     is_of_hub = match["bare"] is not None or match["host"].casefold() in _HOSTS
-    reference = _reference_of(re.split("[?#]", rest)[0]) if is_of_hub else None
+    page = re.split("[?#]", rest)[0]
+    reference = _reference_of(page) if is_of_hub else None
+    give = "its path" if page.endswith(RECIPE) else "the folder that it is in"
     raise Fault(
         "PEM0443",
         f"{visible(text, 80)!r} is the address of a web page",
-        f'write it as "{reference}"'
-        if reference
-        else "fetch what is there, and give the folder that it is in",
+        f'write it as "{reference}"' if reference else f"fetch what is there, and give {give}",
     )
 
 
@@ -119,6 +120,9 @@ def _reference_of(page: str) -> str | None:
     if (shows and shows not in _SHOWS_FILES) or org in ("datasets", "spaces"):
         return None
     folder = [part for part in folder if part]
+    if shows and page.endswith(RECIPE):
+        text = f"{SCHEME}{org}/{name}@{'/'.join([revision, *folder])}"
+        return text if _recipe_named(text) else None
     if shows in _SHOWS_FILES[1:] and not _may_be_one(PurePosixPath(page)):
         folder = folder[:-1]  # the last is a file
     place = "/".join([org, name, *folder])
@@ -220,10 +224,12 @@ def read_hub_recipe(name: str, commit: str | None = None) -> PublishedRecipe:
 
     Raises:
         Fault: PEM0101 it is larger than a recipe may be, PEM0392 not such a name, PEM0441 not
-            found, refused or out of reach, PEM0442 huggingface_hub is not installed.
+            found, refused or out of reach, PEM0442 huggingface_hub is not installed, PEM0443 the
+            address of a web page.
     """
-    match = _RECIPE.fullmatch(name)
-    if match is None or ".." in name or "." in match["file"].split("/"):
+    hold_no_address(name)
+    match = _recipe_named(name)
+    if match is None:
         raise Fault(
             "PEM0392",
             f"{visible(name, 80)!r} is not a recipe on the hub",
@@ -238,9 +244,16 @@ def read_hub_recipe(name: str, commit: str | None = None) -> PublishedRecipe:
     return PublishedRecipe(name, path, read_bytes(path, name), reference.commit(directory))
 
 
+def _recipe_named(name: str) -> re.Match[str] | None:
+    """The parts of the name of a recipe on the hub; None where it is no such name."""
+    match = _RECIPE.fullmatch(name)
+    is_plain = match is not None and ".." not in name and "." not in match["file"].split("/")
+    return match if is_plain else None
+
+
 def pinned_reference(recipe: PublishedRecipe) -> str:
     """The name of a published recipe; of one on the hub at its commit."""
-    match = _RECIPE.fullmatch(recipe.name)
+    match = _recipe_named(recipe.name)
     if match is None:
         return recipe.name
     return f"{SCHEME}{match['repo']}@{recipe.version}/{match['file']}.pem"

@@ -38,7 +38,7 @@ from pemlang.tensorfiles.container import SUFFIXES
 
 def published_now(name: str, version: str | None = None) -> PublishedRecipe:
     """A published recipe as it is now, installed or on the hub; see check.values.Inputs."""
-    if name.startswith(SCHEME):
+    if "://" in name:
         return read_hub_recipe(name, version)
     from pemlang.inputs.libraries import installed
 
