@@ -115,14 +115,13 @@ def _changes(old: Lock | None, new: Lock) -> list[str]:
 def _versions(old: Lock | None, new: Lock) -> list[str]:
     """Of which versions the published recipes are, where that is another than it was."""
     before = {} if old is None else old.published
-    changed = {
-        f"{visible(before[name].of)} → {visible(recipe.of)}"
-        if name in before
-        else f"of {visible(recipe.of)}"
-        for name, recipe in new.published.items()
-        if name not in before or before[name].of != recipe.of
+    added = {recipe.of for name, recipe in new.published.items() if name not in before}
+    kept = {
+        (before[name].of, recipe.of) for name, recipe in new.published.items() if name in before
     }
-    return sorted(changed)
+    lines = [f"{visible(was)} → {visible(now)}" for was, now in kept if was != now]
+    lines += [f"of {visible(of)}" for of in added - {now for _, now in kept}]
+    return sorted(lines)
 
 
 def _told(

@@ -192,6 +192,17 @@ def test_an_upgrade_takes_nothing_else(site: Path) -> None:
     assert after["published"]["house.merges"]["version"] == "2.0"
 
 
+def test_each_version_is_told_once(site: Path) -> None:
+    """One that comes with a recipe more was told with those that were there."""
+    recipe(Path(), USING)
+    pem("lock", "recipe.pem")
+    moved = {"merges.pem": 'export import "parts.pem" (half)\n', "parts.pem": HALF}
+    installed(site, moved, version="2.0")
+    told = pem("lock", "--upgrade", "house", "recipe.pem").out.splitlines()
+    below = [line.strip() for line in told[told.index("pem.lock") + 1 :]]
+    assert below == ["+ house.parts", "~ house.merges", "house-merges 1.0 → house-merges 2.0"]
+
+
 def test_an_upgrade_to_what_is_wrong_writes_nothing(site: Path) -> None:
     recipe(Path(), USING)
     lock()
