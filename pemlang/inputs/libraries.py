@@ -83,7 +83,7 @@ def installed(name: str) -> PublishedRecipe:
     """
     entries = libraries(name.partition(".")[0])
     if not entries:
-        raise _not_there(name, [*std_modules(), *_all_modules()])
+        raise _not_there(name, [*std_modules(), *installed_modules()])
     if len(entries) > 1:
         both = " and ".join(sorted(entry.dist.name for entry in entries if entry.dist))
         raise Fault(
@@ -175,7 +175,8 @@ def _project(distribution: Distribution) -> Path | None:
     return Path(url2pathname(url.path)) if url.scheme == "file" else None
 
 
-def _all_modules() -> list[str]:
+def installed_modules() -> list[str]:
+    """The names of the recipes of all libraries; raises as libraries."""
     names = set[str]()
     for entry in libraries():
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from lsprotocol.types import (
@@ -17,15 +18,18 @@ from lsprotocol.types import (
 
 from pemlang.check.annotations import REFINEMENTS
 from pemlang.check.declared import OPTIONS as DECLARED_WITH
+from pemlang.check.files import std_modules
 from pemlang.check.kinds import PLAIN
 from pemlang.check.options import OPTIONS
 from pemlang.check.outputs import HEADS
 from pemlang.check.values import RecipeValue
 from pemlang.dataclass import dataclass
+from pemlang.diagnostics import Fault
 from pemlang.formats.namings import NAMINGS
 from pemlang.formats.readers import READERS
 from pemlang.formats.record import formats_of
 from pemlang.graph.node import AdapterNode, ModelNode
+from pemlang.inputs.libraries import installed_modules
 from pemlang.lsp.analysis import Analysis
 from pemlang.lsp.cursor import CursorPlace, WrittenCall
 from pemlang.lsp.hover import value_of, value_text
@@ -37,7 +41,6 @@ from pemlang.markup import markdown
 from pemlang.modules import PARAMETRISATIONS
 from pemlang.ops import FUNCTIONS
 from pemlang.ops.merge import FULL
-from pemlang.resources import resource
 from pemlang.show.codes import catalogue
 from pemlang.show.operators import settings_of, use
 from pemlang.syntax import tree as t
@@ -57,7 +60,7 @@ _OPTION = re.compile(r"(?:,|\bwith)\s*(\w+)\s*=\s*$")
 _NEXT_OPTION = re.compile(r"(?:,|\bwith)\s*$")
 _PATH = re.compile(r"\s*(?:adapter|model)\b[^=]*=\s*$")
 _IMPORT = re.compile(r"\s*(?:export\s+)?import\s*")
-_FROM_STD = re.compile(r"\s*(?:export\s+)?import\s+(?:std\s*\.\s*)?$")
+_MODULE = re.compile(r"\s*(?:export\s+)?import\s+((?:\w+\s*\.\s*)*)")
 _MEMBER = re.compile(r"([^\W\d]\w*)\s*\.\s*$")
 _TYPE = re.compile(r"(?:^\s*(?:let|adapter|param)\s+\w+|[(,]\s*\w+)\s*:\s*\[?\s*$|->\s*\[?\s*$")
 _SELECTED = re.compile(r"([^\W\d][\w.]*)\s*$")
@@ -208,20 +211,20 @@ def _members(analysis: Analysis, module: str) -> list[Suggestion]:
 def _imported(
     analysis: Analysis, cursor: CursorPlace, directory: Path, files: OpenFiles
 ) -> list[Suggestion]:
-    """Modules of the library, and what is in a file that is being imported."""
-    if cursor.bracket != "(":
-        if not _FROM_STD.fullmatch(cursor.statement):
-            return _words(["as"], CompletionItemKind.Keyword)
-        modules = [path.stem for path in sorted(resource("stdlib").glob("*.pem"))]
-        before = "" if cursor.statement.rstrip().endswith(".") else "std."
-        return _words([before + x for x in modules], CompletionItemKind.Module)
-    target = _IMPORT.sub("", cursor.before_bracket, count=1).strip()
-    if target.startswith('"'):
-        path = directory / target.strip('"')
-    else:
-        path = resource("stdlib") / f"{''.join(target.split()).removeprefix('std.')}.pem"
-    shared = {} if "\0" in target else shared_names(path, files)
-    return [_of_name(analysis, name, bound) for name, bound in shared.items()]
+    """Modules of libraries, and what is in a file that is being imported."""
+    if cursor.bracket == "(":
+        target = _IMPORT.sub("", cursor.before_bracket, count=1)
+        shared = shared_names(target, directory, files)
+        return [_of_name(analysis, name, bound) for name, bound in shared.items()]
+    written = _MODULE.fullmatch(cursor.statement)
+    if not written:
+        return _words(["as"], CompletionItemKind.Keyword)
+    modules = std_modules()
+    with suppress(Fault):  # what pip has installed is damaged: the check says so
+        modules += installed_modules()
+    before = "".join(written[1].split())
+    rest = [x.removeprefix(before) for x in modules if x.startswith(before)]
+    return _words(rest, CompletionItemKind.Module)
 
 
 def _options(analysis: Analysis, cursor: CursorPlace) -> list[Suggestion] | None:

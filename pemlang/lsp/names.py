@@ -14,10 +14,10 @@ from pemlang.check.options import WORDS
 from pemlang.check.scope import PRIVATE, Scope, bare_words
 from pemlang.check.values import POISON
 from pemlang.dataclass import dataclass
-from pemlang.diagnostics import Fault, Report
+from pemlang.diagnostics import Report
 from pemlang.lsp.open_files import OpenFiles
 from pemlang.ops import FUNCTIONS
-from pemlang.source import Span
+from pemlang.source import Source, Span
 from pemlang.syntax import tree as t
 
 Role = Literal["value", "parameter", "function", "module"]
@@ -108,15 +108,18 @@ def names_of(files: RecipeFiles) -> Mapping[Path, FileNames]:
     return found
 
 
-def shared_names(path: Path, files: OpenFiles) -> Mapping[str, BoundName]:
-    """What a file that imports another would see of it; nothing of what is no recipe."""
-    try:
-        path = path.resolve()
-        source = files.recipe(path, path.name)
-    except (Fault, OSError, RuntimeError):
-        return {}
-    loaded = load_files(path, source, Report(), files)
-    return names_of(loaded)[path].shared
+def shared_names(target: str, directory: Path, files: OpenFiles) -> Mapping[str, BoundName]:
+    """What a file that imports another would see of it; nothing of what is no recipe.
+
+    Args:
+        target: the other, as an import has it: `"house.pem"`, `std.paper`.
+        directory: of the file that imports.
+        files: the open recipes.
+    """
+    source = Source("", f"import {target} as imported\n", directory)
+    importing = directory / "importing"
+    names = names_of(load_files(importing, source, Report(), files))
+    return {x: y for module in names[importing].modules.values() for x, y in module.shared.items()}
 
 
 class _NameBinder:

@@ -12,6 +12,7 @@ from pathlib import Path
 from lsprotocol import types
 from pygls.exceptions import JsonRpcInvalidParams
 from pygls.lsp.server import LanguageServer
+from pygls.protocol import json_rpc
 
 from pemlang.diagnostics import Diagnostic, Fault, PemError, Report, render
 from pemlang.lsp.analysis import Analysis
@@ -191,6 +192,7 @@ def serve(folder: Path) -> None:
         folder: where samples of tests are drawn; removed by the caller.
     """
     logging.basicConfig(stream=sys.stderr, level=logging.ERROR)
+    logging.getLogger(json_rpc.__name__).addFilter(_is_mistake)
     server = server_in(folder)
     listen = os.fdopen(os.dup(sys.stdin.fileno()), "rb")
     talk = os.fdopen(os.dup(sys.stdout.fileno()), "wb")
@@ -372,6 +374,11 @@ def _find_names(server: RecipeServer) -> None:
         wanted = params.context.include_declaration
         spans = [x for x in await server.uses(bound) if wanted or (x[0], x[1].start) != bound.place]
         return list(server.locations(spans))
+
+
+def _is_mistake(record: logging.LogRecord) -> bool:
+    """Whether what is logged is a mistake of ours, and no refusal, which the editor shows."""
+    return not (record.exc_info and isinstance(record.exc_info[1], JsonRpcInvalidParams))
 
 
 def _refused(fault: Fault) -> JsonRpcInvalidParams:

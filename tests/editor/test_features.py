@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 from lsprotocol import types
 from pygls.exceptions import JsonRpcException
-from support import recipe
+from support import lora, recipe
 from support.editor import Editor, applied
+from support.libraries import HALF, installed
 
 from pemlang.ops import FUNCTIONS
 
@@ -220,6 +221,22 @@ def test_signature_help(house: Editor, line: str, label: str, active: str | None
     assert (now or "").startswith(active or "")
 
 
+def test_completion_of_an_installed_library(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    merges = 'import "parts/more.pem" (share)\n' + HALF
+    installed(tmp_path / "site", {"merges.pem": merges, "parts/more.pem": "let share = 1\n"})
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
+    editor = Editor(tmp_path)
+    assert {"std.paper", "house.merges", "house.parts.more"} <= set(editor.completed("import |"))
+    assert set(editor.completed("import house.|")) == {"merges", "parts.more"}
+    assert set(editor.completed("import house.parts.m|")) == {"more"}
+    names = editor.completed("import house.merges (|)")
+    assert set(names) == {"half"} and "Half of an adapter" in names["half"].documentation.value
+    assert set(editor.completed("import house.nothing (|)")) == set()
+    editor.close()
+
+
 # --- where names are ------------------------------------------------------------------------
 
 
@@ -296,11 +313,18 @@ def test_a_name_that_would_change_the_meaning_is_refused(
         renamed(editor, text, new)
 
 
-def test_what_is_not_the_readers_is_not_renamed(editor: Editor) -> None:
+def test_what_is_not_the_readers_is_not_renamed(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    for name in "ab":
+        lora(tmp_path / name, 1)
+    editor = Editor(tmp_path)
     with pytest.raises(JsonRpcException, match="outside of the folder"):
         renamed(editor, f"import std.paper (|merge)\n{TWO}let x = merge(a, b)\n", "mine")
     with pytest.raises(JsonRpcException, match="does not parse"):
         renamed(editor, f"{TWO}let |x = a\nlet y = x +\n", "z")
+    editor.close()
+    assert capfd.readouterr().err == ""  # a refusal is no mistake of the server
 
 
 def test_formatting(editor: Editor) -> None:
