@@ -33,7 +33,7 @@ from pemlang.tensorfiles.gguf import SUFFIX, GgufHeader, Scalar, read_gguf
 from pemlang.tensorfiles.safetensors import Header, TensorEntry, float_dtypes
 
 _LORA = "lora"
-_TYPE, _METHOD, _ALPHA = "general.type", "adapter.type", "adapter.lora.alpha"
+_TYPE, METHOD, _ALPHA = "general.type", "adapter.type", "adapter.lora.alpha"
 _TOKENS = "adapter.alora.invocation_tokens"
 _BASES, _BASE = "general.base_model.count", "general.base_model.0"
 _HUB = "https://huggingface.co/"
@@ -190,7 +190,7 @@ GGUF = register(Gguf())
 
 def _floats(place: Path, told: GgufHeader) -> Header:
     """The header of a LoRA's file; raises Fault PEM0410, PEM0419, PEM0421."""
-    kind, method = told.fields.get(_TYPE), told.fields.get(_METHOD)
+    kind, method = told.fields.get(_TYPE), told.fields.get(METHOD)
     if kind != "adapter":
         architecture = visible(str(told.fields.get(ARCHITECTURE, "unknown architecture")), 40)
         raise Fault(
@@ -215,7 +215,7 @@ def _fields(spec: AdapterSpec) -> dict[str, Scalar]:
         _TYPE: "adapter",
         "general.file_type": _FILE_TYPES[spec.dtype],
         **_base(spec),
-        _METHOD: _LORA,
+        METHOD: _LORA,
         _ALPHA: alpha,
         **dict(sorted(model.items())),
     }

@@ -1,5 +1,5 @@
 """Adapters and models on the Hugging Face hub, `hf://org/name/folder@revision`, and LoRAs in one
-file, `hf://org/name/file.safetensors@revision`, through the cache of huggingface_hub.
+file, `hf://org/name/file.safetensors@revision` or `.gguf`, through the cache of huggingface_hub.
 
 A check fetches what describes one and the headers of its tensors only, when it is not cached; of
 one in one file all of it, for its α lie between its tensors.
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -22,6 +22,7 @@ from pemlang.check.published import HUB, PublishedRecipe
 from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault, listed, visible
 from pemlang.formats.adapter import Adapter
+from pemlang.formats.gguf import METHOD
 from pemlang.formats.reading import MAX_LOOKED_AT, in_order, read_as
 from pemlang.formats.record import FORMATS, Format, formats_of
 from pemlang.formats.transformers import (
@@ -35,7 +36,9 @@ from pemlang.formats.transformers import (
 from pemlang.formats.vocabulary import TOKENS
 from pemlang.syntax.files import MAX_BYTES, read_bytes, too_large
 from pemlang.syntax.files import SUFFIX as RECIPE
-from pemlang.tensorfiles.safetensors import SUFFIX, Header, TensorEntry, read_header
+from pemlang.tensorfiles.container import SUFFIXES
+from pemlang.tensorfiles.gguf import SUFFIX as GGUF
+from pemlang.tensorfiles.safetensors import Header, TensorEntry, read_header
 
 SCHEME = HUB
 HUB_NAME = re.compile(r"(?!\.)[\w.-]+/(?!\.)[\w.-]+")
@@ -48,6 +51,8 @@ _RECIPE = re.compile(
 _WEB = re.compile(r"https?://(?P<host>[^/]*)/?(?P<rest>.*)|(?:huggingface\.co|hf\.co)/(?P<bare>.+)")
 _HOSTS = ("huggingface.co", "www.huggingface.co", "hf.co")
 _SHOWS_FILES = ("tree", "blob", "resolve", "raw")
+_STARTS_WITHIN = 65_536
+"""Bytes of a GGUF file within which it says of what kind it is."""
 _COMMIT = re.compile(r"[0-9a-f]{40}")
 _SHARD = re.compile(r"-[0-9]{5}-of-[0-9]{5}\.")
 
@@ -90,7 +95,7 @@ def parse_reference(text: str) -> HubReference:
             'write it as "hf://org/name@revision", or "hf://org/name/folder@revision"',
         )
     folder, name = match["folder"].removeprefix("/"), ""
-    if folder.endswith(SUFFIX):
+    if folder.endswith(SUFFIXES):
         folder, _, name = folder.rpartition("/")
     return HubReference(match["repo"], folder, match["revision"], name)
 
@@ -182,13 +187,12 @@ def read_hub_adapter(text: str, whole: bool) -> Adapter:
 
 def _in_one_file(hub: ModuleType, reference: HubReference) -> Adapter:
     """An adapter in one file; its header is asked for first, for a model's file may be large."""
-    records = [record for record in formats_of("adapter") if record.starts]
+    suffix = PurePosixPath(reference.name).suffix
+    records = [x for x in formats_of("adapter") if x.one_file and x.suffix == suffix]
     file = reference.file(reference.name)
     cached = hub.try_to_load_from_cache(reference.repo, file, revision=reference.revision)
-    if not isinstance(cached, str):
-        names = _header(hub, reference, reference.name, reference.revision).entries
-        if not any(name.startswith(record.starts) for record in records for name in names):
-            raise _no_lora(reference)
+    if not isinstance(cached, str) and not _seems_one(hub, reference, records):
+        raise _no_lora(reference)
     place = _snapshot(hub, reference, reference.name) / reference.name
     record = next((record for record in records if record.detect(place).fits), None)
     if record is None:
@@ -196,10 +200,28 @@ def _in_one_file(hub: ModuleType, reference: HubReference) -> Adapter:
     return read_as(record, place, alone=True)
 
 
+def _seems_one(hub: ModuleType, reference: HubReference, records: Sequence[Format]) -> bool:
+    """Whether the start of a file says that it is an adapter in one of some formats."""
+    if reference.name.endswith(GGUF):
+        return METHOD.encode() in _start(hub, reference)
+    names = _header(hub, reference, reference.name, reference.revision).entries
+    return any(name.startswith(record.starts) for record in records for name in names)
+
+
+def _start(hub: ModuleType, reference: HubReference) -> bytes:
+    """The first bytes of a file."""
+    file = reference.file(reference.name)
+    url = hub.hf_hub_url(reference.repo, file, revision=reference.revision)
+    headers = {**hub.utils.build_hf_headers(), "range": f"bytes=0-{_STARTS_WITHIN - 1}"}
+    answer = hub.utils.get_session().get(url, headers=headers)
+    hub.utils.hf_raise_for_status(answer)
+    return bytes(answer.content)
+
+
 def _no_lora(reference: HubReference) -> Fault:
     """PEM0410 of a file of other tensors; of one of an adapter's or a model's its folder is what to
     give."""
-    names = listed([record.name for record in formats_of("adapter") if record.starts])
+    names = listed([record.name for record in formats_of("adapter") if record.one_file])
     return Fault(
         "PEM0410",
         f"{visible(reference.name)} of {visible(reference.repo)} is no LoRA in one file",
@@ -212,7 +234,7 @@ def _no_lora(reference: HubReference) -> Fault:
 def _may_be_one(path: PurePosixPath) -> bool:
     """Whether a file of a repository may be an adapter in one file, by its name."""
     parts = {record.weights for record in FORMATS.values()}
-    return path.suffix == SUFFIX and path.name not in parts and not _SHARD.search(path.name)
+    return path.suffix in SUFFIXES and path.name not in parts and not _SHARD.search(path.name)
 
 
 def read_hub_recipe(name: str, commit: str | None = None) -> PublishedRecipe:

@@ -23,8 +23,10 @@ save 0.7 * ink + 0.3 * wash to "out/both.safetensors" with format=kohya, rank=32
 ```
 
 An adapter of PEFT is a folder; [the README](../README.md#what-it-reads-and-writes) has what of it
-is read. So is one of [mlx-lm](#mlx-lm); one of llama.cpp is [one file](#gguf). LoRAs of image
-models are one file. At a site they have a pair of factors, and often α as a number of its own:
+is read. So is one of [mlx-lm](#mlx-lm); one of llama.cpp is [one file](#gguf), and LoRAs of image
+models are. On the hub a file is named as `"hf://org/name/styles/ink.safetensors@revision"`.
+
+A LoRA of an image model has a pair of factors at a site, and often α as a number of its own:
 Δ = (α/r)·B·A, and without it α is the rank.
 """
 
@@ -147,8 +149,8 @@ output are of one `general.architecture`.
 `pem convert` goes both ways between GGUF, PEFT and mlx-lm. llama.cpp has other names for modules,
 and for a llama another order of the rows of q and k, which goes by how many heads these have. A
 LoRA of PEFT does not say what model it is of, and one of llama.cpp does not say the heads: both are
-read from the `config.json` of the model, if it lies beside the adapter. A GGUF file that pem wrote
-says them itself. Known are
+read from the `config.json` of the model, if it lies beside the adapter in a folder of yours. Of an
+adapter on the hub, convert a copy. A GGUF file that pem wrote says them itself. Known are
 
 {architectures}
 

@@ -6,9 +6,11 @@ import json
 from collections.abc import Iterator
 from pathlib import Path
 
+import gguf
 import numpy as np
 import pytest
 from support import Done, lora, pem, recipe
+from support.gguf_made import gguf_deltas, gguf_lora
 from support.hub_server import Hub, serving
 from support.image_loras import ENDS, factors, image_deltas, image_lora
 from support.outputs import WEIGHTS
@@ -26,6 +28,13 @@ def hub(tmp_path: Path) -> Iterator[Hub]:
     image_lora(styles / "flat/ink.safetensors", factors(SITES, 1))
     image_lora(styles / "wash.safetensors", factors(DOTTED, 2), None, ENDS["peft"])
     image_lora(styles / "other.safetensors", factors({"x.0": ((2000,), (2000,))}, 3, 64))
+    model = gguf.GGUFWriter(styles / "model.gguf", "llama")
+    model.add_type("model")
+    model.add_tensor("blk.0.attn_q.weight", np.ones((800, 800), np.float32))
+    model.write_header_to_file()
+    model.write_kv_data_to_file()
+    model.write_tensors_to_file()
+    model.close()
     lora(tmp_path / "peft", 1)
     with serving({"org/styles": {"main": styles}, "org/peft": {"main": tmp_path / "peft"}}) as made:
         yield made
@@ -87,6 +96,17 @@ def test_two_revisions_of_a_file_are_two_adapters_in_a_lock(hub: Hub, tmp_path: 
         np.testing.assert_allclose(delta, new[site] - old[site], atol=1e-4)
 
 
+def test_one_of_llama_cpp(hub: Hub, tmp_path: Path) -> None:
+    gguf_lora(tmp_path / "styles/llama/chat.gguf", 1)
+    text = 'adapter x = "hf://org/styles/llama/chat.gguf"\nsave 0.5 * x to "out/z.gguf"\n'
+    path = recipe(tmp_path, text)
+    assert run(hub, tmp_path, "check", path) == Done(0, "", "")
+    assert run(hub, tmp_path, "build", path).code == 0
+    before = gguf_deltas(tmp_path / "styles/llama/chat.gguf")
+    for site, delta in gguf_deltas(tmp_path / "out/z.gguf").items():
+        np.testing.assert_allclose(delta, 0.5 * before[site], atol=1e-6)
+
+
 def test_both_are_summed_by_the_names_of_one(hub: Hub, tmp_path: Path) -> None:
     text = f'adapter x = "{REFERENCE}"\n'
     text += 'adapter y = "hf://org/styles/wash.safetensors" with names=x\n'
@@ -105,6 +125,7 @@ def test_it_is_converted_by_the_names_of_another(hub: Hub, tmp_path: Path) -> No
     ("reference", "code", "told"),
     [
         ("hf://org/styles/other.safetensors", "PEM0410", "no LoRA in one file"),
+        ("hf://org/styles/model.gguf", "PEM0410", "no LoRA in one file"),
         (f"hf://org/peft/{WEIGHTS}@main", "PEM0410", '"hf://org/peft@main"'),
         ("hf://org/styles/none.safetensors", "PEM0441", "none.safetensors"),
         ("hf://org/styles", "PEM0441", "hf://org/styles/flat/ink.safetensors"),
@@ -118,4 +139,5 @@ def test_what_is_none_is_told(
 ) -> None:
     done = run(hub, tmp_path, "check", made(tmp_path, reference))
     assert (done.code, code in done.err, told in done.err) == (1, True, True), done.err
-    assert hub.bytes_of("other.safetensors") < 300_000  # of a megabyte: its header alone
+    for name in ("other.safetensors", "model.gguf"):  # megabytes: their starts alone
+        assert hub.bytes_of(name) < 300_000
