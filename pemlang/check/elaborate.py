@@ -11,6 +11,7 @@ from typing import cast
 from pemlang.check.annotations import check_annotation, dtype_name, hold_refinement
 from pemlang.check.calls import bind, call_use, chain_use, run_of_terms, want_listed, written
 from pemlang.check.conditions import COMPARABLE, Combined, Comparison, Condition, Decided
+from pemlang.check.expansion import Expansion
 from pemlang.check.forms import FORMS
 from pemlang.check.kinds import article, choose, kind_of_type, not_prefix, not_selectable
 from pemlang.check.lists import chosen, for_each, item_of, list_of
@@ -49,9 +50,7 @@ from pemlang.ops.vocabulary import model_like
 from pemlang.source import Span
 from pemlang.syntax import tree as t
 
-MAX_STEPS = 50_000
 MAX_STRING = 4096
-MAX_CALLS = 100
 
 
 @dataclass(eq=False)
@@ -66,6 +65,7 @@ class Elaborator:
         watches: comparisons to make once weights are read, with their places.
         leaves: how each adapter leaf is declared, for messages and cards.
         spellings: all the ways in which its place is spelt.
+        expansion: the calls it is in.
         is_testing, samples: whether this is a test; what tests draw, with bounds of its numbers.
         filling: the calls that give what fills the matrices of a LoRA; see full_rank.
     """
@@ -78,10 +78,9 @@ class Elaborator:
     leaves: dict[Stored, Declared] = field(default_factory=dict)
     spellings: dict[Stored, list[Spelling]] = field(default_factory=dict)
     filling: dict[AdapterNode, tuple[Use, ...] | None] = field(default_factory=dict)
+    expansion: Expansion = field(default_factory=Expansion)
     is_testing: bool = False
     samples: dict[Sample, int] = field(default_factory=dict)
-    _expansions: list[str] = field(default_factory=list)
-    _steps: int = 0
 
     # --- saying what is wrong --------------------------------------------------------------
 
@@ -91,7 +90,7 @@ class Elaborator:
         try:
             yield
         except Fault as fault:
-            fault.notes = (*fault.notes, *reversed(self._expansions[-3:]))
+            fault.notes = (*fault.notes, *reversed(self.expansion.places[-3:]))
             self.report.add(fault.at(span))
             raise Stop from None
 
@@ -105,20 +104,20 @@ class Elaborator:
             self.report = before
 
     @contextmanager
-    def expanding(self, what: str, span: Span) -> Iterator[None]:
-        """Evaluate what is evaluated several times; `what` says which time this is."""
-        line, column = span.source.position(span.start)
-        self._expansions.append(f"{what} at {visible(span.source.name)}:{line}:{column}")
+    def testing(self, report: Report) -> Iterator[None]:
+        """Evaluate a test, which tells what is wrong to a report of its own."""
+        self.is_testing = True
         try:
-            yield
+            with self.reporting_to(report), self.expansion.of_a_test():
+                yield
         finally:
-            self._expansions.pop()
+            self.is_testing = False
 
     # --- expressions -----------------------------------------------------------------------
 
     def value(self, tree: t.Tree, scope: Scope) -> RecipeValue:
         """The value of an expression; raises Stop when something in it is wrong."""
-        if self._expansions:
+        if self.expansion.places:
             self._count(tree)
         value = _EVALUATE[type(tree)](self, tree, scope)
         self.follow(tree, value)
@@ -148,15 +147,9 @@ class Elaborator:
         return cast("Condition", self.of_kind(tree, scope, "bool"))
 
     def _count(self, tree: t.Tree, steps: int = 1) -> None:
-        self._steps += steps
-        if self._steps > MAX_STEPS:
+        if not self.expansion.fits(steps):
             with self.at(tree.span):
-                raise Fault(
-                    "PEM0333",
-                    f"this recipe's functions and lists expand to more than {MAX_STEPS:,} steps",
-                    "a function that calls another twice doubles the work at each level: name a "
-                    "result with `let` and pass it on",
-                )
+                raise self.expansion.too_far()
 
     def _number(self, tree: t.Number, scope: Scope) -> Fraction:
         return tree.value
@@ -425,12 +418,10 @@ class Elaborator:
             for p in definition.params
         ]
         with self.at(tree.span):
-            if len(self._expansions) >= MAX_CALLS:
-                message = f"calls are more than {MAX_CALLS} deep here"
-                raise Fault("PEM0333", message, "call fewer functions within each other")
+            self.expansion.hold_depth()
             bound = bind(params, tree, name)
         inner = function.scope.child()
-        with self.expanding(f"in the call of `{visible(name)}`", tree.span):
+        with self.expansion.inside(f"in the call of `{visible(name)}`", tree.span):
             for param, index in zip(definition.params, bound.positions, strict=True):
                 if index is None:
                     assert param.default is not None
@@ -452,7 +443,7 @@ class Elaborator:
             want_kind(value, (kind,))
         if isinstance(type_, t.TypeList):
             items = cast("tuple[Plain, ...]", value)
-            if self._expansions:
+            if self.expansion.places:
                 self._count(type_, len(items))
             for item in items:
                 self.annotated(item, type_.item, span, scope)

@@ -33,7 +33,7 @@ def for_each(elaborator: Elaborator, tree: t.ForEach, scope: Scope) -> tuple[Pla
     for number, row in enumerate(zip(*columns, strict=True)):
         inner = scope.child()
         inner.values.update((name.name, x) for name, x in zip(tree.names, row, strict=True))
-        with elaborator.expanding(f"for item {number} of the list", tree.span):
+        with elaborator.expansion.inside(f"for item {number} of the list", tree.span):
             values.append(elaborator.value(tree.body, inner))
     return _of_one_kind(elaborator, tuple(values), tree.span)
 

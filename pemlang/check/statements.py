@@ -341,11 +341,8 @@ class FileElaborator:
         """A test, whose names are its own, and whose mistakes are no mistakes of the file."""
         inner = copy.copy(self._state)
         inner.report, inner.assertions, inner.prints = Report(), [], []
-        elaborator = self._elaborator
-        with elaborator.reporting_to(inner.report):
-            elaborator.is_testing = True
+        with self._elaborator.testing(inner.report):
             FileElaborator(inner, self._scope.child(), is_main=True).run(statement.statements)
-            elaborator.is_testing = False
         wrong = tuple(inner.report)
         return CheckedTest(title, statement.span, inner.assertions, inner.prints, wrong)
 

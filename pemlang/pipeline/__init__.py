@@ -10,5 +10,6 @@ __getattr__ = door(
     faults="fault_of",
     forecast="Forecast OutputForecast",
     jobs="measuring_with",
+    processes="Died side_by_side",
     sweep="Sweep",
 )

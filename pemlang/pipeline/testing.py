@@ -13,17 +13,18 @@ from pemlang.check.conditions import failure
 from pemlang.check.tests import CheckedTest
 from pemlang.check.values import Params
 from pemlang.dataclass import dataclass
-from pemlang.diagnostics import Diagnostic, PemError, placed
+from pemlang.diagnostics import Diagnostic, PemError, Report, placed
 from pemlang.disk import temporary
 from pemlang.execute.cpu import CpuExecutor
 from pemlang.execute.executor import no_progress
-from pemlang.execute.machine import one_algebra_thread
+from pemlang.execute.machine import algebra_libraries, one_algebra_thread
 from pemlang.inputs.identities import identified
 from pemlang.inputs.samples import SampleResolver
 from pemlang.lower.lowering import Lowering
 from pemlang.pipeline.jobs import measuring_with
 from pemlang.pipeline.prints import lines_of
 from pemlang.source import Source, Span
+from pemlang.syntax.parser import parse
 from pemlang.tensorfiles.reader import TensorReader
 
 FAILED = "PEM0501"
@@ -51,6 +52,16 @@ class TestOutcome:
     @property
     def passed(self) -> bool:
         return not self.wrong
+
+
+def load_all() -> None:
+    """Load what is loaded as the first test runs, so that processes which are forked afterwards
+    have it."""
+    import llvmlite.binding  # noqa: F401
+    import numpy.random  # noqa: F401
+
+    algebra_libraries()
+    parse(Source("", "let x = 1"), Report())
 
 
 def run_tests(

@@ -46,6 +46,11 @@ class FileTests:
     outcomes: Sequence[TestOutcome]
     wrong: Sequence[Diagnostic] = ()
 
+    @property
+    def tells(self) -> bool:
+        """Whether there is anything to tell of it."""
+        return bool(self.outcomes or self.wrong)
+
 
 def as_json(files: Sequence[FileTests]) -> TestsJson:
     """All of them as plain values."""

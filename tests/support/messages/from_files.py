@@ -6,6 +6,7 @@ import errno
 import importlib.util
 import os
 import shutil
+import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ import huggingface_hub.errors
 import pytest
 import torch
 
+import pemlang
 from pemlang import BuildOptions
 from pemlang.execute import Gpu, open_gpu
 from pemlang.formats import Adapter, read_adapter
@@ -238,6 +240,15 @@ def PEM0523_torch(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
 def PEM0512_recipe(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
     patch.setattr(os, "fsync", full)
     return told("fmt", write_recipe(root, "let  x = 1", "made.pem").name)
+
+
+@made
+def PEM0530_process(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
+    folder = root / "tested"
+    for name in ("one.pem", "two.pem"):
+        write_recipe(folder, 'test "it" { assert true }\n', name)
+    patch.setattr(pemlang.Recipe, "test", lambda *_: os.kill(os.getpid(), signal.SIGKILL))
+    return told("test", "tested", "--format", "json")
 
 
 @made
