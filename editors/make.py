@@ -3,11 +3,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import re
+import shutil
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 from xml.sax.saxutils import quoteattr
+
+import treesitter
 
 from pemlang.check.kinds import PLAIN
 from pemlang.modules import PARAMETRISATIONS
@@ -18,14 +24,14 @@ from pemlang.version import __version__
 
 HERE = Path(__file__).parent
 EXTENSION = HERE / "vscode"
+TREE_SITTER = HERE / "tree-sitter"
 _WORD = re.compile(r"^_?[A-Z]+\.\d:\s+/(\w+)\(\?!\\w\)/", re.MULTILINE)
 _EARLIEST = (1980, 1, 1, 0, 0, 0)  # what a zip can say, so that one text gives one file
 
 
 def words() -> dict[str, list[str]]:
     """The words of the language by what they are; those of the grammar are all there."""
-    grammar = (resource("grammar") / "pem.lark").read_text(encoding="utf-8")
-    every = set(_WORD.findall(grammar)) | KEYWORDS
+    every = set(_WORD.findall(_grammar())) | KEYWORDS
     constants = {"true", "false"}
     logic = {"and", "or", "not"}
     selectors = {"layers", "like"}
@@ -37,6 +43,10 @@ def words() -> dict[str, list[str]]:
         "type": sorted({*PLAIN, *PARAMETRISATIONS}),
         "function": sorted({*FUNCTIONS, *FORMS}),
     }
+
+
+def _grammar() -> str:
+    return (resource("grammar") / "pem.lark").read_text(encoding="utf-8")
 
 
 def textmate() -> dict[str, object]:
@@ -110,11 +120,41 @@ let b:current_syntax = "pem"
 
 def made() -> dict[Path, str]:
     """The files that are made from the grammar."""
-    grammar = json.dumps(textmate(), indent=1, ensure_ascii=False) + "\n"
+    coloured = json.dumps(textmate(), indent=1, ensure_ascii=False) + "\n"
+    grammar = treesitter.grammar_js(_grammar())
+    known = words()
+    query = treesitter.highlights(grammar, known["function"], known["logic"])
+    of_neovim, of_helix = HERE / "neovim" / "queries" / "pem", HERE / "helix" / "queries" / "pem"
+    folds = (TREE_SITTER / "queries" / "folds.scm").read_text(encoding="utf-8")
     return {
-        EXTENSION / "syntaxes" / "pem.tmLanguage.json": grammar,
+        EXTENSION / "syntaxes" / "pem.tmLanguage.json": coloured,
         HERE / "neovim" / "syntax" / "pem.vim": vim(),
+        TREE_SITTER / "grammar.js": grammar,
+        TREE_SITTER / "queries" / "highlights.scm": query,
+        of_neovim / "highlights.scm": query,
+        of_neovim / "folds.scm": folds,
+        of_helix / "highlights.scm": treesitter.helix(query),
     }
+
+
+def mark_of_parser() -> str:
+    """The first line of the parser of tree-sitter, which says of which grammar it is."""
+    grammar = (TREE_SITTER / "grammar.js").read_bytes()
+    return f"// Of grammar.js with the SHA-256 {hashlib.sha256(grammar).hexdigest()}\n"
+
+
+def generate_parser() -> None:
+    """Have tree-sitter write its parser anew, where the grammar is another."""
+    parser = TREE_SITTER / "src" / "parser.c"
+    if parser.exists() and parser.read_text(encoding="utf-8").startswith(mark_of_parser()):
+        return
+    tool = shutil.which("tree-sitter")
+    if tool is None:
+        sys.exit(
+            "tree-sitter is needed for the parser of another grammar: npm i -g tree-sitter-cli"
+        )
+    subprocess.run([tool, "generate", "--abi", "14"], cwd=TREE_SITTER, check=True)
+    parser.write_text(mark_of_parser() + parser.read_text(encoding="utf-8"), encoding="utf-8")
 
 
 def pack(place: Path) -> None:
@@ -190,4 +230,5 @@ Addressable="true"/>
 if __name__ == "__main__":
     for file, text in made().items():
         file.write_text(text, encoding="utf-8")
+    generate_parser()
     pack(HERE.parent / "dist" / "pemlang.vsix")

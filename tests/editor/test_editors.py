@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 import shutil
@@ -10,35 +9,22 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 from pygments.lexers import get_lexer_by_name, guess_lexer_for_filename
 from pygments.token import Error, Keyword, Name, String
 from support import lora
+from support.editor_files import EDITORS, RECIPES, ROOT, make
 
 from pemlang.ops import FUNCTIONS
 
-ROOT = Path(__file__).parents[2]
-EDITORS = ROOT / "editors"
-RECIPES = sorted([*ROOT.glob("stdlib/*.pem"), *ROOT.glob("examples/**/*.pem")])
 
-
-@pytest.fixture(scope="module")
-def make() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("make_editors", EDITORS / "make.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def test_what_is_made_from_the_grammar_is_as_it_would_be_made(make: ModuleType) -> None:
+def test_what_is_made_from_the_grammar_is_as_it_would_be_made() -> None:
     for path, text in make.made().items():
         assert path.read_text(encoding="utf-8") == text, "make editors writes it"
 
 
-def test_every_word_of_the_grammar_is_coloured(make: ModuleType) -> None:
+def test_every_word_of_the_grammar_is_coloured() -> None:
     grammar = (ROOT / "grammar" / "pem.lark").read_text(encoding="utf-8")
     words = set(re.findall(r"/(\w+)\(\?!\\w\)/", grammar))
     assert len(words) > 25
@@ -46,7 +32,7 @@ def test_every_word_of_the_grammar_is_coloured(make: ModuleType) -> None:
     assert set(FUNCTIONS) <= set(make.words()["function"])
 
 
-def test_the_extension_is_one_that_vs_code_installs(make: ModuleType, tmp_path: Path) -> None:
+def test_the_extension_is_one_that_vs_code_installs(tmp_path: Path) -> None:
     one, two = tmp_path / "one.vsix", tmp_path / "two.vsix"
     make.pack(one)
     make.pack(two)
