@@ -90,15 +90,20 @@ def vim() -> str:
     """The syntax file of Vim and Neovim."""
     known = words()
     functions = r"\|".join(known["function"])
+    keywords = {*known["keyword"], *known["logic"], *known["selector"]}
+    both = sorted(keywords & set(known["type"]))
+    begins = r"\|".join(both)
     return f"""\
 " Recipes of pemlang. Written by editors/make.py.
 if exists("b:current_syntax")
   finish
 endif
 syntax iskeyword @,48-57,_,192-255
-syntax keyword pemKeyword {" ".join(known["keyword"] + known["logic"] + known["selector"])}
+syntax keyword pemKeyword {" ".join(sorted(keywords - set(both)))}
 syntax keyword pemConstant {" ".join(known["constant"])}
-syntax keyword pemType {" ".join(known["type"])}
+syntax keyword pemType {" ".join(x for x in known["type"] if x not in both)}
+syntax match pemType "\\<\\({begins}\\)\\>"
+syntax match pemKeyword "^\\s*\\zs\\({begins}\\)\\>"
 syntax match pemFunction "\\<\\({functions}\\)\\ze\\s*("
 syntax match pemNumber "\\<[0-9][0-9_]*\\(\\.[0-9][0-9_]*\\)\\?\\([eE][+-]\\?[0-9]\\+\\)\\?\\>"
 syntax match pemOperator "[-+*/⊕⊖⊗<>=]"
@@ -124,7 +129,10 @@ def made() -> dict[Path, str]:
     grammar = treesitter.grammar_js(_grammar())
     known = words()
     query = treesitter.highlights(grammar, known["function"], known["logic"])
-    of_neovim, of_helix = HERE / "neovim" / "queries" / "pem", HERE / "helix" / "queries" / "pem"
+    of_neovim, of_helix = (
+        HERE / "neovim" / "queries" / "pem",
+        HERE / "helix" / "runtime" / "queries" / "pem",
+    )
     folds = (TREE_SITTER / "queries" / "folds.scm").read_text(encoding="utf-8")
     return {
         EXTENSION / "syntaxes" / "pem.tmLanguage.json": coloured,

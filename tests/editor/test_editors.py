@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from support import lora
 from support.editor_files import EDITORS, RECIPES, ROOT, make
 
 from pemlang.ops import FUNCTIONS
+from pemlang.version import __version__
 
 
 def test_what_is_made_from_the_grammar_is_as_it_would_be_made() -> None:
@@ -77,6 +79,18 @@ def test_the_extension_asks_the_server_and_hands_on_what_it_answers(tmp_path: Pa
     assert told["hints"] == [": LoRA, rank 4, 4 sites"]
     assert told["lenses"] == ["a: LoRA, rank 4, 4 sites"]
     assert told["tokens"] % 5 == 0 and told["tokens"] > 50
+
+
+def test_the_files_of_helix_and_of_tree_sitter_name_what_is_there() -> None:
+    helix = tomllib.loads((EDITORS / "helix" / "languages.toml").read_text(encoding="utf-8"))
+    [language], [grammar] = helix["language"], helix["grammar"]
+    assert (EDITORS / Path(grammar["source"]["path"]).name / "src" / "parser.c").exists()
+    assert language["language-servers"] == list(helix["language-server"])
+    described = json.loads((EDITORS / "tree-sitter" / "tree-sitter.json").read_text("utf-8"))
+    [grammar] = described["grammars"]
+    for query in ("highlights", "locals"):
+        assert (EDITORS / "tree-sitter" / grammar[query]).exists()
+    assert described["metadata"]["version"] == __version__
 
 
 def test_pygments_colours_every_recipe() -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-import shutil
-import subprocess
+from pathlib import Path
 
 import pytest
 from support.editor_files import EDITORS, RECIPES, ROOT, make
@@ -20,15 +19,8 @@ OF_TEXTS = {"PEM0110", "PEM0111"}
 
 
 @pytest.fixture(scope="module")
-def language(tmp_path_factory: pytest.TempPathFactory) -> Language:
-    cc = shutil.which("cc")
-    if cc is None:
-        pytest.skip("there is no C compiler")
-    library = tmp_path_factory.mktemp("parser") / "pem.so"
-    source = FOLDER / "src"
-    words = [cc, "-shared", "-fPIC", f"-I{source}", source / "parser.c", "-o", library]
-    subprocess.run(words, check=True)
-    symbol = ctypes.CDLL(library).tree_sitter_pem
+def language(parser_library: Path) -> Language:
+    symbol = ctypes.CDLL(str(parser_library)).tree_sitter_pem
     symbol.restype = ctypes.c_void_p
     capsule = ctypes.pythonapi.PyCapsule_New
     capsule.restype = ctypes.py_object
