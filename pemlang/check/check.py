@@ -7,8 +7,8 @@ from dataclasses import field
 from pathlib import Path
 from types import MappingProxyType
 
+from pemlang.check.assertions import Assertion
 from pemlang.check.checked import Checked
-from pemlang.check.conditions import Assertion
 from pemlang.check.elaborate import Elaborator
 from pemlang.check.files import RecipeFiles, load_files
 from pemlang.check.outputs import Output, same_place

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pemlang.check.conditions import Assertion
+from pemlang.check.assertions import Assertion
 from pemlang.check.files import RecipeFiles
 from pemlang.check.outputs import Output, semantic_hash
 from pemlang.check.tests import CheckedTest, Printed

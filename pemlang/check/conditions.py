@@ -8,12 +8,10 @@ from dataclasses import field, replace
 from fractions import Fraction
 
 from pemlang.dataclass import dataclass
-from pemlang.diagnostics import Diagnostic, visible
 from pemlang.graph.formula import Formula
 from pemlang.graph.node import Num, NumberNode
 from pemlang.graph.numbers import shown
 from pemlang.graph.rebuild import Rebuilding
-from pemlang.source import Span
 
 COMPARE: dict[str, Callable[[Fraction, Fraction], bool]] = {
     "<": operator.lt,
@@ -184,35 +182,7 @@ class Combined(Condition):
         return self.parts
 
 
-@dataclass(frozen=True, eq=False)
-class Assertion:
-    """An `assert` of the recipe."""
-
-    condition: Condition
-    message: str | None
-    span: Span
-
-    def rebuilt(self, new: Rebuilding) -> Assertion:
-        """The same over other adapters."""
-        return replace(self, condition=self.condition.rebuilt(new))
-
-
 def exactly(number: Num) -> Fraction:
     """The value of a number that is not measured: itself."""
     assert isinstance(number, Fraction)  # a condition that is not measured has no other
     return number
-
-
-def failure(assertion: Assertion, value: ValueOf) -> Diagnostic | None:
-    """The diagnostic of an assertion that does not hold, with both values; None when it does."""
-    if assertion.condition.holds(value):
-        return None
-    why = f"{visible(assertion.message)}" if assertion.message else "this does not hold"
-    return Diagnostic(
-        "PEM0501",
-        "error",
-        f"assertion failed: {why}",
-        assertion.span,
-        "change what the recipe makes, or what it asserts",
-        tuple(assertion.condition.sides(value)),
-    )

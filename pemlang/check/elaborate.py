@@ -9,14 +9,15 @@ from fractions import Fraction
 from typing import cast
 
 from pemlang.check.annotations import check_annotation, dtype_name, hold_refinement
+from pemlang.check.assertions import AssertedPart, Trace
 from pemlang.check.calls import bind, call_use, chain_use, run_of_terms, want_listed, written
 from pemlang.check.conditions import COMPARABLE, Combined, Comparison, Condition, Decided
 from pemlang.check.expansion import Expansion
 from pemlang.check.forms import FORMS
-from pemlang.check.kinds import article, choose, kind_of_type, not_prefix, not_selectable
+from pemlang.check.kinds import article, choose, kind_of_type, not_prefix
 from pemlang.check.lists import chosen, for_each, item_of, list_of
 from pemlang.check.scope import Function, Scope, Stop, bare_words
-from pemlang.check.selections import layers, selected
+from pemlang.check.selections import selection
 from pemlang.check.values import (
     BaseName,
     Declared,
@@ -39,14 +40,11 @@ from pemlang.graph.node import AdapterNode, ModelNode, Num
 from pemlang.graph.numbers import shown
 from pemlang.graph.types import ModelType
 from pemlang.ops import FUNCTIONS, INFIX, PREFIX
-from pemlang.ops.exact import restrict
 from pemlang.ops.merge import FULL
 from pemlang.ops.own import applied, hold_own
 from pemlang.ops.record import Context, Operator, Parameter, Watch, kind_of
 from pemlang.ops.schedule import PerPattern, Schedule
-from pemlang.ops.stack import selected_layers
 from pemlang.ops.use import Use
-from pemlang.ops.vocabulary import model_like
 from pemlang.source import Span
 from pemlang.syntax import tree as t
 
@@ -81,6 +79,7 @@ class Elaborator:
     expansion: Expansion = field(default_factory=Expansion)
     is_testing: bool = False
     samples: dict[Sample, int] = field(default_factory=dict)
+    _trace: Trace | None = None
 
     # --- saying what is wrong --------------------------------------------------------------
 
@@ -119,9 +118,23 @@ class Elaborator:
         """The value of an expression; raises Stop when something in it is wrong."""
         if self.expansion.places:
             self._count(tree)
-        value = _EVALUATE[type(tree)](self, tree, scope)
+        if self._trace is None:
+            value: RecipeValue = _EVALUATE[type(tree)](self, tree, scope)
+        else:
+            with self._trace.part(tree) as part:
+                value = _EVALUATE[type(tree)](self, tree, scope)
+                part.keep(value)
         self.follow(tree, value)
         return value
+
+    def traced(self, tree: t.Tree, scope: Scope) -> tuple[AssertedPart, Condition]:
+        """The truth that an assertion is, and all that it is made from."""
+        self._trace = trace = Trace()
+        try:
+            condition = self.condition(tree, scope)
+        finally:
+            self._trace = None
+        return trace.whole, condition
 
     def of_kind(self, tree: t.Tree, scope: Scope, *kinds: str) -> RecipeValue:
         """The value of an expression of one of some kinds; reports PEM0301 otherwise."""
@@ -286,7 +299,7 @@ class Elaborator:
     def _compare(self, tree: t.Compare, scope: Scope) -> Condition:
         left, right = self.value(tree.left, scope), self.value(tree.right, scope)
         kinds = {kind_of(left), kind_of(right)}
-        texts = (tree.left.span.text, tree.right.span.text)
+        texts = (_written(tree.left.span), _written(tree.right.span))
         with self.at(tree.span):
             if kinds == {"number"}:
                 sides = cast("tuple[Num, Num]", (left, right))
@@ -320,22 +333,6 @@ class Elaborator:
                 rows.append((self.string(item.pattern, scope), number, item.pattern.span))
         places = tuple(place for *_, place in rows)
         return PerPattern(tuple((text, number) for text, number, _ in rows), otherwise, places)
-
-    def _select(self, tree: t.Selection, scope: Scope) -> AdapterNode | ModelNode:
-        operand = self.value(tree.operand, scope)
-        if isinstance(operand, ModelNode) and isinstance(tree.selector, t.Layers):
-            first, last = layers(self, tree.selector, scope)
-            with self.at(tree.selector.span):
-                return selected_layers(Context(self.graph), operand, first, last)
-        if isinstance(operand, ModelNode) and isinstance(tree.selector, t.Like):
-            like = cast("ModelNode", self.of_kind(tree.selector.other, scope, "model"))
-            with self.at(tree.span):
-                return model_like(Context(self.graph), operand, like)
-        with self.at(tree.operand.span):
-            if not isinstance(operand, AdapterNode):
-                raise not_selectable(kind_of(operand))
-        sites = selected(self, tree.selector, operand, scope)
-        return restrict(Context(self.graph), operand, sites)
 
     # --- calls -----------------------------------------------------------------------------
 
@@ -484,7 +481,7 @@ _EVALUATE: dict[type[t.Tree], Callable[..., RecipeValue]] = {
     t.Compare: Elaborator._compare,
     t.Logic: Elaborator._logic,
     t.Per: Elaborator._per,
-    t.Selection: Elaborator._select,
+    t.Selection: selection,
     t.Call: Elaborator._call,
 }
 """What evaluates each kind of expression."""

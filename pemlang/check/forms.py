@@ -51,8 +51,8 @@ def same(elaborator: Elaborator, tree: t.Call, scope: Scope) -> Condition:
         is_same = not isinstance(left, Node) and left == right
     write = Formula(lambda node: elaborator.leaves[node].name)  # type: ignore[index]
     sides = zip(_given(elaborator, tree, 2, ""), values, strict=True)
-    lines = [f"{_text(arg.span)} is {_normal(write, value)}" for arg, value in sides]
-    return Explained(is_same, tuple(lines))
+    texts = [(_text(arg.span), _normal(write, value)) for arg, value in sides]
+    return Explained(is_same, tuple(f"{text} is {told}" for text, told in texts if text != told))
 
 
 def fails(elaborator: Elaborator, tree: t.Call, scope: Scope) -> Condition:

@@ -4,20 +4,43 @@ in ops/schedule.py, where `per` matches them too."""
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
+from pemlang.check.kinds import not_selectable
 from pemlang.diagnostics import Fault, listed, visible
 from pemlang.graph.leaves import combined_leaves
-from pemlang.graph.node import AdapterNode, Num, TensorsNode
+from pemlang.graph.node import AdapterNode, ModelNode, Num, TensorsNode
 from pemlang.graph.numbers import shown
 from pemlang.modules.sites import layer_of
+from pemlang.ops.exact import restrict
 from pemlang.ops.ranks import unmeasured
+from pemlang.ops.record import Context, kind_of
 from pemlang.ops.schedule import matching, named_by
+from pemlang.ops.stack import selected_layers
+from pemlang.ops.vocabulary import model_like
 from pemlang.syntax import tree as t
 
 if TYPE_CHECKING:
     from pemlang.check.elaborate import Elaborator
     from pemlang.check.scope import Scope
+
+
+def selection(elaborator: Elaborator, tree: t.Selection, scope: Scope) -> AdapterNode | ModelNode:
+    """`x[layers 0..15]`, `x["*.q_proj"]`, `x[like y]`."""
+    operand = elaborator.value(tree.operand, scope)
+    if isinstance(operand, ModelNode) and isinstance(tree.selector, t.Layers):
+        first, last = layers(elaborator, tree.selector, scope)
+        with elaborator.at(tree.selector.span):
+            return selected_layers(Context(elaborator.graph), operand, first, last)
+    if isinstance(operand, ModelNode) and isinstance(tree.selector, t.Like):
+        like = cast("ModelNode", elaborator.of_kind(tree.selector.other, scope, "model"))
+        with elaborator.at(tree.span):
+            return model_like(Context(elaborator.graph), operand, like)
+    with elaborator.at(tree.operand.span):
+        if not isinstance(operand, AdapterNode):
+            raise not_selectable(kind_of(operand))
+    sites = selected(elaborator, tree.selector, operand, scope)
+    return restrict(Context(elaborator.graph), operand, sites)
 
 
 def selected(

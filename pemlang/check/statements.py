@@ -8,7 +8,8 @@ from fractions import Fraction
 from functools import partial
 from typing import TYPE_CHECKING, TypedDict, cast
 
-from pemlang.check.conditions import Assertion, Condition, Decided, exactly, failure
+from pemlang.check.assertions import Assertion, failure
+from pemlang.check.conditions import Condition, Decided, exactly
 from pemlang.check.declared import as_declared
 from pemlang.check.definitions import check_def
 from pemlang.check.forms import is_sample
@@ -301,12 +302,12 @@ class FileElaborator:
 
     def _assert(self, statement: t.Assert) -> RecipeValue:
         resolve_names(statement.condition, self._scope, self._report)
-        condition = self._elaborator.condition(statement.condition, self._scope)
+        whole, condition = self._elaborator.traced(statement.condition, self._scope)
         message = None
         if statement.message is not None:
             resolve_names(statement.message, self._scope, self._report)
             message = self._elaborator.text(statement.message, self._scope)
-        assertion = Assertion(condition, message, statement.span)
+        assertion = Assertion(condition, message, statement.span, whole)
         if condition.measured():
             self._state.assertions.append(assertion)
         else:

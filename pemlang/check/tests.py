@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-from pemlang.check.conditions import Assertion, Condition
+from pemlang.check.assertions import Assertion
+from pemlang.check.conditions import Condition
 from pemlang.check.values import RecipeValue
 from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Diagnostic

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from pemlang.check.assertions import failure
 from pemlang.check.check import check
 from pemlang.check.checked import Checked
-from pemlang.check.conditions import failure
 from pemlang.check.tests import CheckedTest
 from pemlang.check.values import Params
 from pemlang.dataclass import dataclass

@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 
 from pemlang.artifact.provenance import Loss, Outcome
+from pemlang.check.assertions import failure
 from pemlang.check.checked import Checked
-from pemlang.check.conditions import failure
 from pemlang.check.outputs import Output
 from pemlang.diagnostics import Diagnostic, Fault, placed, visible
 from pemlang.execute.result import OutputSeen

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -151,6 +152,59 @@ def test_a_print_of_a_sweep_says_of_which_value_it_is(tmp_path: Path) -> None:
     text = 'adapter a = "a"\nparam w: number = 1\nprint 2 * w\nsave w * a to "out/{w}"\n'
     done = pem("build", recipe(tmp_path, text), "--sweep", "w=0.5,1")
     assert done.out.startswith("2 * w is 1 at w = 0.5\n2 * w is 2 at w = 1\n")
+
+
+def notes_of(folder: Path, text: str) -> list[tuple[str, ...]]:
+    """What is told of the parts of each assertion of a test that does not hold."""
+    [outcome] = pemlang.load(recipe(folder, text)).test()
+    return [told.notes for told in outcome.wrong]
+
+
+def test_the_parts_of_an_assertion_are_those_that_decide_it(tmp_path: Path) -> None:
+    """What is not looked at may have no value; nothing that is told twice is told."""
+    text = """
+def near(x: adapter, y: adapter, least: number = 0.9) -> bool = cosine(x, y) >= least
+test "parts" {
+    let a = sample(lora(seed=1))
+    let none = 0 * a
+    assert near(a, -1 * a) and near(a, none)
+    assert not (near(a, a) or near(a, none))
+    assert (norm(none) > 0 and near(a, none)) or norm(none) + norm(none) > 1
+}
+"""
+    assert notes_of(tmp_path, text) == [
+        ("near(a, -1 * a) is false", "  cosine(x, y) is -1", "  least is 0.9"),
+        (
+            "(near(a, a) or near(a, none)) is true",
+            "near(a, a) is true",
+            "  cosine(x, y) is 1",
+            "  least is 0.9",
+        ),
+        (
+            "(norm(none) > 0 and near(a, none)) is false",
+            "norm(none) > 0 is false",
+            "norm(none) is 0",
+            "norm(none) + norm(none) > 1 is false",
+            "norm(none) + norm(none) is 0",
+        ),
+    ]
+
+
+def test_no_more_is_told_of_an_assertion_than_anyone_reads(tmp_path: Path) -> None:
+    numbers = " + ".join(f"norm({n} * a)" for n in range(1, 150))
+    levels = "".join(
+        f"def f{n}(x: number) -> bool = f{n - 1}(x + {n}) or f{n - 1}(x)\n" for n in range(1, 10)
+    )
+    deep = f"{'not (' * 90}norm(a) < {numbers}{')' * 90}"
+    text = (
+        f"def f0(x: number) -> bool = x < 0\n{levels}"
+        f'test "many" {{ let a = sample(ia3)\nassert {numbers} < 0\nassert f9(norm(a))\n'
+        f"assert not ({deep})\n}}\n"
+    )
+    many, branches, deep_notes = notes_of(tmp_path, text)
+    for notes in (many, branches):
+        assert len(notes) == 13 and re.fullmatch(r"… and \d+ more", notes[-1])
+    assert max(map(len, (*many, *branches, *deep_notes))) < 200
 
 
 STDLIB = sorted((Path(__file__).parents[2] / "stdlib").glob("*.pem"))
