@@ -17,12 +17,15 @@ from pemlang.syntax import tree as t
 
 
 def inlay_hints(analysis: Analysis, places: TextPlaces, start: int, end: int) -> list[InlayHint]:
-    """The type, with its rank, of each adapter, model and `let` between two places."""
+    """The type, with its rank, of each adapter, model and `let` between two places that has none
+    written."""
     hints = []
     for statement in _statements(analysis):
         if not isinstance(statement, t.Let | t.AdapterStatement | t.ModelStatement):
             continue
         if statement.name.span.end < start or statement.name.span.start > end:
+            continue
+        if not isinstance(statement, t.ModelStatement) and statement.type is not None:
             continue
         value = _value(analysis, statement)
         if isinstance(value, Node) and not isinstance(value, NumberNode):

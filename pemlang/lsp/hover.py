@@ -10,7 +10,7 @@ from pemlang.check.scope import Function, Module
 from pemlang.check.values import BaseName, Poison, RecipeValue
 from pemlang.diagnostics import visible
 from pemlang.graph.formula import Formula, type_text
-from pemlang.graph.node import Node, NumberNode
+from pemlang.graph.node import AdapterNode, Node, NumberNode
 from pemlang.graph.numbers import shown
 from pemlang.lsp.analysis import Analysis
 from pemlang.lsp.names import BoundName, Occurrence
@@ -25,20 +25,35 @@ from pemlang.syntax import tree as t
 _CODE = re.compile(r"PEM\d{4}")
 
 
-def hover_at(analysis: Analysis, offset: int) -> tuple[str, Span] | None:
+def hover_at(analysis: Analysis, offset: int, norm: float | None = None) -> tuple[str, Span] | None:
     """Markdown about what stands at a place, and where that is; None where there is nothing to
-    tell."""
+    tell.
+
+    Args:
+        analysis: the recipe.
+        offset: the place.
+        norm: of the adapter that is named there, where it is known.
+    """
     if analysis.tree is None:
         return None
     occurrence = analysis.names[analysis.path].at(offset)
     if occurrence is not None:
-        text = "\n\n".join(_of_name(analysis, occurrence))
+        text = "\n\n".join(_of_name(analysis, occurrence, norm))
         return (text, occurrence.span) if text else None
     for tree, parent in innermost(analysis.tree, offset):
         told = _of_tree(analysis, tree, parent, offset)
         if told is not None:
             return told
     return None
+
+
+def adapter_at(analysis: Analysis, offset: int) -> AdapterNode | None:
+    """The adapter whose name stands at a place."""
+    if analysis.tree is None:
+        return None
+    occurrence = analysis.names[analysis.path].at(offset)
+    value = None if occurrence is None else _value_named(analysis, occurrence)
+    return value if isinstance(value, AdapterNode) else None
 
 
 def innermost(file: t.Tree, offset: int) -> list[tuple[t.Tree, t.Tree | None]]:
@@ -86,7 +101,12 @@ def value_text(value: RecipeValue, write: Formula) -> str:
     return kind_of(value)
 
 
-def _of_name(analysis: Analysis, occurrence: Occurrence) -> Iterator[str]:
+def _value_named(analysis: Analysis, occurrence: Occurrence) -> RecipeValue | None:
+    value = analysis.values.get(occurrence.tree) if occurrence.tree is not None else None
+    return value_of(analysis, occurrence.bound) if value is None else value
+
+
+def _of_name(analysis: Analysis, occurrence: Occurrence, norm: float | None) -> Iterator[str]:
     bound, tree = occurrence.bound, occurrence.bound.tree
     if isinstance(tree, t.Def):
         yield code(f"def {tree.signature}")
@@ -95,13 +115,14 @@ def _of_name(analysis: Analysis, occurrence: Occurrence) -> Iterator[str]:
     elif isinstance(tree, t.Import):
         yield code(" ".join(tree.span.text.split()))
     else:
-        value = analysis.values.get(occurrence.tree) if occurrence.tree is not None else None
-        value = value_of(analysis, bound) if value is None else value
+        value = _value_named(analysis, occurrence)
         written = "" if value is None else value_text(value, analysis.formula)
         kind = tree.span.text.split()[0] if isinstance(tree, t.Declaration) else ""
         yield code(f"{kind} {bound.name}".strip() + (f": {written}" if written else ""))
         if isinstance(tree, t.AdapterStatement | t.ModelStatement):
             yield markdown(tree.path.span.text)
+        if norm is not None:
+            yield f"{code(f'norm({occurrence.span.text})')} is {norm:.6g}"
     if isinstance(tree, t.Statement) and tree.doc:
         yield markdown(" ".join(tree.doc.split()))
     if bound.path != analysis.path:

@@ -20,9 +20,10 @@ from pemlang.lsp.checker import RecipeChecker
 from pemlang.lsp.completion import completions
 from pemlang.lsp.cursor import CursorPlace, cursor_at
 from pemlang.lsp.hints import code_lenses, inlay_hints
-from pemlang.lsp.hover import hover_at
+from pemlang.lsp.hover import adapter_at, hover_at
 from pemlang.lsp.messages import fixes, for_editor
 from pemlang.lsp.names import BoundName, Occurrence
+from pemlang.lsp.norms import NormMeter
 from pemlang.lsp.open_files import OpenFiles, path_of
 from pemlang.lsp.places import TextPlaces
 from pemlang.lsp.renaming import UsesOfName, hold_free, hold_renamable, uses_of
@@ -52,6 +53,7 @@ class RecipeServer(LanguageServer):
         super().__init__("pem", __version__, types.TextDocumentSyncKind.Full)
         self.files = OpenFiles()
         self.checker = RecipeChecker(self.files, folder, self._hub_answered)
+        self.norms = NormMeter()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._told: dict[Path, dict[Path, list[Diagnostic]]] = {}
@@ -62,6 +64,7 @@ class RecipeServer(LanguageServer):
 
     def take(self, uri: str, text: str, version: int) -> None:
         """A text is another."""
+        self.norms.put_off()
         path = self.files.put(uri, text, version)
         self.checker.changed(path)
         self.tell_soon(path)
@@ -165,6 +168,13 @@ class RecipeServer(LanguageServer):
         occurrence = analysis.names[analysis.path].at(places.offset(position))
         return None if occurrence is None else (analysis, occurrence)
 
+    async def norm_at(self, analysis: Analysis, offset: int) -> float | None:
+        """The norm of the adapter that is named at a place, where it is known soon."""
+        adapter = adapter_at(analysis, offset)
+        if adapter is None or analysis.checked is None:
+            return None
+        return await self.norms.norm(analysis.checked.graph, adapter)
+
     async def uses(self, bound: BoundName) -> UsesOfName:
         """Where a name stands, in all open recipes and folders."""
         analyses = [await self.checker.analysis(path) for path in self.files]
@@ -201,6 +211,7 @@ def serve(folder: Path) -> None:
         server.start_io(listen, talk)
     finally:
         server.checker.stop()
+        server.norms.stop()
 
 
 def server_in(folder: Path) -> RecipeServer:
@@ -245,11 +256,15 @@ def _tell_of_places(server: RecipeServer) -> None:
     @server.feature(types.TEXT_DOCUMENT_HOVER)
     async def hover(params: types.HoverParams) -> types.Hover | None:
         known = await server.known(params.text_document.uri)
-        told = None if known is None else hover_at(known[0], known[1].offset(params.position))
-        if known is None or told is None:
+        if known is None:
+            return None
+        analysis, places = known
+        offset = places.offset(params.position)
+        told = hover_at(analysis, offset, await server.norm_at(analysis, offset))
+        if told is None:
             return None
         text = types.MarkupContent(types.MarkupKind.Markdown, told[0])
-        return types.Hover(text, known[1].range_of(told[1]))
+        return types.Hover(text, places.range_of(told[1]))
 
     @server.feature(types.TEXT_DOCUMENT_INLAY_HINT)
     async def hints(params: types.InlayHintParams) -> list[types.InlayHint]:

@@ -75,7 +75,7 @@ def test_what_is_hovered_is_no_markup(editor: Editor) -> None:
 
 
 def test_types_stand_after_names(editor: Editor) -> None:
-    text = f'{TWO}let x = a + b\nlet n = 0.5\ntest "t" {{\n    let i = sample(ia3)\n}}\n'
+    text = f'{TWO}let x = a + b\nlet y: adapter = a\ntest "t" {{\n    let i = sample(ia3)\n}}\n'
     editor.write(text)
     whole = types.Range(types.Position(0, 0), types.Position(9, 0))
     asked = types.InlayHintParams(editor.at("recipe.pem"), whole)
