@@ -14,6 +14,7 @@ from pemlang.lsp.names import Role
 from pemlang.lsp.places import TextPlaces
 from pemlang.modules import PARAMETRISATIONS
 from pemlang.ops import FUNCTIONS
+from pemlang.syntax import tree as t
 from pemlang.syntax.tree import FORMS, KEYWORDS
 
 _TYPES = (
@@ -57,6 +58,7 @@ def coloured(analysis: Analysis) -> Iterator[ColouredToken]:
         return
     text = analysis.source.text
     names = {x.span.start: x for x in analysis.names[analysis.path].occurrences}
+    modules = set(_modules(analysis))
     for match in TOKEN.finditer(text):
         start, end, kind = match.start(), match.end(), str(match.lastgroup)
         if kind == "string":
@@ -76,10 +78,22 @@ def coloured(analysis: Analysis) -> Iterator[ColouredToken]:
             declares = occurrence.bound.span == occurrence.span
             modifiers = ("declaration",) if declares else ()
             yield ColouredToken(start, end, _ROLES[occurrence.bound.role], modifiers)
+        elif start in modules:
+            yield ColouredToken(start, end, "namespace")
         else:
             told = _word(text, match)
             if told is not None:
                 yield told
+
+
+def _modules(analysis: Analysis) -> Iterator[int]:
+    """Where the words of the modules begin that are imported by name."""
+    for statement in analysis.tree.statements if analysis.tree is not None else ():
+        if isinstance(statement, t.Import) and isinstance(statement.module, tuple):
+            words = [x.start() for x in re.finditer(r"\w+", statement.span.text)]
+            first = 2 if statement.hands_on else 1
+            for start in words[first : first + len(statement.module)]:
+                yield statement.span.start + start
 
 
 def _word(text: str, match: re.Match[str]) -> ColouredToken | None:

@@ -97,7 +97,8 @@ def test_a_lens_has_the_normal_form_of_a_save(editor: Editor) -> None:
 
 
 def test_tokens_say_what_words_are(editor: Editor) -> None:
-    text = f"import std.paper as p\n{TWO}def f(w: number) -> number = w\n"
+    text = "import std.paper as p\nexport import std.soups (uniform)\n"
+    text += f"{TWO}def f(w: number) -> number = w\n"
     text += 'save f(2) * a to "x{f}" # so\n'
     editor.write(text)
     asked = types.SemanticTokensParams(editor.at("recipe.pem"))
@@ -110,6 +111,7 @@ def test_tokens_say_what_words_are(editor: Editor) -> None:
         word = text.split("\n")[line][column : column + length]
         words.append((word, legend.token_types[kind]))
     assert ("import", "keyword") in words and ("p", "namespace") in words
+    assert {("std", "namespace"), ("soups", "namespace"), ("uniform", "function")} <= set(words)
     assert ("a", "variable") in words and ("f", "function") in words and ("w", "parameter") in words
     assert ("number", "type") in words and ("2", "number") in words and ("*", "operator") in words
     assert ("# so", "comment") in words and ('"x{', "string") in words
