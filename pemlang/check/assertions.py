@@ -107,12 +107,14 @@ class Assertion:
         message: what is said where it does not.
         span: where it is.
         whole: the expression, with all that it is made from.
+        notes: where it is made, in a function.
     """
 
     condition: Condition
     message: str | None
     span: Span
     whole: AssertedPart
+    notes: tuple[str, ...] = ()
 
     def rebuilt(self, new: Rebuilding) -> Assertion:
         """The same over other adapters."""
@@ -141,7 +143,7 @@ def failure(assertion: Assertion, value: ValueOf) -> Diagnostic | None:
         f"assertion failed: {why}",
         assertion.span,
         "change what the recipe makes, or what it asserts",
-        tuple(lines),
+        (*lines, *assertion.notes),
     )
 
 

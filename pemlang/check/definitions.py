@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from fractions import Fraction
+
 from pemlang.check.elaborate import Elaborator
 from pemlang.check.kinds import KindChecker, Placed, article, fits, kind_of_type
+from pemlang.check.params import NumberRange
 from pemlang.check.scope import Module, Scope, Stop, resolve_names
 from pemlang.check.values import BaseName, Poison, RecipeValue
 from pemlang.check.wanted import list_kind, want_kind
 from pemlang.diagnostics import Fault
+from pemlang.ops.ranks import unmeasured
 from pemlang.syntax import tree as t
 
 
-def check_def(elaborator: Elaborator, tree: t.Def, scope: Scope) -> None:
-    """Names and kinds of a function; raises Stop when they are wrong."""
+def check_def(elaborator: Elaborator, tree: t.Def, scope: Scope) -> dict[str, NumberRange]:
+    """Names and kinds of a function; raises Stop when they are wrong.
+
+    Returns:
+        The ranges of its params.
+    """
+    ranges: dict[str, NumberRange] = {}
     env: dict[str, str | None] = {name: _kind_or_none(v) for name, v in scope.values.items()}
     own: set[str] = set()
     for param in tree.params:
@@ -26,11 +35,17 @@ def check_def(elaborator: Elaborator, tree: t.Def, scope: Scope) -> None:
                 raise fault
         with elaborator.at(param.type.span):
             env[param.name.name] = kind_of_type(param.type)
+        if param.low is not None and param.high is not None:
+            low, high = (_end(elaborator, end, scope) for end in (param.low, param.high))
+            with elaborator.at(param.span):
+                ranges[param.name.name] = NumberRange(str(env[param.name.name]), low, high)
         if param.default is not None:
             resolve_names(param.default, scope, elaborator.report)
             default = elaborator.value(param.default, scope)
             with elaborator.at(param.default.span):
                 want_kind(default, (str(env[param.name.name]),))
+                if param.name.name in ranges:
+                    ranges[param.name.name].hold(param.name.name, default)
     resolve_names(tree.body, scope, elaborator.report, own.__contains__)
     try:
         kind = KindChecker(env).kind(tree.body)
@@ -47,6 +62,15 @@ def check_def(elaborator: Elaborator, tree: t.Def, scope: Scope) -> None:
                     f"this is {article(kind)}, the function returns {article(wanted)}",
                     f"give {article(wanted)} here, or write -> {kind}",
                 )
+    return ranges
+
+
+def _end(elaborator: Elaborator, tree: t.Tree, scope: Scope) -> Fraction:
+    """An end of a range, which is known before weights are read."""
+    resolve_names(tree, scope, elaborator.report)
+    number = elaborator.number(tree, scope)
+    with elaborator.at(tree.span):
+        return unmeasured(number, "the end of a range")
 
 
 def _kind_or_none(value: RecipeValue) -> str | None:

@@ -9,13 +9,14 @@ from fractions import Fraction
 from typing import cast
 
 from pemlang.check.annotations import check_annotation, dtype_name, hold_refinement
-from pemlang.check.assertions import AssertedPart, Trace
+from pemlang.check.assertions import AssertedPart, Assertion, Trace
 from pemlang.check.calls import bind, call_use, chain_use, run_of_terms, want_listed, written
 from pemlang.check.conditions import COMPARABLE, Combined, Comparison, Condition, Decided
 from pemlang.check.expansion import Expansion
 from pemlang.check.forms import FORMS
 from pemlang.check.kinds import article, choose, kind_of_type, not_prefix
 from pemlang.check.lists import chosen, for_each, item_of, list_of
+from pemlang.check.params import hold_argument
 from pemlang.check.scope import Function, Scope, Stop, bare_words
 from pemlang.check.selections import selection
 from pemlang.check.values import (
@@ -61,6 +62,7 @@ class Elaborator:
         inputs: how adapters and models are reached.
         follow: told of each expression and its value.
         watches: comparisons to make once weights are read, with their places.
+        claims: what arguments of functions have to be once weights are read.
         leaves: how each adapter leaf is declared, for messages and cards.
         spellings: all the ways in which its place is spelt.
         expansion: the calls it is in.
@@ -73,6 +75,7 @@ class Elaborator:
     inputs: Inputs
     follow: Follow
     watches: list[tuple[Watch, Span]] = field(default_factory=list)
+    claims: list[Assertion] = field(default_factory=list)
     leaves: dict[Stored, Declared] = field(default_factory=dict)
     spellings: dict[Stored, list[Spelling]] = field(default_factory=dict)
     filling: dict[AdapterNode, tuple[Use, ...] | None] = field(default_factory=dict)
@@ -89,7 +92,7 @@ class Elaborator:
         try:
             yield
         except Fault as fault:
-            fault.notes = (*fault.notes, *reversed(self.expansion.places[-3:]))
+            fault.notes = (*fault.notes, *self.expansion.notes)
             self.report.add(fault.at(span))
             raise Stop from None
 
@@ -422,10 +425,12 @@ class Elaborator:
             for param, index in zip(definition.params, bound.positions, strict=True):
                 if index is None:
                     assert param.default is not None
-                    value, span = self.value(param.default, function.scope), param.default.span
+                    given, value = param.default, self.value(param.default, function.scope)
                 else:
-                    value, span = values[index], args[index].span
-                self.annotated(value, param.type, span, inner)
+                    given, value = args[index], values[index]
+                self.annotated(value, param.type, given.span, inner)
+                if param.name.name in function.ranges:
+                    hold_argument(self, function.ranges[param.name.name], value, given, param)
                 inner.values[param.name.name] = value
             result = self.value(definition.body, inner)
             if definition.returns is not None:

@@ -49,6 +49,12 @@ class Expansion:
             self._of_tests += self._steps
             self._steps, self._most = before, MAX_STEPS
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """Where it is: the innermost places, then the outermost, which is the recipe's own."""
+        first, last = self.places[:-2][:1], self.places[-2:]
+        return (*reversed(last), *first)
+
     def fits(self, steps: int) -> bool:
         """Count some steps; whether there may be as many as there are now."""
         self._steps += steps

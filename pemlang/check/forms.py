@@ -63,9 +63,10 @@ def fails(elaborator: Elaborator, tree: t.Call, scope: Scope) -> Condition:
         if not _is_code(wanted):
             why = f"{visible(wanted, 40)!r} is no code of an error"
             raise Fault("PEM0382", why, 'give one as `pem explain` has it: "PEM0304"')
-    report = Report()
+    report, claims = Report(), len(elaborator.claims)
     with elaborator.reporting_to(report), suppress(Stop):
         elaborator.value(expression, scope)
+    del elaborator.claims[claims:]
     codes = sorted({told.code for told in report if told.severity == "error"})
     lines = [f"{told.code}: {told.message}" for told in report if told.severity == "error"]
     return Explained(wanted in codes, tuple(lines or [f"{_text(expression.span)} is right"]))

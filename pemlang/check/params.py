@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import re
 from fractions import Fraction
+from typing import TYPE_CHECKING
 
-from pemlang.check.conditions import Decided
-from pemlang.check.values import ParamConstant
+from pemlang.check.assertions import AssertedPart, Assertion
+from pemlang.check.conditions import Combined, Comparison, Decided
+from pemlang.check.values import ParamConstant, RecipeValue
+from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault, visible
+from pemlang.graph.node import NumberNode
 from pemlang.graph.numbers import shown
+from pemlang.syntax import tree as t
 from pemlang.syntax.builder import number_value
+
+if TYPE_CHECKING:
+    from pemlang.check.elaborate import Elaborator
 
 _NUMBER = re.compile(r"(-?)(\d[\d_]*(?:\.\d[\d_]*)?(?:[eE][+-]?\d+)?)", re.ASCII)
 
@@ -34,20 +42,65 @@ def setting(value: str | float | bool, kind: str, name: str) -> ParamConstant:
     )
 
 
-def hold_range(name: str, kind: str, value: ParamConstant, low: Fraction, high: Fraction) -> None:
-    """Raise PEM0214 unless a value lies in a range, PEM0212 where there can be no such range."""
-    if kind != "number":
-        raise Fault("PEM0212", f"a {kind} has no range", "remove `in …`")
-    if low > high:
-        raise Fault(
-            "PEM0212",
-            f"no number lies in {shown(low)}..{shown(high)}",
-            f"write the lower end first: in {shown(high)}..{shown(low)}",
-        )
-    assert isinstance(value, Fraction)
-    if not low <= value <= high:
-        raise Fault(
-            "PEM0214",
-            f"`{visible(name)}` is {shown(value)}, outside {shown(low)}..{shown(high)}",
-            f"give a value from {shown(low)} to {shown(high)}",
-        )
+@dataclass(frozen=True)
+class NumberRange:
+    """`in low..high`: the numbers that a param takes, both ends included.
+
+    Args:
+        kind: of the param.
+
+    Raises:
+        Fault: PEM0212, there can be no such range.
+    """
+
+    kind: str
+    low: Fraction
+    high: Fraction
+
+    def __post_init__(self) -> None:
+        if self.kind != "number":
+            raise Fault("PEM0212", f"a {self.kind} has no range", "remove `in …`")
+        if self.low > self.high:
+            raise Fault(
+                "PEM0212",
+                f"no number lies in {self}",
+                f"write the lower end first: in {shown(self.high)}..{shown(self.low)}",
+            )
+
+    def __str__(self) -> str:
+        return f"{shown(self.low)}..{shown(self.high)}"
+
+    def hold(self, name: str, value: RecipeValue) -> None:
+        """Raise PEM0214 for a number outside of it."""
+        if isinstance(value, Fraction) and not self.low <= value <= self.high:
+            raise Fault(
+                "PEM0214",
+                f"`{visible(name)}` is {shown(value)}, outside {self}",
+                f"give a value from {shown(self.low)} to {shown(self.high)}",
+            )
+
+    def claim(
+        self, name: str, number: NumberNode, given: t.Tree, notes: tuple[str, ...]
+    ) -> Assertion:
+        """What is to hold of a number that is measured; `notes` say where it is given."""
+        text = visible(" ".join(given.span.text.split()), 60)
+        above = Comparison("<=", self.low, number, (shown(self.low), text))
+        below = Comparison("<=", number, self.high, (text, shown(self.high)))
+        both = Combined("and", (above, below))
+        message = f"`{visible(name)}` lies outside {self}"
+        return Assertion(both, message, given.span, AssertedPart(given, both), notes)
+
+
+def hold_argument(
+    elaborator: Elaborator,
+    within: NumberRange,
+    value: RecipeValue,
+    given: t.Tree,
+    param: t.DefParam,
+) -> None:
+    """Hold what a function is given to the range of its param, now or once weights are read."""
+    with elaborator.at(given.span):
+        within.hold(param.name.name, value)
+    if isinstance(value, NumberNode):
+        notes = elaborator.expansion.notes
+        elaborator.claims.append(within.claim(param.name.name, value, given, notes))

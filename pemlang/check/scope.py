@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import ChainMap
-from collections.abc import Callable, Iterator, MutableMapping
+from collections.abc import Callable, Iterator, Mapping, MutableMapping
 from dataclasses import field
+from typing import TYPE_CHECKING
 
 from pemlang.check import elsewhere
 from pemlang.check.values import POISON, Poison, RecipeValue
@@ -16,6 +17,9 @@ from pemlang.source import Span
 from pemlang.syntax import tree as t
 from pemlang.syntax.files import ON_THE_COMMAND_LINE
 
+if TYPE_CHECKING:
+    from pemlang.check.params import NumberRange
+
 PRIVATE = "_"
 
 
@@ -25,10 +29,11 @@ class Stop(Exception):
 
 @dataclass(frozen=True, eq=False)
 class Function:
-    """A `def`, with the scope it was written in."""
+    """A `def`, with the scope it was written in, and the ranges of its params by their names."""
 
     tree: t.Def
     scope: Scope
+    ranges: Mapping[str, NumberRange]
     kind = "function"
 
 

@@ -37,7 +37,7 @@ from pemlang.check.outputs import (
     hold_whole,
     output_path,
 )
-from pemlang.check.params import hold_range, setting
+from pemlang.check.params import NumberRange, setting
 from pemlang.check.published import HUB
 from pemlang.check.readers import hold_reader
 from pemlang.check.scope import Function, Module, Scope, Stop, resolve_names
@@ -111,6 +111,8 @@ class FileElaborator:
                     value = _EVALUATE[type(statement)](self, statement)
             except Stop:
                 pass
+            self._state.assertions += self._elaborator.claims
+            self._elaborator.claims.clear()
             if isinstance(statement, t.Declaration):
                 self._scope.declare(statement.name, value, self._report)
         self._tell_other_bases()
@@ -261,7 +263,7 @@ class FileElaborator:
         if statement.low is not None and statement.high is not None:
             low, high = self._known(statement.low, "number"), self._known(statement.high, "number")
             with self._elaborator.at(statement.span):
-                hold_range(name, kind, value, cast("Fraction", low), cast("Fraction", high))
+                NumberRange(kind, cast("Fraction", low), cast("Fraction", high)).hold(name, value)
         if self._is_main:
             self._state.params[name] = value
         return value
@@ -297,8 +299,8 @@ class FileElaborator:
         return POISON
 
     def _def(self, statement: t.Def) -> RecipeValue:
-        check_def(self._elaborator, statement, self._scope)
-        return Function(statement, self._scope)
+        ranges = check_def(self._elaborator, statement, self._scope)
+        return Function(statement, self._scope, ranges)
 
     def _assert(self, statement: t.Assert) -> RecipeValue:
         resolve_names(statement.condition, self._scope, self._report)

@@ -80,10 +80,12 @@ class Formula:
 
     def _size(self, coef: Coef) -> str:
         text = self.coefficient(coef)
+        if _is_sum(text):
+            return f"({text})"
         if text.startswith("−"):
             return text[1:]
         plain = isinstance(coef, tuple) or _NUMBER.fullmatch(text) or "(" in text
-        return text if plain and " + " not in text else f"({text})"
+        return text if plain else f"({text})"
 
     def joined(self, terms: list[tuple[Coef, str]], plus: str) -> str:
         """Terms by name, with what stands between them."""
@@ -92,7 +94,8 @@ class Formula:
         in_order = sorted(terms, key=lambda term: re.split("[·⊗]", term[1], maxsplit=1)[1])
         text = ""
         for index, (coef, term) in enumerate(in_order):
-            negative = self.coefficient(coef).startswith("−")
+            number = self.coefficient(coef)
+            negative = number.startswith("−") and not _is_sum(number)
             if plus == "+":
                 sign, lead = ("−", "−") if negative else ("+", "")
             else:  # a negative weight is no ⊖, which turns B alone
@@ -113,6 +116,16 @@ class Formula:
             for key, value in settings
         ]
         return f"{name}({', '.join([*args, *named])})"
+
+
+def _is_sum(text: str) -> bool:
+    """Whether a number is a sum, so that brackets go round it in a product."""
+    depth = 0
+    for at, char in enumerate(text):
+        depth += (char in "([") - (char in ")]")
+        if depth == 0 and text[at : at + 3] in (" + ", " − "):
+            return True
+    return False
 
 
 def _where(coef: Coef, x: AdapterNode, node: AdapterNode) -> str:

@@ -190,9 +190,9 @@ class _NameBinder:
         bound = self._bind(statement.name, "function", statement)
         inner = dict(names)
         for param in statement.params:
-            self._visit(param.type, names)
-            if param.default is not None:
-                self._visit(param.default, names)
+            for part in (param.type, param.low, param.high, param.default):
+                if part is not None:
+                    self._visit(part, names)
             inner[param.name.name] = self._bind(param.name, "parameter", param)
             self._file.local.append((statement.span, inner[param.name.name]))
         if statement.returns is not None:

@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from fractions import Fraction
 from itertools import takewhile
 from pathlib import Path
 from typing import TypeVar
@@ -21,6 +22,7 @@ from pemlang.diagnostics import Report
 from pemlang.disk import temporary
 from pemlang.graph.formula import Formula, type_text
 from pemlang.graph.node import Node
+from pemlang.graph.numbers import shown
 from pemlang.inputs.samples import SampleResolver
 from pemlang.source import Source
 from pemlang.syntax import tree as t
@@ -51,10 +53,12 @@ _SITE = re.compile(r"[\w.]+", re.ASCII)
 
 @dataclass(frozen=True)
 class ParamDoc:
-    """A parameter of a function: its type as written, and its default if it has one."""
+    """A parameter of a function: its type as written, and the range and the default that it may
+    have."""
 
     name: str
     type: str
+    range: str | None
     default: str | None
 
 
@@ -198,7 +202,12 @@ def _parts(doc: str) -> tuple[str, str]:
 
 def _params(definition: t.Def) -> list[ParamDoc]:
     return [
-        ParamDoc(x.name.name, x.type.span.text, None if x.default is None else x.default.span.text)
+        ParamDoc(
+            x.name.name,
+            x.type.span.text,
+            None if x.low is None or x.high is None else x.low.span.to(x.high.span).text,
+            None if x.default is None else x.default.span.text,
+        )
         for x in definition.params
     ]
 
@@ -340,7 +349,7 @@ class SampleCall:
         if type_ == "[adapter]":
             names = [self._free(f"{name.rstrip('s') or name}{n}") for n in (1, 2)]
             return f"[{', '.join(self._sample(name, self._kind) for name in names)}]"
-        return _PLAIN.get(type_, number)
+        return _PLAIN.get(type_, _in_range(param, number))
 
     def _sample(self, name: str, kind: str, *settings: str) -> str:
         seed = self._seeds.setdefault(name, _FIRST_SEED + len(self._seeds))
@@ -353,6 +362,14 @@ class SampleCall:
             name += "1"
         self._taken.add(name)
         return name
+
+
+def _in_range(param: t.DefParam, number: str) -> str:
+    """A number as it is, or the middle of the range of a parameter that does not take it."""
+    if not (isinstance(param.low, t.Number) and isinstance(param.high, t.Number)):
+        return number
+    low, high = param.low.value, param.high.value
+    return number if low <= Fraction(number) <= high else shown((low + high) / 2)
 
 
 def _sites(definition: t.Def) -> Sequence[str]:

@@ -264,6 +264,12 @@ class _TreeLayout(Places):
     def _typed(self, type_: t.Tree | None) -> Box:
         return (": ", self.type(type_)) if type_ else ""
 
+    def _ranged(self, tree: t.Param | t.DefParam) -> tuple[Box, ...]:
+        if tree.low is None or tree.high is None:
+            return (self._typed(tree.type),)
+        ends = (self.value(tree.low, SUM), "..", self.value(tree.high, SUM))
+        return (self._typed(tree.type), " in ", *ends)
+
     # --- statements ------------------------------------------------------------------------
 
     def language(self, tree: t.Language) -> Box:
@@ -289,10 +295,8 @@ class _TreeLayout(Places):
         return (*start, *on, _tail(f" = {self.leaf(tree.path)}"), *self._with(tree.options))
 
     def param(self, tree: t.Param) -> Box:
-        box: tuple[Box, ...] = ("param ", self.leaf(tree.name), self._typed(tree.type))
-        if tree.low and tree.high:
-            box += (" in ", self.value(tree.low, SUM), "..", self.value(tree.high, SUM))
-        return (*box, " = ", self.value(tree.default)) if tree.default else box
+        start = ("param ", self.leaf(tree.name), *self._ranged(tree))
+        return (*start, " = ", self.value(tree.default)) if tree.default else start
 
     def let(self, tree: t.Let) -> Box:
         start = ("let ", self.leaf(tree.name), self._typed(tree.type))
@@ -305,7 +309,7 @@ class _TreeLayout(Places):
         return ("def ", name, params, *returns, " = ", self.value(tree.body))
 
     def def_param(self, tree: t.DefParam) -> Box:
-        start = (self.leaf(tree.name), self._typed(tree.type))
+        start = (self.leaf(tree.name), *self._ranged(tree))
         return (*start, " = ", self.expression(tree.default)) if tree.default else start
 
     def assert_(self, tree: t.Assert) -> Box:

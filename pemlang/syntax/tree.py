@@ -355,10 +355,12 @@ class Let(Declaration):
 
 @tree
 class DefParam(Tree):
-    """A param of a `def`."""
+    """A param of a `def`: `w: number in 0..1 = 0.5`."""
 
     name: Name
     type: Tree
+    low: Tree | None
+    high: Tree | None
     default: Tree | None
 
 

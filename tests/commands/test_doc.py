@@ -35,7 +35,7 @@ def both(
 
 def flat(xs: [adapter], size: number) -> adapter = size * sum([x / norm(x) for x in xs])
 def parts(by: number) -> schedule = per { "*.q_proj": by, "*mlp*": 1, else: 0 }
-def small(x: adapter, most: number) -> bool = norm(x) < most
+def small(x: adapter, most: number in 20 .. 30) -> bool = norm(x) < most
 def never(m: model, x: adapter) -> model = m + x
 
 let plain = 1
@@ -63,6 +63,7 @@ def test_what_is_told_of_each_name(tmp_path: Path) -> None:
     assert half["used_by"] == ["both"]
     assert [test["title"] for test in half["tests"]] == ["two halves"]
     assert both["signature"] == "both(a: lora, b: lora, by: number = 0.25) -> adapter"
+    assert [x["range"] for x in names["small"]["params"]] == [None, "20 .. 30"]
     assert [(x["name"], x["default"]) for x in both["params"]] == [
         ("a", None), ("b", None), ("by", "0.25"),
     ]  # fmt: skip
@@ -79,7 +80,7 @@ def test_normal_forms_are_those_of_the_language(tmp_path: Path) -> None:
     assert examples["parts"]["normal_form"] == "(0.5 … 1 by site)·a[2 of 3 sites]"
     assert examples["flat"]["call"] == "flat([x1, x2], 0.25)"
     assert "1/norm(x2)" in examples["flat"]["normal_form"]
-    assert examples["small"]["normal_form"] == "norm(x) < 0.25"
+    assert examples["small"]["normal_form"] == "norm(x) < 25"
     assert examples["never"] is None and examples["share"] is None
 
 

@@ -31,8 +31,11 @@ def loudness_gone(a: Dense, b: Dense, c: Dense) -> Dense:
     return combined(*((share / sum(shares), x) for share, x in zip(shares, (a, b, c), strict=True)))
 
 
-def beside(x: Dense, keep: Dense) -> Dense:
-    return combined((1, x), (-inner(x, keep) / inner(keep, keep), keep))
+def beside(x: Dense, *keep: Dense) -> Dense:
+    """What is left of x by least squares on all of Δ."""
+    columns = np.stack([np.concatenate([y[site].ravel() for site in x]) for y in keep], axis=1)
+    numbers, *_ = np.linalg.lstsq(columns, np.concatenate([x[site].ravel() for site in x]))
+    return combined((1, x), *((-number, y) for number, y in zip(numbers, keep, strict=True)))
 
 
 def by_layer(x: Dense, numbers: tuple[float, float]) -> Dense:
@@ -59,8 +62,17 @@ ADAPTERS: dict[str, Formula] = {
     "schedules.lines(0.4, 0.6) * a": lambda a, b, c: by_layer(a, (0.4, 1.0)),
     "schedules.tent(0.3, 1) * a": lambda a, b, c: by_layer(a, (0.3, 0.3)),
     "unlearn.negation(a, b, by=0.6)": lambda a, b, c: combined((1, a), (-0.6, b)),
-    "unlearn.beside(a, b)": lambda a, b, c: beside(a, b),
-    "unlearn.negation_beside(a, b, c, 0.5)": lambda a, b, c: combined((1, a), (-0.5, beside(b, c))),
+    "unlearn.beside(a, [b])": lambda a, b, c: beside(a, b),
+    "unlearn.beside(a, [b, c])": beside,
+    "unlearn.beside(a - b, [b + 3 * c, c])": lambda a, b, c: beside(
+        combined((1, a), (-1, b)), b, c
+    ),
+    "unlearn.negation_beside(a, b, [c], 0.5)": lambda a, b, c: combined(
+        (1, a), (-0.5, beside(b, c))
+    ),
+    "unlearn.negation_beside(a, b, [c, a])": lambda a, b, c: combined(
+        (1, a), (-1, beside(b, a, c))
+    ),
     "unlearn.extracted(a, b, 0.5)": lambda a, b, c: own_rows_taken(a, b),
     "unlearn.detoxify(a, b, by=0.3)": lambda a, b, c: combined((1.3, a), (-0.3, b)),
 }
@@ -82,6 +94,31 @@ def test_adapters(call: str, loras: dict[str, Path], tmp_path: Path) -> None:
     wanted = ADAPTERS[call](*map(delta, loras.values()))
     for site, ours in delta(output.path).items():
         assert np.allclose(ours, wanted[site], rtol=0, atol=2e-5 * norm(wanted))
+
+
+@pytest.mark.parametrize("count", [3, 4])
+def test_beside_many(count: int, tmp_path: Path) -> None:
+    """Adapters that are much alike: they go by what they have of their own."""
+    loras = {f"k{seed}": lora(tmp_path / f"k{seed}", seed) for seed in range(count)}
+    loras |= {"x": lora(tmp_path / "x", 9, rank=2)}
+    near = ["k0", *(f"k0 + 0.1 * k{n}" for n in range(1, count))]
+    call = f"unlearn.beside(x + k0 + k1, [{', '.join(near)}])"
+    [output] = build(tmp_path, importing(call, loras) + f'save {call} to "out"').outputs
+    *keep, x = map(delta, loras.values())
+    wanted = beside(x, *keep)
+    for site, ours in delta(output.path).items():
+        assert np.allclose(ours, wanted[site], rtol=0, atol=1e-4 * norm(wanted))
+
+
+@pytest.mark.parametrize("keep", ["[a, b, 2 * a - b]", "[a, a]", "[a, a + 0.0005 * b]"])
+def test_beside_what_is_nothing_of_its_own(
+    keep: str, loras: dict[str, Path], tmp_path: Path
+) -> None:
+    """Rounding alone would say along what to project."""
+    text = importing("unlearn.", loras) + f'save unlearn.beside(c, {keep}) to "out"\n'
+    with pytest.raises(Exception, match=r"`apart` lies outside 0\.001\.\.2|PEM0504"):
+        build(tmp_path, text)
+    assert not (tmp_path / "out").exists()
 
 
 TRUTHS: dict[str, Callable[[Dense, Dense], float]] = {

@@ -81,6 +81,7 @@ def statements(draw: DrawFn) -> list[str]:
         ["assert", *value, "else", '"why # not"'],
         ["save", *value, "to", '"out/x"', "with", "rank", "=", *tail, ",", "by", "=", "1"],
         ["def", "f", "(", "x", ":", "number", "=", *tail, ",", "y", ":", "lora", ")", "=", *value],
+        ["def", "f", "(", "x", ":", "number", "in", *tail, "..", *tail, ")", "=", *value],
         ["def", "f", "(", ")", "->", "[", "adapter", "]", "=", *value],
         ["base", "b", "=", *value],
         ["param", "w", ":", "number", "in", *tail, "..", *tail, "=", *value],
