@@ -4,87 +4,84 @@ from __future__ import annotations
 
 import shlex
 import shutil
-import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 
 import click
 
 from pemlang.cli.common import say
-from pemlang.diagnostics import Fault, PemError, listed, placed, visible
-from pemlang.disk import open_plain, replace_file
+from pemlang.cli.gitignore import BEGIN, END, forget, git, left_out, take, without_ours
+from pemlang.diagnostics import PemError, listed, placed, visible
+from pemlang.disk import replace_file
 
 DRIVERS = {"diff.pem.command": "git-diff", "diff.safetensors.textconv": "git-tensors"}
-MOST_NAMED = 200  # recipes that git is asked about
-BEGIN, END = b"# what pem git-setup wrote\n", b"# to here\n"
 ATTRIBUTES = BEGIN + b"*.pem diff=pem\n*.safetensors diff=safetensors\n" + END
 
 
 @click.command("git-setup", hidden=True)
 @click.option("--remove", is_flag=True, help="Take all of it out again.")
-def git_setup(remove: bool) -> int:
+@click.option(
+    "--unignore",
+    is_flag=True,
+    help="Write the lines that have git take recipes that it leaves out.",
+)
+def git_setup(remove: bool, unignore: bool) -> int:
     """Have git diff show what a change means.
 
     In this repository and on this machine alone: below the lines of a recipe that changed stands
     what has changed in its adapters, and a .safetensors file is shown by the dtypes, shapes, norms
     and means of its tensors. `git show` and `git log -p` do the former with --ext-diff. It writes
-    to .git/config and to .git/info/attributes, and says where a .gitignore leaves recipes out.
+    to .git/config and to .git/info/attributes, and says where a .gitignore leaves recipes out, as
+    many do with certificates; --unignore writes what it says into that file.
     """
+    if remove and unignore:
+        raise click.UsageError("--remove takes out what --unignore writes: give one of them.")
     try:
         with placed(None):
-            _set_up(remove)
+            _set_up(remove, unignore)
     except PemError as error:
         return say(error.diagnostics, "text")
+    except OSError as error:
+        raise click.ClickException(
+            f"{visible(error.filename)} cannot be written: {visible(error.strerror or error)}."
+        ) from None
     return 0
 
 
-def _set_up(remove: bool) -> None:
-    attributes = Path(_git("rev-parse", "--git-path", "info/attributes"))
+def _set_up(remove: bool, unignore: bool) -> None:
+    attributes = Path(git("rev-parse", "--git-path", "info/attributes"))
     if remove:
         _forget()
-        _write(attributes, _without(attributes))
+        _write(attributes, without_ours(_read(attributes)))
+        forget()
         click.echo("git diff is as it was.")
         return
     _register()
-    _write(attributes, ATTRIBUTES + _without(attributes))
+    _write(attributes, ATTRIBUTES + without_ours(_read(attributes)))
     click.echo("git diff now shows what a change of a recipe, or of a .safetensors file, means.")
-    for rule, recipes in _ignored().items():
-        lines = dict.fromkeys(f"!/{recipe.with_name('*.pem')}" for recipe in recipes)
+    rules = left_out()
+    if unignore:
+        for file, lines in take(rules).items():
+            click.echo(f"\n{visible(file)} has git take recipes now:\n{_listing(lines)}", nl=False)
+        return
+    for each in rules:
         click.echo(
-            f"\n{visible(rule)} has git leave out recipes, as it does certificates: "
-            f"{listed(map(str, recipes))}.\nBelow it write:\n"
-            + "".join(f"    {visible(line)}\n" for line in lines),
+            f"\n{visible(each.rule)} has git leave out recipes, as it does certificates: "
+            f"{listed(map(str, each.recipes))}.\nIn {visible(each.file)}, below it, write:\n"
+            f"{_listing(each.lines)}",
             nl=False,
         )
+    if rules:
+        click.echo("\n`pem git-setup --unignore` writes this.")
 
 
-def _ignored() -> dict[str, list[Path]]:
-    """The recipes that git ignores because of how they end, by the rule that has it do so; their
-    paths are those inside the repository."""
-    if _git("rev-parse", "--is-inside-work-tree") != "true":
-        return {}
-    top = _git("rev-parse", "--show-toplevel")
-    names = _git("-C", top, "ls-files", "-z", "-o", "-i", "--exclude-standard", "--", "*.pem")
-    recipes = [name for name in names.split("\0") if name and not _is_certificate(Path(top, name))]
-    if not recipes:
-        return {}
-    asked = "\0".join(recipes[:MOST_NAMED])
-    told = _git("-C", top, "check-ignore", "-v", "-z", "--stdin", input=asked).split("\0")
-    rules: dict[str, list[Path]] = {}
-    for file, line, pattern, name in zip(
-        told[::4], told[1::4], told[2::4], told[3::4], strict=False
-    ):
-        if pattern.endswith(".pem"):
-            rules.setdefault(f"{file}:{line} ({pattern})", []).append(Path(name))
-    return rules
+def _listing(lines: Iterable[str]) -> str:
+    return "".join(f"    {visible(line)}\n" for line in lines)
 
 
-def _is_certificate(path: Path) -> bool:
-    try:
-        with open_plain(path) as file:
-            return file.read(1024).lstrip().startswith(b"-----BEGIN")
-    except OSError:
-        return True  # it is no recipe that anyone could add
+def _read(attributes: Path) -> bytes:
+    return attributes.read_bytes() if attributes.is_file() else b""
 
 
 def _register() -> None:
@@ -93,13 +90,13 @@ def _register() -> None:
         if before[key] and not _is_ours(before[key], command):
             raise click.ClickException(f"{key} is `{before[key]}`: unset it first.")
     for key, command in DRIVERS.items():
-        _git("config", "--local", key, f"{_program()} {command} --")
+        git("config", "--local", key, f"{_program()} {command} --")
 
 
 def _forget() -> None:
     for key, command in DRIVERS.items():
         if _is_ours(_configured(key), command):
-            _git("config", "--local", "--unset", key)
+            git("config", "--local", "--unset", key)
 
 
 def _program() -> str:
@@ -110,19 +107,11 @@ def _program() -> str:
 
 
 def _configured(key: str) -> str:
-    return _git("config", "--local", "--default", "", "--get", key)
+    return git("config", "--local", "--default", "", "--get", key)
 
 
 def _is_ours(value: str, command: str) -> bool:
     return value.endswith((f"pem {command} --", f"-m pemlang {command} --"))
-
-
-def _without(attributes: Path) -> bytes:
-    """The attributes that are there, without those of an earlier setup."""
-    text = attributes.read_bytes() if attributes.is_file() else b""
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    return before + after if begin and end else text
 
 
 def _write(attributes: Path, text: bytes) -> None:
@@ -131,25 +120,3 @@ def _write(attributes: Path, text: bytes) -> None:
         replace_file(attributes, text)
     else:
         attributes.unlink(missing_ok=True)
-
-
-def _git(*words: str, input: str | None = None) -> str:
-    try:
-        done = subprocess.run(
-            ["git", *words],
-            input=input,
-            capture_output=True,
-            text=True,
-            errors="surrogateescape",
-            check=False,
-        )
-    except OSError:
-        raise Fault("PEM0821", "there is no git on this machine", "install git") from None
-    if done.returncode:
-        lines = done.stderr.strip().splitlines() or [f"git {words[0]} failed"]
-        raise Fault(
-            "PEM0821",
-            f"git cannot be set up here: {visible(lines[0].removeprefix('fatal: '))}",
-            "run it inside a repository that git can write to; `git init` makes this folder one",
-        )
-    return done.stdout.rstrip("\n")

@@ -28,7 +28,9 @@ _FIRST = (
     "report", "graph", "verify", "explain-output", "sign", "inspect", "clean", "ops", "explain",
     "lsp", "git-setup", "completion",
 )  # fmt: skip
-_HELPERS = ("common", "ending", "entry", "hook", "main", "one_off", "recipes", "values")
+_HELPERS = (
+    "common", "ending", "entry", "gitignore", "hook", "main", "one_off", "recipes", "values",
+)  # fmt: skip
 PLUMBING = ("git-diff", "git-tensors")  # what git runs; no help lists them
 START = """\
 pem composes LoRA and (IA)³ adapters by arithmetic, from recipes checked first.

@@ -282,3 +282,60 @@ def test_recipes_that_a_rule_for_certificates_leaves_out_are_told(repo: Path) ->
     git(repo, "add", "-A")
     assert git(repo, "ls-files", "*.pem").split() == ["recipes/a.pem", "recipes/b.pem", "top.pem"]
     assert "leave out" not in setup(repo).out
+
+
+def taken(folder: Path) -> set[str]:
+    """What git would take of all that ends like a recipe."""
+    names = git(folder, "ls-files", "-z", "-o", "--exclude-standard", "--", "*.pem")
+    return {name for name in names.split("\0") if name}
+
+
+def test_the_lines_are_written_where_that_is_asked_for(repo: Path) -> None:
+    """In the file of the rule; keys that lie among recipes stay out; and it can be taken back."""
+    write(repo, ".gitignore", "*.pem\nout/")
+    write(repo, "sub/.gitignore", "x\n*.pem\n")
+    recipes = {"top.pem", "a [b] *?/r.pem", "sub/r.pem", "sub/deep/r.pem", "mixed/r.pem"}
+    for name in recipes:
+        write(repo, name, TEXT)
+    keys = {"keys/k.pem", "mixed/k.pem", "a b/k.pem"}
+    for name in keys:
+        write(repo, name, CERTIFICATE)
+    before = {path: path.read_text() for path in repo.rglob(".gitignore")}
+    told = setup(repo).out
+    assert "`pem git-setup --unignore` writes this." in told
+    assert {path: path.read_text() for path in repo.rglob(".gitignore")} == before
+    done = setup(repo, "--unignore")
+    assert (done.code, taken(repo)) == (0, recipes)
+    assert "!/deep/*.pem\n" in (repo / "sub/.gitignore").read_text()
+    assert setup(repo, "--unignore").code == 0
+    write(repo, "later/r.pem", TEXT)
+    assert setup(repo / "sub", "--unignore").code == 0
+    assert taken(repo) == {*recipes, "later/r.pem"}
+    assert (repo / ".gitignore").read_text().count("what pem git-setup wrote") == 1
+    assert setup(repo, "--remove").code == 0
+    after = {path: path.read_text().rstrip("\n") for path in repo.rglob(".gitignore")}
+    assert after == {path: text.rstrip("\n") for path, text in before.items()}
+
+
+def test_a_rule_of_this_machine_alone(repo: Path, tmp_path: Path) -> None:
+    """It is no file of the repository: what is written is a .gitignore there."""
+    write(tmp_path, "ignored", "*.pem\n")
+    git(repo, "config", "core.excludesFile", str(tmp_path / "ignored"))
+    write(repo, "r.pem", TEXT)
+    write(repo, "odd\nname/r.pem", TEXT)
+    assert setup(repo, "--unignore").code == 0
+    assert taken(repo) == {"r.pem", "odd\nname/r.pem"}
+    assert (tmp_path / "ignored").read_text() == "*.pem\n"
+    assert setup(repo, "--remove").code == 0
+    assert not (repo / ".gitignore").exists()
+
+
+def test_a_link_is_not_written_through(repo: Path, tmp_path: Path) -> None:
+    write(tmp_path, "theirs", "")
+    (repo / ".gitignore").symlink_to(tmp_path / "theirs")
+    write(repo, ".git/info/exclude", "*.pem\n")
+    write(repo, "r.pem", TEXT)
+    done = setup(repo, "--unignore")
+    assert (done.code, "is a link" in done.err) == (1, True), done
+    assert (tmp_path / "theirs").read_text() == ""
+    assert setup(repo, "--unignore", "--remove").code == 2
