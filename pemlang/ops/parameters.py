@@ -145,7 +145,8 @@ NEGATE = Operator(
     name="parameter_negate",
     symbols=("⊖",),
     signatures=(Signature((Parameter("x", ("adapter",)),), "adapter", _negate),),
-    summary="The paper's negation: B changes sign, A does not. For (IA)³ this is 2 − l.",
+    summary="The paper's negation: B changes sign, A does not; a LoRA with the sign in A is "
+    "`-1 ⊗ ⊖x`. For (IA)³ this is 2 − l.",
     formula="⊖(A, B) = (A, −B);  ⊖l = 2 − l",
     laws=("⊖(⊖x) = x", "⊖(x ⊕ y) = (⊖x) ⊕ (⊖y)"),
     source="Zhang et al. 2023, the negation operator",

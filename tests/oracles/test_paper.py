@@ -37,6 +37,8 @@ EXACT: dict[str, tuple[Formula, Formula]] = {
     "⊖(⊖a)": (lambda a, b, c: a, lambda a, b, c: a),
     "0.3 ⊗ a": (lambda a, b, c: f32(0.3) * a, lambda a, b, c: f32(0.3) * a),
     "-1 ⊗ a": (lambda a, b, c: -a, lambda a, b, c: -a),
+    "-1 ⊗ ⊖a": (lambda a, b, c: -a, lambda a, b, c: a),
+    "a ⊕ -1 ⊗ ⊖b": (lambda a, b, c: a - b, lambda a, b, c: a + b),
     "⊖a ⊕ b": (lambda a, b, c: a + b, lambda a, b, c: b - a),
     "0.3 ⊗ a ⊕ (1 - 0.3) ⊗ b": (
         lambda a, b, c: f32(0.3) * a + f32(0.7) * b,
