@@ -129,9 +129,9 @@ def brackets_left_out(use: Drawn, rng: random.Random) -> tuple[str, str] | None:
 
 
 def brackets_too_many(use: Drawn, rng: random.Random) -> tuple[str, str] | None:
-    if use.operator.symbols or use.listed or len(use.operands) < 2:
-        return None
     operands = ", ".join(use.operands)
+    if use.operator.symbols or len(use.operands) < 2 or operands not in use.text.split("[")[0]:
+        return None
     return use.text.replace(operands, f"[{operands}]"), ""
 
 

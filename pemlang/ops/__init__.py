@@ -30,8 +30,8 @@ __all__ = [
 _FIRST = (
     "On what modules do", "Weighted sums", "Sparse merges", "Merges that elect a sign",
     "Merges by what is shared", "Merges by importance", "Geometric merges", "Spectral merges",
-    "Low-rank merges", "Merges by data", "On their parameters", "Ranks and scales", "Schedules",
-    "Measures", "Lists",
+    "Low-rank merges", "Merges by overlap", "Merges by data", "On their parameters",
+    "Ranks and scales", "Schedules", "Measures", "Lists",
 )  # fmt: skip
 
 for _module in pkgutil.iter_modules(__path__):

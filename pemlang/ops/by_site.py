@@ -25,11 +25,11 @@ def by_site(params: Sequence[Parameter], rule: Rule) -> Rule:
     """
 
     def over_sites(ctx: Context, *given: object) -> AdapterNode:
-        schedules = dict.fromkeys(x for x in _each(given) if isinstance(x, Schedule))
+        schedules = dict.fromkeys(x for x in each(given) if isinstance(x, Schedule))
         if not schedules:
             return rule(ctx, *given)
         ctx.items = ctx.items or ctx.texts
-        like = alike(ctx, [x for x in _each(given) if isinstance(x, AdapterNode)])
+        like = alike(ctx, [x for x in each(given) if isinstance(x, AdapterNode)])
         sites = tuple(like.shapes)
         ctx.graph.count(len(schedules) * len(sites))
         numbers = {x: x.over(ctx.graph, sites) for x in schedules}
@@ -49,7 +49,7 @@ def by_site(params: Sequence[Parameter], rule: Rule) -> Rule:
     return over_sites
 
 
-def _each(given: Sequence[object]) -> Iterator[object]:
+def each(given: Sequence[object]) -> Iterator[object]:
     """All that is given, each item of a list by itself."""
     for value in given:
         yield from value if isinstance(value, tuple) else (value,)

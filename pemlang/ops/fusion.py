@@ -10,7 +10,7 @@ from pemlang.dataclass import dataclass
 from pemlang.kernels.methods import MergeSettings, SiteKernel, as_rows, flat_columns, flat_rows
 from pemlang.kernels.sketch import cut, room, squared_norm
 from pemlang.lazy import numpy as np
-from pemlang.ops.merge import RANK, MergeMethod, merge_operator
+from pemlang.ops.merge import PAIR, RANK, MergeMethod, merge_operator
 from pemlang.ops.record import Section, register
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def _reference(xs: Sequence[Dense], **_: object) -> Dense:
 ARCEE_FUSION = merge_operator(
     MergeMethod("arcee_fusion", Fusion(_reference)),
     RANK,
-    pair=True,
+    takes=PAIR,
     points=True,
     summary="The first, with the entries of the second that differ most from it, in rows that "
     "differ most.",

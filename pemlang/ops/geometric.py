@@ -18,7 +18,7 @@ from pemlang.kernels.methods import (
     Reference,
 )
 from pemlang.lazy import numpy as np
-from pemlang.ops.merge import WEIGHTS, MergeMethod, merge_operator, total_rank
+from pemlang.ops.merge import PAIR, WEIGHTS, MergeMethod, merge_operator, total_rank
 from pemlang.ops.record import Parameter, Section, Within, register
 
 if TYPE_CHECKING:
@@ -250,7 +250,7 @@ def _stock(xs: Sequence[Dense]) -> Dense:
 SLERP = merge_operator(
     _method("slerp", _slerp, _slerp_reference),
     Parameter("t", ("number", "schedule")),
-    pair=True,
+    takes=PAIR,
     points=True,
     summary="From one adapter to another along the arc between them: the first at 0, the second "
     "at 1. Straight where they are nearly parallel.",
@@ -264,7 +264,7 @@ NUSLERP = merge_operator(
     _method("nuslerp", _nuslerp, _nuslerp_reference),
     Parameter("weights", ("[number]", "[schedule]")),
     ALONG,
-    pair=True,
+    takes=PAIR,
     points=True,
     summary="slerp by two weights, straight only where the adapters are parallel; with along=rows "
     "or along=columns each row or column along an arc of its own.",

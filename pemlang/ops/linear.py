@@ -38,7 +38,7 @@ def alike(
     """
     if not xs:
         message = f"`{ctx.what}` is given no adapters"
-        raise Fault("PEM0325", message, f"give it some, as in {ctx.what}([a, b])")
+        raise Fault("PEM0325", message, "give it some, as in [a, b]")
     agreed, at = xs[0], 0
     what = f"{ctx.what}([…]{', …' * (len(ctx.texts) > 1)})"
     for index, x in enumerate(xs[1:], 1):

@@ -20,6 +20,7 @@ from pemlang.kernels.methods import (
 from pemlang.kernels.philox import drawn
 from pemlang.lazy import numpy as np
 from pemlang.ops.merge import (
+    PAIR,
     SCALE,
     SEED,
     SHARE,
@@ -233,7 +234,7 @@ EXTRACT_SUBTRACT = merge_operator(
         needs_matrices=True,
     ),
     Parameter("by", ("number",), Fraction(1)),
-    pair=True,
+    takes=PAIR,
     aliases=("ext_sub",),
     summary="Takes from the first adapter what the second has of its own, and leaves what the two "
     "have in common: unlearning that spares general skill.",

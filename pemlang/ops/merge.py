@@ -22,7 +22,7 @@ from pemlang.modules import PARAMETRISATIONS, SiteShape
 from pemlang.modules.lora import padded
 from pemlang.ops import parameters
 from pemlang.ops.agree import need_factors, need_matrices
-from pemlang.ops.by_site import by_site
+from pemlang.ops.by_site import by_site, each
 from pemlang.ops.exact import TERMS
 from pemlang.ops.linear import ADAPTERS, alike, weights_for
 from pemlang.ops.mend import full_rank
@@ -70,7 +70,7 @@ class MergeMethod:
     Attributes:
         name: of its operator.
         kernel: what computes it, and its reference.
-        symmetric: whether the adapters, with their weights, may change places.
+        ordered: how many adapters stand in front, each in its place; the others may change places.
         divides: whether it divides by the sum of the weights.
         counts: whether the weights are how often an adapter counts, which is never less than zero.
         rank: what rank comes out; None for a method on each element, which takes `rank=`.
@@ -83,7 +83,7 @@ class MergeMethod:
 
     name: str
     kernel: MergeKernel
-    symmetric: bool = True
+    ordered: int = 0
     divides: bool = False
     counts: bool = False
     rank: RankRule | None = None
@@ -116,25 +116,27 @@ def merge_operator(
     laws: tuple[str, ...],
     aliases: tuple[str, ...] = (),
     acts_on: str = "delta",
-    pair: bool = False,
+    takes: tuple[Parameter, ...] = (ADAPTERS,),
     points: bool = False,
 ) -> Operator:
-    """The operator of a method on a list of adapters, which makes it known.
+    """The operator of a method on adapters, which makes it known.
 
     Args:
         method: the method.
         params: its parameters beside the adapters.
         summary, formula, source, rank, laws, aliases, acts_on: as Operator says.
-        pair: whether it takes two adapters instead, which may not change places.
+        takes: the adapters that it takes; those that are in no list stand in front.
         points: whether it takes models too.
     """
-    if pair:
-        method = replace(method, symmetric=False)
+    method = replace(method, ordered=len(takes) - (ADAPTERS in takes))
     METHODS[method.name] = method
-    taken = (*(PAIR if pair else (ADAPTERS,)), *params)
+    taken = (*takes, *params)
 
     def rule(ctx: Context, *given: object) -> AdapterNode:
-        return _merge(ctx, method, dict(zip(taken, given, strict=True)))
+        adapters, values = given[: len(takes)], given[len(takes) :]
+        xs: Sequence[AdapterNode]
+        xs = () if () in adapters else tuple(each(adapters))  # type: ignore[arg-type]
+        return _merge(ctx, method, xs, dict(zip(params, values, strict=True)))
 
     signature = Signature(taken, "adapter", by_site(taken, rule))
     return Operator(
@@ -155,12 +157,12 @@ def merge_operator(
 # --- the type rule ---------------------------------------------------------------------------
 
 
-def _merge(ctx: Context, method: MergeMethod, values: Mapping[Parameter, object]) -> AdapterNode:
+def _merge(
+    ctx: Context, method: MergeMethod, xs: Sequence[AdapterNode], values: Mapping[Parameter, object]
+) -> AdapterNode:
     given = {param.name: value for param, value in values.items()}
-    if "xs" in given:
-        xs: Sequence[AdapterNode] = given.pop("xs")  # type: ignore[assignment]
-    else:
-        xs, ctx.items = (given.pop("x"), given.pop("y")), ctx.texts  # type: ignore[assignment]
+    if method.ordered:
+        ctx.items = (*ctx.texts[: method.ordered], *ctx.items)[: len(xs)]
     weights = _weights(ctx, xs, method, given.pop("weights", None))  # type: ignore[arg-type]
     over, rank = str(given.pop("over", "delta")), given.pop("rank", None)
     if not any(x.type.has_factors for x in xs):
@@ -199,8 +201,8 @@ def _made(
     settings: tuple[tuple[str, Num | str | None], ...],
 ) -> Merge:
     """The node of some adapters with their weights, in key order where they may change places."""
-    if method.symmetric:
-        pairs.sort(key=lambda pair: (pair[0].key, str(told(pair[1]))))
+    listed = slice(method.ordered, None)
+    pairs[listed] = sorted(pairs[listed], key=lambda pair: (pair[0].key, str(told(pair[1]))))
     xs, weights = tuple(x for x, _ in pairs), tuple(weight for _, weight in pairs)
     return graph.add(Merge(like.type, method, xs, over, limit, weights, settings))
 
@@ -424,15 +426,17 @@ class Merge(AdapterNode):
 
     def formula(self, write: Formula) -> str:
         pairs = [(write.value(x), w) for x, w in zip(self.adapters, self.weights, strict=True)]
-        if self.method.symmetric:  # by name: the node has them in an order of their content
-            pairs.sort(key=lambda pair: pair[0])
+        listed = slice(self.method.ordered, None)
+        pairs[listed] = sorted(pairs[listed], key=lambda pair: pair[0])  # not by their content
         named: list[tuple[str, Setting]] = []
         named += [("rank", self.limit)] if self.limit is not None else []
         named += [(key, value) for key, value in self.settings if value is not None]
         named += [("over", self.over)] if self.by_factors else []
         if any(weight != 1 for weight in self.weights):
             named.append(("weights", f"[{', '.join(write.number(weight) for _, weight in pairs)}]"))
-        return write.call(self.method.name, [f"[{', '.join(text for text, _ in pairs)}]"], named)
+        args = [text for text, _ in pairs]
+        args[listed] = [f"[{', '.join(args[listed])}]"] if args[listed] else []
+        return write.call(self.method.name, args, named)
 
     def differ(self, old: Node, new: Node, write: Difference) -> list[str] | None:
         if not (isinstance(old, Merge) and isinstance(new, Merge) and old.method is new.method):
@@ -469,9 +473,8 @@ class Merge(AdapterNode):
         assert self.over in ("delta", "factors")
         assert self.limit is None or self.method.rank is None
         assert [key for key, _ in self.settings] == sorted(key for key, _ in self.settings)
-        if self.method.symmetric:
-            order = [x.key for x in self.adapters]
-            assert order == sorted(order), "adapters out of order"
+        order = [x.key for x in self.adapters[self.method.ordered :]]
+        assert order == sorted(order), "adapters out of order"
         if self.by_factors:
             assert self.type.factored
             assert all(x.ranks == self.ranks for x in self.adapters)

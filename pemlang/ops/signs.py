@@ -13,6 +13,7 @@ from pemlang.lazy import numpy as np
 from pemlang.ops.merge import (
     DENSITY,
     OVER,
+    PAIR,
     RANK,
     SCALE,
     SEED,
@@ -317,7 +318,7 @@ SCE = merge_operator(
 NEARSWAP = merge_operator(
     MergeMethod("nearswap", Elementwise(_near_reference, _near)),
     *(Parameter("t", ("number", "schedule"), within=Within(NOTHING)), OVER, RANK),
-    pair=True,
+    takes=PAIR,
     points=True,
     summary="Goes from the first adapter to the second where the two are near, entry by entry.",
     formula="Δ = Δx + w·(Δy − Δx), w = min(1, t / |Δx − Δy|)",

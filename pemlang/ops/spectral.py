@@ -61,7 +61,7 @@ def _mean(xs: Sequence[Array], weights: Sequence[float], s: MergeSettings) -> Ar
 def _svd(b: Matrix, a: Matrix, algebra: Algebra) -> tuple[Matrix, Matrix, Matrix]:
     """U, Vᵀ and σ of b·a, those above rounding, from the factors; the largest entry of each column
     of U is positive."""
-    left, right, u, values, vt = _core_svd(b, a, algebra)
+    left, right, u, values, vt = core_svd(b, a, algebra)
     u, vt = left.times(u), right.across(vt)
     signs = column_signs(u)
     u *= signs
@@ -69,7 +69,7 @@ def _svd(b: Matrix, a: Matrix, algebra: Algebra) -> tuple[Matrix, Matrix, Matrix
     return u, vt, values
 
 
-def _core_svd(
+def core_svd(
     b: Matrix, a: Matrix, algebra: Algebra
 ) -> tuple[Triangle, Triangle, Matrix, Matrix, Matrix]:
     """Bases of the columns of b and of the rows of a; and U, σ and Vᵀ of b·a in them, those above
@@ -80,12 +80,12 @@ def _core_svd(
     return left, right, u[:, kept], values[kept], vt[kept]
 
 
-def _whole_svd(x: Matrix, algebra: Algebra) -> Decomposed:
+def whole_svd(x: Matrix, algebra: Algebra) -> Decomposed:
     """U, Vᵀ and σ of a matrix, those above rounding; of a long one through its triangle, which is
     quicker and takes less memory."""
     rows, columns = x.shape
     if rows < columns:
-        v, ut, values = _whole_svd(x.T, algebra)
+        v, ut, values = whole_svd(x.T, algebra)
         return ut.T, v.T, values
     tall = triangle(x, algebra) if rows >= LONG * columns else None
     u, values, vt = np.linalg.svd(x if tall is None else tall.r, full_matrices=False)
@@ -131,7 +131,7 @@ def _knots(pairs: Pairs, weights: Sequence[float], s: MergeSettings) -> tuple[Ma
 
 
 def _knots_whole(xs: Sequence[Matrix], weights: Sequence[float], s: MergeSettings) -> Matrix:
-    u, wt, values = _whole_svd(np.concatenate(xs, axis=1), s.algebra)
+    u, wt, values = whole_svd(np.concatenate(xs, axis=1), s.algebra)
     signs = column_signs(u)
     vs = np.split(signs[:, None] * wt, len(xs), axis=1)
     return np.asarray((u * (signs * values)) @ voted(vs, weights, s))
@@ -155,7 +155,7 @@ def _tsv(pairs: Pairs, weights: Sequence[float], s: MergeSettings) -> tuple[Matr
 
 def _tsv_whole(xs: Sequence[Matrix], weights: Sequence[float], s: MergeSettings) -> Matrix:
     k = _task_rank(len(xs), min(xs[0].shape))
-    a, b = _put_together([_leading(_whole_svd(x, s.algebra), k) for x in xs], weights, s)
+    a, b = _put_together([_leading(whole_svd(x, s.algebra), k) for x in xs], weights, s)
     return b @ a
 
 
@@ -186,7 +186,7 @@ def _sum(pairs: Pairs, weights: Sequence[float]) -> tuple[Matrix, Matrix]:
 
 
 def _iso_c(pairs: Pairs, weights: Sequence[float], s: MergeSettings) -> tuple[Matrix, Matrix]:
-    left, right, u, values, vt = _core_svd(*_sum(pairs, weights), s.algebra)
+    left, right, u, values, vt = core_svd(*_sum(pairs, weights), s.algebra)
     root = math.sqrt(values.mean()) if len(values) else 0.0
     a, b = right.across(root * vt), left.times(root * u)
     signs = column_signs(b)
@@ -196,7 +196,7 @@ def _iso_c(pairs: Pairs, weights: Sequence[float], s: MergeSettings) -> tuple[Ma
 
 
 def _iso_c_whole(xs: Sequence[Matrix], weights: Sequence[float], s: MergeSettings) -> Matrix:
-    u, vt, values = _whole_svd(_total(xs, weights), s.algebra)
+    u, vt, values = whole_svd(_total(xs, weights), s.algebra)
     return s["scale"] * (values.mean() if len(values) else 0.0) * (u @ vt)
 
 
@@ -218,9 +218,9 @@ def _iso_cts(pairs: Pairs, weights: Sequence[float], s: MergeSettings) -> tuple[
 def _iso_cts_whole(xs: Sequence[Matrix], weights: Sequence[float], s: MergeSettings) -> Matrix:
     def outside(index: int, basis: Matrix) -> Decomposed:
         x = xs[index]
-        return _whole_svd(weights[index] * (x - basis @ (basis.T @ x)), s.algebra)
+        return whole_svd(weights[index] * (x - basis @ (basis.T @ x)), s.algebra)
 
-    a, b = _even(_whole_svd(_total(xs, weights), s.algebra), outside, len(xs), s)
+    a, b = _even(whole_svd(_total(xs, weights), s.algebra), outside, len(xs), s)
     return b @ a
 
 

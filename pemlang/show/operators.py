@@ -31,6 +31,8 @@ _MEANINGS = {
     "threshold": "the size up to which an entry is not changed, ε",
     "r": "how much stronger, for a ρᵢ of 1",
     "alpha": "the most that ρᵢ counts for, α",
+    "svc.alpha": "the least that sᵢ counts for, α: 1 for a sum, 1/n for a mean of n",
+    "ridge": "how near it is kept to the mean where the adapters say little, ρ",
     "rounds": "how many steps are taken at the most",
     "tolerance": "the length of a step at which no further one is taken",
     "common": "the share of the directions that are taken from the sum",
@@ -51,6 +53,16 @@ _VALUES = {
     "first": "1", "last": "0.4", "values": "[1, 0.5]",
 }  # fmt: skip
 """What examples give for a setting that has to be given."""
+
+
+_WHICH = """Which merge to take: first a weighted sum, `+` or `task_arithmetic`; another where it is
+better by a measure of your own. A study of six methods on language models (Hitit, Girrbach and
+Akata, *A Systematic Study of In-the-Wild Model Merging for Large Language Models*, arXiv
+2511.21437: four models, twelve public fine-tunes of each, sixteen benchmarks) found that task
+arithmetic alone gains reliably; `ties`, `model_stock`, `tsv`, `iso_c` and a sixth mostly bring no
+notable improvement over the base. Its fine-tunes overlap in what they are for, or conflict; gains
+reported before were of experts with a task each."""
+"""What is known of the methods before anything is measured."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +109,8 @@ def as_markdown() -> str:
         "# Operators",
         "",
         "This page is made from the records in `pemlang/ops` by `make docs`.",
+        "",
+        _WHICH,
         "",
     ]
     for section in SECTIONS:

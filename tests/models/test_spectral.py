@@ -1,5 +1,5 @@
-"""Spectral methods on task vectors: each matrix by the published formula, written here in float64
-NumPy; what is no matrix as the papers' code has it."""
+"""Spectral methods and methods by overlap on task vectors: each matrix by the published formula,
+written here in float64 NumPy; what is no matrix as the papers' code has it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from support import build, codes, ia3, lora, recipe
+from safetensors.torch import save_file
+from support import build, codes, delta, ia3, lora, recipe, tensors_of
 from support.models import DECLARED, model, weights_of
 
 import pemlang
@@ -155,14 +156,92 @@ def test_extract_subtract_goes_by_rows(tuned: Path) -> None:
             assert np.abs(got - (left - right + (right @ common) * common)).max() < CLOSE, key
 
 
+def disturbance(x: Dense, xs: Sequence[Dense]) -> float:
+    """The loss of WUDI-Merging."""
+    return sum(float(np.sum(((x - y) @ y.T) ** 2) / np.sum(y**2)) for y in xs)
+
+
+@pytest.mark.parametrize("ridge", [0.01, 0.3])
+def test_wudi_is_the_least_of_its_loss(tuned: Path, ridge: float) -> None:
+    """As a problem of least squares: (Δ − Δᵢ)·Δᵢᵀ/‖Δᵢ‖ and √ρ·(Δ − mean) all at once."""
+    out = merged(tuned, f"wudi({LIST}, ridge={ridge})")
+    for key, xs in vectors(tuned).items():
+        wanted = np.asarray(sum(xs)) / 3
+        if xs[0].ndim == 2:
+            units = [x / np.linalg.norm(x) for x in xs]
+            left = np.vstack([*units, ridge**0.5 * np.eye(xs[0].shape[1])])
+            right = [u @ x.T for u, x in zip(units, xs, strict=True)]
+            right.append(ridge**0.5 * wanted.T)
+            wanted = np.linalg.lstsq(left, np.vstack(right), rcond=None)[0].T
+        assert np.abs(out[key] - wanted).max() < CLOSE, key
+
+
+def test_wudi_disturbs_less_than_the_descent_of_its_authors(tuned: Path) -> None:
+    """300 steps of Adam from the sum, as their code has it, here at a rate that suits the size of
+    these vectors."""
+    out = merged(tuned, f"wudi({LIST}, ridge=1e-6)")
+    for key, arrays in vectors(tuned).items():
+        if arrays[0].ndim != 2:
+            continue
+        xs = torch.tensor(np.stack(arrays))
+        x = torch.nn.Parameter(xs.sum(dim=0))
+        adam = torch.optim.Adam([x], lr=1e-2 * float(xs.std()))
+        squares = xs.square().sum(dim=(1, 2), keepdim=True)
+        for _ in range(300):
+            adam.zero_grad()
+            (((x - xs) @ xs.mT).square() / squares).sum().backward()
+            adam.step()
+        found = disturbance(x.detach().numpy(), arrays)
+        assert disturbance(out[key], arrays) <= found + 1e-12
+        assert found < disturbance(np.sum(arrays, axis=0), arrays)
+
+
+@pytest.mark.parametrize(("alpha", "weight"), [(1.0, 1.0), (0.5, 0.5), (0.2, 1.0)])
+def test_svc_scales_singular_values_by_the_formula(
+    tuned: Path, alpha: float, weight: float
+) -> None:
+    out = merged(tuned, f"svc({weight} * sum({LIST}), {LIST}, alpha={alpha})")
+    for key, xs in vectors(tuned).items():
+        wanted = weight * np.sum(xs, axis=0)
+        if wanted.ndim == 2:
+            u, s, vt = svd(wanted)
+            of_merge, of_each = u.T @ wanted, np.stack([u.T @ x for x in xs])
+            shares = (of_merge * of_each).sum(axis=2) / (of_each**2).sum(axis=2)
+            wanted = u @ np.diag(s / np.maximum(shares, alpha).mean(axis=0)) @ vt
+        assert np.abs(out[key] - wanted).max() < CLOSE, key
+
+
+def test_adapters_of_one_initialisation_do_not_blow_up(tmp_path: Path) -> None:
+    """Two LoRAs whose A are nearly the same: what tells their rows apart is as small as rounding,
+    and would be divided by."""
+    sites = {"layers.0.q_proj": (30, 20)}
+    lora(tmp_path / "x", 1, sites, 4)
+    lora(tmp_path / "y", 2, sites, 4)
+    x, y = (tensors_of(tmp_path / name) for name in "xy")
+    [at] = [key for key in x if "lora_A" in key]
+    y[at] = x[at] * (1 + 1e-3 * torch.sign(y[at]))
+    save_file(y, tmp_path / "y" / "adapter_model.safetensors")
+    text = 'adapter x = "x"\nadapter y = "y"\nsave wudi([x, y]) to "out" with dtype=f64\n'
+    [output] = build(tmp_path, text).outputs
+    sizes = [np.linalg.norm(delta(path)["layers.0.q_proj"])
+             for path in (output.path, tmp_path / "x", tmp_path / "y")]  # fmt: skip
+    assert sizes[0] <= max(sizes[1:])
+
+
 # --- what holds of all ---------------------------------------------------------------------
 
-EVERY = ["knots", "tsv", "iso_c", "iso_cts"]
+EVERY = ["knots", "tsv", "iso_c", "iso_cts", "wudi", "svc"]
+
+
+def call(name: str, *xs: str) -> str:
+    """A use of a method on some adapters; of one that takes a merge of them, on their sum."""
+    listed = f"[{', '.join(xs)}]"
+    return f"svc(sum({listed}), {listed})" if name == "svc" else f"{name}({listed})"
 
 
 @pytest.mark.parametrize("name", EVERY)
 def test_threads_and_memory_do_not_change_a_bit(tuned: Path, name: str) -> None:
-    text = f'{DECLARED}save b + {name}([m - b, n - b]) to "out"\n'
+    text = f'{DECLARED}save b + {call(name, "m - b", "n - b")} to "out"\n'
     made = []
     for threads in (1, 2, 5):
         options = pemlang.BuildOptions(threads=threads, force=True)
@@ -175,10 +254,10 @@ def test_threads_and_memory_do_not_change_a_bit(tuned: Path, name: str) -> None:
 def test_what_is_not_changed_stays(tuned: Path, name: str) -> None:
     """Of zero task vectors, and where one of them is zero."""
     base = weights_of(tuned / "b")
-    text = f'{DECLARED}save b + {name}([0 * (m - b), 0 * (n - b)]) to "out"\n'
+    text = f'{DECLARED}save b + {call(name, "0 * (m - b)", "0 * (n - b)")} to "out"\n'
     [output] = build(tuned, text).outputs
     assert all((x == base[key]).all() for key, x in weights_of(output.path).items())
-    half = merged(tuned, f"{name}([m - b, 0 * (n - b)])")
+    half = merged(tuned, call(name, "m - b", "0 * (n - b)"))
     assert all(np.isfinite(x).all() for x in half.values())
 
 
@@ -186,12 +265,12 @@ def test_what_is_not_changed_stays(tuned: Path, name: str) -> None:
 def test_gains_have_no_matrices(tmp_path: Path, name: str) -> None:
     for seed, at in enumerate("xy"):
         ia3(tmp_path / at, seed)
-    operands = "x, y" if name == "extract_subtract" else "[x, y]"
-    text = f'adapter x = "x"\nadapter y = "y"\nsave {name}({operands}) to "out"\n'
+    use = "extract_subtract(x, y)" if name == "extract_subtract" else call(name, "x", "y")
+    text = f'adapter x = "x"\nadapter y = "y"\nsave {use} to "out"\n'
     assert codes(tmp_path, text) == ["PEM0311"]
 
 
-@pytest.mark.parametrize("name", ["tsv", "iso_c", "iso_cts"])
+@pytest.mark.parametrize("name", ["tsv", "iso_c", "iso_cts", "wudi", "svc"])
 def test_a_lora_is_merged_as_the_matrix_that_it_is(tmp_path: Path, name: str) -> None:
     """The same by factors, and by the whole matrices that two models tuned so differ by."""
     sites = {"layers.0.q_proj": (14, 10), "layers.0.k_proj": (9, 12)}
@@ -209,8 +288,8 @@ def test_a_lora_is_merged_as_the_matrix_that_it_is(tmp_path: Path, name: str) ->
     build(tmp_path, f'{head}save b + x to "m"\nsave b + y to "n"\n')
     text = (
         f'{head}model m on b = "m"\nmodel n on b = "n"\n'
-        f'save b + {name}([x, y]) to "by_factors"\n'
-        f'save b + {name}([m - b, n - b]) to "by_matrices"\n'
+        f'save b + {call(name, "x", "y")} to "by_factors"\n'
+        f'save b + {call(name, "m - b", "n - b")} to "by_matrices"\n'
     )
     by_factors, by_matrices = (weights_of(out.path) for out in build(tmp_path, text).outputs)
     for key, wanted in by_factors.items():
@@ -226,7 +305,7 @@ def test_a_plan_has_room_for_the_largest_matrix(tmp_path: Path, name: str) -> No
         shapes = {f"model.layers.{n}.up_proj.weight": (96, 64) for n in range(layers)}
         for seed, at in enumerate("bmn"):
             model(folder / at, seed, shapes)
-        text = f'{DECLARED}save b + {name}([m - b, n - b]) to "out"\n'
+        text = f'{DECLARED}save b + {call(name, "m - b", "n - b")} to "out"\n'
         loaded = pemlang.load(recipe(folder, text))
         with pytest.raises(pemlang.PemError) as refused:
             loaded.build(options=pemlang.BuildOptions(memory=100_000, threads=1))

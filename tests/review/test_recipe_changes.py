@@ -59,7 +59,7 @@ PHRASES: list[tuple[str, str, list[str]]] = [
     (TIES, TIES.replace("b]", "c]"), ["ties: + c", "ties: − b"]),
     (DARE.format(1), DARE.format(2), ["dare: seed 1 → 2"]),
     ("slerp(a, b, t=0.5)", "slerp(b, a, t=0.5)",
-     ["slerp([a, b], t=0.5) → slerp([b, a], t=0.5)"]),
+     ["slerp(a, b, t=0.5) → slerp(b, a, t=0.5)"]),
     ("pad(a, rank=6)", "pad(a, rank=7)", ["pad(a, rank=6) → pad(a, rank=7)", "rank 6 → 7"]),
     ("cosine(a, b) * a + b", "cosine(a, b) * a + 2 * b", ["b 1 → 2"]),
 ]  # fmt: skip

@@ -76,16 +76,22 @@ class Drawn:
         return self.operator.signatures[0].params[0].kinds[0] == "[adapter]"
 
     @property
+    def arguments(self) -> list[str]:
+        """The operands as a call has them."""
+        before = [param.kinds[0] for param in self.operator.signatures[0].params]
+        if "[adapter]" not in before:
+            return list(self.operands)
+        first = before.index("[adapter]")
+        return [*self.operands[:first], f"[{', '.join(self.operands[first:])}]"]
+
+    @property
     def text(self) -> str:
         if self.operator.symbols and len(self.operands) == 1:
             return f"{self.name}{self.operands[0]}"
         if self.operator.symbols:
             return f" {self.name} ".join(self.operands)
-        operands = ", ".join(self.operands)
         settings = [f"{name}={value}" for name, value in self.settings.items()]
-        return (
-            f"{self.name}({', '.join([f'[{operands}]' if self.listed else operands, *settings])})"
-        )
+        return f"{self.name}({', '.join([*self.arguments, *settings])})"
 
     def having(self, **settings: str) -> Drawn:
         """The same with other settings."""
@@ -130,7 +136,7 @@ def drawn(operator: Operator, rng: random.Random) -> Drawn:
     settings: dict[str, str] = {}
     for param in operator.signatures[0].params:
         if param.kinds[0] == "[adapter]" or param.variadic:
-            operands += ALIKE
+            operands += ALIKE[len(operands) :]
         elif param.kinds == ("adapter",) and param.name != "like":
             operands.append(ALIKE[len(operands)])
         elif param.required or rng.random() < 0.7:

@@ -235,6 +235,19 @@ LAWS_OF = {
             "lora_lego([x], units=2)", "x", "leaf"
         ),
     },
+    "wudi": {
+        "wudi([x]) = x": numbers_alone("wudi([x])", "x"),
+        "wudi([x, x]) = x": numbers_alone("wudi([x, x])", "x"),
+        "wudi([x, y]) = wudi([y, x])": Law("wudi([x, y])", "wudi([y, x])"),
+    },
+    "svc": {
+        "svc(x, [x]) = x": numbers_alone("svc(x, [x])", "x"),
+        "svc(x + x, [x, x]) = x": numbers_alone("svc(x + x, [x, x])", "x"),
+        "svc(x + y, [x, y]) = svc(x + y, [y, x])": Law("svc(x + y, [x, y])", "svc(x + y, [y, x])"),
+        "svc(x / 2, [x, y], alpha=1/2) = svc(x, [x, y])": numbers_alone(
+            "svc(x / 2, [x, y], alpha=1 / 2)", "svc(x, [x, y])"
+        ),
+    },
     "compress": {
         "compress(x, rank=k) = x where rank(x) ≤ k": Law("compress(x, rank=3)", "x", "like"),
     },
@@ -264,4 +277,4 @@ FURTHER = {
     "nothing, by parameters": Law("x ⊕ 0 ⊗ y", "x", "like"),
     "rescaled back": Law("rescale(rescale(x, like=y), like=x)", "x"),
 }
-LORA_ALONE = "peft|pad|rescale|compress|layers [12]|knots|core_m|tsv|iso_c|extract|lego"
+LORA_ALONE = "peft|pad|rescale|compress|layers [12]|knots|core_m|tsv|iso_c|extract|lego|wudi|svc"
