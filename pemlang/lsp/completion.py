@@ -64,6 +64,12 @@ _MODULE = re.compile(r"\s*(?:export\s+)?import\s+((?:\w+\s*\.\s*)*)")
 _MEMBER = re.compile(r"([^\W\d]\w*)\s*\.\s*$")
 _TYPE = re.compile(r"(?:^\s*(?:let|adapter|param)\s+\w+|[(,]\s*\w+)\s*:\s*\[?\s*$|->\s*\[?\s*$")
 _SELECTED = re.compile(r"([^\W\d][\w.]*)\s*$")
+_NEW_NAME = re.compile(
+    r"\s*(?:(?:base|model|adapter|param|let)\s+|def\s+(?:\w+\s*\((?:.*,)?\s*)?)$"
+    r"|.*\bfor\s+(?:\w+\s*,\s*)*$|\s*(?:export\s+)?import\b.*\bas\s+$",
+    re.DOTALL,
+)
+_BEGUN = re.compile(r"[^\s=<>!]\s*(?:=|/)$")
 _VALUE_ENDS = re.compile(r"[\w\])\"]\s+$")
 
 
@@ -130,6 +136,8 @@ def _in_statement(
     before = cursor.statement
     if not before.strip():
         return _words(STATEMENTS, CompletionItemKind.Keyword)
+    if _NEW_NAME.fullmatch(before):
+        return []
     if _IMPORT.match(before):
         return _imported(analysis, cursor, directory, files)
     member = _MEMBER.search(before)
@@ -143,6 +151,8 @@ def _in_statement(
         options = _options(analysis, cursor)
         if options is not None:
             return options
+        if _BEGUN.search(before) and not cursor.word:  # what comes next is a space
+            return []
         after = _after_value(before)
         if after:
             return _words(after, CompletionItemKind.Keyword)

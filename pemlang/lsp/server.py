@@ -294,10 +294,10 @@ def _complete(server: RecipeServer) -> None:
     )
     async def complete(params: types.CompletionParams) -> list[types.CompletionItem]:
         uri = params.text_document.uri
+        cursor, places = server.cursor(uri, params.position)  # of the text that was asked about
         analysis = await server.roughly_known(uri)
         if analysis is None:
             return []
-        cursor, places = server.cursor(uri, params.position)
         return completions(analysis, cursor, places, path_of(uri).parent, server.files)
 
     @server.feature(
@@ -305,11 +305,9 @@ def _complete(server: RecipeServer) -> None:
         types.SignatureHelpOptions(trigger_characters=list("(,=")),
     )
     async def signature(params: types.SignatureHelpParams) -> types.SignatureHelp | None:
-        analysis = await server.roughly_known(params.text_document.uri)
-        if analysis is None:
-            return None
         cursor, _ = server.cursor(params.text_document.uri, params.position)
-        return signature_help(analysis, cursor)
+        analysis = await server.roughly_known(params.text_document.uri)
+        return None if analysis is None else signature_help(analysis, cursor)
 
 
 def _change_texts(server: RecipeServer) -> None:

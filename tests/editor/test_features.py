@@ -155,6 +155,17 @@ def test_tokens_say_what_words_are(editor: Editor) -> None:
         ('test "t" {\n    assert fails(a, "|")\n}', "PEM0302", ""),
         ("# a comment |", "", "a let"),
         ("let x = (a + \nlet y = |", "a norm", "let"),
+        ("let a|", "", "a norm"),
+        ("adapter |", "", "a norm adapter"),
+        ("def a|", "", "a norm"),
+        ("def f(a|", "", "a norm"),
+        ("def f(x: adapter, a|", "", "a norm"),
+        ("def f(x: adapter, by: number = no|", "norm", ""),
+        ("let x = [a for a|", "", "a norm"),
+        ("let x = [a for a in |", "a", ""),
+        ("import std.paper as a|", "", "a as"),
+        ("let x =|", "", "a norm"),
+        ("let x = a /|", "", "a norm"),
     ],
 )  # fmt: skip
 def test_completion(house: Editor, text: str, some: str, none: str) -> None:
