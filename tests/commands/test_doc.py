@@ -14,6 +14,7 @@ from support.reports import Page
 
 from pemlang.show import HEAD
 
+IMAGES = Path(__file__).parents[2] / "docs" / "images"
 HOUSE = """# house.pem: how this house merges.
 import std.paper (merge)
 
@@ -221,3 +222,18 @@ def test_mistakes(words: list[str], code: int, told: str, tmp_path: Path) -> Non
     done = pem("doc", *words, folder=tmp_path)
     assert (done.code, told in done.err) == (code, True), done
     assert "Traceback" not in done.err
+
+
+def test_a_picture_for_the_documents(
+    request: pytest.FixtureRequest, browser: Any, tmp_path: Path
+) -> None:
+    if not request.config.getoption("--screenshots"):
+        pytest.skip("it is made with --screenshots")
+    assert pem("doc", "std", "--format", "html", "-o", tmp_path).code == 0
+    page = browser.new_page(viewport={"width": 1280, "height": 860})
+    page.goto((tmp_path / "std.unlearn.html").as_uri())
+    page.get_by_text("Test: what is kept is kept").last.click()
+    page.evaluate("() => document.querySelector('#def-negation_beside').scrollIntoView()")
+    page.screenshot(path=IMAGES / "doc.png")
+    assert (IMAGES / "doc.png").stat().st_size < 250_000
+    page.close()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import re
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -26,22 +24,6 @@ WIDTHS = "() => [document.documentElement.scrollWidth, innerWidth]"
 
 def report(*words: str | Path) -> Done:
     return pem("report", *words)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    sync_api = pytest.importorskip("playwright.sync_api")
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser")
-    if chromium is None:
-        pytest.skip("there is no Chromium on this machine")
-    flags = "no-sandbox disable-gpu disable-background-networking disable-component-update"
-    with sync_api.sync_playwright() as playwright:
-        launched = playwright.chromium.launch(
-            executable_path=chromium,
-            args=[f"--{flag}" for flag in (flags + " disable-sync no-first-run").split()],
-        )
-        yield launched
-        launched.close()
 
 
 @pytest.fixture(scope="module")
