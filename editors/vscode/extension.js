@@ -93,6 +93,7 @@ function completion(x) {
   const label = { label: x.label, description: (x.labelDetails || {}).description };
   const made = new vscode.CompletionItem(label, x.kind - 1);
   made.filterText = x.filterText;
+  made.sortText = x.sortText;
   made.insertText = x.textEdit.newText;
   made.range = range(x.textEdit.range);
   if (x.documentation) made.documentation = new vscode.MarkdownString(x.documentation.value);

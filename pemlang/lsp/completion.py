@@ -120,8 +120,9 @@ def completions(
             documentation=MarkupContent(MarkupKind.Markdown, x.more) if x.more else None,
             text_edit=TextEdit(place, x.text),
             filter_text=x.text,
+            sort_text=f"{index:04}",  # what fits best is first here, and not by its letters
         )
-        for x in suggestions
+        for index, x in enumerate(suggestions)
     ]
 
 
@@ -160,7 +161,18 @@ def _in_statement(
         inside = cursor.text[cursor.brackets[-1] + 1 :]
         selectors = ("layers", "like") if not inside[: -len(cursor.word) or None].strip() else ()
         return [*_words(selectors, CompletionItemKind.Keyword), *_names(analysis, cursor)]
-    return [*_of_call(analysis, cursor), *_values(analysis, cursor)]
+    of_call = [*_of_call(analysis, cursor)]
+    return of_call if _takes_words(cursor) else [*of_call, *_values(analysis, cursor)]
+
+
+def _takes_words(cursor: CursorPlace) -> bool:
+    """Whether the parameter that is being given takes nothing but words of its own."""
+    call = cursor.call
+    operator = None if call is None or cursor.bracket != "(" else FUNCTIONS.get(call.function)
+    if call is None or operator is None:
+        return False
+    params = {param.name: param for param in operator.signatures[0].params}
+    return call.argument in params and params[call.argument].kinds == ("word",)
 
 
 def _after_value(before: str) -> list[str]:
@@ -269,16 +281,17 @@ def _of_call(analysis: Analysis, cursor: CursorPlace) -> Iterator[Suggestion]:
     operator = FUNCTIONS.get(call.function)
     if operator is not None:
         params, meant = operator.signatures[0].params, dict(settings_of(operator))
+        left = call.not_given([param.name for param in params if not param.variadic])
         for param in params:
             if param.name == call.argument:
                 yield from _words(param.words, CompletionItemKind.EnumMember)
-            elif call.argument is None:
+            elif call.argument is None and param.name in left:
                 detail = meant.get(param.name, "")
                 yield Suggestion(f"{param.name}=", CompletionItemKind.Property, detail)
     elif call.argument is None:
-        for own in params_of(analysis, call):
-            name, kind = own.name.name, own.type.span.text
-            yield Suggestion(f"{name}=", CompletionItemKind.Property, kind)
+        kinds = {x.name.name: x.type.span.text for x in params_of(analysis, call)}
+        for name in call.not_given(list(kinds)):
+            yield Suggestion(f"{name}=", CompletionItemKind.Property, kinds[name])
 
 
 def params_of(analysis: Analysis, call: WrittenCall) -> tuple[t.DefParam, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 
 from pemlang.dataclass import dataclass
 from pemlang.syntax.parser import STATEMENTS
@@ -34,6 +35,12 @@ class WrittenCall:
         """The parameter that the last argument names."""
         match = _NAMED.match(self.given[-1])
         return None if match is None else match[1]
+
+    def not_given(self, params: Sequence[str]) -> list[str]:
+        """Those of its parameters that no argument before the last one gives."""
+        named = [match[1] for x in self.given[:-1] if (match := _NAMED.match(x))]
+        by_place = params[: len(self.given) - 1 - len(named)]
+        return [name for name in params if name not in (*named, *by_place)]
 
 
 @dataclass(frozen=True)

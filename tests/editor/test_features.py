@@ -128,7 +128,11 @@ def test_tokens_say_what_words_are(editor: Editor) -> None:
         ("let x = |", "a b norm ties if", "let save w"),
         ("let x = a + no|", "norm a", "density="),
         ("let x = ties([a, b], |)", "density= over= a", ""),
-        ("let x = ties([a, b], over=|)", "factors delta", "density="),
+        ("let x = ties([a, b], over=|)", "factors delta", "density= norm a"),
+        ("let x = ties([a, b], density=1, |)", "over=", "xs= density="),
+        ("let x = join(a, |)", "b", "x="),
+        ("def g(p: number, q: number) -> number = 1\nlet x = g(1, |)", "q=", "p="),
+        ("let x = ties([a, b], rank=|)", "full norm", "density="),
         ('save a to "out/x" with |', "rank= dtype= reader=", "a"),
         ('save a to "out/x" with dtype=|', "bf16 f32", "a rank="),
         ('save a to "out/x" with rank=4, reader=|', "vllm peft", "dtype="),
@@ -172,6 +176,17 @@ def test_completion(house: Editor, text: str, some: str, none: str) -> None:
     labels = house.completed(f"{TWO}{text}\n")
     assert set(some.split()) - set(labels) == set()
     assert set(none.split()) & set(labels) == set()
+
+
+def test_what_fits_best_is_first(editor: Editor) -> None:
+    def first(text: str) -> list[str]:
+        items = editor.completed(f"{TWO}{text}\n").values()
+        return [x.label for x in sorted(items, key=lambda x: x.sort_text)][:2]
+
+    assert first("let x = ties([a, b], |") == ["weights=", "density="]
+    assert first("let x = |") == ["a", "b"]
+    assert first("let x = ties([a, b], rank=|")[0] == "full"
+    assert first('let x = a["|"]') == ["*.query", "*.value"]
 
 
 def test_members_of_a_module_are_completed(house: Editor) -> None:
