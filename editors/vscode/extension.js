@@ -110,7 +110,7 @@ function signatures(x) {
     return signature;
   });
   made.activeSignature = 0;
-  made.activeParameter = x.activeParameter || 0;
+  made.activeParameter = x.activeParameter ?? made.signatures[0].parameters.length; // none
   return made;
 }
 

@@ -36,11 +36,15 @@ class WrittenCall:
         match = _NAMED.match(self.given[-1])
         return None if match is None else match[1]
 
+    @property
+    def named(self) -> list[str]:
+        """The parameters that arguments before the last one name."""
+        return [match[1] for x in self.given[:-1] if (match := _NAMED.match(x))]
+
     def not_given(self, params: Sequence[str]) -> list[str]:
         """Those of its parameters that no argument before the last one gives."""
-        named = [match[1] for x in self.given[:-1] if (match := _NAMED.match(x))]
-        by_place = params[: len(self.given) - 1 - len(named)]
-        return [name for name in params if name not in (*named, *by_place)]
+        by_place = params[: len(self.given) - 1 - len(self.named)]
+        return [name for name in params if name not in (*self.named, *by_place)]
 
 
 @dataclass(frozen=True)

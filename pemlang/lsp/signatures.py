@@ -58,6 +58,8 @@ def _help(
     active = len(call.given) - 1
     if call.argument in names:
         active = names.index(call.argument)
+    elif call.named:  # what comes next is named too
+        active = len(names)
     elif variadic:
         active = min(active, len(names) - 1)
     information = SignatureInformation(
