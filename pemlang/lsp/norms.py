@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 from pemlang.diagnostics import Fault
 from pemlang.graph.dag import Graph
@@ -13,6 +14,7 @@ from pemlang.graph.leaves import Leaf
 from pemlang.graph.node import AdapterNode, NumberNode
 from pemlang.graph.normal import Mix, Sum
 from pemlang.pipeline.reading import measurable, reading
+from pemlang.tensorfiles.digests import hold_unchanged
 
 MOST_BYTES = 256 << 20
 """Of the tensors that an adapter is made from: of more no norm is told."""
@@ -27,7 +29,7 @@ class NormMeter:
 
     def __init__(self) -> None:
         self._thread = ThreadPoolExecutor(1, "norm")
-        self._kept: dict[Hashable, float] = {}
+        self._norms: dict[Hashable, asyncio.Future[float | None]] = {}
         self._keys = 0
 
     async def norm(self, graph: Graph, adapter: AdapterNode) -> float | None:
@@ -46,14 +48,18 @@ class NormMeter:
         tensors = (x for file in files for x in file.header.entries.values())
         if sum(x.end - x.start for x in tensors) > MOST_BYTES:
             return None
-        key = (adapter.key, *(seen for file in files for seen in file.seen.items()))
-        if key not in self._kept:
-            loop = asyncio.get_running_loop()
-            measured = loop.run_in_executor(
-                self._thread, self._measure, key, graph, adapter, self._keys
+        seen = {path: identity for file in files for path, identity in file.seen.items()}
+        key = (adapter.key, *seen.items())
+        norm = self._norms.get(key)
+        if norm is None or (norm.done() and norm.result() is None):
+            if len(self._norms) >= MOST_KEPT:
+                self._norms.clear()
+            norm = asyncio.get_running_loop().run_in_executor(
+                self._thread, self._measured, graph, adapter, seen, self._keys
             )
-            await asyncio.wait([measured], timeout=PATIENCE)
-        return self._kept.get(key)
+            self._norms[key] = norm
+        await asyncio.wait([norm], timeout=PATIENCE)
+        return norm.result() if norm.done() else None
 
     def put_off(self) -> None:
         """A key was pressed: what is being measured makes room for the check."""
@@ -64,17 +70,19 @@ class NormMeter:
         self.put_off()
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    def _measure(self, key: Hashable, graph: Graph, adapter: AdapterNode, keys: int) -> None:
+    def _measured(
+        self, graph: Graph, adapter: AdapterNode, seen: Mapping[Path, tuple[int, ...]], keys: int
+    ) -> float | None:
+        """‖Δ‖; None where a key is pressed meanwhile, or the files are not what was seen."""
         squares = 0.0
         try:
             with reading(graph) as reader, measurable("the adapter"):
                 for site in sorted(adapter.shapes):
-                    if keys != self._keys or key in self._kept:
-                        return
+                    if keys != self._keys:
+                        return None
                     [part] = reader.parts([adapter], site)
                     squares += 0.0 if part is None else part.norm() ** 2
+            hold_unchanged(seen)
         except Fault:  # a build says what is wrong with its files
-            return
-        if len(self._kept) >= MOST_KEPT:
-            self._kept.clear()
-        self._kept[key] = math.sqrt(squares)
+            return None
+        return math.sqrt(squares)
