@@ -91,7 +91,7 @@ def vim() -> str:
     known = words()
     functions = r"\|".join(known["function"])
     keywords = {*known["keyword"], *known["logic"], *known["selector"]}
-    both = sorted(keywords & set(known["type"]))
+    both = sorted(keywords & set(known["type"]))  # what they are goes by where they stand
     begins = r"\|".join(both)
     return f"""\
 " Recipes of pemlang. Written by editors/make.py.
@@ -129,10 +129,8 @@ def made() -> dict[Path, str]:
     grammar = treesitter.grammar_js(_grammar())
     known = words()
     query = treesitter.highlights(grammar, known["function"], known["logic"])
-    of_neovim, of_helix = (
-        HERE / "neovim" / "queries" / "pem",
-        HERE / "helix" / "runtime" / "queries" / "pem",
-    )
+    of_neovim = HERE / "neovim" / "queries" / "pem"
+    of_helix = HERE / "helix" / "runtime" / "queries" / "pem"
     folds = (TREE_SITTER / "queries" / "folds.scm").read_text(encoding="utf-8")
     return {
         EXTENSION / "syntaxes" / "pem.tmLanguage.json": coloured,
@@ -158,9 +156,7 @@ def generate_parser() -> None:
         return
     tool = shutil.which("tree-sitter")
     if tool is None:
-        sys.exit(
-            "tree-sitter is needed for the parser of another grammar: npm i -g tree-sitter-cli"
-        )
+        sys.exit("the grammar is another, and tree-sitter, which writes its parser, is not there")
     subprocess.run([tool, "generate", "--abi", "14"], cwd=TREE_SITTER, check=True)
     parser.write_text(mark_of_parser() + parser.read_text(encoding="utf-8"), encoding="utf-8")
 
