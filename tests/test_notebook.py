@@ -17,6 +17,8 @@ from support.reports import IMAGE, Page
 
 import pemlang
 
+ROOT = Path(__file__).parents[1]
+IMAGES = ROOT / "docs" / "images"
 TEXT = (
     'adapter a = "a"\nadapter b = "b"\nparam w: number in 0..1 = 0.5\n'
     'let both = w * a + (1 - w) * b\nsave both to "out/x"\n'
@@ -182,3 +184,36 @@ def test_neither_torch_nor_ipython_is_imported_for_a_measure(folder: Path) -> No
         "assert not {'torch', 'IPython'} & set(sys.modules)\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=folder)
+
+
+CELLS = [
+    "%load_ext pemlang",
+    "%%pem merged weight=0.4\n"
+    'adapter movies = "adapters/movies-lora"\nadapter products = "adapters/products-lora"\n'
+    "param weight: number in 0..1 = 0.5\n"
+    'let both = weight * movies + (1 - weight) * products\nsave both to "out/both"',
+    "%pem cosine(movies, both)",
+    "%pem 2 * both - movies",
+    "merged.measure('norm(mvies)')",
+]
+
+
+def test_a_picture_for_the_documents(
+    request: pytest.FixtureRequest, browser: Any, tmp_path: Path
+) -> None:
+    """The notebook is run by Jupyter: pip install nbconvert ipykernel."""
+    if not request.config.getoption("--screenshots"):
+        pytest.skip("it is made with --screenshots")
+    exporters = pytest.importorskip("nbconvert.exporters")
+    preprocessors = pytest.importorskip("nbconvert.preprocessors")
+    v4 = pytest.importorskip("nbformat.v4")
+    notebook = v4.new_notebook(cells=[v4.new_code_cell(cell) for cell in CELLS])
+    run = preprocessors.ExecutePreprocessor(allow_errors=True)
+    run.preprocess(notebook, {"metadata": {"path": str(ROOT / "examples" / "quickstart")}})
+    html, _ = exporters.HTMLExporter().from_notebook_node(notebook)
+    (tmp_path / "notebook.html").write_text(html, encoding="utf-8")
+    page = browser.new_page(viewport={"width": 1000, "height": 660})
+    page.goto((tmp_path / "notebook.html").as_uri())
+    page.screenshot(path=IMAGES / "notebook.png")
+    assert (IMAGES / "notebook.png").stat().st_size < 250_000
+    page.close()
