@@ -37,7 +37,7 @@ module.exports = grammar({
     let_stmt: $ => seq("let", $.identifier, optional(seq(":", $._type)), "=", $._expr),
     def_stmt: $ => seq("def", $.identifier, "(", optional($.def_params), ")", optional(seq("->", $._type)), "=", $._expr),
     def_params: $ => seq($.def_param, repeat(seq(",", $.def_param)), optional(",")),
-    def_param: $ => seq($.identifier, ":", $._type, optional(seq("=", $._expr))),
+    def_param: $ => seq($.identifier, ":", $._type, optional(seq("in", $._sum, "..", $._sum)), optional(seq("=", $._expr))),
     assert_stmt: $ => seq("assert", $._expr, optional(seq("else", $.string))),
     print_stmt: $ => seq("print", $._expr),
     test_stmt: $ => seq("test", $.string, "{", repeat(choice($.let_stmt, $.assert_stmt, $.print_stmt)), "}"),
