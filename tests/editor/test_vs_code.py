@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -82,7 +83,7 @@ def served(tmp_path: Path, folder: Path) -> Iterator[str]:
     quiet = ["--auth", "none", "--disable-telemetry", "--disable-update-check"]
     words = [*own, *quiet, "--disable-workspace-trust", "--bind-addr", address]
     with (tmp_path / "log").open("w") as log:
-        server = subprocess.Popen(words, env=env, stdout=log, stderr=log)
+        server = subprocess.Popen(words, env=env, stdout=log, stderr=log, start_new_session=True)
         try:
             for _ in range(600):
                 with socket.socket() as asked:
@@ -91,7 +92,7 @@ def served(tmp_path: Path, folder: Path) -> Iterator[str]:
                 time.sleep(0.1)
             yield address
         finally:
-            server.terminate()
+            os.killpg(server.pid, signal.SIGTERM)  # what it has started outlives it
             server.wait(60)
 
 
