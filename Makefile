@@ -47,7 +47,7 @@ wheel: $(VENV)/dev
 	PYTHON=$(PYTHON) sh tests/wheel.sh $(BIN)/python
 
 SECONDS ?= 3600
-TARGETS := recipe layout config header adapter statistics pickled lock provenance pattern
+TARGETS := recipe tested documented layout config header adapter statistics pickled lock provenance pattern gguf
 fuzz: $(VENV)/dev
 	for target in $(TARGETS); do \
 	  $(BIN)/python tests/fuzz/run.py $$target .fuzz/$$target -max_total_time=$(SECONDS) || exit 1; \

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import field
 from fractions import Fraction
+from functools import cached_property
 from typing import cast
 
 from pemlang.check.annotations import check_annotation, dtype_name, hold_refinement
@@ -36,6 +37,7 @@ from pemlang.diagnostics import Fault, Report, visible
 from pemlang.formats.adapter import Adapter
 from pemlang.formats.renamed import names_of
 from pemlang.graph.dag import Graph
+from pemlang.graph.formula import Formula
 from pemlang.graph.leaves import Model, Stored
 from pemlang.graph.node import AdapterNode, ModelNode, Num
 from pemlang.graph.numbers import shown
@@ -75,7 +77,7 @@ class Elaborator:
     inputs: Inputs
     follow: Follow
     watches: list[tuple[Watch, Span]] = field(default_factory=list)
-    claims: list[Assertion] = field(default_factory=list)
+    claims: dict[tuple[Span, Num], Assertion] = field(default_factory=dict)
     leaves: dict[Stored, Declared] = field(default_factory=dict)
     spellings: dict[Stored, list[Spelling]] = field(default_factory=dict)
     filling: dict[AdapterNode, tuple[Use, ...] | None] = field(default_factory=dict)
@@ -83,6 +85,11 @@ class Elaborator:
     is_testing: bool = False
     samples: dict[Sample, int] = field(default_factory=dict)
     _trace: Trace | None = None
+
+    @cached_property
+    def formula(self) -> Formula:
+        """Writes values as a reader has them; it keeps what it has written."""
+        return Formula(lambda node: self.leaves[node].name)  # type: ignore[index]
 
     # --- saying what is wrong --------------------------------------------------------------
 
@@ -120,7 +127,7 @@ class Elaborator:
     def value(self, tree: t.Tree, scope: Scope) -> RecipeValue:
         """The value of an expression; raises Stop when something in it is wrong."""
         if self.expansion.places:
-            self._count(tree)
+            self.count(tree)
         if self._trace is None:
             value: RecipeValue = _EVALUATE[type(tree)](self, tree, scope)
         else:
@@ -162,7 +169,8 @@ class Elaborator:
         """The truth that an expression is."""
         return cast("Condition", self.of_kind(tree, scope, "bool"))
 
-    def _count(self, tree: t.Tree, steps: int = 1) -> None:
+    def count(self, tree: t.Tree, steps: int = 1) -> None:
+        """Count steps of an expansion; reports PEM0333 where there are too many."""
         if not self.expansion.fits(steps):
             with self.at(tree.span):
                 raise self.expansion.too_far()
@@ -411,8 +419,8 @@ class Elaborator:
         args: Sequence[t.Tree],
         values: list[RecipeValue],
     ) -> RecipeValue:
-        definition = function.tree
-        name = definition.name.name
+        self.count(tree, 0)  # before the params, which may be many, are looked at once more
+        definition, name = function.tree, function.tree.name.name
         params = [
             Parameter(p.name.name, (), ... if p.default is None else None)
             for p in definition.params
@@ -446,7 +454,7 @@ class Elaborator:
         if isinstance(type_, t.TypeList):
             items = cast("tuple[Plain, ...]", value)
             if self.expansion.places:
-                self._count(type_, len(items))
+                self.count(type_, len(items))
             for item in items:
                 self.annotated(item, type_.item, span, scope)
         elif isinstance(type_, t.TypeName) and kind == "adapter":

@@ -11,7 +11,7 @@ from pemlang.diagnostics import Fault, visible
 from pemlang.source import Span
 
 MAX_STEPS = 50_000  # of a recipe, and of each of its tests
-MAX_STEPS_OF_TESTS = 250_000  # of all of them
+MAX_STEPS_OF_TESTS = 100_000  # of all of them
 MAX_CALLS = 100
 
 

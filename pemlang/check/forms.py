@@ -49,9 +49,8 @@ def same(elaborator: Elaborator, tree: t.Call, scope: Scope) -> Condition:
         is_same = left.key == right.key
     else:
         is_same = not isinstance(left, Node) and left == right
-    write = Formula(lambda node: elaborator.leaves[node].name)  # type: ignore[index]
     sides = zip(_given(elaborator, tree, 2, ""), values, strict=True)
-    texts = [(_text(arg.span), _normal(write, value)) for arg, value in sides]
+    texts = [(_text(arg.span), _normal(elaborator.formula, value)) for arg, value in sides]
     return Explained(is_same, tuple(f"{text} is {told}" for text, told in texts if text != told))
 
 
@@ -63,10 +62,10 @@ def fails(elaborator: Elaborator, tree: t.Call, scope: Scope) -> Condition:
         if not _is_code(wanted):
             why = f"{visible(wanted, 40)!r} is no code of an error"
             raise Fault("PEM0382", why, 'give one as `pem explain` has it: "PEM0304"')
-    report, claims = Report(), len(elaborator.claims)
+    report, claims = Report(), dict(elaborator.claims)
     with elaborator.reporting_to(report), suppress(Stop):
         elaborator.value(expression, scope)
-    del elaborator.claims[claims:]
+    elaborator.claims = claims
     codes = sorted({told.code for told in report if told.severity == "error"})
     lines = [f"{told.code}: {told.message}" for told in report if told.severity == "error"]
     return Explained(wanted in codes, tuple(lines or [f"{_text(expression.span)} is right"]))

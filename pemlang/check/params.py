@@ -102,5 +102,5 @@ def hold_argument(
     with elaborator.at(given.span):
         within.hold(param.name.name, value)
     if isinstance(value, NumberNode):
-        notes = elaborator.expansion.notes
-        elaborator.claims.append(within.claim(param.name.name, value, given, notes))
+        claim = within.claim(param.name.name, value, given, elaborator.expansion.notes)
+        elaborator.claims.setdefault((given.span, value), claim)

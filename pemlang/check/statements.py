@@ -111,7 +111,7 @@ class FileElaborator:
                     value = _EVALUATE[type(statement)](self, statement)
             except Stop:
                 pass
-            self._state.assertions += self._elaborator.claims
+            self._state.assertions += self._elaborator.claims.values()
             self._elaborator.claims.clear()
             if isinstance(statement, t.Declaration):
                 self._scope.declare(statement.name, value, self._report)
@@ -323,6 +323,8 @@ class FileElaborator:
         value = self._elaborator.value(statement.value, self._scope)
         with self._elaborator.at(statement.value.span):
             want_value(value)
+        if isinstance(value, tuple):
+            self._elaborator.count(statement.value, len(value))
         if self._is_main:
             self._state.prints.append(Printed(value, statement.value.span))
         return POISON

@@ -7,6 +7,7 @@ from pemlang.lazy import door
 __getattr__ = door(
     __name__,
     build="BuildOptions BuildResult",
+    documenting="documented",
     faults="fault_of",
     forecast="Forecast OutputForecast",
     jobs="measuring_with",

@@ -135,7 +135,7 @@ def documented(path: Path, source: Source, name: str) -> LibraryDoc:
     report.raise_errors()
     offered = [x for x in statements if isinstance(x, t.Declaration) and _is_offered(x)]
     definitions = [x for x in offered if isinstance(x, t.Def)]
-    drawn = _drawn(path, source, definitions)
+    drawn = _drawn(path, _without_tests(source, statements), definitions)
     known = _known(statements, offered)
     uses = {x.name.name: _used(x, known) - {x.name.name} for x in offered}
     used_by = _turned((name, used) for name, used in uses.items())
@@ -257,6 +257,14 @@ def _turned(uses: Iterable[tuple[User, set[str]]]) -> dict[str, list[User]]:
 
 
 # --- normal forms on samples ----------------------------------------------------------------------
+
+
+def _without_tests(source: Source, statements: Iterable[t.Statement]) -> Source:
+    """A file whose tests are not evaluated: blanks stand in their places."""
+    text = source.text
+    for test in (x.span for x in statements if isinstance(x, t.Test)):
+        text = text[: test.start] + re.sub(r"\S", " ", test.text) + text[test.end :]
+    return replace(source, text=text)
 
 
 def _drawn(path: Path, source: Source, definitions: Sequence[t.Def]) -> dict[str, ExampleDoc]:

@@ -20,11 +20,11 @@ from pemlang.ops.schedule import Schedule
 def lines_of(prints: Iterable[Printed], lowering: Lowering, checked: Checked) -> list[str]:
     """A line for each of some prints, `norm(a) is 3.2`; raises PemError where a number cannot be
     measured."""
-    lines = []
+    lines, write = [], Formula(checked.leaf_name)
     for printed in prints:
         with placed(printed.span):
             text = " ".join(printed.span.text.split())
-            told = _text(printed.value, lowering, Formula(checked.leaf_name))
+            told = _text(printed.value, lowering, write)
             lines.append(told if text == told else f"{visible(text, 200)} is {told}")
     return lines
 

@@ -8,6 +8,7 @@ __getattr__ = door(
     __name__,
     page="HEAD Chart Column View chart table whole_page",
     svg="as_svg text_width",
+    library="as_text html_pages one_markdown",
     graph="Edge Picture Vertex as_dot as_mermaid",
     codes="catalogue",
     sarif="log",

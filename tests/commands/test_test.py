@@ -240,7 +240,9 @@ def test_an_argument_lies_in_the_range_of_its_param(tmp_path: Path) -> None:
     measured = 'test "measured" { let a = sample(ia3) print mix(a, 2 * cosine(a, a)) }\n'
     *_, outcome = pemlang.load(recipe(tmp_path, RANGED + measured)).test()
     [wrong] = outcome.wrong
-    assert (wrong.code, wrong.notes) == ("PEM0501", ("2 * cosine(a, a) is 2",))
+    value, place = wrong.notes
+    assert (wrong.code, value) == ("PEM0501", "2 * cosine(a, a) is 2")
+    assert place.startswith("in the call of `mix` at ")
     lora(tmp_path / "a")
     recipe(tmp_path, RANGED, "ranged.pem")
     text = 'import "ranged.pem" (mix)\nadapter a = "a"\nsave mix(a, {}) to "out/a"\n'

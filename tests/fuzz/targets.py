@@ -19,7 +19,9 @@ from pemlang.artifact import read_provenance
 from pemlang.diagnostics import Fault, PemError
 from pemlang.formats import PEFT, BadPattern, Pattern, read_adapter
 from pemlang.inputs import LockResolver, parse_lock
-from pemlang.syntax import decoded, formatted
+from pemlang.pipeline import documented as library_of
+from pemlang.show import as_text, html_pages, one_markdown
+from pemlang.syntax import decoded, formatted, read_source
 from pemlang.tensorfiles import read_header, read_pickled_header
 
 
@@ -53,6 +55,20 @@ def recipe(data: bytes) -> None:
     """A recipe is checked, and told of."""
     for diagnostic in pemlang.load(written(data, "recipe.pem")).check():
         diagnostic.as_json()
+
+
+def tested(data: bytes) -> None:
+    """The tests of a recipe are checked, and not run."""
+    pemlang.load(written(data, "recipe.pem")).test(lambda title: False)
+
+
+def documented(data: bytes) -> None:
+    """A recipe is told of, in every form; its functions are called with samples."""
+    path = written(data, "recipe.pem")
+    library = library_of(path, read_source(path, path.name), path.name)
+    as_text(library)
+    one_markdown([library])
+    html_pages([library])
 
 
 def layout(data: bytes) -> None:
@@ -119,8 +135,8 @@ def pattern(data: bytes) -> None:
 TARGETS: dict[str, Callable[[bytes], None]] = {
     target.__name__: target
     for target in (
-        recipe, layout, config, header, adapter, statistics, pickled, lock, provenance, pattern,
-        gguf,
+        recipe, tested, documented, layout, config, header, adapter, statistics, pickled, lock,
+        provenance, pattern, gguf,
     )
 }  # fmt: skip
 """By name."""

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.strategies import DrawFn
 from support import codes, recipe
 from support.adapters import lora
 
@@ -80,6 +84,49 @@ def test_lists_in_lists_expand_within_bounds(folder: Path) -> None:
     many = ", ".join(map(str, range(300)))
     text = f"let ns = [{many}]\nlet total = sum([sum([n * m for n in ns]) for m in ns])\n"
     assert codes(folder, text) == ["PEM0333"]
+
+
+NUMBERS = st.integers(-8, 8).map(lambda n: n / 4)
+
+
+@st.composite
+def loops(draw: DrawFn, depth: int = 2) -> tuple[str, str]:
+    """A sum over lists, and the same written out. A loop in a loop has names of its own."""
+    x, w = f"x{depth}", f"w{depth}"
+    adapters = draw(st.lists(st.sampled_from("abc"), min_size=1, max_size=3))
+    weights = [draw(NUMBERS) for _ in adapters]
+    pairs = list(zip(weights, adapters, strict=True))
+    terms = [f"{weight} * {adapter}" for weight, adapter in pairs]
+    each, first = f"[{', '.join(adapters)}]", weights[0]
+    both = f"for {w}, {x} in zip([{', '.join(map(str, weights))}], {each})"
+    match draw(st.sampled_from(["plain", "if", "index", "nested"] if depth else ["zip"])):
+        case "plain":
+            return f"sum([{first} * {x} for {x} in {each}])", added(
+                f"{first} * {a}" for a in adapters
+            )
+        case "if":
+            short = f"sum([if {w} > 0 then {x} else {w} * {x} {both}])"
+            return short, added(a if weight > 0 else f"{weight} * {a}" for weight, a in pairs)
+        case "index":
+            at = draw(st.integers(0, len(pairs) - 1))
+            return f"len({each}) * [{w} * {x} {both}][{at}]", f"{len(pairs)} * ({terms[at]})"
+        case "nested":
+            short, long = draw(loops(depth - 1))
+            return f"sum([{w} * ({short}) + {x} {both}])", added(
+                f"{weight} * ({long}) + {a}" for weight, a in pairs
+            )
+    return f"sum([{w} * {x} {both}])", added(terms)
+
+
+def added(terms: Iterable[str]) -> str:
+    return " + ".join(f"({term})" for term in terms)
+
+
+@settings(max_examples=60, deadline=None)
+@given(pair=loops())
+def test_a_loop_means_the_sum_written_out(folder: Path, pair: tuple[str, str]) -> None:
+    short, long = pair
+    assert meaning(folder, f"a + {short}") == meaning(folder, f"a + {long}"), (short, long)
 
 
 @pytest.mark.parametrize(

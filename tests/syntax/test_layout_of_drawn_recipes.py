@@ -13,15 +13,17 @@ from support.syntax import laid
 from pemlang.syntax import WIDTH
 
 LEAVES = ["a", "λ", "long_name_of_an_adapter", "house.f", "0.60", "1_0e-3", "true", '"*.q # {w}"']
-KINDS = "leaf sum product unary compare logic not call list per globs layers like group".split()
-NEEDS = {"logic": 0, "not": 2, "compare": 3, "sum": 4, "product": 5, "unary": 6}
+KINDS = (
+    "leaf sum product unary compare logic not call list per globs layers like group index for if"
+).split()
+NEEDS = {"if": -1, "logic": 0, "not": 2, "compare": 3, "sum": 4, "product": 5, "unary": 6}
 
 
 @st.composite
-def expressions(draw: DrawFn, need: int = 0, depth: int = 4) -> list[str]:  # noqa: PLR0912
+def expressions(draw: DrawFn, need: int = -1, depth: int = 4) -> list[str]:  # noqa: PLR0912
     """The tokens of an expression that binds at least as tightly as `need`."""
 
-    def inner(need: int = 0) -> list[str]:
+    def inner(need: int = -1) -> list[str]:
         return draw(expressions(need, depth - 1))
 
     def several(need: int, between: list[str], least: int = 2) -> list[str]:
@@ -63,6 +65,15 @@ def expressions(draw: DrawFn, need: int = 0, depth: int = 4) -> list[str]:  # no
             tokens = [*inner(7), "[", "layers", *inner(4), "..", *inner(4), "]"]
         case "like":
             tokens = [*inner(7), "[", "like", *inner(), "]"]
+        case "index":
+            tokens = [*inner(7), "[", draw(st.sampled_from(["0", "n", "house.n"])), "]"]
+        case "for":
+            names, lists = ["x"], inner()
+            if draw(st.booleans()):
+                names, lists = ["x", ",", "w"], ["zip", "(", *inner(), ",", *inner(), ")"]
+            tokens = ["[", *inner(), "for", *names, "in", *lists, "]"]
+        case "if":
+            tokens = ["if", *inner(), "then", *inner(), "else", *inner()]
         case "group":
             tokens = ["(", *inner(), ")"]
         case _:
@@ -87,6 +98,10 @@ def statements(draw: DrawFn) -> list[str]:
         ["param", "w", ":", "number", "in", *tail, "..", *tail, "=", *value],
         ["adapter", "a", ":", "lora", "(", "rank", "=", *value, ")", "=", '"a"'],
         ["import", "std.paper", "(", "merge", ",", "unlearn", ",", ")"],
+        ["export", "import", "house.parts", "as", "parts"],
+        ["print", *value],
+        ["test", '"t # 1"', "{", "let", "x", "=", *value, "assert", *tail, "print", *value, "}"],
+        ["test", '"t"', "{", "}"],
     ]
     return draw(st.sampled_from(kinds))
 
