@@ -15,6 +15,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from support import SITES, ia3, lora, recipe
+from support.calls import adapters_of
 
 import pemlang
 from pemlang.execute import BACKENDS, CpuExecutor, ExecutionOptions, ExecutionResult, MemoryTarget
@@ -28,9 +29,8 @@ DECLARED = 'adapter a = "a"\nadapter b = "b"\nadapter i = "i"\nadapter j = "j"\n
 def call(method: str, over: str = "") -> str:
     """A method of two LoRAs, its parameters given where there is no default."""
     params = FUNCTIONS[method].signatures[0].params
-    adapters = "[a, b]" if params[0].name == "xs" else "a, b"
     given = [f"{p.name}={SETTINGS[p.name]}" for p in params if p.name in SETTINGS]
-    return f"{method}({', '.join([adapters, *given, *([over] if over else [])])})"
+    return f"{method}({', '.join([adapters_of(method, 'ab'), *given, *([over] if over else [])])})"
 
 
 OVER_FACTORS = [

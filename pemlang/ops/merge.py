@@ -1,6 +1,6 @@
 """What the merge methods have in common: their parameters, their type rule, and the node `merge`
 that they become. What each of them computes stands beside its record, in `sparse.py`, `signs.py`,
-`geometric.py`, `lowrank.py` and `data.py`."""
+`geometric.py`, `lowrank.py`, `overlap.py` and `data.py`."""
 
 from __future__ import annotations
 

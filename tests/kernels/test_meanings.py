@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 from support import PREFIX, ia3, lora, recipe, save
+from support.calls import adapters_of
 from support.kernels.loops import run
 
 import pemlang
@@ -52,6 +53,7 @@ VALUES = {
     "threshold": ["0.00001", "0.3"],
     "r": ["0", "0.5"],
     "alpha": ["0.2", "3"],
+    "ridge": ["0.01", "0.5"],
 }
 """Values of the parameters that are numbers, as recipes spell them."""
 
@@ -131,10 +133,11 @@ def merges(draw: st.DrawFn, name: str, over: str) -> str:
     kind = draw(st.sampled_from(kinds_of(name, over)))
     [signature] = FUNCTIONS[name].signatures
     params = {param.name: param for param in signature.params}
-    least, most = (2, 2) if "x" in params else (1, 3)
+    first = METHODS[name].ordered
+    least, most = (first + 1, 3) if "xs" in params else (first, first)
     names = st.sampled_from(KINDS[kind])
     xs = draw(st.lists(names, min_size=least, max_size=most, unique=True))
-    arguments = [", ".join(xs) if "x" in params else f"[{', '.join(xs)}]"]
+    arguments = [adapters_of(name, xs)]
     for key, param in params.items():
         if key in ("xs", "x", "y"):
             continue

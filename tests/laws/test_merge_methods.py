@@ -17,6 +17,7 @@ from hypothesis.strategies import DataObject
 from numpy.typing import NDArray
 from safetensors.torch import save_file
 from support import build, delta, gains, ia3, lora, tensors_of
+from support.calls import adapters_of
 from support.laws.pool import LAWS, Pool, declared
 from support.laws.reference import Reference
 
@@ -77,8 +78,7 @@ def many(op: Operator) -> bool:
 
 def called(op: Operator, names: list[str], given_: dict[str, Any]) -> str:
     """The call of a method as a recipe writes it."""
-    first = METHODS[op.name].ordered
-    args = names[:first] + ([f"[{', '.join(names[first:])}]"] if many(op) else [])
+    args = [adapters_of(op.name, names)]
     args += [
         f"{k}=[{', '.join(v)}]" if isinstance(v, list) else f"{k}={v}" for k, v in given_.items()
     ]

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from support import build, codes
+from support.calls import adapters_of
 from support.models import DECLARED, away, weights_of
 
 from pemlang.ops import DENSITY, FUNCTIONS, METHODS, SEED
@@ -52,7 +53,7 @@ def test_every_method_on_one_tensor_merges_task_vectors(folder: Path, name: str)
     params = FUNCTIONS[name].signatures[0].params
     given = GIVEN.get(name, {"density": 0.5} if DENSITY in params else {})
     text = "".join(f", {key}={value}" for key, value in given.items())
-    operands = "[m - b, n - b]" if params[0].name == "xs" else "m - b, n - b"
+    operands = adapters_of(name, ["m - b", "n - b"])
     out = weights_of(saved(folder, f"b + {name}({operands}{text})"))
     reference = FUNCTIONS[name].reference
     assert reference is not None

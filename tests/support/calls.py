@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -51,6 +51,12 @@ def _collected(directory: Path) -> None:
         f"{site}.{what}": np.ones(size, "f4") for site in SITES for what, size in sizes.items()
     }
     save_file(tensors, directory / "statistics.safetensors")
+
+
+def adapters_of(method: str, xs: Sequence[str]) -> str:
+    """Some adapters as a call of a merge method has them: those in front, and the list."""
+    first = METHODS[method].ordered
+    return ", ".join([*xs[:first], *([f"[{', '.join(xs[first:])}]"] if xs[first:] else [])])
 
 
 @dataclass(frozen=True)

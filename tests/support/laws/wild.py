@@ -11,6 +11,7 @@ from hypothesis.strategies import DrawFn, SearchStrategy
 from safetensors.torch import save_file
 
 from pemlang.ops import FUNCTIONS, METHODS, Parameter
+from support.calls import adapters_of
 from support.laws.drawing import IA3, LORA, adapters
 from support.laws.expressions import Writer
 from support.laws.pool import declared
@@ -67,11 +68,11 @@ def merges(draw: DrawFn, depth: int) -> str:
     """A call of a method, of as many adapters as it takes."""
     name = draw(st.sampled_from(sorted(METHODS)))
     params = FUNCTIONS[name].signatures[0].params
-    own = params[0].name == "xs"
-    count = draw(st.integers(1, 3)) if own else 2
-    operands = [draw(expressions(depth)) for _ in range(count)]
-    given = [f"[{', '.join(operands)}]"] if own else operands
-    for param in params[1 if own else 2 :]:
+    first = METHODS[name].ordered
+    listed = any(param.name == "xs" for param in params)
+    count = draw(st.integers(first + 1, 3)) if listed else first
+    given = [adapters_of(name, [draw(expressions(depth)) for _ in range(count)])]
+    for param in params[first + listed :]:
         if param.required or draw(st.integers(0, 3)) == 0:
             given.append(f"{param.name}={draw(settings_of(param))}")
     return f"{name}({', '.join(given)})"
