@@ -16,7 +16,7 @@ from pemlang.graph.normal import MINUS_ONE, Sum, linear
 from pemlang.kernels import lowrank
 from pemlang.kernels.measuring import SiteMeasure
 from pemlang.lazy import numpy as np
-from pemlang.ops.agree import need_factors, need_pair, same_space
+from pemlang.ops.agree import need_factors, need_matrices, need_pair, same_space
 from pemlang.ops.ranks import whole_rank
 from pemlang.ops.record import Context, Operator, Parameter, Section, Signature, register
 
@@ -131,8 +131,9 @@ class Measured(NumberNode):
         return self.measure.finish(total)
 
     def formula(self, write: Formula) -> str:
-        # Of two adapters that may change places: by name.
-        args = sorted(write.value(x) for x in self.adapters)
+        args = [write.value(x) for x in self.adapters]
+        if self.measure.symmetric:
+            args.sort()  # by name
         return write.call(self.measure.name, [*args, *map(str, self.settings)], [])
 
     @property
@@ -213,6 +214,37 @@ class Overlap(SiteMeasure):
         return math.fsum(overlaps) / len(overlaps), 1.0
 
 
+class Interference(SiteMeasure):
+    """‖(Δ₁ − Δ₂)·Δ₂ᵀ‖²/‖Δ₂‖², and the same of no Δ₁."""
+
+    def numbers(self, parts: Parts) -> Totals:
+        x, y = (None if part is None else part.low_rank for part in parts)
+        if y is None or (x is None and parts[0] is not None):
+            return self.meaning([None if part is None else part.delta() for part in parts])
+        if x is None:
+            core = lowrank.core(y)
+            return self._of(-core, core)
+        core, _, change = lowrank.difference(y, x)
+        return self._of(change, core)
+
+    def meaning(self, deltas: Deltas) -> Totals:
+        left, right = deltas
+        if right is None:
+            return 0.0, 0.0
+        right = right.reshape(len(right), -1)
+        return self._of(-right if left is None else left.reshape(right.shape) - right, right)
+
+    def _of(self, change: Dense, y: Dense) -> Totals:
+        square = float(np.sum(y**2))
+        if not square:
+            return 0.0, 0.0
+        if len(y) > y.shape[1]:
+            gram = y.T @ y
+            return float(np.sum(change @ gram * change)) / square, float(np.sum(gram**2)) / square
+        outer = y @ y.T
+        return float(np.sum((change @ y.T) ** 2)) / square, float(np.sum(outer**2)) / square
+
+
 def _shared(left: Dense, right: Dense) -> float:
     """How much of one row space is in another, of orthonormal rows."""
     least = min(len(left), len(right))
@@ -250,12 +282,23 @@ def _low_rank(part: SitePart) -> LowRank:
 def _cosine(totals: Totals) -> float:
     product, left, right = totals
     if left == 0 or right == 0:
-        raise Fault(
-            "PEM0504",
-            "the cosine of a zero adapter is not defined",
-            "one of the two does nothing: check what it is made from",
-        )
+        raise _of_nothing("cosine of")
     return max(-1.0, min(1.0, product / (math.sqrt(left) * math.sqrt(right))))
+
+
+def _interference(totals: Totals) -> float:
+    lost, whole = totals
+    if whole == 0:
+        raise _of_nothing("interference with")
+    return lost / whole
+
+
+def _of_nothing(what: str) -> Fault:
+    return Fault(
+        "PEM0504",
+        f"the {what} a zero adapter is not defined",
+        "one of the two does nothing: check what it is made from",
+    )
 
 
 MEASURES: dict[str, MeasureRecord] = {
@@ -272,6 +315,7 @@ MEASURES: dict[str, MeasureRecord] = {
             symmetric=True,
             of_factors=True,
         ),
+        MeasureRecord("interference", Interference, 2, _interference),
         MeasureRecord("rank", Rank, 1, lambda t: t[0], max, of_factors=True),
     )
 }
@@ -308,6 +352,13 @@ def init_overlap(ctx: Context, x: AdapterNode, y: AdapterNode) -> Num:
         need_pair(adapter, "init_overlap", ctx.text(index))
     same_space(ctx, x, y)
     return measure(ctx, "init_overlap", x, y)
+
+
+def _interference_of(ctx: Context, x: AdapterNode, y: AdapterNode) -> Num:
+    for index, adapter in enumerate((x, y)):
+        need_matrices(adapter, "interference", ctx.text(index))
+    same_space(ctx, x, y)
+    return measure(ctx, "interference", x, y)
 
 
 def _rank(ctx: Context, x: AdapterNode) -> Num:
@@ -356,6 +407,15 @@ register(
                 "initialisation kept, about r/in for two drawn apart.",
                 formula="‖QxᵀQy‖² / min(rx, ry)",
                 source="the limit that Zhang et al. 2023 name, made visible",
+            ),
+            Operator(
+                name="interference",
+                signatures=(Signature(_XY, "number", _interference_of),),
+                summary="How much of what y does on the inputs that it acts on x does not do: 0 "
+                "where x does all of it, 1 where it does none. No data is read: the rows of Δy "
+                "stand for the inputs.",
+                formula="Σ_site ‖(Δx − Δy)·Δyᵀ‖²/‖Δy‖² / Σ_site ‖Δy·Δyᵀ‖²/‖Δy‖²",
+                source="the loss of WUDI-Merging (Cheng et al. 2025, arXiv 2503.08099), as a share",
             ),
             Operator(
                 name="rank",

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from pemlang.tensorfiles.dtypes import Array
 
 FAINT = 1e-6
-"""An adapter that does less in a direction than this share of what the merge does there counts as if
-it did that much: its own size may be rounding."""
+"""An adapter that does less in a direction than this share of what the merge does there counts as
+if it did that much: its own size may be rounding."""
 
 # --- by inputs -----------------------------------------------------------------------------
 

@@ -3,6 +3,7 @@ of one site, of a rank above min(out, in), or badly conditioned."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +91,24 @@ def test_energy_rank_and_overlap(pool: Pool, dense: Reference, trees: list[Tree]
     assert got[6:] == pytest.approx([overlap, overlap, 1, 1], abs=1e-6)
 
 
+def interference(xs: Sequence[np.ndarray], ys: Sequence[np.ndarray]) -> float:
+    """‖(Δx − Δy)·Δyᵀ‖²/‖Δy‖² over all sites, as a share of what Δx = 0 gives."""
+    lost = [np.sum(((x - y) @ y.T) ** 2) / np.sum(y**2) for x, y in zip(xs, ys, strict=True)]
+    return float(sum(lost) / sum(np.sum((y @ y.T) ** 2) / np.sum(y**2) for y in ys))
+
+
+@settings(LAWS, max_examples=40)
+@given(st.sampled_from(LORA.sets).flatmap(lambda s: st.tuples(*[leaves(LORA, s)] * 2)))
+def test_interference(pool: Pool, dense: Reference, trees: tuple[Tree, Tree]) -> None:
+    numbers = ["interference(x, y)", "interference(x + y, y)", "interference(x, x)"]
+    numbers += ["interference(0 * x, y)", "interference(-y, y)", "interference(2 * x, 2 * y)"]
+    got = pool.numbers(Writer().recipe(*trees), *numbers)
+    x, y = ([site.value for site in dense.delta(tree).values()] for tree in trees)
+    both = [one + other for one, other in zip(x, y, strict=True)]
+    wanted = [interference(x, y), interference(both, y), 0, 1, 4]
+    assert got == pytest.approx([*wanted, wanted[0]], rel=1e-5, abs=1e-9)
+
+
 # --- adapters made to be hard --------------------------------------------------------------
 
 
@@ -140,6 +159,7 @@ def test_measures_of_hard_adapters(hard: Pool, x: str, y: str) -> None:
     dx, dy = dense_of(hard, x), dense_of(hard, y)
     numbers = [f"norm({x})", f"cosine({x}, {y})", f"init_overlap({x}, {y})"]
     numbers += [f"energy({x}, rank={k})" for k in (1, 2, 20)]
+    numbers += [f"interference({x}, {y})"]
     got = hard.numbers(declared([x, y]), *numbers)
     values = np.linalg.svd(dx, compute_uv=False) ** 2
     wanted = [
@@ -147,6 +167,7 @@ def test_measures_of_hard_adapters(hard: Pool, x: str, y: str) -> None:
         np.sum(dx * dy) / np.linalg.norm(dx) / np.linalg.norm(dy),
         row_overlap(row_space(hard, x), row_space(hard, y)),
         *(values[:k].sum() / values.sum() for k in (1, 2, 20)),
+        interference([dx], [dy]),
     ]
     assert got == pytest.approx(wanted, rel=1e-8, abs=1e-8)
     [apart] = hard.numbers(declared([x, y]), f"distance({x}, {y})")
@@ -172,6 +193,9 @@ def test_measures_of_a_zero_adapter(hard: Pool, zero: str) -> None:
     assert hard.numbers(text, *numbers) == pytest.approx([0, 0, 0, 1, norm])
     for pair in ("plain, z", "z, plain", "z, z"):
         assert hard.error(f'{text}\nsave cosine({pair}) * plain to "out"') == "PEM0504"
+    assert hard.numbers(text, "interference(z, plain)") == pytest.approx([1])
+    for pair in ("plain, z", "z, z"):
+        assert hard.error(f'{text}\nsave interference({pair}) * plain to "out"') == "PEM0504"
 
 
 def test_overlap_is_of_row_spaces_alone(hard: Pool) -> None:

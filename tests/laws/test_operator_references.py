@@ -21,7 +21,7 @@ from support.laws.reference import Reference
 
 from pemlang.ops import METHODS, Operator, Parameter, every_operator
 
-MEASURES = ["norm", "cosine", "distance", "energy", "init_overlap", "rank"]
+MEASURES = ["norm", "cosine", "distance", "energy", "init_overlap", "interference", "rank"]
 # Operators on adapters without a reference, and where they are held to what they do instead.
 ELSEWHERE = {
     "compress": "test_rank_arithmetic",

@@ -161,6 +161,18 @@ def disturbance(x: Dense, xs: Sequence[Dense]) -> float:
     return sum(float(np.sum(((x - y) @ y.T) ** 2) / np.sum(y**2)) for y in xs)
 
 
+def test_interference_is_that_loss_as_a_share(tuned: Path) -> None:
+    """Over all tensors: a vector is a column, what has more axes is flattened to rows."""
+    told = pemlang.load(recipe(tuned, f'{DECLARED}save b + (m - b) to "out"\n'))
+    lost = whole = 0.0
+    for first, second, _ in vectors(tuned).values():
+        x, y = (z.reshape(len(z), -1) for z in (first, second))
+        lost += disturbance(x, [y])
+        whole += disturbance(0 * x, [y])
+    assert told.measure("interference(m - b, n - b)") == pytest.approx(lost / whole, rel=1e-6)
+    assert told.measure("interference(n - b, n - b)") == 0
+
+
 @pytest.mark.parametrize("ridge", [0.01, 0.3])
 def test_wudi_is_the_least_of_its_loss(tuned: Path, ridge: float) -> None:
     """As a problem of least squares: (Δ − Δᵢ)·Δᵢᵀ/‖Δᵢ‖ and √ρ·(Δ − mean) all at once."""
