@@ -8,7 +8,7 @@ syntax keyword pemConstant false true
 syntax keyword pemType bool dense dora expert_lora ia3 lora number schedule string
 syntax match pemType "\<\(adapter\|model\)\>"
 syntax match pemKeyword "^\s*\zs\(adapter\|model\)\>"
-syntax match pemFunction "\<\(arcee_fusion\|breadcrumbs\|breadcrumbs_ties\|compress\|core_merge\|cosine\|dare\|dare_linear\|dare_ties\|della\|della_linear\|della_ties\|distance\|energy\|ext_sub\|extract_subtract\|fails\|fisher\|init_overlap\|iso_c\|iso_cts\|join\|karcher\|karcher_mean\|knots\|len\|lerp\|linear\|lora_lego\|magnitude_prune\|mean\|model_stock\|multislerp\|nearswap\|norm\|nuslerp\|pad\|peft_linear\|ram\|ramp\|ramplus_tl\|rank\|regmean\|rescale\|same\|sample\|sce\|slerp\|stack\|steps\|sum\|svc\|task_arithmetic\|ties\|tsv\|tsv_m\|wudi\)\ze\s*("
+syntax match pemFunction "\<\(arcee_fusion\|breadcrumbs\|breadcrumbs_ties\|compress\|core_merge\|cosine\|dare\|dare_linear\|dare_ties\|della\|della_linear\|della_ties\|distance\|energy\|ext_sub\|extract_subtract\|fails\|fisher\|init_overlap\|interference\|iso_c\|iso_cts\|join\|karcher\|karcher_mean\|knots\|len\|lerp\|linear\|lora_lego\|magnitude_prune\|mean\|model_stock\|multislerp\|nearswap\|norm\|nuslerp\|pad\|peft_linear\|ram\|ramp\|ramplus_tl\|rank\|regmean\|rescale\|same\|sample\|sce\|slerp\|stack\|steps\|sum\|svc\|task_arithmetic\|ties\|tsv\|tsv_m\|wudi\)\ze\s*("
 syntax match pemNumber "\<[0-9][0-9_]*\(\.[0-9][0-9_]*\)\?\([eE][+-]\?[0-9]\+\)\?\>"
 syntax match pemOperator "[-+*/⊕⊖⊗<>=]"
 syntax region pemString start=+"+ skip=+\\.+ end=+"+ oneline
