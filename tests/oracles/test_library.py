@@ -60,6 +60,11 @@ ADAPTERS: dict[str, Formula] = {
     "soups.by_weights([a, b], [3, 1])": lambda a, b, c: combined((0.75, a), (0.25, b)),
     "soups.by_inverse_norm([a, b, c])": loudness_gone,
     "schedules.lines(0.4, 0.6) * a": lambda a, b, c: by_layer(a, (0.4, 1.0)),
+    "schedules.lines_to_one() * a": lambda a, b, c: by_layer(a, (0.1, 1.0)),
+    "soups.by_depth([a, b, c])": lambda a, b, c: by_layer(
+        combined((1, a), (1, b), (1, c)), (1 / 3, 1.0)
+    ),
+    "soups.by_depth([a, b], 0.8)": lambda a, b, c: by_layer(combined((1, a), (1, b)), (0.5, 0.8)),
     "schedules.tent(0.3, 1) * a": lambda a, b, c: by_layer(a, (0.3, 0.3)),
     "unlearn.negation(a, b, by=0.6)": lambda a, b, c: combined((1, a), (-0.6, b)),
     "unlearn.beside(a, [b])": lambda a, b, c: beside(a, b),
