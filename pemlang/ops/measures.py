@@ -411,8 +411,8 @@ register(
             Operator(
                 name="interference",
                 signatures=(Signature(_XY, "number", _interference_of),),
-                summary="How much of what y does on the inputs that it acts on x does not do: 0 "
-                "where x does all of it, 1 where it does none. No data is read: the rows of Δy "
+                summary="How much x lacks of y on the inputs that y acts on: 0 where it does all "
+                "that y does there, 1 where it does nothing. No data is read: the rows of Δy "
                 "stand for the inputs.",
                 formula="Σ_site ‖(Δx − Δy)·Δyᵀ‖²/‖Δy‖² / Σ_site ‖Δy·Δyᵀ‖²/‖Δy‖²",
                 source="the loss of WUDI-Merging (Cheng et al. 2025, arXiv 2503.08099), as a share",

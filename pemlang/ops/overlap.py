@@ -190,8 +190,8 @@ SVC = merge_operator(
     ),
     Parameter("alpha", ("number",), Fraction(1), within=Within(Fraction(0), open=True)),
     takes=(Parameter("x", ("adapter",)), ADAPTERS),
-    summary="Singular-value calibration: a merge, with the singular values scaled down that have "
-    "grown because several of its adapters go the same way.",
+    summary="Singular-value calibration: a merge whose singular values are brought to what its "
+    "adapters do in their directions, so that what several share does not count several times.",
     formula="Δx = Σ σ·u·vᵀ, Δ = Σ (σ/γ)·u·vᵀ, γ the mean of max(sᵢ, α), sᵢ = ⟨uᵀΔx, uᵀΔᵢ⟩/‖uᵀΔᵢ‖²",
     laws=(
         "svc(x, [x]) = x",
