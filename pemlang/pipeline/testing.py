@@ -111,14 +111,18 @@ def _errors(test: CheckedTest) -> list[Diagnostic]:
 
 def _run(test: CheckedTest, lowering: Lowering, checked: Checked) -> TestOutcome:
     began = time.perf_counter()
-    wrong = _errors(test)
+    report = Report()
     printed: list[str] = []
+    for told in _errors(test):
+        report.add(told)
     try:
         for assertion in test.assertions:
             with placed(assertion.span):
                 failed = failure(assertion, lowering.value)
-            wrong += [failed] if failed is not None else []
+            if failed is not None:
+                report.add(failed)
         printed = lines_of(test.prints, lowering, checked)
     except PemError as error:
-        wrong += error.diagnostics
-    return TestOutcome(test.title, test.span, time.perf_counter() - began, wrong, printed)
+        for told in error.diagnostics:
+            report.add(told)
+    return TestOutcome(test.title, test.span, time.perf_counter() - began, list(report), printed)

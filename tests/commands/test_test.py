@@ -190,6 +190,17 @@ test "parts" {
     ]
 
 
+def test_what_does_not_hold_is_told_in_order(tmp_path: Path) -> None:
+    """What is known before weights are read, and what is measured."""
+    text = (
+        'test "order" {\nlet a = sample(ia3)\nassert norm(a) < 0\nassert 1 > 2\n'
+        "assert norm(2 * a) < 0\nassert same(a, 2 * a)\n}\n"
+    )
+    [outcome] = pemlang.load(recipe(tmp_path, text)).test()
+    lines = [told.span.source.position(told.span.start)[0] for told in outcome.wrong if told.span]
+    assert lines == [3, 4, 5, 6]
+
+
 def test_no_more_is_told_of_an_assertion_than_anyone_reads(tmp_path: Path) -> None:
     numbers = " + ".join(f"norm({n} * a)" for n in range(1, 150))
     levels = "".join(
