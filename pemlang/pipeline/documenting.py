@@ -3,6 +3,7 @@ what its functions come to on adapters that are drawn."""
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -35,14 +36,19 @@ MOST_DRAWN = 300
 User = TypeVar("User")
 
 _KINDS = ("lora", "ia3", "dense")
+_SHARES = ("0.5", "0.25", "0.75")
 _ARGUMENTS = (
-    ("lora", ("0.5", "0.25", "0.75")),
-    ("lora", ("2", "3", "4")),
-    ("ia3", ("0.5", "0.25", "0.75")),
-    ("dense", ("0.5", "0.25", "0.75")),
+    ("lora", _SHARES, 2),
+    ("lora", ("2", "3", "4"), 2),
+    ("lora", _SHARES, 1),
+    ("ia3", _SHARES, 2),
+    ("dense", _SHARES, 2),
 )
-"""What functions are called with, one after the other until one fits: adapters of a kind, and
-numbers."""
+"""What functions are called with, one after the other until one fits and has a normal form that is
+not `LONG`: adapters of a kind, numbers, and how many adapters stand in a list."""
+
+LONG = 200
+"""Characters of a normal form that no reader takes in."""
 
 _PLAIN = {"[number]": "[3, 1]", "bool": "true", "string": '"text"', "schedule": "ramp(0, 1)"}
 """What stands for a parameter of another type."""
@@ -261,14 +267,16 @@ def _turned(uses: Iterable[tuple[User, set[str]]]) -> dict[str, list[User]]:
 
 def _without_tests(source: Source, statements: Iterable[t.Statement]) -> Source:
     """A file whose tests are not evaluated: blanks stand in their places."""
-    text = source.text
+    parts, at = [], 0
     for test in (x.span for x in statements if isinstance(x, t.Test)):
-        text = text[: test.start] + re.sub(r"\S", " ", test.text) + text[test.end :]
-    return replace(source, text=text)
+        parts += [source.text[at : test.start], re.sub(r"\S", " ", test.text)]
+        at = test.end
+    return replace(source, text="".join([*parts, source.text[at:]]))
 
 
 def _drawn(path: Path, source: Source, definitions: Sequence[t.Def]) -> dict[str, ExampleDoc]:
-    """A call of each function that one of `_ARGUMENTS` fits, with what it comes to."""
+    """A call of each function that one of `_ARGUMENTS` fits, with what it comes to; of several that
+    are long, the shortest."""
     if len(definitions) > MOST_DRAWN:
         return {}
     seeds: dict[str, int] = {}
@@ -276,11 +284,19 @@ def _drawn(path: Path, source: Source, definitions: Sequence[t.Def]) -> dict[str
     with temporary("samples") as folder:
         resolver = SampleResolver(folder)
         for arguments in _ARGUMENTS:
-            rest = [x for x in definitions if x.name.name not in examples]
-            calls = {x.name.name: SampleCall(x, *arguments, seeds) for x in rest}
-            if calls:
-                examples |= _examples(path, source, calls, resolver)
+            calls = {
+                x.name.name: SampleCall(x, *arguments, seeds)
+                for x in definitions
+                if _length(examples.get(x.name.name)) > LONG
+            }
+            drawn = _examples(path, source, calls, resolver) if calls else {}
+            examples |= {x: y for x, y in drawn.items() if _length(y) < _length(examples.get(x))}
     return examples
+
+
+def _length(example: ExampleDoc | None) -> float:
+    """Of its normal form; one that is not there is longer than any."""
+    return math.inf if example is None else len(example.normal_form)
 
 
 def _examples(
@@ -321,14 +337,19 @@ class SampleCall:
 
     Args:
         definition: the function.
-        kind, numbers: one of `_ARGUMENTS`.
+        kind, numbers, many: one of `_ARGUMENTS`.
         seeds: that of each sample by its name: one name, one sample, and no other has its seed.
     """
 
     def __init__(
-        self, definition: t.Def, kind: str, numbers: Sequence[str], seeds: dict[str, int]
+        self,
+        definition: t.Def,
+        kind: str,
+        numbers: Sequence[str],
+        many: int,
+        seeds: dict[str, int],
     ) -> None:
-        self._kind, self._numbers, self._seeds = kind, numbers, seeds
+        self._kind, self._numbers, self._many, self._seeds = kind, numbers, many, seeds
         self._taken = {param.name.name for param in definition.params}
         self._sites = _sites(definition)
         self._lets: list[str] = []
@@ -355,7 +376,8 @@ class SampleCall:
         if word in ("adapter", *_KINDS):
             return self._sample(name, word if word in _KINDS else self._kind)
         if type_ == "[adapter]":
-            names = [self._free(f"{name.rstrip('s') or name}{n}") for n in (1, 2)]
+            one = name.rstrip("s") or name
+            names = [self._free(f"{one}{n}") for n in range(1, self._many + 1)]
             return f"[{', '.join(self._sample(name, self._kind) for name in names)}]"
         return _PLAIN.get(type_, _in_range(param, number))
 

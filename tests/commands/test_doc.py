@@ -113,6 +113,15 @@ def test_a_schedule_is_shown_on_layers_that_tell_it(tmp_path: Path) -> None:
     }
 
 
+def test_a_long_normal_form_gives_way_to_that_of_shorter_lists(tmp_path: Path) -> None:
+    text = "def even(xs: [adapter]) -> adapter = sum([{}x / norm(x) for x in xs])\n"
+    few = documented(tmp_path, text.format(""))["even"]["example"]
+    norms = "".join(f"norm({n} * x + xs[0]) * " for n in range(3, 9))
+    many = documented(tmp_path, text.format(norms))["even"]["example"]
+    assert (few["call"], many["call"]) == ("even([x1, x2])", "even([x1])")
+    assert "…" not in many["normal_form"]
+
+
 def test_the_terminal_names_the_tests(tmp_path: Path) -> None:
     assert "\n      Test: two halves\n" in pem("doc", recipe(tmp_path, HOUSE, "house.pem")).out
 
