@@ -10,6 +10,7 @@ __getattr__ = door(
     analysis="analysed",
     open_files="OpenFiles",
     resolver="EditorResolver MOST_ASKED_AT_ONCE",
+    norms="MOST_BYTES NormMeter",
     renaming="hold_free hold_renamable uses_of",
     cursor="cursor_at",
     places="TextPlaces",

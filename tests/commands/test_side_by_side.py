@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -97,6 +98,7 @@ def test_a_file_that_hangs_hides_no_other(files: Path, tmp_path: Path) -> None:
     assert "WRONG ./b_wrong.pem" in out and "FAILED ./c.pem: no" in out
     assert "Not finished: ./a_slow.pem\n" in err and "Traceback" not in err
     assert not Path(f"/proc/{begun[0]}").exists()
+    assert list(drawn.iterdir()) == []
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -127,6 +129,17 @@ def test_each_in_a_process_of_its_own() -> None:
     wanted = {number: 2 * number for number in range(40)} | {3: Died(7)}
     for most in (1, 4, 100):
         assert dict(side_by_side(double, range(40), most)) == wanted
+
+
+def leave(number: int) -> None:
+    Path(tempfile.mkdtemp(), "drawn").write_text("what a test has drawn")
+    os._exit(number)
+
+
+def test_what_a_process_leaves_is_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    assert dict(side_by_side(leave, [3, 4], 2)) == {0: Died(3), 1: Died(4)}
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_each_test_has_steps_of_its_own(tmp_path: Path) -> None:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
+import math
+import os
 import re
 from pathlib import Path
 
@@ -12,6 +16,8 @@ from support.base_shelf import dora
 from support.editor import Editor
 
 import pemlang
+from pemlang.graph import AdapterNode
+from pemlang.lsp import MOST_BYTES, NormMeter
 
 FILES = 'adapter a = "a"\nadapter b = "b"\nadapter i = "i"\nadapter d = "d"\n'
 
@@ -84,5 +90,32 @@ def test_of_what_has_no_norm_of_its_own_none_is_told(folder: Path) -> None:
     content[-4:] = np.float32("nan").tobytes()
     tensors.write_bytes(content)
     assert "adapter a" in editor.hover(f"{FILES}let x = |a\n")
+    assert told(editor, "let x = |a") is None
+    editor.close()
+
+
+def test_a_file_that_changed_since_the_check_is_not_measured(folder: Path) -> None:
+    checked = pemlang.load(recipe(folder, FILES)).checked()
+    adapter, meter = checked.names["a"], NormMeter()
+    assert isinstance(adapter, AdapterNode)
+    lora(folder / "a", 7)
+    assert asyncio.run(meter.norm(checked.graph, adapter)) is None
+    meter.stop()
+
+
+def test_of_large_tensors_none_is_told(folder: Path) -> None:
+    """A file of zeros that takes no place on the disk; measured, its norm would be 0."""
+    width = MOST_BYTES // 4
+    file = lora(folder / "a", 1, {"q": (4, 8)}, rank=1) / "adapter_model.safetensors"
+    prefix, tensors, at = "base_model.model.q.lora_", {}, 0
+    for name, shape in (("A", (1, width)), ("B", (4, 1))):
+        end = at + 4 * math.prod(shape)
+        told_of = {"dtype": "F32", "shape": shape, "data_offsets": (at, end)}
+        tensors[f"{prefix}{name}.weight"], at = told_of, end
+    header = json.dumps(tensors).encode()
+    file.write_bytes(len(header).to_bytes(8, "little") + header)
+    os.truncate(file, 8 + len(header) + at)
+    editor = Editor(folder)
+    assert "LoRA, rank 1, 1 site" in editor.hover(f"{FILES}let x = |a\n")
     assert told(editor, "let x = |a") is None
     editor.close()

@@ -1,5 +1,5 @@
-"""A library from its first file to its third version: made, tested, built to a wheel, installed
-into another environment, imported, locked and upgraded."""
+"""A library from its first file to its third version: made, tested, documented, built to a wheel,
+installed into another environment, imported, locked and upgraded."""
 
 from __future__ import annotations
 
@@ -53,6 +53,9 @@ class Publishing:
             assert old in text.read_text()
             text.write_text(text.read_text().replace(old, new))
         assert pem("test", self.project / "src").code == 0
+        pages = self._wheels.with_name(f"pages-{version}")
+        assert pem("doc", self.project / "src", "--format", "html", "-o", pages).code == 0
+        assert "mixed(" in (pages / "merges.html").read_text()
         wheel(self.project, self._wheels)
         self.pip("install", "--find-links", self._wheels, f"house=={version}")
 
