@@ -14,8 +14,9 @@ from pemlang.lazy import door
 from pemlang.version import __version__
 
 __all__ = [
-    "BuildOptions", "BuildResult", "Built", "Diagnostic", "Forecast", "PemError", "PemWarning",
-    "Recipe", "Sweep", "__version__", "apply", "collect_statistics", "load", "loads",
+    "BuildOptions", "BuildResult", "Built", "Diagnostic", "Forecast", "Objective", "PemError",
+    "PemWarning", "Recipe", "Sweep", "Tuned", "TuningOptions", "__version__", "apply",
+    "collect_statistics", "load", "loads",
 ]  # fmt: skip
 
 if TYPE_CHECKING:
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
     from pemlang.diagnostics import Diagnostic, PemError, PemWarning
     from pemlang.pipeline.build import BuildOptions, BuildResult
     from pemlang.pipeline.forecast import Forecast
+    from pemlang.pipeline.study import Objective
     from pemlang.pipeline.sweep import Sweep
+    from pemlang.pipeline.tuning import Tuned, TuningOptions
 else:
     # Importing the package is free; its parts are imported when first asked for.
     __getattr__ = door(
@@ -35,5 +38,5 @@ else:
         notebook="load_ipython_extension",
         diagnostics="Diagnostic PemError PemWarning",
         artifact="Built",
-        pipeline="BuildOptions BuildResult Forecast Sweep",
+        pipeline="BuildOptions BuildResult Forecast Objective Sweep Tuned TuningOptions",
     )

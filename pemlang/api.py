@@ -46,8 +46,10 @@ if TYPE_CHECKING:
     from pemlang.pipeline.build import BuildOptions, BuildResult, InMemory
     from pemlang.pipeline.forecast import Forecast
     from pemlang.pipeline.making import Tick
+    from pemlang.pipeline.study import Trial
     from pemlang.pipeline.sweep import Sweep
     from pemlang.pipeline.testing import TestOutcome
+    from pemlang.pipeline.tuning import Tuned, TuningOptions, Watching
 
 
 class Recipe:
@@ -168,6 +170,28 @@ class Recipe:
             sweep,
             options or BuildOptions(),
         )
+
+    def tune(self, options: TuningOptions, watch: Watching | None = None) -> Tuned:
+        """Find the values of its params that are best by a metric; those given to `load` stay.
+
+        Args:
+            options: what to tune by, and in which file the trials are kept.
+            watch: told of each trial that is over, and of how many there are to be.
+
+        Raises:
+            PemError: everything wrong with the recipe, the metric, or the study. A trial that
+                fails raises nothing.
+        """
+        from pemlang.pipeline.tuning import tune
+
+        return tune(self._path, self._source, self._params, options, watch or (lambda *_: None))
+
+    def with_defaults(self, tuned: Tuned, trial: Trial) -> str:
+        """The text of the recipe with the values of a trial as its defaults, each below a comment
+        that says by what; raises PemError PEM0925 where that would not be what was measured."""
+        from pemlang.pipeline.tuning_defaults import with_defaults
+
+        return with_defaults(self._path, self._source, self._params, tuned, trial)
 
     def plan(self, out: str | os.PathLike[str] | None = None, locked: bool = False) -> Forecast:
         """What a build would do, from headers and digests alone: normal forms, types, sizes,

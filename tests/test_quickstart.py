@@ -91,3 +91,15 @@ def test_one_head_serves_all(built: Path) -> None:
     for other in heads[1:]:
         assert other.keys() == heads[0].keys()
         assert all(torch.equal(other[key], heads[0][key]) for key in other)
+
+
+def test_the_halves_that_score_goes_by_share_no_sentence(table: ModuleType) -> None:
+    sys.path.insert(0, str(QUICKSTART))
+    try:
+        import score  # type: ignore[import-not-found]
+    finally:
+        sys.path.remove(str(QUICKSTART))
+    for kind in table.KINDS:
+        halves = [score.half(kind, test) for test in (False, True)]
+        assert sorted(halves[0] + halves[1]) == sorted(table.held_out(kind))
+        assert [sum(label for label, _ in half) for half in halves] == [100, 100]

@@ -219,7 +219,7 @@ def metadata(checked: Checked, output: Output, semantic_hash: str) -> dict[str, 
 
 def params_text(checked: Checked) -> dict[str, str]:
     """The values of a recipe's params, as text."""
-    return {name: _param(value) for name, value in checked.params.items()}
+    return {name: param_text(value) for name, value in checked.params.items()}
 
 
 def _materials(checked: Checked, output: Output) -> Sequence[Material]:
@@ -258,7 +258,8 @@ def _given(value: str | float | bool) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _param(value: ParamConstant) -> str:
+def param_text(value: ParamConstant) -> str:
+    """The value of a param as `--set` takes it."""
     if isinstance(value, Decided):
         return str(value.is_true).lower()
     return shown(value) if isinstance(value, Fraction) else str(value)

@@ -12,6 +12,7 @@ from pemlang.check.checked import Checked
 from pemlang.check.elaborate import Elaborator
 from pemlang.check.files import RecipeFiles, load_files
 from pemlang.check.outputs import Output, same_place
+from pemlang.check.params import DeclaredParam
 from pemlang.check.scope import Scope
 from pemlang.check.statements import FileElaborator
 from pemlang.check.tests import CheckedTest, Printed
@@ -37,6 +38,7 @@ class CheckState:
         follow: told of each expression and its value.
         outputs, assertions, prints, tests: its saves, asserts, prints and tests.
         params: the value of each param of the main file.
+        declared: how each of them is declared.
     """
 
     path: Path
@@ -55,6 +57,7 @@ class CheckState:
     prints: list[Printed] = field(default_factory=list)
     tests: list[CheckedTest] = field(default_factory=list)
     params: dict[str, ParamConstant] = field(default_factory=dict)
+    declared: dict[str, DeclaredParam] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.files = RecipeFiles()
@@ -78,6 +81,7 @@ class CheckState:
             prints=tuple(self.prints),
             tests=tuple(self.tests),
             params=MappingProxyType(self.params),
+            declared=MappingProxyType(self.declared),
             names=MappingProxyType(scope.values),
             places=MappingProxyType(scope.places),
         )

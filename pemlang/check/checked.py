@@ -9,6 +9,7 @@ from pathlib import Path
 from pemlang.check.assertions import Assertion
 from pemlang.check.files import RecipeFiles
 from pemlang.check.outputs import Output, semantic_hash
+from pemlang.check.params import DeclaredParam
 from pemlang.check.tests import CheckedTest, Printed
 from pemlang.check.values import Declared, ParamConstant, Params, RecipeValue, Spelling
 from pemlang.dataclass import dataclass
@@ -38,6 +39,7 @@ class Checked:
         outputs, assertions, prints: its saves, asserts and prints.
         tests: its tests, where they were checked too.
         params: the value of each param of the main file.
+        declared: how each of them is declared.
         names: what the names of the main file stand for, in the order they are declared.
         places: where they are declared.
     """
@@ -56,6 +58,7 @@ class Checked:
     prints: Sequence[Printed]
     tests: Sequence[CheckedTest]
     params: Mapping[str, ParamConstant]
+    declared: Mapping[str, DeclaredParam]
     names: Mapping[str, RecipeValue]
     places: Mapping[str, Span]
 

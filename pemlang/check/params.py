@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from fractions import Fraction
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from pemlang.check.assertions import AssertedPart, Assertion
 from pemlang.check.conditions import Combined, Comparison, Decided
@@ -89,6 +89,22 @@ class NumberRange:
         both = Combined("and", (above, below))
         message = f"`{visible(name)}` lies outside {self}"
         return Assertion(both, message, given.span, AssertedPart(given, both), notes)
+
+
+class DeclaredParam(NamedTuple):
+    """A param of the main file as it is declared, whatever value it is given.
+
+    Attributes:
+        kind: `number`, `string` or `bool`.
+        within: what stands after `in`.
+        default: its value where none is given.
+        statement: that declares it.
+    """
+
+    kind: str
+    within: NumberRange | None
+    default: ParamConstant | None
+    statement: t.Param
 
 
 def hold_argument(

@@ -37,7 +37,7 @@ from pemlang.check.outputs import (
     hold_whole,
     output_path,
 )
-from pemlang.check.params import NumberRange, setting
+from pemlang.check.params import DeclaredParam, NumberRange, setting
 from pemlang.check.published import HUB
 from pemlang.check.readers import hold_reader
 from pemlang.check.scope import Function, Module, Scope, Stop, resolve_names
@@ -245,7 +245,10 @@ class FileElaborator:
                 message = "a param is a number, a string or a bool"
                 raise Fault("PEM0212", message, "write the type as number, string or bool")
         default = None if statement.default is None else self._known(statement.default, kind)
+        within = self._within(statement, kind)
         name = statement.name.name
+        if self._is_main:
+            self._state.declared[name] = DeclaredParam(kind, within, default, statement)
         if self._is_main and name in self._state.settings:
             with self._elaborator.at(statement.name.span):
                 value: ParamConstant = setting(self._state.settings[name], kind, name)
@@ -260,13 +263,19 @@ class FileElaborator:
                 )
         else:
             value = default
-        if statement.low is not None and statement.high is not None:
-            low, high = self._known(statement.low, "number"), self._known(statement.high, "number")
+        if within is not None:
             with self._elaborator.at(statement.span):
-                NumberRange(kind, cast("Fraction", low), cast("Fraction", high)).hold(name, value)
+                within.hold(name, value)
         if self._is_main:
             self._state.params[name] = value
         return value
+
+    def _within(self, statement: t.Param, kind: str) -> NumberRange | None:
+        if statement.low is None or statement.high is None:
+            return None
+        low, high = self._known(statement.low, "number"), self._known(statement.high, "number")
+        with self._elaborator.at(statement.span):
+            return NumberRange(kind, cast("Fraction", low), cast("Fraction", high))
 
     def _known(self, tree: t.Tree, kind: str) -> ParamConstant:
         resolve_names(tree, self._scope, self._report)

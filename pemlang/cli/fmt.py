@@ -12,9 +12,15 @@ from pathlib import Path
 import click
 
 from pemlang.cli.common import RECIPE_IS_WRONG, GivenPath, format_option, say
-from pemlang.cli.recipes import STDIN, mode_of, no_recipes, read_stdin, recipes_at
+from pemlang.cli.recipes import (
+    STDIN,
+    mode_of,
+    no_recipes,
+    read_stdin,
+    recipes_at,
+    replace_recipe,
+)
 from pemlang.diagnostics import Diagnostic, Fault, PemError, visible
-from pemlang.disk import replace_file
 
 
 @click.command()
@@ -95,7 +101,7 @@ def _one(path: str, check: bool, diff: bool, ascii: bool) -> bool:
     elif path == STDIN:
         click.echo(text.encode(), nl=False)
     elif changes:
-        _replace(Path(os.path.realpath(path)), text, path)
+        replace_recipe(Path(os.path.realpath(path)), text, path)
     return changes
 
 
@@ -117,21 +123,3 @@ def _read(path: str) -> bytes:
     if mode and not stat.S_ISREG(mode):  # a pipe, say, cannot be rewritten
         raise Fault("PEM0100", f"{visible(path)} is not a file", "give the path of a recipe, or -")
     return read_bytes(Path(path), path)
-
-
-def _replace(target: Path, text: str, name: str) -> None:
-    """Give a file another text, whole or not at all.
-
-    Raises:
-        Fault: PEM0512 when it cannot be written.
-    """
-    try:
-        if not os.access(target, os.W_OK):
-            raise PermissionError(None, "it is read-only")
-        replace_file(target, text.encode(), mode=target.stat().st_mode & 0o7777)
-    except OSError as error:
-        raise Fault(
-            "PEM0512",
-            f"cannot write {visible(name)}: {error.strerror or error}",
-            "make room or change its permissions; the file is as it was",
-        ) from None

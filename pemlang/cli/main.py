@@ -24,9 +24,9 @@ from pemlang.version import __version__
 
 # The order in which help lists them.
 _FIRST = (
-    "init", "new", "convert", "build", "check", "test", "doc", "fmt", "plan", "lock", "diff",
-    "report", "graph", "verify", "explain-output", "sign", "inspect", "clean", "ops", "explain",
-    "lsp", "git-setup", "completion",
+    "init", "new", "convert", "build", "tune", "check", "test", "doc", "fmt", "plan", "lock",
+    "diff", "report", "graph", "verify", "explain-output", "sign", "inspect", "clean", "ops",
+    "explain", "lsp", "git-setup", "completion",
 )  # fmt: skip
 _HELPERS = (
     "common", "ending", "entry", "gitignore", "hook", "main", "one_off", "recipes", "values",
@@ -41,7 +41,7 @@ pem composes LoRA and (IA)³ adapters by arithmetic, from recipes checked first.
     pem inspect DIR        what is in an adapter
 
 `pem help` lists the commands of every day, and `pem help build` says what one of them takes.
-Others are clean, completion, git-setup and lsp."""
+Others are clean, completion, git-setup, lsp and sign."""
 
 _PLANNED = "To see what a build would do, and do none of it: pem plan RECIPE."
 _PLACED = (

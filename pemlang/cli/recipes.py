@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from pemlang.diagnostics import Diagnostic, Fault, listed, visible
+from pemlang.disk import replace_file
 from pemlang.syntax.files import MAX_BYTES, SUFFIX, is_certificate
 
 STDIN = "-"
@@ -66,3 +67,21 @@ def mode_of(path: str) -> int:
 def read_stdin() -> bytes:
     """What stands on standard input, and no more than tells that it is too long for a recipe."""
     return sys.stdin.buffer.read(MAX_BYTES + 1)
+
+
+def replace_recipe(target: Path, text: str, name: str) -> None:
+    """Give the file of a recipe another text, whole or not at all.
+
+    Raises:
+        Fault: PEM0512 when it cannot be written.
+    """
+    try:
+        if not os.access(target, os.W_OK):
+            raise PermissionError(None, "it is read-only")
+        replace_file(target, text.encode(), mode=target.stat().st_mode & 0o7777)
+    except OSError as error:
+        raise Fault(
+            "PEM0512",
+            f"cannot write {visible(name)}: {error.strerror or error}",
+            "make room or change its permissions; the file is as it was",
+        ) from None

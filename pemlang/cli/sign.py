@@ -11,7 +11,7 @@ from pemlang.cli.common import GivenPath, format_option, say
 from pemlang.diagnostics import PemError, placed, visible
 
 
-@click.command()
+@click.command(hidden=True)
 @click.argument("directory", type=GivenPath())
 @click.option(
     "--key",

@@ -1,4 +1,4 @@
-"""What a command does: check, plan, build, sweep."""
+"""What a command does: check, plan, build, sweep, tune."""
 
 from __future__ import annotations
 
@@ -11,6 +11,11 @@ __getattr__ = door(
     faults="fault_of",
     forecast="Forecast OutputForecast",
     jobs="measuring_with",
+    metric="MetricRuns metric_of numbers_of",
     processes="Died side_by_side",
+    samplers="SAMPLERS Known",
+    study="Objective Trial",
     sweep="Sweep",
+    tuning="Tuned TuningOptions best_of",
+    tuning_space="Choices Interval",
 )

@@ -142,6 +142,21 @@ def build(
         recipes = [_only(checked, options.only) for checked in recipes]
     for checked in recipes:
         _hold_apart(checked, options.taken)
+    return build_checked(recipes, points, tick, options)
+
+
+def build_checked(
+    recipes: Sequence[Checked], points: Sequence[SweepPoint], tick: Tick, options: BuildOptions
+) -> BuildResult:
+    """Build recipes that are fit to be built, all in one plan.
+
+    Args:
+        recipes, points: as checked_recipes gives them.
+        tick, options: as for build.
+
+    Raises:
+        PemError: with everything wrong; nothing has been written then.
+    """
     inputs = inputs_of(recipes)
     by_folder: dict[Path, list[Path]] = {}
     for checked in recipes:

@@ -9,13 +9,15 @@ from pemlang.artifact.provenance import Material, Outcome, Provenance
 from pemlang.dataclass import dataclass
 from pemlang.diagnostics import visible
 from pemlang.graph.formula import count, size_text
+from pemlang.syntax.remarks import Remark, remarks_of
 
 _HASH = 16
 
 
 @dataclass(frozen=True)
 class OriginJson:
-    """`pem explain-output`: where an output came from, by what it says of itself."""
+    """`pem explain-output`: where an output came from, by what it says of itself; `tuned` is what
+    its recipe says that `pem tune` measured at the values of its params."""
 
     output: str
     expression: str
@@ -25,6 +27,7 @@ class OriginJson:
     recipe: str
     text: str
     params: Mapping[str, str]
+    tuned: Mapping[str, str]
     materials: Sequence[Material]
     tool: str
     language: int
@@ -35,11 +38,16 @@ def as_text(provenance: Provenance) -> str:
     params = ", ".join(
         f"{visible(name)} = {visible(value)}" for name, value in provenance.params.items()
     )
+    tuned = [
+        ("tuned", f"{visible(name)} = {visible(remark.value)} gives {visible(remark.gives, 700)}")
+        for name, remark in _tuned(provenance).items()
+    ]
     facts = [
         ("output", visible(provenance.output)),
         ("is", f"{visible(provenance.expression)} = {visible(provenance.normal_form, 700)}"),
         ("type", _type(provenance)),
         ("recipe", visible(provenance.recipe) + (f", with {params}" if params else "")),
+        *tuned,
         ("meaning", f"hash {visible(provenance.semantic_hash, 64)}"),
         ("built by", f"pemlang {visible(provenance.tool, 40)}, language {provenance.language}"),
     ]
@@ -69,10 +77,20 @@ def as_json(provenance: Provenance) -> OriginJson:
         recipe=provenance.recipe,
         text=provenance.text,
         params=provenance.params,
+        tuned={name: remark.gives for name, remark in _tuned(provenance).items()},
         materials=provenance.materials,
         tool=provenance.tool,
         language=provenance.language,
     )
+
+
+def _tuned(provenance: Provenance) -> dict[str, Remark]:
+    """What the recipe says that values give, of the params that had just these."""
+    return {
+        name: remark
+        for name, remark in remarks_of(provenance.text).items()
+        if provenance.params.get(name) == remark.value
+    }
 
 
 def _type(provenance: Provenance) -> str:

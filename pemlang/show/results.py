@@ -20,6 +20,7 @@ from pemlang.show.origin import OriginJson
 from pemlang.show.plan import PlanJson
 from pemlang.show.recipe_diff import RecipeDiffJson
 from pemlang.show.tests import TestsJson
+from pemlang.show.tuning import TuneJson
 from pemlang.show.written import (
     BuildJson,
     CleanJson,
@@ -58,6 +59,7 @@ RESULTS: dict[str, tuple[type, ...]] = {
     "init": (InitJson,),
     "convert": (ConvertJson, BuildJson),
     "build": (BuildJson,),
+    "tune": (TuneJson,),
     "check": (CheckJson,),
     "fmt": (FmtJson,),
     "test": (TestsJson,),

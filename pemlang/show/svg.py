@@ -76,7 +76,7 @@ def as_svg(picture: Picture, alone: bool = True) -> str:
     kind = "pem-graph" if width <= _FITS else "pem-graph wide"
     return (
         f'<svg class="{kind}" xmlns="http://www.w3.org/2000/svg" role="img" '
-        f'aria-label="{_escaped(_summary(picture))}" width="{width:.0f}" height="{height:.0f}" '
+        f'aria-label="{escaped(_summary(picture))}" width="{width:.0f}" height="{height:.0f}" '
         f'viewBox="0 0 {width:.0f} {height:.0f}">{style}\n' + "\n".join(body) + "\n</svg>\n"
     )
 
@@ -209,7 +209,7 @@ def _drawn_box(place: _VertexPlace, left: float) -> str:
         lines.append(("detail", vertex.detail))
     first = place.y + (-3.0 if len(lines) == 2 else 4.5)
     texts = "".join(
-        f'<text class="{name}" x="{middle:.1f}" y="{first + 17 * i:.1f}">{_escaped(text)}</text>'
+        f'<text class="{name}" x="{middle:.1f}" y="{first + 17 * i:.1f}">{escaped(text)}</text>'
         for i, (name, text) in enumerate(lines)
     )
     return (
@@ -234,7 +234,7 @@ def _drawn_line(line: _EdgePath, lefts: Sequence[float], widths: Sequence[float]
     middle = lefts[label.layer] + widths[label.layer] / 2
     return (
         f'<g class="line"><path d="{"".join(steps)}"/><path class="tip" d="{arrow}"/>'
-        f'<text x="{middle:.1f}" y="{label.y - 5:.1f}">{_escaped(line.edge.label)}</text></g>'
+        f'<text x="{middle:.1f}" y="{label.y - 5:.1f}">{escaped(line.edge.label)}</text></g>'
     )
 
 
@@ -267,6 +267,6 @@ def _character_width(c: str) -> float:
     return 0.7 if c.isupper() else 0.62
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
     """Text for XML, which has no code for a few characters."""
     return html.escape(visible(text, 500)).replace("\ufffe", "\ufffd").replace("\uffff", "\ufffd")

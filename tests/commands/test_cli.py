@@ -149,7 +149,7 @@ def test_a_process_ends_as_the_command_does(folder: Path, words: list[str], code
 def test_help_fits_a_screen_and_says_whole_sentences(folder: Path) -> None:
     shown = pem("--help", folder=folder).out.splitlines()
     commands = [line for line in shown[shown.index("Commands:") + 1 : -1] if line]
-    hidden = {*PLUMBING, "completion", "git-setup", "lsp", "clean"}
+    hidden = {*PLUMBING, "completion", "git-setup", "lsp", "clean", "sign"}
     assert len(shown) <= 24
     assert {line.split()[0] for line in commands} == set(command_names()) - hidden
     assert all(line.endswith(".") and not line.endswith("...") for line in commands), commands

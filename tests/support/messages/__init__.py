@@ -14,7 +14,8 @@ import support.messages.from_mergekit
 import support.messages.from_mlx
 import support.messages.from_models
 import support.messages.from_records
-import support.messages.from_texts  # noqa: F401  # each makes its own cases known
+import support.messages.from_texts
+import support.messages.from_tuning  # noqa: F401  # each makes its own cases known
 from support.messages.case import MADE, Case, CaseRuns, Diagnostics, read_case
 
 __all__ = ["CASES", "HERE", "Case", "CaseRuns", "Diagnostics"]

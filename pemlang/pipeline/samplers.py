@@ -1,0 +1,251 @@
+"""What chooses the values of a tuning, a record each. What is tried next follows from what is
+known and from nothing else, so that a study that goes on after a kill is the one that it would have
+been."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+import random
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from itertools import islice, product
+from typing import TYPE_CHECKING, NamedTuple
+
+from pemlang.dataclass import dataclass
+from pemlang.diagnostics import Fault
+from pemlang.lazy import numpy as np
+from pemlang.pipeline.study import Objective, Trial
+from pemlang.pipeline.tuning_space import Choices, Interval, Space
+
+if TYPE_CHECKING:
+    from optuna import Study as OptunaStudy
+    from optuna.distributions import BaseDistribution
+
+
+class Known(NamedTuple):
+    """What a sampler goes by.
+
+    Attributes:
+        space: what each param may be.
+        start: the values that the recipe has by itself.
+        objectives: what is to be best.
+        trials: those before, each of them over.
+        left: how many more there may be.
+        at_once: how many are wanted although none of them is known before the others.
+        seed: of what is drawn.
+    """
+
+    space: Space
+    start: Mapping[str, str]
+    objectives: Sequence[Objective]
+    trials: Sequence[Trial]
+    left: int
+    at_once: int
+    seed: int
+
+
+Values = Mapping[str, str]
+"""The values of one trial."""
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """A way of choosing values.
+
+    Attributes:
+        name: as it is asked for.
+        propose: the values to try next; none where all have been tried.
+        packages: what it needs to be installed.
+        refusal: why it can do nothing with a space and objectives; empty where it can.
+    """
+
+    name: str
+    propose: Callable[[Known], list[Values]]
+    packages: tuple[str, ...] = ()
+    refusal: Callable[[Space, Sequence[Objective]], str] = lambda space, objectives: ""
+
+    def hold(self, space: Space, objectives: Sequence[Objective]) -> None:
+        """Raise PEM0904 where it cannot do what is asked, PEM0905 where a package is missing."""
+        why = self.refusal(space, objectives)
+        if why:
+            raise Fault("PEM0904", f"the sampler {self.name} {why}", "take --sampler tpe")
+        missing = [name for name in self.packages if importlib.util.find_spec(name) is None]
+        if missing:
+            raise Fault(
+                "PEM0905",
+                f"the sampler {self.name} needs the package {missing[0]}",
+                'pip install "pemlang[tune]", or take --sampler grid',
+            )
+
+
+# --- grid -----------------------------------------------------------------------------------------
+
+
+def _grid(known: Known) -> list[Values]:
+    """As many points at equal distances as there are to be trials, at the most."""
+    tried = {tuple(trial.settings[name] for name in known.space) for trial in known.trials}
+    choices = [axis for axis in known.space.values() if isinstance(axis, Choices)]
+    ranges = len(known.space) - len(choices)
+    room = (known.left + len(tried)) / math.prod(len(axis.values) for axis in choices)
+    each = max(2, math.floor(room ** (1 / ranges) + 1e-9)) if ranges else 1
+    points = product(*(axis.spread(each) for axis in known.space.values()))
+    new = islice((point for point in points if point not in tried), known.left)
+    return [dict(zip(known.space, point, strict=True)) for point in new]
+
+
+# --- TPE ------------------------------------------------------------------------------------------
+
+START = 5
+"""Trials of TPE that are spread out before it has anything to go by; twice the params, if more."""
+
+
+def _tpe(known: Known) -> list[Values]:
+    """The recipe's own values, some that lie apart from each other, and then what a Tree-structured
+    Parzen Estimator holds for best (Bergstra et al., 2011), by Optuna."""
+    done = len(known.trials)
+    strata = _strata(known.space, max(START, 2 * len(known.space)), known.seed)
+    spread = [known.start, *(values for values in strata if values != known.start)]
+    if done < len(spread):
+        return spread[done : done + known.left]
+    study = _optuna_study(known)
+    shares = _distributions(known.space)
+    asked = [study.ask(shares).params for _ in range(min(known.at_once, known.left))]
+    return [
+        {name: axis.at(_share_of(axis, params[name])) for name, axis in known.space.items()}
+        for params in asked
+    ]
+
+
+def _strata(space: Space, count: int, seed: int) -> list[Values]:
+    """Values of which each param has one in the middle of each of as many equal parts of its range:
+    a Latin hypercube (McKay, Beckman and Conover, 1979)."""
+    draw = random.Random(seed)
+    columns = {}
+    for name, axis in space.items():
+        parts = draw.sample(range(count), count)
+        columns[name] = [axis.at((part + 0.5) / count) for part in parts]
+    return [{name: columns[name][i] for name in space} for i in range(count)]
+
+
+def _optuna_study(known: Known) -> OptunaStudy:
+    import optuna
+    from optuna.trial import TrialState, create_trial
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        sampler = optuna.samplers.TPESampler(
+            seed=(known.seed * 1_000_003 + len(known.trials)) % (1 << 32),
+            n_startup_trials=0,
+            multivariate=len(known.space) > 1,
+            constant_liar=known.at_once > 1,
+        )
+    study = optuna.create_study(sampler=sampler, directions=[x.direction for x in known.objectives])
+    distributions = _distributions(known.space)
+    for trial in known.trials:
+        if trial.is_failed:
+            continue
+        pruned = trial.is_pruned
+        study.add_trial(
+            create_trial(
+                state=TrialState.PRUNED if pruned else TrialState.COMPLETE,
+                params={
+                    name: _place_of(axis, trial.settings[name])
+                    for name, axis in known.space.items()
+                },
+                distributions=distributions,
+                values=None if pruned else [trial.numbers[x.name] for x in known.objectives],
+                intermediate_values={0: trial.first} if trial.first is not None else None,
+            )
+        )
+    return study
+
+
+def _distributions(space: Space) -> dict[str, BaseDistribution]:
+    from optuna import distributions as d
+
+    return {
+        name: d.FloatDistribution(0, 1)
+        if isinstance(axis, Interval)
+        else d.IntDistribution(0, len(axis.values) - 1)
+        if axis.ordered
+        else d.CategoricalDistribution(range(len(axis.values)))
+        for name, axis in space.items()
+    }
+
+
+def _place_of(axis: Interval | Choices, value: str) -> float:
+    """What Optuna has for a value: the share of the way, or which of some it is."""
+    return axis.share(value) if isinstance(axis, Interval) else axis.values.index(value)
+
+
+def _share_of(axis: Interval | Choices, place: float) -> float:
+    return place if isinstance(axis, Interval) else (place + 0.5) / len(axis.values)
+
+
+# --- CMA-ES ---------------------------------------------------------------------------------------
+
+SIGMA = 0.25
+"""The first step of CMA-ES, as a share of each range."""
+
+
+def _cmaes(known: Known) -> list[Values]:
+    """Generations about a centre that moves to where values are better: the covariance matrix
+    adaptation of Hansen (arXiv 1604.00772), by the package cmaes. It begins in the middle of the
+    ranges, and is led through all that was tried before, again."""
+    from cmaes import CMA
+
+    names = list(known.space)
+    optimizer = CMA(
+        mean=np.full(len(names), 0.5),
+        sigma=SIGMA,
+        bounds=np.array([[0.0, 1.0]] * len(names)),
+        seed=known.seed % (1 << 32),
+    )
+    size, [objective] = optimizer.population_size, known.objectives
+    sign = -1.0 if objective.larger else 1.0
+    for at in range(0, len(known.trials), size):
+        asked = [optimizer.ask() for _ in range(size)]
+        generation = known.trials[at : at + size]
+        if len(generation) < size:
+            break
+        losses = [sign * t.numbers[objective.name] if t.numbers else None for t in generation]
+        worst = max((loss for loss in losses if loss is not None), default=0.0)
+        optimizer.tell(
+            [
+                (
+                    np.array([known.space[name].share(trial.settings[name]) for name in names]),
+                    worst if loss is None else loss,
+                )
+                for trial, loss in zip(generation, losses, strict=True)
+            ]
+        )
+    else:
+        asked = [optimizer.ask() for _ in range(size)]
+    new = asked[len(known.trials) % size :][: known.left]
+    return [
+        {name: known.space[name].at(float(x)) for name, x in zip(names, point, strict=True)}
+        for point in new
+    ]
+
+
+def _not_for_cmaes(space: Space, objectives: Sequence[Objective]) -> str:
+    if len(objectives) > 1:
+        return "goes by one objective"
+    if len(space) < 2:
+        return "needs two params or more"
+    if not all(isinstance(axis, Interval) for axis in space.values()):
+        return "takes numbers of a range, and no choices"
+    return ""
+
+
+SAMPLERS = {
+    sampler.name: sampler
+    for sampler in (
+        Sampler("tpe", _tpe, ("optuna",)),
+        Sampler("grid", _grid),
+        Sampler("cmaes", _cmaes, ("cmaes",), _not_for_cmaes),
+    )
+}
+"""What chooses values, by name; the first where none is asked for."""

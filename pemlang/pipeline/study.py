@@ -1,0 +1,326 @@
+"""The study of a tuning: its trials in a file of SQLite, each written down before it is built and
+once it is over, so that a tuning that was killed goes on. The file may be anyone's."""
+
+from __future__ import annotations
+
+import json
+import math
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import field, fields
+from pathlib import Path
+from typing import Literal, NamedTuple, cast
+
+from pemlang.dataclass import dataclass
+from pemlang.diagnostics import Fault, visible
+from pemlang.disk import is_special
+from pemlang.pipeline.tuning_space import Space
+from pemlang.tensorfiles.jsons import parse_json
+
+MAX_TRIALS = 10_000
+MAX_BYTES = 64 << 20
+MARK = 0x70656D74
+"""The application id in the header of the file: `pemt`."""
+
+_TABLES = (
+    "CREATE TABLE study (settings TEXT NOT NULL) STRICT",
+    "CREATE TABLE trials (number INTEGER PRIMARY KEY, settings TEXT NOT NULL, hash TEXT NOT NULL, "
+    "first REAL, numbers TEXT NOT NULL, code TEXT NOT NULL, message TEXT NOT NULL) STRICT",
+)
+
+
+def beside(recipe: Path) -> Path:
+    """Where the study of a recipe is, where nothing else is said."""
+    return recipe.with_name(f"{recipe.stem or recipe.name}.study")
+
+
+class Objective(NamedTuple):
+    """A number that a metric gives, and which way it is better."""
+
+    name: str
+    larger: bool
+
+    @property
+    def direction(self) -> Literal["maximize", "minimize"]:
+        return "maximize" if self.larger else "minimize"
+
+
+@dataclass(frozen=True)
+class StudySettings:
+    """What all trials of a study have in common.
+
+    Attributes:
+        output: which output of the recipe is measured, as the recipe writes its path.
+        metric, first_metric: what measures it.
+        objectives: what is to be best.
+        sampler, seed: what chooses the values.
+        space: what each param may be.
+        fixed: the params that have one value.
+    """
+
+    output: str
+    metric: str
+    first_metric: str
+    objectives: tuple[Objective, ...]
+    sampler: str
+    seed: int
+    space: Space
+    fixed: Mapping[str, str]
+
+    def as_text(self) -> str:
+        """As the file has them."""
+        told = {each.name: getattr(self, each.name) for each in fields(self)}
+        told["objectives"] = {x.name: x.direction for x in self.objectives}
+        told["space"] = {name: axis.told() for name, axis in self.space.items()}
+        return json.dumps(told)
+
+    def allow(self, trial: Trial) -> bool:
+        """Whether a trial can be one of them."""
+        return (
+            trial.settings.keys() == self.space.keys()
+            and all(axis.holds(trial.settings[name]) for name, axis in self.space.items())
+            and (not trial.numbers or {x.name for x in self.objectives} <= trial.numbers.keys())
+        )
+
+
+@dataclass(frozen=True)
+class Trial:
+    """Values, and what came of them. One that is not over has no numbers and no code.
+
+    Attributes:
+        number: counted from 1.
+        settings: the values of the params that are tuned.
+        hash: the semantic hash of the output, once it is known.
+        first: what the first metric gave.
+        numbers: what the metric gave, by name.
+        code, message: why there are none: the metric or the build failed.
+    """
+
+    number: int
+    settings: Mapping[str, str]
+    hash: str = ""
+    first: float | None = None
+    numbers: Mapping[str, float] = field(default_factory=dict)
+    code: str = ""
+    message: str = ""
+
+    @property
+    def is_pruned(self) -> bool:
+        """Whether the first metric said that the other was not worth its time."""
+        return self.code == PRUNED
+
+    @property
+    def is_failed(self) -> bool:
+        return bool(self.code) and not self.is_pruned
+
+    @property
+    def is_over(self) -> bool:
+        return bool(self.code or self.numbers)
+
+
+PRUNED = "pruned"
+"""Stands in the place of a code in a trial that is pruned."""
+
+
+class Study:
+    """A study whose file is open, and nobody else's meanwhile.
+
+    Attributes:
+        path: of the file.
+        trials: all of them, by their number.
+    """
+
+    def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
+        self.path, self._connection = path, connection
+        self.trials: list[Trial] = []
+
+    def write(self, trials: Sequence[Trial]) -> None:
+        """Write some trials down, new ones or ones that were there, all or none of them."""
+        rows = [
+            (x.number, json.dumps(dict(x.settings)), x.hash, x.first, json.dumps(dict(x.numbers)),
+             x.code, x.message)
+            for x in trials
+        ]  # fmt: skip
+        with _told(self.path), _whole(self._connection):
+            self._connection.executemany(
+                "INSERT OR REPLACE INTO trials VALUES (?, ?, ?, ?, ?, ?, ?)", rows
+            )
+        for trial in trials:
+            self.trials[trial.number - 1 : trial.number] = [trial]
+
+    def begin(self, settings: StudySettings) -> None:
+        """Take up a study of these settings, or begin one where the file is new.
+
+        Raises:
+            Fault: PEM0920 the file is no study that can be read, PEM0921 it is of other settings.
+        """
+        with _told(self.path):
+            mark = self._value("PRAGMA application_id")
+            tables = self._connection.execute("SELECT sql FROM sqlite_master").fetchall()
+            if (mark, tables) == (0, []):
+                self._make(settings)
+            elif (mark, [sql for (sql,) in tables]) != (MARK, list(_TABLES)):
+                raise _unreadable(self.path, "it is a database of another kind")
+            else:
+                self._read(settings)
+
+    def _make(self, settings: StudySettings) -> None:
+        with _whole(self._connection):
+            for table in _TABLES:
+                self._connection.execute(table)
+            self._connection.execute("INSERT INTO study VALUES (?)", (settings.as_text(),))
+            self._connection.execute(f"PRAGMA application_id = {MARK}")
+
+    def _read(self, settings: StudySettings) -> None:
+        rows = self._connection.execute("SELECT settings FROM study LIMIT 2").fetchall()
+        try:
+            [(text,)] = rows
+            _hold_same(self.path, settings, parse_json(text.encode()))
+            query = f"SELECT * FROM trials ORDER BY number LIMIT {MAX_TRIALS + 1}"
+            self.trials = list(map(_trial, self._connection.execute(query)))
+            if [trial.number for trial in self.trials] != list(range(1, len(self.trials) + 1)):
+                raise ValueError
+            if not all(map(settings.allow, self.trials)):
+                raise ValueError
+        except (ValueError, TypeError, LookupError, AttributeError):
+            raise _unreadable(self.path, "what is in it was not written by pem tune") from None
+        if len(self.trials) > MAX_TRIALS:
+            raise _unreadable(self.path, f"it has more than {MAX_TRIALS} trials")
+
+    def _value(self, query: str) -> object:
+        [(value,)] = self._connection.execute(query).fetchall()
+        return value
+
+
+@contextmanager
+def open_study(path: Path) -> Iterator[Study]:
+    """The study in a file, which is made where it is not there.
+
+    Raises:
+        Fault: PEM0920 it cannot be read, PEM0922 another process is at work on it.
+    """
+    if is_special(path) or path.is_dir():
+        raise _unreadable(path, "it is no file")
+    with _told(path):
+        if path.exists() and path.stat().st_size > MAX_BYTES:
+            raise _unreadable(path, f"it is larger than {MAX_BYTES >> 20} MiB")
+        connection = sqlite3.connect(path, isolation_level=None, timeout=0)
+    try:
+        with _told(path):
+            for pragma in (
+                "trusted_schema = OFF", "cell_size_check = ON", "locking_mode = EXCLUSIVE",
+                "synchronous = NORMAL",
+            ):  # fmt: skip
+                connection.execute(f"PRAGMA {pragma}").fetchall()
+            connection.execute("BEGIN EXCLUSIVE")
+            connection.execute("COMMIT")  # the lock stays until the connection is closed
+        yield Study(path, connection)
+    finally:
+        connection.close()
+
+
+@contextmanager
+def _whole(connection: sqlite3.Connection) -> Iterator[None]:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
+
+
+@contextmanager
+def _told(path: Path) -> Iterator[None]:
+    """What SQLite or the system says of a file, in words."""
+    try:
+        yield
+    except sqlite3.OperationalError as error:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF in (
+            sqlite3.SQLITE_BUSY,
+            sqlite3.SQLITE_LOCKED,
+        ):
+            raise Fault(
+                "PEM0922",
+                f"another process is at work on the study {visible(path)}",
+                "wait for it, or give this one a file of its own: --study FILE",
+            ) from None
+        raise _unreadable(path, visible(error)) from None
+    except (sqlite3.Error, OSError, UnicodeError) as error:
+        raise _unreadable(path, visible(error)) from None
+
+
+def _unreadable(path: Path, why: str) -> Fault:
+    return Fault(
+        "PEM0920",
+        f"{visible(path)} is no study that pem can go on with: {why}",
+        "give another file: --study FILE",
+    )
+
+
+def _hold_same(path: Path, settings: StudySettings, stored: Mapping[str, object]) -> None:
+    """Raise PEM0921 unless a study is of these settings."""
+    now = cast("Mapping[str, object]", parse_json(settings.as_text().encode()))
+    if stored.keys() != now.keys():
+        raise ValueError
+    differing = [name for name in now if stored[name] != now[name]]
+    if differing:
+        notes = [
+            f"{_TITLES[name]}: {visible(json.dumps(stored[name], ensure_ascii=False))} in the "
+            f"study, {visible(json.dumps(now[name], ensure_ascii=False))} now"
+            for name in differing
+        ]
+        raise Fault(
+            "PEM0921",
+            f"the study {visible(path)} is of another "
+            + " and another ".join(_TITLES[name] for name in differing),
+            "give what it began with, or begin another: --study FILE",
+            notes,
+        )
+
+
+_TITLES = {
+    "output": "output", "metric": "metric", "first_metric": "first metric",
+    "objectives": "objective", "sampler": "sampler", "seed": "seed",
+    "space": "range of values", "fixed": "value that is set",
+}  # fmt: skip
+
+
+def _trial(row: tuple[object, ...]) -> Trial:
+    """A trial by its row; raises one of what is caught above for what is none."""
+    number, settings, hash, first, numbers, code, message = row
+    if not isinstance(number, int) or not (first is None or isinstance(first, float)):
+        raise TypeError
+    values = _object(numbers)
+    return Trial(
+        number,
+        {name: _text(value) for name, value in _object(settings).items()},
+        _text(hash),
+        first,
+        {name: finite(value) for name, value in values.items()},
+        _text(code),
+        _text(message),
+    )
+
+
+def finite(value: object) -> float:
+    """A number of JSON; raises TypeError for what is none, ValueError for one without end."""
+    if type(value) is bool or not isinstance(value, int | float):
+        raise TypeError
+    if not math.isfinite(value):
+        raise ValueError
+    return float(value)
+
+
+def _object(value: object) -> dict[str, object]:
+    parsed = parse_json(_text(value).encode())
+    if not isinstance(parsed, dict):
+        raise TypeError
+    return parsed
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError
+    return value

@@ -1,0 +1,235 @@
+"""`pem tune`: the values that are best, by metrics of real outputs."""
+
+from __future__ import annotations
+
+import json
+import time
+from itertools import product
+from pathlib import Path
+
+import pytest
+from support import Done, pem
+from support.processes import on_a_terminal
+from support.reads import counted_reads
+from support.tuning import BEST, DISTANCE, TEXT, calls, script, stocked
+
+import pemlang
+from pemlang.pipeline import Objective
+
+LEAST = ("--minimize", "distance")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    stocked(tmp_path)
+    return tmp_path
+
+
+def tune(folder: Path, metric: str, *words: str, **env: str) -> Done:
+    return pem("tune", "recipe.pem", "--metric", metric, *words, folder=folder, **env)
+
+
+def told(done: Done) -> dict[str, object]:
+    """The JSON of a command."""
+    return json.loads(done.out)  # type: ignore[no-any-return]
+
+
+def test_eleven_trials_find_a_weight_as_good_as_the_grid_of_eleven(folder: Path) -> None:
+    words = (*LEAST, "--trials", "11", "--format", "json")
+    best = {}
+    for sampler in ("grid", "tpe"):
+        study = f"{sampler}.study"
+        options = ("--sampler", sampler, "--study", study)
+        found = told(tune(folder, DISTANCE, *words, *options))
+        assert len(found["trials"]) == 11
+        [number] = found["best"]
+        best[sampler] = found["trials"][number - 1]
+    assert best["grid"]["settings"] == {"w": "0.4"}
+    assert best["tpe"]["numbers"]["distance"] <= best["grid"]["numbers"]["distance"]
+    assert abs(float(best["tpe"]["settings"]["w"]) - BEST) <= 0.03
+
+
+def test_a_function_is_a_metric(folder: Path) -> None:
+    words = ("--sampler", "grid", "--trials", "3", "--format", "json")
+    by_function = tune(folder, "distance:distance", *LEAST, *words, PYTHONPATH=str(folder))
+    by_command = tune(folder, DISTANCE, *LEAST, *words, "--study", "other.study")
+    assert told(by_function)["trials"] == told(by_command)["trials"]
+
+
+def test_what_is_shown(folder: Path) -> None:
+    metric = script(folder, 'echo "$w"')
+    done = tune(folder, metric, "--maximize", "score", "--sampler", "grid", "--trials", "3")
+    assert (done.code, done.err) == (0, "")
+    assert done.out.splitlines() == [
+        "trial    w  score",
+        "    3    1      1",
+        "    2  0.5    0.5",
+        "    1    0      0",
+        "3 trials; they stay in recipe.study",
+        "pem build recipe.pem --set w=1",
+    ]
+    assert not (folder / "out").exists()
+
+
+def test_progress_is_told_on_a_terminal_alone(folder: Path) -> None:
+    metric = script(folder, 'test "$w" != 1 && echo "$w"')
+    words = ("--metric", metric, "--maximize", "score", "--sampler", "grid", "--trials", "3")
+    lines = on_a_terminal("tune", "recipe.pem", *words, folder=folder).out.splitlines()
+    assert lines[0] == "trial 1 of 3  w = 0  score = 0  (best 0)"
+    assert lines[1] == "trial 2 of 3  w = 0.5  score = 0.5  (best 0.5)"
+    assert lines[2].startswith("trial 3 of 3  w = 1  PEM0910: the metric failed, with exit code 1")
+
+
+def test_several_objectives_give_the_pareto_front(folder: Path) -> None:
+    words = ("--maximize", "norm", *LEAST, "--sampler", "grid", "--trials", "9")
+    done = tune(folder, DISTANCE, *words, "--format", "json", "--plot", "front.svg")
+    found = told(done)
+    points = {
+        x["number"]: (x["numbers"]["norm"], -x["numbers"]["distance"]) for x in found["trials"]
+    }
+    beaten = {
+        one for one, other in product(points, points)
+        if points[one] != points[other] and all(map(float.__le__, points[one], points[other]))
+    }  # fmt: skip
+    assert 1 < len(found["best"]) < 9
+    assert set(found["best"]) == set(points) - beaten
+    drawn = (folder / "front.svg").read_text()
+    assert drawn.count('class="best"') == len(found["best"])
+    assert drawn.count("<circle") == 9
+    shown = tune(folder, DISTANCE, *words).out.splitlines()
+    assert [int(line.split()[0]) for line in shown[1:-1]] == found["best"]
+
+
+def test_params_of_all_kinds(folder: Path) -> None:
+    text = TEXT.replace("save w * a", 'param yes: bool = false\nparam name: string = "x"\n'
+    "param r: number in 1..8 = 8\nlet y = if yes then a else b\nsave w * y"
+    ).replace('"out/x"', '"out/{name}" with rank=r')  # fmt: skip
+    stocked(folder, text)
+    metric = script(folder, 'echo "$w"')
+    words = ("--maximize", "s", "--sampler", "grid", "--trials", "12", "--format", "json")
+    found = told(tune(folder, metric, *words, "--values", "r=2,8", "--set", "name=z"))
+    tried = [tuple(x["settings"].values()) for x in found["trials"]]
+    assert tried == list(product(("0", "0.5", "1"), ("false", "true"), ("2", "8")))
+    assert all(x["numbers"] for x in found["trials"])
+    by_tpe = told(tune(folder, metric, *words[:2], *words[4:], "--values", "r=2,8", "--values",
+                       "name=p,q", "--study", "tpe.study"))  # fmt: skip
+    assert len(by_tpe["trials"]) == 12
+    assert {x["settings"]["name"] for x in by_tpe["trials"]} == {"p", "q"}
+
+
+def test_equal_meanings_are_measured_once(folder: Path) -> None:
+    stocked(folder, TEXT.replace("(1 - w) * b", "(1 - w) * b + 0 * w * a").replace("w * a", "a"))
+    metric = script(folder, "echo 1")
+    text = (folder / "recipe.pem").read_text().replace("(1 - w) * b", "b")
+    (folder / "recipe.pem").write_text(text)
+    done = tune(folder, metric, "--maximize", "s", "--trials", "9", "--format", "json")
+    assert len({x["hash"] for x in told(done)["trials"]}) == 1
+    assert len(calls(folder)) == 1
+
+
+def test_trials_share_what_they_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    metric = script(folder, "echo 1")
+    options = pemlang.TuningOptions(
+        metric, (Objective("s", larger=True),), folder / "x.study", trials=11, sampler="grid"
+    )
+    monkeypatch.setattr("pemlang.pipeline.jobs.verify", lambda *_: [])
+    done = counted_reads(monkeypatch)
+    pemlang.load(folder / "recipe.pem").tune(options)
+    whole = 4 * 4 * (16 * 4 + 4 * 12)
+    for name in "ab":  # the first is built alone, to learn how large an output is
+        assert sum(size for read, _, size in done if read == name) <= 2 * whole
+
+
+def test_a_first_metric_spares_the_other(folder: Path) -> None:
+    first = script(folder, 'echo "$w"', "first.sh").replace("calls", "first-calls")
+    (folder / "first.sh").write_text((folder / "first.sh").read_text().replace("/calls", "/firsts"))
+    metric = script(folder, 'echo "$w"')
+    words = ("--minimize", "s", "--sampler", "grid", "--trials", "11", "--first-metric", first)
+    done = tune(folder, metric, *words, "--format", "json")
+    found = told(done)
+    measured = {x["settings"]["w"] for x in found["trials"] if x["numbers"]}
+    assert measured == {"0", "0.1", "0.2", "0.3"}  # those with fewer than four before them
+    assert sorted(calls(folder)) == sorted(measured)
+    assert {x["code"] for x in found["trials"]} == {"", "pruned"}
+    assert "11 trials, 7 spared;" in tune(folder, metric, *words).out
+
+
+def test_what_fails_is_told_and_the_study_goes_on(folder: Path) -> None:
+    metric = script(
+        folder,
+        """case "$w" in
+0) echo none ;;
+0.2) sleep 60 ;;
+0.4) exit 3 ;;
+0.6) yes ;;
+0.8) echo nan ;;
+*) echo "$w" ;;
+esac""",
+    )
+    words = ("--maximize", "s", "--sampler", "grid", "--trials", "11", "--timeout", "1.5")
+    done = tune(folder, metric, *words)
+    assert done.code == 0
+    for code in ("PEM0910", "PEM0911", "PEM0912", "PEM0913"):
+        assert f"warning[{code}]" in done.err
+    assert "11 trials, 5 failed;" in done.out
+    assert "pem build recipe.pem --set w=1" in done.out
+    script(folder, 'echo "$w"')
+    (folder / "calls").unlink()
+    again = tune(folder, metric, *words)  # what failed is tried again, and nothing else
+    assert (again.code, again.err) == (0, "")
+    assert sorted(calls(folder)) == ["0", "0.2", "0.4", "0.6", "0.8"]
+
+
+def test_what_the_recipe_refuses_at_some_values_fails_there(folder: Path) -> None:
+    stocked(folder, TEXT + 'assert norm(w * a) < 5 else "too much of it"\n')
+    metric = script(folder, 'echo "$w"')
+    words = ("--maximize", "s", "--sampler", "grid", "--trials", "11")
+    done = tune(folder, metric, *words, "--format", "json")
+    found = told(done)
+    failed = [x["settings"]["w"] for x in found["trials"] if x["code"] == "PEM0501"]
+    assert done.code == 0
+    assert "1" in failed
+    assert len(failed) + len(calls(folder)) == 11
+    [message, *_] = found["messages"]
+    assert (message["code"], message["severity"]) == ("PEM0501", "warning")
+    assert message["notes"][-1].endswith(f"at w = {failed[0]}")
+
+
+def test_where_all_fail_the_exit_code_says_so(folder: Path) -> None:
+    done = tune(folder, "false {output}", "--maximize", "s", "--trials", "3")
+    assert done.code == 1
+    assert "error[PEM0924]: none of 3 trials gave a number" in done.err
+
+
+def test_two_metrics_at_a_time(folder: Path) -> None:
+    metric = script(folder, "sleep 0.5; echo 1")
+    words = ("--maximize", "s", "--sampler", "grid", "--trials", "5", "--jobs", "4")
+    began = time.monotonic()
+    assert tune(folder, metric, *words).code == 0
+    assert time.monotonic() - began < 2.2  # one after the other would take 2.5
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        ((), "Say what is best: --maximize NAME"),
+        (("--maximize", "s", "--minimize", "s"), "`s` is an objective twice"),
+        (("--maximize", "s", "--trial", "3"), "there is no --write"),
+        (("--maximize", "s", "--minimize", "t", "--write"), "with --trial N"),
+        (("--maximize", "s", "--set", "w=1", "--values", "w=1,2"), "both in --set and in --values"),
+        (("--maximize", "s", "--values", "w=1", "--values", "w=2"), "given twice"),
+        (("--maximize", "a b"), "is no name"),
+        (("--maximize", "s", "--plot", "recipe.pem"), "was not written by this command"),
+    ],
+)
+def test_options_that_do_not_go_together(folder: Path, words: tuple[str, ...], said: str) -> None:
+    done = tune(folder, "echo {output}", *words)
+    assert done.code == 2
+    assert said in done.err
+    assert not (folder / "recipe.study").exists()
+
+
+def test_a_value_that_a_param_cannot_have_is_told_before_anything_is_built(folder: Path) -> None:
+    done = tune(folder, "echo {output}", "--maximize", "s", "--values", "w=0.5,7")
+    assert done.code == 1
+    assert "error[PEM0214]: `w` is 7, outside 0..1" in done.err
