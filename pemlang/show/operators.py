@@ -60,8 +60,8 @@ better by a measure of your own. A study of six methods on language models (Hiti
 Akata, *A Systematic Study of In-the-Wild Model Merging for Large Language Models*, arXiv
 2511.21437: four models, twelve public fine-tunes of each, sixteen benchmarks) found that task
 arithmetic alone gains reliably; the others, `ties`, `model_stock`, `tsv` and `iso_c` among them,
-mostly bring no notable improvement over the base. Its fine-tunes overlap in what they are for, or conflict; gains
-reported before were of experts with a task each."""
+mostly bring no notable improvement over the base. Its fine-tunes overlap in what they are for, or
+conflict; gains reported before were of experts with a task each."""
 """What is known of the methods before anything is measured."""
 
 
