@@ -164,6 +164,7 @@ class Study:
                 raise _unreadable(self.path, "it is a database of another kind")
             else:
                 self._read(settings)
+            self._value("PRAGMA journal_mode = WAL")  # a trial waits for no disk
 
     def _make(self, settings: StudySettings) -> None:
         with _whole(self._connection):
