@@ -106,6 +106,11 @@ class DeclaredParam(NamedTuple):
     default: ParamConstant | None
     statement: t.Param
 
+    def hold(self, name: str, value: ParamConstant) -> None:
+        """Raise PEM0214 for a value outside of its range."""
+        if self.within is not None:
+            self.within.hold(name, value)
+
 
 def hold_argument(
     elaborator: Elaborator,

@@ -242,13 +242,13 @@ class FileElaborator:
         with self._elaborator.at(statement.type.span):
             kind = kind_of_type(statement.type)
             if kind not in ("number", "string", "bool"):
-                message = "a param is a number, a string or a bool"
-                raise Fault("PEM0212", message, "write the type as number, string or bool")
+                help = "write the type as number, string or bool"
+                raise Fault("PEM0212", "a param is a number, a string or a bool", help)
         default = None if statement.default is None else self._known(statement.default, kind)
-        within = self._within(statement, kind)
+        declared = DeclaredParam(kind, self._within(statement, kind), default, statement)
         name = statement.name.name
         if self._is_main:
-            self._state.declared[name] = DeclaredParam(kind, within, default, statement)
+            self._state.declared[name] = declared
         if self._is_main and name in self._state.settings:
             with self._elaborator.at(statement.name.span):
                 value: ParamConstant = setting(self._state.settings[name], kind, name)
@@ -263,19 +263,16 @@ class FileElaborator:
                 )
         else:
             value = default
-        if within is not None:
-            with self._elaborator.at(statement.span):
-                within.hold(name, value)
+        with self._elaborator.at(statement.span):
+            declared.hold(name, value)
         if self._is_main:
             self._state.params[name] = value
         return value
 
     def _within(self, statement: t.Param, kind: str) -> NumberRange | None:
-        if statement.low is None or statement.high is None:
-            return None
-        low, high = self._known(statement.low, "number"), self._known(statement.high, "number")
+        ends = [self._known(end, "number") for end in (statement.low, statement.high) if end]
         with self._elaborator.at(statement.span):
-            return NumberRange(kind, cast("Fraction", low), cast("Fraction", high))
+            return NumberRange(kind, *cast("list[Fraction]", ends)) if ends else None
 
     def _known(self, tree: t.Tree, kind: str) -> ParamConstant:
         resolve_names(tree, self._scope, self._report)
