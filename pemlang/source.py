@@ -53,5 +53,10 @@ class Span:
     def text(self) -> str:
         return self.source.text[self.start : self.end]
 
+    def contains(self, other: Span) -> bool:
+        """Whether another lies in it."""
+        within = self.start <= other.start and other.end <= self.end
+        return within and self.source is other.source
+
     def to(self, other: Span) -> Span:
         return Span(self.source, self.start, other.end)

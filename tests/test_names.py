@@ -164,6 +164,14 @@ def test_a_mistake_inside_a_call_says_where_the_call_is(folder: Path) -> None:
     assert any("recipe.pem:4:9" in note for note in notes)
 
 
+def test_a_pattern_of_a_schedule_says_where_it_is_used(folder: Path) -> None:
+    text = DECLARED + "import std.schedules as s\nlet y = s.attention(1, 2) * a\n"
+    [diagnostic] = pemlang.load(recipe(folder, text)).check()
+    assert diagnostic.code == "PEM0320" and diagnostic.span is not None
+    assert diagnostic.span.text == '"*attn*"'
+    assert any(note.endswith("recipe.pem:4:9") for note in diagnostic.notes)
+
+
 # --- names ---------------------------------------------------------------------------------
 
 

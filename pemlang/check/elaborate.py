@@ -99,7 +99,7 @@ class Elaborator:
         try:
             yield
         except Fault as fault:
-            fault.notes = (*fault.notes, *self.expansion.notes)
+            fault.notes = (*fault.notes, *self.expansion.notes_of(fault, span))
             self.report.add(fault.at(span))
             raise Stop from None
 

@@ -55,6 +55,14 @@ class Expansion:
         first, last = self.places[:-2][:1], self.places[-2:]
         return (*reversed(last), *first)
 
+    def notes_of(self, fault: Fault, span: Span) -> tuple[str, ...]:
+        """Where it is, and first of a fault that is told of elsewhere, such as a pattern of a
+        schedule, what was evaluated as it came up."""
+        if fault.place is None or span.contains(fault.place):
+            return self.notes
+        line, column = span.source.position(span.start)
+        return (f"used at {visible(span.source.name)}:{line}:{column}", *self.notes)
+
     def fits(self, steps: int) -> bool:
         """Count some steps; whether there may be as many as there are now."""
         self._steps += steps

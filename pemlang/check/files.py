@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import field
 from graphlib import TopologicalSorter
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from pemlang.check.published import HUB, WEB, PublishedRecipe, beside
 from pemlang.check.values import ImportedTexts
@@ -16,6 +17,9 @@ from pemlang.source import Source
 from pemlang.syntax import tree as t
 from pemlang.syntax.files import SUFFIX, decoded, leads_elsewhere
 from pemlang.syntax.parser import parse
+
+STD = "std."
+"""What the names of modules of the standard library begin with."""
 
 MAX_FILES = 200
 MAX_TEXT = 1 << 20  # characters of all files together: a second of parsing for each 100,000
@@ -115,7 +119,11 @@ def _target(
         if statement.module[0] == "std":
             name = ".".join(statement.module)
             return std_module(name), f"{name} (stdlib)"
-        return _published(files, inputs.published(".".join(statement.module)))
+        try:
+            return _published(files, inputs.published(".".join(statement.module)))
+        except Fault as fault:
+            fault.help = _by_its_path(statement, statement.module, source) or fault.help
+            raise
     parts = statement.module.parts
     if len(parts) != 1 or not isinstance(parts[0], str):
         help = 'write the path out, as in import "file.pem" as name'
@@ -154,6 +162,16 @@ def _target(
     return target, name
 
 
+def _by_its_path(statement: t.Import, module: tuple[str, ...], source: Source) -> str | None:
+    """An import that names a file beside the recipe with dots, as Python does, by its path."""
+    parts = module[:-1] if module[-1] == SUFFIX.removeprefix(".") else module
+    path = PurePosixPath(*parts).with_suffix(SUFFIX)
+    if not parts or not is_file(source.directory / path):
+        return None
+    written = r"\s*\.\s*".join(map(re.escape, module))
+    return re.sub(written, f'"{path}"', statement.span.text, count=1)
+
+
 def _published(files: RecipeFiles, recipe: PublishedRecipe) -> tuple[Path, str]:
     place = recipe.path
     if files.published.get(place, recipe).name != recipe.name:
@@ -164,17 +182,17 @@ def _published(files: RecipeFiles, recipe: PublishedRecipe) -> tuple[Path, str]:
 
 def std_modules() -> list[str]:
     """The names of the modules of the standard library."""
-    return sorted(f"std.{path.stem}" for path in resource("stdlib").glob("*.pem"))
+    return sorted(f"{STD}{path.stem}" for path in resource("stdlib").glob("*.pem"))
 
 
 def std_module(name: str) -> Path:
     """The file of one of them; raises PEM0203."""
     names = std_modules()
     if name not in names:
-        close = nearest(name, names)
+        close = nearest(name.removeprefix(STD), [x.removeprefix(STD) for x in names])
         raise Fault(
             "PEM0203",
             f"there is no module `{visible(name, 60)}`",
-            f"name one that there is: {close or ', '.join(names)}",
+            f"name one that there is: {f'{STD}{close}' if close else ', '.join(names)}",
         )
-    return resource("stdlib") / f"{name.removeprefix('std.')}.pem"
+    return resource("stdlib") / f"{name.removeprefix(STD)}.pem"

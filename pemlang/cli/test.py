@@ -32,7 +32,12 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.option("-k", "word", metavar="TEXT", help="Run the tests alone in whose names this stands.")
+@click.option(
+    "-k",
+    "word",
+    metavar="TEXT",
+    help="Run the tests alone in whose names this stands, in small letters or capitals.",
+)
 @set_option
 @format_option("text", "json", "junit")
 @click.argument("paths", type=GivenPath(), nargs=-1)
@@ -125,8 +130,10 @@ def _run(recipe: str, settings: Mapping[str, str], word: str) -> FileTests:
     from pemlang.api import load
     from pemlang.show.tests import FileTests
 
+    part = word.casefold()
     try:
-        return FileTests(recipe, load(recipe, settings).test(lambda title: word in title))
+        tests = load(recipe, settings).test(lambda title: part in title.casefold())
+        return FileTests(recipe, tests)
     except PemError as error:
         return FileTests(recipe, (), error.diagnostics)
     except Exception as error:
@@ -161,8 +168,14 @@ def _died(recipe: str, death: Died) -> Diagnostic:
 
 
 def _no_tests(word: str | None) -> Diagnostic:
+    if word:
+        return Fault(
+            "PEM0383",
+            f"there is no test whose name has {visible(word, 80)!r} in it",
+            "give -k a part of the name of a test; without it all of them are run",
+        ).at(None)
     return Fault(
         "PEM0383",
-        f"there is no test whose name has {word!r} in it" if word else "there are no tests here",
+        "there are no tests here",
         'write one into a recipe: test "name" { assert same(a + b, b + a) }',
     ).at(None)

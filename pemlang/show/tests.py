@@ -101,7 +101,7 @@ def summary(files: Sequence[FileTests], seconds: float) -> str:
     tests = as_json(files)
     wrong = sum(bool(file.wrong) for file in files)
     parts = [f"{tests.failed} failed"] * bool(tests.failed)
-    parts += [f"{count(wrong, 'file')} could not be read"] * bool(wrong)
+    parts += [f"{count(wrong, 'file')} wrong"] * bool(wrong)
     parts.append(f"{tests.passed} passed")
     return f"{', '.join(parts)} in {seconds:.2f} s"
 

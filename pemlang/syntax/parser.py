@@ -137,6 +137,7 @@ _NO_SIGNS = {
     "^": "write the number that it stands for: a recipe has no powers",
 }
 _WITHIN = {"for": "[2 * x for x in xs]", "if": "if c then x else y"}
+_IN_TESTS = ("let", "assert", "print")
 _NAMELESS = re.compile(r"param\s+(?:number|string|bool)")
 _WORD = re.compile(r"\w+")
 _VALUE_START = {"NUMBER", "STRING", "NAME", "TRUE", "FALSE", "LPAR"}
@@ -204,6 +205,8 @@ def _out_of_place(at: Misread) -> Fault:
         help = "items are counted from 0, the first is [0]"
     elif text == ":" and re.search(r"\[\s*\w+\Z", at.before[-LONGEST:]):
         help = "one item stands at a number, xs[0]; layers are x[layers 0..15]"
+    elif at.before.startswith("test") and text in STATEMENTS and text not in _IN_TESTS:
+        help = "move it out of the test, in which let, assert and print alone stand"
     elif at.before.startswith("print") and text == ",":
         help = "print each by itself, one a line"
     elif at.wanted == {"__ANON_0"}:

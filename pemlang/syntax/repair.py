@@ -34,6 +34,13 @@ _IMPORTED = re.compile(r"import\s+(?:\"(?:.*/)?)?(?:\w+\.)*?([^\W\d]\w*)(?:\.pem
 _FROM = re.compile(r"from\s+(\S+)\s+import\s+\(?([\w,\s]*\w)\)?\Z")
 _LITERALS = (("number", r"-?\d"), ("string", '"'), ("bool", r"(?:true|false)\b"))
 _STAR = re.compile(r"(?:from|import) ((?:\w+\.)*([^\W\d]\w*)) ?(?:import\b)? ?\(? ?\* ?\)?")
+_WHOLE_OR_RENAMED = re.compile(
+    r"import (\"(?:[^\"]*/)?([^\W\d]\w*)\.pem\"|(?:\w+\.)*([^\W\d]\w*)) ?"
+    r"\( ?(?:\*|[\w, ]*\bas\b[\w, ]*) ?\)"
+)
+_UNQUOTED = re.compile(r"import (?=\S*/)((?:\.{0,2}/)*\w[\w./-]*?)(?:\.pem)? ((?:\(|as\b).*)")
+_LIST_TYPE = re.compile(r"(?::|->)\s*([Ll]ist)\Z")
+_VALUE_IN_TEST = re.compile(r"(?m)^(\s*|.*\{\s*)(?=[^\W\d]\w*\s*=(?!=))")
 _BETWEEN = re.compile(r"if\b(.+?)\belse\b", re.DOTALL)
 _SIGNS = {"&&": "and", "||": "or"}
 _LINKS = ("as", "in", "into", "from", "is", "->", "=>", ":=", ",", ":")
@@ -195,17 +202,23 @@ def _range(at: Misread) -> Iterator[str]:
 def _import(at: Misread) -> Iterator[str]:
     """An import of a whole file, without the name that it goes by here; one of Python."""
     whole, names = _IMPORTED.match(at.text), _FROM.match(at.text)
+    path = _UNQUOTED.fullmatch(" ".join(at.text.split()))
     if whole:
         yield f"{at.text} as {whole[1]}"
     if names:
         yield f"import {names[1]} ({names[2]})"
+    if path:
+        yield f'import "{path[1]}.pem" {path[2]}'
 
 
 def _star(at: Misread) -> Iterator[str]:
-    """An import of all that a file has: by a name for the file."""
+    """An import of all that a file has, or of a name by another: by a name for the file."""
     whole = _STAR.fullmatch(" ".join(at.text.split()))
     if whole:
         yield f"import {whole[1]} as {whole[2]}"
+    whole = _WHOLE_OR_RENAMED.fullmatch(" ".join(at.text.split()))
+    if whole:
+        yield f"import {whole[1]} as {whole[2] or whole[3]}"
 
 
 def _choice(at: Misread) -> Iterator[str]:
@@ -246,6 +259,25 @@ def _opening(text: str) -> int:
     return -1
 
 
+def _list_type(at: Misread) -> Iterator[str]:
+    """The type of a list, as in Python."""
+    word = _LIST_TYPE.search(at.before)
+    if word and at.token == "[":
+        yield f"{at.before[: word.start(1)]}{at.rest}"
+
+
+def _in_test(at: Misread) -> Iterator[str]:
+    """Names in a test, without `let`."""
+    if at.text.startswith("test"):
+        yield _VALUE_IN_TEST.sub(r"\1let ", at.text)
+
+
+def _export(at: Misread) -> Iterator[str]:
+    """A declaration that is handed on, as all are."""
+    if at.before == "export":
+        yield at.rest
+
+
 def _no_statement(at: Misread) -> Iterator[str]:
     """A name and its value, without `let`."""
     if at.start == 0 and re.match(r"\w+\s*=(?!=)\s*[^\s\"]", at.text):
@@ -253,6 +285,6 @@ def _no_statement(at: Misread) -> Iterator[str]:
 
 
 _REPAIRS = (
-    _comment, _other_sign, _misspelt, _selector, _range, _import, _star, _choice, _loop, _too_many,
-    _missing, _bare_path, _no_statement,
+    _comment, _other_sign, _misspelt, _selector, _range, _import, _star, _choice, _loop, _list_type,
+    _in_test, _export, _too_many, _missing, _bare_path, _no_statement,
 )  # fmt: skip

@@ -50,7 +50,7 @@ def test_what_passes_and_what_does_not(tmp_path: Path) -> None:
     ):
         assert f"\n{line}\n" in done.out
     assert done.out.count("error[PEM0501]") == 2
-    assert pem("test", tmp_path, "-k", "soup").code == 0
+    assert pem("test", tmp_path, "-k", "Soup").code == 0
 
 
 def test_a_sample_is_what_its_numbers_say(tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_a_file_that_is_wrong_keeps_no_other_from_being_tested(tmp_path: Path) -
     done = pem("test", tmp_path)
     assert done.code == 1
     assert "wrong.pem E" in done.out
-    assert "1 failed, 1 file could not be read, 1 passed" in done.out
+    assert "1 failed, 1 file wrong, 1 passed" in done.out
 
 
 def test_nothing_drawn_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

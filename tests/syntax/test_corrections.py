@@ -67,6 +67,20 @@ ROWS = [
     ("from std.paper import merge, unlearn", "import std.paper (merge, unlearn)"),
     ("import std.paper (*)", "import std.paper as paper"),
     ("from std.paper import *", "import std.paper as paper"),
+    ('import "lib/house.pem" (*)', 'import "lib/house.pem" as house'),
+    ('import "lib/house.pem" (half as h)', 'import "lib/house.pem" as house'),
+    ("import std.paper (merge as m, unlearn)", "import std.paper as paper"),
+    ("import lib/house (half)", 'import "lib/house.pem" (half)'),
+    ("import ./lib/house.pem as h", 'import "./lib/house.pem" as h'),
+    ("import lib.house (half)", 'import "lib/house.pem" (half)'),
+    ("import lib.house.pem as h", 'import "lib/house.pem" as h'),
+    ("export let x = 2 * a", "let x = 2 * a"),
+    ("def f(xs: list[adapter]) -> adapter = xs[0]", "def f(xs: [adapter]) -> adapter = xs[0]"),
+    ("def f(x: adapter) -> List[adapter] = [x]", "def f(x: adapter) -> [adapter] = [x]"),
+    (
+        'test "x" {\n    c = 2 * a\n    d = c\n    assert same(c, d)\n}',
+        'test "x" {\n    let c = 2 * a\n    let d = c\n    assert same(c, d)\n}',
+    ),
     ("let x = a if true else b", "let x = if true then a else b"),
     ("let x = join(a, b if true else a)", "let x = join(a, if true then b else a)"),
     ("let x = 2 * a - b if 1 < 2 else b", "let x = if 1 < 2 then 2 * a - b else b"),
@@ -118,6 +132,10 @@ def test_help_is_the_statement_that_was_meant(folder: Path, wrong: str, meant: s
 
 
 WORDS = [
+    (
+        'test "x" {\n    save a to "x"\n}',
+        "move it out of the test, in which let, assert and print alone stand",
+    ),
     ("param number in [0, 1] = 0.5", "give it a name before its type, as in param weight: number"),
     (
         "let x = a[layers 0, 5]",
