@@ -16,7 +16,7 @@ from pemlang.cli.common import (
     say,
     write_whole,
 )
-from pemlang.cli.recipes import no_recipes, recipes_at
+from pemlang.cli.recipes import mode_of, no_recipes, recipes_at
 from pemlang.diagnostics import Diagnostic, Fault, PemError, placed, visible
 
 if TYPE_CHECKING:
@@ -38,8 +38,9 @@ def doc(paths: tuple[str, ...], form: str, output: Path | None) -> int:
 
     Each with its types and defaults, its normal form on adapters that are drawn, its source, and
     the tests that use it. PATHS are recipes and folders of them; `std` is the standard library,
-    `std.paper` a part of it. `--format html -o DIR` writes pages that lead to each other and can be
-    searched; `--format markdown` prints them, or writes them with -o.
+    `std.paper` a part of it, and a library that is installed goes by its name too. `--format html
+    -o DIR` writes pages that lead to each other and can be searched; `--format markdown` prints
+    them, or writes them with -o.
     """
     with importing():
         from pemlang.show import library as show
@@ -84,6 +85,11 @@ def _documented(paths: tuple[str, ...], mistakes: list[Diagnostic]) -> Iterator[
             except Fault as fault:
                 mistakes.append(fault.at(None))
             continue
+        if not mode_of(given):
+            installed = _of_library(given, mistakes)
+            yield from installed
+            if installed:
+                continue
         recipes = list(recipes_at((given,), mistakes))
         if not recipes:
             mistakes.append(no_recipes((given,)))
@@ -95,6 +101,18 @@ def _documented(paths: tuple[str, ...], mistakes: list[Diagnostic]) -> Iterator[
                 yield documented(path, source, recipe)
             except PemError as error:
                 mistakes += error.diagnostics
+
+
+def _of_library(name: str, mistakes: list[Diagnostic]) -> list[LibraryDoc]:
+    """What a library that is installed says, or a recipe of it."""
+    from pemlang.pipeline.documenting import library
+
+    try:
+        with placed(None):
+            return library(name)
+    except PemError as error:
+        mistakes += error.diagnostics
+        return []
 
 
 def _nothing() -> Diagnostic:

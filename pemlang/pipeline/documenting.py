@@ -24,10 +24,11 @@ from pemlang.disk import temporary
 from pemlang.graph.formula import Formula, type_text
 from pemlang.graph.node import Node
 from pemlang.graph.numbers import shown
+from pemlang.inputs.libraries import installed, installed_modules
 from pemlang.inputs.samples import SampleResolver
 from pemlang.source import Source
 from pemlang.syntax import tree as t
-from pemlang.syntax.files import read_source
+from pemlang.syntax.files import decoded, read_source
 from pemlang.syntax.parser import parse
 
 MOST_DRAWN = 300
@@ -54,6 +55,8 @@ _PLAIN = {"[number]": "[3, 1]", "bool": "true", "string": '"text"', "schedule": 
 """What stands for a parameter of another type."""
 
 _FIRST_SEED = 1_000_000  # of samples: tests of the file have drawn with none of them
+_ABOVE_ALL = re.compile(r"\s*\Z|(?:language|import|export)\b")
+"""What is no declaration, below a comment that is of the whole file."""
 _SITE = re.compile(r"[\w.]+", re.ASCII)
 
 
@@ -166,6 +169,20 @@ def documented(path: Path, source: Source, name: str) -> LibraryDoc:
     return LibraryDoc(name, module, _head(source, path.name), names)
 
 
+def library(name: str) -> list[LibraryDoc]:
+    """The recipes of a library that is installed, such as `house`, or one, such as `house.merges`;
+    none where there is none of the name. Raises as installed_modules, and PemError as documented.
+    """
+    under = f"{name}."
+    docs = []
+    for module in installed_modules():
+        if module == name or module.startswith(under):
+            recipe = installed(module)
+            source = decoded(recipe.data, module, recipe.path.parent)
+            docs.append(replace(documented(recipe.path, source, module), module=module))
+    return docs
+
+
 def standard_library() -> list[LibraryDoc]:
     """The files of the standard library."""
     return [standard_module(name) for name in std_modules()]
@@ -184,10 +201,13 @@ def _is_offered(statement: t.Declaration) -> bool:
 
 
 def _head(source: Source, file: str) -> str:
-    """The comment that a file begins with, in one line."""
+    """The comment that a file begins with, in one line; that of a declaration is none."""
     lines = source.text.splitlines()
-    head = takewhile(lambda line: line.startswith("#") and not line.startswith("##"), lines)
-    words = " ".join(line.removeprefix("#").strip() for line in head).strip()
+    head = list(takewhile(lambda line: line.startswith("#"), lines))
+    below = "".join(lines[len(head) : len(head) + 1])
+    if not _ABOVE_ALL.match(below):
+        head = list(takewhile(lambda line: not line.startswith("##"), head))
+    words = " ".join(line.lstrip("#").strip() for line in head).strip()
     about = words.removeprefix(f"{file}: ")
     return f"{about[:1].upper()}{about[1:]}"
 

@@ -55,6 +55,23 @@ def documented(folder: Path, text: str = HOUSE) -> dict[str, Any]:
     return {entry["name"]: entry for entry in library["names"]}
 
 
+@pytest.mark.parametrize(
+    ("head", "about"),
+    [
+        ("# house.pem: how we merge.\n# In short.\nlanguage 1\n", "How we merge. In short."),
+        ("## How we merge.\nlanguage 1\n", "How we merge."),
+        ("## How we merge.\n\n", "How we merge."),
+        ("# How we merge.\n## Half of it.\n", "How we merge."),
+        ("## Half of it.\n", ""),
+    ],
+)
+def test_what_is_told_of_a_file(head: str, about: str, tmp_path: Path) -> None:
+    text = f"{head}def half(x: adapter) -> adapter = 0.5 * x\n"
+    done = pem("doc", recipe(tmp_path, text, "house.pem"), "--format", "json")
+    [library] = json.loads(done.out)["libraries"]
+    assert library["about"] == about
+
+
 def test_what_is_told_of_each_name(tmp_path: Path) -> None:
     names = documented(tmp_path)
     assert list(names) == ["share", "half", "both", "flat", "parts", "small", "never"]

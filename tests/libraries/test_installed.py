@@ -45,6 +45,15 @@ def test_a_function_of_a_library_means_what_it_says(site: Path) -> None:
     assert built_hash(USING) == built_hash(ALONE)
 
 
+def test_the_page_of_a_library(site: Path) -> None:
+    for name in ("house", "house.merges"):
+        [library] = json.loads(pem("doc", name, "--format", "json").out)["libraries"]
+        assert library["module"] == library["name"] == "house.merges"
+        assert [x["name"] for x in library["names"]] == ["half"]
+    assert pem("doc", "house", "--format", "markdown").out.startswith("# house.merges\n")
+    assert "error[PEM0100]" in pem("doc", "house.more").err
+
+
 def test_nothing_of_a_library_is_run(site: Path) -> None:
     folder = installed(site, {"merges.pem": HALF, "__init__.py": "raise SystemExit(9)"})
     before = set(sys.modules)
