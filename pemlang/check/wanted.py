@@ -34,6 +34,8 @@ def want_kind(value: object, kinds: Sequence[str], text: str = "…") -> None:
         lists = len(kinds) > 2 and all(k.startswith("[") for k in kinds)
         wanted = "a list" if lists else " or ".join(article(k) for k in kinds)
         hint = "call it: name(…)" if kind == "function" else f"give {wanted} here"
+        if tuple(kinds) == ("bool",):
+            hint = "compare, as in len(xs) > 1, or write true or false"
         if f"[{kind}]" in kinds:
             hint = "put it in brackets: […]" if "…" in text else f"[{text}]"
         elif kind == "[number]" and "number" in kinds:

@@ -39,6 +39,7 @@ _WHOLE_OR_RENAMED = re.compile(
     r"\( ?(?:\*|[\w, ]*\bas\b[\w, ]*) ?\)"
 )
 _UNQUOTED = re.compile(r"import (?=\S*/)((?:\.{0,2}/)*\w[\w./-]*?)(?:\.pem)? ((?:\(|as\b).*)")
+_PREFIX = re.compile(r"(?<!\w)[fr]\Z")
 _LIST_TYPE = re.compile(r"(?::|->)\s*([Ll]ist)\Z")
 _VALUE_IN_TEST = re.compile(r"(?m)^(\s*|.*\{\s*)(?=[^\W\d]\w*\s*=(?!=))")
 _BETWEEN = re.compile(r"if\b(.+?)\belse\b", re.DOTALL)
@@ -118,6 +119,10 @@ def _other_sign(at: Misread) -> Iterator[str]:
         if product.start() <= at.start < product.end():
             written = f"{product[1]} * {product[2]}"
             yield at.text[: product.start()] + written + at.text[product.end() :]
+    if at.token.startswith('"') and _PREFIX.search(at.before):
+        yield f"{at.before[:-1]}{rest}"
+    if re.match(r'[fr]"', rest):
+        yield f"{at.text[: at.start]}{rest[1:]}"
     if rest == ";":
         yield at.before
 

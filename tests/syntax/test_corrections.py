@@ -74,6 +74,8 @@ ROWS = [
     ("import ./lib/house.pem as h", 'import "./lib/house.pem" as h'),
     ("import lib.house (half)", 'import "lib/house.pem" (half)'),
     ("import lib.house.pem as h", 'import "lib/house.pem" as h'),
+    ('print f"half"', 'print "half"'),
+    ('save a to f"half"', 'save a to "half"'),
     ("export let x = 2 * a", "let x = 2 * a"),
     ("def f(xs: list[adapter]) -> adapter = xs[0]", "def f(xs: [adapter]) -> adapter = xs[0]"),
     ("def f(x: adapter) -> List[adapter] = [x]", "def f(x: adapter) -> [adapter] = [x]"),
