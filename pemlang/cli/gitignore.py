@@ -6,15 +6,24 @@ from __future__ import annotations
 import re
 import subprocess
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 
 from pemlang.dataclass import dataclass
-from pemlang.diagnostics import Fault, visible
-from pemlang.disk import open_plain, replace_file
+from pemlang.diagnostics import Fault, Report, visible
+from pemlang.disk import replace_file
+from pemlang.syntax.files import read_source
+from pemlang.syntax.parser import parse
 
 MOST_NAMED = 200  # recipes that git is asked about
 NAME = ".gitignore"
 BEGIN, END = b"# what pem git-setup wrote\n", b"# to here\n"
+_BEGINS, _ENDS = BEGIN.rstrip(), END.rstrip()
+_OURS = re.compile(
+    rb"^%b\r?\n((?:(?!%b).*\n)*?)%b\r?(?:\n|\Z)" % (_BEGINS, _BEGINS, _ENDS), re.MULTILINE
+)
+"""What an earlier setup wrote, from comment to comment. Where one of the two is gone, or stands
+twice, nothing that is a user's may be taken for it."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +50,7 @@ def left_out() -> list[LeftOut]:
     top = Path(git("rev-parse", "--show-toplevel"))
     names = git("-C", str(top), "ls-files", "-z", "-o", "-i", "--exclude-standard", "--", "*.pem")
     paths = [Path(name) for name in names.split("\0") if name]
-    is_recipe = {path: not _is_certificate(top / path) for path in paths}
+    is_recipe = {path: _is_recipe(top / path) for path in paths}
     recipes = [path for path in paths if is_recipe[path]][:MOST_NAMED]
     if not recipes:
         return []
@@ -94,12 +103,12 @@ def take(rules: Sequence[LeftOut]) -> Mapping[Path, Sequence[str]]:
         new.setdefault(each.file, []).extend(each.lines)
     for file, lines in new.items():
         text = _read(file)
-        _, _, after = text.partition(BEGIN)
-        earlier = after.partition(END)[0].decode(errors="surrogateescape").splitlines()
+        earlier = [line.rstrip(b"\r\n") for part in _OURS.findall(text) for line in BytesIO(part)]
         rest = without_ours(text)
         gap = b"" if not rest or rest.endswith(b"\n") else b"\n"
-        ours = "".join(f"{line}\n" for line in dict.fromkeys([*earlier, *lines]))
-        replace_file(file, rest + gap + BEGIN + ours.encode(errors="surrogateescape") + END)
+        added = [line.encode(errors="surrogateescape") for line in lines]
+        ours = b"".join(line + b"\n" for line in dict.fromkeys([*earlier, *added]))
+        replace_file(file, rest + gap + BEGIN + ours + END)
     return new
 
 
@@ -122,9 +131,7 @@ def forget() -> None:
 
 def without_ours(text: bytes) -> bytes:
     """A file without what an earlier setup wrote between its two comments."""
-    before, begin, rest = text.partition(BEGIN)
-    _, end, after = rest.partition(END)
-    return before + after if begin and end else text
+    return _OURS.sub(b"", text)
 
 
 def git(*words: str, input: str | None = None) -> str:
@@ -156,9 +163,10 @@ def _read(file: Path) -> bytes:
     return file.read_bytes() if file.exists() else b""
 
 
-def _is_certificate(path: Path) -> bool:
+def _is_recipe(path: Path) -> bool:
+    """Whether any of a file reads as a recipe: keys have many forms, and one that git takes by
+    mistake is published."""
     try:
-        with open_plain(path) as file:
-            return file.read(1024).lstrip().startswith(b"-----BEGIN")
-    except OSError:
-        return True  # it is no recipe that anyone could add
+        return bool(parse(read_source(path), Report()).statements)
+    except Fault:
+        return False

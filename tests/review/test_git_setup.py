@@ -339,3 +339,57 @@ def test_a_link_is_not_written_through(repo: Path, tmp_path: Path) -> None:
     assert (done.code, "is a link" in done.err) == (1, True), done
     assert (tmp_path / "theirs").read_text() == ""
     assert setup(repo, "--unignore", "--remove").code == 2
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "Bag Attributes\n    localKeyID: 01\n" + CERTIFICATE,
+        "---- BEGIN SSH2 ENCRYPTED PRIVATE KEY ----\nP2/56wAAA\n---- END",
+        "MIIEvQIBADANBgkqhkiG9w0BAQEFAASCBKcw\nggSjAgEAAoIBAQ==\n",
+        "",
+    ],
+)
+def test_a_key_of_any_form_stays_out(repo: Path, text: str) -> None:
+    write(repo, ".gitignore", "*.pem\n")
+    write(repo, "key.pem", text)
+    write(repo, "merge.pem", TEXT)
+    assert setup(repo, "--unignore").code == 0
+    assert taken(repo) & {"key.pem", "merge.pem"} == {"merge.pem"}
+
+
+OURS = "# what pem git-setup wrote\n{}# to here\n"
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ("# what pem git-setup wrote\n*.pem\nsecret\n",) * 2,
+        ("*.pem\n# to here\nsecret\n# what pem git-setup wrote\n",) * 2,
+        ("*.pem\nx # what pem git-setup wrote\nsecret\n# to here\n",) * 2,
+        ("*.pem\n" + OURS.format("!/old/*.pem\n").replace("\n", "\r\n"), "*.pem\n"),
+        ("*.pem\n" + OURS.format("!/old/*.pem\n").rstrip(), "*.pem\n"),
+    ],
+)
+def test_what_a_user_wrote_stays_where_comments_were_moved(
+    repo: Path, before: str, after: str
+) -> None:
+    (repo / ".gitignore").write_bytes(before.encode())
+    write(repo, "merge.pem", TEXT)
+    assert setup(repo, "--unignore").code == 0
+    assert "merge.pem" in taken(repo)
+    assert "!/old/*.pem" not in before or "\n!/old/*.pem\n" in (repo / ".gitignore").read_text()
+    assert setup(repo, "--remove").code == 0
+    assert (repo / ".gitignore").read_bytes().decode() == after
+
+
+def test_twice_is_once_where_a_name_has_a_line_of_another_kind(repo: Path) -> None:
+    write(repo, ".gitignore", "*.pem\n")
+    for folder in ("a\u2028b", "c\vd", "e\x85f"):
+        write(repo, f"{folder}/merge.pem", TEXT)
+    assert setup(repo, "--unignore").code == 0
+    once = (repo / ".gitignore").read_bytes()
+    write(repo, "new/merge.pem", TEXT)
+    assert setup(repo, "--unignore").code == 0
+    twice = (repo / ".gitignore").read_bytes()
+    assert set(twice.splitlines()) == {*once.splitlines(), b"!/new/*.pem"}
