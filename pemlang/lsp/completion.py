@@ -69,6 +69,7 @@ _NEW_NAME = re.compile(
     r"|.*\bfor\s+(?:\w+\s*,\s*)*$|\s*(?:export\s+)?import\b.*\bas\s+$",
     re.DOTALL,
 )
+_LOOP = re.compile(r"\bfor\s+[\w\s,]+\sin\s+$")
 _BEGUN = re.compile(r"[^\s=<>!]\s*(?:=|/)$")
 _VALUE_ENDS = re.compile(r"[\w\])\"]\s+$")
 
@@ -194,6 +195,8 @@ def _values(analysis: Analysis, cursor: CursorPlace) -> list[Suggestion]:
         for name, operator in FUNCTIONS.items()
     ]
     words = _words(_VALUE_WORDS, CompletionItemKind.Keyword)
+    if _LOOP.search(cursor.statement):
+        words += _words(["zip"], CompletionItemKind.Function, "the items of several lists")
     forms = _words(t.FORMS, CompletionItemKind.Function, "in tests")
     return [*_names(analysis, cursor), *functions, *forms, *words]
 

@@ -185,6 +185,16 @@ def test_every_link_of_a_site_leads_somewhere(tmp_path: Path) -> None:
     assert followed > 60
 
 
+def test_names_are_searched(browser: Any, tmp_path: Path) -> None:
+    assert pem("doc", "std", "--format", "html", "-o", tmp_path).code == 0
+    page = browser.new_page()
+    page.goto((tmp_path / "index.html").as_uri())
+    page.get_by_placeholder("Search").fill("unlearn bes")
+    names = page.locator("tbody tr:visible td:first-child").all_inner_texts()
+    assert names == ["beside", "negation_beside"]
+    page.close()
+
+
 def unquoted(text: str) -> str:
     from urllib.parse import unquote
 

@@ -170,6 +170,7 @@ test "parts" {
     assert near(a, -1 * a) and near(a, none)
     assert not (near(a, a) or near(a, none))
     assert (norm(none) > 0 and near(a, none)) or norm(none) + norm(none) > 1
+    assert [norm(none), norm(a), cosine(a, none)][0] > 0
 }
 """
     assert notes_of(tmp_path, text) == [
@@ -187,6 +188,7 @@ test "parts" {
             "norm(none) + norm(none) > 1 is false",
             "norm(none) + norm(none) is 0",
         ),
+        ("[norm(none), norm(a), cosine(a, none)][0] is 0", "norm(none) is 0"),
     ]
 
 

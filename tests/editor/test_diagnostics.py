@@ -9,6 +9,7 @@ import pytest
 from lsprotocol import types
 from support import lora, recipe
 from support.editor import Editor, applied
+from support.models import SHAPES, model
 
 TWO = 'adapter a = "a"\nadapter b = "b"\n'
 SAVED = f'{TWO}let x = a + b\nsave x to "out/x"\n'
@@ -78,6 +79,20 @@ def test_adapters_are_read_again_when_they_change(editor: Editor) -> None:
     config.write_text(json.dumps({**json.loads(config.read_text()), "peft_type": "VERA"}))
     editor.save()
     editor.until(lambda: editor.told() not in ([], ["PEM0316"]))
+
+
+def test_models_are_read_again_when_they_change(editor: Editor) -> None:
+    model(editor.folder / "whole")
+    lora(editor.folder / "on_it", 1, {"model.layers.0.self_attn.q_proj": (12, 12)})
+    text = 'model m = "whole"\nadapter l = "on_it"\nsave m + l to "out/x"\n'
+    editor.write(text)
+    assert editor.codes() == []
+    model(
+        editor.folder / "whole",
+        shapes={**SHAPES, "model.layers.0.self_attn.q_proj.weight": (14, 12)},
+    )
+    editor.write(f"{text} ")
+    assert editor.codes() == ["PEM0307"]
 
 
 def test_a_certificate_is_nobodys_business(editor: Editor) -> None:
