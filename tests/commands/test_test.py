@@ -13,6 +13,7 @@ import pytest
 from safetensors.numpy import load_file
 from support import build, codes, pem, recipe
 from support.adapters import lora
+from support.processes import with_imports
 
 import pemlang
 from pemlang.check import Sample
@@ -110,6 +111,13 @@ def test_a_file_that_is_wrong_keeps_no_other_from_being_tested(tmp_path: Path) -
     assert done.code == 1
     assert "wrong.pem E" in done.out
     assert "1 failed, 1 file wrong, 1 passed" in done.out
+
+
+def test_no_torch_is_imported(tmp_path: Path) -> None:
+    recipe(tmp_path, LIBRARY)
+    done = with_imports("test", ".", folder=tmp_path, of=("torch", "peft", "numpy"))
+    assert "1 failed, 1 passed" in done.out
+    assert done.err.splitlines()[-1] == "['numpy']"
 
 
 def test_nothing_drawn_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
