@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from pemlang.check.assertions import AssertedPart, Assertion
 from pemlang.check.conditions import Combined, Comparison, Decided
+from pemlang.check.kinds import article
 from pemlang.check.values import ParamConstant, RecipeValue
 from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault, visible
@@ -59,7 +60,7 @@ class NumberRange:
 
     def __post_init__(self) -> None:
         if self.kind != "number":
-            raise Fault("PEM0212", f"a {self.kind} has no range", "remove `in …`")
+            raise Fault("PEM0212", f"{article(self.kind)} has no range", "remove `in …`")
         if self.low > self.high:
             raise Fault(
                 "PEM0212",

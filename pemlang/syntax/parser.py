@@ -138,6 +138,10 @@ _NO_SIGNS = {
 }
 _WITHIN = {"for": "[2 * x for x in xs]", "if": "if c then x else y"}
 _IN_TESTS = ("let", "assert", "print")
+_IN_LOOP = {
+    "if": "write the list of what you want: a loop leaves none out",
+    "for": "a list has one loop: for x, w in zip(xs, ws) goes through several side by side",
+}
 _NAMELESS = re.compile(r"param\s+(?:number|string|bool)")
 _WORD = re.compile(r"\w+")
 _VALUE_START = {"NUMBER", "STRING", "NAME", "TRUE", "FALSE", "LPAR"}
@@ -199,8 +203,8 @@ def _out_of_place(at: Misread) -> Fault:
         help = "give each parameter its type, as in x: adapter"
     elif text == "," and re.search(r"\[\s*layers\b[^\]]*\Z", at.before[-LONGEST:]):
         help = "put layers that are apart together with join(x[layers 0], x[layers 5])"
-    elif text == "if" and at.in_brackets and re.search(r"\bfor\b", at.before[-LONGEST:]):
-        help = "write the list of what you want: a loop leaves none out"
+    elif text in _IN_LOOP and at.in_brackets and re.search(r"\bfor\b", at.before[-LONGEST:]):
+        help = _IN_LOOP[text]
     elif "_LAYERS" in at.wanted and text == "-":
         help = "items are counted from 0, the first is [0]"
     elif text == ":" and re.search(r"\[\s*\w+\Z", at.before[-LONGEST:]):

@@ -147,6 +147,10 @@ WORDS = [
         "let x = sum([y for y in [a, b] if norm(y) > 1])",
         "write the list of what you want: a loop leaves none out",
     ),
+    (
+        "let x = [w * y for y in [a, b] for w in [1, 2]]",
+        "a list has one loop: for x, w in zip(xs, ws) goes through several side by side",
+    ),
     ("let x = [a, b][-1]", "items are counted from 0, the first is [0]"),
     ("let xs = [a, b][1:]", "one item stands at a number, xs[0]; layers are x[layers 0..15]"),
     ("print a, b", "print each by itself, one a line"),
