@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-from fractions import Fraction
-
 from pemlang.check.elaborate import Elaborator
 from pemlang.check.kinds import KindChecker, Placed, article, fits, kind_of_type
-from pemlang.check.params import NumberRange
+from pemlang.check.params import NumberRange, declared_range
 from pemlang.check.scope import Module, Scope, Stop, resolve_names
 from pemlang.check.values import BaseName, Poison, RecipeValue
 from pemlang.check.wanted import list_kind, want_kind
 from pemlang.diagnostics import Fault
-from pemlang.ops.ranks import unmeasured
 from pemlang.syntax import tree as t
 
 
@@ -35,17 +32,16 @@ def check_def(elaborator: Elaborator, tree: t.Def, scope: Scope) -> dict[str, Nu
                 raise fault
         with elaborator.at(param.type.span):
             env[param.name.name] = kind_of_type(param.type)
-        if param.low is not None and param.high is not None:
-            low, high = (_end(elaborator, end, scope) for end in (param.low, param.high))
-            with elaborator.at(param.span):
-                ranges[param.name.name] = NumberRange(str(env[param.name.name]), low, high)
+        within = declared_range(elaborator, param, str(env[param.name.name]), scope)
+        if within is not None:
+            ranges[param.name.name] = within
         if param.default is not None:
             resolve_names(param.default, scope, elaborator.report)
             default = elaborator.value(param.default, scope)
             with elaborator.at(param.default.span):
                 want_kind(default, (str(env[param.name.name]),))
-                if param.name.name in ranges:
-                    ranges[param.name.name].hold(param.name.name, default)
+                if within is not None:
+                    within.hold(param.name.name, default)
     resolve_names(tree.body, scope, elaborator.report, own.__contains__)
     try:
         kind = KindChecker(env).kind(tree.body)
@@ -63,14 +59,6 @@ def check_def(elaborator: Elaborator, tree: t.Def, scope: Scope) -> dict[str, Nu
                     f"give {article(wanted)} here, or write -> {kind}",
                 )
     return ranges
-
-
-def _end(elaborator: Elaborator, tree: t.Tree, scope: Scope) -> Fraction:
-    """An end of a range, which is known before weights are read."""
-    resolve_names(tree, scope, elaborator.report)
-    number = elaborator.number(tree, scope)
-    with elaborator.at(tree.span):
-        return unmeasured(number, "the end of a range")
 
 
 def _kind_or_none(value: RecipeValue) -> str | None:

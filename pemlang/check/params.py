@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, NamedTuple
 from pemlang.check.assertions import AssertedPart, Assertion
 from pemlang.check.conditions import Combined, Comparison, Decided
 from pemlang.check.kinds import article
+from pemlang.check.scope import Scope, resolve_names
 from pemlang.check.values import ParamConstant, RecipeValue
 from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault, visible
 from pemlang.graph.node import NumberNode
 from pemlang.graph.numbers import shown
+from pemlang.ops.ranks import unmeasured
 from pemlang.syntax import tree as t
 from pemlang.syntax.builder import number_value
 
@@ -111,6 +113,26 @@ class DeclaredParam(NamedTuple):
         """Raise PEM0214 for a value outside of its range."""
         if self.within is not None:
             self.within.hold(name, value)
+
+
+def declared_range(
+    elaborator: Elaborator, tree: t.Param | t.DefParam, kind: str, scope: Scope
+) -> NumberRange | None:
+    """The range that a param of some kind is declared with, where it is; reports PEM0212, or
+    PEM0314 of an end that is measured."""
+    if tree.low is None or tree.high is None:
+        return None
+    low, high = (_end(elaborator, end, scope) for end in (tree.low, tree.high))
+    with elaborator.at(tree.span):
+        return NumberRange(kind, low, high)
+
+
+def _end(elaborator: Elaborator, tree: t.Tree, scope: Scope) -> Fraction:
+    """An end of a range, which is known before weights are read."""
+    resolve_names(tree, scope, elaborator.report)
+    number = elaborator.number(tree, scope)
+    with elaborator.at(tree.span):
+        return unmeasured(number, "the end of a range")
 
 
 def hold_argument(

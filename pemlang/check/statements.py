@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from fractions import Fraction
 from functools import partial
 from typing import TYPE_CHECKING, TypedDict, cast
 
@@ -37,7 +36,7 @@ from pemlang.check.outputs import (
     hold_whole,
     output_path,
 )
-from pemlang.check.params import DeclaredParam, NumberRange, setting
+from pemlang.check.params import DeclaredParam, declared_range, setting
 from pemlang.check.published import HUB
 from pemlang.check.readers import hold_reader
 from pemlang.check.scope import Function, Module, Scope, Stop, resolve_names
@@ -245,7 +244,8 @@ class FileElaborator:
                 help = "write the type as number, string or bool"
                 raise Fault("PEM0212", "a param is a number, a string or a bool", help)
         default = None if statement.default is None else self._known(statement.default, kind)
-        declared = DeclaredParam(kind, self._within(statement, kind), default, statement)
+        within = declared_range(self._elaborator, statement, kind, self._scope)
+        declared = DeclaredParam(kind, within, default, statement)
         name = statement.name.name
         if self._is_main:
             self._state.declared[name] = declared
@@ -268,11 +268,6 @@ class FileElaborator:
         if self._is_main:
             self._state.params[name] = value
         return value
-
-    def _within(self, statement: t.Param, kind: str) -> NumberRange | None:
-        ends = [self._known(end, "number") for end in (statement.low, statement.high) if end]
-        with self._elaborator.at(statement.span):
-            return NumberRange(kind, *cast("list[Fraction]", ends)) if ends else None
 
     def _known(self, tree: t.Tree, kind: str) -> ParamConstant:
         resolve_names(tree, self._scope, self._report)
