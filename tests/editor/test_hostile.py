@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import time
+from contextlib import suppress
 from pathlib import Path
 from threading import Thread
 
@@ -59,8 +60,9 @@ def test_the_hub_is_asked_a_few_questions_at_a_time(
     waiting: list[socket.socket] = []
 
     def accept() -> None:
-        while True:
-            waiting.append(silent.accept()[0])
+        with suppress(OSError):  # it is closed
+            while True:
+                waiting.append(silent.accept()[0])
 
     with socket.create_server(("127.0.0.1", 0), backlog=100) as silent:
         monkeypatch.setenv("HF_ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
@@ -75,3 +77,5 @@ def test_the_hub_is_asked_a_few_questions_at_a_time(
         assert len(waiting) == MOST_ASKED_AT_ONCE
         assert set(editor.codes()) <= {"PEM0385", "PEM0114"}
         editor.close()
+    for connection in waiting:
+        connection.close()
