@@ -50,8 +50,8 @@ def doc(paths: tuple[str, ...], form: str, output: Path | None) -> int:
     if output is not None and form not in ("html", "markdown"):
         raise click.UsageError("Pages are Markdown or HTML: add --format html.")
     mistakes = list[Diagnostic]()
-    libraries = {x.name: x for x in _documented(paths or (".",), mistakes) if x.names}
-    offering = list(libraries.values())
+    libraries = {x.name: x for x in _documented(paths or (".",), mistakes)}
+    offering = [x for x in libraries.values() if x.names or x.hands_on]
     if not offering and not mistakes:
         mistakes.append(_nothing())
     written = list[str]()

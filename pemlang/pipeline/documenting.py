@@ -120,13 +120,31 @@ class NameDoc:
 
 
 @dataclass(frozen=True)
+class HandedOnDoc:
+    """Names that a file hands on: the file that they are of, as it is imported, and what they are
+    called here; of a whole file its alias."""
+
+    of: str
+    names: Sequence[str]
+
+
+@dataclass(frozen=True)
 class LibraryDoc:
-    """A file: what it is called, how a name of it is imported, and what its first comment says."""
+    """A file.
+
+    Attributes:
+        name: what it is called.
+        module: how a name of it is imported.
+        about: what its first comment says.
+        names: those that it declares.
+        hands_on: those of other files.
+    """
 
     name: str
     module: str
     about: str
     names: Sequence[NameDoc]
+    hands_on: Sequence[HandedOnDoc]
 
 
 def documented(path: Path, source: Source, name: str) -> LibraryDoc:
@@ -166,7 +184,16 @@ def documented(path: Path, source: Source, name: str) -> LibraryDoc:
         for x in offered
     ]
     module = name if name.startswith("std.") else f'"{path.name}"'
-    return LibraryDoc(name, module, _head(source, path.name), names)
+    hands_on = [_handed_on(x) for x in statements if isinstance(x, t.Import) and x.hands_on]
+    return LibraryDoc(name, module, _head(source, path.name), names, hands_on)
+
+
+def _handed_on(statement: t.Import) -> HandedOnDoc:
+    of = statement.module
+    names = statement.names if statement.alias is None else (statement.alias,)
+    return HandedOnDoc(
+        ".".join(of) if isinstance(of, tuple) else of.span.text, [x.name for x in names]
+    )
 
 
 def library(name: str) -> list[LibraryDoc]:

@@ -73,12 +73,23 @@ def _import_of(library: LibraryDoc, entry: NameDoc | None = None) -> str:
     return f"import {library.module} ({', '.join(x.name for x in names)})"
 
 
+def _handed_on(library: LibraryDoc, shown: Callable[[str, str], str]) -> list[str]:
+    """`Hands on merge, unlearn of std.paper`, a line for each file; `shown` gives what stands for a
+    name of a file."""
+    return [
+        f"Hands on {', '.join(shown(each.of, name) for name in each.names)} of {shown('', each.of)}"
+        for each in library.hands_on
+    ]
+
+
 # --- the terminal ---------------------------------------------------------------------------------
 
 
 def as_text(library: LibraryDoc) -> str:
     """A library for the terminal."""
     lines = [library.name, *_indented(library.about, 2)]
+    for told in _handed_on(library, lambda of, name: name):
+        lines += _indented(told, 2)
     for entry in library.names:
         lines += ["", f"  {entry.signature}", *_indented(entry.about, 6)]
         lines += _indented(_example(entry), 6)
@@ -117,6 +128,8 @@ def _markdown(library: LibraryDoc, level: str) -> Iterator[str]:
     yield f"{level} {markdown(library.name)}"
     if library.about:
         yield from ("", _prose_markdown(library.about))
+    for told in _handed_on(library, lambda of, name: code(name)):
+        yield from ("", f"{told}.")
     for entry in library.names:
         yield from ("", f"{level}# {entry.name}")  # an identifier
         if entry.about:
@@ -218,7 +231,11 @@ def _html(library: LibraryDoc, libraries: Sequence[LibraryDoc], names: dict[str,
     rows = [(links[entry.name], _summary(entry.about)) for entry in library.names]
     head = PageLink("All recipes", f"{INDEX}.html").html
     first = f"<p>{head}</p>{listing(_import_of(library))}" if rows else f"<p>{head}</p>"
-    sections = [PageSection("Names", first + table(columns, rows))]
+    first += "".join(
+        f"<p>{told}.</p>"
+        for told in _handed_on(library, lambda of, name: _code_html(name, f"{of}.{name}", links))
+    )
+    sections = [PageSection("Names", first + (table(columns, rows) if rows else ""))]
     sections += [
         PageSection(entry.name, _entry_html(library, entry, links)) for entry in library.names
     ]
@@ -244,11 +261,16 @@ def _entry_html(library: LibraryDoc, entry: NameDoc, links: dict[str, PageLink])
 def _prose_html(text: str, links: dict[str, PageLink]) -> str:
     return _prose(
         text,
-        lambda word: f"<code>{links[word].html if word in links else escaped(word)}</code>",
+        lambda word: _code_html(word, word, links),
         lambda plain: _PAPER.sub(
             r'<a href="https://arxiv.org/abs/\1">arXiv \1</a>', escaped(plain, _LINE)
         ),
     )
+
+
+def _code_html(text: str, name: str, links: dict[str, PageLink]) -> str:
+    """A text as code, which leads to the page of a name where there is one."""
+    return f"<code>{links[name].html if name in links else escaped(text)}</code>"
 
 
 def _summary(about: str) -> str:

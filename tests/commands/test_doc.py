@@ -139,6 +139,26 @@ def test_a_long_normal_form_gives_way_to_that_of_shorter_lists(tmp_path: Path) -
     assert "…" not in many["normal_form"]
 
 
+def test_names_that_are_handed_on(tmp_path: Path) -> None:
+    """A file that only hands on what others have is told too, and leads to their pages."""
+    text = 'export import std.paper (merge, unlearn)\nexport import "<b>.pem" as other\n'
+    (tmp_path / "all.pem").write_text(text)
+
+    def shown(*words: str) -> str:
+        done = pem("doc", "all.pem", *words, folder=tmp_path)
+        assert (done.code, done.err) == (0, "")
+        return done.out
+
+    told = 'all.pem\n  Hands on merge, unlearn of std.paper\n  Hands on other of "<b>.pem"\n'
+    assert shown() == told
+    assert "Hands on `merge`, `unlearn` of `std.paper`." in shown("--format", "markdown")
+    shown("std.paper", "--format", "html", "-o", "site")
+    page = (tmp_path / "site/all.html").read_text()
+    assert '#def-merge">merge</a>' in page and "<b>" not in page
+    [library] = json.loads(shown("--format", "json"))["libraries"]
+    assert library["hands_on"][0] == {"of": "std.paper", "names": ["merge", "unlearn"]}
+
+
 def test_the_terminal_names_the_tests(tmp_path: Path) -> None:
     assert "\n      Test: two halves\n" in pem("doc", recipe(tmp_path, HOUSE, "house.pem")).out
 
