@@ -10,7 +10,9 @@ _LANGUAGE = f"language {LANGUAGE}\n\n"
 
 _FUNCTION = """\
 ## The share `weight` of one adapter, and the rest of another.
-def mixed(x: adapter, y: adapter, weight: number = 0.5) -> adapter = weight * x + (1 - weight) * y
+def mixed(x: adapter, y: adapter, weight: number in 0..1 = 0.5) -> adapter = (
+    weight * x + (1 - weight) * y
+)
 
 test "a mix goes from one adapter to the other" {
     let a = sample(lora(seed=1))
@@ -19,6 +21,7 @@ test "a mix goes from one adapter to the other" {
     assert same(mixed(a, b, 0), b)
     assert same(mixed(a, b), mixed(b, a))
     assert fails(mixed(a, sample(ia3)), "PEM0304")
+    assert fails(mixed(a, b, 2), "PEM0214")
 }
 """
 
