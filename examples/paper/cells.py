@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import record
 from record import Results
-from settings import SEEDS
+from settings import SEEDS, TITLES
 
 ACCURACY, LOSS = 1, 3  # decimals
 
@@ -68,3 +68,52 @@ def picture(name: str, alt: str) -> str:
 def count(one: Sequence[float], other: Sequence[float]) -> int:
     """In how many seeds one is more than the other."""
     return sum(a > b for a, b in zip(one, other, strict=True))
+
+
+# --- what is said of them -------------------------------------------------------------------------
+
+
+def section(title: str, recipe: str, why: Mapping[str, str], *parts: str) -> str:
+    """A setting: its recipe's formula, its table, its plot, what they say."""
+    return "\n\n".join(
+        [f"## {title}", f"[{recipe}.pem]({recipe}.pem). {why['what'].strip()}", *parts]
+    )
+
+
+def verdict(why: Mapping[str, str], held: Mapping[str, tuple[int, str]]) -> str:
+    """Whether the paper's direction is seen, by method, and why it may not be.
+
+    Args:
+        why: what whys.toml says of the setting.
+        held: method to how many seeds show it, and in what it is seen or not.
+    """
+    said = "; ".join(
+        f"{TITLES[m]}: {count} of {len(SEEDS)} seeds ({what})" for m, (count, what) in held.items()
+    )
+    lines = [f"**The paper's direction, {why['claim']}:** {said}."]
+    if any(count < len(SEEDS) for count, _ in held.values()):
+        lines.append(f"**Why it falls short:** {why['short'].strip()}")
+    if "note" in why:
+        lines.append(why["note"].strip())
+    return "\n\n".join(lines)
+
+
+def times(results: Results, note: str) -> str:
+    """How long each kind of step took."""
+    kinds: dict[str, list[float]] = {}
+    for step, seconds in sorted(results["seconds"].items()):
+        kinds.setdefault(step.partition("/")[0], []).append(seconds)
+    rows = [
+        [kind, str(len(each)), f"{max(each):.0f}", f"{sum(each) / 60:.1f}"]
+        for kind, each in kinds.items()
+    ]
+    total = sum(map(sum, kinds.values()))
+    rows.append(["all", str(len(results["seconds"])), "", f"{total / 60:.1f}"])
+    columns = "step | how many | the longest, s | in all, min"
+    return f"""## Wall time
+
+Steps run one a core: on two cores all took about {total / 120:.0f} minutes.
+{note.strip()}
+[results.json](results.json) has each step.
+
+{table(columns, rows)}"""

@@ -17,9 +17,12 @@ from cells import (
     over_seeds,
     parted,
     picture,
+    section,
     spread,
     table,
     tested,
+    times,
+    verdict,
     weights,
 )
 from record import Results
@@ -28,7 +31,7 @@ from settings import BY_NAME, COMPOSITIONS, HERE, METHODS, PAGE, SEEDS, TITLES
 WHY = tomllib.loads((HERE / "whys.toml").read_text(encoding="utf-8"))
 """What is said of each setting beside its numbers."""
 
-LATER = "when models are values"
+LATER = "not measured"
 
 
 def write(results: Results, path: Path = PAGE) -> None:
@@ -40,26 +43,9 @@ def page(results: Results) -> str:
     """The page, whole."""
     parts = (
         HEAD, generalise(results), multitask(results), unlearn(results), transfer(results),
-        initialisations(results), DETOXIFY, sample(results), times(results),
+        initialisations(results), DETOXIFY, sample(results), times(results, WHY["times"]["note"]),
     )  # fmt: skip
     return "\n\n".join(part.strip() for part in parts) + "\n"
-
-
-def verdict(name: str, held: dict[str, tuple[int, str]]) -> str:
-    """Whether the paper's direction is seen, by method, and why it may not be.
-
-    Args:
-        held: method to how many seeds show it, and in what it is seen or not.
-    """
-    said = "; ".join(
-        f"{TITLES[m]}: {count} of {len(SEEDS)} seeds ({what})" for m, (count, what) in held.items()
-    )
-    lines = [f"**The paper's direction, {WHY[name]['claim']}:** {said}."]
-    if any(count < len(SEEDS) for count, _ in held.values()):
-        lines.append(f"**Why it falls short:** {WHY[name]['short'].strip()}")
-    if "note" in WHY[name]:
-        lines.append(WHY[name]["note"].strip())
-    return "\n\n".join(lines)
 
 
 # --- the settings ---------------------------------------------------------------------------------
@@ -79,8 +65,8 @@ def generalise(results: Results) -> str:
         "accuracy, % | subset a | subset b | a ⊕ b | trained on all | ⊕ over the better part | λ"
     )
     return section(
-        "1. Distribution generalisation", "generalise", table(columns, rows),
-        picture("generalise", "Accuracy of a ⊕ b over λ"), verdict("generalise", held),
+        "1. Distribution generalisation", "generalise", WHY["generalise"], table(columns, rows),
+        picture("generalise", "Accuracy of a ⊕ b over λ"), verdict(WHY["generalise"], held),
     )  # fmt: skip
 
 
@@ -102,8 +88,8 @@ def multitask(results: Results) -> str:
     rows.append(["full fine-tuning", LATER, "", "", "", ""])
     columns = "accuracy, % | module | polarity | subjectivity | mean | λ"
     return section(
-        "2. Multi-tasking", "multitask", table(columns, rows),
-        picture("multitask", "Accuracy on both tasks over λ"), verdict("multitask", held),
+        "2. Multi-tasking", "multitask", WHY["multitask"], table(columns, rows),
+        picture("multitask", "Accuracy on both tasks over λ"), verdict(WHY["multitask"], held),
     )  # fmt: skip
 
 
@@ -129,8 +115,8 @@ def unlearn(results: Results) -> str:
     rows.append(["full fine-tuning", LATER, "", "", "", "", ""])
     columns = "nats a word | module | products | plots | products, change | plots, change | λ"
     return section(
-        "3. Unlearning", "unlearn", table(columns, rows),
-        picture("unlearn", "Loss on products and on plots over λ"), verdict("unlearn", held),
+        "3. Unlearning", "unlearn", WHY["unlearn"], table(columns, rows),
+        picture("unlearn", "Loss on products and on plots over λ"), verdict(WHY["unlearn"], held),
     )  # fmt: skip
 
 
@@ -157,9 +143,9 @@ def transfer(results: Results) -> str:
         "moved, λ by movies | gain | module of movies, on movies"
     )
     return section(
-        "4. Domain transfer", "transfer", table(columns, rows),
+        "4. Domain transfer", "transfer", WHY["transfer"], table(columns, rows),
         picture("transfer", "Accuracy on products and on movies over λ"),
-        verdict("transfer", held),
+        verdict(WHY["transfer"], held),
     )  # fmt: skip
 
 
@@ -197,7 +183,8 @@ def initialisations(results: Results) -> str:
     built = results["found"]["build/apart_parameters"]["lora/0"].get("PEM0701", "nothing")
     said = f"What `pem build` said of the modules apart, before anything was measured:\n\n> {built}"
     return section(
-        "5. The paper's limit, lifted", "initialisations", table(columns, rows), said,
+        "5. The paper's limit, lifted", "initialisations", WHY["initialisations"],
+        table(columns, rows), said,
         picture("initialisations", "Accuracy over λ, with one initialisation and with two"),
         apart(results),
     )  # fmt: skip
@@ -210,15 +197,8 @@ def apart(results: Results) -> str:
         for n in ("apart_function", "apart_parameters")
     )
     return verdict(
-        "initialisations",
+        WHY["initialisations"],
         {"lora": (count(plus, oplus), f"`+` over ⊕ at λ = 0.5 by {gain(plus, oplus)}")},
-    )
-
-
-def section(title: str, recipe: str, *parts: str) -> str:
-    """A setting: its recipe's formula, its table, its plot, what they say."""
-    return "\n\n".join(
-        [f"## {title}", f"[{recipe}.pem]({recipe}.pem). {WHY[recipe]['what'].strip()}", *parts]
     )
 
 
@@ -231,7 +211,7 @@ all-MiniLM-L6-v2, 22 M parameters. Mean and standard deviation of three seeds, o
 sentences of each kind (200 plots); λ, of 0 to 1 by 0.1, was chosen on 200 others, for each seed and
 method by itself, and is listed in the order of the seeds. In plots, lines are means and bands run
 from the least to the most of the seeds, on validation sentences. *The paper's direction* is what
-Zhang et al. report; full fine-tunes, their third method, wait for models as values.
+Zhang et al. report; full fine-tunes, their third method, are not measured.
 """
 
 DETOXIFY = """## 6. Alpaca, detoxified
@@ -258,26 +238,5 @@ def sample(results: Results) -> str:
 
 The first 60 test sentences of each kind are in [sample](sample/README.md). What each composition
 measures on them at its λ, and what `tests/test_paper_example.py` holds rebuilt ones to:
-
-{table(columns, rows)}"""
-
-
-def times(results: Results) -> str:
-    """How long each kind of step took."""
-    kinds: dict[str, list[float]] = {}
-    for step, seconds in sorted(results["seconds"].items()):
-        kinds.setdefault(step.partition("/")[0], []).append(seconds)
-    rows = [
-        [kind, str(len(each)), f"{max(each):.0f}", f"{sum(each) / 60:.1f}"]
-        for kind, each in kinds.items()
-    ]
-    total = sum(map(sum, kinds.values()))
-    rows.append(["all", str(len(results["seconds"])), "", f"{total / 60:.1f}"])
-    columns = "step | how many | the longest, s | in all, min"
-    return f"""## Wall time
-
-Steps run one a core: on two cores all took about {total / 120:.0f} minutes.
-{WHY["times"]["note"].strip()}
-[results.json](results.json) has each step.
 
 {table(columns, rows)}"""

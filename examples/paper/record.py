@@ -3,35 +3,30 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
-from settings import COMPOSITIONS, METHODS, RESULTS, SEEDS
+from settings import RESULTS
 
 Results = dict[str, Any]
 
 
-def read() -> Results:
+def read(path: Path = RESULTS) -> Results:
     """What has been measured so far."""
-    if RESULTS.is_file():
-        return json.loads(RESULTS.read_text(encoding="utf-8"))
+    if path.is_file():
+        return json.loads(path.read_text(encoding="utf-8"))
     return {"found": {}, "seconds": {}}
 
 
-def note(results: Results, step: str, found: Any, seconds: float) -> None:
+def note(results: Results, step: str, found: Any, seconds: float, path: Path = RESULTS) -> None:
     """Write down what a step found, whole or not at all."""
     if found is not None:
         results["found"][step] = found
     results["seconds"].setdefault(step, round(seconds, 1))  # a build made again stays as timed
-    new = RESULTS.with_name(".results.json")
+    new = path.with_name(".results.json")
     text = json.dumps(results, indent=1, sort_keys=True, ensure_ascii=False)
     new.write_text(text + "\n", encoding="utf-8")
-    new.replace(RESULTS)
-
-
-def whole(results: Results) -> bool:
-    """Whether all has been measured."""
-    tested = {f"test/{c.name}/{m}/{s}" for c in COMPOSITIONS for m in c.methods for s in SEEDS}
-    return {*tested, "sample"} <= results["found"].keys()
+    new.replace(path)
 
 
 def curve(results: Results, name: str, method: str, seed: str) -> dict[str, dict[str, float]]:
@@ -52,8 +47,3 @@ def test(results: Results, name: str, method: str, seed: str) -> dict[str, float
 def part(results: Results, name: str, method: str, seed: str) -> dict[str, float]:
     """What one module measures on the test sentences; "base" is no module."""
     return results["found"][f"parts/{seed}"][name if name == "base" else f"{name}-{method}"]
-
-
-def methods(name: str) -> tuple[str, ...]:
-    """The methods of a composition."""
-    return next((one.methods for one in COMPOSITIONS if one.name == name), METHODS)

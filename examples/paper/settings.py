@@ -69,11 +69,13 @@ class Composition:
     Attributes:
         name: what results.json calls it.
         recipe: the file that says it.
-        folder: of its outputs, below out/; {seed} and {method} stand in it.
+        folder: of its outputs, below out/; params stand in it, such as {seed} and {method}.
         texts: what it is measured on.
         parts: what it is measured beside: modules, or "base" for none.
         methods: LoRA, (IA)³ or both.
         params: what the recipe is built with, beside the seed, the method and λ.
+        grid: every λ that it is measured at.
+        home: the folder of its recipe.
     """
 
     name: str
@@ -83,6 +85,8 @@ class Composition:
     parts: tuple[str, ...] = ()
     methods: tuple[str, ...] = METHODS
     params: Mapping[str, str] = field(default_factory=dict)
+    grid: tuple[str, ...] = GRID
+    home: Path = HERE
 
     def set(self, seed: str, method: str) -> dict[str, str]:
         """The params of a build."""
@@ -91,7 +95,7 @@ class Composition:
 
     def directory(self, seed: str, method: str, weight: str) -> Path:
         """Where a build at some λ saves."""
-        return OUT / self.folder.format(seed=seed, method=method) / weight
+        return self.home / "out" / self.folder.format(**self.set(seed, method)) / weight
 
 
 def _initialisations(name: str, operator: str, second: str) -> Composition:
@@ -164,17 +168,22 @@ def choose(name: str, curve: Curve, base: Mapping[str, float] | None = None) -> 
     """
     if name == "unlearn":
         assert base is not None
-        limit = GENERAL_MAY_RISE * base["lm_plots"]
-        rising = [weight for weight in GRID if curve[weight]["lm_plots"] > limit]
-        return GRID[max(0, GRID.index(rising[0]) - 1)] if rising else GRID[-1]
+        return harmless(curve, "lm_plots", base)
     texts = BY_NAME[name].texts if name == "multitask" else BY_NAME[name].texts[:1]
     return best(curve, texts)
+
+
+def harmless(curve: Curve, general: str, base: Mapping[str, float]) -> str:
+    """The largest λ up to which the loss on general text rises by no more than it may."""
+    limit = GENERAL_MAY_RISE * base[general]
+    rising = [weight for weight in GRID if curve[weight][general] > limit]
+    return GRID[max(0, GRID.index(rising[0]) - 1)] if rising else GRID[-1]
 
 
 def best(curve: Curve, texts: tuple[str, ...]) -> str:
     """The λ with the highest mean over some texts; of several, the nearest to one half."""
     return max(
-        GRID,
+        curve,
         key=lambda weight: (
             sum(curve[weight][text] for text in texts),
             -abs(float(weight) - 0.5),

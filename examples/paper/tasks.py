@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import re
-import subprocess
-import sys
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -13,25 +9,22 @@ from typing import Any
 import models
 import numpy as np
 import torch
+from composing import overlaps, pem_build
 from record import chosen, read
 from settings import (
     BY_NAME,
     COMPOSITIONS,
     GRID,
-    HERE,
     LOSSES,
     OUT,
     SEEDS,
     TRAINED,
-    Composition,
     best,
     choose,
     module_directory,
 )
 from table import Sentence, accuracy, quiet
 from texts import Texts, read_sample, write_sample
-
-import pemlang
 
 quiet()
 torch.set_num_threads(1)
@@ -83,40 +76,17 @@ def build(data: Path, name: str) -> dict[str, Any]:
     }
 
 
-def pem_build(one: Composition, method: str, seed: str, *more: str) -> dict[str, str]:
-    """Run `pem build`; the warnings by code, one of each."""
-    params = [f"--set={name}={value}" for name, value in one.set(seed, method).items()]
-    command = [sys.executable, "-m", "pemlang", "build", one.recipe, *params, *more]
-    done = subprocess.run(
-        [*command, "--format", "json"], cwd=HERE, capture_output=True, text=True, check=False
-    )
-    if done.returncode:
-        raise RuntimeError(done.stdout + done.stderr)
-    return {said["code"]: said["message"] for said in json.loads(done.stdout)["messages"]}
-
-
-OVERLAP = """
-adapter a = "modules/{seed}/subset_a-lora"
-adapter b = "modules/{seed}/{second}-lora"
-assert init_overlap(a, b) > 1
-save a to "out/never"
-"""
-
-
 def overlap(data: Path) -> dict[str, dict[str, float]]:
-    """What `init_overlap` says of the modules of setting 5: the number in a failed assertion."""
-    found: dict[str, dict[str, float]] = {"subset_b": {}, "subset_b_elsewhere": {}}
-    recipe = HERE / ".overlap.pem"
-    for second, by_seed in found.items():
-        for seed in SEEDS:
-            recipe.write_text(OVERLAP.replace("{seed}", seed).replace("{second}", second))
-            try:
-                pemlang.load(recipe).build()
-            except pemlang.PemError as error:
-                [said] = error.diagnostics
-                by_seed[seed] = float(re.search(r" is ([\d.]+)$", said.notes[0])[1])
-    recipe.unlink()
-    return found
+    """How alike the first factors of the modules of setting 5 are."""
+    return {
+        second: {
+            seed: overlaps(
+                module_directory("subset_a", seed, "lora"), module_directory(second, seed, "lora")
+            )
+            for seed in SEEDS
+        }
+        for second in ("subset_b", "subset_b_elsewhere")
+    }
 
 
 # --- measuring ------------------------------------------------------------------------------------

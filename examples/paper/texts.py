@@ -76,7 +76,7 @@ class Texts:
 
     def validation(self, seed: str) -> dict[str, list[Sentence]]:
         """The sentences on which a seed's λ is chosen."""
-        drawn = self._of(seed)
+        drawn = self.drawn(seed)
         return self._measured(*(drawn[kind][:VALIDATED] for kind in KINDS))
 
     @staticmethod
@@ -99,7 +99,7 @@ class Texts:
             examples: movies, products, polarity, subjectivity, subset_a or subset_b.
             language: whether it is to learn words and not labels.
         """
-        drawn = {kind: sentences[VALIDATION:] for kind, sentences in self._of(seed).items()}
+        drawn = {kind: sentences[VALIDATION:] for kind, sentences in self.drawn(seed).items()}
         if language:
             return drawn[examples][:LANGUAGE]
         if examples == "polarity":
@@ -116,7 +116,7 @@ class Texts:
         k-means parts the sentences by their embeddings; of one cluster four in five are then
         praise, of the other four in five blame, which is how the authors' code parts a data set.
         """
-        drawn = self._of(seed)["movies"][VALIDATION:]
+        drawn = self.drawn(seed)["movies"][VALIDATION:]
         cluster = two_means(self._embed([text for _, text in drawn]), int(seed))
         subsets = []
         for which in (0, 1):
@@ -141,7 +141,7 @@ class Texts:
     def _tested(self) -> set[str]:
         return words_of(self.opinions[:TEST])
 
-    def _of(self, seed: str) -> dict[str, list[Sentence]]:
+    def drawn(self, seed: str) -> dict[str, list[Sentence]]:
         """The sentences of a seed, in its own order; praise and blame by turns, as before."""
         if seed not in self._drawn:
             self._drawn[seed] = {}
