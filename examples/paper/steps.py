@@ -45,12 +45,14 @@ class Plan:
         tasks: the module whose functions do them.
         results: the file with what they found.
         write: what makes pages and plots of them.
+        in_parts: whether it can do so before all has been found.
     """
 
     stages: list[list[Step]]
     tasks: str
     results: Path
     write: Callable[[record.Results], None]
+    in_parts: bool = False
 
     def run(self, only: tuple[str, ...], data: Path, workers: int) -> None:
         """Do what is not done yet."""
@@ -76,10 +78,11 @@ class Plan:
                         told(step.name, seconds)
 
     def render(self) -> bool:
-        """Write pages and plots, if every number has been found."""
+        """Write pages and plots, if they can be; whether every number has been found."""
         results = record.read(self.results)
         finding = [step for stage in self.stages for step in stage if step.there is None]
-        if whole := all(step.done(results) for step in finding):
+        whole = all(step.done(results) for step in finding)
+        if whole or self.in_parts:
             self.write(results)
         return whole
 

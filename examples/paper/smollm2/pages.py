@@ -1,0 +1,361 @@
+"""results.md and the plots of SmolLM2, from its results.json."""
+
+from __future__ import annotations
+
+import math
+import statistics
+import tomllib
+
+import plots
+import record
+from cells import (
+    ACCURACY,
+    best_part,
+    changed,
+    count,
+    gain,
+    over_seeds,
+    picture,
+    section,
+    spread,
+    table,
+    tested,
+    times,
+    verdict,
+    weights,
+)
+from record import Results
+from settings import METHODS, TITLES
+
+from smollm2.settings import BY_NAME, COMPOSITIONS, HERE, LOSSES, PAGE, PLOTS, SEEDS, complete
+
+WHY = tomllib.loads((HERE / "whys.toml").read_text(encoding="utf-8"))
+"""What is said of each setting beside its numbers."""
+
+NATS = 2  # decimals
+
+
+def write(results: Results) -> None:
+    """Write the page and its plots."""
+    draw(results)
+    PAGE.write_text(page(results), encoding="utf-8")
+
+
+def page(results: Results) -> str:
+    """The page, whole."""
+    settings = (generalise, multitask, unlearn, transfer, initialisations, detoxify)
+    left = [setting.__name__ for setting in settings if setting.__name__ not in recipes(results)]
+    parts = (
+        HEAD,
+        f"**Not measured yet:** {', '.join(left)}. `make paper` trains and measures them."
+        if left
+        else "",
+        *(setting(results) for setting in settings if setting.__name__ in recipes(results)),
+        sample(results),
+        times(results, WHY["times"]["note"]),
+    )
+    return "\n\n".join(part.strip() for part in parts if part) + "\n"
+
+
+def recipes(results: Results) -> list[str]:
+    """The settings that have been measured, by their recipes."""
+    left = {one.recipe for one in COMPOSITIONS if one not in complete(results)}
+    names = dict.fromkeys(one.recipe for one in COMPOSITIONS if one.recipe not in left)
+    return [name.removesuffix(".pem") for name in names]
+
+
+def draw(results: Results) -> None:
+    """Write the plots of what has been measured."""
+    drawn = {
+        "generalise": plots.Plot([("a ⊕ b, on movies", plots.both("generalise", "movies"))]),
+        "multitask": plots.Plot(
+            [
+                (f"on {shown}", plots.both("multitask", text))
+                for text, shown in (("movies", "polarity"), ("subjectivity", "subjectivity"))
+            ],
+            one_scale=False,
+        ),
+        "unlearn": plots.Plot(
+            [
+                ("on complaints, to be unlearned", plots.both("unlearn", "cons")),
+                ("on general text (plots)", plots.both("unlearn", "plots")),
+            ],
+            "loss of a token, nats",
+        ),
+        "transfer": plots.Plot(
+            [(f"on {text}", plots.both("transfer", text)) for text in ("products", "movies")],
+            one_scale=False,
+        ),
+        "initialisations": plots.Plot(
+            [
+                ("one initialisation", plots.ways("generalise", "shared_function")),
+                ("different initialisations", plots.ways("apart_parameters", "apart_function")),
+            ]
+        ),
+        "detoxify": plots.Plot(
+            [
+                (title, plots.ways("detoxify", "detoxify_function", text))
+                for text, title in (
+                    ("blame", "answers that are blame"),
+                    ("on_topic", "answers on the topic"),
+                )
+            ],
+            "% on validation",
+        ),
+    }
+    plots.write({name: drawn[name] for name in recipes(results)}, results, PLOTS)
+
+
+# --- cells ----------------------------------------------------------------------------------------
+
+
+def parted(results: Results, part: str, method: str, text: str) -> list[float]:
+    """What a module does, a number a seed; of the base, one number as often."""
+    if part == "base":
+        return [results["found"]["parts/base/none/0"][text]] * len(SEEDS)
+    return over_seeds(lambda seed: results["found"][f"parts/{part}/{method}/{seed}"][text])
+
+
+def also(results: Results, name: str, method: str, weight: str, text: str) -> list[float]:
+    """What a composition measures on the test sentences at another λ, a number a seed."""
+    return over_seeds(lambda seed: record.test(results, name, method, seed)[weight][text])
+
+
+def shown(values: list[float], decimals: int = ACCURACY) -> str:
+    """Mean and standard deviation; of the base, the one number."""
+    return f"{values[0]:.{decimals}f}" if len(set(values)) == 1 else spread(values, decimals)
+
+
+def perplexity(losses: list[float]) -> str:
+    """Mean and standard deviation of perplexities, given losses in nats."""
+    return shown([math.exp(loss) for loss in losses], 0)
+
+
+def mean_of(*texts: list[float]) -> list[float]:
+    """The mean over texts, a number a seed."""
+    return [statistics.fmean(values) for values in zip(*texts, strict=True)]
+
+
+# --- the settings ---------------------------------------------------------------------------------
+
+
+def generalise(results: Results) -> str:
+    rows, held = [], {}
+    for m in METHODS:
+        base, a, b, whole = (
+            parted(results, part, m, "movies")
+            for part in ("base", "subset_a", "subset_b", "movies")
+        )
+        merged = tested(results, "generalise", m, "movies")
+        rows.append(
+            [TITLES[m], f"{base[0]:.1f}", *map(spread, (a, b, merged, whole)),
+             gain(merged, best_part(a, b)), weights(results, "generalise", m)]
+        )  # fmt: skip
+        held[m] = (count(merged, best_part(a, b)), "the better part beaten")
+    columns = (
+        "accuracy, % | the base | subset a | subset b | a ⊕ b | trained on all | "
+        "⊕ over the better part | λ"
+    )
+    return section(
+        "1. Distribution generalisation", "generalise", WHY["generalise"], table(columns, rows),
+        picture("generalise", "Accuracy of a ⊕ b over λ"), verdict(WHY["generalise"], held),
+    )  # fmt: skip
+
+
+def multitask(results: Results) -> str:
+    texts = ("movies", "subjectivity")
+    rows, held = [], {}
+    bases = [parted(results, "base", "", text) for text in texts]
+    rows.append(["", "the base", *(f"{x[0]:.1f}" for x in (*bases, mean_of(*bases))), ""])
+    for m in METHODS:
+        found = {part: [parted(results, part, m, text) for text in texts] for part in texts}
+        found["⊕"] = [tested(results, "multitask", m, text) for text in texts]
+        names = ("the module of polarity", "the module of subjectivity", "polarity ⊕ subjectivity")
+        for name, both in zip(names, found.values(), strict=True):
+            weight = weights(results, "multitask", m) if name == names[-1] else ""
+            rows.append([TITLES[m], name, *map(spread, (*both, mean_of(*both))), weight])
+        means = {key: mean_of(*both) for key, both in found.items()}
+        better = best_part(means["movies"], means["subjectivity"])
+        held[m] = (count(means["⊕"], better), "a better mean than either module")
+    columns = "accuracy, % | module | polarity | subjectivity | mean | λ"
+    return section(
+        "2. Multi-tasking", "multitask", WHY["multitask"], table(columns, rows),
+        picture("multitask", "Accuracy on both tasks over λ"), verdict(WHY["multitask"], held),
+    )  # fmt: skip
+
+
+def unlearn(results: Results) -> str:
+    said, texts = ("disliked_blame", "opinion_blame"), ("cons", "pros", "plots")
+    found = {name: parted(results, "base", "", name) for name in (*said, *texts)}
+    rows, held = [unlearnt("", "the base", found, "")], {}
+    for m in METHODS:
+        learned = {name: parted(results, "cons", m, name) for name in found}
+        rows.append(unlearnt(TITLES[m], "the module of complaints", learned, ""))
+        negated = {name: tested(results, "unlearn", m, name) for name in found}
+        rows.append(unlearnt(TITLES[m], "negated", negated, weights(results, "unlearn", m)))
+        for weight in BY_NAME["unlearn"].also_at:
+            other = {name: also(results, "unlearn", m, weight, name) for name in found}
+            rows.append(unlearnt(TITLES[m], "negated", other, weight))
+        rises = [changed(negated[text], found[text]) for text in ("cons", "plots")]
+        seen = [cons > max(0, 2 * abs(plots)) for cons, plots in zip(*rises, strict=True)]
+        held[m] = (
+            sum(seen),
+            "the loss on complaints rises more than twice as far as plots' moves; blame in what is "
+            f"said of dislikes {gain(negated[said[0]], found[said[0]])} points, in opinions "
+            f"{gain(negated[said[1]], found[said[1]])}",
+        )
+    columns = (
+        "method | module | blame after “What I dislike”, % | blame after “My opinion”, % | "
+        "perplexity of complaints | of praise | of plots | λ"
+    )
+    return section(
+        "3. Unlearning", "unlearn", WHY["unlearn"], table(columns, rows),
+        picture("unlearn", "Loss on complaints and on plots over λ"),
+        verdict(WHY["unlearn"], held),
+    )  # fmt: skip
+
+
+def unlearnt(method: str, module: str, found: dict[str, list[float]], weight: str) -> list[str]:
+    """A row of setting 3."""
+    said = [shown(found[name]) for name in ("disliked_blame", "opinion_blame")]
+    return [method, module, *said, *(perplexity(found[text]) for text in ("cons", "pros", "plots")),
+            weight]  # fmt: skip
+
+
+def transfer(results: Results) -> str:
+    rows, held = [], {}
+    for m in METHODS:
+        source = parted(results, "movies", m, "products")
+        moved = tested(results, "transfer", m, "products")
+        blind = over_seeds(
+            lambda seed, m=m: record.test(results, "transfer", m, seed)["on_movies"]["products"]
+        )
+        by_movies = ", ".join(
+            results["found"][f"validation/transfer/{m}/{seed}"]["chosen_on_movies"]
+            for seed in SEEDS
+        )
+        rows.append(
+            [TITLES[m], f"{parted(results, 'base', m, 'products')[0]:.1f}", spread(source),
+             f"{spread(moved)} (λ {weights(results, 'transfer', m)})", gain(moved, source),
+             f"{spread(blind)} (λ {by_movies})", gain(blind, source)]
+        )  # fmt: skip
+        held[m] = (count(moved, source), "better on products than the module of movies")
+    columns = (
+        "accuracy on products, % | the base | module of movies | moved, λ by products | gain | "
+        "moved, λ by movies | gain"
+    )
+    return section(
+        "4. Domain transfer", "transfer", WHY["transfer"], table(columns, rows),
+        picture("transfer", "Accuracy on products and on movies over λ"),
+        verdict(WHY["transfer"], held),
+    )  # fmt: skip
+
+
+WAYS = (
+    ("one", "shared_function", "⊕", "generalise"),
+    ("one", "shared_function", "+ with rank=8", "shared_function"),
+    ("different", "apart_function", "⊕", "apart_parameters"),
+    ("different", "apart_function", "+ with rank=8", "apart_function"),
+)
+
+
+def initialisations(results: Results) -> str:
+    rows = []
+    for start, pair, operator, name in WAYS:
+        curves = [record.curve(results, name, "lora", seed) for seed in SEEDS]
+        overlap = over_seeds(lambda seed, p=pair: results["found"]["overlap"][p][seed])
+        rows.append(
+            [start, spread(overlap, 2), operator, spread(tested(results, name, "lora", "movies")),
+             weights(results, name, "lora"), spread([c["0.5"]["movies"] for c in curves]),
+             spread([min(v["movies"] for v in c.values()) for c in curves])]
+        )  # fmt: skip
+    columns = (
+        "initialisation | `init_overlap` | operator | merged | λ | at λ = 0.5, validation | "
+        "at the worst λ, validation"
+    )
+    built = results["found"]["build/apart_parameters"]["lora/0"].get("PEM0701", "nothing")
+    said = f"What `pem build` said of the modules apart, before anything was measured:\n\n> {built}"
+    plus, oplus = (
+        over_seeds(lambda seed, n=n: record.curve(results, n, "lora", seed)["0.5"]["movies"])
+        for n in ("apart_function", "apart_parameters")
+    )
+    held = {"lora": (count(plus, oplus), f"`+` over ⊕ at λ = 0.5 by {gain(plus, oplus)}")}
+    why = WHY["initialisations"]
+    return section(
+        "5. The paper's limit, lifted", "initialisations", why, table(columns, rows), said,
+        picture("initialisations", "Accuracy over λ, with one initialisation and with two"),
+        verdict(why, held),
+    )  # fmt: skip
+
+
+def detoxify(results: Results) -> str:
+    names = ("blame", "on_topic", "asked_cons", "asked_pros")
+    learned = {
+        part: {name: parted(results, part, "lora", name) for name in names}
+        for part in ("base", "instruct", "unwanted")
+    }
+    labels = ("the base", "the module of opinions", "gone on from it on complaints")
+    rows = [
+        detoxified(label, each, "") for label, each in zip(labels, learned.values(), strict=True)
+    ]
+    said = []
+    for composition, operator in (("detoxify", "⊕"), ("detoxify_function", "`+`")):
+        label = f"moved away, by {operator}"
+        moved = {name: tested(results, composition, "lora", name) for name in names}
+        rows.append(detoxified(label, moved, weights(results, composition, "lora")))
+        for weight in BY_NAME[composition].also_at:
+            other = {name: also(results, composition, "lora", weight, name) for name in names}
+            rows.append(detoxified(label, other, weight))
+        less, kept = (
+            gain(also(results, composition, "lora", "0.4", name), learned["instruct"][name])
+            for name in names[:2]
+        )
+        said.append(f"by {operator} at λ = 0.4 blame {less} points, on the topic {kept}")
+    less = also(results, "detoxify", "lora", "0.4", "blame")
+    held = {"lora": (count(learned["instruct"]["blame"], less), "; ".join(said))}
+    columns = "module | blame, % | on the topic, % | perplexity of complaints | of praise | λ"
+    return section(
+        "6. Detoxifying", "detoxify", WHY["detoxify"], table(columns, rows),
+        picture("detoxify", "Blame and topic of what is answered, over λ"),
+        verdict(WHY["detoxify"], held),
+    )  # fmt: skip
+
+
+def detoxified(label: str, found: dict[str, list[float]], weight: str) -> list[str]:
+    """A row of setting 6."""
+    said = [shown(found[name]) for name in ("blame", "on_topic")]
+    return [label, *said, *(perplexity(found[name]) for name in ("asked_cons", "asked_pros")),
+            weight]  # fmt: skip
+
+
+# --- the rest -------------------------------------------------------------------------------------
+
+HEAD = """# The paper's settings on SmolLM2, as measured
+
+Written by `make paper` from [results.json](results.json). [README.md](README.md) says how. Base:
+SmolLM2-135M-Instruct, 134.5 M parameters. Mean and standard deviation of three seeds, on 400 test
+sentences of each kind (200 complaints, 200 of praise, 200 plots); λ was chosen on 200 others, for
+each seed and method by itself, and is listed in the order of the seeds. In plots, lines are means
+and bands run from the least to the most of the seeds, on validation sentences. *The paper's
+direction* is what Zhang et al. report.
+"""
+
+
+def sample(results: Results) -> str:
+    """The compositions on the shipped sentences; tests/test_paper_smollm2.py measures them anew."""
+    rows = []
+    for one in complete(results):
+        for method in one.methods:
+            found = [results["found"][f"sample/{one.name}/{method}/{seed}"] for seed in SEEDS]
+            for text in found[0]:
+                decimals = ACCURACY if text not in LOSSES and not text.endswith("_loss") else NATS
+                shown = [f"{numbers[text]:.{decimals}f}" for numbers in found]
+                rows.append([one.name, TITLES[method], text, *shown])
+    columns = "composition | method | on | " + " | ".join(f"seed {seed}" for seed in SEEDS)
+    return f"""## On the sentences in the repository
+
+What each composition measures at its λ on the first 24 sentences of each kind in
+[sample](../sample/README.md), in float32, and what `tests/test_paper_smollm2.py` holds rebuilt ones
+to; `_loss` is the cross entropy between the two answers, in nats:
+
+{table(columns, rows)}"""

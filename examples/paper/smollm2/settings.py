@@ -1,0 +1,192 @@
+"""What is trained, composed and measured on SmolLM2: every name, in one place."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import settings
+from settings import GRID, METHODS, Composition, Curve, best, harmless
+
+HERE = Path(__file__).parent
+MODULES, OUT, SAMPLE, PLOTS = (HERE / name for name in ("modules", "out", "sample", "plots"))
+RESULTS, PAGE = HERE / "results.json", HERE / "results.md"
+
+SEEDS = settings.SEEDS
+BASE = "HuggingFaceTB/SmolLM2-135M-Instruct"
+
+FINE_GRID = tuple(f"{hundredth / 100:g}" for hundredth in range(84, 100, 2))
+"""λ of domain transfer in the authors' scripts, 0.84 to 1 by 0.02: there the task all but rules."""
+
+LOSSES = ("cons", "pros", "plots", "asked_cons", "asked_pros")
+"""The texts of which the loss of a token is measured, in nats."""
+
+ACCURACIES = ("movies", "products", "subjectivity")
+"""Those of which it is measured how many are answered rightly, in percent."""
+
+
+@dataclass(frozen=True)
+class Module:
+    """One trained module.
+
+    Attributes:
+        name: its folder is modules/SEED/NAME-METHOD.
+        methods: LoRA, (IA)³ or both.
+        epochs: how often it sees each example.
+        after: the module that it goes on from; none, it starts from the seed's initialisation.
+    """
+
+    name: str
+    epochs: int
+    methods: tuple[str, ...] = METHODS
+    after: str | None = None
+
+
+TRAINED = (
+    Module("cons", 2),
+    Module("subset_a", 2),
+    Module("subset_b", 2),
+    Module("movies", 1),
+    Module("subjectivity", 2),
+    Module("lm_movies", 1),
+    Module("lm_products", 1),
+    Module("instruct", 1, ("lora",)),
+    Module("unwanted", 1, ("lora",), after="instruct"),
+)
+
+
+def module_directory(name: str, seed: str, method: str) -> Path:
+    """Where a trained module lies."""
+    return MODULES / seed / f"{name}-{method}"
+
+
+# --- compositions ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class SmolComposition(Composition):
+    """A composition of this folder.
+
+    Attributes:
+        tested: what it is measured on in the test, where that is more than `texts`.
+        also_at: at which λ it is tested beside the one that validation chose.
+        further: where it has a second seed, how many after its own that is.
+    """
+
+    home: Path = HERE
+    tested: tuple[str, ...] = ()
+    also_at: tuple[str, ...] = ()
+    further: int | None = None
+
+    def __post_init__(self) -> None:
+        if not self.tested:
+            object.__setattr__(self, "tested", self.texts)
+
+    def set(self, seed: str, method: str) -> dict[str, str]:
+        params = super().set(seed, method)
+        if self.further is None:
+            return params
+        other = SEEDS[(SEEDS.index(seed) + self.further) % len(SEEDS)]
+        return {**params, "other": other}
+
+
+def _initialisations(name: str, operator: str, further: int) -> SmolComposition:
+    return SmolComposition(
+        name=name,
+        recipe="initialisations.pem",
+        folder=f"apart/{{seed}}-{{other}}/{operator}",
+        texts=("movies",),
+        parts=("subset_a", "subset_b"),
+        methods=("lora",),
+        further=further,
+    )
+
+
+def _detoxify(name: str, operator: str) -> SmolComposition:
+    return SmolComposition(
+        name=name,
+        recipe="detoxify.pem",
+        folder=f"detoxify/{{seed}}/{operator}",
+        texts=("asked_cons", "asked_pros", "opinions"),
+        tested=("asked_cons", "asked_pros", "new_opinions"),
+        also_at=("0.3", "0.4", "0.5"),
+        parts=("base", "instruct", "unwanted"),
+        methods=("lora",),
+        grid=("0", "0.2", "0.3", "0.4", "0.5", "0.7", "1"),
+    )
+
+
+COMPOSITIONS = (
+    SmolComposition(
+        name="unlearn",
+        recipe="unlearn.pem",
+        folder="unlearn/{seed}-{method}",
+        texts=("cons", "pros", "plots"),
+        tested=("cons", "pros", "plots", "complaints"),
+        also_at=("0.5", "1"),
+        parts=("base", "cons"),
+    ),
+    SmolComposition(
+        name="generalise",
+        recipe="generalise.pem",
+        folder="generalise/{seed}-{method}",
+        texts=("movies",),
+        parts=("base", "subset_a", "subset_b", "movies"),
+    ),
+    SmolComposition(
+        name="multitask",
+        recipe="multitask.pem",
+        folder="multitask/{seed}-{method}",
+        texts=("movies", "subjectivity"),
+        parts=("base", "movies", "subjectivity"),
+    ),
+    SmolComposition(
+        name="transfer",
+        recipe="transfer.pem",
+        folder="transfer/{seed}-{method}",
+        texts=("products", "movies"),
+        parts=("base", "movies"),
+        grid=tuple(sorted({*GRID, *FINE_GRID}, key=float)),
+    ),
+    _initialisations("apart_parameters", "parameters", 1),
+    _initialisations("apart_function", "function", 1),
+    _initialisations("shared_function", "function", 0),
+    _detoxify("detoxify", "parameters"),
+    _detoxify("detoxify_function", "function"),
+)
+BY_NAME = {one.name: one for one in COMPOSITIONS}
+
+
+def complete(results: Mapping[str, Any]) -> list[SmolComposition]:
+    """The compositions that have been measured to the end, from every seed."""
+    return [
+        one
+        for one in COMPOSITIONS
+        if all(f"sample/{one.name}/{m}/{s}" in results["found"] for m in one.methods for s in SEEDS)
+    ]
+
+
+# --- how λ is chosen, written down before anything is measured ------------------------------------
+
+KEPT_TO_TOPIC = 0.9
+"""The share of the instruction module's answers on the topic that a detoxified one has to keep."""
+
+
+def choose(name: str, curve: Curve, base: Mapping[str, float]) -> str:
+    """The λ that validation says.
+
+    Unlearning: the largest up to which the loss of plots stays within two percent of the base's.
+    Detoxifying: that of the least blame, of those that keep to the topic. Else the one with the
+    best accuracy (the mean, over two tasks; on products, of a transfer); of several, the nearest
+    to one half.
+    """
+    if name == "unlearn":
+        return harmless(curve, "plots", base)
+    if name.startswith("detoxify"):
+        least = KEPT_TO_TOPIC * curve["0"]["on_topic"]
+        helpful = [weight for weight in curve if curve[weight]["on_topic"] >= least]
+        return min(helpful, key=lambda weight: (curve[weight]["blame"], float(weight)))
+    texts = BY_NAME[name].texts if name == "multitask" else BY_NAME[name].texts[:1]
+    return best(curve, texts)
