@@ -28,6 +28,7 @@ EXAMPLES = [
     "examples/methods/README.md",
     "examples/models/README.md",
     "examples/paper/README.md",
+    "examples/paper/smollm2/README.md",
     "examples/quickstart/README.md",
 ]
 FOLLOWED = {"README.md", "docs/review.md", *EXAMPLES}

@@ -16,6 +16,7 @@ PAGES = [
     ROOT / "README.md",
     *sorted((ROOT / "docs").glob("*.md")),
     *sorted((ROOT / "examples").glob("*/README.md")),
+    ROOT / "examples/paper/smollm2/README.md",
 ]
 NOT_RUN = {
     "pip install .": "the network; tests/wheel.sh installs the wheel, and builds with it",

@@ -1,4 +1,4 @@
-"""results.md and the plots of SmolLM2, from its results.json."""
+"""results.md of SmolLM2, from its results.json."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import math
 import statistics
 import tomllib
 
-import plots
 import record
 from cells import (
     ACCURACY,
@@ -27,7 +26,16 @@ from cells import (
 from record import Results
 from settings import METHODS, TITLES
 
-from smollm2.settings import BY_NAME, COMPOSITIONS, HERE, LOSSES, PAGE, PLOTS, SEEDS, complete
+from smollm2.settings import (
+    BY_NAME,
+    COMPOSITIONS,
+    HERE,
+    KEPT_TO_TOPIC,
+    LOSSES,
+    PAGE,
+    SEEDS,
+    complete,
+)
 
 WHY = tomllib.loads((HERE / "whys.toml").read_text(encoding="utf-8"))
 """What is said of each setting beside its numbers."""
@@ -36,8 +44,7 @@ NATS = 2  # decimals
 
 
 def write(results: Results) -> None:
-    """Write the page and its plots."""
-    draw(results)
+    """Write the page."""
     PAGE.write_text(page(results), encoding="utf-8")
 
 
@@ -62,48 +69,6 @@ def recipes(results: Results) -> list[str]:
     left = {one.recipe for one in COMPOSITIONS if one not in complete(results)}
     names = dict.fromkeys(one.recipe for one in COMPOSITIONS if one.recipe not in left)
     return [name.removesuffix(".pem") for name in names]
-
-
-def draw(results: Results) -> None:
-    """Write the plots of what has been measured."""
-    drawn = {
-        "generalise": plots.Plot([("a ⊕ b, on movies", plots.both("generalise", "movies"))]),
-        "multitask": plots.Plot(
-            [
-                (f"on {shown}", plots.both("multitask", text))
-                for text, shown in (("movies", "polarity"), ("subjectivity", "subjectivity"))
-            ],
-            one_scale=False,
-        ),
-        "unlearn": plots.Plot(
-            [
-                ("on complaints, to be unlearned", plots.both("unlearn", "cons")),
-                ("on general text (plots)", plots.both("unlearn", "plots")),
-            ],
-            "loss of a token, nats",
-        ),
-        "transfer": plots.Plot(
-            [(f"on {text}", plots.both("transfer", text)) for text in ("products", "movies")],
-            one_scale=False,
-        ),
-        "initialisations": plots.Plot(
-            [
-                ("one initialisation", plots.ways("generalise", "shared_function")),
-                ("different initialisations", plots.ways("apart_parameters", "apart_function")),
-            ]
-        ),
-        "detoxify": plots.Plot(
-            [
-                (title, plots.ways("detoxify", "detoxify_function", text))
-                for text, title in (
-                    ("blame", "answers that are blame"),
-                    ("on_topic", "answers on the topic"),
-                )
-            ],
-            "% on validation",
-        ),
-    }
-    plots.write({name: drawn[name] for name in recipes(results)}, results, PLOTS)
 
 
 # --- cells ----------------------------------------------------------------------------------------
@@ -310,9 +275,12 @@ def detoxify(results: Results) -> str:
             gain(also(results, composition, "lora", "0.4", name), learned["instruct"][name])
             for name in names[:2]
         )
-        said.append(f"by {operator} at λ = 0.4 blame {less} points, on the topic {kept}")
-    less = also(results, "detoxify", "lora", "0.4", "blame")
-    held = {"lora": (count(learned["instruct"]["blame"], less), "; ".join(said))}
+        said.append(f"by {operator} blame {less} points, on the topic {kept}")
+    less, kept = (also(results, "detoxify", "lora", "0.4", name) for name in names[:2])
+    blame, topic = (learned["instruct"][name] for name in names[:2])
+    seen = [less[i] < blame[i] and kept[i] >= KEPT_TO_TOPIC * topic[i] for i in range(len(SEEDS))]
+    what = f"less blame, and nine in ten of the topic kept, at λ = 0.4; {'; '.join(said)}"
+    held = {"lora": (sum(seen), what)}
     columns = "module | blame, % | on the topic, % | perplexity of complaints | of praise | λ"
     return section(
         "6. Detoxifying", "detoxify", WHY["detoxify"], table(columns, rows),

@@ -59,8 +59,9 @@ def parts() -> list[tuple[str, str, str]]:
 
 def write(results: record.Results) -> None:
     """Write results.md and the plots."""
-    from smollm2 import pages
+    from smollm2 import drawing, pages
 
+    drawing.draw(results)
     pages.write(results)
 
 
