@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import NamedTuple
 
 from pemlang.pipeline.study import Trial
@@ -29,25 +30,27 @@ class _Dot(NamedTuple):
 
 
 class _Ruler:
-    """Numbers along a line of the picture."""
+    """Numbers along a line of the picture. They may be any that a float is: what lies between two
+    of them may be more than the largest, or less than the least."""
 
     def __init__(self, numbers: Sequence[float], start: float, end: float) -> None:
-        self.low, self.high = min(numbers, default=0.0), max(numbers, default=1.0)
-        if self.low == self.high:
-            self.low, self.high = self.low - 0.5, self.high + 0.5
-        self._start, self._end = start, end
+        low, high = Fraction(min(numbers, default=0.0)), Fraction(max(numbers, default=1.0))
+        if low == high:
+            low, high = low - Fraction(1, 2), high + Fraction(1, 2)
+        self._low, self._high, self._start, self._end = low, high, start, end
 
-    def at(self, number: float) -> float:
+    def at(self, number: float | Fraction) -> float:
         """Where a number is."""
-        share = (number - self.low) / (self.high - self.low)
+        share = float((Fraction(number) - self._low) / (self._high - self._low))
         return self._start + share * (self._end - self._start)
 
-    def marks(self) -> list[float]:
+    def marks(self) -> list[Fraction]:
         """Round numbers along it, some five."""
-        rough = (self.high - self.low) / 5
-        power = 10.0 ** math.floor(math.log10(rough))
-        step = next(step for step in (power, 2 * power, 5 * power, 10 * power) if step >= rough)
-        first, last = math.ceil(self.low / step), math.floor(self.high / step)
+        rough = (self._high - self._low) / 5
+        digits = len(str(rough.numerator)) - len(str(rough.denominator)) - 1
+        steps = (Fraction(10) ** digits * times for times in (1, 2, 5, 10, 20, 50, 100))
+        step = next(step for step in steps if step >= rough)
+        first, last = math.ceil(self._low / step), math.floor(self._high / step)
         return [index * step for index in range(first, last + 1)]
 
 
@@ -64,8 +67,8 @@ def trials_as_svg(tuned: Tuned) -> str:
         _text((_LEFT + _WIDTH) / 2, _HEIGHT - 10, "middle", across),
         _text(10, _MARGIN - 4, "start", up),
     ]
-    parts += [_text(xs.at(x), bottom + 16, "middle", f"{x:.6g}") for x in xs.marks()]
-    parts += [_text(_LEFT - 8, ys.at(y) + 4, "end", f"{y:.6g}") for y in ys.marks()]
+    parts += [_text(xs.at(x), bottom + 16, "middle", f"{float(x):.6g}") for x in xs.marks()]
+    parts += [_text(_LEFT - 8, ys.at(y) + 4, "end", f"{float(y):.6g}") for y in ys.marks()]
     best = {trial.number for trial in tuned.best}
     if len(tuned.objectives) > 1:
         front = sorted((dot.x, dot.y) for dot in dots if dot.trial.number in best)

@@ -100,6 +100,17 @@ def test_several_objectives_give_the_pareto_front(folder: Path) -> None:
     assert [int(line.split()[0]) for line in shown[1:-1]] == found["best"]
 
 
+@pytest.mark.parametrize("numbers", ["-1.7e308 1.7e308", "0 5e-324", "1e300 1e300", "1 1"])
+def test_a_picture_of_any_numbers(folder: Path, numbers: str) -> None:
+    """What lies between them may be more than the largest float, or less than the least."""
+    first, second = numbers.split()
+    metric = script(folder, f'if [ "$w" = 0 ]; then echo {first}; else echo {second}; fi')
+    words = ("--maximize", "s", "--sampler", "grid", "--trials", "2", "--plot", "x.svg")
+    assert tune(folder, metric, *words).code == 0
+    drawn = (folder / "x.svg").read_text()
+    assert drawn.count("<circle") == 2 and "nan" not in drawn and "inf" not in drawn
+
+
 def test_params_of_all_kinds(folder: Path) -> None:
     text = TEXT.replace("save w * a", 'param yes: bool = false\nparam name: string = "x"\n'
     "param r: number in 1..8 = 8\nlet y = if yes then a else b\nsave w * y"
