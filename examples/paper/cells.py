@@ -98,6 +98,24 @@ def verdict(why: Mapping[str, str], held: Mapping[str, tuple[int, str]]) -> str:
     return "\n\n".join(lines)
 
 
+def chosen_by_movies(results: Results, method: str) -> str:
+    """Each λ that a transfer has by the sentences of its own domain, in the order of the seeds."""
+    return ", ".join(
+        results["found"][f"validation/transfer/{method}/{seed}"]["chosen_on_movies"]
+        for seed in SEEDS
+    )
+
+
+def lifted(results: Results, why: Mapping[str, str]) -> str:
+    """In how many seeds `+` does better than ⊕ where the modules start apart."""
+    plus, oplus = (
+        over_seeds(lambda seed, n=n: record.curve(results, n, "lora", seed)["0.5"]["movies"])
+        for n in ("apart_function", "apart_parameters")
+    )
+    held = {"lora": (count(plus, oplus), f"`+` over ⊕ at λ = 0.5 by {gain(plus, oplus)}")}
+    return verdict(why, held)
+
+
 def times(results: Results, note: str) -> str:
     """How long each kind of step took."""
     kinds: dict[str, list[float]] = {}

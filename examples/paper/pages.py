@@ -12,8 +12,10 @@ from cells import (
     LOSS,
     best_part,
     changed,
+    chosen_by_movies,
     count,
     gain,
+    lifted,
     over_seeds,
     parted,
     picture,
@@ -128,14 +130,10 @@ def transfer(results: Results) -> str:
         blind = over_seeds(
             lambda seed, m=m: record.test(results, "transfer", m, seed)["on_movies"]["products"]
         )
-        by_movies = ", ".join(
-            results["found"][f"validation/transfer/{m}/{seed}"]["chosen_on_movies"]
-            for seed in SEEDS
-        )
         rows.append(
             [TITLES[m], spread(source), f"{spread(moved)} (λ {weights(results, 'transfer', m)})",
-             gain(moved, source), f"{spread(blind)} (λ {by_movies})", gain(blind, source),
-             spread(parted(results, "movies", m, "movies"))]
+             gain(moved, source), f"{spread(blind)} (λ {chosen_by_movies(results, m)})",
+             gain(blind, source), spread(parted(results, "movies", m, "movies"))]
         )  # fmt: skip
         held[m] = (count(moved, source), "better on products than the module of movies")
     columns = (
@@ -186,20 +184,8 @@ def initialisations(results: Results) -> str:
         "5. The paper's limit, lifted", "initialisations", WHY["initialisations"],
         table(columns, rows), said,
         picture("initialisations", "Accuracy over λ, with one initialisation and with two"),
-        apart(results),
+        lifted(results, WHY["initialisations"]),
     )  # fmt: skip
-
-
-def apart(results: Results) -> str:
-    """In how many seeds `+` does better than ⊕ where the modules start apart."""
-    plus, oplus = (
-        over_seeds(lambda seed, n=n: record.curve(results, n, "lora", seed)["0.5"]["movies"])
-        for n in ("apart_function", "apart_parameters")
-    )
-    return verdict(
-        WHY["initialisations"],
-        {"lora": (count(plus, oplus), f"`+` over ⊕ at λ = 0.5 by {gain(plus, oplus)}")},
-    )
 
 
 # --- the rest -------------------------------------------------------------------------------------
