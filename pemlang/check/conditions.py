@@ -23,9 +23,7 @@ COMPARE: dict[str, Callable[[Fraction, Fraction], bool]] = {
 }
 
 COMPARABLE = {
-    frozenset(
-        {"adapter"}
-    ): "compare two numbers, cosine(a, b) < 0.9, or ask whether they are the same: same(a, b)",
+    frozenset({"adapter"}): "compare numbers, cosine(a, b) < 0.9, or meanings: same(a, b)",
     frozenset({"adapter", "number"}): "compare two numbers, such as norm(a) < 0.9",
     frozenset({"string"}): "compare texts with == or !=",
     frozenset({"bool"}): "a bool is a condition by itself: join two with `and`, `or`, `not`",

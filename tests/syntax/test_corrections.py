@@ -156,10 +156,7 @@ WORDS = [
     ("print a, b", "print each by itself, one a line"),
     ("for x in [a, b]: x", "choose and loop within an expression: [2 * x for x in xs]"),
     ("if 1 < 2: a", "choose and loop within an expression: if c then x else y"),
-    (
-        "assert a == b",
-        "compare two numbers, cosine(a, b) < 0.9, or ask whether they are the same: same(a, b)",
-    ),
+    ("assert a == b", "compare numbers, cosine(a, b) < 0.9, or meanings: same(a, b)"),
 ]
 
 
