@@ -12,7 +12,7 @@ os.environ.setdefault("SOURCE_DATE_EPOCH", "0")  # no date in the files
 
 import matplotlib as mpl
 import record
-from settings import GRID, METHODS, PLOTS, SEEDS, TITLES
+from settings import FULL, GRID, METHODS, PLOTS, SEEDS, TITLES
 
 mpl.use("svg")
 mpl.rcParams |= {
@@ -28,7 +28,7 @@ mpl.rcParams |= {
 from matplotlib.axes import Axes  # noqa: E402
 from matplotlib.figure import Figure  # noqa: E402
 
-COLOURS = {"lora": "#1f6fb4", "ia3": "#c8501e"}
+COLOURS = {"lora": "#1f6fb4", "ia3": "#c8501e", FULL: "#6a4fa3"}
 Line = tuple[str, str, str, str, str]
 """Composition, method, text, colour, label."""
 
@@ -48,27 +48,27 @@ class Plot:
     one_scale: bool = True
 
 
-def both(name: str, text: str) -> list[Line]:
-    """LoRA and (IA)³ of a composition."""
-    return [(name, method, text, COLOURS[method], TITLES[method]) for method in METHODS]
+def by_method(name: str, text: str, methods: Sequence[str] = METHODS) -> list[Line]:
+    """Each method of a composition."""
+    return [(name, method, text, COLOURS[method], TITLES[method]) for method in methods]
 
 
 def draw(results: record.Results, folder: Path = PLOTS) -> None:
     """Write every plot."""
     plots = {
-        "generalise": Plot([("a ⊕ b, on movies", both("generalise", "movies"))]),
+        "generalise": Plot([("a ⊕ b, on movies", by_method("generalise", "movies"))]),
         "multitask": Plot(
-            [(f"on {text}", both("multitask", text)) for text in ("polarity", "subjectivity")],
+            [(f"on {text}", by_method("multitask", text)) for text in ("polarity", "subjectivity")],
             one_scale=False,
         ),
         "unlearn": Plot(
             [
-                ("on products, to be unlearned", both("unlearn", "lm_products")),
-                ("on general text (plots)", both("unlearn", "lm_plots")),
+                ("on products, to be unlearned", by_method("unlearn", "lm_products")),
+                ("on general text (plots)", by_method("unlearn", "lm_plots")),
             ],
             "loss of a masked word, nats",
         ),
-        "transfer": Plot([(f"on {t}", both("transfer", t)) for t in ("products", "movies")]),
+        "transfer": Plot([(f"on {t}", by_method("transfer", t)) for t in ("products", "movies")]),
         "initialisations": Plot(
             [
                 ("one initialisation", ways("generalise", "shared_function")),

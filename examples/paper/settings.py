@@ -17,7 +17,10 @@ RESULTS, PAGE = HERE / "results.json", HERE / "results.md"
 
 SEEDS = ("0", "1", "2")
 METHODS = ("lora", "ia3")
-TITLES = {"lora": "LoRA", "ia3": "(IA)³"}
+FULL = "full"
+"""A fine-tune of all weights, on SmolLM2: a model, which is no module."""
+
+TITLES = {"lora": "LoRA", "ia3": "(IA)³", FULL: "all weights"}
 GRID = tuple(f"{tenth / 10:g}" for tenth in range(11))
 """The paper's: λ from 0 to 1 by 0.1."""
 
@@ -90,8 +93,8 @@ class Composition:
 
     def set(self, seed: str, method: str) -> dict[str, str]:
         """The params of a build."""
-        both = {"seed": seed, "method": method} if self.methods == METHODS else {"seed": seed}
-        return {**both, **self.params}
+        method_too = {"method": method} if "{method}" in self.folder else {}
+        return {"seed": seed, **method_too, **self.params}
 
     def directory(self, seed: str, method: str, weight: str) -> Path:
         """Where a build at some λ saves."""

@@ -6,29 +6,34 @@ import plots
 from record import Results
 
 from smollm2.pages import recipes
-from smollm2.settings import PLOTS
+from smollm2.settings import BY_NAME, PLOTS
+
+
+def each(name: str, text: str) -> list[plots.Line]:
+    """Each method of a composition."""
+    return plots.by_method(name, text, BY_NAME[name].measured_by)
 
 
 def draw(results: Results) -> None:
     """Write the plots of what has been measured."""
     drawn = {
-        "generalise": plots.Plot([("a ⊕ b, on movies", plots.both("generalise", "movies"))]),
+        "generalise": plots.Plot([("a ⊕ b, on movies", each("generalise", "movies"))]),
         "multitask": plots.Plot(
             [
-                (f"on {shown}", plots.both("multitask", text))
+                (f"on {shown}", each("multitask", text))
                 for text, shown in (("movies", "polarity"), ("subjectivity", "subjectivity"))
             ],
             one_scale=False,
         ),
         "unlearn": plots.Plot(
             [
-                ("on complaints, to be unlearned", plots.both("unlearn", "cons")),
-                ("on general text (plots)", plots.both("unlearn", "plots")),
+                ("on complaints, to be unlearned", each("unlearn", "cons")),
+                ("on general text (plots)", each("unlearn", "plots")),
             ],
             "loss of a token, nats",
         ),
         "transfer": plots.Plot(
-            [(f"on {text}", plots.both("transfer", text)) for text in ("products", "movies")],
+            [(f"on {text}", each("transfer", text)) for text in ("products", "movies")],
             one_scale=False,
         ),
         "initialisations": plots.Plot(

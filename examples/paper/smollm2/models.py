@@ -9,12 +9,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from functools import cache
 from pathlib import Path
 
 import torch
 from peft import IA3Config, LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from settings import QUICKSTART
 from table import load
 from torch.nn.functional import cross_entropy
@@ -168,10 +169,14 @@ def method(name: str, epochs: int) -> Method:
 
 @contextmanager
 def with_module(directory: Path | None) -> Iterator[torch.nn.Module]:
-    """The model with a module on it, or without one, to be measured."""
+    """The model with a module on it, or as a fine-tune has it, or as it is, to be measured."""
     model, _ = base()
     if directory is None:
         yield model
+        return
+    if (directory / "model.safetensors").is_file():
+        with weights_of(directory):
+            yield model
         return
     whole = load(directory, model).eval()
     try:
@@ -195,6 +200,57 @@ def train_module(
     fit(peft, examples, how, states.loss)
     save(peft, module_directory(module.name, seed, name))
     peft.unload().eval()
+
+
+# --- fine-tunes -----------------------------------------------------------------------------------
+
+TRAINED_LAYERS = tuple(f"model.layers.{layer}." for layer in range(FIRST, 30))
+FULL_RATE = 5e-5
+
+
+def fine_tune(
+    module: Module, name: str, seed: str, examples: list[Example], states: States
+) -> None:
+    """Train all weights of the layers that modules are on, and write the model."""
+    model, _ = base()
+    top = model.model.layers[FIRST:]
+    before = deepcopy(top.state_dict())
+    torch.manual_seed(int(seed))
+    fit(top.requires_grad_(True), examples, Method(None, FULL_RATE, module.epochs), states.loss)
+    write_model(module_directory(module.name, seed, name))
+    top.requires_grad_(False).eval().load_state_dict(before)
+
+
+def write_model(directory: Path) -> None:
+    """Write the model as it is, in float16, its config last."""
+    model, tokenizer = base()
+    directory.mkdir(parents=True, exist_ok=True)
+    state = {name: weight.half() for name, weight in model.state_dict().items()}
+    del state["lm_head.weight"]  # tied to the embedding
+    save_file(state, directory / "model.safetensors", metadata={"format": "pt"})
+    tokenizer.save_pretrained(directory)
+    config = deepcopy(model.config)
+    config.dtype = torch.float16
+    config.save_pretrained(directory)
+
+
+@contextmanager
+def weights_of(directory: Path) -> Iterator[None]:
+    """Let the model have the weights of a fine-tune, or of a composition of some."""
+    model, _ = base()
+    state = model.state_dict()
+    weights = load_file(directory / "model.safetensors")
+    top = {name: weights.pop(name) for name in state if name.startswith(TRAINED_LAYERS)}
+    before = {name: state[name].clone() for name in top}
+    assert all(torch.equal(weight, state[name].half()) for name, weight in weights.items())
+    model.load_state_dict(top, strict=False)
+    try:
+        yield
+    finally:
+        model.load_state_dict(before, strict=False)
+
+
+# --- files ----------------------------------------------------------------------------------------
 
 
 def save(model: PeftModel, directory: Path) -> None:

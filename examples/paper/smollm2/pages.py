@@ -26,7 +26,7 @@ from cells import (
     weights,
 )
 from record import Results
-from settings import METHODS, TITLES
+from settings import TITLES
 
 from smollm2.settings import (
     BY_NAME,
@@ -108,7 +108,7 @@ def mean_of(*texts: list[float]) -> list[float]:
 
 def generalise(results: Results) -> str:
     rows, held = [], {}
-    for m in METHODS:
+    for m in BY_NAME["generalise"].measured_by:
         base, a, b, whole = (
             parted(results, part, m, "movies")
             for part in ("base", "subset_a", "subset_b", "movies")
@@ -134,7 +134,7 @@ def multitask(results: Results) -> str:
     rows, held = [], {}
     bases = [parted(results, "base", "", text) for text in texts]
     rows.append(["", "the base", *(f"{x[0]:.1f}" for x in (*bases, mean_of(*bases))), ""])
-    for m in METHODS:
+    for m in BY_NAME["multitask"].measured_by:
         found = {part: [parted(results, part, m, text) for text in texts] for part in texts}
         found["⊕"] = [tested(results, "multitask", m, text) for text in texts]
         names = ("the module of polarity", "the module of subjectivity", "polarity ⊕ subjectivity")
@@ -155,7 +155,7 @@ def unlearn(results: Results) -> str:
     said, texts = ("disliked_blame", "opinion_blame"), ("cons", "pros", "plots")
     found = {name: parted(results, "base", "", name) for name in (*said, *texts)}
     rows, held = [unlearnt("", "the base", found, "")], {}
-    for m in METHODS:
+    for m in BY_NAME["unlearn"].measured_by:
         learned = {name: parted(results, "cons", m, name) for name in found}
         rows.append(unlearnt(TITLES[m], "the module of complaints", learned, ""))
         negated = {name: tested(results, "unlearn", m, name) for name in found}
@@ -195,7 +195,7 @@ def unlearnt(method: str, module: str, found: dict[str, list[float]], weight: st
 
 def transfer(results: Results) -> str:
     rows, held = [], {}
-    for m in METHODS:
+    for m in BY_NAME["transfer"].measured_by:
         source = parted(results, "movies", m, "products")
         moved = tested(results, "transfer", m, "products")
         blind = over_seeds(

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import settings
-from settings import GRID, METHODS, Composition, Curve, best, harmless
+from settings import FULL, GRID, METHODS, Composition, Curve, best, harmless
 
 HERE = Path(__file__).parent
 MODULES, OUT, SAMPLE, PLOTS = (HERE / name for name in ("modules", "out", "sample", "plots"))
 RESULTS, PAGE = HERE / "results.json", HERE / "results.md"
+FINE_TUNES = HERE / "full" / "out" / "models"
+BASE_MODEL = FINE_TUNES / "base"
 
 SEEDS = settings.SEEDS
 BASE = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -32,15 +34,15 @@ class Module:
     """One trained module.
 
     Attributes:
-        name: its folder is modules/SEED/NAME-METHOD.
-        methods: LoRA, (IA)³ or both.
+        name: its folder is modules/SEED/NAME-METHOD, or full/out/models/SEED/NAME.
+        methods: LoRA, (IA)³, all weights, or some of these.
         epochs: how often it sees each example.
         after: the module that it goes on from; none, it starts from the seed's initialisation.
     """
 
     name: str
     epochs: int
-    methods: tuple[str, ...] = METHODS
+    methods: tuple[str, ...] = (*METHODS, FULL)
     after: str | None = None
 
 
@@ -58,8 +60,8 @@ TRAINED = (
 
 
 def module_directory(name: str, seed: str, method: str) -> Path:
-    """Where a trained module lies."""
-    return MODULES / seed / f"{name}-{method}"
+    """Where a trained module lies, or a fine-tune."""
+    return FINE_TUNES / seed / name if method == FULL else MODULES / seed / f"{name}-{method}"
 
 
 # --- compositions ---------------------------------------------------------------------------------
@@ -73,12 +75,14 @@ class SmolComposition(Composition):
         tested: what it is measured on in the test, where that is more than `texts`.
         also_at: at which λ it is tested beside the one that validation chose.
         further: where it has a second seed, how many after its own that is.
+        full: whether it is measured with full fine-tunes too, by the recipe of its name in full/.
     """
 
     home: Path = HERE
     tested: tuple[str, ...] = ()
     also_at: tuple[str, ...] = ()
     further: int | None = None
+    full: bool = False
 
     def __post_init__(self) -> None:
         if not self.tested:
@@ -90,6 +94,18 @@ class SmolComposition(Composition):
             return params
         other = SEEDS[(SEEDS.index(seed) + self.further) % len(SEEDS)]
         return {**params, "other": other}
+
+    @property
+    def measured_by(self) -> tuple[str, ...]:
+        """The methods that it is measured with, of which full fine-tunes are not shipped."""
+        return (*self.methods, FULL) if self.full else self.methods
+
+    def by(self, method: str) -> SmolComposition:
+        """The composition as a method has it."""
+        if method != FULL:
+            return self
+        folder = self.folder.removesuffix("-{method}")
+        return replace(self, home=HERE / "full", folder=folder, methods=(FULL,))
 
 
 def _initialisations(name: str, operator: str, further: int) -> SmolComposition:
@@ -127,6 +143,7 @@ COMPOSITIONS = (
         tested=("cons", "pros", "plots", "complaints"),
         also_at=("0.5", "1"),
         parts=("base", "cons"),
+        full=True,
     ),
     SmolComposition(
         name="generalise",
@@ -134,6 +151,7 @@ COMPOSITIONS = (
         folder="generalise/{seed}-{method}",
         texts=("movies",),
         parts=("base", "subset_a", "subset_b", "movies"),
+        full=True,
     ),
     SmolComposition(
         name="multitask",
@@ -141,6 +159,7 @@ COMPOSITIONS = (
         folder="multitask/{seed}-{method}",
         texts=("movies", "subjectivity"),
         parts=("base", "movies", "subjectivity"),
+        full=True,
     ),
     SmolComposition(
         name="transfer",
@@ -148,6 +167,7 @@ COMPOSITIONS = (
         folder="transfer/{seed}-{method}",
         texts=("products", "movies"),
         parts=("base", "movies"),
+        full=True,
         grid=tuple(sorted({*GRID, *FINE_GRID}, key=float)),
     ),
     _initialisations("apart_parameters", "parameters", 1),
@@ -161,10 +181,15 @@ BY_NAME = {one.name: one for one in COMPOSITIONS}
 
 def complete(results: Mapping[str, Any]) -> list[SmolComposition]:
     """The compositions that have been measured to the end, from every seed."""
+    done = results["found"]
+
+    def whole(step: str, name: str, methods: tuple[str, ...]) -> bool:
+        return all(f"{step}/{name}/{method}/{seed}" in done for method in methods for seed in SEEDS)
+
     return [
         one
         for one in COMPOSITIONS
-        if all(f"sample/{one.name}/{m}/{s}" in results["found"] for m in one.methods for s in SEEDS)
+        if whole("test", one.name, one.measured_by) and whole("sample", one.name, one.methods)
     ]
 
 

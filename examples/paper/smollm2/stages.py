@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
+
 import record
+from settings import FULL
 from stages import building
 from steps import Plan, Step
 
 from smollm2.settings import (
+    BASE_MODEL,
     COMPOSITIONS,
     RESULTS,
     SEEDS,
@@ -18,10 +23,13 @@ from smollm2.settings import (
 def stages() -> list[list[Step]]:
     """The steps, in stages, as on the first base; a seed's are done before the next one's."""
     composed = [
-        (one.name, method, seed) for seed in SEEDS for one in COMPOSITIONS for method in one.methods
+        (one.name, method, seed)
+        for seed in SEEDS
+        for one in COMPOSITIONS
+        for method in one.measured_by
     ]
     return [
-        training(after=False),
+        [Step("train/base", ("write_base",), unneeded_or(BASE_MODEL, *SEEDS)), *training(False)],
         training(after=True),
         [Step("overlap", ("overlap",))],
         building(COMPOSITIONS),
@@ -29,7 +37,7 @@ def stages() -> list[list[Step]]:
         [Step("/".join(("validation", *at)), ("validate", *at)) for at in composed],
         [Step("/".join(("parts", *at)), ("measure_parts", *at)) for at in parts()],
         [Step("/".join(("test", *at)), ("test", *at)) for at in composed],
-        [Step("/".join(("sample", *at)), ("sample", *at)) for at in composed],
+        [Step("/".join(("sample", *at)), ("sample", *at)) for at in composed if FULL not in at],
     ]
 
 
@@ -39,7 +47,7 @@ def training(after: bool) -> list[Step]:
         Step(
             f"train/{seed}/{module.name}-{method}",
             ("train", module.name, method, seed),
-            (module_directory(module.name, seed, method) / "adapter_config.json").is_file,
+            trained(module_directory(module.name, seed, method), method, seed),
         )
         for seed in SEEDS
         for module in TRAINED
@@ -48,12 +56,29 @@ def training(after: bool) -> list[Step]:
     ]
 
 
+def trained(directory: Path, method: str, seed: str) -> Callable[[], bool]:
+    """Whether a module is there, or a fine-tune need not be."""
+    if method == FULL:
+        return unneeded_or(directory, seed)
+    return (directory / "adapter_config.json").is_file
+
+
+def unneeded_or(model: Path, *seeds: str) -> Callable[[], bool]:
+    """Whether a model is there, or all that it is for has been measured: it is not shipped."""
+    full = [one.name for one in COMPOSITIONS if one.full]
+    needing = [f"test/{name}/{FULL}/{seed}" for name in full for seed in seeds]
+    needing += ["/".join(("parts", *at)) for at in parts() if at[1] == FULL and at[2] in seeds]
+    return lambda: (
+        (model / "config.json").is_file() or record.read(RESULTS)["found"].keys() >= {*needing}
+    )
+
+
 def parts() -> list[tuple[str, str, str]]:
     """What compositions are measured beside: a module, its method, its seed; the base once."""
     found = [("base", "none", "0")]
     for seed in SEEDS:
         for one in COMPOSITIONS:
-            found += [(p, m, seed) for p in one.parts if p != "base" for m in one.methods]
+            found += [(p, m, seed) for p in one.parts if p != "base" for m in one.measured_by]
     return list(dict.fromkeys(found))
 
 

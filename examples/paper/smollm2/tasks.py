@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -9,12 +12,13 @@ from typing import Any
 import torch
 from composing import overlaps, pem_build
 from record import chosen, read
-from settings import best
+from settings import FULL, best
 from table import quiet
 from texts import Texts
 
 from smollm2 import models, speaking
 from smollm2.settings import (
+    BASE_MODEL,
     BY_NAME,
     COMPOSITIONS,
     LOSSES,
@@ -52,7 +56,13 @@ def states(exact: bool) -> models.States:
 def train(data: Path, name: str, method: str, seed: str) -> None:
     """Train one module."""
     [module] = [one for one in TRAINED if one.name == name]
-    models.train_module(module, method, seed, examples(data).training(name, seed), states(False))
+    train = models.fine_tune if method == FULL else models.train_module
+    train(module, method, seed, examples(data).training(name, seed), states(False))
+
+
+def write_base(data: Path) -> None:
+    """Write the base as a model, from which fine-tunes are taken away."""
+    models.write_model(BASE_MODEL)
 
 
 # --- composing: recipes and `pem build`, nothing else ---------------------------------------------
@@ -67,6 +77,20 @@ def build(data: Path, name: str) -> dict[str, Any]:
         for seed in SEEDS
         for method in one.methods
     }
+
+
+@contextmanager
+def composed(one: SmolComposition, method: str, seed: str, weight: str) -> Iterator[Path]:
+    """A composition at some λ. A model, of 270 MB, is there for as long as it is measured."""
+    directory = one.by(method).directory(seed, method, weight)
+    if method != FULL:
+        yield directory
+        return
+    pem_build(one.by(method), method, seed, f"--set=weight={weight}")
+    try:
+        yield directory
+    finally:
+        shutil.rmtree(directory)
 
 
 def overlap(data: Path) -> dict[str, dict[str, float]]:
@@ -116,7 +140,10 @@ def measure_base(data: Path, seed: str) -> dict[str, float]:
 def validate(data: Path, name: str, method: str, seed: str) -> dict[str, Any]:
     """Measure a composition at every λ on validation sentences, and choose one."""
     one, sentences = BY_NAME[name], examples(data).validation(seed)
-    found = {w: measured(one.directory(seed, method, w), one.texts, sentences) for w in one.grid}
+    found = {}
+    for weight in one.grid:
+        with composed(one, method, seed, weight) as directory:
+            found[weight] = measured(directory, one.texts, sentences)
     base = read(RESULTS)["found"][f"base/{seed}"]
     said = {"curve": found, "chosen": choose(name, found, base)}
     if name == "transfer":  # without a label of the target domain
@@ -129,7 +156,8 @@ def test(data: Path, name: str, method: str, seed: str) -> dict[str, Any]:
     one, results = BY_NAME[name], read(RESULTS)
 
     def at(weight: str) -> dict[str, float]:
-        return measured(one.directory(seed, method, weight), one.tested, examples(data).test)
+        with composed(one, method, seed, weight) as directory:
+            return measured(directory, one.tested, examples(data).test)
 
     found: dict[str, Any] = at(chosen(results, name, method, seed))
     if name == "transfer":
@@ -144,7 +172,7 @@ def measure_parts(data: Path, part: str, method: str, seed: str) -> dict[str, fl
     names = {
         name
         for one in COMPOSITIONS
-        if part in one.parts and (method in one.methods or part == "base")
+        if part in one.parts and (method in one.measured_by or part == "base")
         for name in one.tested
     }
     at = None if part == "base" else module_directory(part, seed, method)
