@@ -205,7 +205,7 @@ def train_module(
 # --- fine-tunes -----------------------------------------------------------------------------------
 
 TRAINED_LAYERS = tuple(f"model.layers.{layer}." for layer in range(FIRST, 30))
-FULL_RATE = 5e-5
+FULL_RATE = 1e-4
 
 
 def fine_tune(
