@@ -33,8 +33,6 @@ from settings import BY_NAME, COMPOSITIONS, HERE, METHODS, PAGE, SEEDS, TITLES
 WHY = tomllib.loads((HERE / "whys.toml").read_text(encoding="utf-8"))
 """What is said of each setting beside its numbers."""
 
-LATER = "not measured"
-
 
 def write(results: Results, path: Path = PAGE) -> None:
     """Write the page."""
@@ -54,7 +52,7 @@ def page(results: Results) -> str:
 
 
 def generalise(results: Results) -> str:
-    rows, held = [["full fine-tuning", LATER, "", "", "", "", ""]], {}
+    rows, held = [], {}
     for m in METHODS:
         a, b, whole = (parted(results, p, m, "movies") for p in BY_NAME["generalise"].parts)
         merged = tested(results, "generalise", m, "movies")
@@ -87,7 +85,6 @@ def multitask(results: Results) -> str:
             rows.append([TITLES[m], shown, *map(spread, (*both, means[label])), weight])
         better = best_part(means["polarity"], means["subjectivity"])
         held[m] = (count(means["⊕"], better), "a better mean than either module")
-    rows.append(["full fine-tuning", LATER, "", "", "", ""])
     columns = "accuracy, % | module | polarity | subjectivity | mean | λ"
     return section(
         "2. Multi-tasking", "multitask", WHY["multitask"], table(columns, rows),
@@ -114,7 +111,6 @@ def unlearn(results: Results) -> str:
         rises = zip(*(changed(x, b) for x, b in zip(negated, bases, strict=True)), strict=True)
         seen = [products > max(0, 2 * abs(plots)) for products, plots in rises]
         held[m] = (sum(seen), "the loss on products rises more than twice as far as plots' moves")
-    rows.append(["full fine-tuning", LATER, "", "", "", "", ""])
     columns = "nats a word | module | products | plots | products, change | plots, change | λ"
     return section(
         "3. Unlearning", "unlearn", WHY["unlearn"], table(columns, rows),
@@ -123,7 +119,7 @@ def unlearn(results: Results) -> str:
 
 
 def transfer(results: Results) -> str:
-    rows, held = [["full fine-tuning", LATER, "", "", "", "", ""]], {}
+    rows, held = [], {}
     for m in METHODS:
         source = parted(results, "movies", m, "products")
         moved = tested(results, "transfer", m, "products")
@@ -197,7 +193,8 @@ all-MiniLM-L6-v2, 22 M parameters. Mean and standard deviation of three seeds, o
 sentences of each kind (200 plots); λ, of 0 to 1 by 0.1, was chosen on 200 others, for each seed and
 method by itself, and is listed in the order of the seeds. In plots, lines are means and bands run
 from the least to the most of the seeds, on validation sentences. *The paper's direction* is what
-Zhang et al. report; full fine-tunes, their third method, are not measured.
+Zhang et al. report; full fine-tunes, their third method, are measured on
+[SmolLM2](smollm2/results.md).
 """
 
 DETOXIFY = """## 6. Alpaca, detoxified
