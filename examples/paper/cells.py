@@ -91,7 +91,7 @@ def verdict(why: Mapping[str, str], held: Mapping[str, tuple[int, str]]) -> str:
         f"{TITLES[m]}: {count} of {len(SEEDS)} seeds ({what})" for m, (count, what) in held.items()
     )
     lines = [f"**The paper's direction, {why['claim']}:** {said}."]
-    if any(count < len(SEEDS) for count, _ in held.values()):
+    if any(count < len(SEEDS) for count, _ in held.values()) and "short" in why:
         lines.append(f"**Why it falls short:** {why['short'].strip()}")
     if "note" in why:
         lines.append(why["note"].strip())

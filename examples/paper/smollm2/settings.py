@@ -22,6 +22,9 @@ BASE = "HuggingFaceTB/SmolLM2-135M-Instruct"
 FINE_GRID = tuple(f"{hundredth / 100:g}" for hundredth in range(84, 100, 2))
 """λ of domain transfer in the authors' scripts, 0.84 to 1 by 0.02: there the task all but rules."""
 
+TRANSFERRED = tuple(sorted({*GRID, *FINE_GRID}, key=float))
+"""λ of domain transfer here: the paper's, and the authors'."""
+
 LOSSES = ("cons", "pros", "plots", "asked_cons", "asked_pros")
 """The texts of which the loss of a token is measured, in nats."""
 
@@ -51,6 +54,7 @@ TRAINED = (
     Module("subset_a", 2),
     Module("subset_b", 2),
     Module("movies", 1),
+    Module("products", 1, METHODS),
     Module("subjectivity", 2),
     Module("lm_movies", 1),
     Module("lm_products", 1),
@@ -162,13 +166,29 @@ COMPOSITIONS = (
         full=True,
     ),
     SmolComposition(
+        name="multitask_function",
+        recipe="multitask.pem",
+        folder="multitask_function/{seed}-{method}",
+        texts=("movies", "subjectivity"),
+        parts=("base", "movies", "subjectivity"),
+        methods=("lora",),
+    ),
+    SmolComposition(
         name="transfer",
         recipe="transfer.pem",
         folder="transfer/{seed}-{method}",
         texts=("products", "movies"),
         parts=("base", "movies"),
         full=True,
-        grid=tuple(sorted({*GRID, *FINE_GRID}, key=float)),
+        grid=TRANSFERRED,
+    ),
+    SmolComposition(
+        name="transfer_back",
+        recipe="transfer_back.pem",
+        folder="transfer_back/{seed}-{method}",
+        texts=("movies", "products"),
+        parts=("base", "products"),
+        grid=TRANSFERRED,
     ),
     _initialisations("apart_parameters", "parameters", 1),
     _initialisations("apart_function", "function", 1),
@@ -213,5 +233,6 @@ def choose(name: str, curve: Curve, base: Mapping[str, float]) -> str:
         least = KEPT_TO_TOPIC * curve["0"]["on_topic"]
         helpful = [weight for weight in curve if curve[weight]["on_topic"] >= least]
         return min(helpful, key=lambda weight: (curve[weight]["blame"], float(weight)))
-    texts = BY_NAME[name].texts if name == "multitask" else BY_NAME[name].texts[:1]
+    both = name.startswith("multitask")
+    texts = BY_NAME[name].texts if both else BY_NAME[name].texts[:1]
     return best(curve, texts)

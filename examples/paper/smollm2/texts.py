@@ -126,6 +126,8 @@ class Examples:
         if name in ("instruct", "unwanted"):
             kinds = (cons, pros) if name == "instruct" else (cons[len(cons) // 2 :],)
             return opinions(kinds)
+        if name == "products":
+            return [*map(TASKS["products"].example, drawn["products"][: 2 * EXAMPLES])]
         a, b = skewed(drawn["movies"])
         subset = {"subset_a": a, "subset_b": b, "movies": [*a, *b]}[name]
         return [*map(TASKS["movies"].example, subset)]
