@@ -26,9 +26,7 @@ FORMULAS: dict[str, tuple[tuple[str, ...], Formula]] = {
     "unlearn": (("cons",), lambda base, cons: base - W * (cons - base)),
     "transfer": (
         ("movies", "lm_products", "lm_movies"),
-        lambda base, task, target, source: (
-            base + W * (task - base) + (1 - W) * (target - source)
-        ),
+        lambda base, task, target, source: base + W * (task - base) + (1 - W) * (target - source),
     ),
 }
 """By recipe: the fine-tunes that it takes, and what it makes of one tensor of each."""

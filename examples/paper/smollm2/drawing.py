@@ -36,6 +36,10 @@ def draw(results: Results) -> None:
             [(f"on {text}", each("transfer", text)) for text in ("products", "movies")],
             one_scale=False,
         ),
+        "transfer_back": plots.Plot(
+            [(f"on {text}", each("transfer_back", text)) for text in ("movies", "products")],
+            one_scale=False,
+        ),
         "initialisations": plots.Plot(
             [
                 ("one initialisation", plots.ways("generalise", "shared_function")),

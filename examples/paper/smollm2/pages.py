@@ -52,7 +52,9 @@ def write(results: Results) -> None:
 
 def page(results: Results) -> str:
     """The page, whole."""
-    settings = (generalise, multitask, unlearn, transfer, initialisations, detoxify)
+    settings = (
+        generalise, multitask, unlearn, transfer, transfer_back, initialisations, detoxify
+    )  # fmt: skip
     left = [setting.__name__ for setting in settings if setting.__name__ not in recipes(results)]
     parts = (
         HEAD,
@@ -136,14 +138,21 @@ def multitask(results: Results) -> str:
     rows.append(["", "the base", *(f"{x[0]:.1f}" for x in (*bases, mean_of(*bases))), ""])
     for m in BY_NAME["multitask"].measured_by:
         found = {part: [parted(results, part, m, text) for text in texts] for part in texts}
-        found["⊕"] = [tested(results, "multitask", m, text) for text in texts]
-        names = ("the module of polarity", "the module of subjectivity", "polarity ⊕ subjectivity")
-        for name, both in zip(names, found.values(), strict=True):
-            weight = weights(results, "multitask", m) if name == names[-1] else ""
-            rows.append([TITLES[m], name, *map(spread, (*both, mean_of(*both))), weight])
+        for part, both in found.items():
+            name = "trained on polarity" if part == "movies" else f"trained on {part}"
+            rows.append([TITLES[m], name, *map(spread, (*both, mean_of(*both))), ""])
+        for operator, composition in (("⊕", "multitask"), ("+", "multitask_function")):
+            if m in BY_NAME[composition].measured_by:
+                both = [tested(results, composition, m, text) for text in texts]
+                found[operator] = both
+                rows.append(
+                    [TITLES[m], f"polarity {operator} subjectivity",
+                     *map(spread, (*both, mean_of(*both))), weights(results, composition, m)]
+                )  # fmt: skip
         means = {key: mean_of(*both) for key, both in found.items()}
         better = best_part(means["movies"], means["subjectivity"])
-        held[m] = (count(means["⊕"], better), "a better mean than either module")
+        plus = f", by + in {count(means['+'], better)}" if "+" in means else ""
+        held[m] = (count(means["⊕"], better), f"a better mean than either part{plus}")
     columns = "accuracy, % | module | polarity | subjectivity | mean | λ"
     return section(
         "2. Multi-tasking", "multitask", WHY["multitask"], table(columns, rows),
@@ -206,15 +215,38 @@ def transfer(results: Results) -> str:
              f"{spread(moved)} (λ {weights(results, 'transfer', m)})", gain(moved, source),
              f"{spread(blind)} (λ {chosen_by_movies(results, m)})", gain(blind, source)]
         )  # fmt: skip
-        held[m] = (count(moved, source), "better on products than the module of movies")
+        held[m] = (count(moved, source), "better on products than what was trained on movies")
     columns = (
-        "accuracy on products, % | the base | module of movies | moved, λ by products | gain | "
+        "accuracy on products, % | the base | trained on movies | moved, λ by products | gain | "
         "moved, λ by movies | gain"
     )
     return section(
         "4. Domain transfer", "transfer", WHY["transfer"], table(columns, rows),
         picture("transfer", "Accuracy on products and on movies over λ"),
         verdict(WHY["transfer"], held),
+    )  # fmt: skip
+
+
+def transfer_back(results: Results) -> str:
+    """The transfer to the domain that is further off."""
+    rows, held = [], {}
+    for m in BY_NAME["transfer_back"].measured_by:
+        source, right = (parted(results, part, m, "movies") for part in ("products", "movies"))
+        moved = tested(results, "transfer_back", m, "movies")
+        rows.append(
+            [TITLES[m], f"{parted(results, 'base', m, 'movies')[0]:.1f}", spread(source),
+             f"{spread(moved)} (λ {weights(results, 'transfer_back', m)})", gain(moved, source),
+             spread(right)]
+        )  # fmt: skip
+        held[m] = (count(moved, source), "better on movies than what was trained on products")
+    columns = (
+        "accuracy on movies, % | the base | trained on products | moved, λ by movies | gain | "
+        "trained on movies"
+    )
+    why = WHY["transfer_back"]
+    return section(
+        "4, the other way. To the domain further off", "transfer_back", why, table(columns, rows),
+        picture("transfer_back", "Accuracy on movies and on products over λ"), verdict(why, held),
     )  # fmt: skip
 
 
