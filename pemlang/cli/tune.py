@@ -95,7 +95,7 @@ def _names(ctx: click.Context, param: click.Parameter, names: tuple[str, ...]) -
     type=SweepOf(),
     multiple=True,
     metavar="NAME=…",
-    help="Try these values of a param, as --sweep has them: rank=4,8,16.",
+    help="Try these values of a param, as --sweep has them: r=4,8,16.",
 )
 @click.option("--only", default="", metavar="PATH", help="Which output to measure, of several.")
 @click.option("--memory", type=Memory(), metavar="AMOUNT", help="Build in at most so much memory.")

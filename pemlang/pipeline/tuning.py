@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import field, replace
 from pathlib import Path
 
+from pemlang.artifact.place import is_one_file
 from pemlang.artifact.write import params_text
 from pemlang.check.check import check
 from pemlang.check.checked import Checked
@@ -32,7 +33,7 @@ from pemlang.pipeline.study import (
     open_study,
 )
 from pemlang.pipeline.sweep import SweepPoint
-from pemlang.pipeline.tuning_space import space_of, start_of
+from pemlang.pipeline.tuning_space import axes_of, space_of, start_of
 from pemlang.source import Source
 
 AT_ONCE = 4 << 30
@@ -135,13 +136,15 @@ def tune(
     declared = check(path, source, subject.resolver, {**one_each, **params})
     if any(x.severity == "error" and x.code != _NO_VALUE for x in declared.diagnostics):
         raise PemError(declared.diagnostics)
-    space = space_of(declared, params, options.choices)
+    axes, refused = axes_of(declared, params, options.choices)
+    checked = subject.at(start_of(declared, axes))
+    subject.output = _index_of(checked, options.only)
+    space = space_of(checked, checked.outputs[subject.output], axes, refused, options.choices)
     start = start_of(declared, space)
     checked = subject.at(start)
-    subject.output = _index_of(checked, options.only)
     sampler = SAMPLERS[options.sampler]
     settings = StudySettings(
-        checked.outputs[subject.output].path if options.only else "",
+        checked.outputs[0].path if options.only else "",
         options.metric,
         options.first_metric,
         options.objectives,
@@ -194,7 +197,16 @@ class _TunedRecipe:
         checked = identified_with(self.resolver, self.path, self.source, settings, root)
         if self.output is None:
             return checked
-        return replace(checked, outputs=[checked.outputs[self.output]])
+        output = checked.outputs[self.output]
+        if root is not None:
+            output = replace(output, target=root / _plain_name(output.target))
+        return replace(checked, outputs=[output])
+
+
+def _plain_name(target: Path) -> str:
+    """What an output is called where a metric finds it: a shell may read the path, and what a
+    recipe calls it may be `$(…)`."""
+    return f"output{target.suffix if is_one_file(target) else ''}"
 
 
 def _hold_one(objectives: Sequence[Objective]) -> None:

@@ -4,17 +4,20 @@ the first, 0, to the last, 1."""
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Container, Mapping, Sequence
 from fractions import Fraction
 from typing import TypeAlias
 
 from pemlang.artifact.write import param_text
 from pemlang.check.checked import Checked
+from pemlang.check.outputs import Output
 from pemlang.check.params import DeclaredParam, setting
 from pemlang.check.values import ParamConstant
 from pemlang.dataclass import dataclass
-from pemlang.diagnostics import Fault, PemError, listed, visible
+from pemlang.diagnostics import Diagnostic, Fault, PemError, listed, visible
 from pemlang.graph.numbers import shown
+from pemlang.syntax import tree as t
 
 DIGITS = 3
 """Decimals that values have beyond the first one that tells the ends of their range apart: a
@@ -101,10 +104,10 @@ Space: TypeAlias = "Mapping[str, Axis]"
 """What each param may be that is tuned, in the order in which they are declared."""
 
 
-def space_of(
+def axes_of(
     checked: Checked, fixed: Container[str], choices: Mapping[str, Sequence[str]]
-) -> Space:
-    """What is tuned of a recipe: each param but those that are fixed.
+) -> tuple[Space, Mapping[str, Diagnostic]]:
+    """What each param of a recipe may be, and PEM0901 of each that nothing is known of.
 
     Args:
         checked: the recipe.
@@ -112,24 +115,75 @@ def space_of(
         choices: the values of some others.
 
     Raises:
-        PemError: PEM0901 a param has no range, PEM0902 there is none to tune, PEM0211 to PEM0214 a
-            value is none of a param.
+        PemError: PEM0901 a param has neither a range nor a default, PEM0211 to PEM0214 a value is
+            none of a param.
     """
-    space: dict[str, Axis] = {}
-    wrong = []
+    axes: dict[str, Axis] = {}
+    refused: dict[str, Diagnostic] = {}
+    is_wrong = False
     for name, declared in checked.declared.items():
         try:
             if name in choices:
-                space[name] = _chosen(name, declared, choices[name])
+                axes[name] = _chosen(name, declared, choices[name])
             elif name not in fixed:
-                space[name] = _whole(name, declared)
+                axes[name] = _whole(name, declared)
         except Fault as fault:
-            wrong.append(fault.at(declared.statement.span))
-    if wrong:
+            refused[name] = fault.at(declared.statement.span)
+            is_wrong |= name in choices or declared.default is None
+    if is_wrong:
+        raise PemError(list(refused.values()))
+    return axes, refused
+
+
+def space_of(
+    checked: Checked,
+    output: Output,
+    axes: Space,
+    refused: Mapping[str, Diagnostic],
+    choices: Container[str],
+) -> Space:
+    """What is tuned of a recipe: the params that an output is made with, but those that are fixed.
+    The others keep their defaults.
+
+    Args:
+        checked: the recipe.
+        output: what is measured.
+        axes, refused: of its params, by axes_of.
+        choices: the params that are tuned in any case.
+
+    Raises:
+        PemError: PEM0901 a param has no range, PEM0902 there is none to tune.
+    """
+    names = _names_behind(checked, output)
+    if wrong := [told for name, told in refused.items() if name in names]:
         raise PemError(wrong)
+    space = {
+        name: axis
+        for name, axis in axes.items()
+        if name in names or name in choices or checked.declared[name].default is None
+    }
     if not space:
-        raise PemError([_none_to_tune(checked).at(None)])
+        raise PemError([_none_to_tune(checked, names).at(None)])
     return space
+
+
+def _names_behind(checked: Checked, output: Output) -> Container[str]:
+    """All names of the recipe that what is saved, and how, is written with. Its path says only
+    where it goes."""
+    statements = checked.files.trees[checked.path].statements
+    declared = {x.name.name: x for x in statements if isinstance(x, t.Declaration)}
+    names: set[str] = set()
+    trees: list[t.Tree] = []
+    for statement in statements:
+        if isinstance(statement, t.Save) and statement.span == output.span:
+            trees += [statement.value, *statement.options]
+    while trees:
+        tree = trees.pop()
+        trees += tree.children()
+        if isinstance(tree, t.Name) and tree.name in declared and tree.name not in names:
+            names.add(tree.name)
+            trees.append(declared[tree.name])
+    return names
 
 
 def _chosen(name: str, declared: DeclaredParam, texts: Sequence[str]) -> Choices:
@@ -148,23 +202,33 @@ def _whole(name: str, declared: DeclaredParam) -> Axis:
     if declared.within is not None:
         low, high = declared.within.low, declared.within.high
         return Interval(low, high) if low < high else Choices((shown(low),))
-    called = visible(name)
-    help = f"try some values: --values {called}=…,… or fix it: --set {called}=…"
+    called, own = visible(name), declared.default
+    values, value = f"--values {called}=…,…", "…"
+    if own is not None:
+        value = visible(shlex.quote(param_text(own)), 80)
+        values = f"--values {called}={value},…"
+    help = f"try some values: {values} or keep one: --set {called}={value}"
     if declared.kind == "number":
-        help = f"say it in the recipe, as in `{called}: number in 0..1`; or {help}"
+        ends = sorted((Fraction(0), 2 * own if isinstance(own, Fraction) and own else Fraction(1)))
+        within = "..".join(map(shown, ends))
+        help = f"say it in the recipe, as in `{called}: number in {within}`; or {help}"
     raise Fault("PEM0901", f"`{called}` has no range: nothing says which values to try", help)
 
 
-def _none_to_tune(checked: Checked) -> Fault:
-    if checked.declared:
-        names = listed(checked.declared)
-        message = f"there is no param left to tune: --set fixes {names}"
+def _none_to_tune(checked: Checked, names: Container[str]) -> Fault:
+    if not checked.declared:
+        return Fault(
+            "PEM0902",
+            "the recipe has no param to tune",
+            "declare what is to be found: param weight: number in 0..1 = 0.5",
+        )
+    fixed = [name for name in checked.declared if name in names]
+    if fixed:
+        message = f"there is no param left to tune: --set fixes {listed(fixed)}"
         return Fault("PEM0902", message, "leave out the --set of one that is to be found")
-    return Fault(
-        "PEM0902",
-        "the recipe has no param to tune",
-        "declare what is to be found: param weight: number in 0..1 = 0.5",
-    )
+    others = listed(checked.declared)
+    message = f"there is no param to tune: what is measured does not depend on {others}"
+    return Fault("PEM0902", message, "write one into what is saved, as in save weight * x")
 
 
 def start_of(checked: Checked, space: Space) -> dict[str, str]:

@@ -36,7 +36,11 @@ def tuned(root: Path, text: str = TEXT, metric: str = ONE, **more: Any) -> Diagn
 
 @made
 def PEM0901_no_range(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
-    return tuned(root, 'param name: string = "x"\nparam v: number = 1\n' + TEXT)
+    return tuned(
+        root,
+        'param name: string = "x"\nparam v: number = 1\n'
+        + TEXT.replace("w * a", 'w * v * (if name == "x" then a else 2 * a)'),
+    )
 
 
 @made
@@ -47,6 +51,11 @@ def PEM0902_no_param(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
 @made
 def PEM0902_all_set(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
     return tuned(root, params={"w": "0.3"})
+
+
+@made
+def PEM0902_elsewhere(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
+    return tuned(root, TEXT.replace("w * a", "a").replace("out/x", "out/{w}"))
 
 
 @made
@@ -66,7 +75,7 @@ def PEM0904_one_param(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
 
 @made
 def PEM0904_choices(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
-    text = "param yes: bool = true\n" + TEXT
+    text = "param yes: bool = true\n" + TEXT.replace("w * a", "if yes then w * a else a")
     return tuned(root, text, sampler="cmaes")
 
 
