@@ -218,8 +218,13 @@ def time_left(taken: float, done: int, total: int) -> str:
 
 
 def refuse_to_replace(path: Path, start: str) -> None:
-    """Leave alone a file that does not start as one of ours does; raises click.UsageError."""
+    """Leave alone a file that does not start as one of ours does; raises click.UsageError, also
+    where there is no folder for it."""
     if not path.exists():
+        if not path.parent.is_dir():
+            raise click.UsageError(
+                f"{visible(path)} cannot be written: there is no folder {visible(path.parent)}."
+            )
         return
     wanted = start.encode()
     try:
@@ -230,7 +235,7 @@ def refuse_to_replace(path: Path, start: str) -> None:
     if not ours:
         raise click.UsageError(
             f"{visible(path)} is there and was not written by this command: remove it, or choose "
-            "another file with -o."
+            "another file."
         )
 
 

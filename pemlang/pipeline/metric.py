@@ -6,6 +6,7 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -25,6 +26,9 @@ MAX_PRINTED = 16 << 20  # bytes
 _KEPT = 64 << 10  # bytes at the end of what it prints, among which its numbers are
 _AFTERWARDS = 1.0  # seconds in which what was printed arrives, once its process has ended
 _FUNCTION = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*")
+_QUOTED = re.compile(r"""\\.|'[^']*'|"(?:\\.|[^"\\])*\"""", re.DOTALL)
+_OF_SHELLS = re.compile(r"(?<!\S)(?:\|\|?|&&?|;|\d?>>?\S*|<\S*)(?!\S)|;(?!\S)")
+"""A word of a command, outside of quotes, that is a pipe, a redirection or an end to a shell."""
 _LEADER = ("/bin/sh", "-c", "read _; kill -KILL 0")
 """Leads the group of processes that a metric is in. It ends all of them, itself among them, once
 nobody holds the other end of its input, as when this process was killed."""
@@ -51,6 +55,9 @@ def metric_of(text: str, names: Sequence[str], seconds: float) -> Metric:
     """A metric by its text: a command, or `package.module:function`; raises PEM0903 for what is
     neither."""
     if _FUNCTION.fullmatch(text.strip()):
+        if ".py:" in text:
+            message = f"the metric {visible(text, 80)!r} names a file, and a function has a module"
+            raise Fault("PEM0903", message, f"write {visible(text.replace('.py:', ':'), 80)}")
         words = (sys.executable, "-m", "pemlang.pipeline.metric_function", text.strip(), OUTPUT)
         return Metric(text, words, tuple(names), seconds)
     try:
@@ -66,7 +73,35 @@ def metric_of(text: str, names: Sequence[str], seconds: float) -> Metric:
             f'say where its path goes, as in "python score.py {OUTPUT}"; or name a function, as in '
             "score:accuracy",
         )
+    _hold_for_no_shell(text)
+    if shutil.which(parts[0]) is None:
+        program, by_shell = visible(parts[0], 80), visible(f"sh -c {shlex.quote(text)}", 300)
+        is_there = Path(parts[0]).is_file()
+        raise Fault(
+            "PEM0903",
+            f"the metric begins with {program!r}, which is no program"
+            + (" but a file" if is_there else ""),
+            _named_runner(text, parts[0])
+            if is_there
+            else f"check the path; for a shell: {by_shell}",
+        )
     return Metric(text, parts, tuple(names), seconds)
+
+
+def _hold_for_no_shell(text: str) -> None:
+    """Raise PEM0903 for a command that only a shell would understand."""
+    sign = _OF_SHELLS.search(_QUOTED.sub("_", text))
+    if sign is not None:
+        raise Fault(
+            "PEM0903",
+            f"{sign[0]!r} in the metric is for a shell, and none runs it",
+            f"let one run it: {visible(f'sh -c {shlex.quote(text)}', 300)}",
+        )
+
+
+def _named_runner(text: str, script: str) -> str:
+    runner = "python" if script.endswith(".py") else "bash"
+    return f"say what runs it: {visible(f'{runner} {text}', 300)}"
 
 
 class MetricRuns:
@@ -99,7 +134,7 @@ class MetricRuns:
         try:
             with self._guard:
                 self._leaders.add(leader)
-                process = _started(words, leader)
+                process = _started(metric, words, leader)
                 if self._ended:
                     _end_group(leader)
             return _measured(metric, process, leader)
@@ -118,7 +153,9 @@ def _end_group(leader: subprocess.Popen[bytes]) -> None:
             os.killpg(leader.pid, signal.SIGKILL)
 
 
-def _started(words: Sequence[str], leader: subprocess.Popen[bytes]) -> subprocess.Popen[bytes]:
+def _started(
+    metric: Metric, words: Sequence[str], leader: subprocess.Popen[bytes]
+) -> subprocess.Popen[bytes]:
     try:
         return subprocess.Popen(
             words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -127,7 +164,7 @@ def _started(words: Sequence[str], leader: subprocess.Popen[bytes]) -> subproces
     except (OSError, ValueError) as error:
         why = visible(getattr(error, "strerror", None) or error)
         message = f"the metric cannot be started: {visible(words[0], 80)}: {why}"
-        raise Fault("PEM0910", message, _TRY) from None
+        raise Fault("PEM0910", message, _named_runner(metric.text, words[0])) from None
 
 
 def _measured(
@@ -163,11 +200,22 @@ def _measured(
             notes,
         )
     if process.returncode != 0:
-        raise Fault("PEM0910", f"the metric {_ending(process.returncode)}", _TRY, notes)
-    return numbers_of(bytes(printed.kept), metric.names)
+        raise Fault(
+            "PEM0910", f"the metric {_ending(process.returncode)}", _by_itself(metric), notes
+        )
+    try:
+        return numbers_of(bytes(printed.kept), metric.names)
+    except Fault as fault:
+        raise Fault(fault.code, fault.message, fault.help, notes) from None
 
 
-_TRY = "run the command by itself on an output of `pem build`"
+def _by_itself(metric: Metric) -> str:
+    """How to see what a metric does."""
+    on = "on an output of `pem build`"
+    if not _FUNCTION.fullmatch(metric.text.strip()):
+        return f"run the command by itself {on}"
+    module, _, name = metric.text.strip().partition(":")
+    return f"""call it {on}: python -c "import {module}; print({module}.{name}('…'))\""""
 
 
 def _ending(code: int) -> str:
@@ -241,7 +289,7 @@ def _by_name(value: object, names: Sequence[str], last: str) -> dict[str, float]
         raise _no_number(last, names)
     missing = [name for name in names if name not in values]
     if missing:
-        raise _no_number(f"its JSON has no {listed(missing)}", names)
+        raise _without(missing, values, names)
     numbers = {}
     for name in names:
         try:
@@ -257,6 +305,18 @@ def _by_name(value: object, names: Sequence[str], last: str) -> dict[str, float]
                 "give a number for each output, a very bad one where it is of no use",
             ) from None
     return numbers
+
+
+def _without(missing: Sequence[str], values: Mapping[str, object], names: Sequence[str]) -> Fault:
+    """PEM0911 of JSON that lacks numbers: others that it has may be those that are meant."""
+    others = [x for x, y in values.items() if type(y) in (int, float) and x not in names]
+    if not others:
+        return _no_number(f"its JSON has no {listed(missing)}", names)
+    return Fault(
+        "PEM0911",
+        f"the metric gave no {listed(missing)}: its JSON has {listed(others)}",
+        f"say which of them is to be best, as in --maximize {visible(others[0], 40)}",
+    )
 
 
 def _no_number(what: str, names: Sequence[str]) -> Fault:

@@ -32,7 +32,7 @@ _TABLES = (
 
 def beside(recipe: Path) -> Path:
     """Where the study of a recipe is, where nothing else is said."""
-    return recipe.with_name(f"{recipe.stem or recipe.name}.study")
+    return recipe.parent / f"{recipe.stem}.study"
 
 
 class Objective(NamedTuple):
@@ -115,6 +115,11 @@ class Trial:
         return bool(self.code) and not self.is_pruned
 
     @property
+    def is_measured(self) -> bool:
+        """Whether a metric, or the first one, gave a number."""
+        return bool(self.numbers) or self.first is not None
+
+    @property
     def is_over(self) -> bool:
         return bool(self.code or self.numbers)
 
@@ -150,7 +155,8 @@ class Study:
             self.trials[trial.number - 1 : trial.number] = [trial]
 
     def begin(self, settings: StudySettings) -> None:
-        """Take up a study of these settings, or begin one where the file is new.
+        """Take up a study of these settings, or begin one where the file is new or nothing in it
+        was measured.
 
         Raises:
             Fault: PEM0920 the file is no study that can be read, PEM0921 it is of other settings.
@@ -173,21 +179,31 @@ class Study:
             self._connection.execute("INSERT INTO study VALUES (?)", (settings.as_text(),))
             self._connection.execute(f"PRAGMA application_id = {MARK}")
 
+    def _begin_anew(self, settings: StudySettings) -> None:
+        with _whole(self._connection):
+            self._connection.execute("DELETE FROM trials")
+            self._connection.execute("UPDATE study SET settings = ?", (settings.as_text(),))
+        self.trials = []
+
     def _read(self, settings: StudySettings) -> None:
         rows = self._connection.execute("SELECT settings FROM study LIMIT 2").fetchall()
         try:
             [(text,)] = rows
-            _hold_same(self.path, settings, parse_json(text.encode()))
+            differing = _differing(settings, parse_json(text.encode()))
             query = f"SELECT * FROM trials ORDER BY number LIMIT {MAX_TRIALS + 1}"
             self.trials = list(map(_trial, self._connection.execute(query)))
             if [trial.number for trial in self.trials] != list(range(1, len(self.trials) + 1)):
                 raise ValueError
-            if not all(map(settings.allow, self.trials)):
+            if differing and any(trial.is_measured for trial in self.trials):
+                raise _of_another(self.path, differing)
+            if not differing and not all(map(settings.allow, self.trials)):
                 raise ValueError
         except (ValueError, TypeError, LookupError, AttributeError):
             raise _unreadable(self.path, "what is in it was not written by pem tune") from None
         if len(self.trials) > MAX_TRIALS:
             raise _unreadable(self.path, f"it has more than {MAX_TRIALS} trials")
+        if differing:
+            self._begin_anew(settings)
 
     def _value(self, query: str) -> object:
         [(value,)] = self._connection.execute(query).fetchall()
@@ -203,6 +219,8 @@ def open_study(path: Path) -> Iterator[Study]:
     """
     if is_special(path) or path.is_dir():
         raise _unreadable(path, "it is no file")
+    if not path.parent.is_dir():
+        raise _unreadable(path, f"there is no folder {visible(path.parent)}")
     with _told(path):
         if path.exists() and path.stat().st_size > MAX_BYTES:
             raise _unreadable(path, f"it is larger than {MAX_BYTES >> 20} MiB")
@@ -260,25 +278,30 @@ def _unreadable(path: Path, why: str) -> Fault:
     )
 
 
-def _hold_same(path: Path, settings: StudySettings, stored: Mapping[str, object]) -> None:
-    """Raise PEM0921 unless a study is of these settings."""
+def _differing(
+    settings: StudySettings, stored: Mapping[str, object]
+) -> Mapping[str, tuple[object, object]]:
+    """What a study has, and what there is now, where they differ; raises ValueError for what is no
+    study."""
     now = cast("Mapping[str, object]", parse_json(settings.as_text().encode()))
     if stored.keys() != now.keys():
         raise ValueError
-    differing = [name for name in now if stored[name] != now[name]]
-    if differing:
-        notes = [
-            f"{_TITLES[name]}: {visible(json.dumps(stored[name], ensure_ascii=False))} in the "
-            f"study, {visible(json.dumps(now[name], ensure_ascii=False))} now"
-            for name in differing
-        ]
-        raise Fault(
-            "PEM0921",
-            f"the study {visible(path)} is of another "
-            + " and another ".join(_TITLES[name] for name in differing),
-            "give what it began with, or begin another: --study FILE",
-            notes,
-        )
+    return {name: (stored[name], now[name]) for name in now if stored[name] != now[name]}
+
+
+def _of_another(path: Path, differing: Mapping[str, tuple[object, object]]) -> Fault:
+    notes = [
+        f"{_TITLES[name]}: {visible(json.dumps(was, ensure_ascii=False))} in the study, "
+        f"{visible(json.dumps(now, ensure_ascii=False))} now"
+        for name, (was, now) in differing.items()
+    ]
+    return Fault(
+        "PEM0921",
+        f"the study {visible(path)} is of another "
+        + " and another ".join(_TITLES[name] for name in differing),
+        "give what it began with, or begin another: --study FILE",
+        notes,
+    )
 
 
 _TITLES = {

@@ -303,7 +303,7 @@ class _Tuning:
     def _hold_meaning(self) -> None:
         """Raise PEM0923 unless the values in the study mean what they meant."""
         for trial in self._study.trials:
-            if trial.hash and self._hash_at(trial) != trial.hash:
+            if trial.is_measured and self._hash_at(trial) != trial.hash:
                 at = _at(trial)
                 raise Fault(
                     "PEM0923",
@@ -438,7 +438,10 @@ class _Tuning:
                     try:
                         yield running[future], future.result()
                     except Fault as fault:
-                        self._fail(running[future].trial, PemError([fault.at(None)]))
+                        told = fault.at(None)
+                        if metric in self._first:
+                            told = replace(told, notes=(*told.notes, "it is the first metric"))
+                        self._fail(running[future].trial, PemError([told]))
             except BaseException:
                 self._runs.end()
                 pool.shutdown(wait=False, cancel_futures=True)

@@ -82,7 +82,7 @@ def test_several_numbers_have_names() -> None:
 
 def test_the_path_of_the_output_is_one_word_and_no_shell_reads_it(tmp_path: Path) -> None:
     assert measure('sh -c \'test "$1" = "/some/where else" && echo 1\' sh {output}') == {"s": 1.0}
-    metric = metric_of(f"echo $(touch {tmp_path}/x) {{output}}; touch {tmp_path}/y", ["s"], 9)
+    metric = metric_of(f"echo $(touch {tmp_path}/x) {{output}} `touch {tmp_path}/y`", ["s"], 9)
     with pytest.raises(Fault):
         MetricRuns().measure(metric, Path("1; touch z"))
     assert not list(tmp_path.iterdir())
@@ -170,6 +170,42 @@ def test_words_of_a_metric_are_held_to_be_some() -> None:
         with pytest.raises(Fault) as caught:
             metric_of(text, ["s"], 1)
         assert caught.value.code == "PEM0903"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "echo {output} | tail -1", "echo {output}; echo 1", "echo {output} && echo 1",
+        "echo {output} > log", "echo {output} 2>&1", "sort <log {output}", "echo {output} &",
+        "echo 'a b' {output} >>log", 'echo "\\"" | cat {output}',
+    ],
+)  # fmt: skip
+def test_what_only_a_shell_understands_is_told_with_the_command_for_one(text: str) -> None:
+    with pytest.raises(Fault, match="is for a shell") as caught:
+        metric_of(text, ["s"], 1)
+    for_shell = caught.value.help.removeprefix("let one run it: ")
+    assert metric_of(for_shell, ["s"], 1).words == ("sh", "-c", text)
+
+
+def test_signs_of_shells_in_quotes_are_words() -> None:
+    for text in ("echo '|' {output}", 'echo "; >" {output}', "echo \\| a|b x=>y {output}"):
+        metric_of(text, ["s"], 1)
+
+
+def test_what_begins_a_metric_is_held_to_be_a_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("own.py").write_text("print(5)")
+    Path("own.sh").write_text("echo 6")
+    for name, number in (("own.py", 5), ("./own.sh", 6)):
+        fault = wrong(f"{name} {{output}}")
+        assert fault.code == "PEM0903"
+        assert measure(fault.help.removeprefix("say what runs it: ")) == {"s": number}
+    fault = wrong("X=7 env {output}")
+    for_shell = fault.help.partition("for a shell: ")[2].replace("env", "printenv X #")
+    assert measure(for_shell) == {"s": 7}
+    assert wrong("own.py:one").help == "write own:one"
 
 
 def test_a_metric_is_not_orphaned_when_pem_is_killed(tmp_path: Path) -> None:

@@ -163,6 +163,15 @@ def test_a_recipe_that_was_rewritten_and_means_the_same_goes_on(folder: Path) ->
     assert len(calls(folder)) == 11
 
 
+def test_a_study_in_which_nothing_was_measured_is_begun_anew(folder: Path) -> None:
+    assert tuned(folder, "false {output}").code == 1
+    (folder / "recipe.pem").write_text(TEXT.replace("(1 - w)", "2 * (1 - w)"))
+    metric = script(folder, 'echo "$w"')
+    assert tuned(folder, metric, "--values", "w=0.5,1").code == 0
+    assert [row[0] for row in rows(study(folder))] == [1, 2]
+    assert calls(folder) == ["0.5", "1"]
+
+
 def changed(folder: Path, *statements: str) -> None:
     with sqlite3.connect(study(folder)) as connection:
         for statement in statements:

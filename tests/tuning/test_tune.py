@@ -249,6 +249,7 @@ def test_two_metrics_at_a_time(folder: Path) -> None:
         (("--maximize", "s", "--values", "w=1", "--values", "w=2"), "given twice"),
         (("--maximize", "a b"), "is no name"),
         (("--maximize", "s", "--plot", "recipe.pem"), "was not written by this command"),
+        (("--maximize", "s", "--plot", "none/x.svg"), "there is no folder none"),
     ],
 )
 def test_options_that_do_not_go_together(folder: Path, words: tuple[str, ...], said: str) -> None:
@@ -256,6 +257,12 @@ def test_options_that_do_not_go_together(folder: Path, words: tuple[str, ...], s
     assert done.code == 2
     assert said in done.err
     assert not (folder / "recipe.study").exists()
+
+
+@pytest.mark.parametrize("name", [".", "..", "/", ""])
+def test_a_folder_is_no_recipe(folder: Path, name: str) -> None:
+    done = pem("tune", name, "--metric", DISTANCE, *LEAST, folder=folder)
+    assert (done.code, "error[PEM0100]" in done.err) == (1, True)
 
 
 def test_a_value_that_a_param_cannot_have_is_told_before_anything_is_built(folder: Path) -> None:

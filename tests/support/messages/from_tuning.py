@@ -69,6 +69,25 @@ def PEM0903_quotes(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
 
 
 @made
+def PEM0903_no_program(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
+    (root / "score.py").write_text("print(1)")
+    missing = tuned(root, metric="X=1 no-such-command {output}")
+    script = tuned(root, metric=f"{root / 'score.py'} {{output}}")
+    (root / "score.py").unlink()
+    return missing + script
+
+
+@made
+def PEM0903_shell(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
+    return tuned(root, metric="python score.py {output} 2>/dev/null | tail -1")
+
+
+@made
+def PEM0903_module(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
+    return tuned(root, metric="score.py:accuracy")
+
+
+@made
 def PEM0904_one_param(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
     return tuned(root, sampler="cmaes")
 
@@ -108,7 +127,22 @@ def PEM0910_failed(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
 
 @made
 def PEM0910_cannot_start(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
-    return tuned(root, metric="no-such-command {output}")
+    script = root / "metric"
+    script.write_text("echo 1")
+    script.chmod(0o755)
+    told = tuned(root, metric=f"{script} {{output}}")
+    script.unlink()
+    return told
+
+
+@made
+def PEM0910_function(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
+    return tuned(root, metric="no_such_module:accuracy", trials=1)
+
+
+@made
+def PEM0910_first(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
+    return tuned(root, first_metric="false {output}", trials=1)
 
 
 @made
@@ -123,6 +157,12 @@ def PEM0911_words(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
     no_number = tuned(root, metric="""sh -c 'echo "{\\"score\\": \\"high\\"}"' {output}""")
     one_of_two = tuned(root, objectives=both)
     return tuned(root, metric="sh -c 'echo good' {output}") + no_name + no_number + one_of_two
+
+
+@made
+def PEM0911_others(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
+    script = 'echo no head >&2; echo "{\\"accuracy\\": 1, \\"size\\": 2}"'
+    return tuned(root, metric=f"sh -c '{script}' {{output}}", trials=1)
 
 
 @made
