@@ -33,7 +33,7 @@ from pemlang.pipeline.study import (
     open_study,
 )
 from pemlang.pipeline.sweep import SweepPoint
-from pemlang.pipeline.tuning_space import axes_of, space_of, start_of
+from pemlang.pipeline.tuning_space import axes_of, space_of, start_of, whole_values
 from pemlang.source import Source
 
 AT_ONCE = 4 << 30
@@ -44,6 +44,7 @@ ENOUGH = 4
 """Trials before, of which the first metric says what is usual."""
 
 _NO_VALUE = "PEM0213"
+_NOT_WHOLE = ("PEM0312", "PEM0326")
 
 
 @dataclass(frozen=True)
@@ -371,6 +372,9 @@ class _Tuning:
 
     def _fail(self, trial: Trial, error: PemError) -> None:
         told = next(x for x in error.diagnostics if x.severity == "error")
+        whole = whole_values(self._settings.space, trial.settings, told.message)
+        if told.code in _NOT_WHOLE and whole:
+            told = replace(told, help=f"try whole numbers: {whole}")
         self.messages.append(
             replace(
                 told, severity="warning", notes=(*told.notes, f"trial {trial.number}, {_at(trial)}")

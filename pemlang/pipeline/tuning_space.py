@@ -244,3 +244,15 @@ def _own(axis: Axis, default: ParamConstant | None) -> str:
     if isinstance(axis, Choices):
         return text if text in axis.values else axis.at(0.5)
     return text if Fraction(text) == default else axis.at(axis.share(text))
+
+
+def whole_values(space: Space, settings: Mapping[str, str], message: str) -> str:
+    """The option by which whole numbers are tried, of the first param with a range whose value a
+    message names; empty where there is none, or there are hundreds of them."""
+    words = {word.strip(",:") for word in message.split()}
+    for name, axis in space.items():
+        if isinstance(axis, Interval) and settings[name] in words:
+            low, high = math.ceil(axis.low), math.floor(axis.high)
+            if 0 < high - low < 500:
+                return f"--values {visible(name)}={low}:{high}:1"
+    return ""

@@ -59,7 +59,8 @@ def as_text(tuned: Tuned) -> list[str]:
     names = list(tuned.trials[0].settings)
     objectives = [objective.name for objective in tuned.objectives]
     rows = [["trial", *map(visible, names), *map(visible, objectives)]]
-    for trial in _shown(tuned):
+    trials = _shown(tuned)
+    for trial in trials:
         values = [visible(trial.settings[name]) for name in names]
         rows.append([str(trial.number), *values, *(f"{trial.numbers[x]:.6g}" for x in objectives)])
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
@@ -68,6 +69,10 @@ def as_text(tuned: Tuned) -> list[str]:
     spared = sum(trial.is_pruned for trial in tuned.trials)
     facts = [count(len(tuned.trials), "trial")]
     facts += [f"{failed} failed"] * bool(failed) + [f"{spared} spared"] * bool(spared)
+    if len(tuned.objectives) > 1:
+        facts += [f"a front of {len(trials)}"] * bool(trials)
+    elif len(trials) < len(tuned.trials) - failed - spared:
+        facts.append(f"the best {len(trials)} shown")
     return [*lines, f"{', '.join(facts)}; they stay in {visible(tuned.study, 4096)}"]
 
 

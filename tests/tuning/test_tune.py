@@ -69,6 +69,10 @@ def test_what_is_shown(folder: Path) -> None:
         "pem build recipe.pem --set w=1",
     ]
     assert not (folder / "out").exists()
+    words = ("--maximize", "score", "--sampler", "grid", "--study", "other.study")
+    lines = tune(folder, metric, *words, "--trials", "11").out.splitlines()
+    assert len(lines) == 13
+    assert lines[-2] == "11 trials, the best 10 shown; they stay in other.study"
 
 
 def test_progress_is_told_on_a_terminal_alone(folder: Path) -> None:
@@ -97,6 +101,7 @@ def test_several_objectives_give_the_pareto_front(folder: Path) -> None:
     assert drawn.count('class="best"') == len(found["best"])
     assert drawn.count("<circle") == 9
     shown = tune(folder, DISTANCE, *words).out.splitlines()
+    assert shown[-1] == f"9 trials, a front of {len(found['best'])}; they stay in recipe.study"
     assert [int(line.split()[0]) for line in shown[1:-1]] == found["best"]
 
 
@@ -122,6 +127,10 @@ def test_params_of_all_kinds(folder: Path) -> None:
     tried = [tuple(x["settings"].values()) for x in found["trials"]]
     assert tried == list(product(("0", "0.5", "1"), ("false", "true"), ("2", "8")))
     assert all(x["numbers"] for x in found["trials"])
+    by_range = tune(folder, metric, *words[:2], "--set", "name=z", "--study", "range.study")
+    assert (
+        "not a whole number" in by_range.err and "whole numbers: --values r=1:8:1" in by_range.err
+    )
     by_tpe = told(tune(folder, metric, *words[:2], *words[4:], "--values", "r=2,8", "--values",
                        "name=p,q", "--study", "tpe.study"))  # fmt: skip
     assert len(by_tpe["trials"]) == 12
