@@ -25,7 +25,7 @@ def inspect(place: str, form: str) -> int:
     In a directory or on the hub (hf://org/name@revision): its method, base, sites by pattern, rank
     and scale, and how much it changes in each layer. An adapter of a kind that cannot be computed
     with, a model and a single file are shown by what their configs and headers say; of a model on
-    the hub no more is fetched.
+    the hub no more is fetched. Of the study of a tuning: how it was tuned, and the best trials.
     """
     from pemlang.show.inspect import as_json, as_text
 

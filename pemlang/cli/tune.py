@@ -253,7 +253,7 @@ def _tuned(recipe: str, settings: dict[str, str], options: TuningOptions, wanted
 
 def _progress(options: TuningOptions) -> Watching:
     """Tells of each trial in a line, on a terminal."""
-    from pemlang.pipeline.tuning import best_of
+    from pemlang.pipeline.study import best_of
     from pemlang.show.tuning import progress_line
 
     over: list[Trial] = []

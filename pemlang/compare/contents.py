@@ -1,5 +1,5 @@
 """What is in a model, or at a place that holds nothing to compute with: an adapter of a kind that
-is not supported, a single file. From configs and headers alone."""
+is not supported, a single file, the study of a tuning. From configs and headers alone."""
 
 from __future__ import annotations
 
@@ -30,6 +30,7 @@ from pemlang.formats.transformers import (
 )
 from pemlang.graph.formula import count, size_text
 from pemlang.modules.sites import layer_of
+from pemlang.pipeline.study import SETTING_TITLES, is_study, open_study, ranked
 from pemlang.tensorfiles import gguf
 from pemlang.tensorfiles.jsons import parse_json
 from pemlang.tensorfiles.pickled import read_pickled_header
@@ -38,6 +39,7 @@ from pemlang.tensorfiles.safetensors import TensorEntry, read_header, read_metad
 MODEL_CONFIG = "config.json"
 MOST_FIELDS = 40  # of a config, or of what a file says of itself
 _LONGEST = 120  # characters of a value
+_MOST_TRIALS = 10
 _PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 _ADAPTER, _MODEL, _FILE = "an adapter", "a model", "a file of tensors"
 
@@ -61,7 +63,7 @@ class TensorRow:
 class Contents:
     """Attributes:
     facts: label and value, in the order to show them.
-    config: what a config, or a file of itself, says.
+    config: what a config, or a file of itself, says; the best trials of a study.
     tensors: by pattern, in order of their names.
     """
 
@@ -74,8 +76,11 @@ def contents(place: Path) -> Contents | None:
     """What is at a place; None where there is nothing with tensors.
 
     Raises:
-        Fault: PEM0411, PEM0412 and PEM0413, of a file that cannot be read; PEM0430 of an index.
+        Fault: PEM0411, PEM0412 and PEM0413, of a file that cannot be read; PEM0430 of an index;
+            PEM0920 and PEM0922 of the study of a tuning.
     """
+    if is_study(place):
+        return _of_study(place)
     if is_file(place) and place.suffix == gguf.SUFFIX:
         return _of_gguf(gguf.read_gguf(place), place)
     if is_file(place):
@@ -97,6 +102,40 @@ def contents(place: Path) -> Contents | None:
         fields = {} if place.suffix in _PICKLES else read_metadata(place)
     facts = [("is", kind), *_totals(files, entries)]
     return Contents(facts, list(_told(fields)), _rows(entries))
+
+
+def _of_study(place: Path) -> Contents:
+    """What a tuning has tried: how, and the best of it."""
+    with open_study(place) as study:
+        settings, objectives, trials = study.read()
+    failed = sum(trial.is_failed for trial in trials)
+    facts = [
+        ("is", "a study of pem tune"),
+        ("objective", ", ".join(f"{x.direction} {visible(x.name)}" for x in objectives)),
+        *((title, _shortly(settings[name])) for name, title in SETTING_TITLES.items()
+          if name != "objectives" and settings[name] not in ("", {})),
+        ("trials", f"{len(trials)}, {failed} failed" if failed else str(len(trials))),
+    ]  # fmt: skip
+    best = [
+        (f"trial {trial.number}", _shortly(trial.settings) + ": " + _shortly(trial.numbers))
+        for trial in ranked(trials, objectives)[:_MOST_TRIALS]
+    ]
+    return Contents(facts, best, [])
+
+
+def _shortly(value: object) -> str:
+    """A value of a study in a line: `weight = 0..1, r = [4, 8]`."""
+    if isinstance(value, list):
+        text = f"[{', '.join(map(_shortly, value))}]"
+    elif isinstance(value, Mapping) and value.keys() == {"low", "high"}:
+        text = f"{value['low']}..{value['high']}"
+    elif isinstance(value, Mapping):
+        text = ", ".join(f"{name} = {_shortly(each)}" for name, each in value.items())
+    elif isinstance(value, float):
+        text = f"{value:.6g}"
+    else:
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    return visible(text, _LONGEST)
 
 
 def _of_gguf(header: gguf.GgufHeader, place: Path) -> Contents:

@@ -14,8 +14,8 @@ __getattr__ = door(
     metric="MetricRuns metric_of numbers_of",
     processes="Died side_by_side",
     samplers="SAMPLERS Known",
-    study="Objective Trial",
+    study="Objective Trial best_of",
     sweep="Sweep",
-    tuning="Tuned TuningOptions best_of",
+    tuning="Tuned TuningOptions",
     tuning_space="Choices Interval",
 )

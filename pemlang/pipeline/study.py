@@ -14,7 +14,7 @@ from typing import Literal, NamedTuple, cast
 
 from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault, visible
-from pemlang.disk import is_special
+from pemlang.disk import is_special, open_plain
 from pemlang.pipeline.tuning_space import Space
 from pemlang.tensorfiles.jsons import parse_json
 
@@ -128,6 +128,50 @@ PRUNED = "pruned"
 """Stands in the place of a code in a trial that is pruned."""
 
 
+def best_of(trials: Sequence[Trial], objectives: Sequence[Objective]) -> list[Trial]:
+    """The first of the best trials by one objective; by several, the first of each that no other
+    is better than in one and as good as in all."""
+    measured = {
+        tuple((1 if x.larger else -1) * trial.numbers[x.name] for x in objectives): trial
+        for trial in reversed(trials)
+        if trial.numbers
+    }
+    if len(objectives) == 1:
+        return [measured[max(measured)]] if measured else []
+    front = [
+        trial
+        for values, trial in measured.items()
+        if not any(
+            other != values and all(b >= a for a, b in zip(values, other, strict=True))
+            for other in measured
+        )
+    ]
+    return sorted(front, key=lambda trial: trial.numbers[objectives[0].name])
+
+
+def ranked(trials: Sequence[Trial], objectives: Sequence[Objective]) -> list[Trial]:
+    """By one objective all that were measured, the best first; by several the Pareto front."""
+    if len(objectives) > 1:
+        return best_of(trials, objectives)
+    [objective] = objectives
+    measured = [trial for trial in trials if trial.numbers]
+    return sorted(measured, key=lambda x: x.numbers[objective.name], reverse=objective.larger)
+
+
+class StoredStudy(NamedTuple):
+    """What is in a study.
+
+    Attributes:
+        settings: what its trials have in common, by the names of StudySettings.
+        objectives: what is to be best.
+        trials: all of them.
+    """
+
+    settings: Mapping[str, object]
+    objectives: Sequence[Objective]
+    trials: Sequence[Trial]
+
+
 class Study:
     """A study whose file is open, and nobody else's meanwhile.
 
@@ -162,15 +206,36 @@ class Study:
             Fault: PEM0920 the file is no study that can be read, PEM0921 it is of other settings.
         """
         with _told(self.path):
-            mark = self._value("PRAGMA application_id")
-            tables = self._connection.execute("SELECT sql FROM sqlite_master").fetchall()
-            if (mark, tables) == (0, []):
+            if self._is_new():
                 self._make(settings)
-            elif (mark, [sql for (sql,) in tables]) != (MARK, list(_TABLES)):
-                raise _unreadable(self.path, "it is a database of another kind")
             else:
-                self._read(settings)
+                self._take_up(settings)
             self._value("PRAGMA journal_mode = WAL")  # a trial waits for no disk
+
+    def read(self) -> StoredStudy:
+        """What is in it, whatever it is of; raises PEM0920."""
+        with _told(self.path):
+            if self._is_new():
+                raise _unreadable(self.path, "there is nothing in it")
+            stored = self._read()
+            with _written_by_us(self.path):
+                directions = _object(json.dumps(stored["objectives"]))
+                objectives = tuple(Objective(x, y == "maximize") for x, y in directions.items())
+                if not objectives or not all(
+                    {x.name for x in objectives} <= trial.numbers.keys()
+                    for trial in self.trials
+                    if trial.numbers
+                ):
+                    raise ValueError
+        return StoredStudy(stored, objectives, self.trials)
+
+    def _is_new(self) -> bool:
+        """Whether there is nothing in the file yet; raises PEM0920 for what is none of ours."""
+        mark = self._value("PRAGMA application_id")
+        tables = [sql for (sql,) in self._connection.execute("SELECT sql FROM sqlite_master")]
+        if (mark, tables) not in ((0, []), (MARK, list(_TABLES))):
+            raise _unreadable(self.path, "it is a database of another kind")
+        return not tables
 
     def _make(self, settings: StudySettings) -> None:
         with _whole(self._connection):
@@ -185,29 +250,48 @@ class Study:
             self._connection.execute("UPDATE study SET settings = ?", (settings.as_text(),))
         self.trials = []
 
-    def _read(self, settings: StudySettings) -> None:
-        rows = self._connection.execute("SELECT settings FROM study LIMIT 2").fetchall()
-        try:
-            [(text,)] = rows
-            differing = _differing(settings, parse_json(text.encode()))
-            query = f"SELECT * FROM trials ORDER BY number LIMIT {MAX_TRIALS + 1}"
-            self.trials = list(map(_trial, self._connection.execute(query)))
-            if [trial.number for trial in self.trials] != list(range(1, len(self.trials) + 1)):
-                raise ValueError
-            if differing and any(trial.is_measured for trial in self.trials):
-                raise _of_another(self.path, differing)
-            if not differing and not all(map(settings.allow, self.trials)):
-                raise ValueError
-        except (ValueError, TypeError, LookupError, AttributeError):
-            raise _unreadable(self.path, "what is in it was not written by pem tune") from None
-        if len(self.trials) > MAX_TRIALS:
-            raise _unreadable(self.path, f"it has more than {MAX_TRIALS} trials")
+    def _take_up(self, settings: StudySettings) -> None:
+        stored = self._read()
+        now = cast("Mapping[str, object]", parse_json(settings.as_text().encode()))
+        differing = {name: (stored[name], now[name]) for name in now if stored[name] != now[name]}
+        if differing and any(trial.is_measured for trial in self.trials):
+            raise _of_another(self.path, differing)
         if differing:
             self._begin_anew(settings)
+        with _written_by_us(self.path):
+            if not all(map(settings.allow, self.trials)):
+                raise ValueError
+
+    def _read(self) -> Mapping[str, object]:
+        """What its trials have in common, as the file has it, and the trials."""
+        rows = self._connection.execute("SELECT settings FROM study LIMIT 2").fetchall()
+        with _written_by_us(self.path):
+            [(text,)] = rows
+            stored = _object(text)
+            query = f"SELECT * FROM trials ORDER BY number LIMIT {MAX_TRIALS + 1}"
+            self.trials = list(map(_trial, self._connection.execute(query)))
+            numbers = [trial.number for trial in self.trials]
+            if numbers != list(range(1, len(numbers) + 1)):
+                raise ValueError
+            if stored.keys() != {each.name for each in fields(StudySettings)}:
+                raise ValueError
+        if len(self.trials) > MAX_TRIALS:
+            raise _unreadable(self.path, f"it has more than {MAX_TRIALS} trials")
+        return stored
 
     def _value(self, query: str) -> object:
         [(value,)] = self._connection.execute(query).fetchall()
         return value
+
+
+def is_study(path: Path) -> bool:
+    """Whether a file says that it is a study: `pemt` in the header of SQLite."""
+    try:
+        with open_plain(path) as file:
+            header = file.read(72)
+    except OSError:
+        return False
+    return header.startswith(b"SQLite format 3\0") and header[68:] == MARK.to_bytes(4, "big")
 
 
 @contextmanager
@@ -278,33 +362,31 @@ def _unreadable(path: Path, why: str) -> Fault:
     )
 
 
-def _differing(
-    settings: StudySettings, stored: Mapping[str, object]
-) -> Mapping[str, tuple[object, object]]:
-    """What a study has, and what there is now, where they differ; raises ValueError for what is no
-    study."""
-    now = cast("Mapping[str, object]", parse_json(settings.as_text().encode()))
-    if stored.keys() != now.keys():
-        raise ValueError
-    return {name: (stored[name], now[name]) for name in now if stored[name] != now[name]}
+@contextmanager
+def _written_by_us(path: Path) -> Iterator[None]:
+    """What is raised inside means that a file is someone else's: PEM0920."""
+    try:
+        yield
+    except (ValueError, TypeError, LookupError, AttributeError):
+        raise _unreadable(path, "what is in it was not written by pem tune") from None
 
 
 def _of_another(path: Path, differing: Mapping[str, tuple[object, object]]) -> Fault:
     notes = [
-        f"{_TITLES[name]}: {visible(json.dumps(was, ensure_ascii=False))} in the study, "
+        f"{SETTING_TITLES[name]}: {visible(json.dumps(was, ensure_ascii=False))} in the study, "
         f"{visible(json.dumps(now, ensure_ascii=False))} now"
         for name, (was, now) in differing.items()
     ]
     return Fault(
         "PEM0921",
         f"the study {visible(path)} is of another "
-        + " and another ".join(_TITLES[name] for name in differing),
+        + " and another ".join(SETTING_TITLES[name] for name in differing),
         "give what it began with, or begin another: --study FILE",
         notes,
     )
 
 
-_TITLES = {
+SETTING_TITLES = {
     "output": "output", "metric": "metric", "first_metric": "first metric",
     "objectives": "objective", "sampler": "sampler", "seed": "seed",
     "space": "range of values", "fixed": "value that is set",

@@ -30,6 +30,7 @@ from pemlang.pipeline.study import (
     Study,
     StudySettings,
     Trial,
+    best_of,
     open_study,
 )
 from pemlang.pipeline.sweep import SweepPoint
@@ -237,27 +238,6 @@ def _index_of(checked: Checked, path: str) -> int:
         f"name one of them: --only {' or --only '.join(map(visible, paths[:8]))}",
     )
     raise PemError([fault.at(None)])
-
-
-def best_of(trials: Sequence[Trial], objectives: Sequence[Objective]) -> list[Trial]:
-    """The first of the best trials by one objective; by several, the first of each that no other
-    is better than in one and as good as in all."""
-    measured = {
-        tuple((1 if x.larger else -1) * trial.numbers[x.name] for x in objectives): trial
-        for trial in reversed(trials)
-        if trial.numbers
-    }
-    if len(objectives) == 1:
-        return [measured[max(measured)]] if measured else []
-    front = [
-        trial
-        for values, trial in measured.items()
-        if not any(
-            other != values and all(b >= a for a, b in zip(values, other, strict=True))
-            for other in measured
-        )
-    ]
-    return sorted(front, key=lambda trial: trial.numbers[objectives[0].name])
 
 
 @dataclass(frozen=True)

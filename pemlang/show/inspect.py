@@ -22,7 +22,8 @@ def bar(share: float) -> str:
 @dataclass(frozen=True)
 class InspectJson:
     """`pem inspect`: facts by label; of an adapter its sites by pattern, and the norm of Δ by layer
-    (empty for what is in none); of anything else its config, and its tensors by pattern."""
+    (empty for what is in none); of the study of a tuning its best trials, as its config; of
+    anything else its config, and its tensors by pattern."""
 
     facts: Mapping[str, str]
     config: Mapping[str, str]

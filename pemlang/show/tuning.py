@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault, visible
 from pemlang.graph.formula import count
-from pemlang.pipeline.study import Objective, Trial
+from pemlang.pipeline.study import Objective, Trial, ranked
 from pemlang.pipeline.tuning import Tuned
 
 SHOWN = 10
@@ -59,7 +59,9 @@ def as_text(tuned: Tuned) -> list[str]:
     names = list(tuned.trials[0].settings)
     objectives = [objective.name for objective in tuned.objectives]
     rows = [["trial", *map(visible, names), *map(visible, objectives)]]
-    trials = _shown(tuned)
+    trials = ranked(tuned.trials, tuned.objectives)
+    if len(tuned.objectives) == 1:
+        trials = trials[:SHOWN]
     for trial in trials:
         values = [visible(trial.settings[name]) for name in names]
         rows.append([str(trial.number), *values, *(f"{trial.numbers[x]:.6g}" for x in objectives)])
@@ -83,15 +85,6 @@ def no_numbers(tuned: Tuned) -> Fault:
         f"none of {count(len(tuned.trials), 'trial')} gave a number that can be compared",
         "mend the metric, and run the same command: what failed is tried again",
     )
-
-
-def _shown(tuned: Tuned) -> Sequence[Trial]:
-    if len(tuned.objectives) > 1:
-        return tuned.best
-    [objective] = tuned.objectives
-    measured = [trial for trial in tuned.trials if trial.numbers]
-    measured.sort(key=lambda x: x.numbers[objective.name], reverse=objective.larger)
-    return measured[:SHOWN]
 
 
 def progress_line(

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 from support import pem
 from support.command import command
-from support.tuning import TEXT, calls, killing, rows, script, stocked, tuned
+from support.tuning import DISTANCE, TEXT, calls, killing, rows, script, stocked, tuned
 
 WORDS = ("--maximize", "s", "--trials", "9", "--seed", "3")
 ROUNDS = int(os.environ.get("PEM_ROUNDS", "3"))
@@ -222,6 +222,29 @@ def test_a_study_that_is_none_is_an_error_and_left_alone(folder: Path, hostile: 
     assert done.code == 1, done.out
     assert "error[PEM0920]" in done.err
     assert study(folder).read_bytes() == before
+    seen = pem("inspect", "recipe.study", folder=folder)  # never a traceback
+    assert seen.code == 0 or "error[PEM0" in seen.err
+    assert study(folder).read_bytes() == before
+
+
+def test_what_is_in_a_study_is_shown_also_where_its_recipe_is_gone(folder: Path) -> None:
+    metric = script(folder, 'test "$w" != 0 && echo "$w"')
+    assert tuned(folder, metric).code == 0
+    (folder / "recipe.pem").unlink()
+    lines = pem("inspect", "recipe.study", folder=folder).out.splitlines()
+    assert lines[:2] == ["is               a study of pem tune", "objective        maximize s"]
+    assert "range of values  w = 0..1" in lines
+    assert "trials           11, 1 failed" in lines
+    assert [line.split("  ")[-1].strip() for line in lines if line.startswith("trial ")] == [
+        f"w = {i / 10:g}: s = {i / 10:g}" for i in range(10, 0, -1)
+    ]
+    first = ("tune", "recipe.pem", "--metric", DISTANCE, "--minimize", "distance")
+    (folder / "recipe.pem").write_text(TEXT)
+    words = (*first, "--maximize", "norm", "--sampler", "grid", "--trials", "5", "--format", "json")
+    front = pem(*words, "--study", "two.study", folder=folder)
+    shown = json.loads(pem("inspect", "two.study", "--format", "json", folder=folder).out)
+    assert shown["facts"]["objective"] == "minimize distance, maximize norm"
+    assert list(shown["config"]) == [f"trial {x}" for x in json.loads(front.out)["best"]]
 
 
 def test_a_study_with_a_byte_changed_never_gives_a_traceback(folder: Path) -> None:
@@ -247,3 +270,6 @@ def test_what_a_study_says_is_shown_escaped(folder: Path) -> None:
     script(folder, 'echo "$w"')
     done = tuned(folder, metric, "--plot", "x.svg")
     assert "\x1b" not in done.text + (folder / "x.svg").read_text()
+    changed(folder, "UPDATE study SET settings = replace(settings, 'metric.sh', '\\u001b[31m')")
+    seen = pem("inspect", "recipe.study", folder=folder)
+    assert (seen.code, "\\u001b[31m" in seen.out, "\x1b" in seen.text) == (0, True, False)
