@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -66,11 +67,14 @@ class TuningOptions:
         only: the output that is measured, by its path as written; the only one there is when empty.
         choices: the values to try of some params, in the place of their range.
         build: how outputs are built.
+
+    Raises:
+        ValueError: there is no objective, or no such sampler.
     """
 
     metric: str
     objectives: tuple[Objective, ...]
-    study: Path
+    study: str | os.PathLike[str]
     trials: int = 20
     sampler: str = "tpe"
     seed: int = 0
@@ -80,6 +84,13 @@ class TuningOptions:
     only: str = ""
     choices: Mapping[str, Sequence[str]] = field(default_factory=dict)
     build: BuildOptions = BuildOptions()
+
+    def __post_init__(self) -> None:
+        if not self.objectives:
+            raise ValueError("a tuning needs an objective")
+        if self.sampler not in SAMPLERS:
+            names = ", ".join(SAMPLERS)
+            raise ValueError(f"there is no sampler {self.sampler!r}: take one of {names}")
 
 
 @dataclass(frozen=True)
@@ -157,12 +168,12 @@ def tune(
     )
     with placed(None):
         sampler.hold(space, options.objectives)
-    with placed(None), temporary("tune") as scratch, open_study(options.study) as study:
+    with placed(None), temporary("tune") as scratch, open_study(Path(options.study)) as study:
         study.begin(settings)
         tuning = _Tuning(study, subject, settings, start, options, metrics, scratch, watch)
         tuning.run(sampler)
         return Tuned(
-            options.study,
+            study.path,
             options.metric,
             options.objectives,
             tuple(study.trials),

@@ -165,6 +165,17 @@ def test_params_that_change_nothing_in_what_is_measured_stay_as_they_are(folder:
     assert "`far: number in 0..4`; or try some values: --values far=2,… or keep one" in by_other.err
 
 
+def test_options_of_python_are_held(folder: Path) -> None:
+    large = (Objective("s", larger=True),)
+    with pytest.raises(ValueError, match="needs an objective"):
+        pemlang.TuningOptions("echo {output}", (), "x.study")
+    with pytest.raises(ValueError, match="no sampler 'random': take one of tpe, grid, cmaes"):
+        pemlang.TuningOptions("echo {output}", large, "x.study", sampler="random")
+    metric = script(folder, 'echo "$w"')
+    options = pemlang.TuningOptions(metric, large, str(folder / "x.study"), 2, "grid")
+    assert pemlang.load(folder / "recipe.pem").tune(options).study == folder / "x.study"
+
+
 def test_trials_share_what_they_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     metric = script(folder, "echo 1")
     options = pemlang.TuningOptions(
