@@ -189,7 +189,8 @@ def std_module(name: str) -> Path:
     """The file of one of them; raises PEM0203."""
     names = std_modules()
     if name not in names:
-        close = nearest(name.removeprefix(STD), [x.removeprefix(STD) for x in names])
+        part = name.removeprefix(STD).removesuffix(SUFFIX)
+        close = nearest(part, [x.removeprefix(STD) for x in names])
         raise Fault(
             "PEM0203",
             f"there is no module `{visible(name, 60)}`",

@@ -16,7 +16,7 @@ from pemlang.cli.common import (
     say,
     write_whole,
 )
-from pemlang.cli.recipes import mode_of, no_recipes, recipes_at
+from pemlang.cli.recipes import mode_of, modules_named, no_recipes, recipes_at
 from pemlang.diagnostics import Diagnostic, Fault, PemError, placed, visible
 
 if TYPE_CHECKING:
@@ -72,18 +72,17 @@ def doc(paths: tuple[str, ...], form: str, output: Path | None) -> int:
 
 def _documented(paths: tuple[str, ...], mistakes: list[Diagnostic]) -> Iterator[LibraryDoc]:
     """What each of the files says; what is wrong with one keeps no other from being read."""
-    from pemlang.pipeline.documenting import documented, standard_library, standard_module
+    from pemlang.pipeline.documenting import documented, standard_module
     from pemlang.syntax.files import read_source
 
     for given in paths:
-        if given == "std":
-            yield from standard_library()
+        try:
+            modules = modules_named(given)
+        except Fault as fault:
+            mistakes.append(fault.at(None))
             continue
-        if given.startswith("std."):
-            try:
-                yield standard_module(given)
-            except Fault as fault:
-                mistakes.append(fault.at(None))
+        if modules:
+            yield from map(standard_module, modules)
             continue
         if not mode_of(given):
             installed = _of_library(given, mistakes)

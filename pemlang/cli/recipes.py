@@ -27,6 +27,19 @@ def recipes_at(paths: Iterable[str], mistakes: list[Diagnostic]) -> Iterator[str
                 yield path
 
 
+def modules_named(given: str) -> list[str]:
+    """The modules of the standard library that are meant: all by `std`, one by `std.paper`; none
+    where it is a path. Raises PEM0203."""
+    from pemlang.check.files import STD, std_module, std_modules
+
+    names = std_modules()
+    if given == "std":
+        return names
+    if given.startswith(STD) and given not in names and not mode_of(given):
+        std_module(given)
+    return [given] if given in names else []
+
+
 def no_recipes(paths: Iterable[str]) -> Diagnostic:
     """PEM0100 of directories that hold no recipe."""
     why = f"there is no recipe in {listed(paths)}"

@@ -22,7 +22,7 @@ from pemlang.cli.common import (
     set_option,
 )
 from pemlang.cli.ending import around
-from pemlang.cli.recipes import no_recipes, recipes_at
+from pemlang.cli.recipes import modules_named, no_recipes, recipes_at
 from pemlang.diagnostics import Diagnostic, Fault, PemError, listed, visible
 from pemlang.execute.machine import default_threads
 
@@ -45,15 +45,15 @@ def test(paths: tuple[str, ...], form: str, settings: dict[str, str], word: str 
     """Run the tests that stand in recipes, as test "name" { … }.
 
     Of a directory it runs those of all *.pem files inside; of the one you are in where none is
-    given. A test needs no file: sample(lora(rank=4)) draws an adapter. `--format junit` is read by
-    services that run tests.
+    given. `std` is the standard library, `std.paper` a part of it. A test needs no file:
+    sample(lora(rank=4)) draws an adapter. `--format junit` is read by services that run tests.
     """
     with importing():
         from pemlang.show import tests as show
 
     began = time.perf_counter()
     unread = list[Diagnostic]()
-    recipes = list(recipes_at(paths or (".",), unread))
+    recipes = _meant(paths or (".",), unread)
     if not recipes and not unread:
         unread.append(no_recipes(paths or (".",)))
     tested: dict[int, FileTests] = {}
@@ -77,6 +77,20 @@ def test(paths: tuple[str, ...], form: str, settings: dict[str, str], word: str 
             click.echo(line)
         click.echo(show.summary(files, seconds))
     return RECIPE_IS_WRONG if show.diagnostics_of(files) else code
+
+
+def _meant(paths: Sequence[str], mistakes: list[Diagnostic]) -> list[str]:
+    """The recipes to test, each once: modules of the standard library by their names, and files."""
+    modules, others = list[str](), list[str]()
+    for given in paths:
+        try:
+            named = modules_named(given)
+        except Fault as fault:
+            mistakes.append(fault.at(None))
+            continue
+        modules += named
+        others += [] if named else [given]
+    return [*dict.fromkeys(modules), *recipes_at(others, mistakes)]
 
 
 def _test_all(
@@ -128,11 +142,13 @@ def _each(
 
 def _run(recipe: str, settings: Mapping[str, str], word: str) -> FileTests:
     from pemlang.api import load
+    from pemlang.check.files import std_module, std_modules
     from pemlang.show.tests import FileTests
 
     part = word.casefold()
     try:
-        tests = load(recipe, settings).test(lambda title: part in title.casefold())
+        path = std_module(recipe) if recipe in std_modules() else recipe
+        tests = load(path, settings).test(lambda title: part in title.casefold())
         return FileTests(recipe, tests)
     except PemError as error:
         return FileTests(recipe, (), error.diagnostics)

@@ -261,7 +261,8 @@ def test_a_file_of_someone_else_is_never_replaced(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "code", "told"),
     [
-        (["std.papr"], 1, "std.paper"),
+        (["std.papr"], 1, "name one that there is: std.paper\n"),
+        (["std.soups.pem"], 1, "name one that there is: std.soups\n"),
         (["nowhere.pem"], 1, "PEM0100"),
         (["torn.pem"], 1, "PEM0108"),
         (["a"], 1, "PEM0100"),

@@ -275,6 +275,27 @@ def test_an_argument_lies_in_the_range_of_its_param(tmp_path: Path) -> None:
     build(tmp_path, text.format("0.5 * cosine(a, a)"))
 
 
+def test_the_standard_library_by_its_name(tmp_path: Path) -> None:
+    """Its parts are tested once each, whatever files of like names lie there; those are tested as
+    files."""
+
+    def tested(*words: str) -> list[str]:
+        done = pem("test", *words, "--format", "json", folder=tmp_path)
+        assert done.code == 0, done
+        assert all(test["passed"] for test in json.loads(done.out)["tests"])
+        return list(dict.fromkeys(test["file"] for test in json.loads(done.out)["tests"]))
+
+    parts = [f"std.{file.stem}" for file in STDLIB]
+    recipe(tmp_path, 'test "mine" { assert 1 < 2 }\n', "std.soups.pem")
+    assert tested("std") == parts
+    assert tested("std.soups.pem", "std.soups", "std.soups") == ["std.soups", "std.soups.pem"]
+    names = [x["name"] for x in json.loads(pem("doc", "std", "--format", "json").out)["libraries"]]
+    assert names == parts
+    for slip in ("std.soup", "std.unlearn.pem"):
+        done = pem("test", slip, folder=tmp_path)
+        assert (done.code, "PEM0203" in done.err) == (1, True)
+
+
 STDLIB = sorted((Path(__file__).parents[2] / "stdlib").glob("*.pem"))
 
 
