@@ -8,7 +8,7 @@ _SENTENCE = re.compile(r"[a-z][a-z'-]*[,:]? ([a-z(]|[`\"'\d+*⊕\\-])")
 _PIECE = re.compile(
     r"[\w.]+ ?[=(\[⊕⊖⊗*/+]"
     r"|with \w+=|in \S+\.\.|layers \d|language \d|import |base \w+ = |adapter \w+ = |model \w+ = "
-    r'|let \w+( = |:)|param \w+: |def \w+\(|save .+ to "|assert '
+    r'|let \w+( = |:)|param \w+: |def \w+\(|save .+ to "|assert |print '
 )
 MEANT = re.compile(r"did you mean (`(?P<name>.*)`|(?P<text>\".*\"))\?")
 

@@ -16,7 +16,7 @@ from pemlang.source import Source, Span
 from pemlang.syntax import tree as t
 from pemlang.syntax.builder import TreeBuilder
 from pemlang.syntax.foreign import foreign
-from pemlang.syntax.repair import LONGEST, Misread, corrected
+from pemlang.syntax.repair import LONGEST, Misread, corrected, printed_apart
 from pemlang.syntax.split import Chunk, split
 from pemlang.syntax.tables import load_parser
 
@@ -98,7 +98,7 @@ def _parsed(source: Source, chunk: Chunk, mend: bool) -> t.Statement:
         if isinstance(error.orig_exc, Fault):
             place: Any = getattr(error.obj, "meta", error.obj)  # of a tree, or of a token
             span = Span(source, int(place.start_pos), int(place.end_pos))
-            raise _Unparsed(error.orig_exc, span) from None
+            raise _misused(chunk, error.orig_exc, span, mend) from None
         raise
     except UnexpectedInput as error:
         raise _misread(source, chunk, error, mend) from None
@@ -143,10 +143,21 @@ _IN_LOOP = {
     "for": "a list has one loop: for x, w in zip(xs, ws) goes through several side by side",
 }
 _NAMELESS = re.compile(r"param\s+(?:number|string|bool)")
+_PRINT = re.compile(r"\bprint\s*\Z")
 _WORD = re.compile(r"\w+")
 _VALUE_START = {"NUMBER", "STRING", "NAME", "TRUE", "FALSE", "LPAR"}
 # What may follow a whole value, said in one word.
 _AFTER_VALUE = {"SUM_OP", "PRODUCT_OP", "COMPARE", "_AND", "_OR", "LPAR", "LSQB", "DOT"}
+
+
+def _misused(chunk: Chunk, fault: Fault, span: Span, mend: bool) -> _Unparsed:
+    """A value that reads as one and is none; where it is a text of `print` with expressions in
+    braces, with those to be printed."""
+    before = _PRINT.search(span.source.text, chunk.start, span.start)
+    instead = printed_apart(span.text, _parses) if mend and before else None
+    if before and instead and showable(instead):
+        fault.help, span = instead, Span(span.source, before.start(), span.end)
+    return _Unparsed(fault, span)
 
 
 def _misread(source: Source, chunk: Chunk, error: UnexpectedInput, mend: bool) -> _Unparsed:
@@ -212,7 +223,7 @@ def _out_of_place(at: Misread) -> Fault:
     elif at.before.startswith("test") and text in STATEMENTS and text not in _IN_TESTS:
         help = "move it out of the test, in which let, assert and print alone stand"
     elif at.before.startswith("print") and text == ",":
-        help = "print each by itself, one a line"
+        help = "write a `print` for each, one a line"
     elif at.wanted == {"__ANON_0"}:
         help = "give both ends of the range, as in 0..1"
     elif _NAMELESS.fullmatch(at.before):

@@ -43,6 +43,7 @@ _PREFIX = re.compile(r"(?<!\w)[fr]\Z")
 _LIST_TYPE = re.compile(r"(?::|->)\s*([Ll]ist)\Z")
 _VALUE_IN_TEST = re.compile(r"(?m)^(\s*|.*\{\s*)(?=[^\W\d]\w*\s*=(?!=))")
 _BETWEEN = re.compile(r"if\b(.+?)\belse\b", re.DOTALL)
+_BRACES = re.compile(r"\{([^{}:]+?)=?(?::[^{}]*)?\}")
 _SIGNS = {"&&": "and", "||": "or"}
 _LINKS = ("as", "in", "into", "from", "is", "->", "=>", ":=", ",", ":")
 """What other languages write between the parts of a statement."""
@@ -87,6 +88,16 @@ def corrected(misread: Misread, parses: Callable[[str], bool]) -> str | None:
         return None
     tried = (text for repair in _REPAIRS for text in repair(misread))
     return next((text for text in tried if text != misread.text and parses(text)), None)
+
+
+def printed_apart(text: str, parses: Callable[[str], bool]) -> str | None:
+    """What stands in the braces of a text, as in a format of Python, each printed by itself."""
+    holes = list(_BRACES.finditer(text[:LONGEST]))
+    only_names = all(hole[0][1:-1].strip().isidentifier() for hole in holes)
+    if only_names or len(text) > LONGEST or re.search("[{}]", _BRACES.sub("", text)):
+        return None
+    prints = [f"print {hole[1].strip()}" for hole in holes]
+    return "\n".join(prints) if all(map(parses, prints)) else None
 
 
 def _comment(at: Misread) -> Iterator[str]:
