@@ -3,10 +3,11 @@ the use that help is made from."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import takewhile
 
 from pemlang.check.elsewhere import SETTINGS
-from pemlang.check.kinds import article
+from pemlang.check.kinds import article, fits
 from pemlang.check.values import RecipeValue
 from pemlang.check.wanted import list_kind
 from pemlang.dataclass import dataclass
@@ -77,17 +78,29 @@ def _by_position(tree: t.Call) -> int:
     return named[0] if named else len(tree.args)
 
 
-def want_listed(tree: t.Call, params: Sequence[Parameter], values: Sequence[RecipeValue]) -> None:
+def _want_listed(tree: t.Call, params: Sequence[Parameter], values: Sequence[RecipeValue]) -> None:
     """Raise PEM0318 where a function that takes a list is given its items, or the other way."""
-    first = params[0]
     kinds = [list_kind(value) for value in values[: _by_position(tree)]]
-    if kinds and kinds[0] in first.kinds:
+    runs = list(_runs(params, kinds))
+    if runs:
+        param, start, _ = runs[0]
+        what = article(f"[{kinds[start]}]") + (f" as `{param.name}`" if start else "")
+        brackets = [
+            edit
+            for _, first_item, last_item in runs
+            for edit in (
+                before(tree.args[first_item].span, "["),
+                after(tree.args[last_item].span, "]"),
+            )
+        ]
+        raise Fault(
+            "PEM0318",
+            f"`{tree.function.name}` takes {what}",
+            replaced(tree.span, brackets) or "put them in brackets: […]",
+        )
+    if not kinds or not params or kinds[0] in params[0].kinds:
         return
-    alike = [kind for kind in kinds if kind == kinds[0]]
-    if len(alike) > 1 and f"[{kinds[0]}]" in first.kinds:
-        ends = [before(tree.args[0].span, "["), after(tree.args[len(alike) - 1].span, "]")]
-        message = f"`{tree.function.name}` takes {article(f'[{kinds[0]}]')}"
-        raise Fault("PEM0318", message, replaced(tree.span, ends) or "put them in brackets: […]")
+    first = params[0]
     [items, *_] = [arg.items for arg in tree.args[:1] if isinstance(arg, t.ListOf)] or [()]
     room = len(items) if first.variadic else sum(p.kinds == first.kinds for p in params)
     if 0 < len(items) <= room and kinds[0] in [f"[{kind}]" for kind in first.kinds]:
@@ -100,6 +113,32 @@ def want_listed(tree: t.Call, params: Sequence[Parameter], values: Sequence[Reci
         raise Fault("PEM0318", message, replaced(tree.span, ends) or "leave the brackets out")
 
 
+def _runs(
+    params: Sequence[Parameter], kinds: Sequence[str]
+) -> Iterator[tuple[Parameter, int, int]]:
+    """Parameters that take a list and are given its items one after the other, with the first and
+    the last of these; not where the next parameter takes one of them too.
+
+    Args:
+        params: of the function.
+        kinds: of the arguments by position.
+    """
+    at = 0
+    for number, param in enumerate(params):
+        if at == len(kinds):
+            return
+        kind = kinds[at]
+        alike = len(list(takewhile(kind.__eq__, kinds[at:])))
+        if fits(kind, param.kinds):
+            at += 1
+            continue
+        apart = not any(fits(kind, other.kinds) for other in params[number : number + alike])
+        if alike < 2 or f"[{kind}]" not in param.kinds or not apart:
+            return
+        yield param, at, at + alike - 1
+        at += alike
+
+
 @dataclass(frozen=True)
 class Bound:
     """A call's arguments by parameter: the index of each in the call, or None for a default."""
@@ -108,17 +147,20 @@ class Bound:
     rest: tuple[int, ...] = ()
 
 
-def bind(params: Sequence[Parameter], tree: t.Call, what: str) -> Bound:
+def bind(params: Sequence[Parameter], tree: t.Call, values: Sequence[RecipeValue]) -> Bound:
     """Which argument each parameter takes.
 
     Args:
         params: the parameters.
         tree: the call.
-        what: the function, for messages.
+        values: of its arguments.
 
     Raises:
-        Fault: PEM0318 too many, too few, or twice; PEM0319 an unknown name.
+        Fault: PEM0318 too many, too few, twice, or the items of a list for it; PEM0319 an unknown
+            name.
     """
+    _want_listed(tree, params, values)
+    what = tree.function.name
     taken: dict[str, int] = {}
     rest: list[int] = []
     order = [p.name for p in params if not p.variadic]

@@ -11,7 +11,7 @@ from typing import cast
 
 from pemlang.check.annotations import check_annotation, dtype_name, hold_refinement
 from pemlang.check.assertions import AssertedPart, Assertion, Trace
-from pemlang.check.calls import bind, call_use, chain_use, run_of_terms, want_listed, written
+from pemlang.check.calls import bind, call_use, chain_use, run_of_terms, written
 from pemlang.check.conditions import COMPARABLE, Combined, Comparison, Condition, Decided
 from pemlang.check.expansion import Expansion
 from pemlang.check.forms import FORMS
@@ -379,8 +379,7 @@ class Elaborator:
         if operator.of_models and any(list_kind(x).strip("[]") == "model" for x in values):
             signature = operator.of_models
         with self.at(tree.span):
-            want_listed(tree, signature.params, values)
-            bound = bind(signature.params, tree, tree.function.name)
+            bound = bind(signature.params, tree, values)
         order = [*bound.positions, *bound.rest]
         slots = [p for p in signature.params if not p.variadic]
         slots += [signature.params[-1]] * len(bound.rest)
@@ -422,12 +421,12 @@ class Elaborator:
         self.count(tree, 0)  # before the params, which may be many, are looked at once more
         definition, name = function.tree, function.tree.name.name
         params = [
-            Parameter(p.name.name, (), ... if p.default is None else None)
+            Parameter(p.name.name, (kind_of_type(p.type),), ... if p.default is None else None)
             for p in definition.params
         ]
         with self.at(tree.span):
             self.expansion.hold_depth()
-            bound = bind(params, tree, name)
+            bound = bind(params, tree, values)
         inner = function.scope.child()
         with self.expansion.inside(f"in the call of `{visible(name)}`", tree.span):
             for param, index in zip(definition.params, bound.positions, strict=True):
