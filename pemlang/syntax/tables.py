@@ -14,6 +14,7 @@ import lark
 from lark import Lark
 from lark.grammar import Rule
 from lark.lexer import TerminalDef
+from lark.parsers.lalr_analysis import IntParseTable, Shift
 
 from pemlang.resources import resource
 
@@ -36,13 +37,34 @@ def kept_parser() -> Lark | None:
     return None
 
 
-def write_tables() -> None:
-    """Work out the tables, and keep them beside the grammar."""
+def worked_out() -> str:
+    """The tables of the grammar as JSON: the same text in every process."""
     text = _grammar()
-    data, memo = _made(text).memo_serialize([TerminalDef, Rule])
+    parser = _made(text)
+    _number_states(parser.parser.parser._parse_table)
+    data, memo = parser.memo_serialize([TerminalDef, Rule])
     kept = {"for": _belongs_to(text), "tables": {"data": data, "memo": memo}}
-    path = resource("grammar") / TABLES
-    path.write_text(json.dumps(kept, separators=(",", ":"), sort_keys=True) + "\n", "utf-8")
+    return json.dumps(kept, separators=(",", ":"), sort_keys=True) + "\n"
+
+
+def _number_states(table: IntParseTable) -> None:
+    """Number states as they are reached from the first, by tokens in the order of their names.
+    Lark numbers them as they lie in a set."""
+    numbers = {state: number for number, state in enumerate(table.start_states.values())}
+    pending, states = list(numbers), {}
+    for state in pending:
+        actions = sorted(table.states[state].items())
+        for _, (action, target) in actions:
+            if action is Shift and target not in numbers:
+                numbers[target] = len(numbers)
+                pending.append(target)
+        states[numbers[state]] = {
+            token: (action, numbers[target] if action is Shift else target)
+            for token, (action, target) in actions
+        }
+    table.states = states
+    table.start_states = {start: numbers[state] for start, state in table.start_states.items()}
+    table.end_states = {start: numbers[state] for start, state in table.end_states.items()}
 
 
 def _grammar() -> str:
@@ -73,4 +95,4 @@ def _numbered(value: object) -> object:
 
 
 if __name__ == "__main__":
-    write_tables()
+    (resource("grammar") / TABLES).write_text(worked_out(), "utf-8")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from fractions import Fraction
 from pathlib import Path
 
@@ -11,6 +14,8 @@ from support.syntax import parsed
 
 from pemlang.syntax import tables
 from pemlang.syntax import tree as t
+
+TABLES = Path(__file__).parents[2] / "grammar" / "pem.tables.json"
 
 
 def shown(node: t.Tree) -> str:  # noqa: PLR0912
@@ -186,6 +191,18 @@ def trees(parser: Lark) -> list[str]:
 def test_the_tables_belong_to_the_grammar() -> None:
     """`make grammar` writes them anew."""
     assert tables.kept_parser() is not None
+
+
+def test_the_tables_are_the_same_in_every_process() -> None:
+    """Whatever the order of sets is there: a change of them is one of the grammar."""
+    program = "import sys\nfrom pemlang.syntax import tables\nsys.stdout.write(tables.worked_out())"
+    kept = TABLES.read_text(encoding="utf-8")
+    for seed in ("1", "2"):
+        env = {**os.environ, "PYTHONHASHSEED": seed}
+        done = subprocess.run(
+            [sys.executable, "-c", program], check=True, capture_output=True, env=env
+        )
+        assert done.stdout.decode() == kept
 
 
 def test_the_tables_parse_as_the_grammar_does() -> None:
