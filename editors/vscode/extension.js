@@ -5,6 +5,8 @@ const vscode = require("vscode");
 
 const LANGUAGE = "pem";
 const CERTIFICATE = /^\s*-----BEGIN/;
+const MOST_ENDS = 5; // of a server within WITHIN before it is not started again, as in VS Code's own client
+const WITHIN = 3 * 60_000; // ms
 
 /** A language server in a process, spoken to over its standard streams. */
 class Server {
@@ -16,10 +18,10 @@ class Server {
     this.process = spawn(command[0], command.slice(1), { cwd: folder });
     this.ended = new Promise((resolve) => {
       this.process.on("error", (error) => resolve(error.message));
-      this.process.on("exit", (code) => resolve(`it ended with ${code}`));
+      this.process.on("exit", (code, signal) => resolve(`it ended with ${code ?? signal}`));
     });
-    this.ended.then(() => {
-      for (const { reject } of this.waiting.values()) reject(new Error("the server has ended"));
+    this.ended.then((why) => {
+      for (const { reject } of this.waiting.values()) reject(new Error(why));
       this.waiting.clear();
     });
     this.process.stdin.on("error", () => {});
@@ -205,7 +207,8 @@ function recognise(document) {
     vscode.languages.setTextDocumentLanguage(document, LANGUAGE);
 }
 
-async function start(context) {
+/** A server that knows the open recipes, with what VS Code asks it, which is to go when it ends. */
+async function start() {
   const shown = vscode.languages.createDiagnosticCollection(LANGUAGE);
   const folders = (vscode.workspace.workspaceFolders || []).map((x) => ({ uri: x.uri.toString(), name: x.name }));
   const first = (vscode.workspace.workspaceFolders || [])[0];
@@ -214,38 +217,60 @@ async function start(context) {
     if (method === "textDocument/publishDiagnostics")
       shown.set(vscode.Uri.parse(params.uri), params.diagnostics.map(diagnostic));
   });
-  server.ended.then((why) => {
-    if (!server.stopped) vscode.window.showErrorMessage(`${command.join(" ")}: ${why}. pip install "pemlang[lsp]"`);
-  });
   const capabilities = { general: { positionEncodings: ["utf-16"] }, workspace: { workspaceFolders: true } };
-  const started = await server.ask("initialize", { processId: process.pid, rootUri: null, capabilities, workspaceFolders: folders });
+  const started = await server
+    .ask("initialize", { processId: process.pid, rootUri: null, capabilities, workspaceFolders: folders })
+    .catch((error) => { throw new Error(`${command.join(" ")}: ${error.message}. pip install "pemlang[lsp]"`); });
   server.tell("initialized", {});
   const item = (document) => ({ uri: document.uri.toString(), languageId: LANGUAGE, version: document.version, text: document.getText() });
   const isRecipe = (document) => document.languageId === LANGUAGE;
   const opened = (document) => isRecipe(document) && server.tell("textDocument/didOpen", { textDocument: item(document) });
-  const on = (event, what) => context.subscriptions.push(event(what));
-  on(vscode.workspace.onDidOpenTextDocument, opened);
-  on(vscode.workspace.onDidChangeTextDocument, ({ document }) => {
+  const changed = ({ document }) => {
     if (!isRecipe(document)) return;
     const { uri, version, text } = item(document);
     server.tell("textDocument/didChange", { textDocument: { uri, version }, contentChanges: [{ text }] });
-  });
-  for (const [event, method] of [["onDidSaveTextDocument", "didSave"], ["onDidCloseTextDocument", "didClose"]])
-    on(vscode.workspace[event], (document) => {
-      if (isRecipe(document)) server.tell(`textDocument/${method}`, { textDocument: { uri: document.uri.toString() } });
-    });
+  };
+  const simply = (method) => (document) => {
+    if (isRecipe(document)) server.tell(`textDocument/${method}`, { textDocument: { uri: document.uri.toString() } });
+  };
   vscode.workspace.textDocuments.forEach(opened);
-  context.subscriptions.push(shown, ...providers(server, started.capabilities.semanticTokensProvider.legend));
+  server.disposables = [
+    shown,
+    vscode.workspace.onDidOpenTextDocument(opened),
+    vscode.workspace.onDidChangeTextDocument(changed),
+    vscode.workspace.onDidSaveTextDocument(simply("didSave")),
+    vscode.workspace.onDidCloseTextDocument(simply("didClose")),
+    ...providers(server, started.capabilities.semanticTokensProvider.legend),
+  ];
   return server;
 }
 
 let running;
+const ends = [];
+
+/** Run a server, and another where one ends that had answered, until it ends too often. */
+function run() {
+  running = start().then(
+    (server) => {
+      server.ended.then((why) => again(server, why));
+      return server;
+    },
+    (error) => void vscode.window.showErrorMessage(error.message)
+  );
+}
+
+function again(server, why) {
+  for (const each of server.disposables) each.dispose();
+  if (server.stopped) return;
+  ends.push(Date.now());
+  if (ends.filter((time) => time > Date.now() - WITHIN).length < MOST_ENDS) run();
+  else vscode.window.showErrorMessage(`pem: the language server ended ${MOST_ENDS} times: ${why}. To start it again, reload the window`);
+}
 
 function activate(context) {
   const needed = (document) => {
     recognise(document);
-    if (document.languageId === LANGUAGE && !running)
-      running = start(context).catch((error) => vscode.window.showErrorMessage(`pem: ${error.message}`));
+    if (document.languageId === LANGUAGE && !running) run();
   };
   context.subscriptions.push(vscode.workspace.onDidOpenTextDocument(needed));
   vscode.workspace.textDocuments.forEach(needed);
@@ -253,9 +278,9 @@ function activate(context) {
 
 async function deactivate() {
   const server = await running;
-  if (!server || !server.process) return;
+  if (!server) return;
   server.stopped = true;
-  await server.ask("shutdown", null).catch(() => {});
+  await Promise.race([server.ask("shutdown", null).catch(() => {}), server.ended]);
   server.tell("exit", null);
 }
 

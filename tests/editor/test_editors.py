@@ -10,6 +10,7 @@ import sys
 import tomllib
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pygments.lexers import get_lexer_by_name, guess_lexer_for_filename
@@ -53,20 +54,20 @@ def test_the_extension_is_one_that_vs_code_installs(tmp_path: Path) -> None:
     assert f'Version="{package["version"]}"' in manifest
 
 
+def in_vs_code(folder: Path, *command: str) -> dict[str, Any]:
+    """What the extension does with a server, in a small stand-in for VS Code."""
+    script = Path(__file__).with_name("vscode.js")
+    words = ["node", script, EDITORS / "vscode" / "extension.js", folder.resolve(), *command]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=300, check=False)
+    assert done.returncode == 0, done.stderr
+    told: dict[str, Any] = json.loads(done.stdout)
+    return told
+
+
 @pytest.mark.skipif(shutil.which("node") is None, reason="there is no node")
 def test_the_extension_asks_the_server_and_hands_on_what_it_answers(tmp_path: Path) -> None:
     lora(tmp_path / "a", 1)
-    script = Path(__file__).with_name("vscode.js")
-    words = [
-        "node",
-        script,
-        EDITORS / "vscode" / "extension.js",
-        tmp_path.resolve(),
-        sys.executable,
-    ]
-    done = subprocess.run(words, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout)
+    told = in_vs_code(tmp_path, sys.executable, "-m", "pemlang", "lsp")
     assert told["languages"] == [["merge.pem", "pem"]]
     assert told["diagnostics"] == ["PEM0206"]
     assert "adapter a: LoRA, rank 4" in told["hover"]
@@ -79,6 +80,21 @@ def test_the_extension_asks_the_server_and_hands_on_what_it_answers(tmp_path: Pa
     assert told["hints"] == [": LoRA, rank 4, 4 sites"]
     assert told["lenses"] == ["a: LoRA, rank 4, 4 sites"]
     assert told["tokens"] % 5 == 0 and told["tokens"] > 50
+    [message] = told["messages"]
+    assert message.startswith("pem: the language server ended 5 times: it ended with SIGKILL")
+    assert (told["again"], told["servers"]) == (4, 5), "one that is killed is started again"
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="there is no node")
+@pytest.mark.parametrize(
+    ("words", "why"),
+    [(["no-such-pem", "lsp"], "ENOENT"), ([sys.executable, "-c", "exit(3)"], "it ended with 3")],
+)
+def test_a_server_that_never_answers_is_not_started_again(
+    words: list[str], why: str, tmp_path: Path
+) -> None:
+    [message] = in_vs_code(tmp_path, *words)["messages"]
+    assert why in message and message.endswith('pip install "pemlang[lsp]"')
 
 
 def test_the_files_of_helix_and_of_tree_sitter_name_what_is_there() -> None:

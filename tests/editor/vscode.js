@@ -1,13 +1,16 @@
 // Runs editors/vscode/extension.js with a small stand-in for VS Code, on a recipe, against `pem lsp`.
 "use strict";
+const child_process = require("child_process");
 const Module = require("module");
 const path = require("path");
 
-const [extension, folder, python] = process.argv.slice(2);
+const [extension, folder, ...command] = process.argv.slice(2);
 const text = 'adapter a = "a"\nlet x = a + aa\nsave a to "out/x"\n';
 const providers = {};
 const shown = new Map();
 const languages = [];
+const servers = [];
+const messages = [];
 const made = (...names) => Object.fromEntries(names.map((name) => [name, class { constructor(...args) { this.args = args; } }]));
 const document = (name, first, languageId) => ({
   fileName: path.join(folder, name), languageId, version: 1,
@@ -15,7 +18,9 @@ const document = (name, first, languageId) => ({
   getText: () => first, lineAt: () => ({ text: first.split("\n")[0] }),
 });
 const recipe = document("recipe.pem", text, "pem");
-const event = () => ({ dispose() {} });
+let listening = 0;
+const disposable = (dispose = () => {}) => (listening++, { dispose: () => (listening--, dispose()) });
+const event = () => disposable();
 const vscode = {
   ...made("Position", "Range", "Location", "TextEdit", "Diagnostic", "CompletionItem", "MarkdownString",
     "SignatureHelp", "SignatureInformation", "ParameterInformation", "CodeAction", "InlayHint", "Hover",
@@ -24,18 +29,20 @@ const vscode = {
   CodeActionKind: { QuickFix: "quickfix" },
   Uri: { parse: (uri) => uri },
   languages: new Proxy({
-    createDiagnosticCollection: () => ({ set: (uri, some) => shown.set(uri, some) }),
+    createDiagnosticCollection: () => ({ set: (uri, some) => shown.set(uri, some), ...disposable(() => shown.clear()) }),
     setTextDocumentLanguage: (doc, language) => languages.push([path.basename(doc.fileName), language]),
-  }, { get: (own, name) => own[name] || ((_, provider) => { providers[name] = provider; return {}; }) }),
+  }, { get: (own, name) => own[name] || ((_, provider) => { providers[name] = provider; return disposable(() => delete providers[name]); }) }),
   workspace: {
     workspaceFolders: [{ uri: { toString: () => `file://${folder}`, fsPath: folder }, name: "open" }],
-    getConfiguration: () => ({ get: () => [python, "-m", "pemlang", "lsp"] }),
+    getConfiguration: () => ({ get: () => command }),
     textDocuments: [recipe, document("merge.pem", "language 1\n", "plaintext"),
       document("cert.pem", "-----BEGIN CERTIFICATE-----\n", "plaintext")],
     onDidOpenTextDocument: event, onDidChangeTextDocument: event, onDidSaveTextDocument: event, onDidCloseTextDocument: event,
   },
-  window: { showErrorMessage: (message) => { console.error(message); process.exit(1); } },
+  window: { showErrorMessage: (message) => messages.push(message) },
 };
+const spawn = child_process.spawn;
+child_process.spawn = (...args) => { servers.push(spawn(...args)); return servers.at(-1); };
 const load = Module._load;
 Module._load = (name, ...rest) => (name === "vscode" ? vscode : load(name, ...rest));
 
@@ -43,7 +50,9 @@ async function main() {
   const { activate, deactivate } = require(extension);
   activate({ subscriptions: [] });
   const until = async (reached) => { while (!reached()) await new Promise((go) => setTimeout(go, 10)); };
-  await until(() => Object.keys(providers).length >= 11 && shown.size > 0);
+  const answered = () => Object.keys(providers).length >= 11 && shown.size > 0;
+  await until(() => answered() || messages.length > 0);
+  if (messages.length > 0) return console.log(JSON.stringify({ messages }));
   const at = (line, character) => ({ line, character });
   const whole = { start: at(0, 0), end: at(3, 0) };
   const p = (name) => providers[name];
@@ -63,6 +72,14 @@ async function main() {
     lenses: (await p("registerCodeLensProvider").provideCodeLenses(recipe)).map((x) => x.args[1].title),
     tokens: (await p("registerDocumentSemanticTokensProvider").provideDocumentSemanticTokens(recipe)).args[0].length,
   };
+  const listened = listening;
+  while (messages.length === 0) {
+    servers.at(-1).kill("SIGKILL");
+    await until(() => shown.size === 0);
+    await until(() => answered() || messages.length > 0);
+    if (messages.length === 0) results.again = (results.again || 0) + (listening === listened);
+  }
+  Object.assign(results, { messages, servers: servers.length });
   await deactivate();
   console.log(JSON.stringify(results));
 }
