@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import re
 import sys
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import click
 
 from pemlang.cli.common import GivenPath, coloured, format_option, say
-from pemlang.diagnostics import PemError, placed, visible
+from pemlang.diagnostics import Diagnostic, PemError, placed, visible
 from pemlang.disk import is_dir, replace_file
 
 
@@ -31,6 +33,11 @@ from pemlang.disk import is_dir, replace_file
     help="Take the names of modules from another adapter, where FORMAT has others than FILE.",
 )
 @click.option(
+    "--heads",
+    type=click.Choice(["none"]),
+    help="Leave out the heads that the adapter has, and all else that it trained of its base.",
+)
+@click.option(
     "-o",
     "--output",
     type=GivenPath(dir_okay=False, path_type=Path),
@@ -44,6 +51,7 @@ def convert(
     target: Path | None,
     to: str | None,
     like: str | None,
+    heads: str | None,
     output: Path | None,
     form: str,
 ) -> int:
@@ -57,14 +65,20 @@ def convert(
     if (target is None) != (to is None) or (to is not None and output is not None):
         raise click.UsageError("An adapter is converted by FILE OUTPUT --to FORMAT, and no more.")
     if target is not None and to is not None:
-        return _in_format(given, target, to, like, form)
+        options = {"format": to} | ({"heads": heads} if heads else {})
+        return _in_format(given, target, options, like, form)
     if like is not None:
         raise click.UsageError("--like says whose names an adapter is converted to, with --to.")
+    if heads is not None:
+        raise click.UsageError("--heads says what of an adapter is converted, with --to.")
     return _as_recipe(Path(given), output, form)
 
 
-def _in_format(adapter: str, target: Path, to: str, like: str | None, form: str) -> int:
-    """Build what says no more than that an adapter is saved in a format, and whose names it has."""
+def _in_format(
+    adapter: str, target: Path, options: Mapping[str, str], like: str | None, form: str
+) -> int:
+    """Build what says no more than that an adapter is saved with some options, and whose names it
+    has."""
     from pemlang.api import of_text
     from pemlang.cli.build import built_line
     from pemlang.cli.one_off import one_off
@@ -72,22 +86,28 @@ def _in_format(adapter: str, target: Path, to: str, like: str | None, form: str)
     from pemlang.syntax.files import ON_THE_COMMAND_LINE
     from pemlang.syntax.written import is_name
 
-    if not is_name(to):
-        raise click.UsageError(f"`{visible(to, 40)}` is no format.")
+    if not is_name(options["format"]):
+        raise click.UsageError(f"`{visible(options['format'], 40)}` is no format.")
     try:
         others = [] if like is None else [f"y={like}"]
         text, out = one_off("x", [*others, f"x={adapter}"], str(target), None)
         if like is not None:
             text = re.sub("(?m)^adapter x = .*$", r"\g<0> with names=y", text)
-        written = f"{text.rstrip()} with format={to}\n"
+        said = ", ".join(f"{name}={value}" for name, value in options.items())
+        written = f"{text.rstrip()} with {said}\n"
         result = of_text(written.encode(), ON_THE_COMMAND_LINE).build(out)
     except PemError as error:
-        return say(error.diagnostics, form)
+        return say(map(_as_option, error.diagnostics), form)
     code = say(result.warnings, form, BuildJson(result.outputs, written))
     if form == "text":
         for built in result.outputs:
             click.echo(built_line(built), color=coloured(sys.stdout))
     return code
+
+
+def _as_option(told: Diagnostic) -> Diagnostic:
+    """What is said of the recipe that a conversion is, with help for the command line."""
+    return replace(told, help=told.help and told.help.replace("heads=none", "--heads none"))
 
 
 def _as_recipe(configuration: Path, output: Path | None, form: str) -> int:

@@ -130,8 +130,9 @@ and a recipe [says that they are one](language.md#statements).
 
 Refused are DoRA, `fine_tune_type` `full`, which are whole weights, and the experts of a layer in
 one tensor. `mlx_lm.fuse` makes a model of any of them, and `m - b` is then what it changes.
-Convolutions and weights that are saved whole have no place in such a file; the copy of the base's
-embedding that PEFT saves beside a LoRA on it is left out.
+Convolutions and weights that are saved whole, such as a classifier or trained biases, have no place
+in such a file. `heads=none` leaves these weights out, `pem convert` does so by `--heads none`; the
+copy of the base's embedding that PEFT saves beside a LoRA on it is left out in any case.
 """
 
 _GGUF = """

@@ -192,6 +192,14 @@ def test_what_it_cannot_hold(tmp_path: Path, llama: nn.Module) -> None:
     text = 'adapter a = "a"\nsave a to "out/x" with format=mlx'
     assert error(tmp_path, text).code == "PEM0421"
     assert build(tmp_path, f"{text}, heads=none").outputs
+    words = ("convert", tmp_path / "a", tmp_path / "mlx", "--to", "mlx")
+    done = pem(*words)
+    assert done.code == 1 and "help: leave them out, with --heads none\n" in done.err
+    assert pem(*words, "--heads", "none").code == 0
+    weights = [(x / WEIGHTS).read_bytes() for x in (tmp_path / "mlx", tmp_path / "out" / "x")]
+    assert weights[0] == weights[1]
+    for wrong in (("merge.yml", "--heads", "none"), (*words[1:], "--heads", "a")):
+        assert pem("convert", *wrong).code == 2
 
 
 def test_a_copy_of_the_base_is_left_out(tmp_path: Path, llama: nn.Module) -> None:
