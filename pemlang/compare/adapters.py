@@ -13,7 +13,7 @@ from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault, visible
 from pemlang.failures import TooLarge
 from pemlang.formats import Adapter
-from pemlang.formats.adapter import how_kinds_act, kinds_text
+from pemlang.formats.adapter import Layout, how_kinds_act, kinds_text
 from pemlang.graph.dag import Graph
 from pemlang.graph.leaves import leaf
 from pemlang.kernels import lowrank
@@ -28,6 +28,9 @@ from pemlang.tensorfiles.reader import TensorReader
 
 SiteState = Literal["same", "changed", "added", "removed", "incomparable"]
 HeadState = Literal["same", "changed", "added", "removed"]
+HeadKind = Literal["head", "base's own", "bias", "rows"]
+"""What a whole tensor is: of `modules_to_save`, a copy of the base's, or what was trained of the
+base itself, a bias or rows of tokens."""
 
 Spectra = tuple[tuple[float, ...], tuple[float, ...]]
 
@@ -62,6 +65,7 @@ class HeadChange:
     is not. `changed` is any difference in these or in its bytes."""
 
     key: str
+    kind: HeadKind
     state: HeadState
     old: str
     new: str
@@ -266,7 +270,15 @@ def _heads(files: TensorReader, before: Adapter, after: Adapter) -> Iterator[Hea
             state = "removed" if old else "added"
         else:
             state = "same" if old == new and _equal_bytes(files, before, after, key) else "changed"
-        yield HeadChange(key, state, old, new)
+        yield HeadChange(key, _kind((after if new else before).layout, key), state, old, new)
+
+
+def _kind(layout: Layout, key: str) -> HeadKind:
+    if key in layout.rows:
+        return "rows"
+    if key in layout.of_base:
+        return "bias"
+    return "base's own" if key in layout.copies else "head"
 
 
 def _head(adapter: Adapter, key: str) -> str:

@@ -59,7 +59,7 @@ def _differences(c: AdapterComparison) -> list[tuple[str, str, str]]:
         if head.state != "same":
             also = ", other numbers" if head.old == head.new else ""
             differences.append(
-                (f"head {head.key}", head.old or "none", (head.new or "none") + also)
+                (f"{head.kind} {head.key}", head.old or "none", (head.new or "none") + also)
             )
     return differences
 

@@ -309,6 +309,28 @@ def test_heads_are_compared_by_their_bytes(tmp_path: Path) -> None:
     assert "none → f32 [4]" in text and "score" not in text
 
 
+def test_what_is_saved_whole_is_called_what_it_is(tmp_path: Path) -> None:
+    keys = {
+        f"{PREFIX}{LINEAR}.bias": "bias",
+        f"{PREFIX}model.embed_tokens.base_layer.weight": "base's own",
+        f"{PREFIX}model.shared.token_adapter.trainable_tokens_delta": "rows",
+        f"{PREFIX}score.weight": "head",
+    }
+    sites = {LINEAR: (5, 6), "model.embed_tokens": (9, 6)}
+    for seed, name in enumerate(("old", "new")):
+        torch.manual_seed(seed)
+        sizes = [(5,), (9, 6), (2, 6), (2, 6)]
+        lora(
+            tmp_path / name, 1, sites, bias="all", modules_to_save=["score"],
+            trainable_token_indices={"shared": [1, 4]},
+            extra={key: torch.randn(size) for key, size in zip(keys, sizes, strict=True)},
+        )  # fmt: skip
+    changes = compared_of(tmp_path / "old", tmp_path / "new")
+    assert {head.key: head.kind for head in changes.heads} == keys
+    text = shown_of(tmp_path / "old", tmp_path / "new")
+    assert re.findall(r"^(.+?) base_model", text, re.M) == ["bias", "base's own", "rows", "head"]
+
+
 def test_a_field_of_the_config_that_changed_is_no_same(tmp_path: Path) -> None:
     lora(tmp_path / "a", 1, task_type="CAUSAL_LM")
     shutil.copytree(tmp_path / "a", tmp_path / "b")
