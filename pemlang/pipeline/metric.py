@@ -108,7 +108,7 @@ class MetricRuns:
     """Metrics at work, any number at a time."""
 
     def __init__(self) -> None:
-        self._leaders: set[subprocess.Popen[bytes]] = set()
+        self._groups: set[_ProcessGroup] = set()
         self._guard = threading.Lock()
         self._ended = False
 
@@ -116,8 +116,8 @@ class MetricRuns:
         """End all that are at work, and let no other begin."""
         with self._guard:
             self._ended = True
-            for leader in self._leaders:
-                _end_group(leader)
+            for group in self._groups:
+                group.end()
 
     def measure(self, metric: Metric, output: Path) -> Mapping[str, float]:
         """What a metric says of an output.
@@ -126,62 +126,87 @@ class MetricRuns:
             Fault: PEM0910 it failed, PEM0911 it gave no number, PEM0912 it took too long, PEM0913
                 it printed too much.
         """
-        words = [word.replace(OUTPUT, str(output)) for word in metric.words]
-        leader = subprocess.Popen(
+        group = _ProcessGroup()
+        try:
+            with self._guard:
+                self._groups.add(group)
+                process = group.start(metric, output)
+                if self._ended:
+                    group.end()
+            return _measured(metric, process, group)
+        finally:
+            with self._guard:
+                group.end()
+                self._groups.discard(group)
+            group.wait()
+
+
+class _ProcessGroup:
+    """The processes of a metric, and one that leads them."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._leader = subprocess.Popen(
             _LEADER, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
             process_group=0,
         )  # fmt: skip
+
+    def start(self, metric: Metric, output: Path) -> subprocess.Popen[bytes]:
+        """Start the metric; raises Fault PEM0910."""
+        words = [word.replace(OUTPUT, str(output)) for word in metric.words]
         try:
-            with self._guard:
-                self._leaders.add(leader)
-                process = _started(metric, words, leader)
-                if self._ended:
-                    _end_group(leader)
-            return _measured(metric, process, leader)
-        finally:
-            with self._guard:
-                _end_group(leader)
-                self._leaders.discard(leader)
-            leader.wait()
-            if leader.stdin is not None:
-                leader.stdin.close()
+            self._process = subprocess.Popen(
+                words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                process_group=self._leader.pid,
+            )  # fmt: skip
+        except (OSError, ValueError) as error:
+            why = visible(getattr(error, "strerror", None) or error)
+            message = f"the metric cannot be started: {visible(words[0], 80)}: {why}"
+            raise Fault("PEM0910", message, _named_runner(metric.text, words[0])) from None
+        return self._process
+
+    def end(self) -> None:
+        """End all of them, and what they have started in groups of their own."""
+        if self._process is not None and self._process.poll() is None:
+            for started in _started_by(self._process.pid):
+                with suppress(ProcessLookupError):
+                    os.kill(started, signal.SIGKILL)
+            self._process.kill()
+        if self._leader.returncode is None:  # its number is no one else's before it was waited for
+            with suppress(ProcessLookupError):
+                os.killpg(self._leader.pid, signal.SIGKILL)
+
+    def wait(self) -> None:
+        """Wait for the leader, once all have been ended."""
+        self._leader.wait()
+        if self._leader.stdin is not None:
+            self._leader.stdin.close()
 
 
-def _end_group(leader: subprocess.Popen[bytes]) -> None:
-    if leader.returncode is None:  # its number is no one else's before it was waited for
-        with suppress(ProcessLookupError):
-            os.killpg(leader.pid, signal.SIGKILL)
-
-
-def _started(
-    metric: Metric, words: Sequence[str], leader: subprocess.Popen[bytes]
-) -> subprocess.Popen[bytes]:
-    try:
-        return subprocess.Popen(
-            words, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-            process_group=leader.pid,
-        )  # fmt: skip
-    except (OSError, ValueError) as error:
-        why = visible(getattr(error, "strerror", None) or error)
-        message = f"the metric cannot be started: {visible(words[0], 80)}: {why}"
-        raise Fault("PEM0910", message, _named_runner(metric.text, words[0])) from None
+def _started_by(process: int) -> list[int]:
+    """The processes that one has started, and those that they have, where Linux tells."""
+    started = [process]
+    for each in started:
+        with suppress(OSError):
+            for thread in Path(f"/proc/{each}/task").iterdir():
+                started += map(int, (thread / "children").read_text().split())
+    return started[1:]
 
 
 def _measured(
-    metric: Metric, process: subprocess.Popen[bytes], leader: subprocess.Popen[bytes]
+    metric: Metric, process: subprocess.Popen[bytes], group: _ProcessGroup
 ) -> Mapping[str, float]:
     assert process.stdout is not None
     assert process.stderr is not None
     printed, noise = (
-        _PrintedText(stream, lambda: _end_group(leader))
-        for stream in (process.stdout, process.stderr)
+        _PrintedText(stream, group.end) for stream in (process.stdout, process.stderr)
     )
     late = False
     try:
         process.wait(metric.seconds)
     except subprocess.TimeoutExpired:
         late = True
-    _end_group(leader)  # whatever it has left at work
+    group.end()  # whatever it has left at work
     process.wait()
     for stream in (printed, noise):
         stream.join(_AFTERWARDS)
@@ -204,7 +229,7 @@ def _measured(
             "PEM0910", f"the metric {_ending(process.returncode)}", _by_itself(metric), notes
         )
     try:
-        return numbers_of(bytes(printed.kept), metric.names)
+        return numbers_of(printed.end(), metric.names)
     except Fault as fault:
         raise Fault(fault.code, fault.message, fault.help, notes) from None
 
@@ -231,14 +256,13 @@ class _PrintedText(threading.Thread):
     """Reads what a process prints to its end, and keeps the end of it.
 
     Attributes:
-        kept: the last bytes.
         is_too_much: whether it printed more than anyone reads.
     """
 
     def __init__(self, stream: IO[bytes], stop: Callable[[], None]) -> None:
         super().__init__(daemon=True)
         self._stream, self._stop = stream, stop
-        self.kept = bytearray()
+        self._kept, self._is_cut = bytearray(), False
         self.is_too_much = False
         self.start()
 
@@ -247,16 +271,22 @@ class _PrintedText(threading.Thread):
         with self._stream:
             while data := os.read(self._stream.fileno(), 1 << 16):
                 size += len(data)
-                self.kept += data
-                del self.kept[:-_KEPT]
+                self._is_cut = size > _KEPT
+                self._kept += data
+                del self._kept[:-_KEPT]
                 if size > MAX_PRINTED:
                     self.is_too_much = True
                     self._stop()
                     return
 
+    def end(self) -> bytes:
+        """The last bytes, behind an ellipsis where there were others: a number is none by its end
+        alone."""
+        return b"\xe2\x80\xa6" * self._is_cut + bytes(self._kept)
+
     def last_line(self) -> tuple[str, ...]:
         """The last line that says anything, as a note."""
-        lines = bytes(self.kept).decode(errors="replace").split("\n")
+        lines = self.end().decode(errors="replace").split("\n")
         return tuple(visible(line.strip()) for line in lines if line.strip())[-1:]
 
 

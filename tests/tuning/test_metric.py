@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 import threading
 import time
 from pathlib import Path
@@ -100,6 +101,15 @@ def test_a_metric_that_hangs_is_ended_with_all_it_has_started(tmp_path: Path) ->
     assert gone(int((tmp_path / "inner").read_text()))
 
 
+def test_a_metric_that_hangs_in_groups_of_its_own_is_ended(tmp_path: Path) -> None:
+    """As `torchrun` has its workers."""
+    body = f"setsid sh -c 'setsid sleep 60 & echo $! > {tmp_path}/inner; sleep 60' {{output}}"
+    began = time.monotonic()
+    assert wrong(body, seconds=0.5).code == "PEM0912"
+    assert time.monotonic() - began < 5
+    assert gone(int((tmp_path / "inner").read_text()))
+
+
 def test_what_a_metric_leaves_at_work_is_ended(tmp_path: Path) -> None:
     began = time.monotonic()
     body = f"sh -c 'sleep 60 & echo $! > {tmp_path}/inner; echo 1' {{output}}"
@@ -117,6 +127,11 @@ def test_much_that_is_printed_keeps_the_number_at_its_end() -> None:
     assert measure(
         'sh -c \'head -c 9000000 /dev/zero | tr "\\\\0" "x"; echo; echo 5\' {output}'
     ) == {"s": 5.0}
+
+
+@pytest.mark.parametrize("printed", ["'1' + '0' * 70_000", "'loss' + ' ' * 70_000 + '5'"])
+def test_the_end_of_a_line_alone_is_no_number(printed: str) -> None:
+    assert wrong(f'{sys.executable} -c "print({printed})" {{output}}').code == "PEM0911"
 
 
 def test_the_last_words_of_a_failure_are_told() -> None:
