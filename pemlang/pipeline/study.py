@@ -10,11 +10,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import field, fields
 from pathlib import Path
-from typing import Literal, NamedTuple, cast
+from typing import Literal, NamedTuple
 
 from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Fault, visible
-from pemlang.disk import is_special, open_plain
+from pemlang.disk import is_dir, is_special, open_plain
 from pemlang.pipeline.tuning_space import Space
 from pemlang.tensorfiles.jsons import parse_json
 
@@ -80,7 +80,7 @@ class StudySettings:
         return (
             trial.settings.keys() == self.space.keys()
             and all(axis.holds(trial.settings[name]) for name, axis in self.space.items())
-            and (not trial.numbers or {x.name for x in self.objectives} <= trial.numbers.keys())
+            and trial.may_give(self.objectives)
         )
 
 
@@ -122,6 +122,12 @@ class Trial:
     @property
     def is_over(self) -> bool:
         return bool(self.code or self.numbers)
+
+    def may_give(self, objectives: Sequence[Objective]) -> bool:
+        """Whether its numbers, if it has any, can be what a metric gave by these objectives."""
+        names = {objective.name for objective in objectives}
+        is_one = names <= self.numbers.keys() and bool(self.hash) and not self.code
+        return is_one or not self.numbers
 
 
 PRUNED = "pruned"
@@ -183,6 +189,7 @@ class Study:
     def __init__(self, path: Path, connection: sqlite3.Connection) -> None:
         self.path, self._connection = path, connection
         self.trials: list[Trial] = []
+        self._file: _FileThere | None = None
 
     def write(self, trials: Sequence[Trial]) -> None:
         """Write some trials down, new ones or ones that were there, all or none of them."""
@@ -191,12 +198,19 @@ class Study:
              x.code, x.message)
             for x in trials
         ]  # fmt: skip
+        self.hold_there()
         with _told(self.path), _whole(self._connection):
             self._connection.executemany(
                 "INSERT OR REPLACE INTO trials VALUES (?, ?, ?, ?, ?, ?, ?)", rows
             )
+        self._file = _file_at(self.path)
         for trial in trials:
             self.trials[trial.number - 1 : trial.number] = [trial]
+
+    def hold_there(self) -> None:
+        """Raise PEM0920 where the file is gone, or is another: what was written is lost."""
+        if _file_at(self.path) != self._file:
+            raise _unreadable(self.path, "it was removed or replaced by another program meanwhile")
 
     def begin(self, settings: StudySettings) -> None:
         """Take up a study of these settings, or begin one where the file is new or nothing in it
@@ -211,6 +225,7 @@ class Study:
             else:
                 self._take_up(settings)
             self._value("PRAGMA journal_mode = WAL")  # a trial waits for no disk
+            self._file = _file_at(self.path)
 
     def read(self) -> StoredStudy:
         """What is in it, whatever it is of; raises PEM0920."""
@@ -221,11 +236,7 @@ class Study:
             with _written_by_us(self.path):
                 directions = _object(json.dumps(stored["objectives"]))
                 objectives = tuple(Objective(x, y == "maximize") for x, y in directions.items())
-                if not objectives or not all(
-                    {x.name for x in objectives} <= trial.numbers.keys()
-                    for trial in self.trials
-                    if trial.numbers
-                ):
+                if not objectives or not all(x.may_give(objectives) for x in self.trials):
                     raise ValueError
         return StoredStudy(stored, objectives, self.trials)
 
@@ -252,7 +263,7 @@ class Study:
 
     def _take_up(self, settings: StudySettings) -> None:
         stored = self._read()
-        now = cast("Mapping[str, object]", parse_json(settings.as_text().encode()))
+        now = _object(settings.as_text())
         differing = {name: (stored[name], now[name]) for name in now if stored[name] != now[name]}
         if differing and any(trial.is_measured for trial in self.trials):
             raise _of_another(self.path, differing)
@@ -294,6 +305,22 @@ def is_study(path: Path) -> bool:
     return header.startswith(b"SQLite format 3\0") and header[68:] == MARK.to_bytes(4, "big")
 
 
+class _FileThere(NamedTuple):
+    """Which file there is, and its bytes: those of a study change as it is written alone."""
+
+    device: int
+    inode: int
+    size: int
+
+
+def _file_at(path: Path) -> _FileThere | None:
+    try:
+        status = path.stat()
+    except OSError:
+        return None
+    return _FileThere(status.st_dev, status.st_ino, status.st_size)
+
+
 @contextmanager
 def open_study(path: Path) -> Iterator[Study]:
     """The study in a file, which is made where it is not there.
@@ -301,14 +328,15 @@ def open_study(path: Path) -> Iterator[Study]:
     Raises:
         Fault: PEM0920 it cannot be read, PEM0922 another process is at work on it.
     """
-    if is_special(path) or path.is_dir():
+    if is_special(path) or is_dir(path):
         raise _unreadable(path, "it is no file")
-    if not path.parent.is_dir():
+    if not is_dir(path.parent):
         raise _unreadable(path, f"there is no folder {visible(path.parent)}")
     with _told(path):
         if path.exists() and path.stat().st_size > MAX_BYTES:
             raise _unreadable(path, f"it is larger than {MAX_BYTES >> 20} MiB")
-        connection = sqlite3.connect(path, isolation_level=None, timeout=0)
+        whole = path.absolute()  # SQLite knows other things by names such as `:memory:`
+        connection = sqlite3.connect(whole, isolation_level=None, timeout=0)
     try:
         with _told(path):
             for pragma in (
@@ -329,7 +357,8 @@ def _whole(connection: sqlite3.Connection) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        connection.execute("ROLLBACK")
+        if connection.in_transaction:  # SQLite may have given it up itself
+            connection.execute("ROLLBACK")
         raise
     connection.execute("COMMIT")
 
@@ -396,14 +425,14 @@ SETTING_TITLES = {
 def _trial(row: tuple[object, ...]) -> Trial:
     """A trial by its row; raises one of what is caught above for what is none."""
     number, settings, hash, first, numbers, code, message = row
-    if not isinstance(number, int) or not (first is None or isinstance(first, float)):
+    if not isinstance(number, int):
         raise TypeError
     values = _object(numbers)
     return Trial(
         number,
         {name: _text(value) for name, value in _object(settings).items()},
         _text(hash),
-        first,
+        None if first is None else finite(first),
         {name: finite(value) for name, value in values.items()},
         _text(code),
         _text(message),
@@ -420,7 +449,7 @@ def finite(value: object) -> float:
 
 
 def _object(value: object) -> dict[str, object]:
-    parsed = parse_json(_text(value).encode())
+    parsed = parse_json(_text(value).encode(), halves=True)  # as of a name that is no UTF-8
     if not isinstance(parsed, dict):
         raise TypeError
     return parsed

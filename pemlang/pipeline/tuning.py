@@ -172,6 +172,7 @@ def tune(
         study.begin(settings)
         tuning = _Tuning(study, subject, settings, start, options, metrics, scratch, watch)
         tuning.run(sampler)
+        study.hold_there()
         return Tuned(
             study.path,
             options.metric,

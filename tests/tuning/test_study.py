@@ -172,6 +172,38 @@ def test_a_study_in_which_nothing_was_measured_is_begun_anew(folder: Path) -> No
     assert calls(folder) == ["0.5", "1"]
 
 
+@pytest.mark.parametrize("name", [":memory:", "file:x?mode=memory", "a\nb*\x1b\"'#"])
+def test_a_study_is_in_the_file_that_is_named(folder: Path, name: str) -> None:
+    assert tuned(folder, script(folder, 'echo "$w"'), "--study", name).code == 0
+    assert len(rows(folder / name)) == 11
+
+
+def test_words_that_are_no_utf_8_are_no_other_words_the_next_time(folder: Path) -> None:
+    metric = script(folder, 'echo "$w"') + " '\udcff'"
+    for _ in range(2):
+        assert tuned(folder, metric).code == 0
+    assert len(calls(folder)) == 11
+    seen = pem("inspect", "recipe.study", folder=folder)
+    assert (seen.code, "'\\udcff'" in seen.out) == (0, True)
+
+
+@pytest.mark.parametrize(
+    "away",
+    [
+        "rm -f $here/recipe.study*",
+        ": > $here/recipe.study",
+        "cp $here/recipe.study $here/y; mv $here/y $here/recipe.study",
+        "head -c 20000 /dev/urandom > $here/recipe.study",
+    ],
+)
+def test_a_study_that_is_lost_meanwhile_is_told_at_once(folder: Path, away: str) -> None:
+    done = tuned(folder, script(folder, f'test $w != 0.1 || {{ {away}; }}; echo "$w"'), "--write")
+    assert done.code == 1
+    assert "error[PEM0920]" in done.err
+    assert "removed or replaced" in done.err
+    assert (folder / "recipe.pem").read_text() == TEXT
+
+
 def changed(folder: Path, *statements: str) -> None:
     with sqlite3.connect(study(folder)) as connection:
         for statement in statements:
@@ -193,6 +225,10 @@ HOSTILE: dict[str, Callable[[Path], object]] = {
     "no settings": lambda folder: changed(folder, "DELETE FROM study"),
     "settings": lambda folder: changed(folder, "UPDATE study SET settings = '[]'"),
     "deep": lambda folder: changed(folder, f"UPDATE study SET settings = '{'[' * 99999}'"),
+    "nested": lambda folder: changed(
+        folder,
+        f"UPDATE study SET settings = json_set(settings, '$.fixed.v', json('{'[' * 300 + ']' * 300}'))",
+    ),
     "field": lambda folder: changed(folder, "UPDATE study SET settings = '{\"metric\": 1}'"),
     "number": lambda folder: changed(folder, "UPDATE trials SET number = 70 WHERE number = 2"),
     "value": lambda folder: changed(folder, "UPDATE trials SET settings = '{\"w\": \"7\"}'"),
@@ -203,6 +239,9 @@ HOSTILE: dict[str, Callable[[Path], object]] = {
     "list": lambda folder: changed(folder, "UPDATE trials SET settings = '{\"w\": [1]}'"),
     "numbers": lambda folder: changed(folder, "UPDATE trials SET numbers = '{\"s\": \"1\"}'"),
     "nan": lambda folder: changed(folder, "UPDATE trials SET numbers = '{\"s\": NaN}'"),
+    "first": lambda folder: changed(folder, "UPDATE trials SET first = 9e999"),
+    "no hash": lambda folder: changed(folder, "UPDATE trials SET hash = ''"),
+    "failed": lambda folder: changed(folder, "UPDATE trials SET code = 'PEM0910'"),
     "other": lambda folder: changed(folder, "UPDATE trials SET numbers = '{\"t\": 1}'"),
     "many": lambda folder: changed(
         folder,
