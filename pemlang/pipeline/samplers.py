@@ -8,8 +8,8 @@ import importlib.util
 import math
 import random
 import warnings
-from collections.abc import Callable, Mapping, Sequence
-from itertools import islice, product
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain, islice, product
 from typing import TYPE_CHECKING, NamedTuple
 
 from pemlang.dataclass import dataclass
@@ -105,27 +105,30 @@ def _tpe(known: Known) -> list[Values]:
     Parzen Estimator holds for best (Bergstra et al., 2011), by Optuna."""
     done = len(known.trials)
     strata = _strata(known.space, max(START, 2 * len(known.space)), known.seed)
-    spread = [known.start, *(values for values in strata if values != known.start)]
-    if done < len(spread):
-        return spread[done : done + known.left]
+    spread = chain([known.start], (values for values in strata if values != known.start))
+    if first := list(islice(spread, done, done + known.left)):
+        return first
     study = _optuna_study(known)
     shares = _distributions(known.space)
-    asked = [study.ask(shares).params for _ in range(min(known.at_once, known.left))]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of numbers near the largest there is
+        asked = [study.ask(shares).params for _ in range(min(known.at_once, known.left))]
     return [
         {name: axis.at(_share_of(axis, params[name])) for name, axis in known.space.items()}
         for params in asked
     ]
 
 
-def _strata(space: Space, count: int, seed: int) -> list[Values]:
+def _strata(space: Space, count: int, seed: int) -> Iterator[Values]:
     """Values of which each param has one in the middle of each of as many equal parts of its range:
     a Latin hypercube (McKay, Beckman and Conover, 1979)."""
     draw = random.Random(seed)
-    columns = {}
-    for name, axis in space.items():
-        parts = draw.sample(range(count), count)
-        columns[name] = [axis.at((part + 0.5) / count) for part in parts]
-    return [{name: columns[name][i] for name in space} for i in range(count)]
+    columns = [draw.sample(range(count), count) for _ in space]
+    for parts in zip(*columns, strict=True):
+        yield {
+            name: axis.at((part + 0.5) / count)
+            for (name, axis), part in zip(space.items(), parts, strict=True)
+        }
 
 
 def _optuna_study(known: Known) -> OptunaStudy:
@@ -189,6 +192,9 @@ def _share_of(axis: Interval | Choices, place: float) -> float:
 SIGMA = 0.25
 """The first step of CMA-ES, as a share of each range."""
 
+MOST = 100
+"""Params for which it draws a generation in seconds: the time grows with their cube."""
+
 
 def _cmaes(known: Known) -> list[Values]:
     """Generations about a centre that moves to where values are better: the covariance matrix
@@ -237,6 +243,8 @@ def _not_for_cmaes(space: Space, objectives: Sequence[Objective]) -> str:
         return "needs two params or more"
     if not all(isinstance(axis, Interval) for axis in space.values()):
         return "takes numbers of a range, and no choices"
+    if len(space) > MOST:
+        return f"takes {MOST} params at the most, and here are {len(space)}"
     return ""
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 import random
+import time
+import warnings
 from collections.abc import Callable, Mapping
 from fractions import Fraction
 from itertools import pairwise
@@ -80,6 +82,26 @@ def test_tpe_takes_params_of_all_kinds_and_many_at_once() -> None:
     done = run("tpe", KINDS, lambda values: float(values["r"]) * (values["yes"] == "true"), 60, 4)
     assert done[0].settings == {"w": "0.5", "yes": "true", "r": "8"}
     assert sum(trial.numbers["s"] == 16 for trial in done) > 16  # a sixth, 10, by chance
+
+
+def test_tpe_begins_at_once_with_very_many_params() -> None:
+    space = {f"p{i}": ONE["w"] for i in range(1000)}
+    began = time.monotonic()
+    done = run("tpe", space, lambda values: 1.0, 5)
+    assert time.monotonic() - began < 20  # with all 2000 that lie apart it takes minutes
+    assert len({tuple(trial.settings.values()) for trial in done}) == 5
+
+
+def test_tpe_outlives_numbers_near_the_largest_there_is() -> None:
+    objectives = (Objective("s", larger=True), Objective("t", larger=False))
+    numbers = ({"s": 1.7e308, "t": -1.7e308}, {"s": -1.7e308, "t": 5e-324})
+    done = [Trial(i, {"w": f"0.{i}", "v": f"{i}"}, numbers=numbers[i % 2]) for i in range(1, 6)] + [
+        Trial(i, {"w": f"0.{i}", "v": "0"}, numbers=numbers[i % 2]) for i in range(6, 10)
+    ]
+    known = Known(TWO, {"w": "0.5", "v": "2"}, objectives, done, 3, 1, 0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert SAMPLERS["tpe"].propose(known)
 
 
 def test_the_grid_has_both_ends_and_says_when_all_is_tried() -> None:
