@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shlex
@@ -23,7 +24,7 @@ from pemlang.cli.common import (
 from pemlang.cli.recipes import replace_recipe
 from pemlang.cli.values import Memory, SweepOf
 from pemlang.dataclass import dataclass
-from pemlang.diagnostics import Fault, PemError, visible
+from pemlang.diagnostics import Fault, PemError, showable, visible
 
 if TYPE_CHECKING:
     from pemlang.pipeline.study import Trial
@@ -40,6 +41,12 @@ def _names(ctx: click.Context, param: click.Parameter, names: tuple[str, ...]) -
         if not _NAME.fullmatch(name):
             raise click.BadParameter(f"`{visible(name, 40)}` is no name, such as accuracy")
     return names
+
+
+def _seconds(ctx: click.Context, param: click.Parameter, seconds: float) -> float:
+    if math.isnan(seconds):  # which click holds to be in any range
+        raise click.BadParameter("nan is no time, such as 60")
+    return seconds
 
 
 @click.command()
@@ -71,6 +78,7 @@ def _names(ctx: click.Context, param: click.Parameter, names: tuple[str, ...]) -
     "--timeout",
     type=click.FloatRange(0, 10_000_000, min_open=True),
     default=3600,
+    callback=_seconds,
     metavar="SECONDS",
     help="End a metric after that long; an hour by default.",
 )
@@ -246,8 +254,8 @@ def _tuned(recipe: str, settings: dict[str, str], options: TuningOptions, wanted
         click.echo(line)
     if written is not None:
         click.echo(f"wrote {visible(written, 4096)}")
-    elif len(tuned.best) == 1:
-        click.echo(_build_line(recipe, tuned))
+    elif len(tuned.best) == 1 and (line := showable(_build_line(recipe, tuned))):
+        click.echo(line)
     return code
 
 
@@ -281,4 +289,4 @@ def _build_line(recipe: str, tuned: Tuned) -> str:
     """The command that builds what is best."""
     settings = {**tuned.given, **tuned.best[0].settings}
     words = [word for name, value in settings.items() for word in ("--set", f"{name}={value}")]
-    return visible(shlex.join(["pem", "build", recipe, *words]), 4096)
+    return shlex.join(["pem", "build", recipe, *words])

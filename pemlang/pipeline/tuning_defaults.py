@@ -34,11 +34,12 @@ def with_defaults(path: Path, source: Source, params: Params, tuned: Tuned, tria
     checked = check(path, source, DiskResolver(), {**params, **trial.settings})
     values = {**tuned.fixed, **trial.settings}
     text = source.text
-    for name, declared in reversed(list(checked.declared.items())):
-        remark = _remark(name, tuned, trial) if name in trial.settings else ""
-        text = _with_default(text, declared, name, values[name], remark)
-    new = formatted(Source(source.name, text, source.directory))
     with placed(None):
+        for name, declared in reversed(list(checked.declared.items())):
+            if name in values:  # it may be newer than the trial
+                remark = _remark(name, tuned, trial) if name in trial.settings else ""
+                text = _with_default(text, declared, name, values[name], remark)
+        new = formatted(Source(source.name, text, source.directory))
         _hold_meaning(path, source, new, trial)
     return new
 

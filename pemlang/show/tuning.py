@@ -83,7 +83,7 @@ def no_numbers(tuned: Tuned) -> Fault:
     return Fault(
         "PEM0924",
         f"none of {count(len(tuned.trials), 'trial')} gave a number that can be compared",
-        "mend the metric, and run the same command: what failed is tried again",
+        "mend what failed, and run the same command: it is tried again",
     )
 
 

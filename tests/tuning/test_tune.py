@@ -250,6 +250,16 @@ def test_where_all_fail_the_exit_code_says_so(folder: Path) -> None:
     assert "error[PEM0924]: none of 3 trials gave a number" in done.err
 
 
+def test_a_command_that_is_too_long_to_be_pasted_is_not_shown(folder: Path) -> None:
+    params = "".join(f"param p{i}: number in 0..1 = 0\n" for i in range(200))
+    total = " + ".join(f"p{i}" for i in range(200))
+    stocked(folder, params + TEXT.replace("w * a", f"({total} + w) * a"))
+    words = ("--maximize", "s", "--sampler", "grid", "--trials", "1")
+    done = tune(folder, script(folder, "echo 1"), *words)
+    assert done.code == 0
+    assert done.out.splitlines()[-1] == "1 trial; they stay in recipe.study"
+
+
 def test_two_metrics_at_a_time(folder: Path) -> None:
     metric = script(folder, "sleep 0.5; echo 1")
     words = ("--maximize", "s", "--sampler", "grid", "--trials", "5", "--jobs", "4")
@@ -270,6 +280,7 @@ def test_two_metrics_at_a_time(folder: Path) -> None:
         (("--maximize", "a b"), "is no name"),
         (("--maximize", "s", "--plot", "recipe.pem"), "was not written by this command"),
         (("--maximize", "s", "--plot", "none/x.svg"), "there is no folder none"),
+        (("--maximize", "s", "--timeout", "nan"), "nan is no time"),
     ],
 )
 def test_options_that_do_not_go_together(folder: Path, words: tuple[str, ...], said: str) -> None:

@@ -112,6 +112,9 @@ def test_the_output_says_by_what_it_was_tuned_and_only_at_that_value(folder: Pat
         ("sed -i 's/w \\* a/w * b/' $here/recipe.pem", "PEM0925"),
         ("echo 'let x =' >> $here/recipe.pem", "PEM0108"),
         ("rm -f $here/recipe.pem", "PEM0100"),
+        ("sed -i 's/^save/param more: number = 1\\nsave/' $here/recipe.pem", ""),
+        ("sed -i 's/w: n/v: n/; s/w \\*/v */; s/- w/- v/' $here/recipe.pem", "PEM0925"),
+        ("sed -i 's/number in 0..1 = 0.5/bool = true/' $here/recipe.pem", "PEM0212"),
     ],
 )
 def test_what_is_edited_meanwhile_is_kept(folder: Path, edit: str, code: str) -> None:
@@ -120,7 +123,7 @@ def test_what_is_edited_meanwhile_is_kept(folder: Path, edit: str, code: str) ->
     path = folder / "recipe.pem"
     now = path.read_text() if path.exists() else ""
     assert ("# pem tune" in now) == (not code)
-    assert ("# mine" in now) == (not code)
+    assert ("# mine" in now or "more" in now) == (not code)
 
 
 def test_words_of_a_metric_stay_in_their_comment(folder: Path) -> None:
