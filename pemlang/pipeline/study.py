@@ -192,7 +192,11 @@ class Study:
         self._file: _FileThere | None = None
 
     def write(self, trials: Sequence[Trial]) -> None:
-        """Write some trials down, new ones or ones that were there, all or none of them."""
+        """Write some trials down, new ones or ones that were there, all or none of them.
+
+        Raises:
+            Fault: PEM0512 there is no room, PEM0920 the file is gone or is another.
+        """
         rows = [
             (x.number, json.dumps(dict(x.settings)), x.hash, x.first, json.dumps(dict(x.numbers)),
              x.code, x.message)
@@ -369,14 +373,18 @@ def _told(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.OperationalError as error:
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF in (
-            sqlite3.SQLITE_BUSY,
-            sqlite3.SQLITE_LOCKED,
-        ):
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             raise Fault(
                 "PEM0922",
                 f"another process is at work on the study {visible(path)}",
                 "wait for it, or give this one a file of its own: --study FILE",
+            ) from None
+        if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
+            raise Fault(
+                "PEM0512",
+                f"cannot write the study {visible(path)}: {visible(error)}",
+                "make room for it, and run the same command: the trials that it has stay",
             ) from None
         raise _unreadable(path, visible(error)) from None
     except (sqlite3.Error, OSError, UnicodeError) as error:

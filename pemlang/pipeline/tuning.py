@@ -140,7 +140,7 @@ def tune(
 
     Raises:
         PemError: everything wrong with the recipe, PEM0901 to PEM0906 with what is asked of it,
-            PEM0920 to PEM0923 with the study. A trial that fails raises nothing.
+            PEM0512 and PEM0920 to PEM0923 with the study. A trial that fails raises nothing.
     """
     with placed(None):
         metrics = _metrics(options)

@@ -204,6 +204,17 @@ def test_a_study_that_is_lost_meanwhile_is_told_at_once(folder: Path, away: str)
     assert (folder / "recipe.pem").read_text() == TEXT
 
 
+def test_a_study_without_room_keeps_what_it_has(folder: Path) -> None:
+    words = ("tune", "recipe.pem", "--metric", script(folder, 'echo "$w"'), *WORDS, "--write")
+    limited = ("sh", "-c", 'ulimit -f 40; exec "$@"', "sh", *command(*words))  # 20 kB a file
+    done = subprocess.run(limited, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "error[PEM0512]: cannot write the study recipe.study: disk I/O error" in done.stderr
+    assert (folder / "recipe.pem").read_text() == TEXT
+    assert pem(*words, folder=folder).code == 0
+    assert len(rows(study(folder))) == 9
+
+
 def changed(folder: Path, *statements: str) -> None:
     with sqlite3.connect(study(folder)) as connection:
         for statement in statements:
