@@ -254,8 +254,8 @@ def _tuned(recipe: str, settings: dict[str, str], options: TuningOptions, wanted
         click.echo(line)
     if written is not None:
         click.echo(f"wrote {visible(written, 4096)}")
-    elif len(tuned.best) == 1 and (line := showable(_build_line(recipe, tuned))):
-        click.echo(line)
+    elif len(tuned.best) == 1 and (command := showable(_build_line(recipe, tuned))):
+        click.echo(command)
     return code
 
 

@@ -221,7 +221,8 @@ class Study:
         was measured.
 
         Raises:
-            Fault: PEM0920 the file is no study that can be read, PEM0921 it is of other settings.
+            Fault: PEM0512 there is no room, PEM0920 the file is no study that can be read, PEM0921
+                it is of other settings.
         """
         with _told(self.path):
             if self._is_new():
@@ -404,7 +405,7 @@ def _written_by_us(path: Path) -> Iterator[None]:
     """What is raised inside means that a file is someone else's: PEM0920."""
     try:
         yield
-    except (ValueError, TypeError, LookupError, AttributeError):
+    except (ValueError, TypeError, LookupError, AttributeError, OverflowError):
         raise _unreadable(path, "what is in it was not written by pem tune") from None
 
 
@@ -448,7 +449,8 @@ def _trial(row: tuple[object, ...]) -> Trial:
 
 
 def finite(value: object) -> float:
-    """A number of JSON; raises TypeError for what is none, ValueError for one without end."""
+    """A number of JSON; raises TypeError for what is none, ValueError for one without end,
+    OverflowError for a whole one that no float can be."""
     if type(value) is bool or not isinstance(value, int | float):
         raise TypeError
     if not math.isfinite(value):

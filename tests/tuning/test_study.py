@@ -238,7 +238,8 @@ HOSTILE: dict[str, Callable[[Path], object]] = {
     "deep": lambda folder: changed(folder, f"UPDATE study SET settings = '{'[' * 99999}'"),
     "nested": lambda folder: changed(
         folder,
-        f"UPDATE study SET settings = json_set(settings, '$.fixed.v', json('{'[' * 300 + ']' * 300}'))",
+        "UPDATE study SET settings = "
+        f"json_set(settings, '$.fixed.v', json('{'[' * 300 + ']' * 300}'))",
     ),
     "field": lambda folder: changed(folder, "UPDATE study SET settings = '{\"metric\": 1}'"),
     "number": lambda folder: changed(folder, "UPDATE trials SET number = 70 WHERE number = 2"),
@@ -250,6 +251,9 @@ HOSTILE: dict[str, Callable[[Path], object]] = {
     "list": lambda folder: changed(folder, "UPDATE trials SET settings = '{\"w\": [1]}'"),
     "numbers": lambda folder: changed(folder, "UPDATE trials SET numbers = '{\"s\": \"1\"}'"),
     "nan": lambda folder: changed(folder, "UPDATE trials SET numbers = '{\"s\": NaN}'"),
+    "large": lambda folder: changed(
+        folder, f"UPDATE trials SET numbers = '{{\"s\": 1{'0' * 400}}}'"
+    ),
     "first": lambda folder: changed(folder, "UPDATE trials SET first = 9e999"),
     "no hash": lambda folder: changed(folder, "UPDATE trials SET hash = ''"),
     "failed": lambda folder: changed(folder, "UPDATE trials SET code = 'PEM0910'"),
@@ -293,7 +297,7 @@ def test_what_is_in_a_study_is_shown_also_where_its_recipe_is_gone(folder: Path)
     words = (*first, "--maximize", "norm", "--sampler", "grid", "--trials", "5", "--format", "json")
     front = pem(*words, "--study", "two.study", folder=folder)
     shown = json.loads(pem("inspect", "two.study", "--format", "json", folder=folder).out)
-    assert shown["facts"]["objective"] == "minimize distance, maximize norm"
+    assert shown["facts"]["objective"] == "maximize norm, minimize distance"
     assert list(shown["config"]) == [f"trial {x}" for x in json.loads(front.out)["best"]]
 
 
