@@ -61,7 +61,11 @@ Akata, *A Systematic Study of In-the-Wild Model Merging for Large Language Model
 2511.21437: four models, twelve public fine-tunes of each, sixteen benchmarks) found that task
 arithmetic alone gains reliably; the others, `ties`, `model_stock`, `tsv` and `iso_c` among them,
 mostly bring no notable improvement over the base. Its fine-tunes overlap in what they are for, or
-conflict; gains reported before were of experts with a task each."""
+conflict; gains reported before were of experts with a task each. Where the weights of a merge are
+tuned on data of a task, a LoRA trained on that data does nearly as well: so found another study
+(*The Appeal and Reality of Recycling LoRAs with Adaptive Merging*, arXiv 2602.12323), of nearly a
+thousand LoRAs of one model as their authors published them. Which of them were merged mattered
+little, and LoRAs of random numbers did about as well, unless some were of the task itself."""
 """What is known of the methods before anything is measured."""
 
 
