@@ -4,11 +4,15 @@ been."""
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import math
 import random
+import threading
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from functools import cache
 from itertools import chain, islice, product
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -107,6 +111,8 @@ def _tpe(known: Known) -> list[Values]:
     strata = _strata(known.space, max(START, 2 * len(known.space)), known.seed)
     spread = chain([known.start], (values for values in strata if values != known.start))
     if first := list(islice(spread, done, done + known.left)):
+        if known.left > len(first):
+            _get_ready()
         return first
     study = _optuna_study(known)
     shares = _distributions(known.space)
@@ -131,6 +137,19 @@ def _strata(space: Space, count: int, seed: int) -> Iterator[Values]:
         }
 
 
+@cache
+def _get_ready() -> None:
+    """Have another thread import Optuna, while the first outputs are built and measured."""
+    with suppress(RuntimeError):  # no more threads: then it is imported when it is needed
+        threading.Thread(target=_import_optuna).start()
+
+
+def _import_optuna() -> None:
+    """Import it. What goes wrong does so again where it matters."""
+    with suppress(Exception):
+        importlib.import_module("optuna")
+
+
 def _optuna_study(known: Known) -> OptunaStudy:
     import optuna
     from optuna.trial import TrialState, create_trial
@@ -147,19 +166,17 @@ def _optuna_study(known: Known) -> OptunaStudy:
     study = optuna.create_study(sampler=sampler, directions=[x.direction for x in known.objectives])
     distributions = _distributions(known.space)
     for trial in known.trials:
-        if trial.is_failed:
-            continue
-        pruned = trial.is_pruned
+        told = {0: trial.first} if trial.is_pruned and trial.first is not None else None
         study.add_trial(
-            create_trial(
-                state=TrialState.PRUNED if pruned else TrialState.COMPLETE,
+            create_trial(  # one that failed is as bad as any: what is beside it is not tried next
+                state=TrialState.COMPLETE if trial.numbers else TrialState.PRUNED,
                 params={
                     name: _place_of(axis, trial.settings[name])
                     for name, axis in known.space.items()
                 },
                 distributions=distributions,
-                values=None if pruned else [trial.numbers[x.name] for x in known.objectives],
-                intermediate_values={0: trial.first} if trial.first is not None else None,
+                values=[trial.numbers[x.name] for x in known.objectives] if trial.numbers else None,
+                intermediate_values=told,
             )
         )
     return study

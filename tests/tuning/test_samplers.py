@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import random
+import subprocess
+import sys
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from itertools import pairwise
 
@@ -19,7 +21,7 @@ TWO = {**ONE, "v": Interval(Fraction(-2), Fraction(6))}
 KINDS = {**ONE, "yes": Choices(("false", "true")), "r": Choices(("4", "8", "16"), ordered=True)}
 LARGE = (Objective("s", larger=True),)
 
-Score = Callable[[Mapping[str, str]], float]
+Score = Callable[[Mapping[str, str]], float | None]
 
 
 def run(
@@ -28,19 +30,25 @@ def run(
     score: Score,
     trials: int,
     at_once: int = 1,
+    seed: int = 0,
+    objectives: Sequence[Objective] = LARGE,
 ) -> list[Trial]:
-    """A tuning without recipes."""
+    """A tuning without recipes. Where there is no score a trial fails."""
     start = {name: axis.at(0.5) for name, axis in space.items()}
     done: list[Trial] = []
     while len(done) < trials:
         left = trials - len(done)
-        proposed = SAMPLERS[name].propose(Known(space, start, LARGE, done, left, at_once, 0))
+        known = Known(space, start, objectives, done, left, at_once, seed)
+        proposed = SAMPLERS[name].propose(known)
         if not proposed:
             break
         assert len(proposed) <= left
         for values in proposed:
             assert all(space[x].holds(value) for x, value in values.items())
-            done.append(Trial(len(done), values, numbers={"s": score(values)}))
+            numbers = {"s": number} if (number := score(values)) is not None else {}
+            done.append(
+                Trial(len(done), values, numbers=numbers, code="" if numbers else "PEM0910")
+            )
     return done
 
 
@@ -58,11 +66,59 @@ def test_tpe_is_mostly_as_good_as_the_grid() -> None:
     assert wins >= 11
 
 
-def test_cmaes_finds_a_hill() -> None:
-    def score(values: Mapping[str, str]) -> float:
-        return -((float(values["w"]) - 0.8) ** 2) - (float(values["v"]) / 8 + 0.1) ** 2
+_FIRST = """
+import sys, threading
+from fractions import Fraction
+from pemlang.pipeline import SAMPLERS, Interval, Known, Objective
+space, left = {"w": Interval(Fraction(0), Fraction(1))}, int(sys.argv[1])
+SAMPLERS["tpe"].propose(Known(space, {"w": "0.5"}, (Objective("s", True),), (), left, 1, 0))
+for thread in threading.enumerate():
+    thread is threading.main_thread() or thread.join()
+print("optuna" in sys.modules)
+"""
 
-    [best] = best_of(run("cmaes", TWO, score, 90), LARGE)
+
+@pytest.mark.parametrize(("trials", "needed"), [(5, "False"), (6, "True")])
+def test_optuna_is_imported_beside_the_first_trials_where_others_follow(
+    trials: int, needed: str
+) -> None:
+    words = [sys.executable, "-c", _FIRST, str(trials)]
+    assert subprocess.check_output(words, text=True).strip() == needed
+
+
+def test_tpe_keeps_away_from_where_trials_fail() -> None:
+    def score(values: Mapping[str, str]) -> float | None:
+        return bell(0.3)(values) if float(values["w"]) >= 0.5 else None
+
+    for seed in range(4):
+        done = run("tpe", ONE, score, 26, seed=seed)
+        assert sum(bool(trial.numbers) for trial in done[6:]) >= 8
+        [best] = best_of(done, LARGE)
+        assert float(best.settings["w"]) <= 0.53
+
+
+@pytest.mark.parametrize("name", ["tpe", "cmaes"])
+def test_a_seed_decides_what_is_drawn(name: str) -> None:
+    def first(seed: int) -> list[Mapping[str, str]]:
+        return [x.settings for x in run(name, TWO, lambda values: float(values["w"]), 6, seed=seed)]
+
+    assert first(0) == first(0) != first(1)
+    done = run(name, TWO, lambda values: float(values["w"]), 13)
+    start = {"w": "0.5", "v": "2"}
+    drawn = [SAMPLERS[name].propose(Known(TWO, start, LARGE, done, 1, 1, seed)) for seed in (0, 1)]
+    assert drawn[0] != drawn[1]
+
+
+@pytest.mark.parametrize("larger", [True, False])
+def test_cmaes_finds_a_hill(larger: bool) -> None:
+    def score(values: Mapping[str, str]) -> float | None:
+        if float(values["v"]) > 5:
+            return None
+        far = (float(values["w"]) - 0.8) ** 2 + (float(values["v"]) / 8 + 0.1) ** 2
+        return -far if larger else far
+
+    objectives = (Objective("s", larger),)
+    [best] = best_of(run("cmaes", TWO, score, 90, objectives=objectives), objectives)
     assert abs(float(best.settings["w"]) - 0.8) < 0.05
     assert abs(float(best.settings["v"]) + 0.8) < 0.4
 
