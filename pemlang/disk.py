@@ -260,14 +260,14 @@ def replace_file(path: Path, data: bytes, mode: int | None = None, lasting: bool
                 os.fsync(file.fileno())
         new.replace(path)
         if lasting:
-            flush_entry(path.parent)
+            flush(path.parent)
     finally:
         new.unlink(missing_ok=True)
 
 
-def flush_entry(directory: Path) -> None:
-    """Bring a rename inside a directory to disk."""
-    handle = os.open(directory, os.O_RDONLY)
+def flush(path: Path) -> None:
+    """Bring a file, or the names in a directory, to the disk."""
+    handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
     finally:

@@ -15,7 +15,8 @@ class Source:
     """One file of recipe text.
 
     `name` is what messages call the file; `directory` is what its relative paths start from.
-    `memory` has what was parsed of earlier texts, where one is parsed again after each key.
+    `memory` has what was parsed of earlier texts, where one is parsed again after each key, or at
+    many values of its params.
     """
 
     name: str

@@ -37,7 +37,7 @@ from pemlang.diagnostics import Fault
 from pemlang.disk import (
     claimed,
     exchange,
-    flush_entry,
+    flush,
     is_file,
     is_free,
     let_go,
@@ -95,10 +95,12 @@ class Stage:
     are ours.
 
     Attributes:
+        lasting: whether it is waited for until outputs are on the disk.
         left: by target, what killed builds of it left with a record, which is ours now: to go on
             with or to remove.
     """
 
+    lasting: bool
     directories: list[Staged] = field(default_factory=list)
     made: list[Path] = field(default_factory=list)
     handles: list[int] = field(default_factory=list)
@@ -112,6 +114,13 @@ class Stage:
         """Leave nothing to go on with."""
         for staged in self.directories:
             (staged.at / RECORD).unlink(missing_ok=True)
+
+    def flush(self, directory: Path, names: Iterable[str] | None = None) -> None:
+        """Bring a directory and its files, or some of them, to the disk, where they are to last."""
+        if self.lasting:
+            files = directory.iterdir() if names is None else map(directory.joinpath, names)
+            for path in (*files, directory):
+                flush(path)
 
     def clear(self) -> None:
         """Remove all that has not taken its place, but for what has a record."""
@@ -128,9 +137,9 @@ class Stage:
 
 
 @contextmanager
-def staging() -> Iterator[Stage]:
+def staging(lasting: bool) -> Iterator[Stage]:
     """A stage; on any failure, Ctrl-C included, nothing of it stays behind."""
-    stage = Stage()
+    stage = Stage(lasting)
     _LIVE.append(stage)
     try:
         yield stage
@@ -193,18 +202,7 @@ def remove_left(stage: Stage) -> None:
     stage.left.clear()
 
 
-def flush(directory: Path, names: Iterable[str] | None = None) -> None:
-    """Bring a directory and its files, or some of them, to disk."""
-    files = directory.iterdir() if names is None else map(directory.joinpath, names)
-    for path in (*files, directory):
-        handle = os.open(path, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
-
-
-def take_place(staged: Staged) -> None:
+def take_place(staged: Staged, stage: Stage) -> None:
     """Move what is staged to its target, in the place of an earlier output. It is nobody else's
     turn there."""
     with uninterrupted(), _MOVING:
@@ -220,7 +218,7 @@ def take_place(staged: Staged) -> None:
             except BaseException:
                 staged.old.rename(staged.target)
                 raise
-        flush_entry(staged.target.parent)
+        stage.flush(staged.target.parent, ())
 
 
 def _take_places(staged: Staged) -> None:

@@ -18,7 +18,6 @@ from pemlang.artifact.provenance import (
     Subject,
     titled,
 )
-from pemlang.artifact.staging import flush
 from pemlang.artifact.subjects import copied, subject
 from pemlang.check.checked import Checked
 from pemlang.check.conditions import Decided
@@ -158,7 +157,6 @@ class Description:
             card[CARD] = subject(at / CARD)
         statement = self._provenance({**kept, **card}).as_text()
         (at / own_name(self.output.target, PROVENANCE)).write_text(statement, encoding="utf-8")
-        flush(at)
 
     def _provenance(self, subjects: Mapping[str, Subject]) -> Provenance:
         checked, output = self.checked, self.output

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import field
+from dataclasses import field, replace
 from graphlib import TopologicalSorter
 from pathlib import Path, PurePosixPath
 
@@ -90,7 +90,7 @@ def load_files(path: Path, source: Source, report: Report, inputs: ImportedTexts
                     if size > MAX_TEXT:
                         message = f"its imports are more than {MAX_TEXT >> 20} MiB of text"
                         raise Fault("PEM0205", message, "give it fewer imports, or smaller files")
-                    pending.append((target, imported))
+                    pending.append((target, replace(imported, memory=text.memory)))
                 _connect(files, target, here)
                 files.imports[statement] = target
             except Fault as fault:

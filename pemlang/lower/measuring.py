@@ -34,11 +34,12 @@ class Measuring:
 
     Args:
         run: runs what has to be read.
+        values: what was measured before, by the keys of nodes; what is measured now is added.
     """
 
-    def __init__(self, run: PlanRunner) -> None:
+    def __init__(self, run: PlanRunner, values: dict[str, Fraction] | None = None) -> None:
         self._run = run
-        self._values: dict[str, Fraction] = {}
+        self._values = {} if values is None else values
         self._samples: dict[str, tuple[float, int, int]] = {}
         self._ahead: dict[tuple[str, str], tuple[float, ...]] = {}
         self._ranks: dict[tuple[str, str, float], int] = {}

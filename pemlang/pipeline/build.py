@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
+from fractions import Fraction
 from functools import cached_property, partial
 from pathlib import Path
 
@@ -73,6 +74,7 @@ class BuildOptions:
         lock: what everything the recipe is made from is held to.
         only: the one output to build, by its path as written.
         taken: the outputs of other recipes that are built beside this one, which it leaves alone.
+        lasting: wait until outputs are on the disk, as those that are removed at once need not be.
         block, turn: see ExecutionOptions.
     """
 
@@ -84,6 +86,7 @@ class BuildOptions:
     lock: Lock | None = None
     only: str | None = None
     taken: frozenset[Path] = frozenset()
+    lasting: bool = True
     block: int = BLOCK
     turn: int = TURN
 
@@ -146,13 +149,18 @@ def build(
 
 
 def build_checked(
-    recipes: Sequence[Checked], points: Sequence[SweepPoint], tick: Tick, options: BuildOptions
+    recipes: Sequence[Checked],
+    points: Sequence[SweepPoint],
+    tick: Tick,
+    options: BuildOptions,
+    values: dict[str, Fraction] | None = None,
 ) -> BuildResult:
     """Build recipes that are fit to be built, all in one plan.
 
     Args:
         recipes, points: as checked_recipes gives them.
         tick, options: as for build.
+        values: what earlier builds measured, see Measuring.
 
     Raises:
         PemError: with everything wrong; nothing has been written then.
@@ -162,7 +170,12 @@ def build_checked(
     for checked in recipes:
         for output in checked.outputs:
             by_folder.setdefault(output.target.parent, []).append(output.target)
-    with one_algebra_thread(), TensorReader() as reader, staging() as stage, _told(stage):
+    with (
+        one_algebra_thread(),
+        TensorReader() as reader,
+        staging(options.lasting) as stage,
+        _told(stage),
+    ):
         for folder, targets in by_folder.items():
             with placed(None), turn(folder):
                 clean_up(folder, targets, stage)
@@ -170,7 +183,7 @@ def build_checked(
             for output in checked.outputs:
                 with placed(output.span), turn(output.target.parent):
                     check_target(output.target, inputs, options.force)
-        building = _Build(reader, stage, tick, options)
+        building = _Build(reader, stage, tick, options, values)
         result = building.run(recipes, points)
         with placed(None):
             for adapter in adapters_of(recipes):
@@ -178,7 +191,7 @@ def build_checked(
         for staged in stage.directories:
             with building.placed(staged.target), turn(staged.target.parent):
                 check_target(staged.target, inputs, options.force)
-                take_place(staged)
+                take_place(staged, stage)
     return result
 
 
@@ -228,9 +241,15 @@ class _Build:
     """A build on its way."""
 
     def __init__(
-        self, reader: TensorReader, stage: Stage, tick: Tick, options: BuildOptions
+        self,
+        reader: TensorReader,
+        stage: Stage,
+        tick: Tick,
+        options: BuildOptions,
+        values: dict[str, Fraction] | None,
     ) -> None:
         self._reader, self._stage, self._tick, self._options = reader, stage, tick, options
+        self._values = values
         self._jobs: list[OutputJob] = []
         self._warnings: list[Diagnostic] = []
 
@@ -243,6 +262,7 @@ class _Build:
             self._reader,
             progress,
             partial(least_memory, recipes, points, self._options.running),
+            self._values,
         )
         jobs, warnings, printed = jobs_of(recipes, points, measuring)
         self._jobs = jobs
@@ -282,7 +302,9 @@ class _Build:
         """Bring the card and the provenance of an output that stays up to date."""
         description = _described(job, old.outcome, old.format)
         if description.is_outdated(old):
-            description.refresh(old, new_stage(job.output.target, self._stage))
+            at = new_stage(job.output.target, self._stage)
+            description.refresh(old, at)
+            self._stage.flush(at)
         return description
 
     def _made(
@@ -302,6 +324,7 @@ class _Build:
                 outcome = _outcome(job, plan, index, output.seen, making.numbers)
                 description = _described(job, outcome, planned_output.format)
                 description.finish(planned_output.layout, output.subjects, output.place)
+                self._stage.flush(output.place)
             made[job] = description, output.resumed
         return made, {"work": written - began, "flush": flushed - written}
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 from typing import NamedTuple
 
@@ -78,6 +80,8 @@ def checked_recipes(
         with placed(None):
             hold_version(lock)
         resolver = HeldResolver(lock, resolver)
+    if len(points) > 1:
+        source = replace(source, memory={})  # checked at each value, parsed once
     recipes = []
     for point in points:
         with point.telling():
@@ -100,6 +104,7 @@ def measuring_with(
     reader: TensorReader,
     progress: Progress,
     least: Callable[[], int] = lambda: 0,
+    values: dict[str, Fraction] | None = None,
 ) -> Measuring:
     """Measures numbers on an executor.
 
@@ -108,6 +113,7 @@ def measuring_with(
         reader, progress: as for Executor.execute.
         least: bytes of memory that what comes after needs: where there is too little to measure,
             that is what to ask for.
+        values: see Measuring.
     """
 
     def run(plan: Plan) -> Mapping[NumberSink, Array]:
@@ -120,7 +126,7 @@ def measuring_with(
                 raise result.failed.error
         return result.numbers
 
-    return Measuring(run)
+    return Measuring(run, values)
 
 
 def least_memory(

@@ -23,7 +23,7 @@ from pemlang.artifact.finished import (
     why_not,
 )
 from pemlang.artifact.provenance import Subject
-from pemlang.artifact.staging import Stage, flush, go_on_in, new_stage, remove_left
+from pemlang.artifact.staging import Stage, go_on_in, new_stage, remove_left
 from pemlang.artifact.subjects import subject
 from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Diagnostic, Fault, placed, visible
@@ -286,7 +286,7 @@ class FileMaking:
             }
             for output in members:
                 with output.job.placed():
-                    flush(output.place, output.names_in(part).values())
+                    self._stage.flush(output.place, output.names_in(part).values())
             for output in members:
                 with output.job.placed():
                     for file, name in output.names_in(part).items():

@@ -62,7 +62,9 @@ def rebuild(
         )
     source = Source(provenance.recipe, provenance.text, place.resolve())
     lock = _lock(provenance, place)
-    options = BuildOptions(threads=threads, force=True, lock=lock, only=provenance.output)
+    options = BuildOptions(
+        threads=threads, force=True, lock=lock, only=provenance.output, lasting=False
+    )
     with temporary("verify") as root, anew():
         path = source.directory / provenance.recipe
         result = build(path, source, provenance.settings, root, options=options)

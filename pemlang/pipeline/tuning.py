@@ -8,6 +8,7 @@ import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import field, replace
+from fractions import Fraction
 from pathlib import Path
 
 from pemlang.artifact.place import is_one_file
@@ -18,6 +19,7 @@ from pemlang.check.values import Params
 from pemlang.dataclass import dataclass
 from pemlang.diagnostics import Diagnostic, Fault, PemError, listed, placed, visible
 from pemlang.disk import temporary
+from pemlang.inputs.identities import identified
 from pemlang.inputs.resolver import DiskResolver
 from pemlang.pipeline.build import BuildOptions, build_checked
 from pemlang.pipeline.checking import identified_with
@@ -45,8 +47,9 @@ not depend on each other."""
 ENOUGH = 4
 """Trials before, of which the first metric says what is usual."""
 
-_NO_VALUE = "PEM0213"
 _NOT_WHOLE = ("PEM0312", "PEM0326")
+_AT_OTHER_VALUES = {"PEM0213", "PEM0501"}
+"""A param has no value, or an assertion fails: what is wrong at some values alone."""
 
 
 @dataclass(frozen=True)
@@ -144,17 +147,16 @@ def tune(
     """
     with placed(None):
         metrics = _metrics(options)
+    source = replace(source, memory={})  # checked for each trial, parsed once
     subject = _TunedRecipe(DiskResolver(), path, source, params)
     one_each = {name: values[0] for name, values in options.choices.items()}
-    declared = check(path, source, subject.resolver, {**one_each, **params})
-    if any(x.severity == "error" and x.code != _NO_VALUE for x in declared.diagnostics):
-        raise PemError(declared.diagnostics)
+    declared = subject.begun({**one_each, **params})
     axes, refused = axes_of(declared, params, options.choices)
-    checked = subject.at(start_of(declared, axes))
+    checked = subject.begun({**params, **start_of(declared, axes)})
     subject.output = _index_of(checked, options.only)
     space = space_of(checked, checked.outputs[subject.output], axes, refused, options.choices)
     start = start_of(declared, space)
-    checked = subject.at(start)
+    checked = subject.begun({**params, **start})
     sampler = SAMPLERS[options.sampler]
     settings = StudySettings(
         checked.outputs[0].path if options.only else "",
@@ -205,10 +207,23 @@ class _TunedRecipe:
     params: Params
     output: int | None = None
 
+    def begun(self, values: Params) -> Checked:
+        """The recipe at values that it may refuse; raises PemError for what is wrong with it at
+        others too."""
+        checked = check(self.path, self.source, self.resolver, values)
+        wrong = {x.code for x in checked.diagnostics if x.severity == "error"}
+        if wrong - _AT_OTHER_VALUES:
+            raise PemError(checked.diagnostics)
+        return self._alone(checked if wrong else identified(checked, self.resolver))
+
     def at(self, values: Mapping[str, str], root: Path | None = None) -> Checked:
         """The recipe at some values, with that output alone; raises PemError."""
         settings = {**self.params, **values}
         checked = identified_with(self.resolver, self.path, self.source, settings, root)
+        return self._alone(checked, root)
+
+    def _alone(self, checked: Checked, root: Path | None = None) -> Checked:
+        """The recipe with the one output, once it is known which."""
         if self.output is None:
             return checked
         output = checked.outputs[self.output]
@@ -277,6 +292,8 @@ class _Tuning:
         self._study, self._settings, self._start, self._options = study, settings, start, options
         *self._first, self._metric = metrics
         self._subject, self._scratch, self._watch = subject, scratch, watch
+        self._build = replace(options.build, lasting=False)  # measured, and removed
+        self._values: dict[str, Fraction] = {}  # of measures, by the keys of nodes
         self._at_once = options.jobs  # until it is known how large an output is
         self._runs = MetricRuns()
         self.messages: list[Diagnostic] = []
@@ -385,7 +402,7 @@ class _Tuning:
             return []
         points = [SweepPoint(trial.settings) for trial, _ in jobs]
         try:
-            result = build_checked([x for _, x in jobs], points, no_tick, self._options.build)
+            result = build_checked([x for _, x in jobs], points, no_tick, self._build, self._values)
         except PemError as error:
             if len(jobs) == 1:
                 self._fail(jobs[0][0], error)

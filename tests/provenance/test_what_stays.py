@@ -138,22 +138,24 @@ def test_a_sweep_makes_only_what_is_new(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left"), KeyboardInterrupt()])
-@pytest.mark.parametrize("where", ["write.flush", "write.share", "staging.flush_entry"])
+@pytest.mark.parametrize("where", ["file", "share", "place"])
 def test_a_refresh_that_fails_leaves_the_output_whole(
     folder: Path, output: Path, error: BaseException, where: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = contents(output)
 
-    def fails(*_: object) -> None:
-        raise error
+    def fails(path: Path, *_: object) -> None:
+        if where == "share" or (path == output.parent) == (where == "place"):
+            raise error
 
-    monkeypatch.setattr(f"pemlang.artifact.{where}", fails)
+    name = "write.share" if where == "share" else "staging.flush"
+    monkeypatch.setattr(f"pemlang.artifact.{name}", fails)
     with pytest.raises((pemlang.PemError, KeyboardInterrupt)):
         build(folder, REFACTORED)
     monkeypatch.undo()
     assert [path.name for path in output.parent.iterdir()] == ["x"]
     assert all(verdict.state == "same" for verdict in verified(output).outputs)
-    if where != "staging.flush_entry":
+    if where != "place":
         assert contents(output) == before
 
 

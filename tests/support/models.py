@@ -97,7 +97,7 @@ def stopped(folder: Path, after: int = 3) -> Path:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("pemlang.pipeline.making.flush", flush)
+        patch.setattr("pemlang.artifact.staging.Stage.flush", flush)
         with pytest.raises(pemlang.PemError) as caught:
             pemlang.load(folder / "recipe.pem").build()
     [told] = caught.value.diagnostics

@@ -225,6 +225,7 @@ def changed(folder: Path, *statements: str) -> None:
 HOSTILE: dict[str, Callable[[Path], object]] = {
     "text": lambda folder: study(folder).write_text("SQLite format 3\0" + "x" * 200),
     "short": lambda folder: study(folder).write_bytes(study(folder).read_bytes()[:5000]),
+    "large": lambda folder: os.truncate(study(folder), (64 << 20) + 4096),
     "table": lambda folder: changed(folder, "CREATE TABLE more (x)"),
     "view": lambda folder: changed(
         folder, "DROP TABLE trials", "CREATE VIEW trials AS SELECT 1, '{}', '', 0.0, '{}', '', ''"
@@ -299,6 +300,13 @@ def test_what_is_in_a_study_is_shown_also_where_its_recipe_is_gone(folder: Path)
     shown = json.loads(pem("inspect", "two.study", "--format", "json", folder=folder).out)
     assert shown["facts"]["objective"] == "maximize norm, minimize distance"
     assert list(shown["config"]) == [f"trial {x}" for x in json.loads(front.out)["best"]]
+
+
+def test_a_study_that_is_no_file_is_an_error_and_nothing_waits_for_it(folder: Path) -> None:
+    os.mkfifo(study(folder))
+    done = tuned(folder, script(folder, "echo 1"), process=True)
+    assert (done.code, "error[PEM0920]" in done.err) == (1, True)
+    assert "it is no file" in done.err
 
 
 def test_a_study_with_a_byte_changed_never_gives_a_traceback(folder: Path) -> None:

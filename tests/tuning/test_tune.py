@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import time
 from itertools import product
 from pathlib import Path
@@ -10,7 +11,6 @@ from pathlib import Path
 import pytest
 from support import Done, pem
 from support.processes import on_a_terminal
-from support.reads import counted_reads
 from support.tuning import BEST, DISTANCE, TEXT, calls, script, stocked
 
 import pemlang
@@ -75,6 +75,24 @@ def test_what_is_shown(folder: Path) -> None:
     assert lines[-2] == "11 trials, the best 10 shown; they stay in other.study"
 
 
+def test_what_is_least_is_shown_first_with_all_that_builds_it(folder: Path) -> None:
+    stocked(folder, TEXT.replace("save w", "param v: number in 1..2 = 1\nsave v * w"))
+    words = ("--minimize", "score", "--sampler", "grid", "--trials", "3", "--set", "v=2")
+    done = tune(folder, script(folder, 'echo "$w"'), *words)
+    assert [line.split() for line in done.out.splitlines()[1:4]] == [
+        ["1", "0", "0"], ["2", "0.5", "0.5"], ["3", "1", "1"],
+    ]  # fmt: skip
+    assert done.out.splitlines()[-1] == "pem build recipe.pem --set v=2 --set w=0"
+
+
+def test_a_range_of_one_number_has_that(folder: Path) -> None:
+    stocked(folder, TEXT.replace("0..1 = 0.5", "1..1 = 1"))
+    for sampler in ("grid", "tpe"):
+        words = ("--sampler", sampler, "--trials", "7", "--study", f"{sampler}.study")
+        done = tune(folder, script(folder, "echo 1"), "--maximize", "s", *words)
+        assert (done.code, done.out.splitlines()[1].split()) == (0, ["1", "1", "1"])
+
+
 def test_progress_is_told_on_a_terminal_alone(folder: Path) -> None:
     metric = script(folder, 'test "$w" != 1 && echo "$w"')
     words = ("--metric", metric, "--maximize", "score", "--sampler", "grid", "--trials", "3")
@@ -100,9 +118,24 @@ def test_several_objectives_give_the_pareto_front(folder: Path) -> None:
     drawn = (folder / "front.svg").read_text()
     assert drawn.count('class="best"') == len(found["best"])
     assert drawn.count("<circle") == 9
+    [line] = re.findall('<polyline class="front" points="(.*?)"', drawn)
+    dots = re.findall('<circle class="best" cx="(.*?)" cy="(.*?)"', drawn)
+    assert sorted(line.split()) == sorted(map(",".join, dots))
     shown = tune(folder, DISTANCE, *words).out.splitlines()
     assert shown[-1] == f"9 trials, a front of {len(found['best'])}; they stay in recipe.study"
     assert [int(line.split()[0]) for line in shown[1:-1]] == found["best"]
+
+
+def test_a_picture_over_the_trials_where_more_than_a_number_is_tuned(folder: Path) -> None:
+    stocked(folder, TEXT.replace("save w * a", "param yes: bool = true\nsave w * (if yes then a "
+    "else b)"))  # fmt: skip
+    words = ("--maximize", "s", "--sampler", "grid", "--trials", "4", "--plot", "x.svg")
+    assert tune(folder, script(folder, 'echo "$w"'), *words).code == 0
+    drawn = (folder / "x.svg").read_text()
+    assert "<title>s over trial</title>" in drawn
+    assert [float(x) for x in re.findall('cx="([0-9.]+)"', drawn)] == sorted(
+        float(x) for x in re.findall('cx="([0-9.]+)"', drawn)
+    )
 
 
 @pytest.mark.parametrize("numbers", ["-1.7e308 1.7e308", "0 5e-324", "1e300 1e300", "1 1"])
@@ -137,14 +170,6 @@ def test_params_of_all_kinds(folder: Path) -> None:
     assert {x["settings"]["name"] for x in by_tpe["trials"]} == {"p", "q"}
 
 
-def test_equal_meanings_are_measured_once(folder: Path) -> None:
-    stocked(folder, TEXT.replace("w * a + (1 - w) * b", "a + 0 * w * b"))
-    metric = script(folder, "echo 1")
-    done = tune(folder, metric, "--maximize", "s", "--trials", "9", "--format", "json")
-    assert len({x["hash"] for x in told(done)["trials"]}) == 1
-    assert len(calls(folder)) == 1
-
-
 def test_a_shell_can_read_the_path_whatever_the_recipe_calls_the_output(folder: Path) -> None:
     stocked(folder, TEXT.replace("out/x", "out/my $(touch run; echo) {w}"))
     metric = "sh -c 'test -d {output} && du -s {output} | cut -f1'"
@@ -176,19 +201,6 @@ def test_options_of_python_are_held(folder: Path) -> None:
     assert pemlang.load(folder / "recipe.pem").tune(options).study == folder / "x.study"
 
 
-def test_trials_share_what_they_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    metric = script(folder, "echo 1")
-    options = pemlang.TuningOptions(
-        metric, (Objective("s", larger=True),), folder / "x.study", trials=11, sampler="grid"
-    )
-    monkeypatch.setattr("pemlang.pipeline.jobs.verify", lambda *_: [])
-    done = counted_reads(monkeypatch)
-    pemlang.load(folder / "recipe.pem").tune(options)
-    whole = 4 * 4 * (16 * 4 + 4 * 12)
-    for name in "ab":  # the first is built alone, to learn how large an output is
-        assert sum(size for read, _, size in done if read == name) <= 2 * whole
-
-
 def test_a_first_metric_spares_the_other(folder: Path) -> None:
     first = script(folder, 'echo "$w"', "first.sh").replace("calls", "first-calls")
     (folder / "first.sh").write_text((folder / "first.sh").read_text().replace("/calls", "/firsts"))
@@ -201,6 +213,10 @@ def test_a_first_metric_spares_the_other(folder: Path) -> None:
     assert sorted(calls(folder)) == sorted(measured)
     assert {x["code"] for x in found["trials"]} == {"", "pruned"}
     assert "11 trials, 7 spared;" in tune(folder, metric, *words).out
+    (folder / "recipe.study").unlink()
+    options = ("tune", "recipe.pem", "--metric", metric, *words)
+    lines = on_a_terminal(*options, folder=folder).out.splitlines()
+    assert "trial 5 of 11  w = 0.4  spared, the first metric gives 0.4  (best 0)" in lines
 
 
 def test_what_fails_is_told_and_the_study_goes_on(folder: Path) -> None:

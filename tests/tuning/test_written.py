@@ -87,8 +87,19 @@ def test_a_trial_of_a_front_is_chosen(folder: Path) -> None:
     words = ("--minimize", "t", "--write")
     assert tuned(folder, metric, *words, "--trial", "4").code == 0
     assert "w = 0.3 gives s = 0.3, t = 0.3 by" in text(folder)
-    done = tuned(folder, metric, *words, "--trial", "12")
-    assert (done.code, "There is no trial 12 that was measured" in done.err) == (2, True)
+    script(folder, 'test "$w" != 1 && echo "{\\"s\\": $w, \\"t\\": $w}"')
+    for number in ("11", "12"):  # one that failed, and none
+        done = tuned(folder, metric, *words, "--trial", number, "--study", "other.study")
+        said = f"There is no trial {number} that was measured"
+        assert (done.code, said in done.err) == (2, True)
+
+
+def test_a_link_to_a_recipe_stays_one(folder: Path) -> None:
+    (folder / "recipe.pem").rename(folder / "real.pem")
+    (folder / "recipe.pem").symlink_to("real.pem")
+    assert tuned(folder, script(folder, 'echo "$w"'), "--write").code == 0
+    assert (folder / "recipe.pem").is_symlink()
+    assert "# pem tune: w = 1" in (folder / "real.pem").read_text()
 
 
 def test_the_output_says_by_what_it_was_tuned_and_only_at_that_value(folder: Path) -> None:

@@ -185,7 +185,7 @@ def full(*_: object) -> None:
 
 @made
 def PEM0512_full(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
-    patch.setattr("pemlang.pipeline.making.flush", full)
+    patch.setattr("pemlang.artifact.staging.Stage.flush", full)
     return raised(lambda: build(root, ONE_SAVE))
 
 

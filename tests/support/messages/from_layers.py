@@ -39,7 +39,7 @@ def stopped(root: Path, patch: pytest.MonkeyPatch) -> tuple[str, Diagnostics]:
     text = 'model m = "models/layered"\nsave m to "out/half" with shard="16B"\n'
     with patch.context() as there:
         room = iter([True])
-        there.setattr("pemlang.pipeline.making.flush", lambda *_: next(room, None) or full())
+        there.setattr("pemlang.artifact.staging.Stage.flush", lambda *_: next(room, None) or full())
         options = BuildOptions(force=True)
         return text, raised(lambda: loaded(root, text).build(options=options))
 
