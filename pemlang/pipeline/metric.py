@@ -269,10 +269,10 @@ class _PrintedText(threading.Thread):
     def run(self) -> None:
         size = 0
         with self._stream:
-            while data := os.read(self._stream.fileno(), 1 << 16):
-                size += len(data)
+            while text := os.read(self._stream.fileno(), 1 << 16):
+                size += len(text)
                 self._is_cut = size > _KEPT
-                self._kept += data
+                self._kept += text
                 del self._kept[:-_KEPT]
                 if size > MAX_PRINTED:
                     self.is_too_much = True
@@ -330,8 +330,8 @@ def _by_name(value: object, names: Sequence[str], last: str) -> dict[str, float]
         except (ValueError, OverflowError):
             raise Fault(
                 "PEM0911",
-                f"the metric gave {visible(name)} = {visible(values[name], 40)}: nothing is larger "
-                "or smaller",
+                f"the metric gave {visible(name)} = {visible(values[name], 40)}, which is no "
+                "finite number",
                 "give a number for each output, a very bad one where it is of no use",
             ) from None
     return numbers

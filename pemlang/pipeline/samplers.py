@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
 
 
-class Known(NamedTuple):
+class SamplingContext(NamedTuple):
     """What a sampler goes by.
 
     Attributes:
@@ -65,7 +65,7 @@ class Sampler:
     """
 
     name: str
-    propose: Callable[[Known], list[Values]]
+    propose: Callable[[SamplingContext], list[Values]]
     packages: tuple[str, ...] = ()
     refusal: Callable[[Space, Sequence[Objective]], str] = lambda space, objectives: ""
 
@@ -86,16 +86,16 @@ class Sampler:
 # --- grid -----------------------------------------------------------------------------------------
 
 
-def _grid(known: Known) -> list[Values]:
+def _grid(ctx: SamplingContext) -> list[Values]:
     """As many points at equal distances as there are to be trials, at the most."""
-    tried = {tuple(trial.settings[name] for name in known.space) for trial in known.trials}
-    choices = [axis for axis in known.space.values() if isinstance(axis, Choices)]
-    ranges = len(known.space) - len(choices)
-    room = (known.left + len(tried)) / math.prod(len(axis.values) for axis in choices)
+    tried = {tuple(trial.settings[name] for name in ctx.space) for trial in ctx.trials}
+    choices = [axis for axis in ctx.space.values() if isinstance(axis, Choices)]
+    ranges = len(ctx.space) - len(choices)
+    room = (ctx.left + len(tried)) / math.prod(len(axis.values) for axis in choices)
     each = max(2, math.floor(room ** (1 / ranges) + 1e-9)) if ranges else 1
-    points = product(*(axis.spread(each) for axis in known.space.values()))
-    new = islice((point for point in points if point not in tried), known.left)
-    return [dict(zip(known.space, point, strict=True)) for point in new]
+    points = product(*(axis.spread(each) for axis in ctx.space.values()))
+    new = islice((point for point in points if point not in tried), ctx.left)
+    return [dict(zip(ctx.space, point, strict=True)) for point in new]
 
 
 # --- TPE ------------------------------------------------------------------------------------------
@@ -104,23 +104,23 @@ START = 5
 """Trials of TPE that are spread out before it has anything to go by; twice the params, if more."""
 
 
-def _tpe(known: Known) -> list[Values]:
+def _tpe(ctx: SamplingContext) -> list[Values]:
     """The recipe's own values, some that lie apart from each other, and then what a Tree-structured
     Parzen Estimator holds for best (Bergstra et al., 2011), by Optuna."""
-    done = len(known.trials)
-    strata = _strata(known.space, max(START, 2 * len(known.space)), known.seed)
-    spread = chain([known.start], (values for values in strata if values != known.start))
-    if first := list(islice(spread, done, done + known.left)):
-        if known.left > len(first):
+    done = len(ctx.trials)
+    strata = _strata(ctx.space, max(START, 2 * len(ctx.space)), ctx.seed)
+    spread = chain([ctx.start], (values for values in strata if values != ctx.start))
+    if first := list(islice(spread, done, done + ctx.left)):
+        if ctx.left > len(first):
             _get_ready()
         return first
-    study = _optuna_study(known)
-    shares = _distributions(known.space)
+    study = _optuna_study(ctx)
+    shares = _distributions(ctx.space)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # of numbers near the largest there is
-        asked = [study.ask(shares).params for _ in range(min(known.at_once, known.left))]
+        asked = [study.ask(shares).params for _ in range(min(ctx.at_once, ctx.left))]
     return [
-        {name: axis.at(_share_of(axis, params[name])) for name, axis in known.space.items()}
+        {name: axis.at(_share_of(axis, params[name])) for name, axis in ctx.space.items()}
         for params in asked
     ]
 
@@ -150,7 +150,7 @@ def _import_optuna() -> None:
         importlib.import_module("optuna")
 
 
-def _optuna_study(known: Known) -> OptunaStudy:
+def _optuna_study(ctx: SamplingContext) -> OptunaStudy:
     import optuna
     from optuna.trial import TrialState, create_trial
 
@@ -158,24 +158,23 @@ def _optuna_study(known: Known) -> OptunaStudy:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         sampler = optuna.samplers.TPESampler(
-            seed=(known.seed * 1_000_003 + len(known.trials)) % (1 << 32),
+            seed=(ctx.seed * 1_000_003 + len(ctx.trials)) % (1 << 32),
             n_startup_trials=0,
-            multivariate=len(known.space) > 1,
-            constant_liar=known.at_once > 1,
+            multivariate=len(ctx.space) > 1,
+            constant_liar=ctx.at_once > 1,
         )
-    study = optuna.create_study(sampler=sampler, directions=[x.direction for x in known.objectives])
-    distributions = _distributions(known.space)
-    for trial in known.trials:
+    study = optuna.create_study(sampler=sampler, directions=[x.direction for x in ctx.objectives])
+    distributions = _distributions(ctx.space)
+    for trial in ctx.trials:
         told = {0: trial.first} if trial.is_pruned and trial.first is not None else None
         study.add_trial(
             create_trial(  # one that failed is as bad as any: what is beside it is not tried next
                 state=TrialState.COMPLETE if trial.numbers else TrialState.PRUNED,
                 params={
-                    name: _place_of(axis, trial.settings[name])
-                    for name, axis in known.space.items()
+                    name: _place_of(axis, trial.settings[name]) for name, axis in ctx.space.items()
                 },
                 distributions=distributions,
-                values=[trial.numbers[x.name] for x in known.objectives] if trial.numbers else None,
+                values=[trial.numbers[x.name] for x in ctx.objectives] if trial.numbers else None,
                 intermediate_values=told,
             )
         )
@@ -213,24 +212,24 @@ MOST = 100
 """Params for which it draws a generation in seconds: the time grows with their cube."""
 
 
-def _cmaes(known: Known) -> list[Values]:
+def _cmaes(ctx: SamplingContext) -> list[Values]:
     """Generations about a centre that moves to where values are better: the covariance matrix
     adaptation of Hansen (arXiv 1604.00772), by the package cmaes. It begins in the middle of the
     ranges, and is led through all that was tried before, again."""
     from cmaes import CMA
 
-    names = list(known.space)
+    names = list(ctx.space)
     optimizer = CMA(
         mean=np.full(len(names), 0.5),
         sigma=SIGMA,
         bounds=np.array([[0.0, 1.0]] * len(names)),
-        seed=known.seed % (1 << 32),
+        seed=ctx.seed % (1 << 32),
     )
-    size, [objective] = optimizer.population_size, known.objectives
+    size, [objective] = optimizer.population_size, ctx.objectives
     sign = -1.0 if objective.larger else 1.0
-    for at in range(0, len(known.trials), size):
+    for at in range(0, len(ctx.trials), size):
         asked = [optimizer.ask() for _ in range(size)]
-        generation = known.trials[at : at + size]
+        generation = ctx.trials[at : at + size]
         if len(generation) < size:
             break
         losses = [sign * t.numbers[objective.name] if t.numbers else None for t in generation]
@@ -238,7 +237,7 @@ def _cmaes(known: Known) -> list[Values]:
         optimizer.tell(
             [
                 (
-                    np.array([known.space[name].share(trial.settings[name]) for name in names]),
+                    np.array([ctx.space[name].share(trial.settings[name]) for name in names]),
                     worst if loss is None else loss,
                 )
                 for trial, loss in zip(generation, losses, strict=True)
@@ -246,9 +245,9 @@ def _cmaes(known: Known) -> list[Values]:
         )
     else:
         asked = [optimizer.ask() for _ in range(size)]
-    new = asked[len(known.trials) % size :][: known.left]
+    new = asked[len(ctx.trials) % size :][: ctx.left]
     return [
-        {name: known.space[name].at(float(x)) for name, x in zip(names, point, strict=True)}
+        {name: ctx.space[name].at(float(x)) for name, x in zip(names, point, strict=True)}
         for point in new
     ]
 

@@ -26,7 +26,7 @@ from pemlang.pipeline.checking import identified_with
 from pemlang.pipeline.making import no_tick
 from pemlang.pipeline.metric import Metric, MetricRuns, metric_of
 from pemlang.pipeline.refusals import saves_nothing
-from pemlang.pipeline.samplers import SAMPLERS, Known, Sampler
+from pemlang.pipeline.samplers import SAMPLERS, Sampler, SamplingContext
 from pemlang.pipeline.study import (
     PRUNED,
     Objective,
@@ -339,11 +339,11 @@ class _Tuning:
         if left <= 0:
             return []
         options = self._options
-        known = Known(
+        ctx = SamplingContext(
             self._settings.space, self._start, options.objectives, done, left, options.jobs,
             options.seed,
         )  # fmt: skip
-        values = sampler.propose(known)[: self._at_once]
+        values = sampler.propose(ctx)[: self._at_once]
         trials = [Trial(number, settings) for number, settings in enumerate(values, len(done) + 1)]
         self._study.write(trials)
         return trials
@@ -359,11 +359,11 @@ class _Tuning:
             except PemError as error:
                 self._fail(trial, error)
                 continue
-            known = replace(trial, hash=checked.hash(checked.outputs[0]))
-            if known.hash in measured or known.hash in to_build:
-                again.append(known)
+            hashed = replace(trial, hash=checked.hash(checked.outputs[0]))
+            if hashed.hash in measured or hashed.hash in to_build:
+                again.append(hashed)
             else:
-                to_build[known.hash] = known, checked
+                to_build[hashed.hash] = hashed, checked
         worth_it = self._worth_it(self._built([*to_build.values()]))
         for candidate, numbers in self._measured(self._metric, worth_it):
             self._over(replace(candidate.trial, numbers=numbers))
@@ -420,13 +420,13 @@ class _Tuning:
         if not self._first:
             return candidates
         [objective], [metric] = self._options.objectives, self._first
-        told = [
+        candidates = [
             replace(x, trial=replace(x.trial, first=numbers[objective.name]))
             for x, numbers in self._measured(metric, candidates)
         ]
-        trials = [*self._study.trials, *(candidate.trial for candidate in told)]
+        trials = [*self._study.trials, *(candidate.trial for candidate in candidates)]
         firsts = [(x.number, x.first) for x in trials if x.first is not None]
-        return [x for x in told if not self._spared(x.trial, firsts)]
+        return [x for x in candidates if not self._spared(x.trial, firsts)]
 
     def _spared(self, trial: Trial, firsts: Sequence[tuple[int, float]]) -> bool:
         """Whether what the first metric gave is worse than the median of the trials before, so that

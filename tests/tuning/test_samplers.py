@@ -14,7 +14,7 @@ from itertools import pairwise
 
 import pytest
 
-from pemlang.pipeline import SAMPLERS, Choices, Interval, Known, Objective, Trial, best_of
+from pemlang.pipeline import SAMPLERS, Choices, Interval, Objective, SamplingContext, Trial, best_of
 
 ONE = {"w": Interval(Fraction(0), Fraction(1))}
 TWO = {**ONE, "v": Interval(Fraction(-2), Fraction(6))}
@@ -38,8 +38,8 @@ def run(
     done: list[Trial] = []
     while len(done) < trials:
         left = trials - len(done)
-        known = Known(space, start, objectives, done, left, at_once, seed)
-        proposed = SAMPLERS[name].propose(known)
+        ctx = SamplingContext(space, start, objectives, done, left, at_once, seed)
+        proposed = SAMPLERS[name].propose(ctx)
         if not proposed:
             break
         assert len(proposed) <= left
@@ -69,9 +69,10 @@ def test_tpe_is_mostly_as_good_as_the_grid() -> None:
 _FIRST = """
 import sys, threading
 from fractions import Fraction
-from pemlang.pipeline import SAMPLERS, Interval, Known, Objective
+from pemlang.pipeline import SAMPLERS, Interval, SamplingContext, Objective
 space, left = {"w": Interval(Fraction(0), Fraction(1))}, int(sys.argv[1])
-SAMPLERS["tpe"].propose(Known(space, {"w": "0.5"}, (Objective("s", True),), (), left, 1, 0))
+objectives = (Objective("s", larger=True),)
+SAMPLERS["tpe"].propose(SamplingContext(space, {"w": "0.5"}, objectives, (), left, 1, 0))
 for thread in threading.enumerate():
     thread is threading.main_thread() or thread.join()
 print("optuna" in sys.modules)
@@ -105,7 +106,10 @@ def test_a_seed_decides_what_is_drawn(name: str) -> None:
     assert first(0) == first(0) != first(1)
     done = run(name, TWO, lambda values: float(values["w"]), 13)
     start = {"w": "0.5", "v": "2"}
-    drawn = [SAMPLERS[name].propose(Known(TWO, start, LARGE, done, 1, 1, seed)) for seed in (0, 1)]
+    drawn = [
+        SAMPLERS[name].propose(SamplingContext(TWO, start, LARGE, done, 1, 1, seed))
+        for seed in (0, 1)
+    ]
     assert drawn[0] != drawn[1]
 
 
@@ -129,9 +133,9 @@ def test_a_sampler_outlives_trials_that_failed_or_were_spared(name: str) -> None
     done[1] = Trial(1, done[1].settings, code="PEM0910")
     done[3] = Trial(3, done[3].settings, first=0.5, code="pruned")
     start = {"w": "0.5", "v": "2"}
-    assert SAMPLERS[name].propose(Known(TWO, start, LARGE, done, 3, 1, 0))
+    assert SAMPLERS[name].propose(SamplingContext(TWO, start, LARGE, done, 3, 1, 0))
     none = [Trial(x.number, x.settings, code="PEM0910") for x in done]
-    assert SAMPLERS[name].propose(Known(TWO, start, LARGE, none, 3, 1, 0))
+    assert SAMPLERS[name].propose(SamplingContext(TWO, start, LARGE, none, 3, 1, 0))
 
 
 def test_tpe_takes_params_of_all_kinds_and_many_at_once() -> None:
