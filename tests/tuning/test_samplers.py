@@ -158,10 +158,10 @@ def test_tpe_outlives_numbers_near_the_largest_there_is() -> None:
     done = [Trial(i, {"w": f"0.{i}", "v": f"{i}"}, numbers=numbers[i % 2]) for i in range(1, 6)] + [
         Trial(i, {"w": f"0.{i}", "v": "0"}, numbers=numbers[i % 2]) for i in range(6, 10)
     ]
-    known = Known(TWO, {"w": "0.5", "v": "2"}, objectives, done, 3, 1, 0)
+    ctx = SamplingContext(TWO, {"w": "0.5", "v": "2"}, objectives, done, 3, 1, 0)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert SAMPLERS["tpe"].propose(known)
+        assert SAMPLERS["tpe"].propose(ctx)
 
 
 def test_the_grid_has_both_ends_and_says_when_all_is_tried() -> None:

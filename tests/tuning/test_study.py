@@ -252,7 +252,7 @@ HOSTILE: dict[str, Callable[[Path], object]] = {
     "list": lambda folder: changed(folder, "UPDATE trials SET settings = '{\"w\": [1]}'"),
     "numbers": lambda folder: changed(folder, "UPDATE trials SET numbers = '{\"s\": \"1\"}'"),
     "nan": lambda folder: changed(folder, "UPDATE trials SET numbers = '{\"s\": NaN}'"),
-    "large": lambda folder: changed(
+    "huge": lambda folder: changed(
         folder, f"UPDATE trials SET numbers = '{{\"s\": 1{'0' * 400}}}'"
     ),
     "first": lambda folder: changed(folder, "UPDATE trials SET first = 9e999"),
