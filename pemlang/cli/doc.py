@@ -126,14 +126,14 @@ def _write(folder: Path, pages: Mapping[str, str], start: str) -> list[str]:
     """Write pages into a folder, once none of them would replace what is no page; raises
     click.UsageError."""
     places = {folder / name: page for name, page in pages.items()}
-    for place in places:
-        refuse_to_replace(place, start)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise click.UsageError(
             f"{visible(folder)} cannot be made: {error.strerror or error}."
         ) from None
+    for place in places:
+        refuse_to_replace(place, start)
     for place, page in places.items():
         write_whole(place, page, len(start))
     return [str(place) for place in places]
