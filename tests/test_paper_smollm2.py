@@ -32,10 +32,10 @@ def paper() -> Iterator[Any]:
     sys.path.insert(0, str(PAPER))
     try:
         import record
-        from smollm2 import pages, settings, tasks, texts
+        from smollm2 import pages, settings, stages, tasks, texts
 
         yield SimpleNamespace(
-            pages=pages, record=record, settings=settings, tasks=tasks, texts=texts
+            pages=pages, record=record, settings=settings, stages=stages, tasks=tasks, texts=texts
         )
     finally:
         sys.path.remove(str(PAPER))
@@ -93,6 +93,20 @@ def test_lambda_is_what_validation_chooses(paper: Any, results: Any) -> None:
         base = results["found"][f"base/{seed}"]
         chosen = paper.record.chosen(results, composition.name, method, seed)
         assert chosen == paper.settings.choose(composition.name, curve, base)
+
+
+def test_fine_tunes_are_trained_for_what_takes_them(paper: Any, results: Any) -> None:
+    for composition in paper.settings.COMPOSITIONS:
+        if taken := set(composition.fine_tunes):
+            recipe = (FOLDER / "full" / composition.recipe).read_text()
+            assert taken == set(re.findall(r"out/models/\{seed\}/(\w+)", recipe))
+    needing = paper.stages.needing("cons", "1")
+    assert needing == {
+        f"{of}/full/1" for of in ("validation/unlearn", "test/unlearn", "parts/cons")
+    }
+    for module in paper.settings.TRAINED:
+        assert bool(paper.stages.needing(module.name, "0")) == ("full" in module.methods)
+        assert paper.stages.needing(module.name, "0") <= results["found"].keys()
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=[path.stem for path in RECIPES])

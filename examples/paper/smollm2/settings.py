@@ -79,14 +79,14 @@ class SmolComposition(Composition):
         tested: what it is measured on in the test, where that is more than `texts`.
         also_at: at which λ it is tested beside the one that validation chose.
         further: where it has a second seed, how many after its own that is.
-        full: whether it is measured with full fine-tunes too, by the recipe of its name in full/.
+        fine_tunes: those that its recipe in full/ takes; none, it has no such recipe.
     """
 
     home: Path = HERE
     tested: tuple[str, ...] = ()
     also_at: tuple[str, ...] = ()
     further: int | None = None
-    full: bool = False
+    fine_tunes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.tested:
@@ -102,7 +102,7 @@ class SmolComposition(Composition):
     @property
     def measured_by(self) -> tuple[str, ...]:
         """The methods that it is measured with, of which full fine-tunes are not shipped."""
-        return (*self.methods, FULL) if self.full else self.methods
+        return (*self.methods, FULL) if self.fine_tunes else self.methods
 
     def by(self, method: str) -> SmolComposition:
         """The composition as a method has it."""
@@ -147,7 +147,7 @@ COMPOSITIONS = (
         tested=("cons", "pros", "plots", "complaints"),
         also_at=("0.5", "1"),
         parts=("base", "cons"),
-        full=True,
+        fine_tunes=("cons",),
     ),
     SmolComposition(
         name="generalise",
@@ -155,7 +155,7 @@ COMPOSITIONS = (
         folder="generalise/{seed}-{method}",
         texts=("movies",),
         parts=("base", "subset_a", "subset_b", "movies"),
-        full=True,
+        fine_tunes=("subset_a", "subset_b"),
     ),
     SmolComposition(
         name="multitask",
@@ -163,7 +163,7 @@ COMPOSITIONS = (
         folder="multitask/{seed}-{method}",
         texts=("movies", "subjectivity"),
         parts=("base", "movies", "subjectivity"),
-        full=True,
+        fine_tunes=("movies", "subjectivity"),
     ),
     SmolComposition(
         name="multitask_function",
@@ -179,7 +179,7 @@ COMPOSITIONS = (
         folder="transfer/{seed}-{method}",
         texts=("products", "movies"),
         parts=("base", "movies"),
-        full=True,
+        fine_tunes=("movies", "lm_products", "lm_movies"),
         grid=TRANSFERRED,
     ),
     SmolComposition(

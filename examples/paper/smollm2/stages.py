@@ -28,8 +28,10 @@ def stages() -> list[list[Step]]:
         for one in COMPOSITIONS
         for method in one.measured_by
     ]
+    full = {step for seed in SEEDS for one in TRAINED for step in needing(one.name, seed)}
+    base = there_or_unneeded(BASE_MODEL, full)
     return [
-        [Step("train/base", ("write_base",), unneeded_or(BASE_MODEL, *SEEDS)), *training(False)],
+        [Step("train/base", ("write_base",), base), *training(after=False)],
         training(after=True),
         [Step("overlap", ("overlap",))],
         building(COMPOSITIONS),
@@ -47,7 +49,7 @@ def training(after: bool) -> list[Step]:
         Step(
             f"train/{seed}/{module.name}-{method}",
             ("train", module.name, method, seed),
-            trained(module_directory(module.name, seed, method), method, seed),
+            trained(module.name, method, seed),
         )
         for seed in SEEDS
         for module in TRAINED
@@ -56,21 +58,26 @@ def training(after: bool) -> list[Step]:
     ]
 
 
-def trained(directory: Path, method: str, seed: str) -> Callable[[], bool]:
+def trained(module: str, method: str, seed: str) -> Callable[[], bool]:
     """Whether a module is there, or a fine-tune need not be."""
+    directory = module_directory(module, seed, method)
     if method == FULL:
-        return unneeded_or(directory, seed)
+        return there_or_unneeded(directory, needing(module, seed))
     return (directory / "adapter_config.json").is_file
 
 
-def unneeded_or(model: Path, *seeds: str) -> Callable[[], bool]:
+def there_or_unneeded(model: Path, steps: set[str]) -> Callable[[], bool]:
     """Whether a model is there, or all that it is for has been measured: it is not shipped."""
-    full = [one.name for one in COMPOSITIONS if one.full]
-    needing = [f"test/{name}/{FULL}/{seed}" for name in full for seed in seeds]
-    needing += ["/".join(("parts", *at)) for at in parts() if at[1] == FULL and at[2] in seeds]
     return lambda: (
-        (model / "config.json").is_file() or record.read(RESULTS)["found"].keys() >= {*needing}
+        (model / "config.json").is_file() or record.read(RESULTS)["found"].keys() >= steps
     )
+
+
+def needing(module: str, seed: str) -> set[str]:
+    """The steps that measure a fine-tune, or what is composed of it."""
+    composed = [one.name for one in COMPOSITIONS if module in one.fine_tunes]
+    steps = {f"{step}/{name}/{FULL}/{seed}" for step in ("validation", "test") for name in composed}
+    return steps | {"/".join(("parts", *at)) for at in parts() if at == (module, FULL, seed)}
 
 
 def parts() -> list[tuple[str, str, str]]:
