@@ -163,15 +163,15 @@ def multitask(results: Results) -> str:
 def unlearn(results: Results) -> str:
     said, texts = ("disliked_blame", "opinion_blame"), ("cons", "pros", "plots")
     found = {name: parted(results, "base", "", name) for name in (*said, *texts)}
-    rows, held = [unlearnt("", "the base", found, "")], {}
+    rows, held = [spoken(["", "the base"], found, "")], {}
     for m in BY_NAME["unlearn"].measured_by:
         learned = {name: parted(results, "cons", m, name) for name in found}
-        rows.append(unlearnt(TITLES[m], "the module of complaints", learned, ""))
+        rows.append(spoken([TITLES[m], "the module of complaints"], learned, ""))
         negated = {name: tested(results, "unlearn", m, name) for name in found}
-        rows.append(unlearnt(TITLES[m], "negated", negated, weights(results, "unlearn", m)))
+        rows.append(spoken([TITLES[m], "negated"], negated, weights(results, "unlearn", m)))
         for weight in BY_NAME["unlearn"].also_at:
             other = {name: also(results, "unlearn", m, weight, name) for name in found}
-            rows.append(unlearnt(TITLES[m], "negated", other, weight))
+            rows.append(spoken([TITLES[m], "negated"], other, weight))
         changes = [changed(negated[x], found[x]) for x in ("cons", "plots", *said)]
         rises, less = [], []
         for cons, plots, disliked, opinion in zip(*changes, strict=True):
@@ -195,11 +195,10 @@ def unlearn(results: Results) -> str:
     )  # fmt: skip
 
 
-def unlearnt(method: str, module: str, found: dict[str, list[float]], weight: str) -> list[str]:
-    """A row of setting 3."""
-    said = [shown(found[name]) for name in ("disliked_blame", "opinion_blame")]
-    return [method, module, *said, *(perplexity(found[text]) for text in ("cons", "pros", "plots")),
-            weight]  # fmt: skip
+def spoken(labels: list[str], found: dict[str, list[float]], weight: str) -> list[str]:
+    """A row of what a module says and of how well it models texts."""
+    cells = [perplexity(v) if name in LOSSES else shown(v) for name, v in found.items()]
+    return [*labels, *cells, weight]
 
 
 def transfer(results: Results) -> str:
@@ -289,17 +288,15 @@ def detoxify(results: Results) -> str:
         for part in ("base", "instruct", "unwanted")
     }
     labels = ("the base", "the module of opinions", "gone on from it on complaints")
-    rows = [
-        detoxified(label, each, "") for label, each in zip(labels, learned.values(), strict=True)
-    ]
+    rows = [spoken([label], each, "") for label, each in zip(labels, learned.values(), strict=True)]
     said = []
     for composition, operator in (("detoxify", "⊕"), ("detoxify_function", "`+`")):
         label = f"moved away, by {operator}"
         moved = {name: tested(results, composition, "lora", name) for name in names}
-        rows.append(detoxified(label, moved, weights(results, composition, "lora")))
+        rows.append(spoken([label], moved, weights(results, composition, "lora")))
         for weight in BY_NAME[composition].also_at:
             other = {name: also(results, composition, "lora", weight, name) for name in names}
-            rows.append(detoxified(label, other, weight))
+            rows.append(spoken([label], other, weight))
         less, kept = (
             gain(also(results, composition, "lora", "0.4", name), learned["instruct"][name])
             for name in names[:2]
@@ -318,23 +315,16 @@ def detoxify(results: Results) -> str:
     )  # fmt: skip
 
 
-def detoxified(label: str, found: dict[str, list[float]], weight: str) -> list[str]:
-    """A row of setting 6."""
-    said = [shown(found[name]) for name in ("blame", "on_topic")]
-    return [label, *said, *(perplexity(found[name]) for name in ("asked_cons", "asked_pros")),
-            weight]  # fmt: skip
-
-
 # --- the rest -------------------------------------------------------------------------------------
 
 HEAD = """# The paper's settings on SmolLM2, as measured
 
 Written by `make paper` from [results.json](results.json). [README.md](README.md) says how. Base:
 SmolLM2-135M-Instruct, 134.5 M parameters. Mean and standard deviation of three seeds, on 400 test
-sentences of each kind (200 complaints, 200 of praise, 200 plots); λ was chosen on 200 others, for
-each seed and method by itself, and is listed in the order of the seeds. In plots, lines are means
-and bands run from the least to the most of the seeds, on validation sentences. *The paper's
-direction* is what Zhang et al. report.
+sentences of each kind (200 complaints, 200 of praise, 200 plots); λ was chosen on half as many
+others, for each seed and method by itself, and is listed in the order of the seeds. In plots, lines
+are means and bands run from the least to the most of the seeds, on validation sentences. *The
+paper's direction* is what Zhang et al. report.
 """
 
 
