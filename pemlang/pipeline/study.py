@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ MAX_BYTES = 64 << 20
 MARK = 0x70656D74
 """The application id in the header of the file: `pemt`."""
 
+_NO_ROOM = (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR_WRITE, sqlite3.SQLITE_IOERR_FSYNC)
 _TABLES = (
     "CREATE TABLE study (settings TEXT NOT NULL) STRICT",
     "CREATE TABLE trials (number INTEGER PRIMARY KEY, settings TEXT NOT NULL, hash TEXT NOT NULL, "
@@ -340,8 +342,7 @@ def open_study(path: Path) -> Iterator[Study]:
     with _told(path):
         if path.exists() and path.stat().st_size > MAX_BYTES:
             raise _unreadable(path, f"it is larger than {MAX_BYTES >> 20} MiB")
-        whole = path.absolute()  # SQLite knows other things by names such as `:memory:`
-        connection = sqlite3.connect(whole, isolation_level=None, timeout=0)
+        connection = _connected(path)
     try:
         with _told(path):
             for pragma in (
@@ -354,6 +355,17 @@ def open_study(path: Path) -> Iterator[Study]:
         yield Study(path, connection)
     finally:
         connection.close()
+
+
+def _connected(path: Path) -> sqlite3.Connection:
+    whole = path.absolute()  # SQLite knows other things by names such as `:memory:`
+    if not path.exists() or os.access(path, os.W_OK):
+        return sqlite3.connect(whole, isolation_level=None, timeout=0)
+    log = whole.with_name(f"{whole.name}-wal")
+    if log.exists() and log.stat().st_size:
+        raise _unreadable(path, "it is read-only, and another process has not brought it to an end")
+    name = f"{whole.as_uri()}?mode=ro&immutable=1"  # a lock would have to be written
+    return sqlite3.connect(name, isolation_level=None, timeout=0, uri=True)
 
 
 @contextmanager
@@ -374,14 +386,14 @@ def _told(path: Path) -> Iterator[None]:
     try:
         yield
     except sqlite3.OperationalError as error:
-        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
-        if code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
+        code = getattr(error, "sqlite_errorcode", 0)
+        if code & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED):
             raise Fault(
                 "PEM0922",
                 f"another process is at work on the study {visible(path)}",
                 "wait for it, or give this one a file of its own: --study FILE",
             ) from None
-        if code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR):
+        if code in _NO_ROOM:
             raise Fault(
                 "PEM0512",
                 f"cannot write the study {visible(path)}: {visible(error)}",

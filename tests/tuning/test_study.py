@@ -309,6 +309,18 @@ def test_a_study_that_is_no_file_is_an_error_and_nothing_waits_for_it(folder: Pa
     assert "it is no file" in done.err
 
 
+def test_a_study_that_is_read_only_is_shown(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    metric = script(folder, 'test "$w" != 0 && echo "$w"')
+    assert tuned(folder, metric).code == 0
+    before = study(folder).read_bytes()
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
+    assert "trial 11" in pem("inspect", "recipe.study", folder=folder).out
+    assert "readonly" in tuned(folder, metric).err  # what failed cannot be tried again
+    (folder / "recipe.study-wal").write_bytes(b"x")  # as of one that was killed
+    assert "it is read-only, and" in pem("inspect", "recipe.study", folder=folder).err
+    assert study(folder).read_bytes() == before
+
+
 def test_a_study_with_a_byte_changed_never_gives_a_traceback(folder: Path) -> None:
     metric = script(folder, 'echo "$w"')
     assert tuned(folder, metric).code == 0

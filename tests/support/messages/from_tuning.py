@@ -181,6 +181,19 @@ def PEM0913_endless(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
 
 
 @made
+def PEM0512_study(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
+    connect = sqlite3.connect
+
+    def small(*args: Any, **more: Any) -> sqlite3.Connection:
+        connection = connect(*args, **more)
+        connection.execute("PRAGMA max_page_count = 2")
+        return connection
+
+    patch.setattr(sqlite3, "connect", small)
+    return tuned(root)
+
+
+@made
 def PEM0920_no_study(root: Path, patch: pytest.MonkeyPatch) -> Diagnostics:
     path = root / "other.study"
     path.write_text("not a study, and longer than a header of SQLite, which has a hundred bytes")
