@@ -355,8 +355,8 @@ def test_what_is_not_the_readers_is_not_renamed(
         renamed(editor, f"import std.paper (|merge)\n{TWO}let x = merge(a, b)\n", "mine")
     with pytest.raises(JsonRpcException, match="does not parse"):
         renamed(editor, f"{TWO}let |x = a\nlet y = x +\n", "z")
-    editor.close()
     assert capfd.readouterr().err == ""  # a refusal is no mistake of the server
+    editor.close()
 
 
 def test_formatting(editor: Editor) -> None:
