@@ -244,7 +244,7 @@ def transfer_back(results: Results) -> str:
     )
     why = WHY["transfer_back"]
     return section(
-        "4, the other way. To the domain further off", "transfer_back", why, table(columns, rows),
+        "4b. Domain transfer, the other way", "transfer_back", why, table(columns, rows),
         picture("transfer_back", "Accuracy on movies and on products over λ"), verdict(why, held),
     )  # fmt: skip
 
